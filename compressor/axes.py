@@ -1,0 +1,338 @@
+"""The algebra of dimensions: expressions over axes, and the equations between them.
+
+A dimension of a tensor is an axis, a row-major product of dimensions, or a sum (concatenation) of
+dimensions. A `Solver` takes equations `d = e`, meaning that both lose the same positions, and
+solves them by substitution. What it cannot solve it protects: those axes keep every index. Every
+step is a consequence of the equations or a protection, so the result can be incomplete, never wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """An independent set of indices 0..size-1."""
+
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """Row-major product: position = (index in the first part) * (size of the rest) + ..."""
+
+    parts: tuple[Dim, ...]
+
+    @cached_property
+    def size(self) -> int:
+        """Number of positions."""
+        return math.prod(part.size for part in self.parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """Concatenation of the parts' positions, in order."""
+
+    parts: tuple[Dim, ...]
+
+    @cached_property
+    def size(self) -> int:
+        """Number of positions."""
+        return sum(part.size for part in self.parts)
+
+
+Dim = Axis | Product | Sum
+Bools = npt.NDArray[np.bool_]
+
+UNIT = Axis(1)
+EMPTY = Axis(0)
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an axis keeps all its indices, and the place (layer, source line) that asks for it."""
+
+    text: str
+    place: str = ""
+
+
+TRIVIAL = Reason("has a single index")
+
+
+@dataclass
+class Solver:
+    """Equations between dimensions, solved as they come."""
+
+    _bound: dict[Axis, Dim] = field(default_factory=dict)
+    _kept: dict[Axis, Reason] = field(default_factory=dict)
+
+    # -- reading the solution -------------------------------------------------------------------
+
+    def normal(self, dim: Dim) -> Dim:
+        """The solved form: axes substituted, nested products and sums flattened, ones dropped,
+        neighbouring protected axes merged into one."""
+        if isinstance(dim, Axis):
+            if dim not in self._bound:
+                return UNIT if dim.size == 1 else dim
+            solved = self.normal(self._bound[dim])
+            self._bound[dim] = solved
+            return solved
+        parts = self._flat_parts(dim)
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return UNIT if isinstance(dim, Product) else EMPTY
+        return type(dim)(tuple(parts))
+
+    def _flat_parts(self, dim: Product | Sum) -> list[Dim]:
+        kind, neutral = type(dim), 1 if isinstance(dim, Product) else 0
+        parts: list[Dim] = []
+        for part in map(self.normal, dim.parts):
+            for piece in part.parts if isinstance(part, kind) else (part,):
+                if piece.size == neutral:
+                    continue
+                before = parts[-1] if parts else None
+                if before is not None and self.is_kept(before) and self.is_kept(piece):
+                    merged = Axis(kind((before, piece)).size)
+                    reasons = [self.reason(d) for d in (before, piece)]
+                    self._kept[merged] = next((r for r in reasons if r != TRIVIAL), TRIVIAL)
+                    parts[-1] = merged
+                else:
+                    parts.append(piece)
+        return parts
+
+    def is_kept(self, dim: Dim) -> bool:
+        """Whether a dimension in normal form is one protected axis."""
+        return isinstance(dim, Axis) and (dim.size <= 1 or dim in self._kept)
+
+    def reason(self, dim: Dim) -> Reason:
+        """Why a protected axis is protected."""
+        return self._kept.get(dim, TRIVIAL) if isinstance(dim, Axis) else TRIVIAL
+
+    # -- equations ------------------------------------------------------------------------------
+
+    def protect(self, dim: Dim, reason: Reason) -> None:
+        """Every axis in `dim` keeps all its indices."""
+        for axis in leaves(self.normal(dim)):
+            if not self.is_kept(axis):
+                self._kept[axis] = reason
+
+    def unify(self, left: Dim, right: Dim, reason: Reason) -> None:
+        """Both dimensions lose the same positions. `reason` is given to what cannot be solved."""
+        left, right = self.normal(left), self.normal(right)
+        if same(left, right):
+            return
+        if left.size != right.size:
+            self._give_up(left, right, reason)
+        elif self.is_kept(left):
+            self.protect(right, self.reason(left))
+        elif self.is_kept(right):
+            self.protect(left, self.reason(right))
+        elif isinstance(left, Axis):
+            self._bind(left, right, reason)
+        elif isinstance(right, Axis):
+            self._bind(right, left, reason)
+        elif isinstance(left, Sum) and isinstance(right, Sum):
+            self._unify_sums(left, right, reason)
+        else:
+            self._unify_products(left, right, reason)
+
+    def _bind(self, axis: Axis, dim: Dim, reason: Reason) -> None:
+        if any(leaf is axis for leaf in leaves(dim)):
+            self.protect(dim, reason)
+        else:
+            self._bound[axis] = dim
+
+    def _unify_sums(self, left: Sum, right: Sum, reason: Reason) -> None:
+        at = min(left.parts[0].size, right.parts[0].size)
+        ours, theirs = self.cut(left, at), self.cut(right, at)
+        if ours is None or theirs is None:
+            self._give_up(left, right, reason)
+            return
+        for mine, yours in zip(ours, theirs, strict=True):
+            self.unify(mine, yours, reason)
+
+    def _unify_products(self, left: Dim, right: Dim, reason: Reason) -> None:
+        """At least one side is a product: split the smaller innermost part off both sides."""
+        inner = min(innermost(d).size for d in (left, right) if isinstance(d, Product))
+        ours, theirs = self.factor(left, inner), self.factor(right, inner)
+        if ours is None or theirs is None:
+            self._give_up(left, right, reason)
+            return
+        for mine, yours in zip(ours, theirs, strict=True):
+            self.unify(mine, yours, reason)
+
+    def _give_up(self, left: Dim, right: Dim, reason: Reason) -> None:
+        self.protect(left, reason)
+        self.protect(right, reason)
+
+    # -- taking dimensions apart ----------------------------------------------------------------
+
+    def factor(self, dim: Dim, inner: int) -> tuple[Dim, Dim] | None:
+        """Write `dim` as (outer, inner) with the given inner size; None where that is impossible."""
+        dim = self.normal(dim)
+        if inner == 0 or dim.size % inner:
+            return None
+        outer = dim.size // inner
+        if outer == 1:
+            return UNIT, dim
+        if inner == 1:
+            return dim, UNIT
+        if isinstance(dim, Axis):
+            return self._replace(dim, Product, outer, inner)
+        if isinstance(dim, Product):
+            return self._factor_product(dim, inner)
+        return self._factor_terms(dim, inner) or self._factor_chunks(dim, inner)
+
+    def _factor_product(self, dim: Product, inner: int) -> tuple[Dim, Dim] | None:
+        rest, last = Product(dim.parts[:-1]), dim.parts[-1]
+        if inner % last.size == 0:
+            split = self.factor(rest, inner // last.size)
+            return split and (split[0], Product((split[1], last)))
+        split = self.factor(last, inner)
+        return split and (Product((rest, split[0])), split[1])
+
+    def _factor_terms(self, dim: Sum, inner: int) -> tuple[Dim, Dim] | None:
+        """x + y + ... = (x' + y' + ...) * r, where the inner size divides every term."""
+        if any(part.size % inner for part in dim.parts):
+            return None
+        outers: list[Dim] = []
+        shared: Dim = Axis(inner)
+        for part in dim.parts:
+            split = self.factor(part, inner)
+            if split is None:
+                return None
+            outers.append(split[0])
+            self.unify(shared, split[1], Reason("the parts of a concatenation are reshaped as one"))
+        return Sum(tuple(outers)), shared
+
+    def _factor_chunks(self, dim: Sum, inner: int) -> tuple[Dim, Dim] | None:
+        """k equal chunks = (k, protected) * chunk, with the chunks unified."""
+        reason = Reason("equal chunks of a concatenation are reshaped as one")
+        chunk: Dim = Axis(inner)
+        rest: Dim = dim
+        for _ in range(dim.size // inner - 1):
+            split = self.cut(rest, inner)
+            if split is None:
+                return None
+            self.unify(chunk, split[0], reason)
+            rest = split[1]
+        self.unify(chunk, rest, reason)
+        outer = Axis(dim.size // inner)
+        self._kept[outer] = reason
+        return outer, chunk
+
+    def cut(self, dim: Dim, at: int) -> tuple[Dim, Dim] | None:
+        """Write `dim` as (first `at` positions, rest); None where that is impossible."""
+        dim = self.normal(dim)
+        if not 0 <= at <= dim.size:
+            return None
+        if at == 0:
+            return EMPTY, dim
+        if at == dim.size:
+            return dim, EMPTY
+        if isinstance(dim, Axis):
+            return self._replace(dim, Sum, at, dim.size - at)
+        head, rest = dim.parts[0], dim.parts[1:]
+        if isinstance(dim, Product):
+            inner = Product(rest)
+            split = self.cut(head, at // inner.size) if at % inner.size == 0 else None
+            return split and (Product((split[0], inner)), Product((split[1], inner)))
+        if at >= head.size:
+            split = self.cut(Sum(rest), at - head.size)
+            return split and (Sum((head, split[0])), split[1])
+        split = self.cut(head, at)
+        return split and (split[0], Sum((split[1], *rest)))
+
+    def _replace(
+        self, axis: Axis, kind: type[Product] | type[Sum], first: int, second: int
+    ) -> tuple[Axis, Axis]:
+        """Substitute an axis by two fresh ones; the parts of a protected axis are protected."""
+        parts = Axis(first), Axis(second)
+        if self.is_kept(axis):
+            self._kept.update(dict.fromkeys(parts, self.reason(axis)))
+        else:
+            self._bound[axis] = kind(parts)
+        return parts
+
+
+# -- reading dimensions in normal form ---------------------------------------------------------
+
+
+def innermost(dim: Dim) -> Dim:
+    """The last part of a product, or the dimension itself."""
+    return dim.parts[-1] if isinstance(dim, Product) else dim
+
+
+def leaves(dim: Dim) -> Iterator[Axis]:
+    """The axes of an expression, in order, with repetitions."""
+    if isinstance(dim, Axis):
+        yield dim
+    else:
+        for part in dim.parts:
+            yield from leaves(part)
+
+
+def same(left: Dim, right: Dim) -> bool:
+    """Whether two expressions are the same, axis for axis."""
+    if isinstance(left, Axis) or isinstance(right, Axis):
+        return left is right
+    return (
+        type(left) is type(right)
+        and len(left.parts) == len(right.parts)
+        and all(map(same, left.parts, right.parts))
+    )
+
+
+def repeated_in_product(dim: Dim) -> Iterator[Axis]:
+    """Axes that stand more than once in one product: no index of them has positions of its own."""
+    if isinstance(dim, Axis):
+        return
+    if isinstance(dim, Product):
+        per_part = [set(leaves(part)) for part in dim.parts]
+        for axis in set().union(*per_part):
+            if sum(axis in axes for axes in per_part) > 1:
+                yield axis
+    for part in dim.parts:
+        yield from repeated_in_product(part)
+
+
+def keep_mask(dim: Dim, keep: Mapping[Axis, Bools]) -> Bools:
+    """Which positions of `dim` stay, [size] bool; axes that are not in `keep` lose nothing."""
+    if isinstance(dim, Axis):
+        return keep[dim] if dim in keep else np.ones(dim.size, dtype=bool)
+    masks = [keep_mask(part, keep) for part in dim.parts]
+    if isinstance(dim, Sum):
+        return np.concatenate(masks)
+    mask = masks[0]
+    for inner in masks[1:]:
+        mask = np.logical_and.outer(mask, inner).reshape(-1)
+    return mask
+
+
+def coordinates(dim: Dim, axis: Axis) -> npt.NDArray[np.int64]:
+    """Per position of `dim` its index on `axis`, [size] int; -1 where the axis has no part in it."""
+    if isinstance(dim, Axis):
+        return np.arange(dim.size) if dim is axis else np.full(dim.size, -1)
+    found = [coordinates(part, axis) for part in dim.parts]
+    if isinstance(dim, Sum):
+        return np.concatenate(found)
+    index = found[0]
+    for inner in found[1:]:
+        index = np.maximum.outer(index, inner).reshape(-1)
+    return index
+
+
+def size_after(dim: Dim, sizes: Mapping[Axis, int]) -> int:
+    """The size that is left of `dim` when the axes in `sizes` have those sizes."""
+    if isinstance(dim, Axis):
+        return sizes.get(dim, dim.size)
+    left: Iterable[int] = (size_after(part, sizes) for part in dim.parts)
+    return math.prod(left) if isinstance(dim, Product) else sum(left)

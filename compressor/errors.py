@@ -1,0 +1,34 @@
+"""What goes wrong, said so that the reader can act on it: what, where, consequence, next step."""
+
+
+class CompressorError(Exception):
+    """A failure that the user can understand without a traceback; the command exits with 1.
+
+    Args:
+        what: One sentence: what is wrong.
+        where: File, option, layer or source line it was found at.
+        consequence: What was not done because of it.
+        next_step: What to do or type now.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, what: str, *, where: str = "", consequence: str = "", next_step: str = ""
+    ) -> None:
+        self.what, self.where = what, where
+        self.consequence, self.next_step = consequence, next_step
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        lines += [f"  where: {self.where}"] if self.where else []
+        lines += [f"  consequence: {self.consequence}"] if self.consequence else []
+        lines += [f"  next: {self.next_step}"] if self.next_step else []
+        return "\n".join(lines)
+
+
+class UsageError(CompressorError):
+    """The command or call itself cannot be meant as it stands; the command exits with 2."""
+
+    exit_code = 2

@@ -1,0 +1,368 @@
+"""Analysis: a traced program's operators as equations, solved into groups of coupled channels."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+
+from compressor.axes import Axis, Dim, Reason, Solver, leaves, repeated_in_product
+from compressor.errors import CompressorError
+from compressor.network import BATCH, Cost, Network, Shape, Spelling
+from compressor.records import Group, Member, Protection, Trace
+from compressor.rules import RULES, Call, Equations, Rule
+from compressor.rules.call import TensorShape, fresh
+from compressor.rules.convolution import KERNEL
+
+STORED = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
+
+
+def analyse(trace: Trace, rules: Mapping[str, Rule] = RULES) -> Network:
+    """Solve the program's dimensions. Operators without a rule protect all that reaches them."""
+    analysis = _Analysis(trace, rules)
+    for node in trace.program.graph.nodes:
+        getattr(analysis, f"visit_{node.op}")(node)
+    return analysis.network()
+
+
+class _Analysis:
+    """One walk over the program; `solver` holds what is known so far."""
+
+    def __init__(self, trace: Trace, rules: Mapping[str, Rule]) -> None:
+        self.trace, self.rules = trace, rules
+        self.program = trace.program
+        self.solver = Solver()
+        self.shapes: dict[str, tuple[Shape, ...]] = {}
+        self.equations: dict[str, Equations] = {}
+        self.tensors: dict[str, Shape] = {}
+        self.aliases: dict[str, str] = {}
+        self.stored_at: dict[Any, str] = {}
+        self.from_weights: set[str] = set()
+        self.contracted: set[Dim] = set()
+        self.statistics: list[Dim] = []
+        self.heads: list[Dim] = []
+        self.head_width: list[Dim] = []
+        self.widths: list[Dim] = []
+        self.products: list[Shape] = []
+        self.inputs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+
+    # -- nodes ----------------------------------------------------------------------------------
+
+    def visit_placeholder(self, node: Node) -> None:
+        spec = self.inputs.get(node.name)
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor):
+            return
+        if spec is not None and spec.kind in STORED and spec.target is not None:
+            self.shapes[node.name] = (self._stored(spec.target, value),)
+            self.from_weights.add(node.name)
+            return
+        shape = tuple(Axis(size) for size in self._sizes(value))
+        self._protect(shape, Reason("a model input", node.name))
+        self.shapes[node.name] = (shape,)
+
+    def _stored(self, name: str, value: torch.Tensor) -> Shape:
+        """One expression per storage: tied tensors share theirs, overlapping views are kept."""
+        tensor = stored_tensor(self.program, name)
+        storage = tensor.untyped_storage().data_ptr()
+        key = (storage, tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset())
+        if storage and key in self.stored_at:
+            self.aliases[name] = self.stored_at[key]
+            shape = self.tensors[self.stored_at[key]]
+        else:
+            shape = tuple(Axis(size) for size in value.shape)
+        for other_key, other in self.stored_at.items():
+            if storage and other_key[0] == storage and other_key != key:
+                self._protect((*shape, *self.tensors[other]), Reason("shares memory", name))
+        self.stored_at.setdefault(key, name)
+        self.tensors[name] = shape
+        return shape
+
+    def visit_get_attr(self, node: Node) -> None:
+        """Sub-graphs of higher-order operators; whatever takes them has no rule."""
+
+    def visit_output(self, node: Node) -> None:
+        for source in node.all_input_nodes:
+            for shape in self.shapes.get(source.name, ()):
+                self._protect(shape, Reason("a model output", source.name))
+
+    def visit_call_function(self, node: Node) -> None:
+        values = _tensor_values(node.meta.get("val"))
+        if node.target is _GETITEM:
+            source, position = node.args
+            assert isinstance(source, Node) and isinstance(position, int)
+            found = self.shapes.get(source.name, ())
+            self.shapes[node.name] = found[position : position + 1]
+            return
+        if not values and not any(n.name in self.shapes for n in node.all_input_nodes):
+            return
+        call = self._call(node, values)
+        rule = self.rules.get(call.op)
+        equations = self._no_rule(call) if rule is None else rule(call)
+        self._solve(node, call, equations)
+
+    def _call(self, node: Node, values: list[torch.Tensor]) -> Call:
+        sizes = tuple(self._sizes(value) for value in values)
+        target = node.target
+        if not isinstance(target, torch._ops.OpOverload):
+            operands = enumerate((*node.args, *node.kwargs.values()))
+            return Call(str(target), {str(i): self._argument(a) for i, a in operands}, sizes)
+        schema = target._schema.arguments
+        given = dict(zip((a.name for a in schema), node.args, strict=False)) | dict(node.kwargs)
+        arguments = {
+            a.name: self._argument(
+                given.get(a.name, a.default_value if a.has_default_value() else None)
+            )
+            for a in schema
+        }
+        name = str(target)
+        return Call(
+            name.removeprefix("aten.") if name.startswith("aten.") else name, arguments, sizes
+        )
+
+    def _argument(self, value: Any) -> Any:
+        if isinstance(value, Node):
+            if value.name in self.shapes:
+                shapes = tuple(TensorShape(shape) for shape in self.shapes[value.name])
+                return shapes[0] if len(shapes) == 1 else shapes
+            meta = value.meta.get("val")
+            return self._number(meta) if isinstance(meta, torch.SymInt | int) else meta
+        if isinstance(value, list | tuple):
+            return tuple(self._argument(item) for item in value)
+        return value
+
+    def _no_rule(self, call: Call) -> Equations:
+        outputs = tuple(fresh(sizes) for sizes in call.outputs)
+        reason = f"the operator {call.op} has no rule"
+        touched = [dim for shape in (*call.tensors, *outputs) for dim in shape]
+        return Equations(outputs, keep=[(dim, reason) for dim in touched])
+
+    def _solve(self, node: Node, call: Call, equations: Equations) -> None:
+        place = place_of(node)
+        for dim, text in equations.keep:
+            self.solver.protect(dim, Reason(text, place))
+        for left, right in equations.same:
+            self.solver.unify(left, right, Reason(f"{call.op} relates it to another layout", place))
+        self._check(node, call, equations)
+        for shape in equations.outputs:
+            for leaf in (leaf for dim in shape for leaf in leaves(self.solver.normal(dim))):
+                if leaf.size % BATCH == 0:
+                    self.solver.protect(leaf, Reason("grows with the batch", place))
+        self.shapes[node.name] = equations.outputs
+        self.equations[node.name] = equations
+        self._note_roles(node, call, equations)
+
+    def _check(self, node: Node, call: Call, equations: Equations) -> None:
+        """A rule whose result has other sizes than the traced one is a defect of ours."""
+        said = tuple(tuple(dim.size for dim in shape) for shape in equations.outputs)
+        if said != call.outputs and call.outputs:
+            raise CompressorError(
+                f"the rule for {call.op} says sizes {said}, the trace {call.outputs}",
+                where=place_of(node),
+                consequence="the analysis stops, since its equations would be wrong",
+                next_step="please report it with the layer's code",
+            )
+
+    def _note_roles(self, node: Node, call: Call, equations: Equations) -> None:
+        tensors = [n for n in node.all_input_nodes if n.name in self.shapes]
+        weights = [n for n in tensors if n.name in self.from_weights]
+        if tensors and len(weights) == len(tensors):
+            self.from_weights.add(node.name)
+        self.statistics += equations.statistics
+        self.products += [tuple(product) for product in equations.macs]
+        if not weights:
+            self.heads += equations.heads
+            self.head_width += equations.head_width
+        elif equations.width is not None:
+            self.widths.append(equations.width)
+        names = {n.name for n in weights}
+        for argument, dim in equations.contracted:
+            source = _operand(node, argument)
+            if source is not None and source.name in names:
+                self.contracted.add(call_shape(call, argument)[dim])
+
+    # -- sizes ----------------------------------------------------------------------------------
+
+    def _sizes(self, value: torch.Tensor) -> tuple[int, ...]:
+        return tuple(self._number(size) for size in value.shape)
+
+    def _number(self, size: Any) -> int:
+        """A size as a number: the symbolic batch by `BATCH`, other symbols by their hints."""
+        if isinstance(size, int):
+            return size
+        expression = size.node.expr
+        values = {s: BATCH for s in expression.free_symbols if str(s) == self.trace.batch_symbol}
+        expression = expression.subs(values)
+        return int(expression) if expression.is_number else int(size.node.hint or BATCH)
+
+    def _protect(self, shape: Iterable[Dim], reason: Reason) -> None:
+        for dim in shape:
+            self.solver.protect(dim, reason)
+
+    # -- the result -----------------------------------------------------------------------------
+
+    def network(self) -> Network:
+        normal = self.solver.normal
+        for shape in self.tensors.values():
+            for dim in shape:
+                for axis in repeated_in_product(normal(dim)):
+                    self.solver.protect(axis, Reason("stands twice in one dimension"))
+        tensors = {name: tuple(map(normal, shape)) for name, shape in self.tensors.items()}
+        axes, groups = self._groups(tensors)
+        parameters = set(self.program.graph_signature.parameters)
+        own = [name for name in tensors if name in parameters and name not in self.aliases]
+        return Network(
+            groups=groups,
+            protections=self._protections(tensors, parameters),
+            tensors=tensors,
+            aliases=dict(self.aliases),
+            axes=axes,
+            nodes={name: self._spelling(equations) for name, equations in self.equations.items()},
+            cost=Cost(
+                products=tuple(tuple(map(normal, product)) for product in self.products),
+                weights=tuple(tensors[name] for name in own),
+                widths=tuple(map(normal, self.widths)),
+                batch=None if self.trace.batch_symbol else self.trace.batch,
+            ),
+            unseen=tuple(sorted(_unused_parameters(self.program))),
+        )
+
+    def _groups(self, tensors: Mapping[str, Shape]) -> tuple[dict[str, Axis], tuple[Group, ...]]:
+        members: dict[Axis, list[Member]] = {}
+        for name, shape in tensors.items():
+            if name in self.aliases:
+                continue
+            for i, dim in enumerate(shape):
+                member = Member(name, i, self.tensors[name][i] in self.contracted)
+                for axis in dict.fromkeys(leaves(dim)):
+                    if not self.solver.is_kept(axis):
+                        members.setdefault(axis, []).append(member)
+        parameters = set(self.program.graph_signature.parameters)
+        roles = self._roles()
+        axes: dict[str, Axis] = {}
+        groups: list[Group] = []
+        for axis, found in members.items():
+            if not any(m.tensor in parameters for m in found):
+                continue
+            name = _group_name(found, roles.get(axis, "channels"), axes)
+            axes[name] = axis
+            groups.append(Group(name, axis.size, roles.get(axis, "channels"), tuple(found)))
+        return axes, tuple(groups)
+
+    def _roles(self) -> dict[Axis, str]:
+        """Later rows of the table win over earlier ones."""
+        table = (
+            ("heads", self.heads),
+            ("head_width", self.head_width),
+            ("stream", self.statistics),
+        )
+        return {
+            axis: role
+            for role, dims in table
+            for dim in dims
+            for axis in leaves(self.solver.normal(dim))
+        }
+
+    def _protections(
+        self, tensors: Mapping[str, Shape], parameters: set[str]
+    ) -> tuple[Protection, ...]:
+        found: dict[Reason, tuple[list[str], int]] = {}
+        for name in (n for n in tensors if n in parameters):
+            for i, dim in enumerate(tensors[name]):
+                for axis in leaves(dim):
+                    reason = self.solver.reason(axis)
+                    if axis.size > 1 and self.solver.is_kept(axis) and reason.text != KERNEL:
+                        where, size = found.get(reason, ([], 0))
+                        found[reason] = ([*where, f"{name}:{i}"], max(size, axis.size))
+        return tuple(
+            Protection(tuple(where), size, reason.text, reason.place)
+            for reason, (where, size) in found.items()
+        )
+
+    def _spelling(self, equations: Equations) -> Spelling:
+        normal = self.solver.normal
+
+        def solved(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(solved, value))
+            return value if isinstance(value, int) else normal(value)
+
+        return Spelling(
+            literals={name: solved(value) for name, value in equations.literals.items()},
+            target=equations.target,
+            pins={name: (value, normal(dim)) for name, (value, dim) in equations.pins.items()},
+            outputs=tuple(tuple(map(normal, shape)) for shape in equations.outputs),
+        )
+
+
+# -- reading programs --------------------------------------------------------------------------
+
+_GETITEM = operator.getitem
+
+
+def stored_tensor(program: torch.export.ExportedProgram, name: str) -> torch.Tensor:
+    """A parameter, buffer or constant of a program by its name."""
+    tensor = program.state_dict.get(name)
+    return program.constants[name] if tensor is None else tensor
+
+
+def call_shape(call: Call, argument: str) -> Shape:
+    """A tensor argument by name; "tensors.1" is the second of a list."""
+    name, _, position = argument.partition(".")
+    shape: Shape = call[name][int(position)] if position else call[name]
+    return shape
+
+
+def _operand(node: Node, argument: str) -> Node | None:
+    """The node behind a tensor argument."""
+    name, _, position = argument.partition(".")
+    assert isinstance(node.target, torch._ops.OpOverload)
+    names = [a.name for a in node.target._schema.arguments]
+    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    value: Any = given.get(name)
+    value = value[int(position)] if position else value
+    return value if isinstance(value, Node) else None
+
+
+def _tensor_values(value: Any) -> list[torch.Tensor]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return [v for v in values if isinstance(v, torch.Tensor)]
+
+
+def _unused_parameters(program: torch.export.ExportedProgram) -> set[str]:
+    users = {node.name: len(node.users) for node in program.graph.nodes}
+    specs = program.graph_signature.input_specs
+    return {
+        str(spec.target)
+        for spec in specs
+        if spec.kind == InputKind.PARAMETER and not users.get(spec.arg.name)
+    }
+
+
+def place_of(node: Node) -> str:
+    """Layer and source line of a node: "layer1.0.conv1 (resnet.py:92)"."""
+    stack = node.meta.get("nn_module_stack") or {}
+    layers = [path for path, _ in stack.values() if not path.startswith("_empty")]
+    layer = re.sub(r"^L__self__\.?", "", layers[-1]) if layers else ""
+    lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    source = f"{PurePath(lines[-1][0]).name}:{lines[-1][1]}" if lines else ""
+    return " ".join(part for part in (layer or node.name, f"({source})" if source else "") if part)
+
+
+def _group_name(members: list[Member], role: str, taken: Mapping[str, Axis]) -> str:
+    """Named after the first layer that produces the channels; the role tells two axes of one
+    dimension apart."""
+    producers = [m for m in members if not m.contracted] or members
+    base = f"{producers[0].tensor}:{producers[0].dim}"
+    if role != "channels":
+        base += f" {role}"
+    name, count = base, 2
+    while name in taken:
+        name, count = f"{base} #{count}", count + 1
+    return name

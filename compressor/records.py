@@ -1,0 +1,146 @@
+"""The frozen records that the stages hand to one another. Stages never import each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.export import ExportedProgram
+
+PLAN_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ExampleInputs:
+    """Inputs that the model accepts: `model(*args, **kwargs)`.
+
+    `origin` says where they come from, in words that are printed ("--input", "a guess").
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = "given"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What `load` makes of a MODEL.
+
+    `recognised` says in words what the file or spec was taken for; `weights` is one of
+    "loaded", "pretrained" or "random weights"; `sha256` is of the weights' file, if one was read.
+    """
+
+    module: nn.Module
+    name: str
+    recognised: str
+    weights: str
+    sha256: str | None = None
+    examples: ExampleInputs | None = None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """An exported program with what it was made from.
+
+    `module` is a detached copy on the CPU, in eval mode; `examples` have a batch of two or more
+    where the inputs share dimension 0. `batch_symbol` is the name of the program's symbolic batch,
+    or None where the batch had to be static (then `notes` says so).
+    """
+
+    program: ExportedProgram
+    module: nn.Module
+    examples: ExampleInputs
+    batch_symbol: str | None
+    batch: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Member:
+    """One place that loses positions with its group: a dimension of a parameter or buffer.
+
+    `contracted`: the dimension is summed over here, so this tensor consumes the channels.
+    """
+
+    tensor: str
+    dim: int
+    contracted: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """The coupled channels of one axis: removing index j removes it in every member.
+
+    `role` is "channels", "heads", "head_width" or "stream" (crosses a cross-channel statistic).
+    """
+
+    name: str
+    size: int
+    role: str
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class Protection:
+    """Positions that stay, and why. `tensors` are the parameters' dimensions it reaches
+    ("conv1.weight:1"), `place` is the layer and source line that asked for it."""
+
+    tensors: tuple[str, ...]
+    size: int
+    reason: str
+    place: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is kept, complete enough to be replayed without tracing.
+
+    Attributes:
+        source: Hash of the original's tensor names and shapes.
+        groups: Per group its size, role and the kept indices, ascending.
+        tensors: Per parameter, buffer or constant the kept indices per sliced dimension.
+        aliases: Name of a tied tensor -> name under which it is stored.
+        attributes: Per module path the attributes that change with the sizes.
+        form: "class" if the user's class follows, else "program".
+        obstacle: For "program": the module that could not follow, and why.
+    """
+
+    source: str
+    groups: Mapping[str, Mapping[str, Any]]
+    tensors: Mapping[str, Mapping[int, tuple[int, ...]]]
+    aliases: Mapping[str, str]
+    attributes: Mapping[str, Mapping[str, Any]]
+    form: str
+    obstacle: str = ""
+
+    def to_json(self) -> str:
+        """A text that is the same for the same plan, byte for byte."""
+        return json.dumps({"schema": PLAN_SCHEMA, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read `to_json`'s text; raises ValueError or KeyError for anything else."""
+        raw = json.loads(text)
+        if not isinstance(raw, dict) or raw.pop("schema", None) != PLAN_SCHEMA:
+            raise ValueError(f"not a plan of schema {PLAN_SCHEMA}")
+        raw["tensors"] = {
+            name: {int(dim): tuple(kept) for dim, kept in dims.items()}
+            for name, dims in raw["tensors"].items()
+        }
+        return cls(**raw)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Median and 90th percentile of one call, in milliseconds."""
+
+    runtime: str
+    device: str
+    threads: int
+    batch: int
+    p50_ms: float
+    p90_ms: float

@@ -1,0 +1,31 @@
+"""Tensors out of nothing: their dimensions are free, unless their values count positions."""
+
+from __future__ import annotations
+
+from compressor.rules.call import Call, Equations, Rule, fresh, keep_all, table
+
+
+def filled(call: Call) -> Equations:
+    """zeros, full, ...: every dimension is free; the fill shrinks with its user."""
+    out = fresh(call.outputs[0])
+    return Equations((out,), literals={"size": out})
+
+
+def counted(call: Call) -> Equations:
+    """arange, eye, masks, ...: the values depend on positions and sizes, so all are kept."""
+    outputs = tuple(fresh(sizes) for sizes in call.outputs)
+    touched = [dim for shape in (*call.tensors, *outputs) for dim in shape]
+    return Equations(outputs, keep=keep_all(touched, "its values depend on the position"))
+
+
+RULES: dict[str, Rule] = {
+    **table(
+        filled,
+        "zeros ones full empty.memory_format new_zeros new_ones new_full new_empty rand randn",
+    ),
+    **table(
+        counted,
+        """arange arange.start arange.start_step linspace eye eye.m scalar_tensor tril triu
+        diag diagonal meshgrid meshgrid.indexing one_hot tril_ triu_""",
+    ),
+}

@@ -1,0 +1,134 @@
+"""Joining and cutting: a dimension is the sum of its pieces."""
+
+from __future__ import annotations
+
+from compressor.axes import Axis, Dim, Product, Sum
+from compressor.rules.call import (
+    Call,
+    Equations,
+    Rule,
+    Shape,
+    fresh,
+    keep_all,
+    same_where_sized,
+    table,
+)
+
+
+def cat(call: Call) -> Equations:
+    """out[dim] = sum of the operands' [dim]; the other dimensions are the same."""
+    shapes = [s for s in call["tensors"] if len(s) == len(call.outputs[0])]
+    at = call.dim("dim", 0, rank=len(call.outputs[0]))
+    first = shapes[0]
+    same = [
+        pair
+        for shape in shapes[1:]
+        for i, pair in enumerate(zip(first, shape, strict=True))
+        if i != at
+    ]
+    return Equations(((*first[:at], Sum(tuple(s[at] for s in shapes)), *first[at + 1 :]),), same)
+
+
+def stack(call: Call) -> Equations:
+    """A new dimension counts the operands; it is kept, the others are the same."""
+    shapes = call["tensors"]
+    at = call.dim("dim", 0, rank=len(call.outputs[0]))
+    count = Axis(len(shapes))
+    first = shapes[0]
+    same = [pair for shape in shapes[1:] for pair in zip(first, shape, strict=True)]
+    return Equations(
+        ((*first[:at], count, *first[at:]),), same, keep=[(count, "counts stacked tensors")]
+    )
+
+
+def split(call: Call) -> Equations:
+    """x[dim] = sum of the pieces. Unequal pieces need their sizes spelled out."""
+    at = call.dim("dim", 0)
+    x = call.x
+    pieces: tuple[Dim, ...] = tuple(Axis(sizes[at]) for sizes in call.outputs)
+    return Equations(
+        tuple((*x[:at], piece, *x[at + 1 :]) for piece in pieces),
+        [(x[at], Sum(pieces))],
+        literals={"split_sizes": pieces, "dim": at},
+        target="aten.split_with_sizes.default",
+    )
+
+
+def cut(call: Call) -> Equations:
+    """x[dim] = before + out + after for step 1, out * step for a stride over the whole."""
+    at = call.dim("dim", 0)
+    x, size = call.x, call.x[call.dim("dim", 0)].size
+    start, end = _bounds(call, size)
+    step = call.get("step", 1)
+    if step == 1 and (start, end) == (0, size):
+        return Equations((x,))
+    if step == 1:
+        before, out, after = Axis(start), Axis(max(0, end - start)), Axis(size - max(start, end))
+        return Equations(
+            ((*x[:at], out, *x[at + 1 :]),),
+            [(x[at], Sum((before, out, after)))],
+            literals={"start": before, "end": Sum((before, out))},
+        )
+    result: Dim = Axis(call.outputs[0][at])
+    if (start, end) == (0, size) and size % step == 0:
+        stride = Axis(step)
+        same = [(x[at], Product((result, stride)))]
+        return Equations(
+            ((*x[:at], result, *x[at + 1 :]),), same, keep=[(stride, "the step of a slice")]
+        )
+    return Equations(
+        ((*x[:at], result, *x[at + 1 :]),), keep=keep_all((x[at], result), "sliced with a step")
+    )
+
+
+def _bounds(call: Call, size: int) -> tuple[int, int]:
+    start, end = call.get("start", 0), call.get("end", size)
+    if "length" in call.arguments:
+        start = start % size if size else 0
+        return start, start + call["length"]
+    return min(start + size * (start < 0), size), min(end + size * (end < 0), size)
+
+
+def narrow(call: Call) -> Equations:
+    """x[dim] = before + out + after; the length is spelled instead of the end."""
+    equations = cut(call)
+    if not equations.literals:
+        return equations
+    out: Shape = equations.outputs[0]
+    return Equations(
+        equations.outputs,
+        equations.same,
+        literals={"start": equations.literals["start"], "length": out[call.dim()]},
+    )
+
+
+def taken_apart(call: Call) -> Equations:
+    """select and unbind: single indices are taken out of x[dim], which is kept."""
+    at = call.dim("dim", 0)
+    rest = call.x[:at] + call.x[at + 1 :]
+    return Equations(
+        tuple(tuple(rest) for _ in call.outputs), keep=[(call.x[at], "single indices are taken")]
+    )
+
+
+def written_into(call: Call) -> Equations:
+    """slice_scatter and select_scatter: out = x; the source agrees but along `dim`, kept."""
+    at = call.dim("dim", 0)
+    source = call["src"]
+    shape = call.x if len(source) == len(call.x) else call.x[:at] + call.x[at + 1 :]
+    return Equations(
+        (call.x,), same_where_sized(shape, source), keep=[(call.x[at], "a part is overwritten")]
+    )
+
+
+RULES: dict[str, Rule] = {
+    **table(cat, "cat concat concatenate"),
+    **table(stack, "stack"),
+    **table(
+        split, "split.Tensor split.sizes split_with_sizes chunk unsafe_chunk tensor_split.sections"
+    ),
+    **table(cut, "slice.Tensor slice_copy.Tensor"),
+    **table(narrow, "narrow"),
+    **table(taken_apart, "select.int unbind.int"),
+    **table(written_into, "slice_scatter select_scatter"),
+}

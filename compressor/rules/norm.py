@@ -1,0 +1,47 @@
+"""Normalisations: channels pass; what a statistic is taken over is said."""
+
+from __future__ import annotations
+
+from compressor.axes import Axis, Dim, Product
+from compressor.rules.call import Call, Equations, Rule, table
+
+
+def _vectors(call: Call, *names: str) -> list[Dim]:
+    """The per-channel vectors among the arguments."""
+    return [call[name][0] for name in names if call.get(name)]
+
+
+def per_channel(call: Call) -> Equations:
+    """Batch and instance norm: x[1] ~ weight ~ bias ~ running mean ~ running variance."""
+    vectors = _vectors(call, "weight", "bias", "running_mean", "running_var")
+    return Equations((call.x,), [(call.x[1], vector) for vector in vectors])
+
+
+def last_dimensions(call: Call) -> Equations:
+    """Layer and RMS norm: the last dimensions ~ weight ~ bias, with statistics over them."""
+    normalised = call.x[len(call.x) - len(call["normalized_shape"]) :]
+    tensors = [call[name] for name in ("weight", "bias") if call.get(name)]
+    same = [pair for tensor in tensors for pair in zip(normalised, tensor, strict=True)]
+    return Equations(
+        (call.x,), same, statistics=normalised, literals={"normalized_shape": normalised}
+    )
+
+
+def group_norm(call: Call) -> Equations:
+    """x[1] = groups*c ~ weight ~ bias, with statistics over c."""
+    groups = call["num_groups"]
+    g, c = Axis(groups), Axis(call.x[1].size // groups)
+    channels = [call.x[1], *_vectors(call, "weight", "bias")]
+    return Equations(
+        (call.x,),
+        [(dim, Product((g, c))) for dim in channels],
+        statistics=(c,),
+        literals={"num_groups": g},
+    )
+
+
+RULES: dict[str, Rule] = {
+    **table(per_channel, "batch_norm instance_norm"),
+    **table(last_dimensions, "layer_norm rms_norm"),
+    **table(group_norm, "group_norm"),
+}

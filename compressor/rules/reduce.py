@@ -1,0 +1,75 @@
+"""Reductions and scans along dimensions."""
+
+from __future__ import annotations
+
+from compressor.rules.call import Call, Equations, Rule, fresh, keep_all, table
+
+
+def _listed(call: Call, name: str = "dim") -> set[int]:
+    dims = call.get(name)
+    if dims is None or dims == ():
+        return set(range(len(call.x)))
+    return {d % len(call.x) for d in (dims if isinstance(dims, tuple) else (dims,))}
+
+
+def _reduced(call: Call, listed: set[int]) -> Equations:
+    keepdim = call.get("keepdim", False)
+    out = tuple(
+        fresh([1])[0] if i in listed else dim
+        for i, dim in enumerate(call.x)
+        if keepdim or i not in listed
+    )
+    return Equations(tuple(out for _ in call.outputs))
+
+
+def statistic(call: Call) -> Equations:
+    """mean, sum, maximum, norm, ...: the listed dimensions vanish; a statistic is taken over them."""
+    listed = _listed(call)
+    equations = _reduced(call, listed)
+    return Equations(equations.outputs, statistics=[call.x[i] for i in sorted(listed)])
+
+
+def position(call: Call) -> Equations:
+    """argmax, sort, ...: positions along the listed dimensions matter, so they are kept."""
+    listed = _listed(call)
+    equations = _reduced(call, listed)
+    return Equations(
+        equations.outputs, keep=keep_all((call.x[i] for i in listed), "positions along it matter")
+    )
+
+
+def along(call: Call) -> Equations:
+    """softmax, cumsum, ...: out = x, every index depends on the others along `dim`, which is kept."""
+    at = call.dim("dim", -1)
+    return Equations(
+        tuple(call.x for _ in call.outputs), keep=[(call.x[at], "indices along it are mixed")]
+    )
+
+
+def sorted_along(call: Call) -> Equations:
+    """topk, sort: along `dim` positions are chosen, so both sides of it are kept."""
+    at = call.dim("dim", -1)
+    outputs = []
+    for sizes in call.outputs:
+        (chosen,) = fresh([sizes[at]])
+        outputs.append((*call.x[:at], chosen, *call.x[at + 1 :]))
+    touched = [call.x[at], *(out[at] for out in outputs)]
+    return Equations(tuple(outputs), keep=keep_all(touched, "positions are chosen along it"))
+
+
+RULES: dict[str, Rule] = {
+    **table(
+        statistic,
+        """mean mean.dim sum sum.dim_IntList amax amin max min prod prod.dim_int var var.dim
+        var.correction std std.dim std.correction var_mean.correction std_mean.correction
+        norm.ScalarOpt_dim norm.Scalar linalg_vector_norm logsumexp all any all.dim any.dim
+        frobenius_norm.dim""",
+    ),
+    **table(position, "argmax argmin max.dim min.dim median.dim mode"),
+    **table(
+        along,
+        """softmax.int log_softmax.int _softmax _log_softmax cumsum cumprod logcumsumexp
+        cummax cummin""",
+    ),
+    **table(sorted_along, "topk sort sort.stable argsort argsort.stable kthvalue"),
+}

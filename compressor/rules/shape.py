@@ -1,0 +1,214 @@
+"""Reshaping, reordering, stretching: the same positions, written as other dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compressor.axes import Axis, Dim, Product, Sum
+from compressor.rules.call import (
+    Call,
+    Equations,
+    Rule,
+    Shape,
+    fresh,
+    keep_all,
+    same_where_sized,
+    table,
+)
+
+
+def view(call: Call) -> Equations:
+    """product(in) = product(out), row-major."""
+    out = fresh(call.outputs[0])
+    literals = {"size": out} if "size" in call.arguments else {"shape": out}
+    return Equations((out,), [(Product(call.x), Product(out))], literals=literals)
+
+
+def flatten(call: Call) -> Equations:
+    """out[start] = product of x[start..end]."""
+    x = call.x
+    start, end = call.dim("start_dim", 0), call.dim("end_dim", -1)
+    return Equations(((*x[:start], Product(x[start : end + 1]), *x[end + 1 :]),))
+
+
+def unflatten(call: Call) -> Equations:
+    """x[dim] = product of the new dimensions."""
+    at = call.dim()
+    out = fresh(call.outputs[0])
+    parts = out[at : at + len(call["sizes"])]
+    x = call.x
+    return Equations(
+        ((*x[:at], *parts, *x[at + 1 :]),), [(x[at], Product(parts))], literals={"sizes": parts}
+    )
+
+
+def permute(call: Call) -> Equations:
+    """out[i] = x[dims[i]]."""
+    return Equations((tuple(call.x[d] for d in call["dims"]),))
+
+
+def transpose(call: Call) -> Equations:
+    """Two dimensions change places."""
+    names = ("dim0", "dim1") if "dim0" in call.arguments else ("axis0", "axis1")
+    a, b = (call.dim(name) for name in names)
+    out = list(call.x)
+    out[a], out[b] = out[b], out[a]
+    return Equations((tuple(out),))
+
+
+def reverse(call: Call) -> Equations:
+    """out = x with its dimensions in reverse order (`t`, `numpy_T`)."""
+    return Equations((call.x[::-1],))
+
+
+def move(call: Call) -> Equations:
+    """out[destination] = x[source], the others in their order."""
+    as_list = lambda v: list(v) if isinstance(v, tuple) else [v]  # noqa: E731
+    rank = len(call.x)
+    source = [d % rank for d in as_list(call["source"])]
+    target = [d % rank for d in as_list(call["destination"])]
+    moved = dict(zip(target, source, strict=True))
+    rest = iter(d for d in range(rank) if d not in source)
+    return Equations(
+        (tuple(call.x[moved.get(i, -1) if i in moved else next(rest)] for i in range(rank)),)
+    )
+
+
+def squeeze(call: Call) -> Equations:
+    """Dimensions of size 1 are dropped; said by number, so that one pruned to 1 is not."""
+    dim = call.get("dim")
+    listed = range(len(call.x)) if dim is None else dim if isinstance(dim, tuple) else (dim,)
+    dropped = {d % len(call.x) for d in listed if call.x[d].size == 1}
+    kept = tuple(d for i, d in enumerate(call.x) if i not in dropped)
+    return Equations((kept,), literals={"dim": tuple(sorted(dropped))}, target="aten.squeeze.dims")
+
+
+def unsqueeze(call: Call) -> Equations:
+    """A dimension of size 1 is put in."""
+    at = call.dim(rank=len(call.x) + 1)
+    return Equations(((*call.x[:at], *fresh([1]), *call.x[at:]),))
+
+
+def expand(call: Call) -> Equations:
+    """Size 1 is stretched to a free axis, which shrinks with its user; the rest passes."""
+    out: list[Dim] = list(fresh(call.outputs[0]))
+    new = len(out) - len(call.x)
+    for i, dim in enumerate(call.x, new):
+        if dim.size == out[i].size:
+            out[i] = dim
+    literals = {"size": tuple(out)} if "size" in call.arguments else {}
+    return Equations((tuple(out),), literals=literals)
+
+
+def expand_as(call: Call) -> Equations:
+    """out has the other tensor's dimensions."""
+    other = call["other"]
+    return Equations((other,), same_where_sized(call.x, other))
+
+
+def repeat(call: Call) -> Equations:
+    """out[i] = copies * x[i]; the number of copies is a free axis."""
+    copies = call["repeats"]
+    x = (*fresh([1] * (len(copies) - len(call.x))), *call.x)
+    free = fresh(copies)
+    out = tuple(Product((c, d)) for c, d in zip(free, x, strict=True))
+    return Equations((out,), literals={"repeats": free})
+
+
+def repeat_interleave(call: Call) -> Equations:
+    """out[dim] = x[dim] * copies, for a fixed number of copies."""
+    at, copies = call.dim(), Axis(call["repeats"])
+    x = call.x
+    return Equations(
+        ((*x[:at], Product((x[at], copies)), *x[at + 1 :]),), literals={"repeats": copies}
+    )
+
+
+def shuffle(call: Call) -> Equations:
+    """Channel shuffle: x[1] = g*c becomes c*g."""
+    x, g = call.x, Axis(call["groups"])
+    c = Axis(x[1].size // g.size)
+    return Equations(
+        ((x[0], Product((c, g)), *x[2:]),),
+        [(x[1], Product((g, c)))],
+        keep=[(g, "the number of shuffled groups is fixed")],
+    )
+
+
+def pixel_shuffle(call: Call) -> Equations:
+    """x[-3] = c*r*r, out[-2:] = h*r, w*r."""
+    r = call["upscale_factor"]
+    *lead, channels, h, w = call.x
+    c, r1, r2 = Axis(channels.size // r**2), Axis(r), Axis(r)
+    return Equations(
+        ((*lead, c, Product((h, r1)), Product((w, r2))),),
+        [(channels, Product((c, r1, r2)))],
+        keep=keep_all((r1, r2, h, w), "pixels are shuffled"),
+    )
+
+
+def pixel_unshuffle(call: Call) -> Equations:
+    """x[-2:] = h*r, w*r, out[-3] = c*r*r."""
+    r = call["downscale_factor"]
+    *lead, c, height, width = call.x
+    h, w, r1, r2 = Axis(height.size // r), Axis(width.size // r), Axis(r), Axis(r)
+    return Equations(
+        ((*lead, Product((c, r1, r2)), h, w),),
+        keep=keep_all((height, width, r1, r2, h, w), "pixels are shuffled"),
+    )
+
+
+def reorder(call: Call) -> Equations:
+    """Flip and roll: out = x, but positions move along the listed dimensions, which are kept."""
+    dims = call.get("dims", ())
+    listed: Sequence[int] = dims if isinstance(dims, tuple) and dims else range(len(call.x))
+    return Equations(
+        (call.x,), keep=keep_all((call.x[d] for d in listed), "positions move along it")
+    )
+
+
+def unfold(call: Call) -> Equations:
+    """im2col: out[1] = x[1]*kernel positions."""
+    n, c = call.x[0], call.x[1]
+    window, positions = fresh([call.outputs[0][1] // c.size, call.outputs[0][2]])
+    return Equations(
+        ((n, Product((c, window)), positions),),
+        keep=keep_all((*call.x[2:], window, positions), "windows slide over it"),
+    )
+
+
+def pad(call: Call) -> Equations:
+    """out = before + x + after, where padding with a constant; the pad widths shrink with it."""
+    widths = call["pad"]
+    if call.get("mode", "constant") != "constant" or any(w < 0 for w in widths):
+        out = fresh(call.outputs[0])
+        dims: Shape = (*call.x, *out)
+        return Equations((out,), keep=keep_all(dims, "padded by its own values or cropped"))
+    amounts: tuple[Dim, ...] = tuple(Axis(w) for w in widths)
+    shape = list(call.x)
+    for i in range(len(widths) // 2):
+        shape[-1 - i] = Sum((amounts[2 * i], shape[-1 - i], amounts[2 * i + 1]))
+    return Equations((tuple(shape),), literals={"pad": amounts})
+
+
+RULES: dict[str, Rule] = {
+    **table(view, "view reshape _unsafe_view view_copy _reshape_alias"),
+    **table(flatten, "flatten.using_ints"),
+    **table(unflatten, "unflatten.int"),
+    **table(permute, "permute permute_copy"),
+    **table(transpose, "transpose.int transpose_copy.int swapaxes swapdims"),
+    **table(reverse, "t numpy_T mT adjoint"),
+    **table(move, "movedim.intlist movedim.int"),
+    **table(squeeze, "squeeze squeeze.dim squeeze.dims"),
+    **table(unsqueeze, "unsqueeze"),
+    **table(expand, "expand broadcast_to expand_copy"),
+    **table(expand_as, "expand_as view_as reshape_as"),
+    **table(repeat, "repeat"),
+    **table(repeat_interleave, "repeat_interleave.self_int"),
+    **table(shuffle, "channel_shuffle native_channel_shuffle"),
+    **table(pixel_shuffle, "pixel_shuffle"),
+    **table(pixel_unshuffle, "pixel_unshuffle"),
+    **table(reorder, "flip roll"),
+    **table(unfold, "im2col"),
+    **table(pad, "pad constant_pad_nd"),
+}

@@ -1,0 +1,248 @@
+"""The exported program, sliced: tensors by index, literals from the solved dimensions."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch._guards import detect_fake_mode
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Graph, GraphModule, Interpreter, Node
+
+from compressor.axes import Axis, Bools, keep_mask, size_after
+from compressor.errors import CompressorError
+from compressor.network import BATCH, Network, Spelling
+from compressor.records import Trace
+
+Indices = dict[str, dict[int, tuple[int, ...]]]
+"""Tensor name -> dimension -> kept indices, for the dimensions that shrink."""
+
+OPEN = {"size": -1, "shape": -1, "sizes": -1, "end": sys.maxsize}
+"""Literals that already mean "whatever is there", by argument."""
+
+
+def kept_indices(network: Network, masks: Mapping[Axis, Bools]) -> Indices:
+    """Which positions of which tensors stay."""
+    found: Indices = {}
+    for name, shape in network.tensors.items():
+        for i, dim in enumerate(shape):
+            mask = keep_mask(dim, masks)
+            if not mask.all():
+                found.setdefault(name, {})[i] = tuple(int(j) for j in mask.nonzero()[0])
+    return found
+
+
+def slice_tensor(tensor: torch.Tensor, kept: Mapping[int, tuple[int, ...]]) -> torch.Tensor:
+    """The kept positions of every listed dimension, as a tensor of its own."""
+    sliced = tensor.detach()
+    for dim, indices in kept.items():
+        sliced = sliced.index_select(dim, torch.tensor(indices, device=tensor.device))
+    return sliced.clone() if sliced is tensor or not kept else sliced.contiguous()
+
+
+def slice_program(trace: Trace, network: Network, masks: Mapping[Axis, Bools]) -> ExportedProgram:
+    """A new program without the dropped positions; the traced one is left alone."""
+    program = trace.program
+    indices = kept_indices(network, masks)
+    state = _sliced_tensors(program.state_dict, indices, network.aliases)
+    constants = _sliced_tensors(program.constants, indices, network.aliases)
+    sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
+    graph: Graph = copy.deepcopy(program.graph)
+    for node in list(graph.nodes):
+        if node.name in network.nodes:
+            _respell(node, network.nodes[node.name], sizes, _symbol_of(graph, trace.batch_symbol))
+    module = GraphModule(program.graph_module, graph)
+    signature = copy.deepcopy(program.graph_signature)
+    tensors = {
+        spec.arg.name: {**state, **constants}[spec.target]
+        for spec in signature.input_specs
+        if spec.kind != InputKind.USER_INPUT and spec.target in {**state, **constants}
+    }
+    _propagate(module, program, tensors)
+    graph.lint()
+    return ExportedProgram(
+        root=module,
+        graph=graph,
+        graph_signature=signature,
+        state_dict=state,
+        range_constraints=dict(program.range_constraints),
+        module_call_graph=copy.deepcopy(program.module_call_graph),
+        example_inputs=program.example_inputs,
+        constants=constants,
+        verifiers=list(program.verifiers),
+    )
+
+
+def _sliced_tensors(
+    tensors: Mapping[str, Any], indices: Indices, aliases: Mapping[str, str]
+) -> dict[str, Any]:
+    """Every tensor sliced once; tied names get the same tensor again."""
+    sliced: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        stored = aliases.get(name, name)
+        if stored in sliced:
+            sliced[name] = sliced[stored]
+        elif isinstance(tensor, torch.nn.Parameter):
+            data = slice_tensor(tensor, indices.get(name, {}))
+            sliced[name] = torch.nn.Parameter(data, tensor.requires_grad)
+        elif isinstance(tensor, torch.Tensor):
+            sliced[name] = slice_tensor(tensor, indices.get(name, {}))
+        else:
+            sliced[name] = tensor
+    return sliced
+
+
+# -- literals ----------------------------------------------------------------------------------
+
+
+def _respell(
+    node: Node, spelling: Spelling, sizes: Mapping[Axis, int], symbol: Callable[[], Node]
+) -> None:
+    """Give the node the literals of the new sizes; untouched where none of them changed."""
+    shrunk = any(size_after(dim, sizes) != dim.size for shape in spelling.outputs for dim in shape)
+    if spelling.target:
+        if shrunk:
+            _retarget(node, spelling, sizes)
+        return
+    for name, spelled in spelling.literals.items():
+        old = argument(node, name)
+        if isinstance(spelled, tuple):
+            if isinstance(old, list | tuple):
+                new = [
+                    _literal(node, name, o, d, sizes, symbol)
+                    for o, d in zip(old, spelled, strict=True)
+                ]
+                if new != list(old):
+                    set_argument(node, name, new)
+        elif (new := _literal(node, name, old, spelled, sizes, symbol)) is not old:
+            set_argument(node, name, new)
+    for name, (value, dim) in spelling.pins.items():
+        if size_after(dim, sizes) != dim.size:
+            set_argument(node, name, value)
+
+
+def _literal(
+    node: Node,
+    name: str,
+    old: Any,
+    spelled: Any,
+    sizes: Mapping[Axis, int],
+    symbol: Callable[[], Node],
+) -> Any:
+    new = spelled if isinstance(spelled, int) else size_after(spelled, sizes)
+    before = spelled if isinstance(spelled, int) else spelled.size
+    if new == before or old is None or old == OPEN.get(name, object()):
+        return old
+    factor, rest = divmod(new, BATCH)
+    if not factor:
+        return rest
+    with node.graph.inserting_before(node):
+        grown = node.graph.call_function(operator.mul, (symbol(), factor))
+        return node.graph.call_function(operator.add, (grown, rest)) if rest else grown
+
+
+def _retarget(node: Node, spelling: Spelling, sizes: Mapping[Axis, int]) -> None:
+    namespace, name, overload = spelling.target.split(".")
+    target = getattr(getattr(getattr(torch.ops, namespace), name), overload)
+
+    def spelled(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [spelled(item) for item in value]
+        return value if isinstance(value, int) else size_after(value, sizes)
+
+    arguments = {key: spelled(value) for key, value in spelling.literals.items()}
+    first = target._schema.arguments[0].name
+    arguments.setdefault(first, node.args[0])
+    node.target = target
+    node.args = tuple(arguments[a.name] for a in target._schema.arguments if a.name in arguments)
+    node.kwargs = {}
+
+
+def _schema_names(node: Node) -> list[str]:
+    assert isinstance(node.target, torch._ops.OpOverload)
+    return [a.name for a in node.target._schema.arguments]
+
+
+def argument(node: Node, name: str) -> Any:
+    """A node's argument by its name in the schema; the schema's default where it is not given."""
+    position = _schema_names(node).index(name)
+    if position < len(node.args):
+        return node.args[position]
+    assert isinstance(node.target, torch._ops.OpOverload)
+    return node.kwargs.get(name, node.target._schema.arguments[position].default_value)
+
+
+def set_argument(node: Node, name: str, value: Any) -> None:
+    """Set a node's argument by its name in the schema, as it is given now or else by keyword."""
+    position = _schema_names(node).index(name)
+    if position < len(node.args):
+        node.update_arg(position, value)
+    else:
+        node.update_kwarg(name, value)
+
+
+def _symbol_of(graph: Graph, batch_symbol: str | None) -> Callable[[], Node]:
+    """A node that holds the batch: the one there is, or a new one after the inputs."""
+
+    def find() -> Node:
+        inputs = [node for node in graph.nodes if node.op == "placeholder"]
+        for node in graph.nodes:
+            if node.op == "call_function" and str(node.meta.get("val")) == batch_symbol:
+                return node
+        source = next(n for n in inputs if str(_leading(n)) == batch_symbol)
+        with graph.inserting_after(inputs[-1]):
+            size = graph.call_function(torch.ops.aten.sym_size.int, (source, 0))
+        size.meta["val"] = _leading(source)
+        return size
+
+    return find
+
+
+def _leading(node: Node) -> Any:
+    value = node.meta.get("val")
+    return value.shape[0] if isinstance(value, torch.Tensor) and value.dim() else None
+
+
+# -- metadata ----------------------------------------------------------------------------------
+
+
+class _Propagation(Interpreter):
+    """Runs the graph on fake tensors and writes down what each node now yields."""
+
+    def run_node(self, node: Node) -> Any:
+        try:
+            result = super().run_node(node)
+        except Exception as error:
+            raise CompressorError(
+                f"the sliced program does not fit together at {node.target}",
+                where=f"{node.name}: {str(error).splitlines()[0]}",
+                consequence="nothing is returned, since the result would be wrong",
+                next_step="protect the layer (--protect) and please report it with its code",
+            ) from error
+        if node.op != "output":
+            node.meta["val"] = result
+        node.meta.pop("tensor_meta", None)
+        return result
+
+
+def _propagate(
+    module: GraphModule, program: ExportedProgram, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"]
+    mode = detect_fake_mode(values)
+    assert mode is not None
+    arguments = []
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            real = tensors.get(node.name)
+            fake = (
+                node.meta.get("val") if real is None else mode.from_tensor(real, static_shapes=True)
+            )
+            arguments.append(fake)
+    with mode, torch.no_grad():
+        _Propagation(module).run(*arguments, enable_io_processing=False)

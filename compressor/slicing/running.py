@@ -1,0 +1,59 @@
+"""A program as a module that can be trained: `train()` and `eval()` flip its literals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+
+from compressor.slicing.program import argument, set_argument
+
+TRAINING_LITERAL: Mapping[str, str] = {
+    "aten.batch_norm.default": "training",
+    "aten.dropout.default": "train",
+    "aten.dropout_.default": "train",
+    "aten.feature_dropout.default": "train",
+    "aten.feature_dropout_.default": "train",
+    "aten.alpha_dropout.default": "train",
+    "aten.feature_alpha_dropout.default": "train",
+    "aten.lstm.input": "train",
+    "aten.gru.input": "train",
+    "aten.rnn_tanh.input": "train",
+    "aten.rnn_relu.input": "train",
+}
+"""The argument that tells training from evaluation, by overload."""
+
+
+class ProgramModule(GraphModule):
+    """An exported program's graph with its parameters under their own names.
+
+    `train()` switches batch norm, dropout and recurrent layers as it would in the original class;
+    dropout inside fused attention stays off, because an evaluation trace does not record its rate.
+    """
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the literals that the trace, taken in eval mode, has fixed."""
+        evaluating: dict[str, Any] = self.meta.setdefault("evaluating", {})
+        for node in self.graph.nodes:
+            name = TRAINING_LITERAL.get(str(node.target))
+            if name is not None:
+                usual = evaluating.setdefault(node.name, argument(node, name))
+                set_argument(node, name, True if mode else usual)
+        self.recompile()
+        super().train(mode)
+        return self
+
+
+def as_module(program: ExportedProgram) -> ProgramModule:
+    """The program as a module in eval mode, its parameters shared with the program's state."""
+    unlifted = program.module(check_guards=False)
+    module = ProgramModule(unlifted, unlifted.graph)
+    for name in program.graph_signature.non_persistent_buffers:
+        owner, _, leaf = name.rpartition(".")
+        module.get_submodule(owner)._non_persistent_buffers_set.add(leaf)
+    for parameter in module.parameters():
+        parameter.requires_grad_(torch.is_floating_point(parameter))
+    return module.eval()
