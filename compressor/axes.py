@@ -2,8 +2,8 @@
 
 A dimension of a tensor is an axis, a row-major product of dimensions, or a sum (concatenation) of
 dimensions. A `Solver` takes equations `d = e`, meaning that both lose the same positions, and
-solves them by substitution. What it cannot solve it protects: those axes keep every index. Every
-step is a consequence of the equations or a protection, so the result can be incomplete, never wrong.
+solves them by substitution. What it cannot solve it protects: those axes keep every index. Each
+step is a consequence of the equations or a protection, so a result can be incomplete, never wrong.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class Solver:
     # -- taking dimensions apart ----------------------------------------------------------------
 
     def factor(self, dim: Dim, inner: int) -> tuple[Dim, Dim] | None:
-        """Write `dim` as (outer, inner) with the given inner size; None where that is impossible."""
+        """Write `dim` as (outer, inner) with this inner size; None where that is impossible."""
         dim = self.normal(dim)
         if inner == 0 or dim.size % inner:
             return None
@@ -318,7 +318,7 @@ def keep_mask(dim: Dim, keep: Mapping[Axis, Bools]) -> Bools:
 
 
 def coordinates(dim: Dim, axis: Axis) -> npt.NDArray[np.int64]:
-    """Per position of `dim` its index on `axis`, [size] int; -1 where the axis has no part in it."""
+    """Per position of `dim` its index on `axis`, [size] int; -1 where the axis is not in it."""
     if isinstance(dim, Axis):
         return np.arange(dim.size) if dim is axis else np.full(dim.size, -1)
     found = [coordinates(part, axis) for part in dim.parts]

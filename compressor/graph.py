@@ -308,8 +308,9 @@ _GETITEM = operator.getitem
 
 def stored_tensor(program: torch.export.ExportedProgram, name: str) -> torch.Tensor:
     """A parameter, buffer or constant of a program by its name."""
-    tensor = program.state_dict.get(name)
-    return program.constants[name] if tensor is None else tensor
+    held = program.state_dict if name in program.state_dict else program.constants
+    tensor: torch.Tensor = held[name]
+    return tensor
 
 
 def call_shape(call: Call, argument: str) -> Shape:

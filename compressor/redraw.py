@@ -6,6 +6,7 @@ agrees with everything there. Two forms of a network are then compared under wei
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -15,7 +16,7 @@ Draw = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 def _he_normal(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     fan_in = max(1, tensor[0].numel())
-    return torch.randn(tensor.shape, generator=generator) * (2 / fan_in) ** 0.5
+    return torch.randn(tensor.shape, generator=generator) * math.sqrt(2 / fan_in)
 
 
 def _around_one(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -14,12 +14,12 @@ from compressor.rules.call import (
 
 
 def attention(call: Call) -> Equations:
-    """softmax(q k^T / sqrt(e)) v: q[..., l, e], k[..., s, e], v[..., s, f] -> [..., l, f].
+    """softmax(q k^T / sqrt(e)) v: q[..., t, e], k[..., s, e], v[..., s, f] -> [..., t, f].
 
     Heads are leading dimensions; with grouped queries q's heads are k's times a repetition.
     """
     q, k, v = call["query"], call["key"], call["value"]
-    (l, e), (s, f) = q[-2:], v[-2:]
+    (t, e), (s, f) = q[-2:], v[-2:]
     same: list[tuple[Dim, Dim]] = [(e, k[-1]), (s, k[-2])]
     heads = q[:-2]
     if call.get("enable_gqa", False) and heads and heads[-1].size != k[-3].size:
@@ -30,17 +30,17 @@ def attention(call: Call) -> Equations:
         lead = broadcast((q[:-2], k[:-2], v[:-2]), call.outputs[0][:-2])
         heads, same = lead.outputs[0], [*same, *lead.same]
     mask = call.get("attn_mask")
-    out = (*heads, l, f)
+    out = (*heads, t, f)
     if mask:
-        same += same_where_sized(mask, (*heads, l, s))
+        same += same_where_sized(mask, (*heads, t, s))
     width = call["query"][-1].size
     return Equations(
         (out,),
         same,
-        keep=[(l, "attention positions"), (s, "attention positions")],
+        keep=[(t, "attention positions"), (s, "attention positions")],
         heads=heads,
         head_width=(e, f),
-        macs=((*heads, l, s, e), (*heads, l, s, f)),
+        macs=((*heads, t, s, e), (*heads, t, s, f)),
         pins={} if call.get("scale") is not None else {"scale": (width**-0.5, e)},
     )
 

@@ -9,7 +9,7 @@ from compressor.rules.call import Call, Equations, Rule, fresh, keep_all, table
 
 
 def convolution(spatial: int, *, transposed: bool) -> Rule:
-    """x[N, g*i, ...] with weight[g*o, i, ...] (transposed: weight[g*i, o, ...]) -> [N, g*o, ...]."""
+    """x[N, g*i, ...], weight[g*o, i, ...] (transposed: weight[g*i, o, ...]) -> [N, g*o, ...]."""
 
     def rule(call: Call) -> Equations:
         x, weight, groups = call["input"], call["weight"], call.get("groups", 1)

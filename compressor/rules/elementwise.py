@@ -28,37 +28,37 @@ def nothing(call: Call) -> Equations:
 UNARY = """
 abs acos acosh alias asin atan bernoulli bernoulli.p bitwise_not ceil celu clamp clamp_max
 clamp_min clone contiguous cos cosh deg2rad detach detach_copy dropout elu erf erfc exp exp2 expm1
-feature_alpha_dropout feature_dropout alpha_dropout floor frac gelu hardshrink hardsigmoid hardswish
-hardtanh isfinite isinf isnan leaky_relu lift_fresh_copy log log10 log1p log2 log_sigmoid logical_not
-logit mish nan_to_num neg positive pow.Tensor_Scalar pow.Scalar reciprocal relu relu6 round
-round.decimals rrelu rsqrt selu sigmoid sign silu sin sinh softplus softshrink sqrt square tan tanh
-threshold trunc add.Scalar sub.Scalar mul.Scalar div.Scalar rsub.Scalar remainder.Scalar fmod.Scalar
-eq.Scalar ne.Scalar gt.Scalar ge.Scalar lt.Scalar le.Scalar bitwise_and.Scalar bitwise_or.Scalar
-floor_divide.Scalar fill.Scalar zero logical_not
+feature_alpha_dropout feature_dropout alpha_dropout floor frac gelu hardshrink hardsigmoid
+hardswish hardtanh isfinite isinf isnan leaky_relu lift_fresh_copy log log10 log1p log2
+log_sigmoid logical_not logit mish nan_to_num neg positive pow.Tensor_Scalar pow.Scalar reciprocal
+relu relu6 round round.decimals rrelu rsqrt selu sigmoid sign silu sin sinh softplus softshrink
+sqrt square tan tanh threshold trunc add.Scalar sub.Scalar mul.Scalar div.Scalar rsub.Scalar
+remainder.Scalar fmod.Scalar eq.Scalar ne.Scalar gt.Scalar ge.Scalar lt.Scalar le.Scalar
+bitwise_and.Scalar bitwise_or.Scalar floor_divide.Scalar fill.Scalar zero logical_not
 """
 
 UNARY_IN_PLACE = """
 abs_ add_.Scalar ceil_ celu_ clamp_ clamp_max_ clamp_min_ cos_ div_.Scalar dropout_ elu_ erf_ exp_
 feature_dropout_ fill_.Scalar floor_ gelu_ hardsigmoid_ hardswish_ hardtanh_ leaky_relu_ log_
-masked_fill_.Scalar mish_ mul_.Scalar neg_ pow_.Scalar reciprocal_ relu_ relu6_ round_ rsqrt_ selu_
-sigmoid_ silu_ sin_ sqrt_ square_ sub_.Scalar tanh_ threshold_ zero_ detach_ lift_fresh alpha_dropout_
-normal_ uniform_ bernoulli_.float
+masked_fill_.Scalar mish_ mul_.Scalar neg_ pow_.Scalar reciprocal_ relu_ relu6_ round_ rsqrt_
+selu_ sigmoid_ silu_ sin_ sqrt_ square_ sub_.Scalar tanh_ threshold_ zero_ detach_ lift_fresh
+alpha_dropout_ normal_ uniform_ bernoulli_.float
 """
 
 LIKE_FIRST = """
-to.dtype to.device to.dtype_layout to.other _to_copy type_as zeros_like ones_like full_like empty_like
-rand_like randn_like native_dropout fill.Tensor fill_.Tensor
+to.dtype to.device to.dtype_layout to.other _to_copy type_as zeros_like ones_like full_like
+empty_like rand_like randn_like native_dropout fill.Tensor fill_.Tensor
 """
 
 BROADCASTING = """
 add.Tensor sub.Tensor mul.Tensor div.Tensor div.Tensor_mode rsub.Tensor pow.Tensor_Tensor atan2
-maximum minimum max.other min.other fmax fmin fmod.Tensor remainder.Tensor floor_divide true_divide.Tensor eq.Tensor ne.Tensor gt.Tensor
-ge.Tensor lt.Tensor le.Tensor logical_and logical_or logical_xor bitwise_and.Tensor
-bitwise_or.Tensor bitwise_xor.Tensor where.self where.ScalarSelf where.ScalarOther where.Scalar
-masked_fill.Scalar masked_fill.Tensor clamp.Tensor lerp.Tensor lerp.Scalar addcmul addcdiv xlogy.Tensor
-hypot copysign.Tensor clamp_min.Tensor clamp_max.Tensor
-add_.Tensor sub_.Tensor mul_.Tensor div_.Tensor masked_fill_.Tensor copy_ copy pow_.Tensor addcmul_
-addcdiv_ lerp_.Tensor lerp_.Scalar logical_and_ logical_or_ maximum.out
+maximum minimum max.other min.other fmax fmin fmod.Tensor remainder.Tensor floor_divide
+true_divide.Tensor eq.Tensor ne.Tensor gt.Tensor ge.Tensor lt.Tensor le.Tensor logical_and
+logical_or logical_xor bitwise_and.Tensor bitwise_or.Tensor bitwise_xor.Tensor where.self
+where.ScalarSelf where.ScalarOther where.Scalar masked_fill.Scalar masked_fill.Tensor clamp.Tensor
+lerp.Tensor lerp.Scalar addcmul addcdiv xlogy.Tensor hypot copysign.Tensor clamp_min.Tensor
+clamp_max.Tensor add_.Tensor sub_.Tensor mul_.Tensor div_.Tensor masked_fill_.Tensor copy_ copy
+pow_.Tensor addcmul_ addcdiv_ lerp_.Tensor lerp_.Scalar logical_and_ logical_or_ maximum.out
 """
 
 METADATA = """

@@ -8,7 +8,6 @@ from compressor.rules.call import (
     Equations,
     Rule,
     Shape,
-    fresh,
     keep_all,
     same_where_sized,
     table,

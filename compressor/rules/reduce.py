@@ -23,7 +23,7 @@ def _reduced(call: Call, listed: set[int]) -> Equations:
 
 
 def statistic(call: Call) -> Equations:
-    """mean, sum, maximum, norm, ...: the listed dimensions vanish; a statistic is taken over them."""
+    """mean, sum, maximum, norm, ...: the listed dimensions vanish in a statistic over them."""
     listed = _listed(call)
     equations = _reduced(call, listed)
     return Equations(equations.outputs, statistics=[call.x[i] for i in sorted(listed)])
@@ -39,7 +39,7 @@ def position(call: Call) -> Equations:
 
 
 def along(call: Call) -> Equations:
-    """softmax, cumsum, ...: out = x, every index depends on the others along `dim`, which is kept."""
+    """softmax, cumsum, ...: out = x; indices depend on each other along `dim`, which is kept."""
     at = call.dim("dim", -1)
     return Equations(
         tuple(call.x for _ in call.outputs), keep=[(call.x[at], "indices along it are mixed")]

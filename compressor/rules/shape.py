@@ -63,10 +63,11 @@ def reverse(call: Call) -> Equations:
 
 def move(call: Call) -> Equations:
     """out[destination] = x[source], the others in their order."""
-    as_list = lambda v: list(v) if isinstance(v, tuple) else [v]  # noqa: E731
     rank = len(call.x)
-    source = [d % rank for d in as_list(call["source"])]
-    target = [d % rank for d in as_list(call["destination"])]
+    source, target = (
+        [d % rank for d in (dims if isinstance(dims, tuple) else (dims,))]
+        for dims in (call["source"], call["destination"])
+    )
     moved = dict(zip(target, source, strict=True))
     rest = iter(d for d in range(rank) if d not in source)
     return Equations(

@@ -196,7 +196,7 @@ def _symbol_of(graph: Graph, batch_symbol: str | None) -> Callable[[], Node]:
                 return node
         source = next(n for n in inputs if str(_leading(n)) == batch_symbol)
         with graph.inserting_after(inputs[-1]):
-            size = graph.call_function(torch.ops.aten.sym_size.int, (source, 0))
+            size: Node = graph.call_function(torch.ops.aten.sym_size.int, (source, 0))
         size.meta["val"] = _leading(source)
         return size
 

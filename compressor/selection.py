@@ -1,0 +1,212 @@
+"""Selection: scores and a budget become the kept channels of each group."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor.errors import CompressorError, UsageError
+from compressor.network import Network
+from compressor.records import Group
+
+Scores = Mapping[str, npt.NDArray[np.float64]]
+Keep = dict[str, tuple[int, ...]]
+
+DEFAULT_ROLES = frozenset({"channels", "heads"})
+LEAST_SHARE = 0.1
+"""Of each group at least one channel and this share stay."""
+
+SCOPES: Mapping[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]] = {
+    "global": lambda scores: scores,
+    "layer": lambda scores: (np.argsort(np.argsort(scores, kind="stable")) + 0.5) / len(scores),
+}
+"""What channels of different groups are ranked by: their scores, or their rank in the group."""
+
+UNITS = ("macs", "params", "channels")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The kept indices of each group that loses some, and what is left of the budget's unit."""
+
+    keep: Keep
+    unit: str
+    before: int
+    after: int
+
+    @property
+    def removed(self) -> float:
+        """Share of the whole network's total that is removed, 0 to 1."""
+        return 1 - self.after / self.before
+
+
+def select(
+    network: Network,
+    scores: Scores,
+    *,
+    ratio: float,
+    of: str = "macs",
+    scope: str = "global",
+    protect: Sequence[str] = (),
+    prune: Sequence[str] = (),
+    round_to: int = 1,
+    best_effort: bool = False,
+) -> Choice:
+    """Drop the lowest-ranked channels until `ratio` of the network's total is gone.
+
+    Args:
+        network: The analysed network.
+        scores: Per group one number per channel, comparable across groups.
+        ratio: Share to remove of the whole network's `of`, protected parts included; it is met to
+            within one channel (one rounding step, with `round_to`).
+        of: "macs" of one sample, "params" or "channels".
+        scope: A key of `SCOPES`.
+        protect: Globs of module or parameter names whose channels all stay.
+        prune: Roles to prune beside channels and heads ("stream", "head_width").
+        round_to: Kept counts are multiples of it.
+        best_effort: Take what is reachable where the ratio is not.
+
+    Raises:
+        UsageError: A glob matches nothing.
+        CompressorError: Nothing can be pruned, or the ratio is out of reach.
+    """
+    groups = _eligible(network, protect, DEFAULT_ROLES | set(prune))
+    if not groups:
+        raise _nothing_to_prune(network, protect)
+    order = _ranking(groups, scores, SCOPES[scope])
+    before = network.cost.of(of)
+
+    def counts(dropped: int) -> dict[str, int]:
+        taken = np.bincount(order[:dropped], minlength=len(groups))
+        return {
+            g.name: _rounded(g.size - int(n), g, round_to)
+            for g, n in zip(groups, taken, strict=True)
+        }
+
+    def cost(dropped: int) -> int:
+        return network.cost.of(of, network.sizes(counts(dropped)))
+
+    target = before * (1 - ratio)
+    least = cost(len(order))
+    if least > target and not best_effort:
+        raise _out_of_reach(ratio, of, 1 - least / before)
+    dropped = _first(len(order), lambda n: cost(n) <= target)
+    kept = counts(dropped)
+    return Choice(
+        keep={g.name: _best(scores[g.name], kept[g.name]) for g in groups if kept[g.name] < g.size},
+        unit=of,
+        before=before,
+        after=cost(dropped),
+    )
+
+
+def _ranking(
+    groups: Sequence[Group],
+    scores: Scores,
+    scope: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
+) -> npt.NDArray[np.int64]:
+    """Which group loses its next channel, in order; the least share of each group is left out."""
+    owners, ranks, places = [], [], []
+    for number, group in enumerate(groups):
+        removable = group.size - _least(group)
+        lowest = np.sort(scope(scores[group.name]), kind="stable")[:removable]
+        ranks.append(lowest)
+        owners.append(np.full(removable, number))
+        places.append(np.arange(removable))
+    order = np.lexsort((np.concatenate(owners), np.concatenate(places), np.concatenate(ranks)))
+    return np.asarray(np.concatenate(owners)[order])
+
+
+def _least(group: Group) -> int:
+    return max(1, math.ceil(LEAST_SHARE * group.size))
+
+
+def _rounded(count: int, group: Group, step: int) -> int:
+    return min(group.size, math.ceil(count / step) * step)
+
+
+def _best(scores: npt.NDArray[np.float64], count: int) -> tuple[int, ...]:
+    """The indices of the highest scores, ascending."""
+    best = np.argsort(scores, kind="stable")[len(scores) - count :]
+    return tuple(sorted(int(i) for i in best))
+
+
+def _first(most: int, holds: Callable[[int], bool]) -> int:
+    """The smallest number for which a monotone condition holds, or `most`."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low
+
+
+# -- what may be pruned --------------------------------------------------------------------------
+
+
+def _eligible(
+    network: Network, globs: Sequence[str], roles: set[str] | frozenset[str]
+) -> list[Group]:
+    protected = _matched(network, globs)
+    return [
+        group
+        for group in network.groups
+        if group.role in roles
+        and group.size > 1
+        and not any(member.tensor in protected for member in group.members)
+    ]
+
+
+def _matched(network: Network, globs: Sequence[str]) -> set[str]:
+    """Tensors whose own name, or that of a module around them, matches a glob."""
+    names = {tensor: _with_owners(tensor) for tensor in network.tensors}
+    found: set[str] = set()
+    for glob in globs:
+        hits = {t for t, around in names.items() if any(fnmatchcase(n, glob) for n in around)}
+        if not hits:
+            known = sorted({name for around in names.values() for name in around})
+            near = difflib.get_close_matches(glob, known, n=3, cutoff=0.3)
+            raise UsageError(
+                f"--protect {glob!r} matches no module or parameter",
+                consequence="nothing is pruned, since it would not be protected",
+                next_step=f"nearest names: {', '.join(near or known[:3])}",
+            )
+        found |= hits
+    return (
+        found
+        | {alias for alias, stored in network.aliases.items() if stored in found}
+        | {network.aliases[name] for name in found if name in network.aliases}
+    )
+
+
+def _with_owners(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _nothing_to_prune(network: Network, globs: Sequence[str]) -> CompressorError:
+    other = sorted({g.role for g in network.groups} - DEFAULT_ROLES)
+    reasons = list(dict.fromkeys(f"{p.reason} ({p.place})" for p in network.protections))[:5]
+    steps = [f"--prune {role}" for role in other if role == "stream"]
+    steps += ["protect less"] if globs else []
+    return CompressorError(
+        "there is no group of channels to prune",
+        where="; ".join(reasons) or "the network has no parameters with free channels",
+        consequence="the network stays as it is",
+        next_step=" or ".join(steps) or "see the reasons above; another network may suit",
+    )
+
+
+def _out_of_reach(ratio: float, of: str, reachable: float) -> CompressorError:
+    floor = math.floor(reachable * 1000) / 1000
+    return CompressorError(
+        f"--ratio {ratio:g} of the {of} is out of reach: at most {floor:.3f} can be removed",
+        where="each group keeps a tenth of its channels, and protected parts keep all",
+        consequence="nothing is pruned",
+        next_step=f"--ratio {floor:g}, --best-effort, or --prune stream for more groups",
+    )

@@ -1,0 +1,124 @@
+"""Do two forms of a network compute the same? On two inputs and, where it is free, two batches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from compressor.errors import CompressorError
+from compressor.records import ExampleInputs, Trace
+from compressor.redraw import drawable, redraw_
+
+TOLERANCE = 1e-4
+"""Largest relative difference between two forms of the same float32 network."""
+
+Outputs = list[torch.Tensor]
+
+
+def variants(trace: Trace, seed: int = 0) -> list[ExampleInputs]:
+    """The example inputs and others like them; with a free batch, of two batch sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    given = trace.examples
+    inputs = [given, _mapped(given, lambda leaf: _another(leaf, generator))]
+    if trace.batch_symbol:
+        inputs += [_mapped(example, _one_more) for example in inputs]
+    return inputs
+
+
+def _mapped(inputs: ExampleInputs, change: Any) -> ExampleInputs:
+    def on_tensors(leaf: Any) -> Any:
+        return change(leaf) if isinstance(leaf, torch.Tensor) and leaf.dim() else leaf
+
+    args, kwargs = pytree.tree_map(on_tensors, (inputs.args, dict(inputs.kwargs)))
+    return ExampleInputs(args, kwargs, inputs.origin)
+
+
+def _another(leaf: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Values like the given ones in other places: legal wherever the given ones were."""
+    order = torch.randperm(leaf.numel(), generator=generator)
+    shuffled = leaf.reshape(-1)[order].view_as(leaf)
+    if not leaf.is_floating_point():
+        return shuffled
+    noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float32)
+    return (shuffled + 0.1 * noise.to(leaf.dtype)).contiguous()
+
+
+def _one_more(leaf: torch.Tensor) -> torch.Tensor:
+    return torch.cat([leaf, leaf[:1]])
+
+
+def outputs_of(module: nn.Module, inputs: ExampleInputs) -> Outputs:
+    """All tensors that the module returns, without gradients."""
+    args, kwargs = pytree.tree_map(
+        lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf,
+        (inputs.args, dict(inputs.kwargs)),
+    )
+    with torch.no_grad():
+        returned = module(*args, **kwargs)
+    return [leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
+
+
+def difference(reference: Outputs, others: Outputs) -> float:
+    """max |a - b| / max |a| over all outputs; infinite where shapes, values or NaNs disagree."""
+    if [a.shape for a in reference] != [b.shape for b in others]:
+        return float("inf")
+    return max((_relative(a, b) for a, b in zip(reference, others, strict=True)), default=0.0)
+
+
+def _relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    if not a.is_floating_point():
+        return 0.0 if torch.equal(a, b) else float("inf")
+    if not a.numel() or torch.equal(a, b):
+        return 0.0
+    largest = float((a.double() - b.double()).abs().max())
+    scale = float(a.double().abs().max())
+    return largest / scale if scale and largest == largest else float("inf")
+
+
+def is_live(outputs: Sequence[Outputs]) -> bool:
+    """Whether the outputs vary, and differ between inputs (first two of `variants`)."""
+    first, second = outputs[0], outputs[1]
+    floats = [(a, b) for a, b in zip(first, second, strict=False) if a.is_floating_point()]
+    return any(
+        a.numel() < 2 or (_relative(a[:1], a[-1:]) > 1e-6 and a.std() > 1e-6 * a.abs().max())
+        for a, _ in floats
+    ) and any(_relative(a, b) > 1e-6 for a, b in floats)
+
+
+def worst_difference(reference: nn.Module, other: nn.Module, trace: Trace) -> float:
+    """The largest relative difference over all variants; both modules have the same weights.
+
+    Where the network's outputs are dead (constant, or the same for different inputs), both are
+    also compared under weights drawn anew, on copies.
+    """
+    inputs = variants(trace)
+    expected = [outputs_of(reference, example) for example in inputs]
+    worst = max(difference(e, outputs_of(other, x)) for e, x in zip(expected, inputs, strict=True))
+    if is_live(expected) or worst > TOLERANCE:
+        return worst
+    alive, follower = redrawn(reference), copy.deepcopy(other)
+    follower.load_state_dict(alive.state_dict(), strict=False)
+    redone = [difference(outputs_of(alive, x), outputs_of(follower, x)) for x in inputs]
+    return max(worst, *redone)
+
+
+def redrawn(module: nn.Module) -> nn.Module:
+    """A copy of the module with weights drawn anew."""
+    alive = copy.deepcopy(module)
+    redraw_(drawable(alive))
+    return alive
+
+
+def require_agreement(worst: float, what: str) -> None:
+    """Refuse to go on with forms that compute different things."""
+    if not worst <= TOLERANCE:
+        raise CompressorError(
+            f"{what} compute different outputs (relative difference {worst:.1e})",
+            consequence="nothing is written, since one of them is wrong",
+            next_step="please report the network; --protect the layers that differ until then",
+        )

@@ -1,0 +1,217 @@
+"""The user's own class, made smaller: tensors by index, attributes from tensors and literals."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from compressor.axes import Axis, size_after
+from compressor.errors import CompressorError
+from compressor.network import BATCH, Network
+from compressor.records import Plan, Trace
+from compressor.slicing.program import Indices, argument, slice_tensor
+
+Attributes = dict[str, dict[str, Any]]
+"""Module path -> attribute -> value."""
+
+Sizes = Mapping[str, Callable[[Any], Any]]
+
+FOLLOWING: Mapping[type[nn.Module], Sizes] = {
+    nn.Linear: {
+        "in_features": lambda m: m.weight.shape[1],
+        "out_features": lambda m: m.weight.shape[0],
+    },
+    _ConvTransposeNd: {
+        "in_channels": lambda m: m.weight.shape[0],
+        "out_channels": lambda m: m.weight.shape[1] * m.groups,
+    },
+    _ConvNd: {
+        "in_channels": lambda m: m.weight.shape[1] * m.groups,
+        "out_channels": lambda m: m.weight.shape[0],
+    },
+    _NormBase: {
+        "num_features": lambda m: next(
+            (t.shape[0] for t in (m.weight, m.running_mean) if t is not None), m.num_features
+        ),
+    },
+    nn.LayerNorm: {"normalized_shape": lambda m: _shape_of(m)},
+    nn.RMSNorm: {"normalized_shape": lambda m: _shape_of(m)},
+    nn.GroupNorm: {"num_channels": lambda m: m.num_channels if m.weight is None else len(m.weight)},
+    nn.Embedding: {"embedding_dim": lambda m: m.weight.shape[1]},
+    nn.PReLU: {"num_parameters": lambda m: m.weight.shape[0]},
+}
+"""torch.nn's layers: attribute <- the layer's own tensors. A layer takes the first row it is of."""
+
+
+def _shape_of(norm: Any) -> tuple[int, ...]:
+    return tuple(norm.normalized_shape) if norm.weight is None else tuple(norm.weight.shape)
+
+
+def patched_class(
+    trace: Trace, network: Network, indices: Indices, sizes: Mapping[Axis, int]
+) -> tuple[nn.Module, Attributes, list[str]]:
+    """A smaller copy of the traced module, the attributes that were changed, and the modules with
+    literals that no attribute spells."""
+    module = copy.deepcopy(trace.module)
+    attributes, unspelled = _literal_attributes(module, trace, network, sizes)
+    apply_sizes(module, indices, network.aliases, attributes)
+    for path, layer in module.named_modules():
+        for name, value in _followed(layer).items():
+            if getattr(layer, name) != value:
+                attributes.setdefault(path, {})[name] = value
+                setattr(layer, name, value)
+    return module, attributes, unspelled
+
+
+def _followed(layer: nn.Module) -> dict[str, Any]:
+    for kind, sizes in FOLLOWING.items():
+        if isinstance(layer, kind):
+            return {name: size(layer) for name, size in sizes.items()}
+    return {}
+
+
+def apply_sizes(
+    module: nn.Module,
+    indices: Mapping[str, Any],
+    aliases: Mapping[str, str],
+    attributes: Attributes,
+) -> None:
+    """Slice the module's tensors in place, tie the aliases again, set the attributes."""
+    for name, kept in indices.items():
+        if name not in aliases:
+            _slice_in_place(module, name, kept)
+    for name, stored in aliases.items():
+        owner, leaf = _owner(module, name)
+        setattr(owner, leaf, _tensor(module, stored))
+    for path, values in attributes.items():
+        target = module.get_submodule(path)
+        for name, value in values.items():
+            kind = type(getattr(target, name))
+            setattr(target, name, kind(value) if kind in (tuple, list) else value)
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path), leaf
+
+
+def _tensor(module: nn.Module, name: str) -> Any:
+    owner, leaf = _owner(module, name)
+    return getattr(owner, leaf)
+
+
+def _slice_in_place(module: nn.Module, name: str, kept: Mapping[int, tuple[int, ...]]) -> None:
+    try:
+        owner, leaf = _owner(module, name)
+        old = getattr(owner, leaf)
+    except AttributeError:
+        return  # a constant that lives in the code: the comparison with the program tells
+    new = slice_tensor(old, kept)
+    setattr(owner, leaf, nn.Parameter(new) if isinstance(old, nn.Parameter) else new)
+
+
+# -- literals that the code takes from attributes ------------------------------------------------
+
+
+def _literal_attributes(
+    module: nn.Module, trace: Trace, network: Network, sizes: Mapping[Axis, int]
+) -> tuple[Attributes, list[str]]:
+    """Integer attributes of the owning module whose value is a literal that changes."""
+    changed: dict[str, list[tuple[Any, Any]]] = {}
+    for path, old, new in _changed_literals(trace, network, sizes):
+        changed.setdefault(path, []).append((old, new))
+    attributes: Attributes = {}
+    unspelled: list[str] = []
+    for path, pairs in changed.items():
+        found, whole = _spelled_by(module.get_submodule(path), pairs)
+        if found:
+            attributes[path] = found
+        if not whole:
+            unspelled.append(path)
+    return attributes, unspelled
+
+
+def _changed_literals(
+    trace: Trace, network: Network, sizes: Mapping[Axis, int]
+) -> Iterator[tuple[str, Any, Any]]:
+    for node in trace.program.graph.nodes:
+        spelling = network.nodes.get(node.name)
+        if spelling is None or spelling.target:
+            continue
+        for name, spelled in spelling.literals.items():
+            given = argument(node, name)
+            dims = spelled if isinstance(spelled, tuple) else (spelled,)
+            values = given if isinstance(given, list | tuple) else (given,)
+            for value, dim in zip(values, dims, strict=False):
+                old, new = _per_sample(dim.size), _per_sample(size_after(dim, sizes))
+                if old != new and value != -1 and value is not None:
+                    yield owner_of(node), old, new
+
+
+def _per_sample(size: int) -> int:
+    return size // BATCH if size % BATCH == 0 else size
+
+
+def owner_of(node: torch.fx.Node) -> str:
+    """Path of the module whose forward called this operator."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values() if not path.startswith("_empty")]
+    return paths[-1] if paths else ""
+
+
+def _spelled_by(owner: nn.Module, pairs: list[tuple[Any, Any]]) -> tuple[dict[str, Any], bool]:
+    """New values for the owner's integers: one new size for all of them, or in order of use."""
+    found: dict[str, Any] = {}
+    whole = True
+    for old in dict.fromkeys(old for old, _ in pairs):
+        news = [new for before, new in pairs if before == old]
+        names = [name for name, value in vars(owner).items() if type(value) is int and value == old]
+        if len(set(news)) == 1:
+            found |= dict.fromkeys(names, news[0])
+        elif len(names) == len(news):
+            found |= dict(zip(names, news, strict=True))
+        else:
+            names = []
+        whole = whole and bool(names)
+    return found, whole
+
+
+# -- replaying -----------------------------------------------------------------------------------
+
+
+def source_of(module: nn.Module) -> str:
+    """Hash of a network's tensor names and shapes: what a plan is for."""
+    lines = sorted(f"{name} {tuple(t.shape)}" for name, t in module.state_dict().items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def apply_plan(plan: Plan, module: nn.Module) -> nn.Module:
+    """Make a freshly constructed network as small as the plan says, in place; no tracing.
+
+    Raises:
+        CompressorError: The plan is for another network, or its class could not follow.
+    """
+    if plan.form != "class":
+        raise CompressorError(
+            "this result is a program: the class could not follow",
+            where=plan.obstacle,
+            consequence="the class cannot be rebuilt",
+            next_step="use compressor.load_program(folder)",
+        )
+    if plan.source != source_of(module):
+        raise CompressorError(
+            "the plan was made for another network",
+            where="names or shapes of its tensors differ from those of the constructed one",
+            consequence="nothing is changed",
+            next_step="construct the network as it was before it was compressed",
+        )
+    attributes = {path: dict(values) for path, values in plan.attributes.items()}
+    apply_sizes(module, plan.tensors, plan.aliases, attributes)
+    return module
