@@ -123,13 +123,16 @@ def _slice_in_place(module: nn.Module, name: str, kept: Mapping[int, tuple[int, 
 def _literal_attributes(
     module: nn.Module, trace: Trace, network: Network, sizes: Mapping[Axis, int]
 ) -> tuple[Attributes, list[str]]:
-    """Integer attributes of the owning module whose value is a literal that changes."""
-    changed: dict[str, list[tuple[Any, Any]]] = {}
-    for path, old, new in _changed_literals(trace, network, sizes):
-        changed.setdefault(path, []).append((old, new))
+    """New values of integer attributes whose value the code uses as a size that changes; and the
+    modules with such a size that no attribute holds."""
+    spelled: dict[str, list[tuple[int, int]]] = {}
+    for path, old, new in _literals_by_owner(trace, network, sizes):
+        spelled.setdefault(path, []).append((old, new))
     attributes: Attributes = {}
     unspelled: list[str] = []
-    for path, pairs in changed.items():
+    for path, pairs in spelled.items():
+        if all(old == new for old, new in pairs):
+            continue
         found, whole = _spelled_by(module.get_submodule(path), pairs)
         if found:
             attributes[path] = found
@@ -138,9 +141,10 @@ def _literal_attributes(
     return attributes, unspelled
 
 
-def _changed_literals(
+def _literals_by_owner(
     trace: Trace, network: Network, sizes: Mapping[Axis, int]
-) -> Iterator[tuple[str, Any, Any]]:
+) -> Iterator[tuple[str, int, int]]:
+    """(owning module, old size, new size) of every size that the code spells out."""
     for node in trace.program.graph.nodes:
         spelling = network.nodes.get(node.name)
         if spelling is None or spelling.target:
@@ -151,7 +155,7 @@ def _changed_literals(
             values = given if isinstance(given, list | tuple) else (given,)
             for value, dim in zip(values, dims, strict=False):
                 old, new = _per_sample(dim.size), _per_sample(size_after(dim, sizes))
-                if old != new and value != -1 and value is not None:
+                if value != -1 and value is not None:
                     yield owner_of(node), old, new
 
 
@@ -166,11 +170,11 @@ def owner_of(node: torch.fx.Node) -> str:
     return paths[-1] if paths else ""
 
 
-def _spelled_by(owner: nn.Module, pairs: list[tuple[Any, Any]]) -> tuple[dict[str, Any], bool]:
+def _spelled_by(owner: nn.Module, pairs: list[tuple[int, int]]) -> tuple[dict[str, Any], bool]:
     """New values for the owner's integers: one new size for all of them, or in order of use."""
     found: dict[str, Any] = {}
     whole = True
-    for old in dict.fromkeys(old for old, _ in pairs):
+    for old in dict.fromkeys(old for old, new in pairs if old != new):
         news = [new for before, new in pairs if before == old]
         names = [name for name, value in vars(owner).items() if type(value) is int and value == old]
         if len(set(news)) == 1:
@@ -180,7 +184,7 @@ def _spelled_by(owner: nn.Module, pairs: list[tuple[Any, Any]]) -> tuple[dict[st
         else:
             names = []
         whole = whole and bool(names)
-    return found, whole
+    return {name: value for name, value in found.items() if value != getattr(owner, name)}, whole
 
 
 # -- replaying -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
@@ -244,5 +245,6 @@ def _propagate(
                 node.meta.get("val") if real is None else mode.from_tensor(real, static_shapes=True)
             )
             arguments.append(fake)
-    with mode, torch.no_grad():
+    # the exporter's own dispatch: compiled composite operators would fix the batch to its hint
+    with enable_python_dispatcher(), mode, torch.no_grad():
         _Propagation(module).run(*arguments, enable_io_processing=False)

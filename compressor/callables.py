@@ -1,0 +1,81 @@
+"""Find what a spec names: 'package.module:callable' or 'path/file.py:callable'."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from compressor.errors import CompressorError, UsageError
+
+
+def resolve(spec: str) -> Callable[..., Any]:
+    """Import the module or the file of a spec and return the callable that it names.
+
+    Raises:
+        UsageError: the spec has another form, or names a file, module or callable that is not
+            there, or something that cannot be called.
+        CompressorError: the module's own code fails while it is imported.
+    """
+    home, colon, name = spec.rpartition(":")
+    if not (colon and home and name.isidentifier()):
+        raise UsageError(
+            f"{spec!r} names no callable.",
+            next_step="Write package.module:callable or path/file.py:callable.",
+        )
+    try:
+        module = _from_file(Path(home)) if home.endswith(".py") else _from_package(home)
+    except UsageError:
+        raise
+    except Exception as error:  # the imported code is the user's
+        raise CompressorError(
+            f"Importing {home} failed: {type(error).__name__}: {error}", where=spec
+        ) from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise UsageError(
+            f"{home} has no callable named {name!r}.",
+            where=spec,
+            next_step=f"It has: {', '.join(sorted(public)[:12]) or 'none'}.",
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.")
+    name = f"{path.stem}_{abs(hash(path.resolve())):x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} is no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _from_package(name: str) -> ModuleType:
+    """Packages in the working directory count, as they do for `python -m`."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise UsageError(
+                f"There is no module {name!r}.",
+                next_step="Install it, or run from the folder that holds it.",
+            ) from error
+        raise

@@ -1,0 +1,136 @@
+"""Images in memory: `.npz` files with arrays `images` and, if there are any, `labels`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from compressor.data.dataset import Batch, Data
+from compressor.errors import CompressorError, UsageError
+
+COLOUR = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # ImageNet's mean and std
+GREY = ((0.5,), (0.5,))
+
+
+class ImageArrays(Dataset[Any]):
+    """uint8 images in memory; a batch is normalised as a whole when it is asked for."""
+
+    def __init__(
+        self,
+        images: np.ndarray[Any, Any],
+        labels: Tensor | None,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+    ) -> None:
+        self.images = images if images.ndim == 4 else images[..., None]
+        self.labels = labels
+        self.mean, self.std = statistics(mean, std, self.images.shape[3])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        chosen = np.asarray(indices)
+        pixels = torch.from_numpy(self.images[chosen]).permute(0, 3, 1, 2)
+        inputs = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        inputs.div_(255).sub_(self.mean).div_(self.std)
+        return Batch((inputs,), None if self.labels is None else self.labels[chosen])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int | None]:
+        (inputs,), labels = self.__getitems__([index])
+        return inputs[0], None if labels is None else int(labels[0])
+
+
+def statistics(
+    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, each C×1×1."""
+    defaults = COLOUR if channels == 3 else GREY
+    given = [mean if mean is not None else defaults[0], std if std is not None else defaults[1]]
+    for name, values in zip(("mean", "std"), given, strict=True):
+        if len(values) not in (1, channels):
+            raise UsageError(
+                f"The {name} has {len(values)} values, the images have {channels} channels.",
+                next_step=f"Give one value, or {channels}.",
+            )
+    if not all(value > 0 for value in given[1]):
+        raise UsageError(f"The std must be above zero, not {list(given[1])}.")
+    first, second = (torch.tensor(list(v), dtype=torch.float32) for v in given)
+    return first.expand(channels).view(-1, 1, 1), second.expand(channels).view(-1, 1, 1)
+
+
+def load_arrays(
+    paths: Sequence[Path], mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Data:
+    parts = [_read_npz(path) for path in paths]
+    for path, (images, labels) in zip(paths, parts, strict=True):
+        if images.shape[1:] != parts[0][0].shape[1:] or (labels is None) != (parts[0][1] is None):
+            raise CompressorError(
+                "The files do not go together: other image sizes, or labels in only one of them.",
+                where=f"{paths[0]} and {path}",
+            )
+    images = np.concatenate([part[0] for part in parts]) if len(parts) > 1 else parts[0][0]
+    known = [part[1] for part in parts if part[1] is not None]
+    targets = torch.from_numpy(np.concatenate(known)) if known else None
+    classes = int(targets.max()) + 1 if targets is not None else None
+    name = ", ".join(path.name for path in paths)
+    return Data(name, ImageArrays(images, targets, mean, std), bool(known), classes)
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+    """Images (uint8) and labels (int64) of one file, checked."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
+            found = {key: archive[key] for key in ("images", "labels") if key in archive.files}
+            keys = ", ".join(archive.files) or "nothing"
+    except Exception as error:  # zip, lzma, pickle and numpy each have their own
+        raise CompressorError(
+            f"Not a readable .npz archive: {error}",
+            where=str(path),
+            next_step="Write one with numpy.savez(path, images=..., labels=...).",
+        ) from error
+    images, labels = found.get("images"), found.get("labels")
+    problem = _image_problem(images, keys)
+    if images is None or problem:
+        raise CompressorError(
+            problem,
+            where=str(path),
+            next_step="images must be uint8, N×H×W×C or N×H×W.",
+        )
+    if labels is None:
+        return images, None
+    problem = _label_problem(labels, len(images))
+    if problem:
+        raise CompressorError(
+            problem, where=str(path), next_step="labels must be N integers, from 0 upwards."
+        )
+    return images, labels.astype(np.int64)
+
+
+def _image_problem(images: np.ndarray[Any, Any] | None, keys: str) -> str:
+    if images is None:
+        return f"The archive has no array 'images'; it holds {keys}."
+    if images.dtype != np.uint8:
+        return f"The images are {images.dtype}, not uint8."
+    if images.ndim not in (3, 4):
+        return f"The images have shape {images.shape}."
+    return "" if images.size else f"There is no image: the shape is {images.shape}."
+
+
+def _label_problem(labels: np.ndarray[Any, Any], samples: int) -> str:
+    if labels.ndim != 1:
+        return f"The labels have shape {labels.shape}."
+    if len(labels) != samples:
+        return f"There are {samples} images but {len(labels)} labels."
+    if labels.dtype.kind not in "iu":
+        return f"The labels are {labels.dtype}, not integers."
+    below = np.flatnonzero(labels < 0)
+    return f"Label {below[0]} is {labels[below[0]]}, below zero." if len(below) else ""

@@ -1,0 +1,190 @@
+"""Data in batches: held out, shuffled, augmented, always the same for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Subset
+
+from compressor.data.dataset import Data
+from compressor.errors import CompressorError, UsageError
+
+_LOOKED_AT = 256  # samples of a dataset that does not say its labels
+
+
+def hold_out(data: Data, fraction: float = 0.1, seed: int = 0) -> tuple[Data, Data]:
+    """Split at random into (rest, held): disjoint, complete, at least one sample in each."""
+    if not 0 < fraction < 1:
+        raise UsageError(f"The share to hold out must lie between 0 and 1, not {fraction}.")
+    if len(data) < 2:
+        raise CompressorError(
+            "One sample cannot be split into training and test data.",
+            where=data.name,
+            next_step="Give more data, or separate test data.",
+        )
+    order = np.random.default_rng(seed).permutation(len(data)).tolist()
+    held = min(len(data) - 1, max(1, round(fraction * len(data))))
+    return (
+        replace(data, dataset=Subset(data.dataset, sorted(order[held:]))),
+        replace(
+            data,
+            name=f"{data.name} (held out)",
+            dataset=Subset(data.dataset, sorted(order[:held])),
+        ),
+    )
+
+
+def check_labels(data: Data, classes: int) -> None:
+    """Refuse labels that a network with this many classes cannot mean.
+
+    All labels of arrays and folders are looked at; of other datasets, 256 samples spread evenly.
+
+    Raises:
+        CompressorError: with the first such sample and its label.
+    """
+    if not data.labelled:
+        return
+    labels, indices = _labels(data)
+    if labels.is_floating_point() or labels.is_complex():
+        return
+    wrong = ((labels < 0) | (labels >= classes)).nonzero()
+    if len(wrong):
+        first = tuple(wrong[0].tolist())
+        raise CompressorError(
+            f"The label of sample {indices[first[0]]} is {int(labels[first])}, "
+            f"but the network has {classes} classes (0 to {classes - 1}).",
+            where=data.name,
+            next_step="Give the data that the network was trained for, or repair its labels.",
+        )
+
+
+def _labels(data: Data) -> tuple[Tensor, range]:
+    """Labels, and which samples they belong to."""
+    subset = data.dataset if isinstance(data.dataset, Subset) else None
+    labels = getattr(subset.dataset if subset else data.dataset, "labels", None)
+    if isinstance(labels, Tensor):
+        return labels[torch.tensor(subset.indices)] if subset else labels, range(len(data))
+    indices = range(0, len(data), max(1, len(data) // _LOOKED_AT))
+    return torch.as_tensor(data.fetch(indices).target), indices
+
+
+Augmentation = Callable[[Tensor, np.random.Generator], Tensor]
+
+
+def _crop(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Each image moved by up to an eighth of its size, zeros (the mean colour) moving in."""
+    samples, _, height, width = images.shape
+    rows, columns = height // 8, width // 8
+    padded = F.pad(images, (columns, columns, rows, rows))
+    corners = zip(
+        rng.integers(0, 2 * rows + 1, samples).tolist(),
+        rng.integers(0, 2 * columns + 1, samples).tolist(),
+        strict=True,
+    )
+    return torch.stack(
+        [
+            image[:, top : top + height, left : left + width]
+            for image, (top, left) in zip(padded, corners, strict=True)
+        ]
+    )
+
+
+def _flip(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Each image mirrored left to right, or not."""
+    mirrored = torch.from_numpy(rng.random(len(images)) < 0.5).view(-1, 1, 1, 1)
+    return torch.where(mirrored, images.flip(-1), images)
+
+
+AUGMENTATIONS: dict[str, tuple[Augmentation, ...]] = {
+    "none": (),
+    "crop": (_crop,),
+    "crop-flip": (_crop, _flip),
+}
+
+
+class Batches:
+    """Batches of data, as `batches` describes them. Every pass shuffles and augments anew."""
+
+    def __init__(
+        self,
+        data: Data,
+        batch_size: int,
+        seed: int | None,
+        augment: str,
+        limit: int | None,
+        drop_last: bool,
+    ) -> None:
+        if augment not in AUGMENTATIONS:
+            raise UsageError(
+                f"There is no augmentation {augment!r}.",
+                next_step=f"Choose one of {', '.join(AUGMENTATIONS)}.",
+            )
+        if batch_size < 1 or (limit is not None and limit < 1):
+            raise UsageError(
+                f"Batches of {batch_size}, from {limit} samples: both must be at least one."
+            )
+        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.augmentations = AUGMENTATIONS[augment]
+        if self.augmentations:
+            _require_images(data, augment)
+        everything = np.arange(len(data))
+        if seed is not None:
+            everything = np.random.default_rng(seed).permutation(everything)
+        self.chosen = everything[:limit]
+        full, left = divmod(len(self.chosen), batch_size)
+        self.count = full if (drop_last and full) else full + bool(left)
+        self.passes = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[tuple[Any, ...], Any]]:
+        rng = np.random.default_rng((self.seed or 0, self.passes))
+        self.passes += 1
+        order = self.chosen if self.seed is None else rng.permutation(self.chosen)
+        for number in range(self.count):
+            start = number * self.batch_size
+            inputs, target = self.data.fetch(order[start : start + self.batch_size].tolist())
+            for augmentation in self.augmentations:
+                inputs = (augmentation(inputs[0], rng), *inputs[1:])
+            yield inputs, target
+
+
+def _require_images(data: Data, augment: str) -> None:
+    first = data.first_sample[0]
+    if not isinstance(first, Tensor) or first.ndim != 4:
+        raise UsageError(
+            f"{augment!r} moves images, but the inputs are none.",
+            where=data.name,
+            next_step="Use the augmentation 'none'.",
+        )
+
+
+def batches(
+    data: Data,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    augment: str = "none",
+    limit: int | None = None,
+    drop_last: bool = False,
+) -> Batches:
+    """Batches of `(positional inputs, target or None)`, re-iterable, with a length.
+
+    Args:
+        seed: Of order, choice and augmentation. None: in the data's order. Passes differ from
+            each other; two `batches` with the same seed give the same passes.
+        augment: "none", "crop" (by up to an eighth of the size) or "crop-flip".
+        limit: Use only this many samples: the first, or with a seed a random choice.
+        drop_last: Leave out an incomplete last batch, unless it is the only one.
+
+    Raises:
+        UsageError: sizes below one, an unknown augmentation, or one for inputs that are no images.
+    """
+    return Batches(data, batch_size, seed, augment, limit, drop_last)

@@ -1,0 +1,150 @@
+"""From what the user names (--data, --test) to a dataset of normalised inputs and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from compressor.callables import resolve
+from compressor.data.arrays import load_arrays, statistics
+from compressor.data.dataset import Data
+from compressor.errors import CompressorError, UsageError
+
+_RESIZE = 256 / 224  # ImageNet's convention: resize the short side, then crop the centre
+
+
+def load_data(
+    specs: Sequence[str],
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    input_size: tuple[int, int] | None = None,
+) -> Data:
+    """Open data.
+
+    Args:
+        specs: One or more `.npz` files (`images` uint8 N×H×W×C or N×H×W, `labels` integer N,
+            optional); or one folder with a sub-folder of images per class (classes in
+            alphabetical order; sub-folders that are all named by numbers are those classes); or
+            one 'package.module:callable' or 'path/file.py:callable' that returns a dataset of
+            (inputs, target).
+        mean: Per channel (or one for all), after division by 255. Default: ImageNet's for three
+            channels, 0.5 for others.
+        std: The same for the standard deviation.
+        input_size: Height and width that a folder's images are cut to (default 224×224).
+
+    Raises:
+        UsageError, CompressorError: a spec that is not there or does not hold what it should.
+    """
+    if not specs:
+        raise UsageError("No data was named.")
+    paths = [Path(spec) for spec in specs]
+    if all(path.is_file() for path in paths):
+        return load_arrays(paths, mean, std)
+    if len(specs) > 1:
+        missing = [spec for spec, path in zip(specs, paths, strict=True) if not path.is_file()]
+        raise UsageError(
+            "Several data sources can only be .npz files.", where=f"not a file: {missing[0]}"
+        )
+    if paths[0].is_dir():
+        return _folder(paths[0], mean, std, input_size or (224, 224))
+    if ":" not in specs[0]:
+        raise UsageError(
+            f"There is no data at {specs[0]}.",
+            next_step="Name an .npz file, a folder of images, or package.module:callable.",
+        )
+    if mean is not None or std is not None:
+        raise UsageError(
+            "A callable's dataset is taken as it comes; mean and std do not apply to it.",
+            where=specs[0],
+            next_step="Normalise inside the dataset.",
+        )
+    return _from_callable(specs[0])
+
+
+class _ClassFolder(ImageFolder):  # type: ignore[misc]
+    """torchvision's, with numbers as class names meaning those classes, and several readers."""
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.tensor(self.targets)
+
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        names, indices = super().find_classes(directory)
+        if all(name.isdecimal() for name in names):
+            indices = {name: int(name) for name in names}
+        return names, indices
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        with ThreadPoolExecutor() as readers:
+            return list(readers.map(self.__getitem__, indices))
+
+
+def _folder(
+    path: Path,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    input_size: tuple[int, int],
+) -> Data:
+    grey = mean is not None and len(mean) == 1
+    means, stds = statistics(mean, std, 1 if grey else 3)
+    steps = [
+        transforms.Resize(round(max(input_size) * _RESIZE)),
+        transforms.CenterCrop(input_size),
+        transforms.ToTensor(),
+        transforms.Normalize(means.flatten(), stds.flatten()),
+    ]
+    try:
+        dataset = _ClassFolder(
+            str(path),
+            transform=transforms.Compose(steps),
+            loader=lambda file: _read_image(file, "L" if grey else "RGB"),
+        )
+    except FileNotFoundError as error:
+        raise CompressorError(
+            f"The folder holds no images in sub-folders, one per class: {error}",
+            where=str(path),
+        ) from error
+    return Data(path.name, dataset, True, int(dataset.labels.max()) + 1)
+
+
+def _read_image(path: str, mode: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert(mode)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise CompressorError(
+            f"Not a readable image: {error}",
+            where=path,
+            next_step="Repair it or take it out of the folder.",
+        ) from error
+
+
+def _from_callable(spec: str) -> Data:
+    build = resolve(spec)
+    try:
+        dataset = build()
+    except Exception as error:  # the callable is the user's code
+        raise CompressorError(
+            f"The callable raised {type(error).__name__}: {error}",
+            where=spec,
+            next_step="It is called without arguments and returns a dataset of (inputs, target).",
+        ) from error
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise CompressorError(
+            f"The callable returned a {type(dataset).__name__}, not a dataset.",
+            where=spec,
+            next_step="A dataset has a length, and dataset[i] is a pair (inputs, target).",
+        )
+    if len(dataset) == 0:
+        raise CompressorError("The dataset is empty.", where=spec)
+    data = Data(spec, dataset, True, None)
+    return Data(spec, dataset, data.fetch([0]).target is not None, None)

@@ -1,0 +1,54 @@
+"""The program as a `torch.export` archive."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+
+from compressor.errors import CompressorError
+from compressor.export.output import silence, write
+
+_SOURCE_META = ("stack_trace", "source_fn_stack", "torch_fn", "from_node")
+
+
+def save_program(program: ExportedProgram, path: Path) -> None:
+    """Write the program as a `torch.export` archive, without stack traces and source paths.
+
+    The program itself keeps them. The same program gives the same bytes.
+
+    Raises:
+        CompressorError: the program cannot be serialised, or the file cannot be written.
+    """
+    buffer = io.BytesIO()  # a file's own name would stand in the archive
+    with silence(), _without_source(program):
+        try:
+            torch.export.save(program, buffer)
+        except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
+            raise CompressorError(
+                f"The program cannot be serialised: {error}",
+                where=str(path),
+                consequence="There is no .pt2 file.",
+            ) from error
+    write(path, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _without_source(program: ExportedProgram) -> Iterator[None]:
+    """Take what tells of source files out of every node's metadata; put it back at the end."""
+    removed: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    try:
+        for module in program.graph_module.modules():
+            for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+                taken = {key: node.meta.pop(key) for key in _SOURCE_META if key in node.meta}
+                removed.append((node.meta, taken))
+        yield
+    finally:
+        for meta, taken in removed:
+            meta.update(taken)

@@ -1,0 +1,64 @@
+"""Parameters and buffers as safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from compressor.errors import CompressorError
+from compressor.export.output import write
+
+
+def save_weights(
+    source: nn.Module | Mapping[str, Tensor], path: Path, aliases: Mapping[str, str]
+) -> dict[str, str]:
+    """Write parameters and buffers as safetensors; tensors that are tied are stored once.
+
+    Args:
+        source: A module (its state dict is taken) or tensors by name.
+        aliases: Name of a tied tensor -> name under which it is stored.
+
+    Returns:
+        The aliases in effect: those given, and any other tensors found to be the same memory.
+
+    Raises:
+        CompressorError: an alias of a tensor that is not there or has other values, or the file
+            cannot be written.
+    """
+    named = dict(source.state_dict() if isinstance(source, nn.Module) else source)
+    tensors = {name: value.detach() for name, value in named.items() if isinstance(value, Tensor)}
+    for alias, stored in aliases.items():
+        if alias in tensors and not _same_values(tensors[alias], tensors.get(stored)):
+            raise CompressorError(
+                f"{alias} is not the same as {stored}, with which it is said to be tied.",
+                where=str(path),
+                consequence="The weights were not written.",
+            )
+    effective = dict(aliases)
+    first: dict[object, str] = {}
+    for name, tensor in tensors.items():
+        if name not in effective:
+            original = first.setdefault(_place(tensor, name), name)
+            effective |= {name: original} if original != name else {}
+    kept = {
+        name: tensor.cpu().contiguous().clone()
+        for name, tensor in tensors.items()
+        if name not in effective
+    }
+    write(path, to_safetensors(kept, metadata={"format": "pt"}))
+    return effective
+
+
+def _same_values(tensor: Tensor, other: Tensor | None) -> bool:
+    return other is not None and torch.equal(tensor, other)
+
+
+def _place(tensor: Tensor, name: str) -> object:
+    """Equal for tensors that are the same memory seen the same way."""
+    memory = tensor.untyped_storage().data_ptr()
+    view = (tensor.dtype, tensor.shape, tensor.stride(), tensor.storage_offset())
+    return (memory, *view) if memory else name

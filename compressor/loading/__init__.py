@@ -1,0 +1,21 @@
+"""Models and example inputs from what people have; the content decides, never the extension.
+
+(The package is not called `load`: that is a function of `compressor`.)
+Nothing here runs code out of a file unless the caller trusts it (`trust_pickle`).
+"""
+
+from compressor.loading.examples import find_examples
+from compressor.loading.inputs import normalise_examples, parse_inputs
+from compressor.loading.model import load_model, refuse_non_finite
+from compressor.loading.programs import load_program_file
+from compressor.loading.saving import save
+
+__all__ = [
+    "find_examples",
+    "load_model",
+    "load_program_file",
+    "normalise_examples",
+    "parse_inputs",
+    "refuse_non_finite",
+    "save",
+]

@@ -1,0 +1,183 @@
+"""Which example inputs are taken, each of them run once before anything relies on it."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import CompressorError
+from compressor.loading.inputs import parse_inputs
+from compressor.loading.wording import one_line
+from compressor.records import ExampleInputs, LoadedModel
+
+# spatial sizes tried for a first convolution, likeliest first; 28 is handwritten digits
+IMAGE_SIDES = (224, 32, 64, 28, 299, 384, 512, 128)
+SIGNAL_LENGTHS = (1024, 128, 16000)
+VOLUME_SIDES = ((16, 112, 112), (32, 32, 32), (8, 32, 32))
+SEQUENCE_LENGTH = 16
+
+
+def _spec(*sizes: int) -> str:
+    return "x".join(map(str, sizes))
+
+
+# the first layer of one of these types -> inputs that it could accept, as --input writes them
+GUESSES: tuple[tuple[type[nn.Module], Callable[[Any], list[str]]], ...] = (
+    (nn.Conv2d, lambda layer: [_spec(1, layer.in_channels, s, s) for s in IMAGE_SIDES]),
+    (nn.Conv1d, lambda layer: [_spec(1, layer.in_channels, n) for n in SIGNAL_LENGTHS]),
+    (nn.Conv3d, lambda layer: [_spec(1, layer.in_channels, *sides) for sides in VOLUME_SIDES]),
+    (nn.Embedding, lambda layer: [f"1x{SEQUENCE_LENGTH}:int64<{layer.num_embeddings}"]),
+    (
+        nn.RNNBase,
+        lambda layer: [
+            _spec(1, SEQUENCE_LENGTH, layer.input_size)
+            if layer.batch_first
+            else _spec(SEQUENCE_LENGTH, 1, layer.input_size)
+        ],
+    ),
+    (
+        nn.MultiheadAttention,
+        lambda layer: [_spec(1, SEQUENCE_LENGTH, layer.embed_dim)],
+    ),
+    (
+        nn.Linear,
+        lambda layer: [
+            _spec(1, layer.in_features),
+            _spec(1, SEQUENCE_LENGTH, layer.in_features),
+        ],
+    ),
+)
+
+
+def find_examples(
+    loaded: LoadedModel, specs: Sequence[str], first_sample: Any | None, seed: int = 0
+) -> ExampleInputs:
+    """The example inputs to work with: given, the model's own, from the data, or guessed.
+
+    Args:
+        loaded: The model; it is not changed.
+        specs: What `--input` says, in order.
+        first_sample: Inputs of the first sample of the data, without a batch dimension.
+        seed: Of the values that are drawn.
+
+    Returns:
+        Inputs that the model has been run on, with their origin in words.
+
+    Raises:
+        UsageError: A spec cannot be read.
+        CompressorError: The model does not accept the inputs, or no guess works.
+    """
+    model = copy.deepcopy(loaded.module).eval()
+    if specs:
+        examples = parse_inputs(specs, seed)
+    elif loaded.examples is not None:
+        examples = loaded.examples
+    elif first_sample is not None:
+        examples = replace(_batch_of_one(first_sample), origin="the first sample of the data")
+    else:
+        return _guess(model, seed)
+    failure = try_inputs(model, examples)
+    if failure:
+        raise CompressorError(
+            f"the model does not accept the inputs of {examples.origin} ({_shapes(examples)})",
+            where=failure,
+            consequence="the network cannot be traced",
+            next_step="give inputs of the right shape: --input [name=]1x3x224x224[:int64<512]",
+        )
+    return examples
+
+
+def try_inputs(model: nn.Module, examples: ExampleInputs) -> str:
+    """Run the model once; "" if it works, else the layer that raised and what it said.
+
+    The model should be a copy in eval mode: a forward may write to its buffers.
+    """
+    entered: list[str] = []
+    hooks = []
+    for path, layer in model.named_modules():
+        enter = _remember(
+            entered, f"layer {path} ({type(layer).__name__})" if path else "the model"
+        )
+        hooks.append(layer.register_forward_pre_hook(enter))
+        hooks.append(layer.register_forward_hook(lambda *_: entered.pop() and None))
+    try:
+        with torch.no_grad():
+            model(*examples.args, **examples.kwargs)
+    except Exception as error:
+        return f"{entered[-1] if entered else 'the model'}: {one_line(error)}"
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ""
+
+
+def _remember(entered: list[str], words: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+        shapes = [_spec(*arg.shape) for arg in args if isinstance(arg, Tensor)]
+        entered.append(f"{words} on {', '.join(shapes)}" if shapes else words)
+
+    return hook
+
+
+def _guess(model: nn.Module, seed: int) -> ExampleInputs:
+    tried: list[str] = []
+    for spec in _candidates(model):
+        examples = replace(parse_inputs([spec], seed), origin=f"a guess: {spec}")
+        failure = try_inputs(model, examples)
+        if not failure:
+            return examples
+        tried.append(f"{spec} ({failure})")
+    raise CompressorError(
+        "the shape of the model's input is not known, and no guess works",
+        where="tried: " + "; ".join(tried) if tried else "no layer tells what it expects",
+        consequence="the network cannot be traced",
+        next_step="give it: --input [name=]1x3x224x224[:int64<512], once per input",
+    )
+
+
+def _candidates(model: nn.Module) -> list[str]:
+    """Specs to try: what the model says about itself, then what its first layers accept."""
+    found: list[str] = []
+    config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    if isinstance(config, Mapping) and config.get("input_size"):
+        found.append(_spec(1, *config["input_size"]))
+    seen: set[type[nn.Module]] = set()
+    for kind, specs in _first_layers(model):
+        if kind not in seen:
+            seen.add(kind)
+            found += specs
+    return list(dict.fromkeys(found))
+
+
+def _first_layers(model: nn.Module) -> Iterator[tuple[type[nn.Module], list[str]]]:
+    for layer in model.modules():
+        for kind, guess in GUESSES:
+            if isinstance(layer, kind):
+                yield kind, guess(layer)
+                break
+
+
+def _batch_of_one(sample: Any) -> ExampleInputs:
+    match sample:
+        case Mapping():
+            return ExampleInputs((), {key: _unsqueeze(value) for key, value in sample.items()})
+        case tuple() | list():
+            return ExampleInputs(tuple(map(_unsqueeze, sample)))
+    return ExampleInputs((_unsqueeze(sample),))
+
+
+def _unsqueeze(value: Any) -> Tensor:
+    return torch.as_tensor(value).unsqueeze(0)
+
+
+def _shapes(examples: ExampleInputs) -> str:
+    named = [("", value) for value in examples.args] + [
+        (f"{name}=", value) for name, value in examples.kwargs.items()
+    ]
+    return ", ".join(
+        name + (_spec(*value.shape) if isinstance(value, Tensor) else type(value).__name__)
+        for name, value in named
+    )

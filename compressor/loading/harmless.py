@@ -1,0 +1,130 @@
+"""The globals that a pickle may name: instantiating or calling them cannot run code of the file.
+
+Layers are made without their constructors (`cls.__new__`, then the attributes), so only their own
+library code ever runs. Functions are listed one by one: a package's other functions may download
+or read files.
+"""
+
+import enum
+import importlib
+from collections.abc import Callable, Iterable
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from compressor.loading.pickle_scan import PARTIAL, PickleScan
+from compressor.loading.wording import words
+
+LAYER_PACKAGES = (
+    "torch.nn.modules.",
+    "torchvision.models.",
+    "torchvision.ops.",
+    "timm.models.",
+    "timm.layers.",
+)
+# layers whose constructors may be bound by functools.partial: they only make tensors
+PURE_CONSTRUCTORS = "torch.nn.modules."
+
+ACTIVATIONS = (
+    "celu elu gelu glu hardsigmoid hardswish hardtanh leaky_relu log_softmax logsigmoid mish "
+    "relu relu6 selu sigmoid silu softmax softmin softplus softsign tanh tanhshrink"
+)
+FUNCTIONS = (
+    words(ACTIVATIONS, under="torch.nn.functional.")
+    | words(ACTIVATIONS, under="torch._C._nn.")
+    | words(
+        "gelu gelu_tanh hard_mish hard_sigmoid hard_swish mish sigmoid swish tanh",
+        under="timm.layers.activations.",
+    )
+    | words("box_iou", under="torchvision.ops.boxes.")
+)
+CONTAINERS = words(
+    "bool bytes dict float frozenset int list slice str tuple", under="builtins."
+) | words("Namespace", under="argparse.")
+# helpers of library layers that are not layers themselves
+HELPERS = (
+    words(
+        "BalancedPositiveNegativeSampler BoxCoder BoxLinearCoder Matcher SSDMatcher",
+        under="torchvision.models.detection._utils.",
+    )
+    | words("_WrappedHook", under="torch.nn.modules.module.")
+    | words("WeightNorm", under="torch.nn.utils.weight_norm.")
+    | words(
+        "SpectralNorm SpectralNormStateDictHook SpectralNormLoadStateDictPreHook",
+        under="torch.nn.utils.spectral_norm.",
+    )
+)
+WRAPPERS = MappingProxyType({"torch.nn.parallel.data_parallel.DataParallel": "module"})
+# no pickle can name this one: it lets the state of a checked partial be restored
+BUILT_PARTIAL = "functools.partial (built)"
+
+
+def refusals(scan: PickleScan, unsafe: Iterable[str]) -> list[str]:
+    """What the pickle would run beyond the harmless, in words; empty if nothing.
+
+    Args:
+        scan: The pickle.
+        unsafe: Those of its globals that torch itself does not know to be safe.
+    """
+    names = set(unsafe)
+    found = [name for name in sorted(names) if not _is_harmless(name)]
+    for name in sorted(scan.called & names - set(found)):
+        if name != PARTIAL and name not in CONTAINERS and not _is_enum(name):
+            found.append(f"the constructor of {name}")
+    for name in sorted(scan.bound):
+        pure = name.startswith(PURE_CONSTRUCTORS) and _is_layer(name)
+        if not (pure or name in FUNCTIONS) and name not in found:
+            found.append(f"functools.partial({name})")
+    return found + sorted(set(scan.odd))
+
+
+def allow_list(unsafe: Iterable[str]) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """The objects behind names without refusals, for `torch.serialization.safe_globals`."""
+    names = set(unsafe)
+    built = [(partial, BUILT_PARTIAL)] if PARTIAL in names else []
+    return [*((resolve(name), name) for name in sorted(names)), *built]
+
+
+def resolve(name: str) -> Any:
+    """The object that `module.qualname` names, or None if there is no such thing here."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute, None)
+    except ImportError:
+        return None
+
+
+def _is_harmless(name: str) -> bool:
+    if name == PARTIAL:
+        return True
+    if name in FUNCTIONS | CONTAINERS | HELPERS or name in WRAPPERS:
+        return resolve(name) is not None
+    return _is_layer(name) or _is_enum(name)
+
+
+def _library_class(name: str) -> type | None:
+    if not name.startswith(LAYER_PACKAGES):
+        return None
+    found = resolve(name)
+    own = isinstance(found, type) and f"{found.__module__}.{found.__qualname__}" == name
+    return found if own else None
+
+
+def _is_layer(name: str) -> bool:
+    import torch
+    from torch import fx, nn
+
+    found = _library_class(name)
+    return (
+        found is not None
+        and issubclass(found, nn.Module)
+        # these two compile source text that they carry
+        and not issubclass(found, fx.GraphModule | torch.jit.ScriptModule)
+        and found.__new__ is object.__new__
+        and not hasattr(found, "__del__")
+    )
+
+
+def _is_enum(name: str) -> bool:
+    found = _library_class(name)
+    return found is not None and issubclass(found, enum.Enum)

@@ -1,0 +1,191 @@
+"""Multiply-adds and parameters, by counting."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import isqrt, prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from compressor.errors import CompressorError
+
+Values = Sequence[Any]
+"""Inputs or outputs of a traced operator (`torch._C.Value`)."""
+
+
+def _shape(value: Any) -> list[int]:
+    return value.type().sizes() or []
+
+
+def _matrix_product(left: int) -> Callable[[Values, Values], int]:
+    """Every output element sums over the last dimension of the input number `left`."""
+    return lambda inputs, outputs: prod(_shape(outputs[0])) * _shape(inputs[left])[-1]
+
+
+def _convolution(inputs: Values, outputs: Values) -> int:
+    """Every position of the output (transposed: of the input) meets every weight once."""
+    transposed = bool(inputs[6].toIValue())
+    data = _shape(inputs[0] if transposed else outputs[0])
+    return data[0] * prod(data[2:]) * prod(_shape(inputs[1]))
+
+
+def _same_convolution(inputs: Values, outputs: Values) -> int:
+    data = _shape(outputs[0])
+    return data[0] * prod(data[2:]) * prod(_shape(inputs[1]))
+
+
+def _attention(inputs: Values, outputs: Values) -> int:
+    """q·k and attention·v: per query and key, the key's width plus the value's width."""
+    (*queries, value_width), key_shape = _shape(outputs[0]), _shape(inputs[1])
+    keys, key_width = key_shape[-2:]
+    return prod(queries) * keys * (key_width + value_width)
+
+
+def _recurrent(inputs: Values, outputs: Values) -> int:
+    """Every weight matrix of every layer and direction works once per step and sample."""
+    steps_and_samples = prod(_shape(inputs[0])[:-1])
+    lists = [v for v in inputs if v.node().kind() == "prim::ListConstruct"]
+    shapes = [_shape(w) for v in lists for w in v.node().inputs() if w.isCompleteTensor()]
+    return steps_and_samples * sum(prod(shape) for shape in shapes if len(shape) == 2)
+
+
+def _tensordot(inputs: Values, outputs: Values) -> int:
+    """With a = free_a·k and b = free_b·k elements, free_a·free_b·k is √(a·b·out)."""
+    return isqrt(prod(prod(_shape(v)) for v in (*inputs[:2], outputs[0])))
+
+
+def _einsum(inputs: Values, outputs: Values) -> int:
+    """Two operands: the product of all sizes. More: pair by pair from the left, as torch does."""
+    operands = [_shape(v) for v in inputs[1].node().inputs()]
+    terms, _, result = inputs[0].toIValue().replace(" ", "").partition("->")
+    size: dict[str, int] = {}
+    labels = []
+    for term, shape in zip(terms.split(","), operands, strict=True):
+        names = _einsum_labels(term, len(shape))
+        labels.append(set(names))
+        for name, length in zip(names, shape, strict=True):
+            size[name] = max(length, size.get(name, 1))
+    ellipsis = {name for name in size if name.isdigit()}
+    macs, current = 0, labels[0]
+    for position, operand in enumerate(labels[1:], start=2):
+        needed_later = set(result).union(ellipsis, *labels[position:])
+        macs += prod(size[name] for name in current | operand)
+        current = (current | operand) & needed_later
+    return macs
+
+
+def _einsum_labels(term: str, rank: int) -> list[str]:
+    """One name per dimension; those under an ellipsis are numbered from the right."""
+    before, dots, after = term.partition("...")
+    hidden = rank - len(before) - len(after) if dots else 0
+    return [*before, *(str(i) for i in reversed(range(hidden))), *after]
+
+
+MACS: dict[str, Callable[[Values, Values], int]] = {
+    "aten::_convolution": _convolution,
+    "aten::_convolution_mode": _same_convolution,
+    "aten::linear": _matrix_product(0),
+    "aten::matmul": _matrix_product(0),
+    "aten::linalg_matmul": _matrix_product(0),
+    "aten::mm": _matrix_product(0),
+    "aten::bmm": _matrix_product(0),
+    "aten::mv": _matrix_product(0),
+    "aten::inner": _matrix_product(0),
+    "aten::addmm": _matrix_product(1),
+    "aten::addmv": _matrix_product(1),
+    "aten::baddbmm": _matrix_product(1),
+    "aten::tensordot": _tensordot,
+    "aten::einsum": _einsum,
+    "aten::scaled_dot_product_attention": _attention,
+    "aten::lstm": _recurrent,
+    "aten::gru": _recurrent,
+    "aten::rnn_tanh": _recurrent,
+    "aten::rnn_relu": _recurrent,
+}
+"""Multiply-adds per traced operator. What is not named here (norms, pooling, …) counts nothing."""
+
+
+class _Flat(nn.Module):
+    """A module called with tensors alone, as tracing wants it; other arguments are fixed."""
+
+    def __init__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.module = module
+        self.leaves, self.spec = pytree.tree_flatten((args, dict(kwargs)))
+        self.tensors = tuple(leaf for leaf in self.leaves if isinstance(leaf, Tensor))
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        given = iter(tensors)
+        leaves = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
+        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
+        outputs = pytree.tree_leaves(self.module(*args, **kwargs))
+        return tuple(leaf for leaf in outputs if isinstance(leaf, Tensor)) or tensors
+
+
+def count_macs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Multiply-adds of `module(*args, **kwargs)`, in the mode (eval, train) that it is in.
+
+    Counted are convolutions, linear layers, matrix products, attention and recurrent layers
+    (`MACS`); biases are not. The count is for the batch that the inputs have: give a batch of
+    one for the number that is reported. Works alike on the user's class and on the module of
+    an exported program.
+
+    Raises:
+        CompressorError: the module does not run on these inputs.
+    """
+    flat = _Flat(module, args, kwargs)
+    with warnings.catch_warnings(), _without_fused_attention(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        from fvcore.nn import FlopCountAnalysis
+
+        analysis = FlopCountAnalysis(flat, flat.tensors)
+        analysis.clear_op_handles().set_op_handle(**MACS)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        analysis.tracer_warnings("none")
+        try:
+            with _hooks_kept(flat):
+                return int(analysis.total())
+        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+            raise CompressorError(
+                f"The network's multiply-adds could not be counted: {error}",
+                consequence="There is no number for its compute.",
+                next_step="Call the network with these inputs; if it runs there, report this.",
+            ) from error
+
+
+@contextmanager
+def _hooks_kept(module: nn.Module) -> Iterator[None]:
+    """A trace that fails leaves fvcore's hooks behind; the user's modules must not keep them."""
+    tables = [t for m in module.modules() for t in (m._forward_hooks, m._forward_pre_hooks)]
+    before = [dict(table) for table in tables]
+    try:
+        yield
+    finally:
+        for table, hooks in zip(tables, before, strict=True):
+            table.clear()
+            table.update(hooks)
+
+
+@contextmanager
+def _without_fused_attention() -> Iterator[None]:
+    """The fused encoder layer is one opaque operator whose matrix products cannot be seen."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def count_params(module: nn.Module) -> int:
+    """Number of parameter elements; a tied parameter counts once."""
+    places = {
+        (p.untyped_storage().data_ptr() or id(p), p.storage_offset(), p.shape, p.stride()): p
+        for p in module.parameters()
+    }
+    return sum(p.numel() for p in places.values())

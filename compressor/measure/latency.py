@@ -1,0 +1,127 @@
+"""Latency on ONNX Runtime, by the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressor.errors import CompressorError, UsageError
+from compressor.records import Latency
+
+
+def measure_latency(
+    models: Mapping[str, Path],
+    *,
+    feeds: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    threads: int = 1,
+    batch: int = 1,
+    seconds: float = 3.0,
+) -> dict[str, Latency]:
+    """Time ONNX files against each other on ONNX Runtime's CPU provider.
+
+    The models take turns (A, B, A, B, …), so that a machine that slows down slows all of them;
+    the first call of every turn only warms the caches and is not counted.
+
+    Args:
+        models: Name -> ONNX file; all take the same inputs.
+        feeds: Input name -> array. Default: random data (never zeros, which some kernels skip).
+        threads: Threads within one operator; operators run one after another.
+        batch: Size of every symbolic dimension of the default inputs.
+        seconds: How long to measure, all models together; slow ones get three turns at least.
+
+    Raises:
+        CompressorError: a file does not load, or does not run on the inputs.
+    """
+    if threads < 1 or batch < 1 or seconds <= 0:
+        raise UsageError(
+            f"Latency needs at least one thread, a batch of one and some time, "
+            f"not {threads} threads, batch {batch}, {seconds} s."
+        )
+    calls = {name: _prepare(path, feeds, threads, batch) for name, path in models.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    turn_seconds = min(0.02, seconds / max(1, 6 * len(calls)))
+    end, turns = time.perf_counter() + seconds, 0
+    while calls and (turns < 3 or time.perf_counter() < end):
+        for name, call in calls.items():
+            times[name] += _turn(call, turn_seconds)
+        turns += 1
+    return {name: _latency(ms, threads, batch) for name, ms in times.items()}
+
+
+def _prepare(
+    path: Path, feeds: Mapping[str, Any] | None, threads: int, batch: int
+) -> Callable[[], object]:
+    """A call of the model on its inputs, tried once."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4
+    # A waiting model's threads must not take the cores from the model whose turn it is.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    rng = np.random.default_rng(0)
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        given = {
+            spec.name: _random(spec, batch, rng) if feeds is None else feeds[spec.name]
+            for spec in session.get_inputs()
+        }
+        session.run(None, given)
+    except KeyError as error:
+        raise CompressorError(
+            f"The network wants an input {error} that was not given.", where=str(path)
+        ) from error
+    except Exception as error:  # ONNX Runtime's own exceptions share no base but this one
+        raise CompressorError(
+            f"ONNX Runtime could not run the network: {error}",
+            where=str(path),
+            consequence="Its latency was not measured.",
+        ) from error
+    return lambda: session.run(None, given)
+
+
+def _random(spec: Any, batch: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Random data for an ONNX input. Integers are ones: the only index that is nearly always
+    valid and no zero."""
+    shape = [size if isinstance(size, int) else batch for size in spec.shape]
+    if spec.type in _FLOATS:
+        return rng.standard_normal(shape).astype(_FLOATS[spec.type])
+    if spec.type in _INTEGERS:
+        return np.ones(shape, _INTEGERS[spec.type])
+    raise CompressorError(f"No random data for the input {spec.name!r} of type {spec.type}.")
+
+
+_FLOATS: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+}
+_INTEGERS: dict[str, Any] = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+
+def _turn(call: Callable[[], object], seconds: float) -> list[float]:
+    """Milliseconds of each call of one turn, the first call dropped."""
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - start) * 1000)
+    return times
+
+
+def _latency(times_ms: Sequence[float], threads: int, batch: int) -> Latency:
+    p50, p90 = np.percentile(np.asarray(times_ms), [50, 90])
+    return Latency("onnxruntime", "cpu", threads, batch, float(p50), float(p90))

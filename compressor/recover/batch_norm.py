@@ -1,0 +1,117 @@
+"""Batch-norm statistics, re-estimated on data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from compressor.errors import CompressorError
+from compressor.recover.evaluation import Batches, Progress, call, to_eval, watched
+
+_NATIVE = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
+_BATCH_NORMS: dict[Any, tuple[str, ...]] = {
+    F.batch_norm: ("input", "running_mean", "running_var", "weight", "bias", *_NATIVE[5:]),
+    torch.batch_norm: (*_NATIVE, "cudnn_enabled"),
+    torch.ops.aten.batch_norm.default: (*_NATIVE, "cudnn_enabled"),
+}
+"""Every way to call batch norm (torch.nn's layers, a program's node), with its arguments' names."""
+
+
+class _Recalibration(TorchFunctionMode):
+    """While active, batch norms that run on running statistics re-estimate them instead.
+
+    The estimate is cumulative: after each call, running statistics are the average over all
+    calls so far, weighted by their values. The mode sees the call itself, so it serves the user's
+    class and the program, and leaves all else (dropout) as it is.
+    """
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()
+        self.names = names
+        self.seen: dict[int, int] = {}
+        self.before: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in _BATCH_NORMS:
+            return func(*args, **kwargs)
+        call = dict(zip(_BATCH_NORMS[func], args, strict=False)) | kwargs
+        if call.get("running_mean") is not None:
+            call |= self._estimate(call["input"], call["running_mean"], call["running_var"])
+        return func(**call)
+
+    def _estimate(self, x: Tensor, mean: Tensor, var: Tensor) -> dict[str, Any]:
+        """The arguments with which this call updates its statistics."""
+        values, seen = x.numel() // x.shape[1], self.seen.get(id(mean), 0)
+        if values < 2 and seen:  # a last batch of one sample has no variance to add
+            return {}
+        if values < 2:
+            raise CompressorError(
+                "Batch norm cannot be re-estimated: a batch holds one value per channel, "
+                "which has no variance.",
+                where=self.names.get(id(mean), ""),
+                next_step="Use batches of two samples or more.",
+            )
+        if not seen:
+            for statistic, start in ((mean, 0.0), (var, 1.0)):
+                self.before.append((statistic, statistic.clone()))
+                statistic.fill_(start)  # 0 times an old NaN would stay NaN
+        self.seen[id(mean)] = seen + values
+        return {"training": True, "momentum": values / (seen + values)}
+
+    def check(self) -> None:
+        for statistic, _ in self.before:
+            if not statistic.isfinite().all():
+                raise CompressorError(
+                    "A batch norm sees activations that are not finite.",
+                    where=self.names.get(id(statistic), ""),
+                    consequence="Its statistics were left as they were.",
+                    next_step="Check the data and the weights for NaN.",
+                )
+
+    def restore(self) -> None:
+        for statistic, old in self.before:
+            statistic.copy_(old)
+
+
+def recalibrate_batch_norm(
+    module: nn.Module,
+    batches: Batches,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> int:
+    """Re-estimate the running mean and variance of every batch norm on the batches.
+
+    All else stays in eval mode (dropout is off); labels are not used; parameters stay. The module
+    is moved to `device` and left there, in eval mode. Where it fails, or is interrupted, the old
+    statistics are back.
+
+    Returns:
+        How many samples were used; 0 if no batch norm with running statistics was met.
+
+    Raises:
+        CompressorError: a batch with one value per channel, activations that are not finite, or
+            a network that fails on a batch.
+    """
+    to_eval(module.to(device))
+    names = {id(buffer): name.rpartition(".")[0] for name, buffer in module.named_buffers()}
+    mode, samples = _Recalibration(names), 0
+    try:
+        with torch.no_grad():
+            for inputs, _ in watched(batches, device, progress, "batch norm"):
+                with mode:
+                    call(module, inputs)
+                if not mode.seen:
+                    return 0
+                samples += len(inputs[0])
+        mode.check()
+    except BaseException:
+        mode.restore()
+        raise
+    return samples

@@ -1,0 +1,121 @@
+"""Run a network over batches and score its outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from compressor.errors import CompressorError
+
+Batch = tuple[tuple[Any, ...], Any]
+"""The network's positional inputs and the target or None, each with a leading batch dimension."""
+Batches = Iterable[Batch]
+Metric = Callable[[Any, Any], float]
+Progress = Callable[[int, int, str], None]
+
+_CALL_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError)
+
+
+def primary_output(outputs: Any) -> Tensor:
+    """The first tensor of what a network returns: the logits, where several are returned."""
+    for leaf in pytree.tree_leaves(outputs):
+        if isinstance(leaf, Tensor):
+            return leaf
+    logits = getattr(outputs, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    raise CompressorError(
+        f"The network returns no tensor but {type(outputs).__name__}.",
+        next_step="Give a --metric and a --loss that take these outputs.",
+    )
+
+
+def top1(outputs: Any, target: Any) -> float:
+    """Share of samples (or positions) whose largest class score, dimension 1, is the target's."""
+    scores = primary_output(outputs)
+    return float((scores.argmax(1) == torch.as_tensor(target)).double().mean())
+
+
+def evaluate(
+    module: nn.Module,
+    batches: Batches,
+    metric: Metric = top1,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> float:
+    """Mean of `metric(outputs, target)` over the batches, each weighted by its samples.
+
+    The module is moved to `device` and left there, in eval mode.
+
+    Raises:
+        CompressorError: no data, no labels, or the network or the metric fails on a batch.
+    """
+    to_eval(module.to(device))
+    total, samples = 0.0, 0
+    with torch.no_grad():
+        for inputs, target in watched(batches, device, progress, "evaluating"):
+            if target is None:
+                raise CompressorError(
+                    "The data has no labels, so there is nothing to compare the outputs with.",
+                    consequence="The network was not evaluated.",
+                    next_step="Give labelled data.",
+                )
+            outputs = call(module, inputs)
+            total += len(inputs[0]) * _score(metric, outputs, target)
+            samples += len(inputs[0])
+    if not samples:
+        raise CompressorError(
+            "There is not one sample to evaluate on.", next_step="Give data that is not empty."
+        )
+    return total / samples
+
+
+def _score(metric: Metric, outputs: Any, target: Any) -> float:
+    try:
+        value = float(metric(outputs, target))
+    except Exception as error:  # the metric is the user's code
+        raise CompressorError(
+            f"The metric failed: {type(error).__name__}: {error}",
+            where=getattr(metric, "__name__", str(metric)),
+            next_step="A metric takes (outputs, target) of one batch and returns a number.",
+        ) from error
+    if not math.isfinite(value):
+        raise CompressorError(
+            f"The metric is {value}.", where=getattr(metric, "__name__", str(metric))
+        )
+    return value
+
+
+def to_eval(module: nn.Module) -> None:
+    # A module fresh from torch.export refuses to switch; it is in the mode it was exported in.
+    with contextlib.suppress(NotImplementedError):
+        module.eval()
+
+
+def call(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    try:
+        return module(*inputs)
+    except _CALL_ERRORS as error:
+        shapes = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, Tensor))
+        raise CompressorError(
+            f"The network failed on a batch: {error}",
+            where=f"inputs of shape {shapes}",
+            next_step="Check that the data has the shape that the network was traced with.",
+        ) from error
+
+
+def watched(
+    batches: Batches, device: str | torch.device, progress: Progress | None, text: str
+) -> Iterator[Batch]:
+    """The batches on the device, with a word to `progress` after each."""
+    total = len(batches) if isinstance(batches, Sized) else 0
+    for done, batch in enumerate(batches, start=1):
+        yield pytree.tree_map_only(Tensor, lambda leaf: leaf.to(device), batch)
+        if progress is not None:
+            progress(done, total, text)
