@@ -178,7 +178,7 @@ class Solver:
     def factor(self, dim: Dim, inner: int) -> tuple[Dim, Dim] | None:
         """Write `dim` as (outer, inner) with this inner size; None where that is impossible."""
         dim = self.normal(dim)
-        if inner == 0 or dim.size % inner:
+        if inner < 1 or dim.size % inner:
             return None
         outer = dim.size // inner
         if outer == 1:

@@ -259,8 +259,8 @@ class _Analysis:
         """Later rows of the table win over earlier ones."""
         table = (
             ("heads", self.heads),
-            ("head_width", self.head_width),
             ("stream", self.statistics),
+            ("head_width", self.head_width),
         )
         return {
             axis: role

@@ -129,7 +129,7 @@ def _group_score(
     gradients: Gradients,
 ) -> Floats:
     axis = network.axes[group.name]
-    found = []
+    found: list[Floats] = []
     for member in group.members:
         weight = tensors.get(member.tensor)
         if weight is None:
@@ -141,7 +141,7 @@ def _group_score(
         index = coordinates(network.tensors[member.tensor][member.dim], axis)
         inside = index >= 0
         totals = np.bincount(index[inside], weights=sums[inside], minlength=group.size)
-        found.append(criterion.finish(totals))
+        found.append(criterion.finish(np.asarray(totals, dtype=np.float64)))
     return _mean(found)
 
 

@@ -6,6 +6,7 @@ import copy
 import operator
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -54,9 +55,10 @@ def slice_program(trace: Trace, network: Network, masks: Mapping[Axis, Bools]) -
     constants = _sliced_tensors(program.constants, indices, network.aliases)
     sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
     graph: Graph = copy.deepcopy(program.graph)
+    symbol = _symbol_of(graph, trace.batch_symbol)
     for node in list(graph.nodes):
         if node.name in network.nodes:
-            _respell(node, network.nodes[node.name], sizes, _symbol_of(graph, trace.batch_symbol))
+            _respell(node, network.nodes[node.name], sizes, symbol)
     module = GraphModule(program.graph_module, graph)
     signature = copy.deepcopy(program.graph_signature)
     tensors = {
@@ -188,20 +190,16 @@ def set_argument(node: Node, name: str, value: Any) -> None:
 
 
 def _symbol_of(graph: Graph, batch_symbol: str | None) -> Callable[[], Node]:
-    """A node that holds the batch: the one there is, or a new one after the inputs."""
+    """Makes, when first asked, a node after the inputs that holds the batch."""
 
-    def find() -> Node:
+    @cache
+    def symbol() -> Node:
         inputs = [node for node in graph.nodes if node.op == "placeholder"]
-        for node in graph.nodes:
-            if node.op == "call_function" and str(node.meta.get("val")) == batch_symbol:
-                return node
-        source = next(n for n in inputs if str(_leading(n)) == batch_symbol)
+        source = next(node for node in inputs if str(_leading(node)) == batch_symbol)
         with graph.inserting_after(inputs[-1]):
-            size: Node = graph.call_function(torch.ops.aten.sym_size.int, (source, 0))
-        size.meta["val"] = _leading(source)
-        return size
+            return graph.call_function(torch.ops.aten.sym_size.int, (source, 0))
 
-    return find
+    return symbol
 
 
 def _leading(node: Node) -> Any:
