@@ -26,31 +26,39 @@ STORED = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 def analyse(trace: Trace, rules: Mapping[str, Rule] = RULES) -> Network:
     """Solve the program's dimensions. Operators without a rule protect all that reaches them."""
     analysis = _Analysis(trace, rules)
-    for node in trace.program.graph.nodes:
-        getattr(analysis, f"visit_{node.op}")(node)
+    if trace.training is not None:
+        analysis.walk(trace.training)
+    analysis.walk(trace.program)
     return analysis.network()
 
 
 class _Analysis:
-    """One walk over the program; `solver` holds what is known so far."""
+    """Walks over programs that share their tensors; `solver` holds what is known so far. What
+    belongs to single nodes is that of the last program."""
 
     def __init__(self, trace: Trace, rules: Mapping[str, Rule]) -> None:
         self.trace, self.rules = trace, rules
-        self.program = trace.program
         self.solver = Solver()
-        self.shapes: dict[str, tuple[Shape, ...]] = {}
-        self.equations: dict[str, Equations] = {}
         self.tensors: dict[str, Shape] = {}
         self.aliases: dict[str, str] = {}
         self.stored_at: dict[Any, str] = {}
-        self.from_weights: set[str] = set()
+        self.used: set[str] = set()
         self.contracted: set[Dim] = set()
         self.statistics: list[Dim] = []
         self.heads: list[Dim] = []
         self.head_width: list[Dim] = []
+
+    def walk(self, program: torch.export.ExportedProgram) -> None:
+        """Take in the equations of every node."""
+        self.program = program
+        self.shapes: dict[str, tuple[Shape, ...]] = {}
+        self.equations: dict[str, Equations] = {}
+        self.from_weights: set[str] = set()
         self.widths: list[Dim] = []
         self.products: list[Shape] = []
-        self.inputs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        self.inputs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+        for node in program.graph.nodes:
+            getattr(self, f"visit_{node.op}")(node)
 
     # -- nodes ----------------------------------------------------------------------------------
 
@@ -62,6 +70,8 @@ class _Analysis:
         if spec is not None and spec.kind in STORED and spec.target is not None:
             self.shapes[node.name] = (self._stored(spec.target, value),)
             self.from_weights.add(node.name)
+            if node.users:
+                self.used.add(spec.target)
             return
         shape = tuple(Axis(size) for size in self._sizes(value))
         self._protect(shape, Reason("a model input", node.name))
@@ -69,6 +79,8 @@ class _Analysis:
 
     def _stored(self, name: str, value: torch.Tensor) -> Shape:
         """One expression per storage: tied tensors share theirs, overlapping views are kept."""
+        if name in self.tensors:
+            return self.tensors[name]
         tensor = stored_tensor(self.program, name)
         storage = tensor.untyped_storage().data_ptr()
         key = (storage, tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset())
@@ -193,13 +205,11 @@ class _Analysis:
         return tuple(self._number(size) for size in value.shape)
 
     def _number(self, size: Any) -> int:
-        """A size as a number: the symbolic batch by `BATCH`, other symbols by their hints."""
+        """A size as a number: every symbol by `BATCH`, whatever else may be unknown is kept too."""
         if isinstance(size, int):
             return size
         expression = size.node.expr
-        values = {s: BATCH for s in expression.free_symbols if str(s) == self.trace.batch_symbol}
-        expression = expression.subs(values)
-        return int(expression) if expression.is_number else int(size.node.hint or BATCH)
+        return int(expression.subs(dict.fromkeys(expression.free_symbols, BATCH)))
 
     def _protect(self, shape: Iterable[Dim], reason: Reason) -> None:
         for dim in shape:
@@ -209,7 +219,9 @@ class _Analysis:
 
     def network(self) -> Network:
         normal = self.solver.normal
-        for shape in self.tensors.values():
+        for name, shape in self.tensors.items():
+            if name not in self.used:
+                self._protect(shape, Reason("no operator uses it", name))
             for dim in shape:
                 for axis in repeated_in_product(normal(dim)):
                     self.solver.protect(axis, Reason("stands twice in one dimension"))
@@ -230,7 +242,6 @@ class _Analysis:
                 widths=tuple(map(normal, self.widths)),
                 batch=None if self.trace.batch_symbol else self.trace.batch,
             ),
-            unseen=tuple(sorted(_unused_parameters(self.program))),
         )
 
     def _groups(self, tensors: Mapping[str, Shape]) -> tuple[dict[str, Axis], tuple[Group, ...]]:
@@ -334,16 +345,6 @@ def _operand(node: Node, argument: str) -> Node | None:
 def _tensor_values(value: Any) -> list[torch.Tensor]:
     values = value if isinstance(value, list | tuple) else [value]
     return [v for v in values if isinstance(v, torch.Tensor)]
-
-
-def _unused_parameters(program: torch.export.ExportedProgram) -> set[str]:
-    users = {node.name: len(node.users) for node in program.graph.nodes}
-    specs = program.graph_signature.input_specs
-    return {
-        str(spec.target)
-        for spec in specs
-        if spec.kind == InputKind.PARAMETER and not users.get(spec.arg.name)
-    }
 
 
 def place_of(node: Node) -> str:

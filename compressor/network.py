@@ -73,7 +73,7 @@ class Network:
 
     `tensors` are the dimensions of each parameter, buffer and constant by name, `aliases` maps the
     names of tied tensors to the one that stands for them, `axes` are the groups' by group name,
-    `nodes` the spellings by node name, `unseen` the parameters that the trace never reached.
+    `nodes` the spellings by node name.
     """
 
     groups: tuple[Group, ...]
@@ -83,7 +83,6 @@ class Network:
     axes: Mapping[str, Axis]
     nodes: Mapping[str, Spelling]
     cost: Cost
-    unseen: tuple[str, ...] = ()
 
     def sizes(self, kept: Mapping[str, int]) -> dict[Axis, int]:
         """Group name -> count, as axis -> size."""

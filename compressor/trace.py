@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError
 from compressor.records import ExampleInputs, Trace
+from compressor.regions import inline_regions
 
 
 def trace(module: nn.Module, examples: ExampleInputs) -> Trace:
@@ -22,34 +27,93 @@ def trace(module: nn.Module, examples: ExampleInputs) -> Trace:
 
     Inputs that share dimension 0 are repeated to a batch of at least two, since a batch of one
     silently becomes static; a dynamic batch is tried first, then a static one, which is noted.
+    Where forward branches on values, the branch of the example inputs is captured, which refuses
+    the other one at run time. Where evaluation leaves parameters unused, the training mode is
+    captured as well.
 
     Raises:
         CompressorError: `torch.export` cannot capture the model.
     """
     copied = detached_copy(module)
     batched = _with_batch(examples)
-    inputs = examples if batched is None else batched
-    notes: list[str] = []
-    attempts = [None] if batched is None else [torch.export.Dim("batch"), None]
-    failure: Exception | None = None
-    for batch in attempts:
-        try:
-            program = _export(copied, inputs, batch)
-        except Exception as error:
-            failure = error
-            if batch is not None:
-                notes.append(f"the batch is static: {_first_line(error)}")
+    inputs = batched or examples
+    program, way, notes = _captured(copied, inputs, batched is not None)
+    training = None
+    if unused_parameters(program) and not isinstance(copied, torch.fx.GraphModule):
+        training = _training_program(copied, inputs, way, notes)
+    return Trace(
+        program=program,
+        module=copied,
+        examples=inputs,
+        batch_symbol=_batch_symbol(program) if way.free_batch else None,
+        batch=_leading_size(inputs) or 1,
+        notes=tuple(notes),
+        training=training,
+        branched=way.draft,
+    )
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to capture: with a free batch or not, following the example's branches or not."""
+
+    free_batch: bool
+    draft: bool
+
+
+def _captured(
+    module: nn.Module, inputs: ExampleInputs, has_batch: bool
+) -> tuple[ExportedProgram, _Way, list[str]]:
+    """The program by the first way that works, and what to say about it."""
+    failures: list[Exception] = []
+    for way in (_Way(True, False), _Way(False, False), _Way(True, True), _Way(False, True)):
+        if way.free_batch and not has_batch:
             continue
-        symbol = _batch_symbol(program) if batch is not None else None
-        count = _leading_size(inputs) or 1
-        return Trace(program, copied, inputs, symbol, count, tuple(notes))
-    assert failure is not None
+        try:
+            return _export(module, inputs, way), way, _notes(way, has_batch, failures)
+        except Exception as error:
+            failures.append(error)
     raise CompressorError(
         "torch.export cannot capture this model",
-        where=_first_line(failure),
+        where=_first_line(failures[0]),
         consequence="its channels cannot be analysed",
         next_step="remove branches on tensor values from forward, or pass other inputs (--input)",
-    ) from failure
+    ) from failures[0]
+
+
+def _notes(way: _Way, has_batch: bool, failures: list[Exception]) -> list[str]:
+    notes = []
+    if has_batch and not way.free_batch:
+        notes.append(f"the batch is static: {_first_line(failures[0])}")
+    if way.draft:
+        notes.append("forward branches on values: only the example inputs' branch is captured")
+    return notes
+
+
+def _training_program(
+    module: nn.Module, inputs: ExampleInputs, way: _Way, notes: list[str]
+) -> ExportedProgram | None:
+    """The network in training mode, or None, with a note, where that cannot be captured."""
+    unseen = "parameters that evaluation never uses"
+    try:
+        program = _export(copy.deepcopy(module).train(), inputs, way)
+    except Exception as error:
+        notes.append(f"{unseen} were left alone: training mode: {_first_line(error)}")
+        return None
+    still = unused_parameters(program)
+    if still:
+        notes.append(f"{len(still)} {unseen}, nor does training: they were left alone")
+    return program
+
+
+def unused_parameters(program: ExportedProgram) -> set[str]:
+    """Parameters that no operator of the program takes."""
+    users = {node.name: len(node.users) for node in program.graph.nodes}
+    return {
+        str(spec.target)
+        for spec in program.graph_signature.input_specs
+        if spec.kind == InputKind.PARAMETER and not users.get(spec.arg.name)
+    }
 
 
 def detached_copy(module: nn.Module) -> nn.Module:
@@ -71,17 +135,20 @@ def detached_copy(module: nn.Module) -> nn.Module:
     return copied
 
 
-def _export(module: nn.Module, inputs: ExampleInputs, batch: Any) -> torch.export.ExportedProgram:
-    leading = {0: batch} if batch is not None else None
+def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProgram:
+    leading = {0: torch.export.Dim("batch")} if way.free_batch else None
 
     def shape_of(leaf: Any) -> Any:
         return leading if isinstance(leaf, torch.Tensor) and leaf.dim() else None
 
     shapes = pytree.tree_map(shape_of, _by_name(module, inputs)) if leading else None
+    capture = torch.export.draft_export if way.draft else torch.export.export
     with quiet_capture():
-        return torch.export.export(
+        program = capture(
             module, inputs.args, dict(inputs.kwargs), dynamic_shapes=shapes, strict=False
         )
+    inline_regions(program)
+    return program
 
 
 def _by_name(module: nn.Module, inputs: ExampleInputs) -> Any:
@@ -94,14 +161,16 @@ def _by_name(module: nn.Module, inputs: ExampleInputs) -> Any:
 
 @contextmanager
 def quiet_capture() -> Iterator[None]:
-    """No gradients, no fused fast paths (they hide the layers), no warnings from the exporter."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    """No gradients, no fused fast paths (they hide the layers), no words from the exporter."""
+    fast, muted = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
     torch.backends.mha.set_fastpath_enabled(False)
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.disable(muted)
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
@@ -134,7 +203,7 @@ def _with_batch(inputs: ExampleInputs) -> ExampleInputs | None:
     return ExampleInputs(args, kwargs, inputs.origin)
 
 
-def _batch_symbol(program: torch.export.ExportedProgram) -> str | None:
+def _batch_symbol(program: ExportedProgram) -> str | None:
     for node in program.graph.nodes:
         value = node.meta.get("val")
         if node.op == "placeholder" and isinstance(value, torch.Tensor):

@@ -12,9 +12,18 @@ def _vectors(call: Call, *names: str) -> list[Dim]:
 
 
 def per_channel(call: Call) -> Equations:
-    """Batch and instance norm: x[1] ~ weight ~ bias ~ running mean ~ running variance."""
+    """Batch and instance norm: x[1] ~ weight ~ bias ~ running mean ~ running variance.
+
+    Where the input's own statistics are used (instance norm, standardised weights), they are taken
+    over all other dimensions.
+    """
     vectors = _vectors(call, "weight", "bias", "running_mean", "running_var")
-    return Equations((call.x,), [(call.x[1], vector) for vector in vectors])
+    own = call.get("training", False) or call.get("use_input_stats", False)
+    return Equations(
+        (call.x,),
+        [(call.x[1], vector) for vector in vectors],
+        statistics=call.x[2:] if own else (),
+    )
 
 
 def last_dimensions(call: Call) -> Equations:

@@ -78,6 +78,8 @@ def _users_class(
     running = as_module(program)
     if isinstance(trace.module, GraphModule):
         return running, {}, 0.0, "the model was given as a program, without its class"
+    if trace.branched:
+        return running, {}, 0.0, "forward branches on values; the program refuses other branches"
     masks = network.masks(keep)
     sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
     module, attributes, unspelled = patched_class(

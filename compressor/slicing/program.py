@@ -54,7 +54,7 @@ def slice_program(trace: Trace, network: Network, masks: Mapping[Axis, Bools]) -
     state = _sliced_tensors(program.state_dict, indices, network.aliases)
     constants = _sliced_tensors(program.constants, indices, network.aliases)
     sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
-    graph: Graph = copy.deepcopy(program.graph)
+    graph = _copied(program.graph)
     symbol = _symbol_of(graph, trace.batch_symbol)
     for node in list(graph.nodes):
         if node.name in network.nodes:
@@ -79,6 +79,14 @@ def slice_program(trace: Trace, network: Network, masks: Mapping[Axis, Bools]) -
         constants=constants,
         verifiers=list(program.verifiers),
     )
+
+
+def _copied(graph: Graph) -> Graph:
+    """A copy with the same names; `deepcopy` alone renames what is called as a builtin ("input")."""
+    copied: Graph = copy.deepcopy(graph)
+    for node, original in zip(copied.nodes, graph.nodes, strict=True):
+        node.name = original.name
+    return copied
 
 
 def _sliced_tensors(

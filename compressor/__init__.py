@@ -1,0 +1,43 @@
+"""A trained PyTorch network goes in, a genuinely smaller dense network comes out.
+
+    import compressor
+
+    result = compressor.compress(model, example_inputs, ratio=0.5)
+    result.module            # smaller, ready for training
+    result.save("exported/net")
+    compressor.load("exported/net", build_net)
+
+torch is imported when one of these is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compressor.loading import save
+    from compressor.pipeline import compress
+    from compressor.result import Result, load, load_program
+
+    __version__: str
+
+__all__ = ["Result", "__version__", "compress", "load", "load_program", "save"]
+
+_HOMES = {
+    "compress": "pipeline",
+    "Result": "result",
+    "load": "result",
+    "load_program": "result",
+    "save": "loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("compressor")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"compressor.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'compressor' has no attribute {name!r}")

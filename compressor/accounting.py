@@ -1,0 +1,97 @@
+"""The report's contents: what went in, what each moment of the network costs, what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor, nn
+
+from compressor.delivery import Delivery
+from compressor.measure import count_macs, count_params
+from compressor.planning import Planned
+from compressor.records import Trace
+from compressor.report import SCHEMA, State, group_entries, protection_entries, versions
+from compressor.slicing import Sliced
+
+
+def account(
+    planned: Planned,
+    sliced: Sliced,
+    delivery: Delivery,
+    recovery: Sequence[Mapping[str, Any]],
+    difference: float,
+    command: str,
+) -> dict[str, Any]:
+    """The report of a run; `difference` is the largest between program and module."""
+    return {
+        **_what_went_in(planned, command),
+        **_states(planned, sliced.module, delivery, recovery),
+        "recovery": recovery,
+        "budget": planned.budget(),
+        "groups": group_entries(planned.network.groups, planned.keep),
+        "protected": protection_entries(planned.network.protections),
+        "form": {"form": sliced.plan.form, "obstacle": sliced.plan.obstacle},
+        "differences": {
+            "program and module": difference,
+            "program and ONNX file": delivery.onnx_difference,
+        },
+        "seconds": planned.stopwatch.seconds,
+        "notes": planned.stopwatch.notes,
+    }
+
+
+def _what_went_in(planned: Planned, command: str) -> dict[str, Any]:
+    loaded, options = planned.loaded, planned.options
+    named = {f"input {i}": value for i, value in enumerate(planned.examples.args)}
+    named |= planned.examples.kwargs
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "options": asdict(options),
+        "seed": options.seed,
+        "versions": versions(),
+        "model": {
+            "name": loaded.name,
+            "recognised": loaded.recognised,
+            "weights": loaded.weights,
+            "sha256": loaded.sha256,
+        },
+        "examples": {
+            "origin": planned.examples.origin,
+            "inputs": [
+                {"name": name, "shape": list(value.shape), "dtype": str(value.dtype)[6:]}
+                for name, value in named.items()
+                if isinstance(value, Tensor)
+            ],
+        },
+        "evaluated_on": planned.samples.evaluated_on,
+    }
+
+
+def _states(
+    planned: Planned,
+    module: nn.Module,
+    delivery: Delivery,
+    recovery: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The network before, right after slicing, and at the end. Recovery changes no shape, so the
+    sliced network's sizes and latency are those of the result."""
+    before = _costs(planned.trace.module, planned.trace)
+    after = _costs(module, planned.trace)
+    moments = (
+        ("before", before, delivery.before, recovery[0]),
+        ("sliced", after, delivery.after, recovery[1]),
+        ("after", after, delivery.after, recovery[-1]),
+    )
+    return {
+        name: State(*costs, file.size_bytes, file.latency, step["metrics"]).to_dict()
+        for name, costs, file, step in moments
+    }
+
+
+def _costs(module: nn.Module, traced: Trace) -> tuple[int, int]:
+    """Parameters, and MACs of one sample, counted on the network itself."""
+    batch = count_macs(module, traced.examples.args, traced.examples.kwargs)
+    return count_params(module), batch // traced.batch

@@ -1,0 +1,236 @@
+"""The command line: `compress MODEL`, `compress demo`.
+
+A sub-command is a function with `@app.command`; torch is imported inside, so that `--help` is
+quick. Sub-command names win over files of the same name: write `./demo` for such a file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Group, Parameter
+from rich.console import Console
+
+from compressor.errors import CompressorError, UsageError
+from compressor.folder import check_target, name_of
+from compressor.options import Options
+from compressor.terminal import Terminal
+
+if TYPE_CHECKING:
+    from compressor.subject import Subject
+
+INTERRUPTED = 130
+_OUTPUT = Group("Output", sort_key=6)
+_Flag = Annotated[bool, Parameter(group=_OUTPUT, negative=(), show_default=False)]
+_Folder = Annotated[Path | None, Parameter(group=_OUTPUT, metavar="FOLDER")]
+
+app = App(
+    name="compress",
+    help="A trained PyTorch network goes in, a genuinely smaller dense network comes out.",
+    usage="Usage: compress MODEL [OPTIONS]\n       compress COMMAND [OPTIONS]\n",
+    help_format="plaintext",
+    help_epilogue="Example: compress model.pt --ratio 0.5 --data train.npz --epochs 2",
+    version_flags=["--version"],
+    version=lambda: _version(),
+    suppress_keyboard_interrupt=False,
+)
+
+
+@app.default
+def compress(
+    model: str,
+    /,
+    *,
+    options: Options = Options(),  # noqa: B008 (frozen)
+    out: _Folder = None,
+    force: _Flag = False,
+    dry_run: _Flag = False,
+) -> None:
+    """Compress a trained network and write it with its ONNX file and its numbers.
+
+    Parameters
+    ----------
+    model
+        A file (pickled module, torch.export program, state dict, safetensors), or a factory:
+        'torchvision:resnet50', 'timm:resnet18', 'package.module:callable', 'path/file.py:callable'.
+    out
+        Folder that is written, all of it or nothing; default exported/<name>.
+    force
+        Replace an earlier result.
+    dry_run
+        Show the plan and its predicted numbers; write nothing.
+    """
+    target = out or Path("exported") / name_of(model)
+    if not dry_run:
+        check_target(target, force=force)
+    with _watch().stage("import torch"):
+        from compressor.subject import Subject
+    command = shlex.join(["compress", model, *options.spelled()])
+    if dry_run:
+        _show_plan(Subject(model), options)
+    else:
+        _compress_into(target, Subject(model), options, force=force, command=command)
+
+
+@app.command
+def demo(
+    *,
+    out: Annotated[Path, Parameter(group=_OUTPUT, metavar="FOLDER")] = Path("exported/demo"),
+    force: _Flag = False,
+    seed: Annotated[int, Parameter(group=_OUTPUT)] = 0,
+) -> None:
+    """Train a small network on handwritten digits, compress it by half, show what it cost.
+
+    Needs no file and no network; under a minute and a half on two cores.
+
+    Parameters
+    ----------
+    out
+        Folder that is written.
+    force
+        Replace an earlier result.
+    seed
+        Seed of training and compression.
+    """
+    check_target(out, force=force)
+    with _watch().stage("import torch"):
+        from compressor import demo
+        from compressor.subject import Subject
+    train, test = demo.digits()
+    with _watch().stage("train a network") as tick:
+        network = demo.trained(train, seed=seed, tick=tick)
+    subject = Subject(network, data=train, test=test)
+    options = replace(demo.OPTIONS, seed=seed)
+    _compress_into(out, subject, options, force=force, command=f"compress demo --seed {seed}")
+
+
+def _compress_into(
+    folder: Path, subject: Subject, options: Options, *, force: bool, command: str
+) -> None:
+    from compressor import pipeline
+    from compressor.report import table
+
+    watch = _watch()
+    result = pipeline.run(subject, options, watch, command=command)
+    with watch.stage("write the folder"):
+        result.save(folder, force=force)
+    console = Console()
+    console.print(table(result.report))
+    console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_plan(subject: Subject, options: Options) -> None:
+    from compressor import pipeline
+    from compressor.report import plan_tables
+
+    planned = pipeline.plan(subject, options, _watch())
+    console = Console()
+    for part in plan_tables(planned.network.groups, planned.keep, planned.predictions()):
+        console.print(part)
+    console.print("dry run: nothing was written")
+
+
+def _watch() -> Terminal:
+    return Terminal(Console(stderr=True))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 failure, 2 usage, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with _terminated_like_interrupted(), _quiet():
+            app(
+                arguments,
+                exit_on_error=False,
+                print_error=False,
+                result_action="return_value",
+            )
+    except KeyboardInterrupt:
+        return _fail(CompressorError("interrupted", consequence=_UNTOUCHED), INTERRUPTED)
+    except CycloptsError as error:
+        return _fail(_misuse(error), UsageError.exit_code)
+    except CompressorError as error:
+        error.consequence = error.consequence or _UNTOUCHED
+        return _fail(error, error.exit_code)
+    except (Exception, SystemExit) as error:  # a model's or a library's code: anything may come
+        if isinstance(error.__context__, BrokenPipeError):  # the reader of our output went away
+            return CompressorError.exit_code
+        if os.environ.get("COMPRESSOR_DEBUG"):
+            raise
+        return _fail(_surprise(error), CompressorError.exit_code)
+    return 0
+
+
+_UNTOUCHED = "nothing was written; an earlier result is untouched"
+
+
+def _fail(error: CompressorError, code: int) -> int:
+    Terminal(Console(stderr=True)).error(error)
+    return code
+
+
+def _misuse(error: CycloptsError) -> UsageError:
+    return UsageError(
+        " ".join(str(error).split()),
+        consequence="nothing was done",
+        next_step="compress --help lists the arguments and options",
+    )
+
+
+def _surprise(error: BaseException) -> CompressorError:
+    text = " ".join(str(error).split())
+    return CompressorError(
+        f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__,
+        consequence=_UNTOUCHED,
+        next_step="COMPRESSOR_DEBUG=1 in the environment shows where it happened",
+    )
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM unwinds as Ctrl-C does, so that hidden directories are removed."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Libraries' warnings and logs stay off the terminal, but for debugging."""
+    if os.environ.get("COMPRESSOR_DEBUG"):
+        yield
+        return
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("compressor")

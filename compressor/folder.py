@@ -1,0 +1,133 @@
+"""A folder that appears complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from compressor.errors import CompressorError, UsageError
+
+FILES = (
+    "model.onnx",
+    "model.onnx.data",
+    "model.pt2",
+    "model.safetensors",
+    "plan.json",
+    "report.json",
+    "report.md",
+)
+"""What an export folder may hold; --force replaces a folder of these files and no other."""
+
+
+def name_of(model: str) -> str:
+    """A folder's name for a MODEL: of the file, or of the factory's callable."""
+    path = Path(model)
+    is_factory = ":" in model and not path.exists()
+    return (model.rpartition(":")[2] if is_factory else path.stem) or "model"
+
+
+def check_target(folder: Path, *, force: bool) -> None:
+    """Raise before any work is done if `folder` could not be written at the end.
+
+    Raises:
+        UsageError: it exists and `force` is off, or holds files that are not a result's.
+        CompressorError: the place cannot be written.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UsageError(
+            "the output folder is the name of something that is no folder",
+            where=str(folder),
+            consequence="nothing was done; it is untouched",
+            next_step="give another folder with --out",
+        )
+    if folder.is_dir() and any(folder.iterdir()):
+        _check_replaceable(folder, force=force)
+    _check_writable(folder)
+
+
+def _check_replaceable(folder: Path, *, force: bool) -> None:
+    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES)
+    if foreign:
+        raise UsageError(
+            f"the output folder holds what is no result of compress: {', '.join(foreign[:5])}",
+            where=str(folder),
+            consequence="nothing was done; the folder is untouched, --force would not replace it",
+            next_step="give another folder with --out",
+        )
+    if not force:
+        raise UsageError(
+            "the output folder exists",
+            where=str(folder),
+            consequence="nothing was done; the earlier result is untouched",
+            next_step="replace it with --force, or give another folder with --out",
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        ancestor = _nearest_existing(folder.absolute().parent)
+        Path(tempfile.mkdtemp(prefix=".compress-", dir=ancestor)).rmdir()
+    except OSError as error:
+        raise CompressorError(
+            f"the output folder cannot be written: {error.strerror or error}",
+            where=str(folder),
+            consequence="nothing was done",
+            next_step="give another folder with --out",
+        ) from None
+
+
+def _nearest_existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+@contextmanager
+def all_or_nothing(folder: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield a hidden directory beside `folder`; it becomes `folder` when the block succeeds.
+
+    If the block fails or is interrupted, what `folder` held before is untouched and the hidden
+    directory is gone, as are parents that were made for it.
+
+    Raises: what `check_target` raises.
+    """
+    check_target(folder, force=force)
+    folder = folder.absolute()
+    lasting = _nearest_existing(folder.parent)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as hidden:
+            staged = Path(hidden) / "new"
+            staged.mkdir()
+            yield staged
+            _swap(staged, folder, aside=Path(hidden) / "old")
+    except BaseException:
+        _remove_empty(folder.parent, up_to=lasting)
+        raise
+
+
+def _swap(staged: Path, folder: Path, *, aside: Path) -> None:
+    if folder.exists():
+        folder.rename(aside)
+    try:
+        staged.rename(folder)
+    except BaseException:
+        if aside.exists() and not folder.exists():
+            aside.rename(folder)
+        raise
+
+
+def _remove_empty(path: Path, *, up_to: Path) -> None:
+    while path != up_to and path.is_dir() and not os.listdir(path):  # noqa: PTH208
+        path.rmdir()
+        path = path.parent
+
+
+def copy_into(source: Path, staged: Path) -> None:
+    """Copy the files of one directory into another."""
+    for file in sorted(source.iterdir()):
+        shutil.copyfile(file, staged / file.name)

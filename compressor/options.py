@@ -1,0 +1,247 @@
+"""What a user may choose: one dataclass for the command line and for Python, checked once.
+
+Every field is plain data (numbers, texts), so that a report can repeat it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from cyclopts import Group, Parameter, Token
+
+from compressor.errors import UsageError
+
+Quantity = Literal["macs", "params", "channels"]
+CriterionName = Literal["l2", "l1", "taylor", "random"]
+Scope = Literal["global", "layer"]
+Role = Literal["stream"]
+Augment = Literal["none", "crop", "crop-flip"]
+
+_BUDGET = Group("What is removed", sort_key=1)
+_MODEL = Group("The model", sort_key=2)
+_DATA = Group("Data", sort_key=3)
+_RECOVERY = Group("Recovering accuracy", sort_key=4)
+_RUN = Group("The run", sort_key=5)
+
+
+def _numbers(_: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
+    return tuple(float(number) for token in tokens for number in token.value.split(",") if number)
+
+
+def _option(group: Group, metavar: str | None = None) -> Parameter:
+    return Parameter(group=group, metavar=metavar, negative=())
+
+
+def _flag(group: Group) -> Parameter:
+    return Parameter(group=group, negative=(), show_default=False)
+
+
+def _several(group: Group, metavar: str) -> Parameter:
+    return Parameter(
+        group=group, metavar=metavar, negative=(), consume_multiple=True, show_default=False
+    )
+
+
+def _repeated(group: Group, metavar: str) -> Parameter:
+    return Parameter(group=group, metavar=metavar, negative=(), show_default=False)
+
+
+def _means(group: Group) -> Parameter:
+    return Parameter(
+        group=group,
+        metavar="R,G,B",
+        negative=(),
+        consume_multiple=True,
+        converter=_numbers,
+        show_default=False,
+    )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """The choices of one run; raises UsageError for a value that cannot be meant."""
+
+    ratio: Annotated[float, _option(_BUDGET)] = 0.5
+    """Share to remove of the whole network's total, between 0 and 1."""
+
+    of: Annotated[Quantity, _option(_BUDGET)] = "macs"
+    """What the share is of: multiply-adds, parameters or channels."""
+
+    criterion: Annotated[CriterionName, _option(_BUDGET)] = "l2"
+    """How important a channel is: norm of its weights (l2, l1), first-order gradient saliency \
+(taylor, needs --data), or random."""
+
+    scope: Annotated[Scope, _option(_BUDGET)] = "global"
+    """Compare channels across the whole network, or take the same share of each layer."""
+
+    protect: Annotated[tuple[str, ...], _repeated(_BUDGET, "GLOB")] = ()
+    """Modules or parameters that stay as they are, e.g. 'layer1.*'. Repeatable."""
+
+    prune: Annotated[tuple[Role, ...], _repeated(_BUDGET, "ROLE")] = ()
+    """Prune a role that is left alone otherwise: 'stream', residual streams that cross a \
+LayerNorm's statistics (approximate). Repeatable."""
+
+    round_to: Annotated[int, _option(_BUDGET, "N")] = 1
+    """Keep numbers of channels that are multiples of N."""
+
+    best_effort: Annotated[bool, _flag(_BUDGET)] = False
+    """Take what is reachable where the budget is not."""
+
+    input: Annotated[tuple[str, ...], _repeated(_MODEL, "SPEC")] = ()
+    """Shape of an input, as [name=]1x3x224x224[:int64<512]. Repeat for several inputs."""
+
+    factory: Annotated[str | None, _option(_MODEL, "SPEC")] = None
+    """Builds the network for a state dict: 'torchvision:resnet50', 'timm:resnet18', \
+'package.module:callable' or 'path/file.py:callable'."""
+
+    factory_arg: Annotated[tuple[str, ...], _repeated(_MODEL, "NAME=VALUE")] = ()
+    """An argument of the factory, e.g. num_classes=10. Repeatable."""
+
+    weights: Annotated[str | None, _option(_MODEL, "FILE")] = None
+    """State dict for a MODEL that is a factory."""
+
+    pretrained: Annotated[bool, _flag(_MODEL)] = False
+    """The library's own pretrained weights, for a torchvision or timm MODEL."""
+
+    trust_pickle: Annotated[bool, _flag(_MODEL)] = False
+    """Load a file that can run code. Only for files whose author you trust."""
+
+    data: Annotated[tuple[str, ...], _several(_DATA, "TRAIN")] = ()
+    """Training data: .npz files (images, labels), a folder with one sub-folder per class, or \
+'package.module:callable' returning a dataset. Calibrates and fine-tunes."""
+
+    test: Annotated[tuple[str, ...], _several(_DATA, "TEST")] = ()
+    """Data that is only evaluated on; without it a tenth of --data is held out."""
+
+    mean: Annotated[tuple[float, ...], _means(_DATA)] = ()
+    """Per colour, subtracted after dividing by 255; default ImageNet's, 0.5 for grey."""
+
+    std: Annotated[tuple[float, ...], _means(_DATA)] = ()
+    """Per colour, divided by afterwards; default ImageNet's, 0.5 for grey."""
+
+    augment: Annotated[Augment, _option(_DATA)] = "none"
+    """Random changes of the training images while fine-tuning."""
+
+    batch_size: Annotated[int, _option(_DATA, "N")] = 64
+    """Samples per step of calibration, fine-tuning and evaluation."""
+
+    calibration: Annotated[int, _option(_RECOVERY, "N")] = 1024
+    """Samples of --data on which batch-norm statistics are estimated again."""
+
+    repair: Annotated[bool, Parameter(group=_RECOVERY, negative="--no-repair")] = True
+    """Estimate batch-norm statistics again after slicing."""
+
+    epochs: Annotated[int, _option(_RECOVERY, "N")] = 0
+    """Epochs of fine-tuning on --data."""
+
+    lr: Annotated[float, _option(_RECOVERY, "RATE")] = 0.01
+    """Highest learning rate of fine-tuning."""
+
+    loss: Annotated[str | None, _option(_RECOVERY, "SPEC")] = None
+    """'module:callable' called with (outputs, target); default cross-entropy, or distillation \
+from the original where the data has no labels."""
+
+    metric: Annotated[str | None, _option(_RECOVERY, "SPEC")] = None
+    """'module:callable' called with (outputs, target); default top-1 accuracy."""
+
+    seed: Annotated[int, _option(_RUN, "N")] = 0
+    """Seed of everything that is random."""
+
+    device: Annotated[str, _option(_RUN)] = "cpu"
+    """Where data runs through the network: cpu, cuda, cuda:1, mps."""
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(Options).items():
+            _check_kind(name, getattr(self, name), hint)
+        if not 0 < self.ratio < 1:
+            raise UsageError(
+                f"the ratio is the share to remove, between 0 and 1, not {self.ratio:g}",
+                where="--ratio",
+                consequence="nothing was loaded",
+                next_step="for half of the multiply-adds: --ratio 0.5",
+            )
+        for name, least in (("round_to", 1), ("batch_size", 2), ("calibration", 1), ("epochs", 0)):
+            if getattr(self, name) < least:
+                raise _refusal(name, f"{getattr(self, name)} is below the least, {least}")
+        if not self.lr > 0:
+            raise _refusal("lr", f"a learning rate is positive, not {self.lr:g}")
+        if any(not deviation > 0 for deviation in self.std):
+            raise _refusal("std", "a standard deviation is positive")
+
+    def spelled(self) -> list[str]:
+        """The command line that says this: the ratio, and what is not the default."""
+        words: list[str] = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name != "ratio" and value == field.default:
+                continue
+            if isinstance(value, bool):
+                words.append(flag(field.name) if value else flag(f"no_{field.name}"))
+            else:
+                listed = value if isinstance(value, tuple) else (value,)
+                words += [word for item in listed for word in (flag(field.name), str(item))]
+        return words
+
+    @classmethod
+    def of_keywords(cls, keywords: dict[str, Any]) -> Options:
+        """Options from Python keywords; a single text stands for a list of one."""
+        known = [field.name for field in fields(cls)]
+        for name in keywords.keys() - set(known):
+            near = difflib.get_close_matches(name, known, n=3) or known
+            raise UsageError(
+                f"there is no option {name!r}",
+                where="compressor.compress",
+                consequence="nothing was done",
+                next_step=f"nearest: {', '.join(near)}",
+            )
+        defaults = {field.name: field.default for field in fields(cls)}
+        return cls(**{name: _as_kind_of(defaults[name], value) for name, value in keywords.items()})
+
+
+def _as_kind_of(default: Any, value: Any) -> Any:
+    if not isinstance(default, tuple):
+        return value
+    return (value,) if isinstance(value, str | int | float) else tuple(value)
+
+
+def flag(name: str) -> str:
+    """The command line's spelling of an option: 'round_to' -> '--round-to'."""
+    return "--" + name.replace("_", "-")
+
+
+def _refusal(name: str, what: str) -> UsageError:
+    return UsageError(what, where=flag(name), consequence="nothing was loaded")
+
+
+_KINDS: dict[Any, tuple[type, ...]] = {
+    bool: (bool,),
+    int: (int,),
+    float: (int, float),
+    str: (str,),
+    str | None: (str, type(None)),
+}
+
+
+def _check_kind(name: str, value: Any, hint: Any) -> None:
+    if get_origin(hint) is tuple:
+        for item in value:
+            _check_kind(name, item, get_args(hint)[0])
+    elif get_origin(hint) is Literal:
+        _check_choice(name, value, get_args(hint))
+    elif not isinstance(value, _KINDS[hint]) or (isinstance(value, bool) and hint is not bool):
+        raise _refusal(name, f"{value!r} is not of the kind that is wanted here, {hint}")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1) or choices[:1]
+        raise UsageError(
+            f"{value!r} is not one of {', '.join(choices)}",
+            where=flag(name),
+            consequence="nothing was loaded",
+            next_step=f"for example: {flag(name)} {near[0]}",
+        )

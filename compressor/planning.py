@@ -1,0 +1,153 @@
+"""From a model to a plan: load, trace, analyse, score, select. Nothing is sliced yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from compressor.data import batches
+from compressor.graph import analyse
+from compressor.network import Network
+from compressor.options import Options
+from compressor.records import ExampleInputs, LoadedModel, Trace
+from compressor.recover import primary_output, top1
+from compressor.score import saliency_gradients, score
+from compressor.selection import select
+from compressor.subject import (
+    RANDOM,
+    Samples,
+    Subject,
+    check_device,
+    check_fit,
+    loss_of,
+    metric_of,
+    open_inputs,
+    open_model,
+)
+from compressor.trace import trace
+from compressor.watch import Stopwatch, Watch
+
+Keep = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Everything up to the choice; nothing is sliced yet."""
+
+    subject: Subject
+    options: Options
+    loaded: LoadedModel
+    examples: ExampleInputs
+    samples: Samples
+    trace: Trace
+    network: Network
+    keep: Keep
+    stopwatch: Stopwatch
+
+    def predicted(self, unit: str) -> tuple[int, int]:
+        """Cost before and after, from the equations alone."""
+        sizes = self.network.sizes({name: len(kept) for name, kept in self.keep.items()})
+        return self.network.cost.of(unit, {}), self.network.cost.of(unit, sizes)
+
+    def predictions(self) -> dict[str, tuple[int, int]]:
+        return {unit: self.predicted(unit) for unit in ("macs", "params", "channels")}
+
+    def budget(self) -> dict[str, Any]:
+        before, after = self.predicted(self.options.of)
+        return {
+            "ratio": self.options.ratio,
+            "of": self.options.of,
+            "removed": 1 - after / before,
+            "predicted": {unit: after for unit, (_, after) in self.predictions().items()},
+        }
+
+
+def plan(subject: Subject, options: Options, watch: Watch) -> Planned:
+    """Load, trace, analyse, score and select."""
+    stopwatch = Stopwatch(watch)
+    check_device(options.device)
+    with seeded(options.seed):
+        with stopwatch.stage("load"):
+            loaded = open_model(subject.model, options)
+        with stopwatch.stage("data and example inputs"):
+            examples, samples = open_inputs(loaded, subject, options)
+        _say_what_went_in(stopwatch, loaded, examples, samples)
+        with stopwatch.stage("trace"):
+            traced = trace(loaded.module, examples)
+        for note in traced.notes:
+            stopwatch.note(note)
+        loss, (_, metric) = loss_of(subject, options), metric_of(subject, options)
+        check_fit(traced.module, samples, own_loss=loss is not None, own_metric=metric is not top1)
+        with stopwatch.stage("analyse"):
+            network = analyse(traced)
+        with stopwatch.stage("score"):
+            scores = score(
+                network,
+                _tensors(traced),
+                options.criterion,
+                gradients=_gradients(traced, samples, loss, options),
+                seed=options.seed,
+            )
+        traced.module.cpu()
+        with stopwatch.stage("select"):
+            keep = select(
+                network,
+                scores,
+                ratio=options.ratio,
+                of=options.of,
+                scope=options.scope,
+                protect=options.protect,
+                prune=options.prune,
+                round_to=options.round_to,
+                best_effort=options.best_effort,
+            ).keep
+    return Planned(subject, options, loaded, examples, samples, traced, network, keep, stopwatch)
+
+
+def _say_what_went_in(
+    stopwatch: Stopwatch, loaded: LoadedModel, examples: ExampleInputs, samples: Samples
+) -> None:
+    if loaded.weights == RANDOM:
+        stopwatch.note("random weights: sizes and latency are real, accuracy means nothing")
+    if examples.origin.startswith("a guess"):
+        stopwatch.note(f"example inputs are {examples.origin}; --input says others")
+    if samples.train is None:
+        stopwatch.note("no --data: nothing is repaired after slicing, and no metric is measured")
+    elif samples.test is None:
+        stopwatch.note(f"no metric is measured: {samples.evaluated_on}")
+
+
+def _tensors(traced: Trace) -> dict[str, Tensor]:
+    stored = {**traced.program.state_dict, **traced.program.constants}
+    return {name: value for name, value in stored.items() if isinstance(value, Tensor)}
+
+
+def _gradients(
+    traced: Trace, samples: Samples, loss: Any, options: Options
+) -> Iterator[Mapping[str, Tensor]] | None:
+    if options.criterion != "taylor":
+        return None
+    assert samples.train is not None
+    chosen = batches(
+        samples.train, options.batch_size, seed=options.seed, limit=options.calibration
+    )
+    return saliency_gradients(traced.module, chosen, loss or cross_entropy, options.device)
+
+
+def cross_entropy(outputs: Any, target: Any) -> Tensor:
+    """The default loss, on the first tensor of the outputs."""
+    return functional.cross_entropy(primary_output(outputs), target)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's random numbers start from the seed, and go on afterwards as if nothing had been."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,61 @@
+"""What the terminal shows of a run: a line per stage, a bar within it, notes, errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+from compressor.errors import CompressorError
+from compressor.watch import Tick
+
+_WIDTH = 28
+
+
+class Terminal:
+    """A watch that shows stages on a console; plain lines where that is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Tick]:
+        begin, last = time.perf_counter(), ""
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
+        with Progress(
+            *columns,
+            TaskProgressColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not self._console.is_terminal,
+        ) as progress:
+            task = progress.add_task(f"{name:<{_WIDTH}}", total=None, note="")
+
+            def tick(done: int, total: int, note: str) -> None:
+                nonlocal last
+                last = note
+                progress.update(task, completed=done, total=total, note=note)
+
+            yield tick
+        seconds = time.perf_counter() - begin
+        self._line(f"{name:<{_WIDTH}} {seconds:7.1f} s  {last}".rstrip())
+
+    def note(self, text: str) -> None:
+        self._line(f"note: {text}", style="yellow")
+
+    def error(self, error: CompressorError) -> None:
+        """What went wrong, where, the consequence and the next step."""
+        first, *rest = str(error).splitlines()
+        self._line(f"error: {first}", style="bold red")
+        for line in rest:
+            self._line(line)
+
+    def _line(self, text: str, style: str = "") -> None:
+        self._console.print(Text(text, style=style), soft_wrap=True)

@@ -1,0 +1,52 @@
+"""Who follows a run: told of stages, of progress within them and of facts worth knowing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+Tick = Callable[[int, int, str], None]
+"""`tick(done, total, note)`: progress within a stage."""
+
+
+class Watch(Protocol):
+    """The terminal of the command line, or nobody."""
+
+    def stage(self, name: str) -> AbstractContextManager[Tick]:
+        """Entered when a stage begins, left when it ends."""
+
+    def note(self, text: str) -> None:
+        """A fact that the user should know."""
+
+
+class Silent:
+    """Nobody watches."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Tick]:
+        yield lambda done, total, note: None
+
+    def note(self, text: str) -> None:
+        pass
+
+
+class Stopwatch:
+    """Passes stages and notes on to a watch, and remembers them: `seconds` per stage, `notes`."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self.seconds: dict[str, float] = {}
+        self.notes: list[str] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Tick]:
+        begin = time.perf_counter()
+        with self._watch.stage(name) as tick:
+            yield tick
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        self._watch.note(text)

@@ -1,0 +1,156 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import names_in, write_model, write_samples
+
+from compressor import delivery, demo
+from compressor.cli import main
+from compressor.folder import FILES
+from compressor.options import Options, flag
+
+ALL_FILES = sorted(set(FILES) - {"model.onnx.data"})
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
+
+
+def test_compress_writes_the_folder_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(tmp_path / "net.pt")
+    write_samples(tmp_path / "train.npz")
+    arguments = ["net.pt", "--ratio", "0.4", "--data", "train.npz", "--batch-size", "16"]
+    assert main([*arguments, "--mean", "0.5,0.5,0.5", "--std", "0.5", "0.5", "0.5"]) == 0
+    shown = capsys.readouterr()
+    folder = tmp_path / "exported" / "net"
+    assert names_in(folder) == ALL_FILES
+    assert names_in(folder.parent) == ["net"]
+    for text in ("MACs", "parameters", "ONNX file", "top1", "written to exported/net"):
+        assert text in shown.out
+    for stage in ("load", "trace", "slice", "re-estimate batch norm", "export"):
+        assert stage in shown.err
+    report = json.loads((folder / "report.json").read_text())
+    assert report["command"].startswith("compress net.pt --ratio 0.4 --data train.npz")
+    assert report["options"]["mean"] == [0.5, 0.5, 0.5]
+    assert report["before"]["metrics"].keys() == {"top1"}
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(tmp_path / "net.pt")
+    assert main(["net.pt", "--dry-run"]) == 0
+    shown = capsys.readouterr()
+    for text in ("plan", "kept", "predicted", "macs", "nothing was written"):
+        assert text in shown.out
+    assert "a guess" in shown.err
+    assert names_in(tmp_path) == ["net.pt"]
+
+
+def test_random_weights_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    factory = f"{Path(__file__).parent / 'tiny.py'}:TinyNet"
+    assert main([factory, "--input", "1x3x8x8", "--out", "out", "--of", "params"]) == 0
+    assert "random weights" in capsys.readouterr().err
+    assert "**Random weights.**" in (tmp_path / "out" / "report.md").read_text()
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["budget"]["of"] == "params"
+
+
+def test_protected_layers_stay(tmp_path: Path) -> None:
+    write_model(tmp_path / "net.pt")
+    command = ["net.pt", "--ratio", "0.1", "--protect", "0", "--input", "1x3x8x8", "--out", "out"]
+    assert main(command) == 0
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert "0.weight" not in plan["tensors"]
+
+
+def test_force_replaces_an_earlier_result(tmp_path: Path) -> None:
+    write_model(tmp_path / "net.pt")
+    command = ["net.pt", "--input", "1x3x8x8", "--out", "out"]
+    assert main(command) == 0
+    first = (tmp_path / "out" / "plan.json").read_text()
+    assert main([*command, "--ratio", "0.7", "--force"]) == 0
+    assert (tmp_path / "out" / "plan.json").read_text() != first
+    assert names_in(tmp_path) == ["net.pt", "out"]
+
+
+def test_demo_goes_the_whole_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "EPOCHS", 1)
+    Path("demo").write_text("a file of the same name")
+    assert main(["demo", "--out", "out"]) == 0
+    assert names_in(tmp_path / "out") == ALL_FILES
+    assert "train a network" in capsys.readouterr().err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["after"]["macs"] <= 0.5 * report["before"]["macs"]
+
+
+@pytest.mark.slow
+def test_demo_keeps_its_accuracy(tmp_path: Path) -> None:
+    begin = time.perf_counter()
+    assert main(["demo", "--out", "out"]) == 0
+    assert time.perf_counter() - begin < 90
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["before"]["metrics"]["top1"] >= 0.97
+    assert report["after"]["metrics"]["top1"] >= report["before"]["metrics"]["top1"] - 0.02
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_help_comes_without_torch() -> None:
+    code = (
+        "import sys; from compressor.cli import main; code = main(['--help']);"
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    begin = time.perf_counter()
+    shown = python("-c", code)
+    assert shown.returncode == 0, shown.stderr
+    assert time.perf_counter() - begin < 3  # a second on a machine that does nothing else
+    for option in ("--ratio", "--factory-arg", "--trust-pickle", "--no-repair", "--dry-run"):
+        assert option in shown.stdout
+
+
+def test_package_imports_without_torch() -> None:
+    code = "import compressor, sys; assert 'torch' not in sys.modules; dir(compressor)"
+    assert python("-c", code).returncode == 0
+
+
+def test_public_names_are_what_they_are_called() -> None:
+    code = (
+        "import compressor, compressor.pipeline, inspect;"
+        "assert all(callable(getattr(compressor, n)) for n in compressor.__all__ if n[0] != '_');"
+        "assert not inspect.ismodule(compressor.load)"
+    )
+    shown = python("-c", code)
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_module_is_the_command() -> None:
+    shown = python("-m", "compressor", "demo", "--help")
+    assert shown.returncode == 0
+    assert "handwritten digits" in shown.stdout
+
+
+def test_every_option_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    lines = [line.strip("│ ").split() for line in capsys.readouterr().out.splitlines()]
+    for field in dataclasses.fields(Options):
+        words = next(words for words in lines if flag(field.name) in words)
+        assert len(words) > 3, words

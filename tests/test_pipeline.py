@@ -1,0 +1,338 @@
+"""From Python: the whole way through, and back from the folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from tiny import (
+    CLASSES,
+    HardCoded,
+    TinyNet,
+    inputs,
+    names_in,
+    sequential,
+    write_model,
+    write_samples,
+)
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+import compressor
+from compressor import delivery, demo
+from compressor.errors import CompressorError, UsageError
+from compressor.folder import FILES
+from compressor.options import Options
+from compressor.pipeline import plan
+from compressor.records import Plan
+from compressor.slicing import slice_network
+from compressor.subject import Subject
+from compressor.watch import Silent
+
+ALL_FILES = sorted(set(FILES) - {"model.onnx.data"})
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
+
+
+@pytest.fixture(scope="module")
+def network() -> TinyNet:
+    torch.manual_seed(0)
+    return TinyNet()
+
+
+def labelled(samples: int = 64, classes: int = CLASSES) -> TensorDataset:
+    return TensorDataset(inputs(samples), torch.arange(samples) % classes)
+
+
+@pytest.fixture(scope="module")
+def result(network: TinyNet) -> compressor.Result:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delivery, "LATENCY_SECONDS", 0.05)
+        return compressor.compress(
+            network, inputs(), ratio=0.5, data=labelled(), epochs=1, lr=0.001, batch_size=16
+        )
+
+
+@pytest.fixture(scope="module")
+def folder(result: compressor.Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("saved") / "net"
+    result.save(path)
+    return path
+
+
+def assert_same(one: nn.Module, other: nn.Module) -> None:
+    x = inputs(3, seed=1)
+    with torch.no_grad():
+        torch.testing.assert_close(one(x), other(x), rtol=1e-4, atol=1e-5)
+
+
+def test_half_of_the_macs_are_gone(result: compressor.Result) -> None:
+    report = result.report
+    one_channel = 8 * 8 * 9 * 8 * 2
+    assert report["after"]["macs"] <= 0.5 * report["before"]["macs"]
+    assert report["after"]["macs"] > 0.5 * report["before"]["macs"] - one_channel
+    assert report["budget"]["predicted"]["macs"] == report["after"]["macs"]
+    assert report["budget"]["predicted"]["params"] == report["after"]["params"]
+    assert sum(p.numel() for p in result.module.parameters()) == report["after"]["params"]
+
+
+def test_report_tells_the_whole_story(result: compressor.Result) -> None:
+    report = result.report
+    assert report["schema"] == 1
+    assert [step["step"] for step in report["recovery"]] == [
+        "original",
+        "sliced",
+        "batch norm re-estimated on 48 samples",
+        "1 epoch of fine-tuning",
+    ]
+    assert report["evaluated_on"] == "a tenth of the training data, held out (6 samples)"
+    assert report["after"]["metrics"] == report["recovery"][-1]["metrics"]
+    assert report["form"]["form"] == "class"
+    assert report["seed"] == 0
+    assert report["examples"]["inputs"][0]["shape"] == [1, 3, 8, 8]
+    assert len(report["model"]["sha256"]) == 64
+    assert {group["size"] for group in report["groups"]} == {8}
+    assert all(0 < group["kept"] <= group["size"] for group in report["groups"])
+    assert {"load", "trace", "slice", "fine-tune", "export"} <= report["seconds"].keys()
+    for state in ("before", "sliced", "after"):
+        assert report[state]["latency"][0]["threads"] == 1
+        assert report[state]["size_bytes"] > 0
+    assert report["protected"]
+
+
+def test_nothing_outside_is_changed(network: TinyNet) -> None:
+    """Neither the model that is passed in, nor the random numbers, nor the temporary directory."""
+    model = copy.deepcopy(network).train()
+    before = copy.deepcopy(model.state_dict())
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    found = compressor.compress(model, inputs(), data=labelled(), epochs=1, criterion="random")
+    assert torch.equal(torch.rand(3), expected)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert model.training
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    files = found._files.path
+    assert files.is_dir()
+    del found
+    assert not files.exists()
+
+
+def test_same_seed_same_result(network: TinyNet, result: compressor.Result) -> None:
+    again = compressor.compress(
+        network, inputs(), ratio=0.5, data=labelled(), epochs=1, lr=0.001, batch_size=16
+    )
+    assert again.plan == result.plan
+    state = again.module.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in result.module.state_dict().items())
+
+
+def test_seed_draws_the_random_criterion(network: TinyNet) -> None:
+    def keep(seed: int) -> Any:
+        options = Options(criterion="random", seed=seed)
+        return plan(Subject(network, inputs()), options, Silent()).keep
+
+    assert keep(1) == keep(1)
+    assert keep(1) != keep(2)
+
+
+def test_folder_holds_every_file(folder: Path) -> None:
+    assert names_in(folder) == ALL_FILES
+    report = json.loads((folder / "report.json").read_text())
+    assert report["after"]["size_bytes"] == (folder / "model.onnx").stat().st_size
+    assert "| MACs |" in (folder / "report.md").read_text()
+    Plan.from_json((folder / "plan.json").read_text())
+
+
+def test_class_comes_back_from_the_folder(result: compressor.Result, folder: Path) -> None:
+    back = compressor.load(folder, TinyNet)
+    assert isinstance(back, TinyNet)
+    assert not back.training
+    assert_same(result.module, back)
+
+
+def test_class_comes_back_by_a_spec_with_arguments(folder: Path) -> None:
+    assert_same(compressor.load(folder, "tiny:TinyNet", width=8), compressor.load_program(folder))
+
+
+def test_program_comes_back_without_the_class(result: compressor.Result, folder: Path) -> None:
+    assert_same(result.module, compressor.load_program(folder))
+
+
+def test_onnx_file_computes_the_same(result: compressor.Result, folder: Path) -> None:
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    x = inputs(5, seed=2)
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(found, result.module(x).numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_result_goes_on_training(result: compressor.Result) -> None:
+    module = copy.deepcopy(result.module).train()
+    module(inputs(4)).sum().backward()
+    assert all(p.grad is not None for p in module.parameters())
+
+
+def test_plan_for_another_network_is_refused(folder: Path) -> None:
+    with pytest.raises(CompressorError, match="another network"):
+        compressor.load(folder, lambda: TinyNet(width=10))
+
+
+def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CompressorError, match="no plan"):
+        compressor.load(tmp_path, TinyNet)
+    (tmp_path / "plan.json").write_text("[]")
+    with pytest.raises(CompressorError, match="no plan"):
+        compressor.load(tmp_path, TinyNet)
+
+
+def test_weights_of_something_else_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_bytes((folder / "plan.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(CompressorError, match="weights do not fit"):
+        compressor.load(tmp_path, TinyNet)
+
+
+def test_class_that_cannot_follow_comes_back_as_a_program(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    found = compressor.compress(HardCoded(), inputs())
+    found.save(tmp_path / "net")
+    assert found.report["form"]["form"] == "program"
+    assert any("is a program" in note for note in found.report["notes"])
+    with pytest.raises(CompressorError, match="load_program"):
+        compressor.load(tmp_path / "net", HardCoded)
+    assert_same(found.module, compressor.load_program(tmp_path / "net"))
+
+
+def test_save_does_not_replace_without_force(result: compressor.Result, tmp_path: Path) -> None:
+    result.save(tmp_path / "net")
+    with pytest.raises(UsageError, match="exists"):
+        result.save(tmp_path / "net")
+    result.save(tmp_path / "net", force=True)
+    assert names_in(tmp_path / "net") == ALL_FILES
+
+
+class Unlabelled(torch.utils.data.Dataset[Any]):
+    def __len__(self) -> int:
+        return 32
+
+    def __getitem__(self, index: int) -> tuple[Tensor, None]:
+        return inputs(1, seed=index)[0], None
+
+
+def test_without_labels_the_original_teaches() -> None:
+    torch.manual_seed(0)
+    model = TinyNet().eval()
+    model.norm = nn.Identity()
+    x = inputs(64, seed=99)
+
+    def distance(other: nn.Module) -> float:
+        with torch.no_grad():
+            return float((other(x) - model(x)).square().mean())
+
+    planned = plan(Subject(model, data=Unlabelled()), Options(ratio=0.6), Silent())
+    untaught = slice_network(planned.trace, planned.network, planned.keep).module
+    found = compressor.compress(model, data=Unlabelled(), epochs=8, lr=0.1, batch_size=8, ratio=0.6)
+    assert distance(found.module) < 0.85 * distance(untaught)
+    assert found.report["after"]["metrics"] == {}
+    assert found.report["evaluated_on"] == "the data has no labels"
+    assert found.report["examples"]["origin"] == "the first sample of the data"
+
+
+def test_taylor_scores_differ_from_those_of_the_weights(network: TinyNet) -> None:
+    subject = Subject(network, inputs(), data=labelled())
+    keeps = [plan(subject, Options(criterion=c), Silent()).keep for c in ("taylor", "l2")]
+    assert keeps[0] != keeps[1]
+
+
+def share_above_zero(outputs: Tensor, target: Tensor) -> float:
+    return float((outputs > 0).double().mean())
+
+
+def test_own_loss_and_metric_are_used(network: TinyNet) -> None:
+    calls = []
+
+    def loss(outputs: Tensor, target: Tensor) -> Tensor:
+        calls.append(len(target))
+        return outputs.square().mean()
+
+    found = compressor.compress(
+        network,
+        inputs(),
+        data=labelled(32, classes=1000),
+        test=labelled(8, classes=1000),
+        loss=loss,
+        metric="test_pipeline:share_above_zero",
+        epochs=1,
+    )
+    assert calls
+    assert found.report["after"]["metrics"].keys() == {"share_above_zero"}
+    assert found.report["evaluated_on"] == "the test data (8 samples)"
+
+
+def test_spec_instead_of_a_module(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "net.pt")
+    samples = write_samples(tmp_path / "data.npz")
+    found = compressor.compress(str(model), data=str(samples), repair=False)
+    assert found.report["model"]["weights"] == "loaded"
+    assert [step["step"] for step in found.report["recovery"]] == ["original", "sliced"]
+
+
+def test_no_repair_without_batch_norm_is_no_step(tmp_path: Path) -> None:
+    bare = nn.Sequential(*(m for m in sequential() if not isinstance(m, nn.BatchNorm2d)))
+    found = compressor.compress(bare, inputs(), data=labelled(32))
+    assert [step["step"] for step in found.report["recovery"]] == ["original", "sliced"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rato": 0.5}, "no option 'rato'"),
+        ({"criterion": "l3"}, "l2, l1"),
+        ({"of": "flops"}, "macs, params"),
+        ({"ratio": 0}, "between 0 and 1"),
+        ({"ratio": "half"}, "'half'"),
+        ({"round_to": 0}, "--round-to"),
+        ({"std": (0.0,)}, "positive"),
+        ({"device": "cuda:77"}, "not available"),
+        ({"epochs": 1}, "needs training data"),
+        ({"criterion": "taylor"}, "needs training data"),
+        ({"data": object()}, "no dataset"),
+        ({"data": labelled(), "criterion": "taylor", "loss": "nowhere:loss"}, "nowhere"),
+    ],
+)
+def test_options_that_cannot_be_meant(
+    network: TinyNet, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        compressor.compress(network, inputs(), **options)
+
+
+def test_options_spell_the_command_line() -> None:
+    options = Options(ratio=0.3, protect=("a.*", "b"), repair=False, best_effort=True)
+    assert options.spelled() == [
+        *("--ratio", "0.3", "--protect", "a.*", "--protect", "b"),
+        *("--best-effort", "--no-repair"),
+    ]
+
+
+def test_demo_network_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "EPOCHS", 3)
+    train, test = demo.digits()
+    assert len(train) + len(test) == 1797
+    network = demo.trained(train, seed=0, tick=lambda done, total, note: None)
+    batch = test.fetch(range(len(test)))
+    with torch.no_grad():
+        correct = network(*batch.inputs).argmax(1) == batch.target
+    assert correct.double().mean() > 0.9
