@@ -107,11 +107,12 @@ def demo(
         from compressor import demo
         from compressor.subject import Subject
     train, test = demo.digits()
-    with _watch().stage("train a network") as tick:
-        network = demo.trained(train, seed=seed, tick=tick)
-    subject = Subject(network, data=train, test=test)
-    options = replace(demo.OPTIONS, seed=seed)
-    _compress_into(out, subject, options, force=force, command=f"compress demo --seed {seed}")
+    options, command = replace(demo.OPTIONS, seed=seed), f"compress demo --seed {seed}"
+    with demo.one_thread():
+        with _watch().stage("train a network") as tick:
+            network = demo.trained(train, seed=seed, tick=tick)
+        subject = Subject(network, data=train, test=test)
+        _compress_into(out, subject, options, force=force, command=command)
 
 
 def _compress_into(

@@ -71,7 +71,7 @@ class _Analysis:
             self.shapes[node.name] = (self._stored(spec.target, value),)
             self.from_weights.add(node.name)
             if node.users:
-                self.used.add(spec.target)
+                self.used.add(self.aliases.get(spec.target, spec.target))
             return
         shape = tuple(Axis(size) for size in self._sizes(value))
         self._protect(shape, Reason("a model input", node.name))
@@ -166,7 +166,8 @@ class _Analysis:
             for leaf in (leaf for dim in shape for leaf in leaves(self.solver.normal(dim))):
                 if leaf.size % BATCH == 0:
                     self.solver.protect(leaf, Reason("grows with the batch", place))
-        self.shapes[node.name] = equations.outputs
+        if equations.outputs:
+            self.shapes[node.name] = equations.outputs
         self.equations[node.name] = equations
         self._note_roles(node, call, equations)
 
@@ -184,18 +185,18 @@ class _Analysis:
     def _note_roles(self, node: Node, call: Call, equations: Equations) -> None:
         tensors = [n for n in node.all_input_nodes if n.name in self.shapes]
         weights = [n for n in tensors if n.name in self.from_weights]
-        if tensors and len(weights) == len(tensors):
+        if len(weights) == len(tensors):
             self.from_weights.add(node.name)
         self.statistics += equations.statistics
         self.products += [tuple(product) for product in equations.macs]
-        if not weights:
+        names = {n.name for n in weights}
+        operands = [_operand(node, argument) for argument, _ in equations.contracted]
+        if not any(source is not None and source.name in names for source in operands):
             self.heads += equations.heads
             self.head_width += equations.head_width
         elif equations.width is not None:
             self.widths.append(equations.width)
-        names = {n.name for n in weights}
-        for argument, dim in equations.contracted:
-            source = _operand(node, argument)
+        for (argument, dim), source in zip(equations.contracted, operands, strict=True):
             if source is not None and source.name in names:
                 self.contracted.add(call_shape(call, argument)[dim])
 
@@ -220,7 +221,7 @@ class _Analysis:
     def network(self) -> Network:
         normal = self.solver.normal
         for name, shape in self.tensors.items():
-            if name not in self.used:
+            if self.aliases.get(name, name) not in self.used:
                 self._protect(shape, Reason("no operator uses it", name))
             for dim in shape:
                 for axis in repeated_in_product(normal(dim)):

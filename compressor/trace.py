@@ -107,13 +107,16 @@ def _training_program(
 
 
 def unused_parameters(program: ExportedProgram) -> set[str]:
-    """Parameters that no operator of the program takes."""
+    """Parameters that no operator of the program takes, by this name or by one that is tied."""
     users = {node.name: len(node.users) for node in program.graph.nodes}
-    return {
-        str(spec.target)
-        for spec in program.graph_signature.input_specs
-        if spec.kind == InputKind.PARAMETER and not users.get(spec.arg.name)
+    specs = [s for s in program.graph_signature.input_specs if s.kind == InputKind.PARAMETER]
+    memory = {
+        str(spec.target): program.state_dict[str(spec.target)].untyped_storage().data_ptr()
+        for spec in specs
     }
+    used = {str(spec.target) for spec in specs if users.get(spec.arg.name)}
+    shared = {memory[name] for name in used} - {0}
+    return {name for name in memory if name not in used and memory[name] not in shared}
 
 
 def detached_copy(module: nn.Module) -> nn.Module:

@@ -54,6 +54,19 @@ def _recurrent(inputs: Values, outputs: Values) -> int:
     return steps_and_samples * sum(prod(shape) for shape in shapes if len(shape) == 2)
 
 
+def _cell(inputs: Values, outputs: Values) -> int:
+    """Both weight matrices work once per sample."""
+    samples = prod(_shape(inputs[0])[:-1])
+    shapes = [_shape(v) for v in inputs[1:] if v.isCompleteTensor()]
+    states = len(outputs) if inputs[1].isCompleteTensor() else 0
+    return samples * sum(prod(shape) for shape in shapes[states:][:2])
+
+
+def _bilinear(inputs: Values, outputs: Values) -> int:
+    """Every output sums over all pairs of the two inputs' channels."""
+    return prod(_shape(outputs[0])) * prod(_shape(inputs[2])[1:])
+
+
 def _tensordot(inputs: Values, outputs: Values) -> int:
     """With a = free_a·k and b = free_b·k elements, free_a·free_b·k is √(a·b·out)."""
     return isqrt(prod(prod(_shape(v)) for v in (*inputs[:2], outputs[0])))
@@ -106,6 +119,11 @@ MACS: dict[str, Callable[[Values, Values], int]] = {
     "aten::gru": _recurrent,
     "aten::rnn_tanh": _recurrent,
     "aten::rnn_relu": _recurrent,
+    "aten::lstm_cell": _cell,
+    "aten::gru_cell": _cell,
+    "aten::rnn_tanh_cell": _cell,
+    "aten::rnn_relu_cell": _cell,
+    "aten::bilinear": _bilinear,
 }
 """Multiply-adds per traced operator. What is not named here (norms, pooling, …) counts nothing."""
 

@@ -14,6 +14,7 @@ from compressor.rules import (
     linear,
     norm,
     pooling,
+    recurrent,
     reduce,
     shape,
 )
@@ -29,6 +30,7 @@ _FAMILIES = (
     linear,
     norm,
     pooling,
+    recurrent,
     reduce,
     shape,
 )

@@ -25,7 +25,7 @@ RULES: dict[str, Rule] = {
     ),
     **table(
         counted,
-        """arange arange.start arange.start_step linspace eye eye.m scalar_tensor tril triu
-        diag diagonal meshgrid meshgrid.indexing one_hot tril_ triu_""",
+        """arange arange.start arange.start_step linspace eye eye.m scalar_tensor
+        diag diagonal meshgrid meshgrid.indexing one_hot""",
     ),
 }

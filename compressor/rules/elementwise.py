@@ -34,7 +34,7 @@ log_sigmoid logical_not logit mish nan_to_num neg positive pow.Tensor_Scalar pow
 relu relu6 round round.decimals rrelu rsqrt selu sigmoid sign silu sin sinh softplus softshrink
 sqrt square tan tanh threshold trunc add.Scalar sub.Scalar mul.Scalar div.Scalar rsub.Scalar
 remainder.Scalar fmod.Scalar eq.Scalar ne.Scalar gt.Scalar ge.Scalar lt.Scalar le.Scalar
-bitwise_and.Scalar bitwise_or.Scalar floor_divide.Scalar fill.Scalar zero logical_not
+bitwise_and.Scalar bitwise_or.Scalar floor_divide.Scalar fill.Scalar zero
 """
 
 UNARY_IN_PLACE = """

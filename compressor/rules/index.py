@@ -16,11 +16,14 @@ def embedding(call: Call) -> Equations:
 
 
 def index_select(call: Call) -> Equations:
-    """out[dim] counts the indices; x[dim] is kept."""
+    """out[dim] counts the indices; it and x[dim] are kept."""
     at = call.dim()
     (chosen,) = fresh([call.outputs[0][at]])
     x = call.x
-    return Equations(((*x[:at], chosen, *x[at + 1 :]),), keep=keep_all((x[at], chosen), INDEXED))
+    return Equations(
+        ((*x[:at], chosen, *x[at + 1 :]),),
+        keep=keep_all((x[at], chosen, *call["index"]), INDEXED),
+    )
 
 
 def index(call: Call) -> Equations:
@@ -28,27 +31,46 @@ def index(call: Call) -> Equations:
     x, indices = call.x, call["indices"]
     listed = [i for i, tensor in enumerate(indices) if tensor is not None]
     together = listed == list(range(listed[0], listed[-1] + 1))
-    if any(_is_mask(tensor, x) for tensor in indices if tensor is not None):
-        return _all_kept(call)
     passing: list[Dim] = [dim for i, dim in enumerate(x) if i not in listed]
     count = len(call.outputs[0]) - len(passing)
+    if count != max(len(indices[i]) for i in listed):  # a mask takes several dimensions' place
+        return overwritten(call)
     at = listed[0] if together else 0
     chosen = fresh(call.outputs[0][at : at + count])
+    counted = (dim for tensor in indices if tensor is not None for dim in tensor)
     return Equations(
         ((*passing[:at], *chosen, *passing[at:]),),
-        keep=keep_all((*(x[i] for i in listed), *chosen), INDEXED),
+        keep=keep_all((*(x[i] for i in listed), *chosen, *counted), INDEXED),
     )
 
 
-def _is_mask(tensor: tuple[Dim, ...], x: tuple[Dim, ...]) -> bool:
-    """A boolean mask takes the place of several dimensions; its type is not seen here."""
-    return len(tensor) > 1 and len(tensor) == len(x)
-
-
-def _all_kept(call: Call) -> Equations:
+def overwritten(call: Call) -> Equations:
+    """Masks and index_put: which dimensions they pick is not seen here, so everything is kept."""
     outputs = tuple(fresh(sizes) for sizes in call.outputs)
     touched = [dim for shape in (*call.tensors, *outputs) for dim in shape]
     return Equations(outputs, keep=keep_all(touched, INDEXED))
+
+
+def scatter(call: Call) -> Equations:
+    """out = x, written at an index along `dim`; the others pass where they are whole."""
+    at, x = call.dim(), call.x
+    written = [call[name] for name in ("index", "src") if call.get(name)]
+    same, keep = [], keep_all((x[at], *(shape[at] for shape in written)), INDEXED)
+    for shape in written:
+        for i in (i for i in range(len(x)) if i != at):
+            if x[i].size == shape[i].size:
+                same.append((x[i], shape[i]))
+            else:
+                keep += keep_all((x[i], shape[i]), INDEXED)
+    return Equations((x,), same, keep=keep)
+
+
+def index_write(call: Call) -> Equations:
+    """index_add, index_copy, index_fill: out = x, rows along `dim` written by their numbers."""
+    at, x = call.dim(), call.x
+    source = call.get("source") or x
+    same = [pair for i, pair in enumerate(zip(x, source, strict=True)) if i != at]
+    return Equations((x,), same, keep=keep_all((x[at], source[at], *call["index"]), INDEXED))
 
 
 def gather(call: Call) -> Equations:
@@ -68,4 +90,19 @@ RULES: dict[str, Rule] = {
     **table(index_select, "index_select"),
     **table(index, "index.Tensor"),
     **table(gather, "gather"),
+    **table(
+        scatter,
+        """scatter.src scatter.value scatter_add scatter_.src scatter_.value scatter_add_
+        scatter_reduce.two scatter_reduce_.two""",
+    ),
+    **table(
+        index_write,
+        """index_add index_copy index_fill.int_Scalar index_add_ index_copy_
+        index_fill_.int_Scalar""",
+    ),
+    **table(
+        overwritten,
+        """index_put index_put_ _unsafe_index_put masked_scatter masked_scatter_ masked_select
+        nonzero""",
+    ),
 }

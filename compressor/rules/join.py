@@ -68,16 +68,25 @@ def cut(call: Call) -> Equations:
             [(x[at], Sum((before, out, after)))],
             literals={"start": before, "end": Sum((before, out))},
         )
-    result: Dim = Axis(call.outputs[0][at])
-    if (start, end) == (0, size) and size % step == 0:
-        stride = Axis(step)
-        same = [(x[at], Product((result, stride)))]
+    return _strided(call, at, start, step)
+
+
+def _strided(call: Call, at: int, start: int, step: int) -> Equations:
+    """x[dim] = out*step, from wherever in the first step; else before + out*step + after."""
+    x, size = call.x, call.x[at].size
+    result, stride = Axis(call.outputs[0][at]), Axis(step)
+    taken, left = Product((result, stride)), size - start - result.size * step
+    output = (*x[:at], result, *x[at + 1 :])
+    keep = [(stride, "the step of a slice")]
+    if taken.size == size and start < step:
+        return Equations((output,), [(x[at], taken)], keep)
+    if left >= 0:
+        before = Axis(start)
+        literals = {"start": before, "end": Sum((before, taken))}
         return Equations(
-            ((*x[:at], result, *x[at + 1 :]),), same, keep=[(stride, "the step of a slice")]
+            (output,), [(x[at], Sum((before, taken, Axis(left))))], keep, literals=literals
         )
-    return Equations(
-        ((*x[:at], result, *x[at + 1 :]),), keep=keep_all((x[at], result), "sliced with a step")
-    )
+    return Equations((output,), keep=keep_all((x[at], result), "sliced with a step"))
 
 
 def _bounds(call: Call, size: int) -> tuple[int, int]:
@@ -86,6 +95,13 @@ def _bounds(call: Call, size: int) -> tuple[int, int]:
         start = start % size if size else 0
         return start, start + call["length"]
     return min(start + size * (start < 0), size), min(end + size * (end < 0), size)
+
+
+def glu(call: Call) -> Equations:
+    """x[dim] = a + a: the second half gates the first."""
+    at = call.dim("dim", -1)
+    half = Axis(call.outputs[0][at])
+    return Equations(((*call.x[:at], half, *call.x[at + 1 :]),), [(call.x[at], Sum((half, half)))])
 
 
 def narrow(call: Call) -> Equations:
@@ -113,10 +129,13 @@ def taken_apart(call: Call) -> Equations:
 def written_into(call: Call) -> Equations:
     """slice_scatter and select_scatter: out = x; the source agrees but along `dim`, kept."""
     at = call.dim("dim", 0)
-    source = call["src"]
-    shape = call.x if len(source) == len(call.x) else call.x[:at] + call.x[at + 1 :]
+    x, source = call.x, call["src"]
+    whole = len(source) == len(x)
+    rest = source[:at] + source[at + 1 :] if whole else source
     return Equations(
-        (call.x,), same_where_sized(shape, source), keep=[(call.x[at], "a part is overwritten")]
+        (x,),
+        same_where_sized(x[:at] + x[at + 1 :], rest),
+        keep=keep_all((x[at], *source[at : at + whole]), "a part is overwritten"),
     )
 
 
@@ -124,9 +143,12 @@ RULES: dict[str, Rule] = {
     **table(cat, "cat concat concatenate"),
     **table(stack, "stack"),
     **table(
-        split, "split.Tensor split.sizes split_with_sizes chunk unsafe_chunk tensor_split.sections"
+        split,
+        """split.Tensor split.sizes split_with_sizes chunk unsafe_chunk tensor_split.sections
+        tensor_split.indices unsafe_split.Tensor unsafe_split_with_sizes""",
     ),
     **table(cut, "slice.Tensor slice_copy.Tensor"),
+    **table(glu, "glu"),
     **table(narrow, "narrow"),
     **table(taken_apart, "select.int unbind.int"),
     **table(written_into, "slice_scatter select_scatter"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from compressor.axes import Axis, Dim
 from compressor.rules.call import (
     Call,
@@ -10,7 +12,6 @@ from compressor.rules.call import (
     Shape,
     broadcast,
     fresh,
-    keep_all,
     same_where_sized,
     table,
 )
@@ -48,7 +49,7 @@ def _product(left: Shape, right: Shape, batch: tuple[int, ...]) -> Equations:
 
 def matmul(call: Call) -> Equations:
     """torch.matmul: vectors are lifted to matrices for the product, then dropped again."""
-    names = ("self", "mat2" if "mat2" in call.arguments else "other")
+    names = tuple(call.arguments)[:2]
     left, right = (tuple(call[name]) for name in names)
     one: Shape = fresh([1])
     a, b = (one + left if len(left) == 1 else left), (right + one if len(right) == 1 else right)
@@ -89,47 +90,101 @@ def addmm(call: Call) -> Equations:
 def einsum(call: Call) -> Equations:
     """Every letter is one dimension; letters that the result lacks are contracted."""
     operands = call["tensors"]
-    terms, arrow, result = call["equation"].replace(" ", "").partition("->")
-    letters = terms.split(",")
-    if not arrow or "." in terms:
-        return refused(call, "an einsum with an ellipsis or an implicit result")
+    terms, result = einsum_letters(call["equation"], [len(shape) for shape in operands])
     by_letter: dict[str, Dim] = {}
     same: list[tuple[Dim, Dim]] = []
-    for term, shape in zip(letters, operands, strict=True):
+    for term, shape in zip(terms, operands, strict=True):
         for letter, dim in zip(term, shape, strict=True):
             first = by_letter.setdefault(letter, dim)
             if first.size == 1:
                 by_letter[letter] = dim
             elif dim is not first and dim.size == first.size:
                 same.append((first, dim))
-    summed = [letter for letter in by_letter if letter not in result]
     outputs = tuple(by_letter[letter] for letter in result)
-    two = len(operands) == 2
+    batched = [letter for letter in result if all(letter in term for term in terms)]
+    several = len(operands) > 1
     return Equations(
         (outputs,),
         same,
-        head_width=[by_letter[letter] for letter in summed] if two else (),
+        heads=[by_letter[letter] for letter in batched] if several else (),
+        head_width=[d for x, d in by_letter.items() if x not in batched] if several else (),
         contracted=[
-            (f"tensors.{i}", term.index(letter))
-            for i, term in enumerate(letters)
-            for letter in summed
-            if letter in term
+            (f"tensors.{i}", at)
+            for i, term in enumerate(terms)
+            for at, letter in enumerate(term)
+            if letter not in result
         ],
-        macs=(tuple(by_letter.values()),) if two else (),
-        width=outputs[-1] if two and outputs else None,
+        macs=_pairwise(terms, result, by_letter),
+        width=outputs[-1] if several and outputs else None,
     )
 
 
-def refused(call: Call, what: str) -> Equations:
-    """A form of an operator that no rule describes: everything it touches is kept."""
-    outputs = tuple(fresh(sizes) for sizes in call.outputs)
-    touched = [dim for shape in (*call.tensors, *outputs) for dim in shape]
-    return Equations(outputs, keep=keep_all(touched, f"{what} has no rule"))
+def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]], list[str]]:
+    """One letter per dimension of each operand and of the result. Dimensions under an ellipsis are
+    numbered from the right; a result that is not given has the letters that stand once, sorted."""
+    given, arrow, result = equation.replace(" ", "").partition("->")
+
+    def spread(term: str, hidden: int) -> list[str]:
+        before, dots, after = term.partition("...")
+        return [*before, *(str(i) for i in reversed(range(hidden if dots else 0))), *after]
+
+    written = given.split(",")
+    hidden = [r - len(t.replace("...", "")) for t, r in zip(written, ranks, strict=True)]
+    if not arrow:
+        once = [x for x in given if x.isalpha() and given.count(x) == 1]
+        result = ("..." if "..." in given else "") + "".join(sorted(once))
+    return [spread(t, h) for t, h in zip(written, hidden, strict=True)], spread(result, max(hidden))
+
+
+def _pairwise(
+    terms: Sequence[Sequence[str]], result: Sequence[str], by_letter: Mapping[str, Dim]
+) -> list[Shape]:
+    """Operands are multiplied two at a time, from the left."""
+    products: list[Shape] = []
+    done = set(terms[0])
+    for at, term in enumerate(terms[1:], start=2):
+        joined = done | set(term)
+        products.append(tuple(dim for letter, dim in by_letter.items() if letter in joined))
+        done = joined & set(result).union(*terms[at:])
+    return products
+
+
+def bilinear(call: Call) -> Equations:
+    """out[..., o] = x1[..., i] weight[o, i, j] x2[..., j] + bias[o]."""
+    x, y, weight = call["input1"], call["input2"], call["weight"]
+    out = weight[0]
+    same = [(x[-1], weight[1]), (y[-1], weight[2]), *zip(x[:-1], y[:-1], strict=True)]
+    same += [(out, bias[0]) for bias in [call.get("bias")] if bias]
+    return Equations(
+        ((*x[:-1], out),),
+        same,
+        contracted=(("weight", 1), ("weight", 2)),
+        macs=((*x[:-1], *weight),),
+        width=out,
+    )
+
+
+def tensordot(call: Call) -> Equations:
+    """The listed dimensions are contracted, the others stand one after the other."""
+    left, right = call["self"], call["other"]
+    a, b = ([d % len(x) for d in call[n]] for x, n in ((left, "dims_self"), (right, "dims_other")))
+    free = [[d for i, d in enumerate(x) if i not in dims] for x, dims in ((left, a), (right, b))]
+    summed = [left[i] for i in a]
+    return Equations(
+        ((*free[0], *free[1]),),
+        [(left[i], right[j]) for i, j in zip(a, b, strict=True)],
+        head_width=(*summed, *free[1]),
+        contracted=[*(("self", i) for i in a), *(("other", j) for j in b)],
+        macs=((*free[0], *summed, *free[1]),),
+        width=free[1][-1] if free[1] else None,
+    )
 
 
 RULES: dict[str, Rule] = {
     **table(linear, "linear"),
-    **table(matmul, "matmul mm bmm mv dot"),
+    **table(matmul, "matmul linalg_matmul mm bmm mv dot"),
     **table(addmm, "addmm baddbmm"),
     **table(einsum, "einsum"),
+    **table(bilinear, "bilinear"),
+    **table(tensordot, "tensordot"),
 }

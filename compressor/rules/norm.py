@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressor.axes import Axis, Dim, Product
-from compressor.rules.call import Call, Equations, Rule, table
+from compressor.rules.call import Call, Equations, Rule, same_where_sized, table
 
 
 def _vectors(call: Call, *names: str) -> list[Dim]:
@@ -22,7 +22,7 @@ def per_channel(call: Call) -> Equations:
     return Equations(
         (call.x,),
         [(call.x[1], vector) for vector in vectors],
-        statistics=call.x[2:] if own else (),
+        statistics=(*call.x[:1], *call.x[2:]) if own else (),
     )
 
 
@@ -37,15 +37,24 @@ def last_dimensions(call: Call) -> Equations:
 
 
 def group_norm(call: Call) -> Equations:
-    """x[1] = groups*c ~ weight ~ bias, with statistics over c."""
+    """x[1] = groups*c ~ weight ~ bias, with statistics over c and all positions."""
     groups = call["num_groups"]
     g, c = Axis(groups), Axis(call.x[1].size // groups)
     channels = [call.x[1], *_vectors(call, "weight", "bias")]
     return Equations(
         (call.x,),
         [(dim, Product((g, c))) for dim in channels],
-        statistics=(c,),
+        statistics=(c, *call.x[2:]),
         literals={"num_groups": g},
+    )
+
+
+def weight_norm(call: Call) -> Equations:
+    """out = g * v / |v|, with statistics over all of v's dimensions but `dim` (-1: over all)."""
+    v, g, at = call["v"], call["g"], call["dim"]
+    own = {at} if at >= 0 else set()
+    return Equations(
+        (v,), same_where_sized(v, g), statistics=[d for i, d in enumerate(v) if i not in own]
     )
 
 
@@ -53,4 +62,5 @@ RULES: dict[str, Rule] = {
     **table(per_channel, "batch_norm instance_norm"),
     **table(last_dimensions, "layer_norm rms_norm"),
     **table(group_norm, "group_norm"),
+    **table(weight_norm, "_weight_norm"),
 }

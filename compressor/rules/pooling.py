@@ -18,6 +18,29 @@ def spatial(rank: int) -> Rule:
     return rule
 
 
+def sampled(call: Call) -> Equations:
+    """out[n, c, ...] = x[n, c, ...] at the places of grid[n, ..., 2 or 3]."""
+    x, grid = call["input"], call["grid"]
+    positions = fresh(call.outputs[0][2:])
+    return Equations(
+        ((*x[:2], *positions),),
+        [(x[0], grid[0])],
+        keep=keep_all((*x[2:], *grid[1:], *positions), "positions are sampled"),
+    )
+
+
+def unpooled(rank: int) -> Rule:
+    """out[..., c, *new] = x[..., c, *old], put where the indices say."""
+
+    def rule(call: Call) -> Equations:
+        equations, lead = spatial(rank)(call), len(call.x) - rank
+        pairs = list(zip(call.x, call["indices"], strict=True))
+        kept = keep_all((dim for pair in pairs[lead:] for dim in pair), "positions are unpooled")
+        return Equations(equations.outputs, pairs[:lead], keep=[*equations.keep, *kept])
+
+    return rule
+
+
 _NAMES = """
 avg_pool{n}d max_pool{n}d max_pool{n}d_with_indices adaptive_avg_pool{n}d
 adaptive_max_pool{n}d reflection_pad{n}d replication_pad{n}d
@@ -29,6 +52,9 @@ RULES: dict[str, Rule] = {
         for n in (1, 2, 3)
         for name, rule in table(spatial(n), _NAMES.format(n=n)).items()
     },
+    **table(sampled, "grid_sampler"),
+    **table(unpooled(2), "max_unpool2d"),
+    **table(unpooled(3), "max_unpool3d"),
     **table(
         spatial(1),
         "upsample_linear1d upsample_linear1d.vec upsample_nearest1d upsample_nearest1d.vec",

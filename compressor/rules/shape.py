@@ -9,7 +9,6 @@ from compressor.rules.call import (
     Call,
     Equations,
     Rule,
-    Shape,
     fresh,
     keep_all,
     same_where_sized,
@@ -61,6 +60,12 @@ def reverse(call: Call) -> Equations:
     return Equations((call.x[::-1],))
 
 
+def swap_last(call: Call) -> Equations:
+    """out = x with its last two dimensions exchanged (`mT`)."""
+    *lead, rows, columns = call.x
+    return Equations(((*lead, columns, rows),))
+
+
 def move(call: Call) -> Equations:
     """out[destination] = x[source], the others in their order."""
     rank = len(call.x)
@@ -109,20 +114,22 @@ def expand_as(call: Call) -> Equations:
 
 def repeat(call: Call) -> Equations:
     """out[i] = copies * x[i]; the number of copies is a free axis."""
-    copies = call["repeats"]
+    name = "repeats" if "repeats" in call.arguments else "dims"
+    copies = (1,) * (len(call.x) - len(call[name])) + call[name]
     x = (*fresh([1] * (len(copies) - len(call.x))), *call.x)
     free = fresh(copies)
     out = tuple(Product((c, d)) for c, d in zip(free, x, strict=True))
-    return Equations((out,), literals={"repeats": free})
+    return Equations((out,), literals={name: free[len(free) - len(call[name]) :]})
 
 
 def repeat_interleave(call: Call) -> Equations:
     """out[dim] = x[dim] * copies, for a fixed number of copies."""
-    at, copies = call.dim(), Axis(call["repeats"])
-    x = call.x
-    return Equations(
-        ((*x[:at], Product((x[at], copies)), *x[at + 1 :]),), literals={"repeats": copies}
-    )
+    copies, x = Axis(call["repeats"]), call.x
+    literals = {"repeats": copies}
+    if call.get("dim") is None:
+        return Equations(((Product((*x, copies)),),), literals=literals)
+    at = call.dim()
+    return Equations(((*x[:at], Product((x[at], copies)), *x[at + 1 :]),), literals=literals)
 
 
 def shuffle(call: Call) -> Equations:
@@ -132,7 +139,7 @@ def shuffle(call: Call) -> Equations:
     return Equations(
         ((x[0], Product((c, g)), *x[2:]),),
         [(x[1], Product((g, c)))],
-        keep=[(g, "the number of shuffled groups is fixed")],
+        literals={"groups": g},
     )
 
 
@@ -168,28 +175,69 @@ def reorder(call: Call) -> Equations:
     )
 
 
+WINDOWS = "windows slide over it"
+
+
 def unfold(call: Call) -> Equations:
-    """im2col: out[1] = x[1]*kernel positions."""
-    n, c = call.x[0], call.x[1]
-    window, positions = fresh([call.outputs[0][1] // c.size, call.outputs[0][2]])
+    """im2col: x[..., c, h, w] -> [..., c*kernel positions, windows]."""
+    *lead, c, height, width = call.x
+    window, positions = fresh([call.outputs[0][-2] // c.size, call.outputs[0][-1]])
     return Equations(
-        ((n, Product((c, window)), positions),),
-        keep=keep_all((*call.x[2:], window, positions), "windows slide over it"),
+        ((*lead, Product((c, window)), positions),),
+        keep=keep_all((height, width, window, positions), WINDOWS),
     )
+
+
+def fold(call: Call) -> Equations:
+    """col2im: x[..., c*kernel positions, windows] -> [..., c, h, w]."""
+    *lead, columns, positions = call.x
+    c, height, width = fresh(call.outputs[0][-3:])
+    (window,) = fresh([columns.size // c.size])
+    return Equations(
+        ((*lead, c, height, width),),
+        [(columns, Product((c, window)))],
+        keep=keep_all((height, width, window, positions), WINDOWS),
+    )
+
+
+def windows(call: Call) -> Equations:
+    """Tensor.unfold: dimension `dimension` counts windows, a new last one the places in them."""
+    at = call.dim("dimension")
+    counted, places = fresh([call.outputs[0][at], call["size"]])
+    out = (*call.x[:at], counted, *call.x[at + 1 :], places)
+    return Equations((out,), keep=keep_all((call.x[at], counted, places), WINDOWS))
+
+
+def triangle(call: Call) -> Equations:
+    """tril and triu: out = x; which places of the last two dimensions are zeroed is fixed."""
+    return Equations((call.x,), keep=keep_all(call.x[-2:], "a triangle of it is zeroed"))
+
+
+def to_complex(call: Call) -> Equations:
+    """Pairs along the last dimension become numbers; the two parts are kept."""
+    return Equations((call.x[:-1],), keep=[(call.x[-1], "real and imaginary part")])
+
+
+def to_pairs(call: Call) -> Equations:
+    """Complex numbers become pairs along a new last dimension."""
+    (pair,) = fresh([2])
+    return Equations(((*call.x, pair),), keep=[(pair, "real and imaginary part")])
 
 
 def pad(call: Call) -> Equations:
     """out = before + x + after, where padding with a constant; the pad widths shrink with it."""
     widths = call["pad"]
-    if call.get("mode", "constant") != "constant" or any(w < 0 for w in widths):
-        out = fresh(call.outputs[0])
-        dims: Shape = (*call.x, *out)
-        return Equations((out,), keep=keep_all(dims, "padded by its own values or cropped"))
-    amounts: tuple[Dim, ...] = tuple(Axis(w) for w in widths)
-    shape = list(call.x)
-    for i in range(len(widths) // 2):
-        shape[-1 - i] = Sum((amounts[2 * i], shape[-1 - i], amounts[2 * i + 1]))
-    return Equations((tuple(shape),), literals={"pad": amounts})
+    shape, amounts, keep = list(call.x), list(widths), []
+    constant = call.get("mode", "constant") == "constant"
+    for i, at in enumerate(range(len(shape) - 1, len(shape) - 1 - len(widths) // 2, -1)):
+        before, after = widths[2 * i : 2 * i + 2]
+        if constant and min(before, after) >= 0:
+            amounts[2 * i : 2 * i + 2] = ends = Axis(before), Axis(after)
+            shape[at] = Sum((ends[0], shape[at], ends[1]))
+        else:
+            (shape[at],) = fresh([call.outputs[0][at]])
+            keep += keep_all((call.x[at], shape[at]), "padded by its own values or cropped")
+    return Equations((tuple(shape),), keep=keep, literals={"pad": tuple(amounts)})
 
 
 RULES: dict[str, Rule] = {
@@ -198,18 +246,24 @@ RULES: dict[str, Rule] = {
     **table(unflatten, "unflatten.int"),
     **table(permute, "permute permute_copy"),
     **table(transpose, "transpose.int transpose_copy.int swapaxes swapdims"),
-    **table(reverse, "t numpy_T mT adjoint"),
-    **table(move, "movedim.intlist movedim.int"),
+    **table(reverse, "t numpy_T"),
+    **table(swap_last, "mT adjoint"),
+    **table(move, "movedim.intlist movedim.int moveaxis.intlist moveaxis.int"),
     **table(squeeze, "squeeze squeeze.dim squeeze.dims"),
     **table(unsqueeze, "unsqueeze"),
     **table(expand, "expand broadcast_to expand_copy"),
     **table(expand_as, "expand_as view_as reshape_as"),
-    **table(repeat, "repeat"),
+    **table(repeat, "repeat tile"),
     **table(repeat_interleave, "repeat_interleave.self_int"),
     **table(shuffle, "channel_shuffle native_channel_shuffle"),
     **table(pixel_shuffle, "pixel_shuffle"),
     **table(pixel_unshuffle, "pixel_unshuffle"),
     **table(reorder, "flip roll"),
     **table(unfold, "im2col"),
+    **table(fold, "col2im"),
+    **table(windows, "unfold"),
+    **table(triangle, "tril triu tril_ triu_"),
+    **table(to_complex, "view_as_complex"),
+    **table(to_pairs, "view_as_real"),
     **table(pad, "pad constant_pad_nd"),
 }

@@ -45,6 +45,20 @@ FOLLOWING: Mapping[type[nn.Module], Sizes] = {
     nn.RMSNorm: {"normalized_shape": lambda m: _shape_of(m)},
     nn.GroupNorm: {"num_channels": lambda m: m.num_channels if m.weight is None else len(m.weight)},
     nn.Embedding: {"embedding_dim": lambda m: m.weight.shape[1]},
+    nn.Bilinear: {
+        "in1_features": lambda m: m.weight.shape[1],
+        "in2_features": lambda m: m.weight.shape[2],
+        "out_features": lambda m: m.weight.shape[0],
+    },
+    nn.RNNBase: {
+        "input_size": lambda m: m.weight_ih_l0.shape[1],
+        "hidden_size": lambda m: len(m.weight_ih_l0) // {"LSTM": 4, "GRU": 3}.get(m.mode, 1),
+        "proj_size": lambda m: m.weight_hh_l0.shape[1] if m.proj_size else 0,
+    },
+    nn.RNNCellBase: {
+        "input_size": lambda m: m.weight_ih.shape[1],
+        "hidden_size": lambda m: m.weight_hh.shape[1],
+    },
     nn.PReLU: {"num_parameters": lambda m: m.weight.shape[0]},
 }
 """torch.nn's layers: attribute <- the layer's own tensors. A layer takes the first row it is of."""
@@ -171,16 +185,18 @@ def owner_of(node: torch.fx.Node) -> str:
 
 
 def _spelled_by(owner: nn.Module, pairs: list[tuple[int, int]]) -> tuple[dict[str, Any], bool]:
-    """New values for the owner's integers: one new size for all of them, or in order of use."""
+    """New values for the owner's integers: in order of use, or the one new size that there is (the
+    old one may also stand for something else, such as the 3 of a fused query, key and value)."""
     found: dict[str, Any] = {}
     whole = True
     for old in dict.fromkeys(old for old, new in pairs if old != new):
         news = [new for before, new in pairs if before == old]
         names = [name for name, value in vars(owner).items() if type(value) is int and value == old]
-        if len(set(news)) == 1:
-            found |= dict.fromkeys(names, news[0])
-        elif len(names) == len(news):
+        changed = {new for new in news if new != old}
+        if len(names) == len(news):
             found |= dict(zip(names, news, strict=True))
+        elif len(changed) == 1:
+            found |= dict.fromkeys(names, changed.pop())
         else:
             names = []
         whole = whole and bool(names)

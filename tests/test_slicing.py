@@ -1,0 +1,323 @@
+"""Slicing: identity, composition, an untouched original, plans that replay, and counted costs."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import replace
+
+import pytest
+import torch
+from cases import CASES
+from networks import PaddedShortcut, Residual
+from torch import Tensor, nn
+from twin import (
+    EXACT,
+    Keep,
+    analysed,
+    assert_same,
+    live,
+    outputs,
+    random_keep,
+    sliced,
+)
+
+from compressor.errors import CompressorError
+from compressor.graph import analyse
+from compressor.measure import count_macs, count_params
+from compressor.records import ExampleInputs, Plan
+from compressor.slicing import (
+    Sliced,
+    adopt_weights,
+    apply_plan,
+    as_module,
+    compare,
+    slice_network,
+    variants,
+)
+from compressor.trace import trace
+
+FOLLOWING = [name for name, case in CASES.items() if case.follows]
+
+
+def assert_equal_outputs(expected: nn.Module, found: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    for a, b in zip(outputs(expected, *inputs), outputs(found, *inputs), strict=True):
+        assert torch.equal(a, b)
+
+
+def assert_equal_states(expected: nn.Module, found: nn.Module) -> None:
+    left, right = expected.state_dict(), found.state_dict()
+    assert set(left) == set(right)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Of everything that a caller could see change."""
+    seen = hashlib.sha256(repr(model).encode())
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        seen.update(f"{name} {tensor.requires_grad} {tensor.grad} {tensor.shape}".encode())
+        seen.update(tensor.detach().numpy().tobytes())
+    for path, layer in model.named_modules():
+        numbers = {k: v for k, v in vars(layer).items() if isinstance(v, int | tuple | str)}
+        seen.update(f"{path} {sorted(numbers.items())}".encode())
+    return seen.hexdigest()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_dropping_nothing_is_the_identity_bit_for_bit(name: str) -> None:
+    of = analysed(name)
+    found = sliced(of, {group.name: tuple(range(group.size)) for group in of.network.groups})
+    assert found.plan.form == "class"
+    assert not found.plan.tensors
+    assert not found.plan.attributes
+    assert found.difference < 1e-14  # a fused attention layer rounds in another order
+    inputs = of.case.inputs(3, seed=4)
+    assert_equal_states(of.model, found.module)
+    assert_equal_outputs(of.model, found.module, inputs)
+    assert_equal_outputs(as_module(of.trace.program), as_module(found.program), inputs)
+
+
+def test_groups_that_are_not_listed_keep_all() -> None:
+    of = analysed("residual")
+    found = sliced(of, {})
+    assert not found.plan.groups
+    assert_equal_states(of.model, found.module)
+
+
+def in_two_steps(name: str) -> tuple[Sliced, Sliced]:
+    """Random channels dropped from a network and more from the result, and all of them at once."""
+    of = analysed(name)
+    both: Keep = random_keep(of.network, seed=6)
+    first = {
+        group.name: tuple(sorted({*both[group.name], *range(0, group.size, 2), 1}))
+        for group in of.network.groups
+        if group.name in both
+    }
+    step = sliced(of, first)
+    again = trace(step.module, ExampleInputs(of.case.inputs(2)))
+    network = analyse(again)
+    left = {group.name for group in network.groups}
+    assert left >= set(both)
+    second = {g: tuple(first[g].index(i) for i in both[g]) for g in both}
+    return slice_network(again, network, second), sliced(of, both)
+
+
+@pytest.mark.parametrize("name", ["residual", "dense", "grouped", "padded_shortcut", "gated"])
+def test_dropping_a_then_b_is_dropping_both(name: str) -> None:
+    stepwise, at_once = in_two_steps(name)
+    assert_equal_states(at_once.module, stepwise.module)
+    inputs = CASES[name].inputs(3, seed=4)
+    assert_equal_outputs(as_module(at_once.program), as_module(stepwise.program), inputs)
+
+
+@pytest.mark.parametrize("name", ["residual", "encoder_layer", "tied_layers", "grouped_query"])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_original_is_left_alone(name: str, training: bool) -> None:
+    case = CASES[name]
+    model = live(case.build()).train(training)
+    next(model.parameters()).requires_grad_(False)
+    before = fingerprint(model)
+    traced = trace(model, ExampleInputs(case.inputs(2)))
+    assert fingerprint(model) == before
+    network, program = analyse(traced), fingerprint(as_module(traced.program))
+    found = slice_network(traced, network, random_keep(network, seed=0))
+    for form in (found.module, as_module(found.program)):
+        form.train()
+        form(*case.inputs(2))
+        for parameter in form.parameters():
+            parameter.data.zero_()
+    assert fingerprint(model) == before
+    assert fingerprint(as_module(traced.program)) == program
+    assert model.training == training
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+def test_forms_agree_and_can_be_trained(name: str) -> None:
+    of = analysed(name)
+    found = sliced(of, random_keep(of.network, seed=1))
+    assert compare(found, of.trace) <= 1e-10
+    for form in (found.module, as_module(found.program)):
+        assert not form.training
+        assert all(p.requires_grad and p.grad is None for p in form.parameters())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_program_runs_with_other_batches(name: str) -> None:
+    of = analysed(name)
+    program = as_module(sliced(of, random_keep(of.network, seed=1)).program)
+    together = outputs(program, *of.case.inputs(5))
+    for i in range(5):
+        alone = outputs(program, *(x[i : i + 1] for x in of.case.inputs(5)))
+        for whole, one in zip(together, alone, strict=True):
+            torch.testing.assert_close(whole[i : i + 1], one, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_predicted_costs_are_counted_on_the_sliced_network(name: str) -> None:
+    of = analysed(name)
+    keep = random_keep(of.network, seed=2, roles=EXACT | {"stream", "head_width"})
+    found, cost = sliced(of, keep), of.network.cost
+    sizes = of.network.sizes({group: len(kept) for group, kept in keep.items()})
+    one = of.case.inputs(1)
+    assert cost.macs() == count_macs(of.model, one, {})
+    assert cost.params() == count_params(of.model)
+    for form in (found.module, as_module(found.program)):
+        assert cost.macs(sizes) == count_macs(form, one, {}) < cost.macs()
+        assert cost.params(sizes) == count_params(form)
+        assert cost.params(sizes) == sum(p.numel() for p in form.parameters())
+
+
+# -- tied tensors --------------------------------------------------------------------------------
+
+
+def test_tied_tensors_are_sliced_once_and_tied_again() -> None:
+    of = analysed("tied_layers")
+    found = sliced(of, random_keep(of.network, seed=0))
+    assert found.plan.aliases == {"right.weight": "left.weight"}
+    assert found.module.left.weight is found.module.right.weight
+    state = found.program.state_dict
+    assert state["left.weight"] is state["right.weight"]
+
+
+# -- plans ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+def test_a_plan_replays_from_its_text_on_a_fresh_network(name: str) -> None:
+    of = analysed(name)
+    found = sliced(of, random_keep(of.network, seed=3))
+    text = found.plan.to_json()
+    plan = Plan.from_json(text)
+    assert plan.to_json() == text
+    rebuilt = apply_plan(plan, of.case.build().double().eval())
+    rebuilt.load_state_dict(found.module.state_dict())
+    assert_equal_outputs(found.module, rebuilt, of.case.inputs(3, seed=5))
+
+
+def test_equal_choices_give_equal_texts() -> None:
+    of = analysed("dense")
+    keep = random_keep(of.network, seed=3)
+    again = dict(reversed([(name, tuple(reversed(kept))) for name, kept in keep.items()]))
+    assert sliced(of, keep).plan.to_json() == sliced(of, again).plan.to_json()
+
+
+def test_a_plan_for_another_network_is_refused() -> None:
+    of = analysed("padded_shortcut")
+    plan = sliced(of, random_keep(of.network, seed=3)).plan
+    for other in (Residual(), PaddedShortcut(small=6, large=14)):
+        before = fingerprint(other)
+        with pytest.raises(CompressorError, match="made for another network"):
+            apply_plan(plan, other)
+        assert fingerprint(other) == before
+
+
+def test_a_program_has_no_class_to_rebuild() -> None:
+    of = analysed("gated")
+    plan = sliced(of, random_keep(of.network, seed=0)).plan
+    assert plan.form == "program"
+    with pytest.raises(CompressorError, match="the class could not follow") as refused:
+        apply_plan(plan, of.case.build())
+    assert "load_program" in refused.value.next_step
+    assert refused.value.where == plan.obstacle
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 99}', '{"schema": 1}'])
+def test_another_text_is_no_plan(text: str) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        Plan.from_json(text)
+
+
+def test_a_class_that_computes_something_else_is_not_returned() -> None:
+    """Its attribute for the width is read before slicing and never again."""
+
+    class Stubborn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(5, 8), nn.Linear(8, 3)
+            self.table = {"width": 8}
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x).view(-1, self.table["width"]).relu())
+
+    model = live(Stubborn())
+    inputs = ExampleInputs((torch.randn(2, 5, dtype=torch.float64),))
+    traced = trace(model, inputs)
+    network = analyse(traced)
+    found = slice_network(traced, network, {"a.weight:0": (0, 2, 5)})
+    assert found.plan.form == "program"
+    assert "could not follow" in found.plan.obstacle
+    by_hand = copy.deepcopy(model)
+    by_hand.table["width"] = 3
+    kept = torch.tensor([0, 2, 5])
+    by_hand.a.weight.data, by_hand.a.bias.data = model.a.weight[kept], model.a.bias[kept]
+    by_hand.b.weight.data = model.b.weight[:, kept]
+    assert_equal_outputs(by_hand, found.module, inputs.args)
+
+
+def test_forms_that_disagree_are_refused() -> None:
+    of = analysed("residual")
+    found = sliced(of, random_keep(of.network, seed=0))
+    broken = copy.deepcopy(found.module)
+    with torch.no_grad():
+        broken.head.weight *= 1.01
+    with pytest.raises(CompressorError, match="compute different outputs"):
+        compare(replace(found, module=broken), of.trace)
+
+
+def test_forms_are_compared_on_two_inputs_and_two_batches() -> None:
+    of = analysed("residual")
+    first, second, *larger = (v.args[0] for v in variants(of.trace))
+    assert first.shape == second.shape
+    assert not torch.equal(first, second)
+    assert [x.shape[0] for x in larger] == [first.shape[0] + 1] * 2
+
+
+def test_recovered_weights_reach_the_program_by_name() -> None:
+    of = analysed("residual")
+    found = sliced(of, random_keep(of.network, seed=0))
+    recovered = copy.deepcopy(found.module)
+    with torch.no_grad():
+        for tensor in recovered.state_dict().values():
+            tensor += 0.1 if tensor.is_floating_point() else 0
+    adopted = adopt_weights(found, recovered)
+    assert adopted.module is recovered
+    assert_same(recovered, as_module(adopted.program), of.case)
+
+
+# -- training and evaluation ---------------------------------------------------------------------
+
+
+def test_the_program_trains_as_the_class_does() -> None:
+    """Batch statistics and the same dropped units under the same seed; `eval` comes back."""
+    of = analysed("mlp")
+    found = sliced(of, random_keep(of.network, seed=0))
+    module, program = found.module, as_module(found.program)
+    inputs = of.case.inputs(6)
+    evaluated = outputs(program, *inputs)[0]
+    statistics = program.get_buffer("1.running_mean").clone()
+    for form in (module, program):
+        form.train()
+    for seed in (0, 1):
+        drawn = []
+        for form in (module, program):
+            torch.manual_seed(seed)
+            drawn.append(outputs(form, *inputs)[0])
+        torch.testing.assert_close(*drawn, rtol=1e-10, atol=1e-10)
+        assert not torch.equal(drawn[1], evaluated)
+    assert not torch.equal(statistics, program.get_buffer("1.running_mean"))
+    for name in ("1.running_mean", "5.running_var"):
+        torch.testing.assert_close(module.get_buffer(name), program.get_buffer(name))
+    for form in (module, program):
+        form.eval()
+    assert_same(module, program, of.case)
+    assert torch.equal(outputs(program, *inputs)[0], outputs(program, *inputs)[0])
+
+
+def test_eval_gives_the_same_bits_as_before_train() -> None:
+    of = analysed("encoder_layer")
+    program = as_module(of.trace.program)
+    inputs = of.case.inputs(2)
+    before = outputs(program, *inputs)[0]
+    assert program.train() is program
+    assert not torch.equal(before, outputs(program, *inputs)[0])
+    assert torch.equal(before, outputs(program.eval(), *inputs)[0])

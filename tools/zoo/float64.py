@@ -1,0 +1,44 @@
+"""Everything in double precision, also where the code asks for single."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+DOUBLE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+
+
+class InFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Norms and rotary tables that compute in float32 by name would drown what is compared."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        args, kwargs = pytree.tree_map(_doubled, (args, dict(kwargs or {})))
+        return func(*args, **kwargs)
+
+
+def _doubled(value: Any) -> Any:
+    if isinstance(value, torch.dtype):
+        return DOUBLE.get(value, value)
+    if isinstance(value, torch.Tensor) and value.dtype in DOUBLE:
+        return value.to(DOUBLE[value.dtype])
+    return value
+
+
+def double_(module: nn.Module) -> nn.Module:
+    """Parameters, buffers and constants in double precision, in place."""
+    for owner in module.modules():
+        for name, value in vars(owner).items():
+            if isinstance(value, torch.Tensor) and value.dtype in DOUBLE:
+                setattr(owner, name, _doubled(value))
+    return module.double()

@@ -1,0 +1,75 @@
+"""What a zoo is: members by name, how each is built, and what is left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from compressor.records import ExampleInputs
+
+LARGEST_TIMM = 100_000_000
+"""Parameters up to which a timm family takes part, by its smallest variant."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the run keeps what it found out, and where trained weights lie, if they are there."""
+
+    cache: Path
+    data_root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good a trained network is: "accuracy" (a share) or "loss" (nats per token)."""
+
+    name: str
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%}" if self.name == "accuracy" else f"{self.value:.3f}"
+
+    def worse_by(self, after: Quality) -> float:
+        """Points of accuracy lost, or the share that the loss grew by."""
+        if self.name == "accuracy":
+            return self.value - after.value
+        return after.value / self.value - 1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network in eval mode with inputs of one sample.
+
+    `evaluate` is there for trained networks, which keep their weights; all others are drawn anew.
+    """
+
+    module: nn.Module
+    examples: ExampleInputs
+    evaluate: Callable[[nn.Module], Quality] | None = None
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """`names` lists the members, `skipped` says why others of the same zoo are left out."""
+
+    names: Callable[[Settings], list[str]]
+    build: Callable[[str, Settings], Subject]
+    skipped: Callable[[Settings], Mapping[str, str]] = lambda _: {}
+
+
+def zoos() -> dict[str, Zoo]:
+    """All zoos by name, in the order in which they are run."""
+    from tools.zoo import language, trained, vision, yolo
+
+    return {
+        "transformers": Zoo(lambda _: list(language.NETWORKS), language.build, language.skipped),
+        "data": Zoo(trained.names, trained.build, trained.skipped),
+        "timm": Zoo(vision.timm_names, vision.build_timm, vision.timm_skipped),
+        "torchvision": Zoo(
+            vision.torchvision_names, vision.build_torchvision, vision.torchvision_skipped
+        ),
+        "ultralytics": Zoo(yolo.names, yolo.build, yolo.skipped),
+    }

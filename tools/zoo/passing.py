@@ -1,0 +1,248 @@
+"""One pass: analysed without hints, halved, sliced, compared, exported, counted."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compressor.errors import CompressorError
+from compressor.export import export_onnx, user_inputs, verify_onnx
+from compressor.graph import analyse
+from compressor.measure import count_macs, count_params
+from compressor.network import Network
+from compressor.records import Trace
+from compressor.redraw import drawable, redraw_
+from compressor.score import score
+from compressor.selection import DEFAULT_ROLES, Choice, select
+from compressor.slicing import as_module, slice_network, variants
+from compressor.slicing.compare import TOLERANCE, outputs_of
+from compressor.slicing.program import slice_program
+from compressor.trace import trace
+from tools.zoo.members import Quality, Subject
+from tools.zoo.twin import live_shapes, twin_difference
+
+RATIO = 0.5
+SMALL_CUT = 0.05
+LITTLE = 0.05
+"""What a trained network may lose to `SMALL_CUT`: points of accuracy, or a share of the loss."""
+
+TWIN_TOLERANCE = 1e-8
+LARGEST_FLOAT64 = 300_000_000
+"""Parameters above which the program is only run and counted."""
+
+Record = dict[str, Any]
+
+
+class WrongError(Exception):
+    """The result is not what a pass asks for."""
+
+
+@dataclass
+class Pass:
+    """What is found out is written into `record`; `tell` is called before every stage."""
+
+    record: Record
+    onnx_seconds: int
+    tell: Callable[[Record], None] = lambda _: None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self.record["stage"] = name
+        self.tell(self.record)
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.perf_counter() - begin, 2)
+            self.record["seconds"] = self.seconds
+
+    def run(self, build: Callable[[], Subject]) -> Record:
+        """The record, with "status" passed or failed."""
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            self._run(build)
+            self.record |= {"status": "passed", "stage": ""}
+        except Exception as error:
+            self.record |= {"status": "failed", "error": _described(error)}
+        return self.record
+
+    def _run(self, build: Callable[[], Subject]) -> None:
+        with self.stage("build"):
+            torch.manual_seed(0)
+            subject = build()
+            if subject.evaluate is None:
+                redraw_(drawable(subject.module))
+        with self.stage("trace"):
+            traced = trace(subject.module, subject.examples)
+        with self.stage("analyse"):
+            network = analyse(traced)
+        self._note_network(traced, network)
+        with self.stage("select"):
+            choice, roles = halve(network, traced)
+        self._note_choice(network, choice, roles)
+        if network.cost.params() > LARGEST_FLOAT64:
+            self._check_large(traced, network, choice)
+            return
+        with self.stage("slice"):
+            sliced = slice_network(traced, network, choice.keep)
+        self.record |= {"form": sliced.plan.form, "obstacle": sliced.plan.obstacle}
+        with self.stage("run"):
+            self._require_shapes(traced, as_module(sliced.program))
+        with self.stage("count"):
+            self._require_counts(traced, network, choice, sliced.module)
+        with self.stage("twin"):
+            worst = twin_difference(traced, network, network.masks(choice.keep), sliced.program)
+            self.record["twin"] = worst
+            if not worst <= TWIN_TOLERANCE:
+                raise WrongError(f"differs from its masked twin by {worst:.1e}")
+        with self.stage("onnx"):
+            self.record["onnx"] = self._onnx(traced, sliced.program)
+        if subject.evaluate is not None:
+            with self.stage("quality"):
+                self._require_quality(traced, network, subject.evaluate)
+
+    def _note_network(self, traced: Trace, network: Network) -> None:
+        reasons = Counter(
+            p.reason
+            for p in network.protections
+            if p.reason not in ("a model input", "a model output")
+        )
+        self.record |= {
+            "macs": network.cost.macs(),
+            "params": network.cost.params(),
+            "nodes": len(traced.program.graph.nodes),
+            "groups": dict(Counter(group.role for group in network.groups)),
+            "protections": dict(reasons.most_common()),
+            "notes": list(traced.notes),
+        }
+
+    def _note_choice(self, network: Network, choice: Choice, roles: list[str]) -> None:
+        sizes = network.sizes({name: len(kept) for name, kept in choice.keep.items()})
+        self.record |= {
+            "macs_after": choice.after,
+            "params_after": network.cost.params(sizes),
+            "removed": choice.removed,
+            "roles": roles,
+        }
+
+    def _check_large(self, traced: Trace, network: Network, choice: Choice) -> None:
+        self.record["onnx"] = self.record["twin"] = "too large"
+        with self.stage("slice"):
+            program = slice_program(traced, network, network.masks(choice.keep))
+        self.record |= {"form": "program", "obstacle": "too large to try the class"}
+        with self.stage("run"):
+            self._require_shapes(traced, as_module(program))
+        with self.stage("count"):
+            self._require_counts(traced, network, choice, as_module(program))
+
+    @staticmethod
+    def _require_shapes(traced: Trace, module: torch.nn.Module) -> None:
+        before, _ = live_shapes(traced.module, traced)
+        after, live = live_shapes(module, traced)
+        if before != after:
+            raise WrongError(f"output shapes {before} became {after}")
+        if not live:
+            raise WrongError("the outputs do not depend on the inputs")
+
+    def _require_counts(
+        self, traced: Trace, network: Network, choice: Choice, module: torch.nn.Module
+    ) -> None:
+        """Predicted and counted agree, before and after."""
+        forms = (
+            ("before", traced.module, self.record["macs"], self.record["params"]),
+            ("after", module, choice.after, self.record["params_after"]),
+        )
+        for when, form, macs, params in forms:
+            examples = traced.examples
+            counted = count_macs(form, examples.args, examples.kwargs) // traced.batch
+            if counted != macs:
+                raise WrongError(f"{when}: {macs} MACs predicted, {counted} counted")
+            if count_params(form) != params:
+                raise WrongError(
+                    f"{when}: {params} parameters predicted, {count_params(form)} counted"
+                )
+
+    def _onnx(self, traced: Trace, program: torch.export.ExportedProgram) -> float:
+        module = as_module(program)
+        cases = [
+            (user_inputs(program, x.args, x.kwargs), outputs_of(module, x))
+            for x in variants(traced)
+        ]
+        with time_limit(self.onnx_seconds), tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            export_onnx(program, path, batch_symbol=traced.batch_symbol)
+            return verify_onnx(path, cases, TOLERANCE)
+
+    def _require_quality(
+        self,
+        traced: Trace,
+        network: Network,
+        evaluate: Callable[[torch.nn.Module], Quality],
+    ) -> None:
+        scores = score(network, tensors_of(traced), "l2")
+        few = select(network, scores, ratio=SMALL_CUT).keep
+        before = evaluate(traced.module)
+        after = evaluate(as_module(slice_program(traced, network, network.masks(few))))
+        self.record["quality"] = f"{before.name} {before} → {after}"
+        if before.worse_by(after) > LITTLE:
+            raise WrongError(f"5 % fewer MACs: {self.record['quality']}")
+
+
+def tensors_of(traced: Trace) -> dict[str, torch.Tensor]:
+    stored = {**traced.program.state_dict, **traced.program.constants}
+    return {name: value for name, value in stored.items() if isinstance(value, torch.Tensor)}
+
+
+def halve(network: Network, traced: Trace) -> tuple[Choice, list[str]]:
+    """Half of the MACs gone with the default roles, else with streams too, else what can be; and
+    the roles that were cut. Channels are chosen at random: widths and positions are then uneven."""
+    scores = score(network, tensors_of(traced), "random")
+    attempts: list[tuple[tuple[str, ...], bool]] = [((), False), (("stream",), False)]
+    for prune, best_effort in attempts:
+        try:
+            choice = select(network, scores, ratio=RATIO, prune=prune, best_effort=best_effort)
+            break
+        except CompressorError:
+            continue
+    else:
+        choice = select(network, scores, ratio=RATIO, prune=("stream",), best_effort=True)
+    if not choice.keep:
+        raise WrongError(f"nothing was pruned; default roles are {sorted(DEFAULT_ROLES)}")
+    cut = {group.role for group in network.groups if group.name in choice.keep}
+    return choice, sorted(cut)
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Raise WrongError in the main thread when the block takes longer."""
+
+    def stop(*_: Any) -> None:
+        raise WrongError(f"took longer than {seconds} s")
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def _described(error: Exception) -> dict[str, str]:
+    """Kind, first line, place (as the error says it, else the deepest frame) of what went wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = getattr(error, "where", "") or f"{Path(frame.filename).name}:{frame.lineno}"
+    first = lines[0] if lines else ""
+    return {"kind": type(error).__name__, "first_line": first[:300], "where": str(where)[:300]}

@@ -1,0 +1,177 @@
+"""Small networks with trained weights and data to judge them by, where these are at hand."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compressor.records import ExampleInputs
+from tools.cifar_resnet import CifarResNet
+from tools.stories import Stories
+from tools.zoo.members import Quality, Settings, Subject
+
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+CIFAR_IMAGES = 1000
+WINDOWS, WINDOW = 40, 255
+BOS = 1
+
+Batches = list[tuple[Tensor, Tensor]]
+
+
+def mobilenet_v1() -> nn.Sequential:
+    """MobileNet-V1 x0.25, under the parameter names of the checkpoint."""
+
+    def dense(before: int, after: int, stride: int) -> nn.Sequential:
+        conv = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
+
+    def separable(before: int, after: int, stride: int = 1) -> nn.Sequential:
+        depthwise = nn.Conv2d(before, before, 3, stride, 1, groups=before, bias=False)
+        pointwise = nn.Conv2d(before, after, 1, bias=False)
+        return nn.Sequential(
+            *(depthwise, nn.BatchNorm2d(before), nn.ReLU()),
+            *(pointwise, nn.BatchNorm2d(after), nn.ReLU()),
+        )
+
+    stages = {
+        "stage1": nn.Sequential(
+            *(dense(3, 8, 2), separable(8, 16), separable(16, 32, 2), separable(32, 32)),
+            *(separable(32, 64, 2), separable(64, 64)),
+        ),
+        "stage2": nn.Sequential(separable(64, 128, 2), *(separable(128, 128) for _ in range(5))),
+        "stage3": nn.Sequential(separable(128, 256, 2), separable(256, 256)),
+    }
+    network = nn.Sequential()
+    for name, stage in stages.items():
+        network.add_module(name, stage)
+    network.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("fc", nn.Linear(256, 1000))
+    return network
+
+
+def mobilenet_v2() -> nn.Module:
+    import torchvision
+
+    module: nn.Module = torchvision.models.mobilenet_v2(weights=None)
+    return module
+
+
+# -- data ----------------------------------------------------------------------------------------
+
+
+def _cifar(root: Path) -> Batches:
+    """The first test images with their classes."""
+    stored = np.load(root / "cifar10_test.npz")
+    images = torch.from_numpy(stored["images"][:CIFAR_IMAGES]).permute(0, 3, 1, 2) / 255
+    labels = torch.from_numpy(stored["labels"][:CIFAR_IMAGES].astype(np.int64))
+    return list(zip(((images - MEAN) / STD).chunk(10), labels.chunk(10), strict=True))
+
+
+def _photos(root: Path) -> Batches:
+    """Photos of every eighth class, 0 to 1, [1, 3, 224, 224] each; the class is in the name."""
+    from PIL import Image
+    from torchvision import transforms
+
+    prepare = transforms.Compose(
+        [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
+    )
+    found: Batches = []
+    with zipfile.ZipFile(root / "imagenet_sample_125.zip") as archive:
+        for name in sorted(archive.namelist()):
+            image = Image.open(io.BytesIO(archive.read(name))).convert("RGB")
+            found.append((prepare(image)[None], torch.tensor([int(name[:3])])))
+    return found
+
+
+def _normalised_photos(root: Path) -> Batches:
+    return [((images - MEAN) / STD, labels) for images, labels in _photos(root)]
+
+
+def _rotated_photos(root: Path) -> Batches:
+    """As the MobileNet-V2 checkpoint wants them: -1 to 1, turned by 180 degrees."""
+    return [((images * 2 - 1).flip(-1, -2), labels) for images, labels in _photos(root)]
+
+
+def _stories(root: Path) -> Batches:
+    """Windows of token ids, each after the token that begins a text."""
+    ids = torch.from_numpy(np.load(root / "tinystories_sample_tok512.npy").astype(np.int64))
+    windows = ids[: WINDOWS * WINDOW].view(WINDOWS, WINDOW)
+    begin = torch.full((WINDOWS, 1), BOS)
+    inputs = torch.cat([begin, windows[:, :-1]], dim=1)
+    return list(zip(inputs.chunk(4), windows.chunk(4), strict=True))
+
+
+# -- quality -------------------------------------------------------------------------------------
+
+
+def accuracy(module: nn.Module, batches: Batches) -> Quality:
+    with torch.no_grad():
+        hits = [(module(x).argmax(1) == y).sum().item() for x, y in batches]
+    return Quality("accuracy", sum(hits) / sum(len(y) for _, y in batches))
+
+
+def loss(module: nn.Module, batches: Batches) -> Quality:
+    with torch.no_grad():
+        found = [functional.cross_entropy(module(x).flatten(0, 1), y.flatten()) for x, y in batches]
+    return Quality("loss", float(torch.stack(found).mean()))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A factory, the file of its weights, what it reads, and how it is judged."""
+
+    factory: Callable[[], nn.Module]
+    weights: str
+    batches: Callable[[Path], Batches]
+    quality: Callable[[nn.Module, Batches], Quality] = accuracy
+
+
+def _cifar_resnet(depth: int) -> Trained:
+    return Trained(lambda: CifarResNet(depth), f"cifar10_resnet{depth}.safetensors", _cifar)
+
+
+NETWORKS: Mapping[str, Trained] = {
+    **{f"cifar_resnet{depth}": _cifar_resnet(depth) for depth in (20, 32, 44, 56)},
+    "mobilenet_v1": Trained(
+        mobilenet_v1, "imagenet_mobilenet_v1_025.safetensors", _normalised_photos
+    ),
+    "mobilenet_v2": Trained(mobilenet_v2, "imagenet_mobilenet_v2.safetensors", _rotated_photos),
+    "stories260k": Trained(Stories, "stories260k.safetensors", _stories, loss),
+}
+
+
+def _is_there(name: str, settings: Settings) -> bool:
+    root = settings.data_root
+    return root is not None and (root / NETWORKS[name].weights).exists()
+
+
+def names(settings: Settings) -> list[str]:
+    return [name for name in NETWORKS if _is_there(name, settings)]
+
+
+def skipped(settings: Settings) -> dict[str, str]:
+    missing = [name for name in NETWORKS if not _is_there(name, settings)]
+    return {name: f"{NETWORKS[name].weights} is not in --data-root" for name in missing}
+
+
+def build(name: str, settings: Settings) -> Subject:
+    from safetensors.torch import load_file
+
+    root, trained = settings.data_root, NETWORKS[name]
+    assert root is not None
+    module = trained.factory().eval()
+    stored = load_file(root / trained.weights)
+    module.load_state_dict({key.removeprefix("module."): value for key, value in stored.items()})
+    batches = trained.batches(root)
+    sample = batches[0][0][:1]
+    return Subject(module, ExampleInputs((sample,)), lambda m: trained.quality(m, batches))
