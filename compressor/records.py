@@ -109,6 +109,8 @@ class Plan:
         tensors: Per parameter, buffer or constant the kept indices per sliced dimension.
         aliases: Name of a tied tensor -> name under which it is stored.
         attributes: Per module path the attributes that change with the sizes.
+        stand_ins: Modules that run their traced operators, since their code could not follow:
+            per path how its call meets them.
         form: "class" if the user's class follows, else "program".
         obstacle: For "program": the module that could not follow, and why.
     """
@@ -120,6 +122,7 @@ class Plan:
     attributes: Mapping[str, Mapping[str, Any]]
     form: str
     obstacle: str = ""
+    stand_ins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """A text that is the same for the same plan, byte for byte."""

@@ -70,7 +70,9 @@ def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments
             consequence="no network was built",
             next_step=f"compressor.load_program({str(folder)!r}) has the same weights and outputs",
         )
-    module = slicing.apply_plan(plan, _build(factory, arguments))
+    module = slicing.apply_plan(
+        plan, _build(factory, arguments), lambda: load_program_file(folder / "model.pt2")
+    )
     return _with_weights(module, plan, folder / "model.safetensors").eval()
 
 

@@ -1,118 +1,115 @@
-"""The dense network without what a choice drops: consumers ignore it, and statistics leave it out."""
+"""The dense network without what a choice drops: consumers ignore it, statistics leave it out."""
 
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from compressor.axes import Dim, keep_mask
-from compressor.network import Network
+from compressor.axes import keep_mask
+from compressor.network import Network, Shape
 from compressor.records import Trace
 from compressor.slicing import as_module
 
-Masks = Sequence[Tensor]
-"""Per dimension the positions that stay, bool."""
+Left = Callable[[int], Tensor]
+"""Dimension of a tensor -> the positions in it that stay, int64."""
 
 
 class CompactTwin(nn.Module):
-    """The traced program at full size, computing what the network without the dropped positions
-    does: [program's inputs] -> its output.
+    """The traced program at full size, returning the tensors that it returns without what is
+    dropped.
 
     Every consumer's columns are zero. Where two activations are contracted or a statistic is
-    taken, the producers' rows are zero too, and means and variances are over what is left.
+    taken, the producers' rows are zero too, and statistics are taken over what is left.
     """
 
     def __init__(self, traced: Trace, network: Network, keep: Mapping[str, Sequence[int]]) -> None:
         super().__init__()
-        self.module = copy.deepcopy(as_module(traced.program))
-        self.network, self.masks = network, network.masks(keep)
+        self.program = copy.deepcopy(as_module(traced.program))
+        masks = network.masks(keep)
+        self.runner = _Compact(self.program, network, masks)
         for group in network.groups:
             for member in group.members if group.name in keep else ():
                 if member.contracted or group.role in ("head_width", "stream"):
                     expression = network.tensors[member.tensor][member.dim]
-                    lost = ~torch.from_numpy(keep_mask(expression, self.masks))
+                    lost = torch.from_numpy((~keep_mask(expression, masks)).nonzero()[0])
                     owner, _, leaf = member.tensor.rpartition(".")
-                    tensor = getattr(self.module.get_submodule(owner), leaf)
-                    tensor.detach().index_fill_(member.dim, lost.nonzero()[:, 0], 0)
+                    tensor = getattr(self.program.get_submodule(owner), leaf)
+                    tensor.detach().index_fill_(member.dim, lost, 0)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        run = _Compact(self.module, self)
-        spec = self.module._in_spec if hasattr(self.module, "_in_spec") else None
-        del spec
         flat = pytree.tree_leaves((args, kwargs))
-        return run.run(*flat, enable_io_processing=False)
-
-    def left(self, node: Node) -> list[Tensor]:
-        """What stays of a node's result, per dimension."""
-        name = str(node.target) if node.op == "get_attr" else node.name
-        shape: Sequence[Dim] = (
-            self.network.tensors[name]
-            if node.op == "get_attr"
-            else self.network.nodes[name].outputs[0]
-        )
-        return [torch.from_numpy(keep_mask(dim, self.masks)) for dim in shape]
+        return self.runner.run(*flat, enable_io_processing=False)
 
 
 class _Compact(Interpreter):
-    def __init__(self, module: Any, twin: CompactTwin) -> None:
-        super().__init__(module)
-        self.twin = twin
+    def __init__(self, program: Any, network: Network, masks: Mapping[Any, Any]) -> None:
+        super().__init__(program)
+        self.network, self.masks = network, masks
 
     def run_node(self, node: Node) -> Any:
         compute = STATISTICS.get(str(node.target))
         if compute is None:
             return super().run_node(node)
-        args, _ = self.fetch_args_kwargs_from_env(node)
-        return compute(self.twin.left(node.args[0]), *args)
+        shape = self._shape(node.args[0])
+        args, named = self.fetch_args_kwargs_from_env(node)
+        left = lambda dim: torch.from_numpy(keep_mask(shape[dim], self.masks).nonzero()[0])  # noqa: E731
+        return compute(left, *args, **named)
+
+    def _shape(self, node: Any) -> Shape:
+        if node.target is operator.getitem:
+            return self.network.nodes[node.args[0].name].outputs[node.args[1]]
+        if node.op == "get_attr":
+            return self.network.tensors[node.target]
+        return self.network.nodes[node.name].outputs[0]
 
 
 def _last(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A norm over the last dimension."""
 
-    def compute(left: Masks, x: Tensor, shape: Any, *vectors: Any) -> Tensor:
-        stays = left[-1]
+    def compute(left: Left, x: Tensor, shape: Any, *vectors: Any) -> Tensor:
+        stays = left(-1)
         given = [v[stays] if isinstance(v, Tensor) else v for v in vectors]
         out = torch.zeros_like(x)
-        out[..., stays] = norm(x[..., stays], [int(stays.sum())], *given)
+        out[..., stays] = norm(x[..., stays], [len(stays)], *given)
         return out
 
     return compute
 
 
 def _group_norm(
-    left: Masks, x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5
+    left: Left, x: Tensor, groups: int, weight: Tensor, bias: Tensor, *rest: Any
 ) -> Tensor:
-    stays = left[1]
-    count = int(stays.view(groups, -1).any(1).sum())
+    stays = left(1)
+    count = len(torch.unique(stays // (x.shape[1] // groups)))
     out = torch.zeros_like(x)
-    out[:, stays] = F.group_norm(x[:, stays], count, weight[stays], bias[stays], eps)
+    out[:, stays] = torch.group_norm(x[:, stays], count, weight[stays], bias[stays], *rest)
     return out
 
 
-def _over(statistic: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A statistic over listed dimensions."""
+def _over(statistic: Callable[..., Tensor], at: int = 0) -> Callable[..., Tensor]:
+    """A statistic over listed dimensions: its argument number `at` after the tensor."""
 
-    def compute(left: Masks, x: Tensor, dims: list[int], *rest: Any, **named: Any) -> Tensor:
-        for dim in dims:
-            x = x.index_select(dim, left[dim].nonzero()[:, 0])
-        return statistic(x, dims, *rest, **named)
+    def compute(left: Left, x: Tensor, *rest: Any, **named: Any) -> Tensor:
+        for dim in rest[at]:
+            x = x.index_select(dim, left(dim))
+        return statistic(x, *rest, **named)
 
     return compute
 
 
 STATISTICS: Mapping[str, Callable[..., Tensor]] = {
-    "aten.layer_norm.default": _last(F.layer_norm),
-    "aten.rms_norm.default": _last(F.rms_norm),
+    "aten.layer_norm.default": _last(torch.ops.aten.layer_norm),
+    "aten.rms_norm.default": _last(torch.ops.aten.rms_norm),
     "aten.group_norm.default": _group_norm,
     "aten.mean.dim": _over(torch.mean),
-    "aten.var.dim": _over(torch.var),
-    "aten.var.correction": _over(torch.var),
+    "aten.var.dim": _over(torch.ops.aten.var.dim),
+    "aten.linalg_vector_norm.default": _over(torch.ops.aten.linalg_vector_norm, at=1),
 }
 """How a statistic is taken over what is left, by overload."""

@@ -101,7 +101,7 @@ def channel_norms_by_hand() -> nn.Module:
     )
 
 
-@member(real(3, 9), stream=(5, 6, 8))
+@member(real(3, 9), stream=(5, 6, 8), awaits="a copy of layers that compute their weight")
 def weight_norm_old() -> nn.Module:
     """A norm over a weight's inputs is a statistic over the channels that feed it."""
     old = torch.nn.utils.weight_norm
@@ -357,7 +357,7 @@ def picked_positions() -> nn.Module:
 # -- ways to write a forward -----------------------------------------------------------------------
 
 
-@member(real(3, 6, 6), channels=(8, 5), awaits="a capture of data-dependent branches")
+@member(real(3, 6, 6), channels=(8, 5))
 def branch_on_data() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
         y = m.a(x)
@@ -366,7 +366,7 @@ def branch_on_data() -> nn.Module:
     return net(forward, a=nn.Conv2d(3, 8, 3), b=nn.Conv2d(8, 5, 3), c=nn.Conv2d(5, 2, 1))
 
 
-@member(real(7, 5), channels=(8, 6), awaits="inlining of set-grad regions")
+@member(real(7, 5), channels=(8, 6))
 def no_grad_region() -> nn.Module:
     """Llama computes its rotary tables so."""
 
@@ -385,7 +385,7 @@ def no_grad_region() -> nn.Module:
     )
 
 
-@member(real(7, 5), channels=(8, 6), awaits="inlining of autocast regions")
+@member(real(7, 5), channels=(8, 6))
 def autocast_region() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
         x = m.a(x)
@@ -396,7 +396,7 @@ def autocast_region() -> nn.Module:
     return net(forward, a=nn.Linear(5, 8), b=nn.Linear(8, 6), c=nn.Linear(6, 4))
 
 
-@member(real(3, 6, 6), channels=(8, 5, 7), awaits="a trace in training mode")
+@member(real(3, 6, 6), channels=(8, 5, 7))
 def auxiliary_head() -> nn.Module:
     """A head that only training sees: it must follow the trunk, or training breaks."""
 

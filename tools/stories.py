@@ -57,8 +57,8 @@ class Attention(nn.Module):
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         queries_per_key = q.shape[2] // k.shape[2]
         k, v = (t.repeat_interleave(queries_per_key, dim=2) for t in (k, v))
-        heads = (t.transpose(1, 2) for t in (q, k, v))
-        mixed = functional.scaled_dot_product_attention(*heads, is_causal=True)
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         mixed_back: Tensor = self.wo(mixed.transpose(1, 2).flatten(2))
         return mixed_back
 

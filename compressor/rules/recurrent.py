@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from compressor.axes import Axis, Dim, Product
+from compressor.axes import Axis, Dim, Product, Sum
 from compressor.rules.call import Call, Equations, Rule, Shape, keep_all, table
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
@@ -28,16 +28,20 @@ def cell_weights(
 def layers(gates: int) -> Rule:
     """x[..., in] -> [..., directions*state], states [layers*directions, n, state].
 
-    Layers after the first read directions*state; state is hidden, or the projection.
+    Layers after the first read directions*state; state is hidden, or the projection. That there is
+    one PyTorch sees by its being narrower: as many hidden units as it has are kept, and one more.
     """
 
     def rule(call: Call) -> Equations:
         x, weights = call["input"], call["params"]
-        given = call["hx"]
+        given, wider = call["hx"], []
         states = (given,) if gates != 4 else given
-        state, hidden = Axis(states[0][-1].size), Axis(states[-1][-1].size)
-        if state.size == hidden.size and not _projected(call):
-            state = hidden
+        hidden: Dim = Axis(states[-1][-1].size)
+        state = hidden
+        if _projected(call):
+            state, least = Axis(states[0][-1].size), Axis(states[0][-1].size)
+            hidden = Sum((least, Axis(hidden.size - least.size)))
+            wider.append((least, "hidden units stay more than a projection has"))
         directions = Axis(2 if call["bidirectional"] else 1)
         count, out = Axis(states[0][0].size), Product((directions, state))
         rows = Product((Axis(gates), hidden))
@@ -58,6 +62,7 @@ def layers(gates: int) -> Rule:
             keep=[
                 *keep_all((rows.parts[0], directions, count), "gates, layers and directions"),
                 (x[1 - at], "steps of a sequence"),
+                *wider,
             ],
             contracted=[(f"params.{i}", 1) for i in matrices],
             macs=[(*x[:-1], *weights[i]) for i in matrices],
@@ -70,7 +75,7 @@ def layers(gates: int) -> Rule:
 def _projected(call: Call) -> bool:
     """Whether every cell has a third matrix."""
     matrices = sum(len(weight) == 2 for weight in call["params"])
-    return matrices == 3 * call["num_layers"] * (2 if call["bidirectional"] else 1)
+    return bool(matrices == 3 * call["num_layers"] * (2 if call["bidirectional"] else 1))
 
 
 def cell(gates: int) -> Rule:

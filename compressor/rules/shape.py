@@ -226,18 +226,17 @@ def to_pairs(call: Call) -> Equations:
 
 def pad(call: Call) -> Equations:
     """out = before + x + after, where padding with a constant; the pad widths shrink with it."""
-    widths = call["pad"]
-    shape, amounts, keep = list(call.x), list(widths), []
-    constant = call.get("mode", "constant") == "constant"
-    for i, at in enumerate(range(len(shape) - 1, len(shape) - 1 - len(widths) // 2, -1)):
-        before, after = widths[2 * i : 2 * i + 2]
-        if constant and min(before, after) >= 0:
-            amounts[2 * i : 2 * i + 2] = ends = Axis(before), Axis(after)
-            shape[at] = Sum((ends[0], shape[at], ends[1]))
-        else:
-            (shape[at],) = fresh([call.outputs[0][at]])
-            keep += keep_all((call.x[at], shape[at]), "padded by its own values or cropped")
-    return Equations((tuple(shape),), keep=keep, literals={"pad": tuple(amounts)})
+    x, widths = call.x, call["pad"]
+    lead = len(x) - len(widths) // 2
+    if call.get("mode", "constant") != "constant" or any(w < 0 for w in widths):
+        out = (*x[:lead], *fresh(call.outputs[0][lead:]))
+        touched = (*x[lead:], *out[lead:])
+        return Equations((out,), keep=keep_all(touched, "padded by its own values or cropped"))
+    amounts: tuple[Dim, ...] = tuple(Axis(w) for w in widths)
+    shape = list(x)
+    for i in range(len(widths) // 2):
+        shape[-1 - i] = Sum((amounts[2 * i], shape[-1 - i], amounts[2 * i + 1]))
+    return Equations((tuple(shape),), literals={"pad": amounts})
 
 
 RULES: dict[str, Rule] = {

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 from torch.export import ExportedProgram
-from torch.fx import GraphModule
-from torch.utils.hooks import RemovableHandle
 
 from compressor.network import Network
 from compressor.records import Plan, Trace
-from compressor.slicing.compare import TOLERANCE, require_agreement, variants, worst_difference
-from compressor.slicing.patch import apply_plan, patched_class, source_of
+from compressor.slicing.compare import require_agreement, variants, worst_difference
+from compressor.slicing.following import follow
+from compressor.slicing.patch import apply_plan, source_of
 from compressor.slicing.program import kept_indices, slice_program
 from compressor.slicing.running import ProgramModule, as_module
 
@@ -53,8 +52,7 @@ def slice_network(trace: Trace, network: Network, keep: Mapping[str, Sequence[in
     """
     masks = network.masks(keep)
     program = slice_program(trace, network, masks)
-    indices = kept_indices(network, masks)
-    module, attributes, difference, obstacle = _users_class(trace, network, program, keep)
+    followed = follow(trace, network, program, masks)
     plan = Plan(
         source=source_of(trace.module),
         groups={
@@ -62,58 +60,14 @@ def slice_network(trace: Trace, network: Network, keep: Mapping[str, Sequence[in
             for g in network.groups
             if g.name in keep
         },
-        tensors=indices,
+        tensors=kept_indices(network, masks),
         aliases=dict(network.aliases),
-        attributes=attributes,
-        form="program" if obstacle else "class",
-        obstacle=obstacle,
+        attributes=followed.attributes,
+        stand_ins=followed.stand_ins,
+        form="program" if followed.obstacle else "class",
+        obstacle=followed.obstacle,
     )
-    return Sliced(program, module, plan, difference)
-
-
-def _users_class(
-    trace: Trace, network: Network, program: ExportedProgram, keep: Mapping[str, Sequence[int]]
-) -> tuple[nn.Module, dict[str, dict[str, object]], float, str]:
-    """The user's class if it computes what the program does, else the program and the obstacle."""
-    running = as_module(program)
-    if isinstance(trace.module, GraphModule):
-        return running, {}, 0.0, "the model was given as a program, without its class"
-    if trace.branched:
-        return running, {}, 0.0, "forward branches on values; the program refuses other branches"
-    masks = network.masks(keep)
-    sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
-    module, attributes, unspelled = patched_class(
-        trace, network, kept_indices(network, masks), sizes
-    )
-    failed, watches = _watch(module)
-    try:
-        difference = worst_difference(running, module, trace)
-        reason = f"its outputs differ from the program's by {difference:.1e}"
-    except Exception as error:
-        difference = float("inf")
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    finally:
-        for watch in watches:
-            watch.remove()
-    if difference > TOLERANCE:
-        where = failed[0] if failed else ", ".join(dict.fromkeys(unspelled)) or "the model"
-        return running, {}, 0.0, f"{where} could not follow ({reason})"
-    for parameter in module.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    return module, attributes, difference, ""
-
-
-def _watch(module: nn.Module) -> tuple[list[str], list[RemovableHandle]]:
-    """Modules entered and not yet left, innermost first: where a forward that raises is."""
-    entered: list[str] = []
-    watches: list[RemovableHandle] = []
-    for path, layer in module.named_modules():
-        if path:
-            watches += [
-                layer.register_forward_pre_hook(lambda *_, path=path: entered.insert(0, path)),
-                layer.register_forward_hook(lambda *_, path=path: entered.remove(path)),
-            ]
-    return entered, watches
+    return Sliced(program, followed.module, plan, followed.difference)
 
 
 def adopt_weights(sliced: Sliced, module: nn.Module) -> Sliced:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
@@ -17,6 +18,7 @@ from compressor.errors import CompressorError
 from compressor.network import BATCH, Network
 from compressor.records import Plan, Trace
 from compressor.slicing.program import Indices, argument, slice_tensor
+from compressor.slicing.stand_in import Wiring, install, part_of
 
 Attributes = dict[str, dict[str, Any]]
 """Module path -> attribute -> value."""
@@ -212,11 +214,19 @@ def source_of(module: nn.Module) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def apply_plan(plan: Plan, module: nn.Module) -> nn.Module:
+def apply_plan(
+    plan: Plan, module: nn.Module, program: Callable[[], ExportedProgram] | None = None
+) -> nn.Module:
     """Make a freshly constructed network as small as the plan says, in place; no tracing.
 
+    Args:
+        plan: What is kept.
+        module: The network as it was before it was compressed.
+        program: Gives the sliced program, for modules that run their traced operators.
+
     Raises:
-        CompressorError: The plan is for another network, or its class could not follow.
+        CompressorError: The plan is for another network, its class could not follow, or it needs
+            the program.
     """
     if plan.form != "class":
         raise CompressorError(
@@ -234,4 +244,23 @@ def apply_plan(plan: Plan, module: nn.Module) -> nn.Module:
         )
     attributes = {path: dict(values) for path, values in plan.attributes.items()}
     apply_sizes(module, plan.tensors, plan.aliases, attributes)
+    if plan.stand_ins:
+        _install_stand_ins(plan, module, program)
     return module
+
+
+def _install_stand_ins(
+    plan: Plan, module: nn.Module, program: Callable[[], ExportedProgram] | None
+) -> None:
+    if program is None:
+        raise CompressorError(
+            f"{len(plan.stand_ins)} modules run traced operators, which are in model.pt2",
+            where=", ".join(plan.stand_ins),
+            consequence="the class cannot be rebuilt from the plan alone",
+            next_step="use compressor.load(folder, factory)",
+        )
+    sliced = program()
+    for path, spelled in plan.stand_ins.items():
+        returned = spelled["returned"]
+        wiring = Wiring(tuple(spelled["arguments"]), tuple(returned) if returned else None)
+        install(module.get_submodule(path), part_of(sliced, path), wiring)

@@ -82,7 +82,7 @@ def slice_program(trace: Trace, network: Network, masks: Mapping[Axis, Bools]) -
 
 
 def _copied(graph: Graph) -> Graph:
-    """A copy with the same names; `deepcopy` alone renames what is called as a builtin ("input")."""
+    """A copy with the same names; `deepcopy` alone renames nodes named like builtins ("input")."""
     copied: Graph = copy.deepcopy(graph)
     for node, original in zip(copied.nodes, graph.nodes, strict=True):
         node.name = original.name
@@ -154,7 +154,12 @@ def _literal(
         return rest
     with node.graph.inserting_before(node):
         grown = node.graph.call_function(operator.mul, (symbol(), factor))
-        return node.graph.call_function(operator.add, (grown, rest)) if rest else grown
+        grown.meta["nn_module_stack"] = node.meta.get("nn_module_stack", {})
+        if not rest:
+            return grown
+        total = node.graph.call_function(operator.add, (grown, rest))
+        total.meta["nn_module_stack"] = node.meta.get("nn_module_stack", {})
+        return total
 
 
 def _retarget(node: Node, spelling: Spelling, sizes: Mapping[Axis, int]) -> None:

@@ -36,15 +36,20 @@ class ProgramModule(GraphModule):
 
     def train(self, mode: bool = True) -> Self:
         """Switch the literals that the trace, taken in eval mode, has fixed."""
-        evaluating: dict[str, Any] = self.meta.setdefault("evaluating", {})
-        for node in self.graph.nodes:
-            name = TRAINING_LITERAL.get(str(node.target))
-            if name is not None:
-                usual = evaluating.setdefault(node.name, argument(node, name))
-                set_argument(node, name, True if mode else usual)
-        self.recompile()
+        set_training(self, mode)
         super().train(mode)
         return self
+
+
+def set_training(module: GraphModule, mode: bool) -> None:
+    """Switch the operators of a graph that was traced in eval mode."""
+    evaluating: dict[str, Any] = module.meta.setdefault("evaluating", {})
+    for node in module.graph.nodes:
+        name = TRAINING_LITERAL.get(str(node.target))
+        if name is not None:
+            usual = evaluating.setdefault(node.name, argument(node, name))
+            set_argument(node, name, True if mode else usual)
+    module.recompile()
 
 
 def as_module(program: ExportedProgram) -> ProgramModule:

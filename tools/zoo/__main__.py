@@ -71,7 +71,7 @@ def run(
 
         def tell(record: dict[str, object]) -> None:
             counts[str(record["status"])] += 1
-            progress.console.print(_line(record), markup=False, highlight=False)
+            progress.console.print(_line(record), markup=False, highlight=False, soft_wrap=True)
             progress.update(task, advance=1, description=f"zoo: {counts['failed']} failed")
 
         run_all(wanted, out, limits, jobs, tell)
@@ -109,7 +109,8 @@ def _line(record: dict[str, object]) -> str:
     if isinstance(error, dict):
         return f"{head} {record.get('stage')}: {error['kind']}: {error['first_line']} ({tail})"
     return (
-        f"{head} -{float(str(record['removed'])):.0%} {record['form']} twin {record['twin']} {tail}"
+        f"{head} -{float(str(record['removed'])):.0%} {record['form']}"
+        f" twin {record['twin']} ({tail})"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.records import ExampleInputs
 
@@ -32,6 +32,11 @@ class Quality:
     def __str__(self) -> str:
         return f"{self.value:.1%}" if self.name == "accuracy" else f"{self.value:.3f}"
 
+    @property
+    def tolerance(self) -> float:
+        """How much worse still counts as a little, in the terms of `worse_by`."""
+        return 0.05 if self.name == "accuracy" else 0.2
+
     def worse_by(self, after: Quality) -> float:
         """Points of accuracy lost, or the share that the loss grew by."""
         if self.name == "accuracy":
@@ -39,16 +44,32 @@ class Quality:
         return after.value / self.value - 1
 
 
+Batches = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How a trained network is judged, and what its channels are scored on.
+
+    `calibration` are (inputs, target) for `loss`; `evaluate` looks at other samples where there
+    are enough.
+    """
+
+    evaluate: Callable[[nn.Module], Quality]
+    calibration: Batches
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class Subject:
     """A network in eval mode with inputs of one sample.
 
-    `evaluate` is there for trained networks, which keep their weights; all others are drawn anew.
+    Trained networks come with a judge and keep their weights; all others are drawn anew.
     """
 
     module: nn.Module
     examples: ExampleInputs
-    evaluate: Callable[[nn.Module], Quality] | None = None
+    judge: Judge | None = None
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,12 @@ from torch.nn import functional
 from compressor.records import ExampleInputs
 from tools.cifar_resnet import CifarResNet
 from tools.stories import Stories
-from tools.zoo.members import Quality, Settings, Subject
+from tools.zoo.members import Batches, Judge, Quality, Settings, Subject
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-CIFAR_IMAGES = 1000
-WINDOWS, WINDOW = 40, 255
+CIFAR_BATCH, WINDOW, WINDOWS_PER_BATCH = 100, 255, 10
 BOS = 1
-
-Batches = list[tuple[Tensor, Tensor]]
 
 
 def mobilenet_v1() -> nn.Sequential:
@@ -72,9 +69,9 @@ def mobilenet_v2() -> nn.Module:
 def _cifar(root: Path) -> Batches:
     """The first test images with their classes."""
     stored = np.load(root / "cifar10_test.npz")
-    images = torch.from_numpy(stored["images"][:CIFAR_IMAGES]).permute(0, 3, 1, 2) / 255
-    labels = torch.from_numpy(stored["labels"][:CIFAR_IMAGES].astype(np.int64))
-    return list(zip(((images - MEAN) / STD).chunk(10), labels.chunk(10), strict=True))
+    images = torch.from_numpy(stored["images"][: 15 * CIFAR_BATCH]).permute(0, 3, 1, 2) / 255
+    labels = torch.from_numpy(stored["labels"][: 15 * CIFAR_BATCH].astype(np.int64))
+    return list(zip(((images - MEAN) / STD).chunk(15), labels.chunk(15), strict=True))
 
 
 def _photos(root: Path) -> Batches:
@@ -105,10 +102,10 @@ def _rotated_photos(root: Path) -> Batches:
 def _stories(root: Path) -> Batches:
     """Windows of token ids, each after the token that begins a text."""
     ids = torch.from_numpy(np.load(root / "tinystories_sample_tok512.npy").astype(np.int64))
-    windows = ids[: WINDOWS * WINDOW].view(WINDOWS, WINDOW)
-    begin = torch.full((WINDOWS, 1), BOS)
-    inputs = torch.cat([begin, windows[:, :-1]], dim=1)
-    return list(zip(inputs.chunk(4), windows.chunk(4), strict=True))
+    count = 8 * WINDOWS_PER_BATCH
+    windows = ids[: count * WINDOW].view(count, WINDOW)
+    inputs = torch.cat([torch.full((count, 1), BOS), windows[:, :-1]], dim=1)
+    return list(zip(inputs.chunk(8), windows.chunk(8), strict=True))
 
 
 # -- quality -------------------------------------------------------------------------------------
@@ -122,31 +119,43 @@ def accuracy(module: nn.Module, batches: Batches) -> Quality:
 
 def loss(module: nn.Module, batches: Batches) -> Quality:
     with torch.no_grad():
-        found = [functional.cross_entropy(module(x).flatten(0, 1), y.flatten()) for x, y in batches]
+        found = [next_token_loss(module(x), y) for x, y in batches]
     return Quality("loss", float(torch.stack(found).mean()))
+
+
+def next_token_loss(logits: Tensor, ids: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.flatten(0, 1), ids.flatten())
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A factory, the file of its weights, what it reads, and how it is judged."""
+    """A factory, the file of its weights, what it reads, and how it is judged.
+
+    The first `evaluated` batches are for judging, the rest for calibration; where there are no
+    more, both use all.
+    """
 
     factory: Callable[[], nn.Module]
     weights: str
     batches: Callable[[Path], Batches]
+    evaluated: int
     quality: Callable[[nn.Module, Batches], Quality] = accuracy
+    loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
 
 
 def _cifar_resnet(depth: int) -> Trained:
-    return Trained(lambda: CifarResNet(depth), f"cifar10_resnet{depth}.safetensors", _cifar)
+    return Trained(lambda: CifarResNet(depth), f"cifar10_resnet{depth}.safetensors", _cifar, 10)
 
 
 NETWORKS: Mapping[str, Trained] = {
     **{f"cifar_resnet{depth}": _cifar_resnet(depth) for depth in (20, 32, 44, 56)},
     "mobilenet_v1": Trained(
-        mobilenet_v1, "imagenet_mobilenet_v1_025.safetensors", _normalised_photos
+        mobilenet_v1, "imagenet_mobilenet_v1_025.safetensors", _normalised_photos, 125
     ),
-    "mobilenet_v2": Trained(mobilenet_v2, "imagenet_mobilenet_v2.safetensors", _rotated_photos),
-    "stories260k": Trained(Stories, "stories260k.safetensors", _stories, loss),
+    "mobilenet_v2": Trained(
+        mobilenet_v2, "imagenet_mobilenet_v2.safetensors", _rotated_photos, 125
+    ),
+    "stories260k": Trained(Stories, "stories260k.safetensors", _stories, 4, loss, next_token_loss),
 }
 
 
@@ -173,5 +182,6 @@ def build(name: str, settings: Settings) -> Subject:
     stored = load_file(root / trained.weights)
     module.load_state_dict({key.removeprefix("module."): value for key, value in stored.items()})
     batches = trained.batches(root)
-    sample = batches[0][0][:1]
-    return Subject(module, ExampleInputs((sample,)), lambda m: trained.quality(m, batches))
+    judged, rest = batches[: trained.evaluated], batches[trained.evaluated :]
+    judge = Judge(lambda m: trained.quality(m, judged), rest or judged, trained.loss)
+    return Subject(module, ExampleInputs((batches[0][0][:1],)), judge)

@@ -1,0 +1,141 @@
+"""How the user's class follows the program: by attributes, and where its code cannot, by letting
+single modules run their traced operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+from torch.utils.hooks import RemovableHandle
+
+from compressor.axes import Axis, Bools
+from compressor.network import Network
+from compressor.records import Trace
+from compressor.slicing.compare import TOLERANCE, worst_difference
+from compressor.slicing.patch import Attributes, patched_class
+from compressor.slicing.program import kept_indices
+from compressor.slicing.running import as_module
+from compressor.slicing.stand_in import CannotStandInError, Part, Wiring, install, part_of, wirings
+
+ATTEMPTS = 6
+"""How many kinds of modules may be replaced before the program is delivered instead."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The module to deliver; `obstacle` says why it is the program and not the class."""
+
+    module: nn.Module
+    difference: float = 0.0
+    obstacle: str = ""
+    attributes: Attributes = field(default_factory=dict)
+    stand_ins: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def follow(
+    trace: Trace, network: Network, program: ExportedProgram, masks: Mapping[Axis, Bools]
+) -> Followed:
+    """The user's class if it computes what the program does, else the program."""
+    running = as_module(program)
+    if isinstance(trace.module, GraphModule):
+        return Followed(running, obstacle="the model was given as a program, without its class")
+    if trace.branched:
+        return Followed(running, obstacle="forward branches on values, of which one is captured")
+    indices = kept_indices(network, masks)
+    sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
+    stand_ins: dict[str, tuple[Part, Wiring]] = {}
+    first_obstacle = ""
+    for _ in range(ATTEMPTS):
+        module, attributes, unspelled = patched_class(trace, network, indices, sizes)
+        for path, (part, wiring) in stand_ins.items():
+            install(module.get_submodule(path), part, wiring)
+        difference, failed, reason = _tried(running, module, trace)
+        if difference <= TOLERANCE:
+            for parameter in module.parameters():
+                parameter.requires_grad_(parameter.is_floating_point())
+            spelled = {path: asdict(wiring) for path, (_, wiring) in stand_ins.items()}
+            return Followed(module, difference, "", attributes, spelled)
+        where = failed or next(iter(unspelled), "")
+        first_obstacle = first_obstacle or f"{where or 'the model'} could not follow ({reason})"
+        more = _replaceable(trace, program, where, stand_ins)
+        if not more:
+            break
+        stand_ins = {p: s for p, s in stand_ins.items() if not _lies_in(p, more)} | more
+    return Followed(running, obstacle=first_obstacle)
+
+
+def _tried(running: nn.Module, module: nn.Module, trace: Trace) -> tuple[float, str, str]:
+    """Difference to the program, the innermost module that raised, and what went wrong."""
+    entered, watches = _watch(module)
+    try:
+        difference = worst_difference(running, module, trace)
+        return difference, "", f"its outputs differ from the program's by {difference:.1e}"
+    except Exception as error:
+        first_line = str(error).splitlines()[0] if str(error) else ""
+        return float("inf"), next(iter(entered), ""), f"{type(error).__name__}: {first_line}"
+    finally:
+        for watch in watches:
+            watch.remove()
+
+
+def _watch(module: nn.Module) -> tuple[list[str], list[RemovableHandle]]:
+    """Modules entered and not yet left, innermost first: where a forward that raises is."""
+    entered: list[str] = []
+    watches: list[RemovableHandle] = []
+    for path, layer in module.named_modules():
+        if path:
+            watches += [
+                layer.register_forward_pre_hook(lambda *_, path=path: entered.insert(0, path)),
+                layer.register_forward_hook(lambda *_, path=path: entered.remove(path)),
+            ]
+    return entered, watches
+
+
+def _replaceable(
+    trace: Trace,
+    program: ExportedProgram,
+    where: str,
+    replaced: Mapping[str, tuple[Part, Wiring]],
+) -> dict[str, tuple[Part, Wiring]]:
+    """The nearest module around `where` that can run its part of the program, with all others of
+    its class; nothing where only the whole network is left."""
+    layers = dict(trace.module.named_modules())
+    path = where
+    while path:
+        kind = type(layers[path])
+        if path not in replaced and not _is_plain(kind):
+            alike = [p for p, layer in layers.items() if type(layer) is kind and p]
+            found = _parts(trace, program, [p for p in alike if not _lies_in(p, replaced)])
+            if path in found:
+                return found
+        path = path.rpartition(".")[0]
+    return {}
+
+
+def _is_plain(kind: type[nn.Module]) -> bool:
+    """torch.nn's layers follow their weights, and containers only hand on: the module around them
+    is the one that cannot follow."""
+    return kind.__module__.startswith("torch.nn.modules.") and kind is not nn.MultiheadAttention
+
+
+def _lies_in(path: str, others: Mapping[str, Any]) -> bool:
+    return any(path == other or path.startswith(f"{other}.") for other in others)
+
+
+def _parts(
+    trace: Trace, program: ExportedProgram, paths: list[str]
+) -> dict[str, tuple[Part, Wiring]]:
+    parts: dict[str, Part] = {}
+    originals: dict[str, Part] = {}
+    for path in paths:
+        try:
+            parts[path] = part_of(program, path)
+            originals[path] = part_of(trace.program, path)
+        except CannotStandInError:
+            parts.pop(path, None)
+    wired = wirings(trace.module, trace.program, trace.examples, originals) if parts else {}
+    return {path: (parts[path], wired[path]) for path in parts if path in wired}

@@ -1,0 +1,269 @@
+"""A module whose code cannot follow runs its own traced operators instead.
+
+It keeps its parameters, their names and its place in the user's class; only its `forward` is
+replaced by the part of the sliced program that was traced from it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from compressor.errors import CompressorError
+from compressor.records import ExampleInputs
+from compressor.slicing.running import set_training
+
+
+class CannotStandInError(Exception):
+    """The module's part of the program cannot be told apart from the rest."""
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """How a module's call meets its part of the program.
+
+    `arguments` are the positions of the operators' inputs among the call's tensors; `returned` is
+    (number of leaves, position of the tensor among them), or None for a tensor alone.
+    """
+
+    arguments: tuple[int, ...]
+    returned: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """The operators of one module: the tensors of its own that they take, by name, and the nodes of
+    the program that come in from elsewhere and go out."""
+
+    operators: GraphModule
+    tensors: tuple[str, ...]
+    inputs: tuple[str, ...]
+    output: str
+    shapes: tuple[tuple[int | None, ...], ...]
+
+
+class StandIn(nn.Module):
+    """The class of a module that runs its traced operators."""
+
+    _part: Part
+    _wiring: Wiring
+    _traced: GraphModule
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the original, for inputs of the traced shapes (any batch).
+
+        Raises:
+            CompressorError: An input has another shape than the traced one.
+        """
+        given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        inputs = [given[position] for position in self._wiring.arguments]
+        for tensor, shape in zip(inputs, self._part.shapes, strict=True):
+            self._check(tensor, shape)
+        own = [operator.attrgetter(name)(self) for name in self._part.tensors]
+        result = self._traced(*own, *inputs)
+        if self._wiring.returned is None:
+            return result
+        count, position = self._wiring.returned
+        return tuple(result if i == position else None for i in range(count))
+
+    @staticmethod
+    def _check(tensor: torch.Tensor, shape: tuple[int | None, ...]) -> None:
+        if len(shape) != tensor.dim() or any(
+            wanted not in (None, size) for wanted, size in zip(shape, tensor.shape, strict=True)
+        ):
+            raise CompressorError(
+                f"a layer was traced for inputs of shape {list(shape)}, not {list(tensor.shape)}",
+                consequence="it computes nothing",
+                next_step="compress the model again with example inputs of this size (--input)",
+            )
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the operators between training and evaluation."""
+        set_training(self._traced, mode)
+        return super().train(mode)
+
+
+def install(layer: nn.Module, part: Part, wiring: Wiring) -> None:
+    """Let a layer run its part of the program from now on."""
+    layer.__class__ = StandIn
+    layer._part, layer._wiring = part, wiring  # type: ignore[assignment]
+    layer._traced = part.operators
+
+
+# -- the part of a program -----------------------------------------------------------------------
+
+
+def part_of(program: ExportedProgram, path: str) -> Part:
+    """The operators that were traced from the module at `path`.
+
+    Raises:
+        CannotStandInError: They take or give something that is not the module's call.
+    """
+    nodes = [node for node in program.graph.nodes if node.op == "call_function" and _in(node, path)]
+    inside = set(nodes)
+    stored = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
+    outer = list(
+        dict.fromkeys(n for node in nodes for n in node.all_input_nodes if n not in inside)
+    )
+    tensors = [n for n in outer if stored.get(n.name)]
+    inputs = [n for n in outer if not stored.get(n.name) and _is_tensor(n)]
+    names = [str(stored[n.name]) for n in tensors]
+    if not all(name.startswith(f"{path}.") for name in names):
+        raise CannotStandInError("takes parameters of other modules")
+    outputs = [n for n in nodes if _is_tensor(n) and any(user not in inside for user in n.users)]
+    if len(outputs) != 1 or not inputs:
+        raise CannotStandInError("has not one output")
+    graph = Graph()
+    copies: dict[Node, Any] = {n: graph.placeholder(f"own_{i}") for i, n in enumerate(tensors)}
+    copies |= {n: graph.placeholder(f"given_{i}") for i, n in enumerate(inputs)}
+    for size in (n for n in outer if n not in copies):
+        copies[size] = _recomputed(graph, size, inputs, copies)
+    for node in nodes:
+        copies[node] = graph.node_copy(node, lambda n: copies[n])
+        copies[node].meta = {}
+    graph.output(copies[outputs[0]])
+    return Part(
+        operators=GraphModule(nn.Module(), graph),
+        tensors=tuple(name.removeprefix(f"{path}.") for name in names),
+        inputs=tuple(n.name for n in inputs),
+        output=outputs[0].name,
+        shapes=tuple(_fixed_shape(n) for n in inputs),
+    )
+
+
+def _in(node: Node, path: str) -> bool:
+    stack = node.meta.get("nn_module_stack") or {}
+    return any(p == path for p, _ in stack.values())
+
+
+def _is_tensor(node: Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def _fixed_shape(node: Node) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in node.meta["val"].shape)
+
+
+def _recomputed(
+    graph: Graph, size: Node, inputs: Iterable[Node], copies: Mapping[Node, Any]
+) -> Node:
+    """A size from outside, from the dimension of an input that is a multiple or part of it."""
+    wanted = size.meta.get("val")
+    if not isinstance(wanted, torch.SymInt):
+        raise CannotStandInError("takes a value that is no tensor")
+    for node in inputs:
+        for at, dim in enumerate(node.meta["val"].shape):
+            share = wanted.node.expr / dim.node.expr if isinstance(dim, torch.SymInt) else None
+            if share is not None and share.is_number:
+                found = graph.call_function(torch.ops.aten.sym_size.int, (copies[node], at))
+                grown = graph.call_function(operator.mul, (found, int(share.p)))
+                return graph.call_function(operator.floordiv, (grown, int(share.q)))
+    raise CannotStandInError("takes a size that none of its inputs has")
+
+
+# -- how it is called ----------------------------------------------------------------------------
+
+
+def wirings(
+    module: nn.Module, program: ExportedProgram, inputs: ExampleInputs, parts: Mapping[str, Part]
+) -> dict[str, Wiring]:
+    """Watch one run of the original and match the tensors of each module's call with the values in
+    the program; modules whose call cannot be matched are left out."""
+    calls = _watched_calls(module, inputs, parts)
+    wanted = {name for part in parts.values() for name in (*part.inputs, part.output)}
+    values = _Values(program, wanted).of(inputs)
+    found = {path: _wiring(part, calls.get(path, []), values) for path, part in parts.items()}
+    return {path: wiring for path, wiring in found.items() if wiring is not None}
+
+
+def _watched_calls(
+    module: nn.Module, inputs: ExampleInputs, paths: Iterable[str]
+) -> dict[str, list[tuple[list[Any], Any]]]:
+    calls: dict[str, list[tuple[list[Any], Any]]] = {}
+
+    def watch(path: str) -> Any:
+        def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+            calls.setdefault(path, []).append((given, output))
+
+        return module.get_submodule(path).register_forward_hook(hook, with_kwargs=True)
+
+    handles = [watch(path) for path in paths]
+    try:
+        with torch.no_grad():
+            module(*inputs.args, **inputs.kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _wiring(
+    part: Part, calls: list[tuple[list[Any], Any]], values: Mapping[str, torch.Tensor]
+) -> Wiring | None:
+    if len(calls) != 1:
+        return None
+    given, output = calls[0]
+    positions = [_position(given, values.get(name)) for name in part.inputs]
+    if isinstance(output, torch.Tensor):
+        leaves, returned = [output], None
+    elif isinstance(output, tuple) and all(
+        o is None or isinstance(o, torch.Tensor) for o in output
+    ):
+        leaves = list(output)
+        at = _position(leaves, values.get(part.output))
+        returned = (len(leaves), -1 if at is None else at)
+    else:
+        return None
+    tensors = [leaf for leaf in leaves if leaf is not None]
+    if (
+        None in positions
+        or len(tensors) != 1
+        or _position(tensors, values.get(part.output)) is None
+    ):
+        return None
+    return Wiring(tuple(p for p in positions if p is not None), returned)
+
+
+def _position(leaves: list[Any], value: torch.Tensor | None) -> int | None:
+    for i, leaf in enumerate(leaves):
+        if value is None or leaf is None or leaf.shape != value.shape:
+            continue
+        if torch.allclose(leaf.float(), value.float(), rtol=1e-3, atol=1e-5):
+            return i
+    return None
+
+
+class _Values(Interpreter):
+    """Runs a program and keeps the values of some of its nodes."""
+
+    def __init__(self, program: ExportedProgram, wanted: set[str]) -> None:
+        super().__init__(program.graph_module)
+        self.program, self.wanted = program, wanted
+        self.found: dict[str, torch.Tensor] = {}
+
+    def run_node(self, node: Node) -> Any:
+        result = super().run_node(node)
+        if node.name in self.wanted:
+            self.found[node.name] = result
+        return result
+
+    def of(self, inputs: ExampleInputs) -> dict[str, torch.Tensor]:
+        program = self.program
+        given = iter(pytree.tree_leaves((inputs.args, dict(inputs.kwargs))))
+        tensors = {**program.state_dict, **program.constants}
+        lifted = [
+            tensors[spec.target] if spec.target is not None else next(given)
+            for spec in program.graph_signature.input_specs
+        ]
+        with torch.no_grad():
+            self.run(*lifted, enable_io_processing=False)
+        return self.found

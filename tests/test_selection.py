@@ -1,0 +1,221 @@
+"""Selection: the budget is met to within one channel, floors and protections hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import CASES, Case
+from networks import CifarResNet
+from torch import nn
+from twin import Analysed, analysed, analysed_case
+
+from compressor.errors import CompressorError, UsageError
+from compressor.network import Network
+from compressor.score import score
+from compressor.selection import Choice, select
+
+
+@pytest.fixture(scope="module")
+def deep() -> Analysed:
+    return analysed_case(Case(lambda: CifarResNet(20), (3, 16, 16)))
+
+
+def scores_of(of: Analysed, criterion: str = "l2") -> dict[str, np.ndarray]:
+    return score(of.network, dict(of.model.named_parameters()), criterion, seed=0)
+
+
+def chosen(of: Analysed, /, **options: Any) -> Choice:
+    return select(of.network, scores_of(of), **options)
+
+
+def counts(network: Network, choice: Choice) -> dict[str, int]:
+    whole = {group.name: group.size for group in network.groups}
+    return whole | {name: len(kept) for name, kept in choice.keep.items()}
+
+
+def cost(network: Network, unit: str, kept: dict[str, int]) -> int:
+    return network.cost.of(unit, network.sizes(kept))
+
+
+def assert_within_one_channel(of: Analysed, choice: Choice, ratio: float, step: int = 1) -> None:
+    """Met, and missed as soon as some group keeps one step more."""
+    kept, before = counts(of.network, choice), of.network.cost.of(choice.unit)
+    target = before * (1 - ratio)
+    assert choice.before == before
+    assert choice.after == cost(of.network, choice.unit, kept) <= target
+    assert choice.removed == 1 - choice.after / before >= ratio
+    sizes = {group.name: group.size for group in of.network.groups}
+    one_more = [
+        cost(of.network, choice.unit, kept | {name: min(sizes[name], kept[name] + step)})
+        for name in choice.keep
+    ]
+    assert any(more > target for more in one_more)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("unit", ["macs", "params", "channels"])
+@pytest.mark.parametrize("ratio", [0.05, 0.5, 0.8])
+def test_the_ratio_is_hit_within_one_channel(
+    deep: Analysed, ratio: float, unit: str, scope: str
+) -> None:
+    assert_within_one_channel(deep, chosen(deep, ratio=ratio, of=unit, scope=scope), ratio)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_small_networks_too(name: str) -> None:
+    choice = chosen(analysed(name), ratio=0.2, prune=("stream",))
+    assert_within_one_channel(analysed(name), choice, 0.2)
+
+
+@pytest.mark.parametrize("step", [2, 4, 8])
+def test_kept_counts_are_multiples(deep: Analysed, step: int) -> None:
+    choice = chosen(deep, ratio=0.5, round_to=step)
+    assert choice.keep
+    assert all(len(kept) % step == 0 for kept in choice.keep.values())
+    assert_within_one_channel(deep, choice, 0.5, step)
+
+
+def test_the_highest_scores_stay(deep: Analysed) -> None:
+    found = scores_of(deep)
+    for name, kept in chosen(deep, ratio=0.5).keep.items():
+        assert list(kept) == sorted(set(kept))
+        dropped = np.delete(found[name], kept)
+        assert found[name][list(kept)].min() >= dropped.max()
+
+
+def test_global_scope_drops_the_lowest_scores_of_all(deep: Analysed) -> None:
+    found, choice = scores_of(deep), chosen(deep, ratio=0.3)
+    floors = {g.name: max(1, math.ceil(g.size / 10)) for g in deep.network.groups}
+    highest_dropped = max(np.delete(found[n], k).max() for n, k in choice.keep.items())
+    for name, count in counts(deep.network, choice).items():
+        if count > floors[name]:
+            kept = choice.keep.get(name, range(len(found[name])))
+            assert found[name][list(kept)].min() >= highest_dropped
+
+
+def test_layer_scope_gives_equal_shares(deep: Analysed) -> None:
+    kept = counts(deep.network, chosen(deep, ratio=0.5, scope="layer"))
+    shares = [kept[g.name] / g.size for g in deep.network.groups]
+    step = max(1 / g.size for g in deep.network.groups)
+    assert max(shares) - min(shares) <= step
+    global_kept = counts(deep.network, chosen(deep, ratio=0.5))
+    spread = [global_kept[g.name] / g.size for g in deep.network.groups]
+    assert max(spread) - min(spread) > step
+
+
+# -- floors and what is out of reach -------------------------------------------------------------
+
+
+def test_one_channel_and_a_tenth_of_each_group_stay(deep: Analysed) -> None:
+    choice = chosen(deep, ratio=0.999, best_effort=True)
+    for group in deep.network.groups:
+        assert len(choice.keep[group.name]) == max(1, math.ceil(group.size / 10))
+    small = chosen(analysed("residual"), ratio=0.999, best_effort=True)
+    assert {name: len(kept) for name, kept in small.keep.items()} == {
+        "stem.weight:0": 1,
+        "a.weight:0": 1,
+    }
+
+
+def test_a_ratio_out_of_reach_says_what_is_reachable(deep: Analysed) -> None:
+    most = chosen(deep, ratio=0.999, best_effort=True)
+    assert 0.9 < most.removed < 0.999
+    said = math.floor(most.removed * 1000) / 1000
+    with pytest.raises(CompressorError, match="out of reach") as refused:
+        chosen(deep, ratio=0.999)
+    assert refused.value.exit_code == 1
+    assert f"{said:.3f}" in refused.value.what
+    assert "--best-effort" in refused.value.next_step
+    assert_within_one_channel(deep, chosen(deep, ratio=said), said)
+
+
+def test_best_effort_changes_nothing_within_reach(deep: Analysed) -> None:
+    assert chosen(deep, ratio=0.4, best_effort=True) == chosen(deep, ratio=0.4)
+
+
+# -- what may be pruned --------------------------------------------------------------------------
+
+
+def untouched(of: Analysed, protect: Sequence[str]) -> set[str]:
+    """Groups that lose nothing even when all that can go goes."""
+    choice = chosen(of, ratio=0.999, best_effort=True, protect=protect)
+    return {group.name for group in of.network.groups} - set(choice.keep)
+
+
+@pytest.mark.parametrize(
+    ("glob", "kept"),
+    [
+        ("a", {"stem.weight:0", "a.weight:0"}),
+        ("bn", {"a.weight:0"}),
+        ("bn.weight", {"a.weight:0"}),
+        ("b?.bias", {"a.weight:0"}),
+        ("bn.running_*", {"a.weight:0"}),
+        ("head", {"stem.weight:0"}),
+        ("stem.*", {"stem.weight:0"}),
+    ],
+)
+def test_globs_protect_modules_and_parameters(glob: str, kept: set[str]) -> None:
+    of = analysed("residual")
+    everything = {group.name for group in of.network.groups}
+    if kept == everything:
+        with pytest.raises(CompressorError, match="no group of channels to prune") as refused:
+            untouched(of, [glob])
+        assert "protect less" in refused.value.next_step
+    else:
+        assert untouched(of, [glob]) == kept
+
+
+def test_a_glob_protects_what_is_below_a_module(deep: Analysed) -> None:
+    kept = untouched(deep, ["blocks.1", "blocks.4.*"])
+    assert {"blocks.1.a.weight:0", "blocks.4.a.weight:0"} <= kept
+    assert "blocks.2.a.weight:0" not in kept
+
+
+def test_a_glob_reaches_tied_tensors_by_either_name() -> None:
+    of = analysed("tied_layers")
+    expected = {"stem.weight:0", "left.weight:0"}
+    for glob in ("left.weight", "right.weight"):
+        with pytest.raises(CompressorError, match="no group of channels"):
+            untouched(of, [glob])
+    assert {g.name for g in of.network.groups} == expected
+
+
+@pytest.mark.parametrize(("glob", "near"), [("steem", "stem"), ("hed.weight", "head.weight")])
+def test_a_glob_that_matches_nothing_names_the_nearest(glob: str, near: str) -> None:
+    with pytest.raises(UsageError, match="matches no module or parameter") as refused:
+        chosen(analysed("residual"), ratio=0.2, protect=["a", glob])
+    assert near in refused.value.next_step
+    assert refused.value.exit_code == 2
+
+
+def test_streams_behind_norms_are_pruned_only_when_asked() -> None:
+    of = analysed("normed_mlp")
+    stream, inner = "embed.weight:0 stream", "up.weight:0"
+    assert set(chosen(of, ratio=0.2).keep) == {inner}
+    both = chosen(of, ratio=0.999, best_effort=True, prune=["stream"])
+    assert set(both.keep) == {stream, inner}
+    with pytest.raises(CompressorError, match="out of reach") as refused:
+        chosen(of, ratio=0.7)
+    assert "--prune stream" in refused.value.next_step
+
+
+def test_heads_are_pruned_by_default_and_their_widths_are_not() -> None:
+    of = analysed("fused_attention")
+    keep = chosen(of, ratio=0.999, best_effort=True).keep
+    roles = {g.role for g in of.network.groups if g.name in keep}
+    assert roles == {"channels", "heads"}
+    keep = chosen(of, ratio=0.999, best_effort=True, prune=["head_width"]).keep
+    assert {g.role for g in of.network.groups if g.name in keep} == {*roles, "head_width"}
+
+
+def test_a_network_with_nothing_to_prune_says_why() -> None:
+    of = analysed_case(Case(lambda: nn.Sequential(nn.Linear(5, 4)), (5,)))
+    with pytest.raises(CompressorError, match="no group of channels to prune") as refused:
+        select(of.network, {}, ratio=0.5)
+    assert "a model input" in refused.value.where
+    assert "a model output" in refused.value.where
+    assert refused.value.exit_code == 1
