@@ -16,13 +16,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from compressor.axes import Axis, Product, Sum
     from compressor.loading import save
     from compressor.pipeline import compress
     from compressor.result import Result, load, load_program
+    from compressor.rules import Call, Equations, register_rule
 
     __version__: str
 
-__all__ = ["Result", "__version__", "compress", "load", "load_program", "save"]
+__all__ = [
+    "Axis",
+    "Call",
+    "Equations",
+    "Product",
+    "Result",
+    "Sum",
+    "__version__",
+    "compress",
+    "load",
+    "load_program",
+    "register_rule",
+    "save",
+]
 
 _HOMES = {
     "compress": "pipeline",
@@ -30,6 +45,12 @@ _HOMES = {
     "load": "result",
     "load_program": "result",
     "save": "loading",
+    "register_rule": "rules",
+    "Call": "rules",
+    "Equations": "rules",
+    "Axis": "axes",
+    "Product": "axes",
+    "Sum": "axes",
 }
 
 

@@ -32,7 +32,11 @@ def account(
         "budget": planned.budget(),
         "groups": group_entries(planned.network.groups, planned.keep),
         "protected": protection_entries(planned.network.protections),
-        "form": {"form": sliced.plan.form, "obstacle": sliced.plan.obstacle},
+        "form": {
+            "form": sliced.plan.form,
+            "obstacle": sliced.plan.obstacle,
+            "stand_ins": sorted(sliced.plan.stand_ins),
+        },
         "differences": {
             "program and module": difference,
             "program and ONNX file": delivery.onnx_difference,

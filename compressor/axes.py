@@ -164,10 +164,18 @@ class Solver:
         inner = min(innermost(d).size for d in (left, right) if isinstance(d, Product))
         ours, theirs = self.factor(left, inner), self.factor(right, inner)
         if ours is None or theirs is None:
-            self._give_up(left, right, reason)
+            self._give_up_inside(left, right, reason)
             return
         for mine, yours in zip(ours, theirs, strict=True):
             self.unify(mine, yours, reason)
+
+    def _give_up_inside(self, left: Dim, right: Dim, reason: Reason) -> None:
+        """Protect the inner parts up to where both layouts meet again, and unify the outer ones."""
+        ours, theirs = by_inner_size(left), by_inner_size(right)
+        meeting = min(size for size in ours if size > 1 and size in theirs)
+        (left, mine), (right, yours) = ours[meeting], theirs[meeting]
+        self._give_up(mine, yours, reason)
+        self.unify(left, right, reason)
 
     def _give_up(self, left: Dim, right: Dim, reason: Reason) -> None:
         self.protect(left, reason)
@@ -269,6 +277,13 @@ class Solver:
 def innermost(dim: Dim) -> Dim:
     """The last part of a product, or the dimension itself."""
     return dim.parts[-1] if isinstance(dim, Product) else dim
+
+
+def by_inner_size(dim: Dim) -> dict[int, tuple[Dim, Dim]]:
+    """The ways to write a product as (outer, inner) without taking a part apart, by inner size."""
+    parts = dim.parts if isinstance(dim, Product) else (dim,)
+    splits = [(Product(parts[:i]), Product(parts[i:])) for i in range(len(parts))]
+    return {inner.size: (outer, inner) for outer, inner in splits}
 
 
 def leaves(dim: Dim) -> Iterator[Axis]:

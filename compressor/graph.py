@@ -16,9 +16,8 @@ from compressor.axes import Axis, Dim, Reason, Solver, leaves, repeated_in_produ
 from compressor.errors import CompressorError
 from compressor.network import BATCH, Cost, Network, Shape, Spelling
 from compressor.records import Group, Member, Protection, Trace
-from compressor.rules import RULES, Call, Equations, Rule
-from compressor.rules.call import TensorShape, fresh
-from compressor.rules.convolution import KERNEL
+from compressor.rules import RULES, Call, Equations, Rule, reasons
+from compressor.rules.call import Refusal, TensorShape
 
 STORED = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 
@@ -45,6 +44,7 @@ class _Analysis:
         self.used: set[str] = set()
         self.contracted: set[Dim] = set()
         self.statistics: list[Dim] = []
+        self.equal: list[tuple[Dim, ...]] = []
         self.heads: list[Dim] = []
         self.head_width: list[Dim] = []
 
@@ -74,7 +74,7 @@ class _Analysis:
                 self.used.add(self.aliases.get(spec.target, spec.target))
             return
         shape = tuple(Axis(size) for size in self._sizes(value))
-        self._protect(shape, Reason("a model input", node.name))
+        self._protect(shape, Reason(reasons.INPUT, node.name))
         self.shapes[node.name] = (shape,)
 
     def _stored(self, name: str, value: torch.Tensor) -> Shape:
@@ -91,7 +91,7 @@ class _Analysis:
             shape = tuple(Axis(size) for size in value.shape)
         for other_key, other in self.stored_at.items():
             if storage and other_key[0] == storage and other_key != key:
-                self._protect((*shape, *self.tensors[other]), Reason("shares memory", name))
+                self._protect((*shape, *self.tensors[other]), Reason(reasons.SHARES_MEMORY, name))
         self.stored_at.setdefault(key, name)
         self.tensors[name] = shape
         return shape
@@ -102,7 +102,7 @@ class _Analysis:
     def visit_output(self, node: Node) -> None:
         for source in node.all_input_nodes:
             for shape in self.shapes.get(source.name, ()):
-                self._protect(shape, Reason("a model output", source.name))
+                self._protect(shape, Reason(reasons.OUTPUT, source.name))
 
     def visit_call_function(self, node: Node) -> None:
         values = _tensor_values(node.meta.get("val"))
@@ -115,9 +115,8 @@ class _Analysis:
         if not values and not any(n.name in self.shapes for n in node.all_input_nodes):
             return
         call = self._call(node, values)
-        rule = self.rules.get(call.op)
-        equations = self._no_rule(call) if rule is None else rule(call)
-        self._solve(node, call, equations)
+        rule = self.rules.get(call.op) or Refusal(f"the operator {call.op} has no rule")
+        self._solve(node, call, rule(call))
 
     def _call(self, node: Node, values: list[torch.Tensor]) -> Call:
         sizes = tuple(self._sizes(value) for value in values)
@@ -149,12 +148,6 @@ class _Analysis:
             return tuple(self._argument(item) for item in value)
         return value
 
-    def _no_rule(self, call: Call) -> Equations:
-        outputs = tuple(fresh(sizes) for sizes in call.outputs)
-        reason = f"the operator {call.op} has no rule"
-        touched = [dim for shape in (*call.tensors, *outputs) for dim in shape]
-        return Equations(outputs, keep=[(dim, reason) for dim in touched])
-
     def _solve(self, node: Node, call: Call, equations: Equations) -> None:
         place = place_of(node)
         for dim, text in equations.keep:
@@ -165,7 +158,7 @@ class _Analysis:
         for shape in equations.outputs:
             for leaf in (leaf for dim in shape for leaf in leaves(self.solver.normal(dim))):
                 if leaf.size % BATCH == 0:
-                    self.solver.protect(leaf, Reason("grows with the batch", place))
+                    self.solver.protect(leaf, Reason(reasons.GROWS, place))
         if equations.outputs:
             self.shapes[node.name] = equations.outputs
         self.equations[node.name] = equations
@@ -188,6 +181,7 @@ class _Analysis:
         if len(weights) == len(tensors):
             self.from_weights.add(node.name)
         self.statistics += equations.statistics
+        self.equal.append(equations.equal)
         self.products += [tuple(product) for product in equations.macs]
         names = {n.name for n in weights}
         operands = [_operand(node, argument) for argument, _ in equations.contracted]
@@ -222,10 +216,10 @@ class _Analysis:
         normal = self.solver.normal
         for name, shape in self.tensors.items():
             if self.aliases.get(name, name) not in self.used:
-                self._protect(shape, Reason("no operator uses it", name))
+                self._protect(shape, Reason(reasons.UNUSED, name))
             for dim in shape:
                 for axis in repeated_in_product(normal(dim)):
-                    self.solver.protect(axis, Reason("stands twice in one dimension"))
+                    self.solver.protect(axis, Reason(reasons.TWICE))
         tensors = {name: tuple(map(normal, shape)) for name, shape in self.tensors.items()}
         axes, groups = self._groups(tensors)
         parameters = set(self.program.graph_signature.parameters)
@@ -236,6 +230,7 @@ class _Analysis:
             tensors=tensors,
             aliases=dict(self.aliases),
             axes=axes,
+            linked=self._linked({axis: name for name, axis in axes.items()}),
             nodes={name: self._spelling(equations) for name, equations in self.equations.items()},
             cost=Cost(
                 products=tuple(tuple(map(normal, product)) for product in self.products),
@@ -281,6 +276,20 @@ class _Analysis:
             for axis in leaves(self.solver.normal(dim))
         }
 
+    def _linked(self, names: Mapping[Axis, str]) -> tuple[tuple[str, ...], ...]:
+        """Groups that keep equal numbers wherever user code wants pieces of one size."""
+        sets: list[set[str]] = []
+        for pieces in self.equal:
+            axes = [list(leaves(self.solver.normal(piece))) for piece in pieces]
+            if not axes or len({tuple(axis.size for axis in found) for found in axes}) > 1:
+                continue
+            for column in zip(*axes, strict=True):
+                link = {names[axis] for axis in column if axis in names}
+                touching = [other for other in sets if other & link]
+                sets = [other for other in sets if not other & link]
+                sets.append(link.union(*touching))
+        return tuple(tuple(sorted(link)) for link in sets if len(link) > 1)
+
     def _protections(
         self, tensors: Mapping[str, Shape], parameters: set[str]
     ) -> tuple[Protection, ...]:
@@ -289,7 +298,11 @@ class _Analysis:
             for i, dim in enumerate(tensors[name]):
                 for axis in leaves(dim):
                     reason = self.solver.reason(axis)
-                    if axis.size > 1 and self.solver.is_kept(axis) and reason.text != KERNEL:
+                    if (
+                        axis.size > 1
+                        and self.solver.is_kept(axis)
+                        and reason.text != reasons.KERNEL
+                    ):
                         where, size = found.get(reason, ([], 0))
                         found[reason] = ([*where, f"{name}:{i}"], max(size, axis.size))
         return tuple(

@@ -52,7 +52,9 @@ class Cost:
         return sum(counts) if self.batch is None else sum(counts) // self.batch
 
     def _samples(self, count: int) -> int:
-        return count if self.batch is not None or count % BATCH else count // BATCH
+        while self.batch is None and count and count % BATCH == 0:
+            count //= BATCH  # more than once where samples meet samples
+        return count
 
     def params(self, sizes: Sizes | None = None) -> int:
         """Numbers in the parameters."""
@@ -73,7 +75,7 @@ class Network:
 
     `tensors` are the dimensions of each parameter, buffer and constant by name, `aliases` maps the
     names of tied tensors to the one that stands for them, `axes` are the groups' by group name,
-    `nodes` the spellings by node name.
+    `nodes` the spellings by node name, `linked` the groups that user code takes to be of one size.
     """
 
     groups: tuple[Group, ...]
@@ -83,6 +85,7 @@ class Network:
     axes: Mapping[str, Axis]
     nodes: Mapping[str, Spelling]
     cost: Cost
+    linked: tuple[tuple[str, ...], ...] = ()
 
     def sizes(self, kept: Mapping[str, int]) -> dict[Axis, int]:
         """Group name -> count, as axis -> size."""

@@ -88,6 +88,10 @@ LayerNorm's statistics (approximate). Repeatable."""
     round_to: Annotated[int, _option(_BUDGET, "N")] = 1
     """Keep numbers of channels that are multiples of N."""
 
+    keep_class: Annotated[bool, _flag(_BUDGET)] = False
+    """Prune only what your own class can follow as it is written (equal halves of a chunk, no \
+layer replaced by its traced operators)."""
+
     best_effort: Annotated[bool, _flag(_BUDGET)] = False
     """Take what is reachable where the budget is not."""
 

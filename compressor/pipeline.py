@@ -12,12 +12,14 @@ from compressor import slicing
 from compressor.accounting import account
 from compressor.data import batches
 from compressor.delivery import deliver
+from compressor.errors import CompressorError
 from compressor.options import Options
-from compressor.planning import Planned, plan, seeded
+from compressor.planning import Planned, choose, plan, seeded
+from compressor.records import Plan
 from compressor.recover import evaluate, fine_tune, recalibrate_batch_norm
 from compressor.result import Result
 from compressor.subject import Subject, loss_of, metric_of
-from compressor.watch import Silent, Tick, Watch
+from compressor.watch import Silent, Stopwatch, Tick, Watch
 
 __all__ = ["carry_out", "compress", "plan", "run"]
 
@@ -99,9 +101,8 @@ def carry_out(planned: Planned, *, command: str) -> Result:
         judge = _Judge(planned)
         recovery.append({"step": "original", "metrics": judge("evaluate original", traced.module)})
         with stopwatch.stage("slice"):
-            sliced = slicing.slice_network(traced, planned.network, planned.keep)
-        if sliced.plan.form == "program":
-            stopwatch.note(f"the result is a program: {sliced.plan.obstacle}")
+            planned, sliced = _slice(planned)
+        _say_what_form(stopwatch, sliced.plan)
         recovery.append({"step": "sliced", "metrics": judge("evaluate sliced", sliced.module)})
         _recover(sliced.module, planned, judge, recovery)
         with stopwatch.stage("compare"):
@@ -114,6 +115,39 @@ def carry_out(planned: Planned, *, command: str) -> Result:
     report = account(planned, sliced, delivery, recovery, difference, command)
     delivery.write_report(report)
     return Result(sliced.module, sliced.program, sliced.plan, report, delivery.files)
+
+
+def _slice(planned: Planned) -> tuple[Planned, slicing.Sliced]:
+    """The choice, sliced. With --keep-class what the class cannot follow is protected, and the
+    choice made again."""
+    keep_class, protected = planned.options.keep_class, list[str]()
+    while True:
+        sliced = slicing.slice_network(
+            planned.trace, planned.network, planned.keep, stand_ins_allowed=not keep_class
+        )
+        if not keep_class or sliced.plan.form == "class":
+            return planned, sliced
+        stuck = sliced.stuck
+        while stuck in protected:
+            stuck = stuck.rpartition(".")[0]
+        if not stuck:
+            raise CompressorError(
+                f"the class cannot be kept: {sliced.plan.obstacle}",
+                consequence="nothing was written",
+                next_step="leave --keep-class out: the same network is delivered in another form",
+            )
+        protected.append(stuck)
+        keep = choose(planned.network, planned.scores, planned.options, protected)
+        planned = replace(planned, keep=keep)
+
+
+def _say_what_form(stopwatch: Stopwatch, plan: Plan) -> None:
+    if plan.form == "program":
+        stopwatch.note(f"the result is a program: {plan.obstacle}")
+    if plan.stand_ins:
+        some = ", ".join(list(plan.stand_ins)[:3])
+        more = f" and {len(plan.stand_ins) - 3} more" if len(plan.stand_ins) > 3 else ""
+        stopwatch.note(f"replaced by their traced operators: {some}{more} (--keep-class avoids it)")
 
 
 class _Judge:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from compressor.network import Network
 from compressor.options import Options
 from compressor.records import ExampleInputs, LoadedModel, Trace
 from compressor.recover import primary_output, top1
-from compressor.score import saliency_gradients, score
+from compressor.score import Scores, saliency_gradients, score
 from compressor.selection import select
 from compressor.subject import (
     RANDOM,
@@ -47,6 +47,7 @@ class Planned:
     samples: Samples
     trace: Trace
     network: Network
+    scores: Scores
     keep: Keep
     stopwatch: Stopwatch
 
@@ -96,18 +97,28 @@ def plan(subject: Subject, options: Options, watch: Watch) -> Planned:
             )
         traced.module.cpu()
         with stopwatch.stage("select"):
-            keep = select(
-                network,
-                scores,
-                ratio=options.ratio,
-                of=options.of,
-                scope=options.scope,
-                protect=options.protect,
-                prune=options.prune,
-                round_to=options.round_to,
-                best_effort=options.best_effort,
-            ).keep
-    return Planned(subject, options, loaded, examples, samples, traced, network, keep, stopwatch)
+            keep = choose(network, scores, options)
+    return Planned(
+        subject, options, loaded, examples, samples, traced, network, scores, keep, stopwatch
+    )
+
+
+def choose(
+    network: Network, scores: Scores, options: Options, also_protect: Sequence[str] = ()
+) -> Keep:
+    """The kept channels by the options, with further globs of what stays as it is."""
+    return select(
+        network,
+        scores,
+        ratio=options.ratio,
+        of=options.of,
+        scope=options.scope,
+        protect=(*options.protect, *also_protect),
+        prune=options.prune,
+        round_to=options.round_to,
+        best_effort=options.best_effort,
+        keep_linked=options.keep_class,
+    ).keep
 
 
 def _say_what_went_in(

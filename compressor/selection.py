@@ -57,6 +57,7 @@ def select(
     prune: Sequence[str] = (),
     round_to: int = 1,
     best_effort: bool = False,
+    keep_linked: bool = False,
 ) -> Choice:
     """Drop the lowest-ranked channels until `ratio` of the network's total is gone.
 
@@ -71,22 +72,25 @@ def select(
         prune: Roles to prune beside channels and heads ("stream", "head_width").
         round_to: Kept counts are multiples of it.
         best_effort: Take what is reachable where the ratio is not.
+        keep_linked: Groups that user code takes to be of one size lose equal numbers.
 
     Raises:
         UsageError: A glob matches nothing.
         CompressorError: Nothing can be pruned, or the ratio is out of reach.
     """
     groups = _eligible(network, protect, DEFAULT_ROLES | set(prune))
-    if not groups:
+    units = _units(groups, network.linked if keep_linked else ())
+    if not units:
         raise _nothing_to_prune(network, protect)
-    order = _ranking(groups, scores, SCOPES[scope])
+    order = _ranking(units, scores, SCOPES[scope])
     before = network.cost.of(of)
 
     def counts(dropped: int) -> dict[str, int]:
-        taken = np.bincount(order[:dropped], minlength=len(groups))
+        taken = np.bincount(order[:dropped], minlength=len(units))
         return {
-            g.name: _rounded(g.size - int(n), g, round_to)
-            for g, n in zip(groups, taken, strict=True)
+            group.name: _rounded(group.size - int(count), group, round_to)
+            for unit, count in zip(units, taken, strict=True)
+            for group in unit
         }
 
     def cost(dropped: int) -> int:
@@ -99,24 +103,39 @@ def select(
     dropped = _first(len(order), lambda n: cost(n) <= target)
     kept = counts(dropped)
     return Choice(
-        keep={g.name: _best(scores[g.name], kept[g.name]) for g in groups if kept[g.name] < g.size},
+        keep={
+            group.name: _best(scores[group.name], kept[group.name])
+            for unit in units
+            for group in unit
+            if kept[group.name] < group.size
+        },
         unit=of,
         before=before,
         after=cost(dropped),
     )
 
 
+def _units(groups: Sequence[Group], linked: Sequence[Sequence[str]]) -> list[list[Group]]:
+    """Groups that lose their channels together; linked ones of which a part may not be pruned are
+    left out."""
+    by_name = {group.name: group for group in groups}
+    bound = {name for link in linked for name in link}
+    whole = [[by_name[n] for n in link] for link in linked if all(n in by_name for n in link)]
+    return whole + [[group] for group in groups if group.name not in bound]
+
+
 def _ranking(
-    groups: Sequence[Group],
+    units: Sequence[Sequence[Group]],
     scores: Scores,
     scope: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
 ) -> npt.NDArray[np.int64]:
-    """Which group loses its next channel, in order; the least share of each group is left out."""
+    """Which unit loses its next channel (one of each of its groups), in order; the least share of
+    each group is left out."""
     owners, ranks, places = [], [], []
-    for number, group in enumerate(groups):
-        removable = group.size - _least(group)
-        lowest = np.sort(scope(scores[group.name]), kind="stable")[:removable]
-        ranks.append(lowest)
+    for number, unit in enumerate(units):
+        removable = unit[0].size - _least(unit[0])
+        each = [np.sort(scope(scores[group.name]), kind="stable")[:removable] for group in unit]
+        ranks.append(np.mean(np.stack(each), axis=0))
         owners.append(np.full(removable, number))
         places.append(np.arange(removable))
     order = np.lexsort((np.concatenate(owners), np.concatenate(places), np.concatenate(ranks)))

@@ -121,6 +121,16 @@ def test_one_channel_and_a_tenth_of_each_group_stay(deep: Analysed) -> None:
     }
 
 
+@pytest.mark.parametrize("step", [2, 4, 16])
+def test_floors_are_rounded_up(deep: Analysed, step: int) -> None:
+    """A group that is smaller than a step keeps all."""
+    choice = chosen(deep, ratio=0.999, best_effort=True, round_to=step)
+    kept = counts(deep.network, choice)
+    for group in deep.network.groups:
+        least = step * math.ceil(math.ceil(group.size / 10) / step)
+        assert kept[group.name] == min(group.size, least)
+
+
 def test_a_ratio_out_of_reach_says_what_is_reachable(deep: Analysed) -> None:
     most = chosen(deep, ratio=0.999, best_effort=True)
     assert 0.9 < most.removed < 0.999

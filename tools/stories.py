@@ -31,7 +31,7 @@ def rotation(head_width: int, context: int) -> Tensor:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (0, 1), (2, 3), ... of the last dimension; `x` is [batch, time, heads, c]."""
-    pairs = x.unflatten(-1, (-1, 2))
+    pairs = x.view(*x.shape[:-1], -1, 2)
     real, imaginary = pairs[..., 0], pairs[..., 1]
     cos, sin = cos[:, None], sin[:, None]
     turned = (real * cos - imaginary * sin, real * sin + imaginary * cos)
@@ -110,4 +110,5 @@ class Stories(nn.Module):
         cos, sin = self.rotation[:, : ids.shape[1]]
         for layer in self.layers:
             x = layer(x, cos, sin)
-        return functional.linear(self.norm(x), self.tok_embeddings.weight)
+        logits: Tensor = functional.linear(self.norm(x), self.tok_embeddings.weight)
+        return logits

@@ -1,9 +1,14 @@
-"""What each operator says about its dimensions, as one table by ATen overload."""
+"""What each operator says about its dimensions, as one table by overload."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+import functools
+import re
+from collections import ChainMap
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from compressor.errors import UsageError
+from compressor.errors import CompressorError, UsageError
 from compressor.rules import (
     attention,
     convolution,
@@ -18,27 +23,30 @@ from compressor.rules import (
     reduce,
     shape,
 )
-from compressor.rules.call import Call, Equations, Rule
+from compressor.rules.call import Call, Equations, Refusal, Rule
 
-_FAMILIES = (
-    attention,
-    convolution,
-    create,
-    elementwise,
-    index,
-    join,
-    linear,
-    norm,
-    pooling,
-    recurrent,
-    reduce,
-    shape,
+FAMILIES = MappingProxyType(
+    {
+        "element by element": elementwise,
+        "linear layers and matrix products": linear,
+        "convolutions": convolution,
+        "pooling and resampling": pooling,
+        "norms": norm,
+        "reductions and scans": reduce,
+        "attention": attention,
+        "recurrent layers": recurrent,
+        "shapes": shape,
+        "joining and cutting": join,
+        "look-ups": index,
+        "new tensors": create,
+    }
 )
+"""What a family of rules is called -> its module, with a table `RULES`."""
 
 
 def _joined() -> dict[str, Rule]:
     rules: dict[str, Rule] = {}
-    for family in _FAMILIES:
+    for family in FAMILIES.values():
         for name, rule in family.RULES.items():
             register(name, rule, rules)
     return rules
@@ -55,7 +63,96 @@ def register(name: str, rule: Rule, rules: dict[str, Rule]) -> None:
     rules[name] = rule
 
 
-RULES: Mapping[str, Rule] = MappingProxyType(_joined())
+BUILT_IN: Mapping[str, Rule] = MappingProxyType(_joined())
 """Overload without its namespace ("conv2d.default") -> rule."""
 
-__all__ = ["RULES", "Call", "Equations", "Rule", "register"]
+_registered: dict[str, Rule] = {}
+
+RULES: Mapping[str, Rule] = MappingProxyType(ChainMap(_registered, dict(BUILT_IN)))
+"""The built-in rules and, before them, those that users have registered for operators of their own
+("mylib.my_op.default"); read-only, and always up to date."""
+
+
+def register_rule(
+    operator: str, rule: Rule | None = None, *, replace: bool = False
+) -> Callable[[Rule], Rule]:
+    """Say how an operator's dimensions depend on each other, so that networks which use it can be
+    pruned; every analysis from now on asks the rule.
+
+    Args:
+        operator: Its name as torch.library has it, "mylib::my_op" or "mylib::my_op.overload"; the
+            name in reports, "mylib.my_op.default", will do too.
+        rule: From a `Call` to its `Equations`. Without it, a decorator is returned.
+        replace: Let this rule take the place of another for the same operator.
+
+    Raises:
+        UsageError: the name is no operator's, the rule cannot be called, or the operator has a
+            rule and `replace` is off.
+    """
+    name = _overload(operator)
+
+    def enter(rule: Rule) -> Rule:
+        if not callable(rule):
+            raise UsageError(
+                f"a rule is a function of a Call, not {type(rule).__name__}",
+                where=f"register_rule({operator!r}, ...)",
+                next_step="docs/adding-a-rule.md has an example",
+            )
+        if name in RULES and not replace:
+            raise UsageError(
+                f"the operator {name} has a rule already",
+                where=f"{RULES[name].__module__}.{getattr(RULES[name], '__qualname__', '')}",
+                consequence="the new one is not used",
+                next_step=f"register_rule({operator!r}, ..., replace=True) puts it in its place",
+            )
+        _registered[name] = _explained(name, rule)
+        return rule
+
+    return enter if rule is None else enter(rule)
+
+
+_NAME = re.compile(r"(\w+)(?:::|\.)(\w+)(?:\.(\w+))?")
+
+
+def _overload(operator: str) -> str:
+    """The name under which the analysis looks for an operator's rule."""
+    found = _NAME.fullmatch(operator)
+    if found is None:
+        raise UsageError(
+            f"{operator!r} is no operator's name",
+            where="register_rule",
+            next_step="write namespace and operator as in torch.library: 'mylib::my_op'",
+        )
+    namespace, name, overload = found.groups(default="default")
+    return f"{name}.{overload}" if namespace == "aten" else f"{namespace}.{name}.{overload}"
+
+
+def _explained(name: str, rule: Rule) -> Rule:
+    """The rule, with its failures told as such: its code is the user's."""
+
+    @functools.wraps(rule)
+    def explained(call: Call) -> Equations:
+        try:
+            return rule(call)
+        except Exception as error:
+            raise CompressorError(
+                f"the registered rule for {name} failed: {type(error).__name__}: {error}",
+                where=f"{rule.__module__}, for the arguments {', '.join(call.arguments)}",
+                consequence="the network cannot be analysed",
+                next_step="correct the rule; without one the operator protects what reaches it",
+            ) from error
+
+    return explained
+
+
+__all__ = [
+    "BUILT_IN",
+    "FAMILIES",
+    "RULES",
+    "Call",
+    "Equations",
+    "Refusal",
+    "Rule",
+    "register",
+    "register_rule",
+]

@@ -11,6 +11,7 @@ from compressor.rules.call import (
     same_where_sized,
     table,
 )
+from compressor.rules.reasons import ATTENDED
 
 
 def attention(call: Call) -> Equations:
@@ -37,7 +38,7 @@ def attention(call: Call) -> Equations:
     return Equations(
         (out,),
         same,
-        keep=[(t, "attention positions"), (s, "attention positions")],
+        keep=[(t, ATTENDED), (s, ATTENDED)],
         heads=heads,
         head_width=(e, f),
         macs=((*heads, t, s, e), (*heads, t, s, f)),

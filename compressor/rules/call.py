@@ -69,6 +69,7 @@ class Equations:
         outputs: The dimensions of each result.
         same: Pairs of dimensions that lose the same positions.
         keep: Dimensions that lose nothing, with the reason.
+        equal: Dimensions that user code takes to be of one size (the halves of a chunk).
         statistics: Dimensions over which a statistic is taken (a norm's mean and variance).
         heads, head_width: Of a product of two activations: the dimensions over which it is
             repeated, and those that it contracts or carries (ignored where one side is weights).
@@ -85,6 +86,7 @@ class Equations:
     outputs: tuple[Shape, ...] = ()
     same: Iterable[tuple[Dim, Dim]] = ()
     keep: Iterable[tuple[Dim, str]] = ()
+    equal: tuple[Dim, ...] = ()
     statistics: Iterable[Dim] = ()
     heads: Iterable[Dim] = ()
     head_width: Iterable[Dim] = ()
@@ -107,6 +109,18 @@ def fresh(sizes: Iterable[int]) -> tuple[Dim, ...]:
 def keep_all(dims: Iterable[Dim], reason: str) -> list[tuple[Dim, str]]:
     """The same reason for several dimensions."""
     return [(dim, reason) for dim in dims]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The rule of an operator whose dimensions cannot be followed: all that it touches is kept."""
+
+    reason: str
+
+    def __call__(self, call: Call) -> Equations:
+        outputs = tuple(fresh(sizes) for sizes in call.outputs)
+        touched = [dim for shape in (*call.tensors, *outputs) for dim in shape]
+        return Equations(outputs, keep=keep_all(touched, self.reason))
 
 
 def same_where_sized(left: Iterable[Dim], right: Iterable[Dim]) -> list[tuple[Dim, Dim]]:

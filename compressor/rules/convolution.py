@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from compressor.axes import Axis, Dim, Product
 from compressor.rules.call import Call, Equations, Rule, fresh, keep_all, table
+from compressor.rules.reasons import KERNEL, SLID
 
 
 def convolution(spatial: int, *, transposed: bool) -> Rule:
@@ -30,7 +31,7 @@ def convolution(spatial: int, *, transposed: bool) -> Rule:
             same,
             keep=[
                 *keep_all(window, KERNEL),
-                *keep_all((*x[-spatial:], *positions), "a convolution slides over it"),
+                *keep_all((*x[-spatial:], *positions), SLID),
             ],
             contracted=(("weight", 0 if transposed else 1),),
             macs=((*lead, g, i, o, *window, *counted),),
@@ -40,8 +41,6 @@ def convolution(spatial: int, *, transposed: bool) -> Rule:
 
     return rule
 
-
-KERNEL = "kernel positions"
 
 _family: Callable[[int], dict[str, Rule]] = lambda n: {  # noqa: E731 - a table row per rank
     **table(convolution(n, transposed=False), f"conv{n}d conv{n}d.padding"),

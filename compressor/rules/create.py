@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from compressor.rules.call import Call, Equations, Rule, fresh, keep_all, table
+from compressor.rules.call import Call, Equations, Refusal, Rule, fresh, table
+from compressor.rules.reasons import COUNTED
 
 
 def filled(call: Call) -> Equations:
@@ -11,11 +12,8 @@ def filled(call: Call) -> Equations:
     return Equations((out,), literals={"size": out})
 
 
-def counted(call: Call) -> Equations:
-    """arange, eye, masks, ...: the values depend on positions and sizes, so all are kept."""
-    outputs = tuple(fresh(sizes) for sizes in call.outputs)
-    touched = [dim for shape in (*call.tensors, *outputs) for dim in shape]
-    return Equations(outputs, keep=keep_all(touched, "its values depend on the position"))
+counted = Refusal(COUNTED)
+"""arange, eye, masks, ...: the values depend on positions and sizes."""
 
 
 RULES: dict[str, Rule] = {

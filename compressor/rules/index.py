@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from compressor.axes import Axis, Dim
-from compressor.rules.call import Call, Equations, Rule, fresh, keep_all, table
-
-INDEXED = "rows are looked up by data"
+from compressor.rules.call import Call, Equations, Refusal, Rule, fresh, keep_all, table
+from compressor.rules.reasons import INDEXED
 
 
 def embedding(call: Call) -> Equations:
@@ -44,11 +43,8 @@ def index(call: Call) -> Equations:
     )
 
 
-def overwritten(call: Call) -> Equations:
-    """Masks and index_put: which dimensions they pick is not seen here, so everything is kept."""
-    outputs = tuple(fresh(sizes) for sizes in call.outputs)
-    touched = [dim for shape in (*call.tensors, *outputs) for dim in shape]
-    return Equations(outputs, keep=keep_all(touched, INDEXED))
+overwritten = Refusal(INDEXED)
+"""Masks and index_put: which dimensions they pick is not seen here."""
 
 
 def scatter(call: Call) -> Equations:

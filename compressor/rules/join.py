@@ -12,6 +12,7 @@ from compressor.rules.call import (
     same_where_sized,
     table,
 )
+from compressor.rules.reasons import OVERWRITTEN, STACKED, STEP, STRIDED, TAKEN
 
 
 def cat(call: Call) -> Equations:
@@ -35,9 +36,7 @@ def stack(call: Call) -> Equations:
     count = Axis(len(shapes))
     first = shapes[0]
     same = [pair for shape in shapes[1:] for pair in zip(first, shape, strict=True)]
-    return Equations(
-        ((*first[:at], count, *first[at:]),), same, keep=[(count, "counts stacked tensors")]
-    )
+    return Equations(((*first[:at], count, *first[at:]),), same, keep=[(count, STACKED)])
 
 
 def split(call: Call) -> Equations:
@@ -48,6 +47,7 @@ def split(call: Call) -> Equations:
     return Equations(
         tuple((*x[:at], piece, *x[at + 1 :]) for piece in pieces),
         [(x[at], Sum(pieces))],
+        equal=pieces if len({piece.size for piece in pieces}) == 1 else (),
         literals={"split_sizes": pieces, "dim": at},
         target="aten.split_with_sizes.default",
     )
@@ -77,7 +77,7 @@ def _strided(call: Call, at: int, start: int, step: int) -> Equations:
     result, stride = Axis(call.outputs[0][at]), Axis(step)
     taken, left = Product((result, stride)), size - start - result.size * step
     output = (*x[:at], result, *x[at + 1 :])
-    keep = [(stride, "the step of a slice")]
+    keep = [(stride, STEP)]
     if taken.size == size and start < step:
         return Equations((output,), [(x[at], taken)], keep)
     if left >= 0:
@@ -86,7 +86,7 @@ def _strided(call: Call, at: int, start: int, step: int) -> Equations:
         return Equations(
             (output,), [(x[at], Sum((before, taken, Axis(left))))], keep, literals=literals
         )
-    return Equations((output,), keep=keep_all((x[at], result), "sliced with a step"))
+    return Equations((output,), keep=keep_all((x[at], result), STRIDED))
 
 
 def _bounds(call: Call, size: int) -> tuple[int, int]:
@@ -121,9 +121,7 @@ def taken_apart(call: Call) -> Equations:
     """select and unbind: single indices are taken out of x[dim], which is kept."""
     at = call.dim("dim", 0)
     rest = call.x[:at] + call.x[at + 1 :]
-    return Equations(
-        tuple(tuple(rest) for _ in call.outputs), keep=[(call.x[at], "single indices are taken")]
-    )
+    return Equations(tuple(tuple(rest) for _ in call.outputs), keep=[(call.x[at], TAKEN)])
 
 
 def written_into(call: Call) -> Equations:
@@ -135,7 +133,7 @@ def written_into(call: Call) -> Equations:
     return Equations(
         (x,),
         same_where_sized(x[:at] + x[at + 1 :], rest),
-        keep=keep_all((x[at], *source[at : at + whole]), "a part is overwritten"),
+        keep=keep_all((x[at], *source[at : at + whole]), OVERWRITTEN),
     )
 
 

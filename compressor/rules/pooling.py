@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compressor.rules.call import Call, Equations, Rule, fresh, keep_all, table
+from compressor.rules.reasons import POOLED, SAMPLED, UNPOOLED
 
 
 def spatial(rank: int) -> Rule:
@@ -13,7 +14,7 @@ def spatial(rank: int) -> Rule:
         lead = x[: len(x) - rank]
         outputs = tuple((*lead, *fresh(sizes[len(lead) :])) for sizes in call.outputs)
         touched = [*x[len(lead) :], *(dim for out in outputs for dim in out[len(lead) :])]
-        return Equations(outputs, keep=keep_all(touched, "positions are pooled or resampled"))
+        return Equations(outputs, keep=keep_all(touched, POOLED))
 
     return rule
 
@@ -25,7 +26,7 @@ def sampled(call: Call) -> Equations:
     return Equations(
         ((*x[:2], *positions),),
         [(x[0], grid[0])],
-        keep=keep_all((*x[2:], *grid[1:], *positions), "positions are sampled"),
+        keep=keep_all((*x[2:], *grid[1:], *positions), SAMPLED),
     )
 
 
@@ -35,7 +36,7 @@ def unpooled(rank: int) -> Rule:
     def rule(call: Call) -> Equations:
         equations, lead = spatial(rank)(call), len(call.x) - rank
         pairs = list(zip(call.x, call["indices"], strict=True))
-        kept = keep_all((dim for pair in pairs[lead:] for dim in pair), "positions are unpooled")
+        kept = keep_all((dim for pair in pairs[lead:] for dim in pair), UNPOOLED)
         return Equations(equations.outputs, pairs[:lead], keep=[*equations.keep, *kept])
 
     return rule

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from compressor.axes import Axis, Dim, Product, Sum
 from compressor.rules.call import Call, Equations, Rule, Shape, keep_all, table
+from compressor.rules.reasons import CELLS, GATE_ROWS, PROJECTION, STEPS
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
@@ -41,7 +42,7 @@ def layers(gates: int) -> Rule:
         if _projected(call):
             state, least = Axis(states[0][-1].size), Axis(states[0][-1].size)
             hidden = Sum((least, Axis(hidden.size - least.size)))
-            wider.append((least, "hidden units stay more than a projection has"))
+            wider.append((least, PROJECTION))
         directions = Axis(2 if call["bidirectional"] else 1)
         count, out = Axis(states[0][0].size), Product((directions, state))
         rows = Product((Axis(gates), hidden))
@@ -60,8 +61,8 @@ def layers(gates: int) -> Rule:
             ((*x[:-1], out), *ends),
             same,
             keep=[
-                *keep_all((rows.parts[0], directions, count), "gates, layers and directions"),
-                (x[1 - at], "steps of a sequence"),
+                *keep_all((rows.parts[0], directions, count), CELLS),
+                (x[1 - at], STEPS),
                 *wider,
             ],
             contracted=[(f"params.{i}", 1) for i in matrices],
@@ -92,7 +93,7 @@ def cell(gates: int) -> Rule:
         return Equations(
             tuple((*x[:-1], hidden) for _ in states),
             same,
-            keep=[(rows.parts[0], "gates")],
+            keep=[(rows.parts[0], GATE_ROWS)],
             contracted=[("w_ih", 1), ("w_hh", 1)],
             macs=[(*x[:-1], *call[name]) for name in ("w_ih", "w_hh")],
             width=hidden,

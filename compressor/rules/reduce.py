@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compressor.rules.call import Call, Equations, Rule, fresh, keep_all, table
+from compressor.rules.reasons import CHOSEN, MIXED, ORDERED
 
 
 def _listed(call: Call, name: str = "dim") -> set[int]:
@@ -33,17 +34,13 @@ def position(call: Call) -> Equations:
     """argmax, sort, ...: positions along the listed dimensions matter, so they are kept."""
     listed = _listed(call)
     equations = _reduced(call, listed)
-    return Equations(
-        equations.outputs, keep=keep_all((call.x[i] for i in listed), "positions along it matter")
-    )
+    return Equations(equations.outputs, keep=keep_all((call.x[i] for i in listed), ORDERED))
 
 
 def along(call: Call) -> Equations:
     """softmax, cumsum, ...: out = x; indices depend on each other along `dim`, which is kept."""
     at = call.dim("dim", -1)
-    return Equations(
-        tuple(call.x for _ in call.outputs), keep=[(call.x[at], "indices along it are mixed")]
-    )
+    return Equations(tuple(call.x for _ in call.outputs), keep=[(call.x[at], MIXED)])
 
 
 def sorted_along(call: Call) -> Equations:
@@ -54,7 +51,7 @@ def sorted_along(call: Call) -> Equations:
         (chosen,) = fresh([sizes[at]])
         outputs.append((*call.x[:at], chosen, *call.x[at + 1 :]))
     touched = [call.x[at], *(out[at] for out in outputs)]
-    return Equations(tuple(outputs), keep=keep_all(touched, "positions are chosen along it"))
+    return Equations(tuple(outputs), keep=keep_all(touched, CHOSEN))
 
 
 RULES: dict[str, Rule] = {

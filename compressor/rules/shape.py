@@ -14,6 +14,7 @@ from compressor.rules.call import (
     same_where_sized,
     table,
 )
+from compressor.rules.reasons import COMPLEX, MOVED, PADDED, PIXELS, TRIANGLE, WINDOWS
 
 
 def view(call: Call) -> Equations:
@@ -151,7 +152,7 @@ def pixel_shuffle(call: Call) -> Equations:
     return Equations(
         ((*lead, c, Product((h, r1)), Product((w, r2))),),
         [(channels, Product((c, r1, r2)))],
-        keep=keep_all((r1, r2, h, w), "pixels are shuffled"),
+        keep=keep_all((r1, r2, h, w), PIXELS),
     )
 
 
@@ -162,7 +163,7 @@ def pixel_unshuffle(call: Call) -> Equations:
     h, w, r1, r2 = Axis(height.size // r), Axis(width.size // r), Axis(r), Axis(r)
     return Equations(
         ((*lead, Product((c, r1, r2)), h, w),),
-        keep=keep_all((height, width, r1, r2, h, w), "pixels are shuffled"),
+        keep=keep_all((height, width, r1, r2, h, w), PIXELS),
     )
 
 
@@ -170,12 +171,7 @@ def reorder(call: Call) -> Equations:
     """Flip and roll: out = x, but positions move along the listed dimensions, which are kept."""
     dims = call.get("dims", ())
     listed: Sequence[int] = dims if isinstance(dims, tuple) and dims else range(len(call.x))
-    return Equations(
-        (call.x,), keep=keep_all((call.x[d] for d in listed), "positions move along it")
-    )
-
-
-WINDOWS = "windows slide over it"
+    return Equations((call.x,), keep=keep_all((call.x[d] for d in listed), MOVED))
 
 
 def unfold(call: Call) -> Equations:
@@ -210,18 +206,18 @@ def windows(call: Call) -> Equations:
 
 def triangle(call: Call) -> Equations:
     """tril and triu: out = x; which places of the last two dimensions are zeroed is fixed."""
-    return Equations((call.x,), keep=keep_all(call.x[-2:], "a triangle of it is zeroed"))
+    return Equations((call.x,), keep=keep_all(call.x[-2:], TRIANGLE))
 
 
 def to_complex(call: Call) -> Equations:
     """Pairs along the last dimension become numbers; the two parts are kept."""
-    return Equations((call.x[:-1],), keep=[(call.x[-1], "real and imaginary part")])
+    return Equations((call.x[:-1],), keep=[(call.x[-1], COMPLEX)])
 
 
 def to_pairs(call: Call) -> Equations:
     """Complex numbers become pairs along a new last dimension."""
     (pair,) = fresh([2])
-    return Equations(((*call.x, pair),), keep=[(pair, "real and imaginary part")])
+    return Equations(((*call.x, pair),), keep=[(pair, COMPLEX)])
 
 
 def pad(call: Call) -> Equations:
@@ -231,7 +227,7 @@ def pad(call: Call) -> Equations:
     if call.get("mode", "constant") != "constant" or any(w < 0 for w in widths):
         out = (*x[:lead], *fresh(call.outputs[0][lead:]))
         touched = (*x[lead:], *out[lead:])
-        return Equations((out,), keep=keep_all(touched, "padded by its own values or cropped"))
+        return Equations((out,), keep=keep_all(touched, PADDED))
     amounts: tuple[Dim, ...] = tuple(Axis(w) for w in widths)
     shape = list(x)
     for i in range(len(widths) // 2):

@@ -35,24 +35,35 @@ class Sliced:
     """The smaller network in both forms.
 
     `module` is the user's class where `plan.form` is "class", else the program as a module;
-    `difference` is the largest relative difference between module and program.
+    `difference` is the largest relative difference between module and program, `stuck` the module
+    because of which the class could not follow.
     """
 
     program: ExportedProgram
     module: nn.Module
     plan: Plan
     difference: float
+    stuck: str = ""
 
 
-def slice_network(trace: Trace, network: Network, keep: Mapping[str, Sequence[int]]) -> Sliced:
+def slice_network(
+    trace: Trace,
+    network: Network,
+    keep: Mapping[str, Sequence[int]],
+    *,
+    stand_ins_allowed: bool = True,
+) -> Sliced:
     """Keep the listed indices of each group (groups that are not listed keep all).
+
+    Where the user's class cannot follow, single modules run their traced operators, if that is
+    allowed; else the program is delivered.
 
     Raises:
         CompressorError: The sliced program does not fit together (a wrong rule).
     """
     masks = network.masks(keep)
     program = slice_program(trace, network, masks)
-    followed = follow(trace, network, program, masks)
+    followed = follow(trace, network, program, masks, stand_ins_allowed=stand_ins_allowed)
     plan = Plan(
         source=source_of(trace.module),
         groups={
@@ -67,7 +78,7 @@ def slice_network(trace: Trace, network: Network, keep: Mapping[str, Sequence[in
         form="program" if followed.obstacle else "class",
         obstacle=followed.obstacle,
     )
-    return Sliced(program, followed.module, plan, followed.difference)
+    return Sliced(program, followed.module, plan, followed.difference, followed.stuck)
 
 
 def adopt_weights(sliced: Sliced, module: nn.Module) -> Sliced:

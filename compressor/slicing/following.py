@@ -27,17 +27,24 @@ ATTEMPTS = 6
 
 @dataclass(frozen=True)
 class Followed:
-    """The module to deliver; `obstacle` says why it is the program and not the class."""
+    """The module to deliver; `obstacle` says why it is the program and not the class, and `stuck`
+    is the first module that could not follow."""
 
     module: nn.Module
     difference: float = 0.0
     obstacle: str = ""
     attributes: Attributes = field(default_factory=dict)
     stand_ins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stuck: str = ""
 
 
 def follow(
-    trace: Trace, network: Network, program: ExportedProgram, masks: Mapping[Axis, Bools]
+    trace: Trace,
+    network: Network,
+    program: ExportedProgram,
+    masks: Mapping[Axis, Bools],
+    *,
+    stand_ins_allowed: bool = True,
 ) -> Followed:
     """The user's class if it computes what the program does, else the program."""
     running = as_module(program)
@@ -48,7 +55,7 @@ def follow(
     indices = kept_indices(network, masks)
     sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
     stand_ins: dict[str, tuple[Part, Wiring]] = {}
-    first_obstacle = ""
+    first_obstacle = stuck = ""
     for _ in range(ATTEMPTS):
         module, attributes, unspelled = patched_class(trace, network, indices, sizes)
         for path, (part, wiring) in stand_ins.items():
@@ -61,11 +68,12 @@ def follow(
             return Followed(module, difference, "", attributes, spelled)
         where = failed or next(iter(unspelled), "")
         first_obstacle = first_obstacle or f"{where or 'the model'} could not follow ({reason})"
-        more = _replaceable(trace, program, where, stand_ins)
+        stuck = stuck or where
+        more = _replaceable(trace, program, where, stand_ins) if stand_ins_allowed else {}
         if not more:
             break
         stand_ins = {p: s for p, s in stand_ins.items() if not _lies_in(p, more)} | more
-    return Followed(running, obstacle=first_obstacle)
+    return Followed(running, obstacle=first_obstacle, stuck=stuck)
 
 
 def _tried(running: nn.Module, module: nn.Module, trace: Trace) -> tuple[float, str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,24 @@ class InFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         args, kwargs = pytree.tree_map(_doubled, (args, dict(kwargs or {})))
-        return func(*args, **kwargs)
+        return SINGLE_ONLY.get(func, func)(*args, **kwargs)
+
+
+def _grouped_product(
+    a: torch.Tensor, b: torch.Tensor, ends: torch.Tensor, *_: Any, **__: Any
+) -> torch.Tensor:
+    """Rows of `a` [n, i] up to each end by the matrix [i, o] of their group in `b`."""
+    starts = [0, *ends.tolist()]
+    rows = [
+        a[start:end] @ matrix for start, end, matrix in zip(starts, ends.tolist(), b, strict=False)
+    ]
+    return torch.cat([*rows, a.new_zeros(len(a) - starts[-1], b.shape[-1])])
+
+
+SINGLE_ONLY: Mapping[Any, Callable[..., torch.Tensor]] = {
+    torch.ops.aten._grouped_mm.default: _grouped_product,
+}
+"""Operators that know no double precision, and what stands in for them."""
 
 
 def _doubled(value: Any) -> Any:

@@ -20,7 +20,7 @@ from compressor.export import export_onnx, user_inputs, verify_onnx
 from compressor.graph import analyse
 from compressor.measure import count_macs, count_params
 from compressor.network import Network
-from compressor.records import Trace
+from compressor.records import ExampleInputs, Trace
 from compressor.redraw import drawable, redraw_
 from compressor.score import saliency_gradients, score
 from compressor.selection import DEFAULT_ROLES, Choice, select
@@ -89,7 +89,7 @@ class Pass:
             choice, roles = halve(network, traced)
         self._note_choice(network, choice, roles)
         if network.cost.params() > LARGEST_FLOAT64:
-            self._check_large(traced, network, choice)
+            self._check_large(traced, subject.examples, network, choice)
             return
         with self.stage("slice"):
             sliced = slice_network(traced, network, choice.keep)
@@ -97,7 +97,7 @@ class Pass:
         with self.stage("run"):
             self._require_shapes(traced, as_module(sliced.program))
         with self.stage("count"):
-            self._require_counts(traced, network, choice, sliced.module)
+            self._require_counts(traced, subject.examples, choice, sliced.module)
         with self.stage("twin"):
             worst = twin_difference(traced, network, network.masks(choice.keep), sliced.program)
             self.record["twin"] = worst
@@ -133,7 +133,9 @@ class Pass:
             "roles": roles,
         }
 
-    def _check_large(self, traced: Trace, network: Network, choice: Choice) -> None:
+    def _check_large(
+        self, traced: Trace, one: ExampleInputs, network: Network, choice: Choice
+    ) -> None:
         self.record["onnx"] = self.record["twin"] = "too large"
         with self.stage("slice"):
             program = slice_program(traced, network, network.masks(choice.keep))
@@ -141,7 +143,7 @@ class Pass:
         with self.stage("run"):
             self._require_shapes(traced, as_module(program))
         with self.stage("count"):
-            self._require_counts(traced, network, choice, as_module(program))
+            self._require_counts(traced, one, choice, as_module(program))
 
     @staticmethod
     def _require_shapes(traced: Trace, module: torch.nn.Module) -> None:
@@ -153,16 +155,16 @@ class Pass:
             raise WrongError("the outputs do not depend on the inputs")
 
     def _require_counts(
-        self, traced: Trace, network: Network, choice: Choice, module: torch.nn.Module
+        self, traced: Trace, one: ExampleInputs, choice: Choice, module: torch.nn.Module
     ) -> None:
-        """Predicted and counted agree, before and after."""
+        """Predicted and counted agree, before and after, for a batch of one where it is free."""
+        examples, batch = (one, 1) if traced.batch_symbol else (traced.examples, traced.batch)
         forms = (
             ("before", traced.module, self.record["macs"], self.record["params"]),
             ("after", module, choice.after, self.record["params_after"]),
         )
         for when, form, macs, params in forms:
-            examples = traced.examples
-            counted = count_macs(form, examples.args, examples.kwargs) // traced.batch
+            counted = count_macs(form, examples.args, examples.kwargs) // batch
             if counted != macs:
                 raise WrongError(f"{when}: {macs} MACs predicted, {counted} counted")
             if count_params(form) != params:
@@ -182,7 +184,7 @@ class Pass:
             return verify_onnx(path, cases, TOLERANCE)
 
     def _require_quality(self, traced: Trace, network: Network, judge: Judge) -> None:
-        """A small cut of the least salient channels, nothing repaired, moves the quality a little."""
+        """Cutting a few of the least salient channels, without repair, costs little."""
         gradients = saliency_gradients(
             traced.module,
             [([x], y) for x, y in judge.calibration],

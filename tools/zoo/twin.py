@@ -117,7 +117,7 @@ def _crossed(trace: Trace, network: Network, masks: Masks) -> set[str]:
     return {
         node.name
         for node in trace.program.graph.nodes
-        if str(node.target).removesuffix(".default") in STATISTICS
+        if str(node.target) in STATISTICS
         and any(
             not keep_mask(dim, masks).all()
             for source in node.all_input_nodes

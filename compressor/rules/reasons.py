@@ -1,0 +1,45 @@
+"""Why positions stay, in the words of the reports."""
+
+from collections.abc import Mapping
+
+INPUT = "a model input"
+OUTPUT = "a model output"
+UNUSED = "no operator uses it"
+SHARES_MEMORY = "shares memory"
+GROWS = "grows with the batch"
+TWICE = "stands twice in one dimension"
+
+FROM_THE_NETWORK = (INPUT, OUTPUT, UNUSED, SHARES_MEMORY, GROWS, TWICE)
+"""Reasons that no single operator gives."""
+
+INDEXED = "rows are looked up by data"
+KERNEL = "kernel positions"
+SLID = "a convolution slides over it"
+POOLED = "positions are pooled or resampled"
+SAMPLED = "positions are sampled"
+UNPOOLED = "positions are unpooled"
+WINDOWS = "windows slide over it"
+PIXELS = "pixels are shuffled"
+MOVED = "positions move along it"
+PADDED = "padded by its own values or cropped"
+TRIANGLE = "a triangle of it is zeroed"
+COMPLEX = "real and imaginary part"
+ATTENDED = "attention positions"
+MIXED = "indices along it are mixed"
+CHOSEN = "positions are chosen along it"
+ORDERED = "positions along it matter"
+COUNTED = "its values depend on the position"
+STACKED = "counts stacked tensors"
+STEP = "the step of a slice"
+STRIDED = "sliced with a step"
+TAKEN = "single indices are taken"
+OVERWRITTEN = "a part is overwritten"
+GATE_ROWS = "gates"
+CELLS = "gates, layers and directions"
+STEPS = "steps of a sequence"
+PROJECTION = "hidden units stay more than a projection has"
+
+REASONS: Mapping[str, str] = {
+    name: text for name, text in list(globals().items()) if name.isupper() and type(text) is str
+}
+"""Name of the constant -> what reports say."""
