@@ -64,6 +64,7 @@ class Reason:
 
 
 TRIVIAL = Reason("has a single index")
+SINGLES = Reason("its indices are used one by one")
 
 
 @dataclass
@@ -102,7 +103,7 @@ class Solver:
                 if before is not None and self.is_kept(before) and self.is_kept(piece):
                     merged = Axis(kind((before, piece)).size)
                     reasons = [self.reason(d) for d in (before, piece)]
-                    self._kept[merged] = next((r for r in reasons if r != TRIVIAL), TRIVIAL)
+                    self._kept[merged] = next((r for r in reasons if r != TRIVIAL), SINGLES)
                     parts[-1] = merged
                 else:
                     parts.append(piece)

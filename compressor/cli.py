@@ -1,4 +1,4 @@
-"""The command line: `compress MODEL`, `compress demo`.
+"""The command line: `compress MODEL`, `compress inspect MODEL`, `compress demo`.
 
 A sub-command is a function with `@app.command`; torch is imported inside, so that `--help` is
 quick. Sub-command names win over files of the same name: write `./demo` for such a file.
@@ -13,7 +13,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,10 +23,11 @@ from rich.console import Console
 
 from compressor.errors import CompressorError, UsageError
 from compressor.folder import check_target, name_of
-from compressor.options import Options
+from compressor.options import ModelOptions, Options
 from compressor.terminal import Terminal
 
 if TYPE_CHECKING:
+    from compressor.inspection import Inspection
     from compressor.subject import Subject
 
 INTERRUPTED = 130
@@ -113,6 +114,56 @@ def demo(
             network = demo.trained(train, seed=seed, tick=tick)
         subject = Subject(network, data=train, test=test)
         _compress_into(out, subject, options, force=force, command=command)
+
+
+@app.command
+def inspect(
+    model: str,
+    /,
+    *,
+    options: ModelOptions = ModelOptions(),  # noqa: B008 (frozen)
+    json: _Flag = False,
+    second_opinion: _Flag = False,
+) -> None:
+    """Show which channels of a network depend on each other, and what cannot be pruned and why.
+
+    A group's share of MACs is what goes when all but one of its channels go.
+
+    Parameters
+    ----------
+    model
+        As for compressing: a file or a factory.
+    json
+        Write JSON and nothing else to standard output.
+    second_opinion
+        Compare with torch-pruning's dependency graph, and list where they differ.
+    """
+    with _watch().stage("import torch"):
+        from compressor import inspection
+        from compressor.report import to_json
+    with redirect_stdout(sys.stderr) if json else nullcontext():  # what models and libraries print
+        found = inspection.inspect(model, options, _watch())
+        description = inspection.describe(found)
+        opinion = _second_opinion(found) if second_opinion else None
+    if json:
+        print(to_json({**description, "second_opinion": opinion}), end="")
+        return
+    console = Console()
+    for table in inspection.tables(description, found):
+        console.print(table)
+    if opinion is not None and not opinion["failure"]:
+        console.print(inspection.opinion_table(opinion))
+
+
+def _second_opinion(found: Inspection) -> dict[str, Any]:
+    from compressor.second_opinion import second_opinion
+
+    watch = _watch()
+    with watch.stage("second opinion"):
+        opinion = second_opinion(found.trace, found.network)
+    if opinion["failure"]:
+        watch.note(f"{opinion['by']} fails on this network: {opinion['failure']}")
+    return opinion
 
 
 def _compress_into(

@@ -62,7 +62,36 @@ def _means(group: Group) -> Parameter:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Options:
+class ModelOptions:
+    """How MODEL is opened; raises UsageError for a value that cannot be meant."""
+
+    input: Annotated[tuple[str, ...], _repeated(_MODEL, "SPEC")] = ()
+    """Shape of an input, as [name=]1x3x224x224[:int64<512]. Repeat for several inputs."""
+
+    factory: Annotated[str | None, _option(_MODEL, "SPEC")] = None
+    """Builds the network for a state dict: 'torchvision:resnet50', 'timm:resnet18', \
+'package.module:callable' or 'path/file.py:callable'."""
+
+    factory_arg: Annotated[tuple[str, ...], _repeated(_MODEL, "NAME=VALUE")] = ()
+    """An argument of the factory, e.g. num_classes=10. Repeatable."""
+
+    weights: Annotated[str | None, _option(_MODEL, "FILE")] = None
+    """State dict for a MODEL that is a factory."""
+
+    pretrained: Annotated[bool, _flag(_MODEL)] = False
+    """The library's own pretrained weights, for a torchvision or timm MODEL."""
+
+    trust_pickle: Annotated[bool, _flag(_MODEL)] = False
+    """Load a file that can run code. Only for files whose author you trust."""
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            _check_kind(name, getattr(self, name), hint)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options(ModelOptions):
     """The choices of one run; raises UsageError for a value that cannot be meant."""
 
     ratio: Annotated[float, _option(_BUDGET)] = 0.5
@@ -94,25 +123,6 @@ layer replaced by its traced operators)."""
 
     best_effort: Annotated[bool, _flag(_BUDGET)] = False
     """Take what is reachable where the budget is not."""
-
-    input: Annotated[tuple[str, ...], _repeated(_MODEL, "SPEC")] = ()
-    """Shape of an input, as [name=]1x3x224x224[:int64<512]. Repeat for several inputs."""
-
-    factory: Annotated[str | None, _option(_MODEL, "SPEC")] = None
-    """Builds the network for a state dict: 'torchvision:resnet50', 'timm:resnet18', \
-'package.module:callable' or 'path/file.py:callable'."""
-
-    factory_arg: Annotated[tuple[str, ...], _repeated(_MODEL, "NAME=VALUE")] = ()
-    """An argument of the factory, e.g. num_classes=10. Repeatable."""
-
-    weights: Annotated[str | None, _option(_MODEL, "FILE")] = None
-    """State dict for a MODEL that is a factory."""
-
-    pretrained: Annotated[bool, _flag(_MODEL)] = False
-    """The library's own pretrained weights, for a torchvision or timm MODEL."""
-
-    trust_pickle: Annotated[bool, _flag(_MODEL)] = False
-    """Load a file that can run code. Only for files whose author you trust."""
 
     data: Annotated[tuple[str, ...], _several(_DATA, "TRAIN")] = ()
     """Training data: .npz files (images, labels), a folder with one sub-folder per class, or \
@@ -159,8 +169,7 @@ from the original where the data has no labels."""
     """Where data runs through the network: cpu, cuda, cuda:1, mps."""
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(Options).items():
-            _check_kind(name, getattr(self, name), hint)
+        super().__post_init__()
         if not 0 < self.ratio < 1:
             raise UsageError(
                 f"the ratio is the share to remove, between 0 and 1, not {self.ratio:g}",

@@ -15,7 +15,7 @@ from compressor.callables import resolve
 from compressor.data import Data, check_labels, hold_out, load_data
 from compressor.errors import CompressorError, UsageError
 from compressor.loading import find_examples, load_model, normalise_examples, refuse_non_finite
-from compressor.options import Options
+from compressor.options import ModelOptions, Options
 from compressor.records import ExampleInputs, LoadedModel
 from compressor.recover import primary_output, top1
 
@@ -49,7 +49,7 @@ class Samples:
     evaluated_on: str
 
 
-def open_model(model: nn.Module | str, options: Options) -> LoadedModel:
+def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
     """Load the model, with a hash of what it came from.
 
     Raises: what `load_model` raises; CompressorError for weights that are not finite.

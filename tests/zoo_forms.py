@@ -354,6 +354,25 @@ def picked_positions() -> nn.Module:
     return made
 
 
+@member(real(6, 5), channels=7)
+def overwritten_by_mask() -> nn.Module:
+    """Which dimensions a mask picks is not seen: what is written to is kept, the rest shrinks."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x)
+        y[x.sum(-1) > 0] = m.token
+        y = y.masked_scatter(y > 1, m.token.expand_as(y))
+        return m.c(m.b(y).relu())
+
+    return net(
+        forward,
+        token=nn.Parameter(torch.ones(8)),
+        a=nn.Linear(5, 8),
+        b=nn.Linear(8, 7),
+        c=nn.Linear(7, 4),
+    )
+
+
 # -- ways to write a forward -----------------------------------------------------------------------
 
 

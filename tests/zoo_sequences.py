@@ -370,6 +370,21 @@ def relative_positions_squared() -> nn.Module:
     return _positioned(forward, torch.randn(4, 17))
 
 
+@member(real(9, 5), channels=8, heads=4, head_width=(2, 2))
+def relative_shift() -> nn.Module:
+    """Distances shifted into place by padding and reshaping, the heads merged with the batch."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        q, k, v = m.qkv(m.embed(x)).chunk(3, -1)
+        q, k, v = (y.view(-1, 9, 4, 2).transpose(1, 2).reshape(-1, 9, 2) for y in (q, k, v))
+        far = F.pad(F.pad(q @ m.distances.t(), (0, 1)).flatten(1), (0, 8))
+        near = far.reshape(-1, 10, 17)[:, :9, 8:]
+        y = (torch.bmm(q, k.mT) + near).softmax(-1) @ v
+        return m.out(y.view(-1, 4, 9, 2).transpose(1, 2).flatten(2))
+
+    return _positioned(forward, torch.randn(17, 2))
+
+
 def _positioned(forward: Any, table: Tensor) -> nn.Module:
     made = net(
         forward,

@@ -18,6 +18,7 @@ from compressor.loading.factories import (
     parse_factory_args,
 )
 from compressor.loading.harmless import WRAPPERS
+from compressor.loading.hugging_face import load_hugging_face
 from compressor.loading.pickles import load_torch_save
 from compressor.loading.programs import load_program_file
 from compressor.loading.sniff import FileKind, sniff
@@ -83,6 +84,8 @@ def load_model(
         raise UsageError(
             f"{spec} is a folder, not a model", where="MODEL", next_step=_files_in(path)
         )
+    elif spec.startswith("hf:"):
+        loaded = load_hugging_face(spec, Path(spec.removeprefix("hf:")).expanduser())
     elif ":" in spec:
         if factory:
             raise UsageError(

@@ -7,6 +7,7 @@ import re
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import overload
 
 from compressor.errors import CompressorError, UsageError
 from compressor.rules import (
@@ -73,9 +74,13 @@ RULES: Mapping[str, Rule] = MappingProxyType(ChainMap(_registered, dict(BUILT_IN
 ("mylib.my_op.default"); read-only, and always up to date."""
 
 
+@overload
+def register_rule(operator: str, rule: Rule, *, replace: bool = False) -> Rule: ...
+@overload
+def register_rule(operator: str, *, replace: bool = False) -> Callable[[Rule], Rule]: ...
 def register_rule(
     operator: str, rule: Rule | None = None, *, replace: bool = False
-) -> Callable[[Rule], Rule]:
+) -> Rule | Callable[[Rule], Rule]:
     """Say how an operator's dimensions depend on each other, so that networks which use it can be
     pruned; every analysis from now on asks the rule.
 

@@ -96,6 +96,12 @@ def install(layer: nn.Module, part: Part, wiring: Wiring) -> None:
     layer.__class__ = StandIn
     layer._part, layer._wiring = part, wiring  # type: ignore[assignment]
     layer._traced = part.operators
+    layer.register_forward_pre_hook(_no_fast_path)
+
+
+def _no_fast_path(*_: Any) -> None:
+    """Does nothing; but with a hook on a layer, a transformer block calls it instead of reading its
+    parameters for a fused kernel that computes the original's shapes."""
 
 
 # -- the part of a program -----------------------------------------------------------------------
