@@ -162,7 +162,7 @@ class Solver:
 
     def _unify_products(self, left: Dim, right: Dim, reason: Reason) -> None:
         """At least one side is a product: split the smaller innermost part off both sides."""
-        inner = min(innermost(d).size for d in (left, right) if isinstance(d, Product))
+        inner = min(d.parts[-1].size for d in (left, right) if isinstance(d, Product))
         ours, theirs = self.factor(left, inner), self.factor(right, inner)
         if ours is None or theirs is None:
             self._give_up_inside(left, right, reason)
@@ -173,7 +173,7 @@ class Solver:
     def _give_up_inside(self, left: Dim, right: Dim, reason: Reason) -> None:
         """Protect the inner parts up to where both layouts meet again, and unify the outer ones."""
         ours, theirs = by_inner_size(left), by_inner_size(right)
-        meeting = min(size for size in ours if size > 1 and size in theirs)
+        meeting = min(ours.keys() & theirs.keys())
         (left, mine), (right, yours) = ours[meeting], theirs[meeting]
         self._give_up(mine, yours, reason)
         self.unify(left, right, reason)
@@ -273,11 +273,6 @@ class Solver:
 
 
 # -- reading dimensions in normal form ---------------------------------------------------------
-
-
-def innermost(dim: Dim) -> Dim:
-    """The last part of a product, or the dimension itself."""
-    return dim.parts[-1] if isinstance(dim, Product) else dim
 
 
 def by_inner_size(dim: Dim) -> dict[int, tuple[Dim, Dim]]:

@@ -98,7 +98,8 @@ def _training_program(
     try:
         program = _export(copy.deepcopy(module).train(), inputs, way)
     except Exception as error:
-        notes.append(f"{unseen} were left alone: training mode: {_first_line(error)}")
+        why = f"training mode cannot be captured: {_first_line(error)}"
+        notes.append(f"{unseen} were left alone and may no longer fit: {why}")
         return None
     still = unused_parameters(program)
     if still:

@@ -128,6 +128,7 @@ CALLS = [
     row("slice.Tensor", 4, t(2, 9), 1, 2, 6),
     row("slice.Tensor", 3, t(2, 9), 1, -4, None),
     row("slice.Tensor", 2, t(2, 8), 1, 0, 2**63 - 1, 2),
+    row("slice.Tensor", 1, t(2, 7), 1, 0, 2**63 - 1, 2),
     row("slice.Tensor", 2, t(2, 9), 1, 1, 8, 2),
     row("slice.Tensor", 2, t(2, 9), 1, 0, 2**63 - 1),
     row("narrow", 4, t(2, 9), 1, 3, 4),

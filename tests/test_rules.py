@@ -77,6 +77,7 @@ BY_TYPE = {
 NEEDED = {
     "clamp.default": {"min": 0.5},
     "clamp_.default": {"min": 0.5},
+    "clip.default": {"min": 0.5},
     "clamp.Tensor": {"min": t(3, 4)},
     "fill.Tensor": {"value": t()},
     "fill_.Tensor": {"value": t()},

@@ -110,5 +110,5 @@ class Stories(nn.Module):
         cos, sin = self.rotation[:, : ids.shape[1]]
         for layer in self.layers:
             x = layer(x, cos, sin)
-        logits: Tensor = functional.linear(self.norm(x), self.tok_embeddings.weight)
+        logits: Tensor = self.norm(x) @ self.tok_embeddings.weight.T
         return logits

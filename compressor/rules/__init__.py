@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import overload
+from typing import Any, overload
 
 from compressor.errors import CompressorError, UsageError
 from compressor.rules import (
@@ -90,9 +91,11 @@ def register_rule(
         rule: From a `Call` to its `Equations`. Without it, a decorator is returned.
         replace: Let this rule take the place of another for the same operator.
 
+    The same code run again (a file that is imported twice, a notebook's cell) is no second rule.
+
     Raises:
-        UsageError: the name is no operator's, the rule cannot be called, or the operator has a
-            rule and `replace` is off.
+        UsageError: the name is no operator's, the rule cannot be called, or the operator has
+            another rule and `replace` is off.
     """
     name = _overload(operator)
 
@@ -103,7 +106,7 @@ def register_rule(
                 where=f"register_rule({operator!r}, ...)",
                 next_step="docs/adding-a-rule.md has an example",
             )
-        if name in RULES and not replace:
+        if name in RULES and not replace and _origin(rule) != _origin(RULES[name]):
             raise UsageError(
                 f"the operator {name} has a rule already",
                 where=f"{RULES[name].__module__}.{getattr(RULES[name], '__qualname__', '')}",
@@ -130,6 +133,12 @@ def _overload(operator: str) -> str:
         )
     namespace, name, overload = found.groups(default="default")
     return f"{name}.{overload}" if namespace == "aten" else f"{namespace}.{name}.{overload}"
+
+
+def _origin(rule: Rule) -> Any:
+    """Where a function's code is, else the rule itself."""
+    code = getattr(inspect.unwrap(rule), "__code__", None)
+    return (code.co_filename, code.co_firstlineno) if code else inspect.unwrap(rule)
 
 
 def _explained(name: str, rule: Rule) -> Rule:

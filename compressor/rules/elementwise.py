@@ -35,6 +35,9 @@ relu relu6 round round.decimals rrelu rsqrt selu sigmoid sign silu sin sinh soft
 sqrt square tan tanh threshold trunc add.Scalar sub.Scalar mul.Scalar div.Scalar rsub.Scalar
 remainder.Scalar fmod.Scalar eq.Scalar ne.Scalar gt.Scalar ge.Scalar lt.Scalar le.Scalar
 bitwise_and.Scalar bitwise_or.Scalar floor_divide.Scalar fill.Scalar zero
+absolute angle clip multiply.Scalar divide.Scalar subtract.Scalar true_divide.Scalar real
+resolve_conj sinc special_expit special_erf greater.Scalar greater_equal.Scalar less.Scalar
+less_equal.Scalar not_equal.Scalar
 """
 
 UNARY_IN_PLACE = """
@@ -58,7 +61,9 @@ logical_or logical_xor bitwise_and.Tensor bitwise_or.Tensor bitwise_xor.Tensor w
 where.ScalarSelf where.ScalarOther where.Scalar masked_fill.Scalar masked_fill.Tensor clamp.Tensor
 lerp.Tensor lerp.Scalar addcmul addcdiv xlogy.Tensor hypot copysign.Tensor clamp_min.Tensor
 clamp_max.Tensor add_.Tensor sub_.Tensor mul_.Tensor div_.Tensor masked_fill_.Tensor copy_ copy
-pow_.Tensor addcmul_ addcdiv_ lerp_.Tensor lerp_.Scalar logical_and_ logical_or_ maximum.out
+pow_.Tensor multiply.Tensor divide.Tensor subtract.Tensor greater.Tensor greater_equal.Tensor
+less.Tensor less_equal.Tensor not_equal.Tensor logaddexp polar complex addcmul_ addcdiv_
+lerp_.Tensor lerp_.Scalar logical_and_ logical_or_ maximum.out
 """
 
 METADATA = """

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from compressor.graph import analyse
 from compressor.measure import count_macs, count_params
 from compressor.network import Network
 from compressor.records import ExampleInputs, Trace
+from compressor.recover import recalibrate_batch_norm
 from compressor.redraw import drawable, redraw_
 from compressor.score import saliency_gradients, score
 from compressor.selection import DEFAULT_ROLES, Choice, select
@@ -29,12 +30,15 @@ from compressor.slicing.compare import TOLERANCE, outputs_of
 from compressor.slicing.program import slice_program
 from compressor.trace import trace
 from tools.zoo.members import Judge, Subject
-from tools.zoo.twin import live_shapes, twin_difference
+from tools.zoo.twin import live_shapes, rounding_error, twin_difference
 
 RATIO = 0.5
+ROUNDING = 1e-5
+"""Relative error of float32 above which forms of a network cannot be compared."""
+
 SMALL_CUT = 0.05
 TWIN_TOLERANCE = 1e-8
-LARGEST_FLOAT64 = 300_000_000
+LARGEST = 300_000_000
 """Parameters above which the program is only run and counted."""
 
 Record = dict[str, Any]
@@ -82,13 +86,16 @@ class Pass:
                 redraw_(drawable(subject.module))
         with self.stage("trace"):
             traced = trace(subject.module, subject.examples)
+        if subject.judge is None and sum(p.numel() for p in traced.module.parameters()) <= LARGEST:
+            with self.stage("settle"):
+                self.record["rounding"] = settle_(traced)
         with self.stage("analyse"):
             network = analyse(traced)
         self._note_network(traced, network)
         with self.stage("select"):
             choice, roles = halve(network, traced)
         self._note_choice(network, choice, roles)
-        if network.cost.params() > LARGEST_FLOAT64:
+        if network.cost.params() > LARGEST:
             self._check_large(traced, subject.examples, network, choice)
             return
         with self.stage("slice"):
@@ -221,6 +228,21 @@ def halve(network: Network, traced: Trace) -> tuple[Choice, list[str]]:
         raise WrongError(f"nothing was pruned; default roles are {sorted(DEFAULT_ROLES)}")
     cut = {group.role for group in network.groups if group.name in choice.keep}
     return choice, sorted(cut)
+
+
+def settle_(traced: Trace) -> float:
+    """The relative rounding error of the network in float32.
+
+    Drawn weights can make activations grow from block to block until rounding hides everything:
+    batch norms are then re-estimated on the inputs, as in a network that was trained.
+    """
+    rounding = rounding_error(traced)
+    if rounding > ROUNDING and not traced.examples.kwargs:
+        inputs = [(x.args, None) for x in variants(traced)[:2]]
+        with suppress(CompressorError):
+            recalibrate_batch_norm(traced.module, inputs)
+        rounding = rounding_error(traced)
+    return rounding
 
 
 @contextmanager

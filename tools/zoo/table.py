@@ -35,7 +35,8 @@ where channels and heads alone did not suffice), the program runs and its output
 that they had, it equals its masked twin in float64 (*twin*: the largest relative difference; where
 a statistic such as LayerNorm crosses a dropped axis, the twin computes that statistic on the kept
 channels), ONNX Runtime agrees (*ONNX*: largest relative difference), MACs and parameters, counted,
-are exactly those predicted. *form* is the user's own class, or the program and the module that
+are exactly those predicted. Where drawn weights make float32 itself inexact, batch norms are
+first re-estimated on the inputs. *form* is the user's own class, or the program and the module that
 could not follow. MACs are those of one sample, before and after.
 """
 

@@ -75,19 +75,20 @@ def _cifar(root: Path) -> Batches:
 
 
 def _photos(root: Path) -> Batches:
-    """Photos of every eighth class, 0 to 1, [1, 3, 224, 224] each; the class is in the name."""
+    """Photos of every eighth class, 0 to 1, [25, 3, 224, 224]; the class is in the name."""
     from PIL import Image
     from torchvision import transforms
 
     prepare = transforms.Compose(
         [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
     )
-    found: Batches = []
+    images, labels = [], []
     with zipfile.ZipFile(root / "imagenet_sample_125.zip") as archive:
         for name in sorted(archive.namelist()):
             image = Image.open(io.BytesIO(archive.read(name))).convert("RGB")
-            found.append((prepare(image)[None], torch.tensor([int(name[:3])])))
-    return found
+            images.append(prepare(image))
+            labels.append(int(name[:3]))
+    return list(zip(torch.stack(images).chunk(5), torch.tensor(labels).chunk(5), strict=True))
 
 
 def _normalised_photos(root: Path) -> Batches:
@@ -150,11 +151,9 @@ def _cifar_resnet(depth: int) -> Trained:
 NETWORKS: Mapping[str, Trained] = {
     **{f"cifar_resnet{depth}": _cifar_resnet(depth) for depth in (20, 32, 44, 56)},
     "mobilenet_v1": Trained(
-        mobilenet_v1, "imagenet_mobilenet_v1_025.safetensors", _normalised_photos, 125
+        mobilenet_v1, "imagenet_mobilenet_v1_025.safetensors", _normalised_photos, 5
     ),
-    "mobilenet_v2": Trained(
-        mobilenet_v2, "imagenet_mobilenet_v2.safetensors", _rotated_photos, 125
-    ),
+    "mobilenet_v2": Trained(mobilenet_v2, "imagenet_mobilenet_v2.safetensors", _rotated_photos, 5),
     "stories260k": Trained(Stories, "stories260k.safetensors", _stories, 4, loss, next_token_loss),
 }
 

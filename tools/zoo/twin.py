@@ -72,6 +72,17 @@ def twin_difference(
     return max(difference(a, b) for a, b in zip(expected, found, strict=True))
 
 
+def rounding_error(trace: Trace) -> float:
+    """How far the dense network in float32 is from itself in float64, relatively."""
+    inputs = variants(trace)[1]
+    single = outputs_of(trace.module, inputs)
+    exact = double_(copy.deepcopy(trace.module))
+    with InFloat64():  # type: ignore[no-untyped-call]
+        double = outputs_of(exact, _double(inputs))
+    pairs = [(a, b.double()) for a, b in zip(double, single, strict=True) if b.is_floating_point()]
+    return difference([a for a, _ in pairs], [b for _, b in pairs])
+
+
 def live_shapes(module: nn.Module, trace: Trace) -> tuple[list[tuple[int, ...]], bool]:
     """Shapes of all outputs on all variants, and whether they depend on the inputs."""
     found: list[Outputs] = [outputs_of(module, x) for x in variants(trace)]

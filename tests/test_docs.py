@@ -1,0 +1,112 @@
+"""The code in the documentation runs, and does what the text beside it says; the generated part of
+the README is up to date."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from calls import CALLS
+from cases import Case
+from operators import solve
+from twin import (
+    analysed_case,
+    assert_alive,
+    assert_same,
+    assert_smaller,
+    live,
+    masked_twin,
+    random_keep,
+    sliced,
+)
+
+from compressor import rules
+from compressor.callables import resolve
+from compressor.cli import main
+from compressor.graph import analyse
+from compressor.records import ExampleInputs
+from compressor.rules.reasons import FROM_THE_NETWORK, REASONS
+from compressor.slicing import as_module
+from compressor.trace import trace
+from tools import refusals
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "adding-a-rule.md"
+NAME = "mylib.maxout.default"
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page's file, written and imported once (an operator is registered once in a process);
+    yields how the command line names its network."""
+    ((name, code),) = re.findall(r"^```python (\S+\.py)\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    path = tmp_path_factory.mktemp("docs") / name
+    path.write_text(code)
+    resolve(f"{path}:Net")
+    yield f"{path}:Net"
+    rules._registered.pop(NAME, None)
+
+
+def test_the_example_can_be_pruned(example: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", example, "--input", "1x16", "--json"]) == 0
+    (group,) = json.loads(capsys.readouterr().out)["groups"]
+    assert group["size"] == 8
+    assert {(m["tensor"], m["dim"]) for m in group["members"]} == {
+        *(("up.weight", 0), ("up.bias", 0), ("down.weight", 1)),
+    }
+
+
+def test_the_example_is_sliced_like_its_masked_twin(example: str) -> None:
+    of = analysed_case(Case(resolve(example), (16,)))
+    assert_alive(of.model, of.case)
+    keep = random_keep(of.network, seed=0)
+    found = sliced(of, keep)
+    assert_smaller(found, of, keep)
+    (kept,) = keep.values()
+    assert found.module.up.weight.shape == (3 * len(kept), 16)
+    assert found.plan.form == "class"
+    assert found.module.width == len(kept)
+    twin = masked_twin(of, keep)
+    assert_same(twin, found.module, of.case)
+    assert_same(twin, as_module(found.program), of.case)
+
+
+def test_without_its_rule_the_example_is_protected(example: str) -> None:
+    model = live(resolve(example)())
+    traced = trace(model, ExampleInputs((torch.randn(2, 16, dtype=torch.float64),)))
+    network = analyse(traced, {n: rule for n, rule in rules.RULES.items() if n != NAME})
+    assert not network.groups
+    reasons = {p.reason: p.place for p in network.protections}
+    assert re.fullmatch(r".*\(nets\.py:\d+\)", reasons[f"the operator {NAME} has no rule"])
+
+
+# -- the README ----------------------------------------------------------------------------------
+
+
+def test_the_readme_says_what_the_tables_say() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert refusals.written_into(text) == text, "python -m tools.refusals writes it"
+
+
+def test_the_generated_part_follows_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = refusals.section()
+    families = {name: module for name, module in rules.FAMILIES.items() if name != "attention"}
+    monkeypatch.setattr(refusals, "FAMILIES", families)
+    after = refusals.section()
+    assert "| attention |" in before
+    assert "| attention |" not in after
+
+
+def test_a_readme_without_its_marks_is_refused() -> None:
+    with pytest.raises(SystemExit, match="refusals"):
+        refusals.written_into("# no marks")
+
+
+def test_the_table_of_reasons_has_all_that_rules_give_and_no_other() -> None:
+    calls = [solve(name, *given, **named) for name, _, given, named, _ in (c.values for c in CALLS)]
+    given = {reason for call in calls for _, reason in call.equations.keep}
+    assert given == set(REASONS.values()) - set(FROM_THE_NETWORK)
