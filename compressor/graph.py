@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch.export.graph_signature import InputKind
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from compressor.axes import Axis, Dim, Reason, Solver, leaves, repeated_in_product
 from compressor.errors import CompressorError
@@ -57,6 +57,7 @@ class _Analysis:
         self.widths: list[Dim] = []
         self.products: list[Shape] = []
         self.inputs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+        self.live = live_nodes(program.graph)
         for node in program.graph.nodes:
             getattr(self, f"visit_{node.op}")(node)
 
@@ -111,6 +112,8 @@ class _Analysis:
             assert isinstance(source, Node) and isinstance(position, int)
             found = self.shapes.get(source.name, ())
             self.shapes[node.name] = found[position : position + 1]
+            if source.name in self.from_weights:
+                self.from_weights.add(node.name)
             return
         if not values and not any(n.name in self.shapes for n in node.all_input_nodes):
             return
@@ -180,7 +183,8 @@ class _Analysis:
         weights = [n for n in tensors if n.name in self.from_weights]
         if len(weights) == len(tensors):
             self.from_weights.add(node.name)
-        self.statistics += equations.statistics
+        if node in self.live:
+            self.statistics += equations.statistics
         self.equal.append(equations.equal)
         self.products += [tuple(product) for product in equations.macs]
         names = {n.name for n in weights}
@@ -336,6 +340,16 @@ def stored_tensor(program: torch.export.ExportedProgram, name: str) -> torch.Ten
     held = program.state_dict if name in program.state_dict else program.constants
     tensor: torch.Tensor = held[name]
     return tensor
+
+
+def live_nodes(graph: Graph) -> set[Node]:
+    """The nodes on which the output depends; in-place operators, which nobody may use, count."""
+    live: set[Node] = set()
+    for node in reversed(graph.nodes):
+        schema = getattr(node.target, "_schema", None)
+        if node.op == "output" or node in live or (schema is not None and schema.is_mutable):
+            live |= {node, *node.all_input_nodes}
+    return live
 
 
 def call_shape(call: Call, argument: str) -> Shape:

@@ -123,7 +123,7 @@ def unused_parameters(program: ExportedProgram) -> set[str]:
 def detached_copy(module: nn.Module) -> nn.Module:
     """A copy on the CPU, in eval mode, without gradients; the original is left alone."""
     try:
-        copied = copy.deepcopy(module).to("cpu")
+        copied = copy.deepcopy(module, _computed_tensors(module)).to("cpu")
     except Exception as error:
         raise CompressorError(
             "the model cannot be copied",
@@ -137,6 +137,17 @@ def detached_copy(module: nn.Module) -> nn.Module:
         parameter.requires_grad_(False)
         parameter.grad = None
     return copied
+
+
+def _computed_tensors(module: nn.Module) -> dict[int, Any]:
+    """Copies of tensors that hang on a gradient graph (old weight norm keeps such), which
+    `deepcopy` refuses."""
+    attributes = [value for layer in module.modules() for value in vars(layer).values()]
+    return {
+        id(value): value.detach().clone()
+        for value in attributes
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
 
 
 def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProgram:
@@ -155,10 +166,8 @@ def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProg
     return program
 
 
-def _by_name(module: nn.Module, inputs: ExampleInputs) -> Any:
-    """Inputs as `dynamic_shapes` wants them: by the names in forward's signature, or in order."""
-    if not inputs.kwargs:
-        return inputs.args
+def _by_name(module: nn.Module, inputs: ExampleInputs) -> dict[str, Any]:
+    """Inputs as `dynamic_shapes` wants them: by the names in forward's signature."""
     bound = inspect.signature(module.forward).bind(*inputs.args, **inputs.kwargs)
     return dict(bound.arguments)
 

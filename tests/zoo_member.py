@@ -35,7 +35,6 @@ class Member:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     prunable: Sizes
-    awaits: str
 
     def inputs(self, batch: int = 2, seed: int = 0) -> ExampleInputs:
         generator = torch.Generator().manual_seed(seed)
@@ -49,12 +48,10 @@ MEMBERS: dict[str, Member] = {}
 
 
 def member(
-    *args: Any, keywords: Mapping[str, Any] | None = None, awaits: str = "", **prunable: int | tuple
+    *args: Any, keywords: Mapping[str, Any] | None = None, **prunable: int | tuple
 ) -> Callable[[Callable[[], nn.Module]], Callable[[], nn.Module]]:
     """Register a factory under its name, with makers of its inputs and the axes that can shrink:
     `channels=(6, 8)`, `heads=4`, `head_width=3`, `stream=12`.
-
-    `awaits` says what the compressor still lacks for it.
     """
     sizes = {
         role: tuple(sorted(value)) if isinstance(value, tuple) else (value,)
@@ -63,7 +60,7 @@ def member(
 
     def register(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
         assert build.__name__ not in MEMBERS
-        MEMBERS[build.__name__] = Member(build, args, keywords or {}, sizes, awaits)
+        MEMBERS[build.__name__] = Member(build, args, keywords or {}, sizes)
         return build
 
     return register

@@ -99,14 +99,13 @@ def channel_norms_by_hand() -> nn.Module:
     )
 
 
-@member(real(3, 9), stream=(5, 6, 8), awaits="a copy of layers that compute their weight")
+@member(real(3, 9), channels=6, stream=8)
 def weight_norm_old() -> nn.Module:
     """A norm over a weight's inputs is a statistic over the channels that feed it."""
-    old = torch.nn.utils.weight_norm
+    normed = torch.nn.utils.weight_norm
     return nn.Sequential(
-        nn.Conv1d(3, 8, 3), old(nn.Conv1d(8, 6, 3)), nn.ReLU(), old(nn.Conv1d(6, 5, 1), dim=None),
-        nn.Conv1d(5, 2, 1),
-    )  # fmt: skip
+        nn.Conv1d(3, 8, 3), normed(nn.Conv1d(8, 6, 3)), nn.ReLU(), nn.Conv1d(6, 2, 3)
+    )
 
 
 @member(real(3, 9), channels=6, stream=8)

@@ -13,11 +13,11 @@ from torch.export import ExportedProgram
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from compressor.axes import Axis, size_after
+from compressor.axes import Axis, Dim, size_after
 from compressor.errors import CompressorError
 from compressor.network import BATCH, Network
 from compressor.records import Plan, Trace
-from compressor.slicing.program import Indices, argument, slice_tensor
+from compressor.slicing.program import Indices, argument, schema_names, slice_tensor
 from compressor.slicing.stand_in import Wiring, install, part_of
 
 Attributes = dict[str, dict[str, Any]]
@@ -163,16 +163,25 @@ def _literals_by_owner(
     """(owning module, old size, new size) of every size that the code spells out."""
     for node in trace.program.graph.nodes:
         spelling = network.nodes.get(node.name)
-        if spelling is None or spelling.target:
+        if spelling is None:
             continue
         for name, spelled in spelling.literals.items():
-            given = argument(node, name)
-            dims = spelled if isinstance(spelled, tuple) else (spelled,)
-            values = given if isinstance(given, list | tuple) else (given,)
-            for value, dim in zip(values, dims, strict=False):
+            for value, dim in _given_sizes(node, name, spelled):
                 old, new = _per_sample(dim.size), _per_sample(size_after(dim, sizes))
                 if value != -1 and value is not None:
                     yield owner_of(node), old, new
+
+
+def _given_sizes(node: torch.fx.Node, name: str, spelled: Any) -> Iterator[tuple[Any, Dim]]:
+    """The values of an argument beside their dimensions. An operator that gives one size for all
+    pieces has no argument of that name; the pieces are given then."""
+    dims = spelled if isinstance(spelled, tuple) else (spelled,)
+    if name in schema_names(node):
+        given = argument(node, name)
+        values = given if isinstance(given, list | tuple) else (given,)
+    else:
+        values = [dim.size for dim in dims]
+    yield from ((v, d) for v, d in zip(values, dims, strict=False) if not isinstance(d, int))
 
 
 def _per_sample(size: int) -> int:

@@ -179,14 +179,15 @@ def _retarget(node: Node, spelling: Spelling, sizes: Mapping[Axis, int]) -> None
     node.kwargs = {}
 
 
-def _schema_names(node: Node) -> list[str]:
+def schema_names(node: Node) -> list[str]:
+    """The names of the arguments of a node's operator."""
     assert isinstance(node.target, torch._ops.OpOverload)
     return [a.name for a in node.target._schema.arguments]
 
 
 def argument(node: Node, name: str) -> Any:
     """A node's argument by its name in the schema; the schema's default where it is not given."""
-    position = _schema_names(node).index(name)
+    position = schema_names(node).index(name)
     if position < len(node.args):
         return node.args[position]
     assert isinstance(node.target, torch._ops.OpOverload)
@@ -195,7 +196,7 @@ def argument(node: Node, name: str) -> Any:
 
 def set_argument(node: Node, name: str, value: Any) -> None:
     """Set a node's argument by its name in the schema, as it is given now or else by keyword."""
-    position = _schema_names(node).index(name)
+    position = schema_names(node).index(name)
     if position < len(node.args):
         node.update_arg(position, value)
     else:

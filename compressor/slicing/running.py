@@ -26,6 +26,9 @@ TRAINING_LITERAL: Mapping[str, str] = {
 }
 """The argument that tells training from evaluation, by overload."""
 
+ASSERTION = torch.ops.aten._assert_tensor_metadata.default
+"""Holds a tensor to the traced type and device; modules do without, so that they can move."""
+
 
 class ProgramModule(GraphModule):
     """An exported program's graph with its parameters under their own names.
@@ -55,6 +58,8 @@ def set_training(module: GraphModule, mode: bool) -> None:
 def as_module(program: ExportedProgram) -> ProgramModule:
     """The program as a module in eval mode, its parameters shared with the program's state."""
     unlifted = program.module(check_guards=False)
+    for node in unlifted.graph.find_nodes(op="call_function", target=ASSERTION):
+        unlifted.graph.erase_node(node)
     module = ProgramModule(unlifted, unlifted.graph)
     for name in program.graph_signature.non_persistent_buffers:
         owner, _, leaf = name.rpartition(".")

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError
 from compressor.records import ExampleInputs
-from compressor.slicing.running import set_training
+from compressor.slicing.running import ASSERTION, set_training
 
 
 class CannotStandInError(Exception):
@@ -113,7 +113,7 @@ def part_of(program: ExportedProgram, path: str) -> Part:
     Raises:
         CannotStandInError: They take or give something that is not the module's call.
     """
-    nodes = [node for node in program.graph.nodes if node.op == "call_function" and _in(node, path)]
+    nodes = [node for node in program.graph.nodes if _is_operator(node) and _in(node, path)]
     inside = set(nodes)
     stored = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
     outer = list(
@@ -124,7 +124,7 @@ def part_of(program: ExportedProgram, path: str) -> Part:
     names = [str(stored[n.name]) for n in tensors]
     if not all(name.startswith(f"{path}.") for name in names):
         raise CannotStandInError("takes parameters of other modules")
-    outputs = [n for n in nodes if _is_tensor(n) and any(user not in inside for user in n.users)]
+    outputs = [n for n in nodes if _is_tensor(n) and any(map(_is_read, n.users.keys() - inside))]
     if len(outputs) != 1 or not inputs:
         raise CannotStandInError("has not one output")
     graph = Graph()
@@ -143,6 +143,14 @@ def part_of(program: ExportedProgram, path: str) -> Part:
         output=outputs[0].name,
         shapes=tuple(_fixed_shape(n) for n in inputs),
     )
+
+
+def _is_operator(node: Node) -> bool:
+    return node.op == "call_function" and _is_read(node)
+
+
+def _is_read(node: Node) -> bool:
+    return node.target is not ASSERTION
 
 
 def _in(node: Node, path: str) -> bool:
@@ -229,12 +237,7 @@ def _wiring(
         returned = (len(leaves), -1 if at is None else at)
     else:
         return None
-    tensors = [leaf for leaf in leaves if leaf is not None]
-    if (
-        None in positions
-        or len(tensors) != 1
-        or _position(tensors, values.get(part.output)) is None
-    ):
+    if None in positions or _position(leaves, values.get(part.output)) is None:
         return None
     return Wiring(tuple(p for p in positions if p is not None), returned)
 

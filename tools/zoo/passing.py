@@ -100,7 +100,14 @@ class Pass:
             return
         with self.stage("slice"):
             sliced = slice_network(traced, network, choice.keep)
-        self.record |= {"form": sliced.plan.form, "obstacle": sliced.plan.obstacle}
+        self.record |= {
+            "form": sliced.plan.form,
+            "obstacle": sliced.plan.obstacle,
+            "stand_ins": {
+                path: type(traced.module.get_submodule(path)).__name__
+                for path in sliced.plan.stand_ins
+            },
+        }
         with self.stage("run"):
             self._require_shapes(traced, as_module(sliced.program))
         with self.stage("count"):
@@ -146,7 +153,7 @@ class Pass:
         self.record["onnx"] = self.record["twin"] = "too large"
         with self.stage("slice"):
             program = slice_program(traced, network, network.masks(choice.keep))
-        self.record |= {"form": "program", "obstacle": "too large to try the class"}
+        self.record |= {"form": "program", "obstacle": "too large to try", "stand_ins": {}}
         with self.stage("run"):
             self._require_shapes(traced, as_module(program))
         with self.stage("count"):

@@ -35,9 +35,10 @@ where channels and heads alone did not suffice), the program runs and its output
 that they had, it equals its masked twin in float64 (*twin*: the largest relative difference; where
 a statistic such as LayerNorm crosses a dropped axis, the twin computes that statistic on the kept
 channels), ONNX Runtime agrees (*ONNX*: largest relative difference), MACs and parameters, counted,
-are exactly those predicted. Where drawn weights make float32 itself inexact, batch norms are
-first re-estimated on the inputs. *form* is the user's own class, or the program and the module that
-could not follow. MACs are those of one sample, before and after.
+are exactly those predicted. Where drawn weights make float32 itself inexact, batch norms are first
+re-estimated on the inputs. *form* is the user's own class, by itself or with stand-ins (modules
+whose code cannot follow run their traced operators), or the program and the module that could not
+follow. MACs are those of one sample, before and after.
 """
 
 
@@ -75,13 +76,14 @@ def _totals(records: Sequence[Record], zoos: Sequence[str]) -> str:
         count = Counter(r["status"] for r in members)
         passed = [r for r in members if r["status"] == "passed"]
         run = count["passed"] + count["failed"]
-        classes = sum(r["form"] == "class" for r in passed)
+        classes = [r for r in passed if r["form"] == "class"]
+        helped = sum(bool(r["stand_ins"]) for r in classes)
         halved = sum(r["removed"] >= 0.495 for r in passed)
         rows.append(
             [
                 zoo,
                 f"{count['passed']} of {run}" + (f" ({count['passed'] / run:.0%})" if run else ""),
-                f"{classes} of {len(passed)}",
+                f"{len(classes)} of {len(passed)}" + (f", {helped} with stand-ins" * bool(helped)),
                 f"{halved} of {len(passed)}",
                 str(count["skipped"]),
             ]
@@ -100,7 +102,6 @@ def _row(record: Record) -> list[str]:
     protections = record["protections"]
     why = "; ".join(f"{n} × {reason}" for reason, n in list(protections.items())[:4])
     more = len(protections) - 4
-    form = record["form"] if not record["obstacle"] else f"program: {record['obstacle']}"
     notes = [record["quality"]] if record.get("quality") else []
     return [
         record["name"],
@@ -110,9 +111,17 @@ def _row(record: Record) -> list[str]:
         _difference(record["twin"]),
         _difference(record["onnx"]),
         " / ".join(_seconds(record, stages) for stages in STAGES.values()),
-        "; ".join([form, *notes]),
+        "; ".join([_form(record), *notes]),
         why + (f"; {more} more reasons" if more > 0 else ""),
     ]
+
+
+def _form(record: Record) -> str:
+    if record["form"] != "class":
+        return f"program: {record['obstacle']}"
+    kinds = Counter(record["stand_ins"].values())
+    stand_ins = ", ".join(f"{n} × {kind}" for kind, n in kinds.most_common())
+    return f"class, stand-ins for {stand_ins}" if stand_ins else "class"
 
 
 def _failed(members: Sequence[Record]) -> str:
