@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from twin import (
     sliced,
 )
 
-from compressor import rules
+import compressor
+from compressor import delivery, rules
 from compressor.callables import resolve
 from compressor.cli import main
 from compressor.graph import analyse
@@ -39,13 +41,17 @@ PAGE = ROOT / "docs" / "adding-a-rule.md"
 NAME = "mylib.maxout.default"
 
 
+def code_for(name: str) -> list[str]:
+    """The page's pieces of a file."""
+    return re.findall(rf"^```python {re.escape(name)}\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+
+
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page's file, written and imported once (an operator is registered once in a process);
     yields how the command line names its network."""
-    ((name, code),) = re.findall(r"^```python (\S+\.py)\n(.*?)^```", PAGE.read_text(), re.M | re.S)
-    path = tmp_path_factory.mktemp("docs") / name
-    path.write_text(code)
+    path = tmp_path_factory.mktemp("docs") / "nets.py"
+    path.write_text(code_for("nets.py")[0])
     resolve(f"{path}:Net")
     yield f"{path}:Net"
     rules._registered.pop(NAME, None)
@@ -82,6 +88,23 @@ def test_without_its_rule_the_example_is_protected(example: str) -> None:
     assert not network.groups
     reasons = {p.reason: p.place for p in network.protections}
     assert re.fullmatch(r".*\(nets\.py:\d+\)", reasons[f"the operator {NAME} has no rule"])
+
+
+def test_with_a_decomposition_the_example_is_compressed_to_onnx(
+    example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
+    build = resolve(example)
+    exec(code_for("nets.py")[1], vars(sys.modules[build.__module__]))
+    try:
+        result = compressor.compress(build(), torch.randn(2, 16), ratio=0.5)
+    finally:
+        torch._decomp.decomposition_table.pop(torch.ops.mylib.maxout.default)
+    assert result.report["after"]["macs"] == result.report["before"]["macs"] / 2
+    result.save(tmp_path / "out")
+    assert (tmp_path / "out" / "model.onnx").is_file()
+    loaded = compressor.load(tmp_path / "out", build)
+    assert loaded.down.in_features == 4
 
 
 # -- the README ----------------------------------------------------------------------------------

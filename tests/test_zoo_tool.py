@@ -74,10 +74,29 @@ def test_the_twin_sees_when_other_channels_were_dropped(role: str) -> None:
     assert twin_difference(traced, network, masks_of(network, role, 1), program) > 1e-3
 
 
+def test_a_sum_beside_the_dropped_axis_needs_no_compact_statistic() -> None:
+    class Shares(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv1d(3, 8, 1), nn.Conv1d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x).exp()
+            return self.last(x / x.sum(-1, keepdim=True))
+
+    traced = trace(Shares(), ExampleInputs((torch.randn(2, 3, 5),)))
+    network = analyse(traced)
+    masks = masks_of(network, "channels", 0)
+    assert twin_difference(traced, network, masks, slice_program(traced, network, masks)) < 1e-12
+
+
 def test_float32_by_name_becomes_float64() -> None:
     with InFloat64():
         x = torch.arange(3, dtype=torch.float32) + torch.ones(3, dtype=torch.float64).float()
-    assert x.dtype is torch.float64
+        filled = torch.zeros(2)
+        filled[0] = 1
+    assert x.dtype is filled.dtype is torch.float64
+    assert filled.tolist() == [1, 0]
 
 
 def test_grouped_products_are_computed_in_float64() -> None:

@@ -24,7 +24,8 @@ class InFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         args, kwargs = pytree.tree_map(_doubled, (args, dict(kwargs or {})))
-        return SINGLE_ONLY.get(func, func)(*args, **kwargs)
+        result = SINGLE_ONLY.get(func, func)(*args, **kwargs)
+        return pytree.tree_map(_doubled, result)  # what `zeros` without a dtype makes, for one
 
 
 def _grouped_product(

@@ -7,7 +7,7 @@ dropped axis (LayerNorm, a mean) would still hear them, so it alone is computed 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch.fx import Interpreter, Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from compressor.axes import Axis, Bools, keep_mask
+from compressor.axes import Axis, Bools, Dim, keep_mask, leaves
 from compressor.graph import stored_tensor
 from compressor.network import Network, Shape
 from compressor.records import ExampleInputs, Trace
@@ -30,13 +30,14 @@ from tools.zoo.float64 import InFloat64, double_
 
 Masks = Mapping[Axis, Bools]
 
-STATISTICS = {
-    f"aten.{op}"
-    for op, rule in RULES.items()
-    if rule in (last_dimensions, group_norm, per_channel, statistic)
-}
-"""Operators that may compute one number from several channels."""
 
+def _operators(*rules: Any) -> set[str]:
+    return {f"aten.{op}" for op, rule in RULES.items() if rule in rules}
+
+
+NORMS = _operators(last_dimensions, group_norm, per_channel)
+REDUCTIONS = _operators(statistic)
+"""Operators that may compute one number from several channels."""
 
 LIVE = 1e-3
 """Relative change of an output that shows that the network answers to its input."""
@@ -125,17 +126,19 @@ def _deafen(tensors: Mapping[str, torch.Tensor], network: Network, masks: Masks)
 def _crossed(trace: Trace, network: Network, masks: Masks) -> set[str]:
     """Nodes with a statistic over an axis that loses channels."""
     reading = _Shapes(trace, network)
-    return {
-        node.name
-        for node in trace.program.graph.nodes
-        if str(node.target) in STATISTICS
-        and any(
-            not keep_mask(dim, masks).all()
-            for source in node.all_input_nodes
-            for dim in reading.of(source)
-        )
-        and _is_over_channels(node)
-    }
+    found = set()
+    for node in trace.program.graph.nodes:
+        if str(node.target) in NORMS | REDUCTIONS:
+            axes = _axes(d for source in node.all_input_nodes for d in reading.of(source))
+            if str(node.target) in REDUCTIONS:
+                axes -= _axes(reading.of(node))
+            if any(a in masks for a in axes) and _is_over_channels(node):
+                found.add(node.name)
+    return found
+
+
+def _axes(dims: Iterable[Dim]) -> set[Axis]:
+    return {axis for dim in dims for axis in leaves(dim)}
 
 
 def _is_over_channels(node: Node) -> bool:
