@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Iterable, Mapping
-from pathlib import PurePath
 from typing import Any
 
 import torch
 from torch.export.graph_signature import InputKind
-from torch.fx import Graph, Node
+from torch.fx import Node
 
 from compressor.axes import Axis, Dim, Reason, Solver, leaves, repeated_in_product
 from compressor.errors import CompressorError
 from compressor.network import BATCH, Cost, Network, Shape, Spelling
+from compressor.nodes import given_arguments, live_nodes, operand, place_of, stored_tensor
 from compressor.records import Group, Member, Protection, Trace
 from compressor.rules import RULES, Call, Equations, Rule, reasons
 from compressor.rules.call import Refusal, TensorShape
@@ -127,13 +126,12 @@ class _Analysis:
         if not isinstance(target, torch._ops.OpOverload):
             operands = enumerate((*node.args, *node.kwargs.values()))
             return Call(str(target), {str(i): self._argument(a) for i, a in operands}, sizes)
-        schema = target._schema.arguments
-        given = dict(zip((a.name for a in schema), node.args, strict=False)) | dict(node.kwargs)
+        given = given_arguments(node)
         arguments = {
             a.name: self._argument(
                 given.get(a.name, a.default_value if a.has_default_value() else None)
             )
-            for a in schema
+            for a in target._schema.arguments
         }
         name = str(target)
         return Call(
@@ -188,7 +186,7 @@ class _Analysis:
         self.equal.append(equations.equal)
         self.products += [tuple(product) for product in equations.macs]
         names = {n.name for n in weights}
-        operands = [_operand(node, argument) for argument, _ in equations.contracted]
+        operands = [operand(node, argument) for argument, _ in equations.contracted]
         if not any(source is not None and source.name in names for source in operands):
             self.heads += equations.heads
             self.head_width += equations.head_width
@@ -196,7 +194,7 @@ class _Analysis:
             self.widths.append(equations.width)
         for (argument, dim), source in zip(equations.contracted, operands, strict=True):
             if source is not None and source.name in names:
-                self.contracted.add(call_shape(call, argument)[dim])
+                self.contracted.add(call.shape(argument)[dim])
 
     # -- sizes ----------------------------------------------------------------------------------
 
@@ -335,54 +333,9 @@ class _Analysis:
 _GETITEM = operator.getitem
 
 
-def stored_tensor(program: torch.export.ExportedProgram, name: str) -> torch.Tensor:
-    """A parameter, buffer or constant of a program by its name."""
-    held = program.state_dict if name in program.state_dict else program.constants
-    tensor: torch.Tensor = held[name]
-    return tensor
-
-
-def live_nodes(graph: Graph) -> set[Node]:
-    """The nodes on which the output depends; in-place operators, which nobody may use, count."""
-    live: set[Node] = set()
-    for node in reversed(graph.nodes):
-        schema = getattr(node.target, "_schema", None)
-        if node.op == "output" or node in live or (schema is not None and schema.is_mutable):
-            live |= {node, *node.all_input_nodes}
-    return live
-
-
-def call_shape(call: Call, argument: str) -> Shape:
-    """A tensor argument by name; "tensors.1" is the second of a list."""
-    name, _, position = argument.partition(".")
-    shape: Shape = call[name][int(position)] if position else call[name]
-    return shape
-
-
-def _operand(node: Node, argument: str) -> Node | None:
-    """The node behind a tensor argument."""
-    name, _, position = argument.partition(".")
-    assert isinstance(node.target, torch._ops.OpOverload)
-    names = [a.name for a in node.target._schema.arguments]
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-    value: Any = given.get(name)
-    value = value[int(position)] if position else value
-    return value if isinstance(value, Node) else None
-
-
 def _tensor_values(value: Any) -> list[torch.Tensor]:
     values = value if isinstance(value, list | tuple) else [value]
     return [v for v in values if isinstance(v, torch.Tensor)]
-
-
-def place_of(node: Node) -> str:
-    """Layer and source line of a node: "layer1.0.conv1 (resnet.py:92)"."""
-    stack = node.meta.get("nn_module_stack") or {}
-    layers = [path for path, _ in stack.values() if not path.startswith("_empty")]
-    layer = re.sub(r"^L__self__\.?", "", layers[-1]) if layers else ""
-    lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    source = f"{PurePath(lines[-1][0]).name}:{lines[-1][1]}" if lines else ""
-    return " ".join(part for part in (layer or node.name, f"({source})" if source else "") if part)
 
 
 def _group_name(members: list[Member], role: str, taken: Mapping[str, Axis]) -> str:

@@ -19,7 +19,7 @@ STAGES = {
     *("loading", "data", "trace", "graph", "score", "selection", "slicing"),
     *("recover", "export", "measure", "report"),
 }
-SHARED = {"errors", "records", "axes", "rules", "network", "redraw", "callables"}
+SHARED = {"errors", "records", "axes", "rules", "network", "redraw", "callables", "nodes"}
 PARTS = {"trace": {"regions"}}
 """What belongs to one stage although it is a file of its own."""
 

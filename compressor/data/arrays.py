@@ -86,7 +86,7 @@ def load_arrays(
 def _read_npz(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
     """Images (uint8) and labels (int64) of one file, checked."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it holds a single array")
             found = {key: archive[key] for key in ("images", "labels") if key in archive.files}

@@ -38,6 +38,12 @@ class Call:
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
 
+    def shape(self, argument: str) -> Shape:
+        """A tensor argument by name; "tensors.1" is the second of a list."""
+        name, _, position = argument.partition(".")
+        shape: Shape = self[name][int(position)] if position else self[name]
+        return shape
+
     def get(self, name: str, default: Any = None) -> Any:
         """The argument, or the default where the overload has none of that name or it is None."""
         value = self.arguments.get(name)

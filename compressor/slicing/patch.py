@@ -16,8 +16,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from compressor.axes import Axis, Dim, size_after
 from compressor.errors import CompressorError
 from compressor.network import BATCH, Network
+from compressor.nodes import argument, owner_of, schema_names
 from compressor.records import Plan, Trace
-from compressor.slicing.program import Indices, argument, schema_names, slice_tensor
+from compressor.slicing.program import Indices, slice_tensor
 from compressor.slicing.stand_in import Wiring, install, part_of
 
 Attributes = dict[str, dict[str, Any]]
@@ -186,13 +187,6 @@ def _given_sizes(node: torch.fx.Node, name: str, spelled: Any) -> Iterator[tuple
 
 def _per_sample(size: int) -> int:
     return size // BATCH if size % BATCH == 0 else size
-
-
-def owner_of(node: torch.fx.Node) -> str:
-    """Path of the module whose forward called this operator."""
-    stack = node.meta.get("nn_module_stack") or {}
-    paths = [path for path, _ in stack.values() if not path.startswith("_empty")]
-    return paths[-1] if paths else ""
 
 
 def _spelled_by(owner: nn.Module, pairs: list[tuple[int, int]]) -> tuple[dict[str, Any], bool]:

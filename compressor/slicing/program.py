@@ -19,6 +19,7 @@ from torch.fx import Graph, GraphModule, Interpreter, Node
 from compressor.axes import Axis, Bools, keep_mask, size_after
 from compressor.errors import CompressorError
 from compressor.network import BATCH, Network, Spelling
+from compressor.nodes import argument, set_argument
 from compressor.records import Trace
 
 Indices = dict[str, dict[int, tuple[int, ...]]]
@@ -177,30 +178,6 @@ def _retarget(node: Node, spelling: Spelling, sizes: Mapping[Axis, int]) -> None
     node.target = target
     node.args = tuple(arguments[a.name] for a in target._schema.arguments if a.name in arguments)
     node.kwargs = {}
-
-
-def schema_names(node: Node) -> list[str]:
-    """The names of the arguments of a node's operator."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    return [a.name for a in node.target._schema.arguments]
-
-
-def argument(node: Node, name: str) -> Any:
-    """A node's argument by its name in the schema; the schema's default where it is not given."""
-    position = schema_names(node).index(name)
-    if position < len(node.args):
-        return node.args[position]
-    assert isinstance(node.target, torch._ops.OpOverload)
-    return node.kwargs.get(name, node.target._schema.arguments[position].default_value)
-
-
-def set_argument(node: Node, name: str, value: Any) -> None:
-    """Set a node's argument by its name in the schema, as it is given now or else by keyword."""
-    position = schema_names(node).index(name)
-    if position < len(node.args):
-        node.update_arg(position, value)
-    else:
-        node.update_kwarg(name, value)
 
 
 def _symbol_of(graph: Graph, batch_symbol: str | None) -> Callable[[], Node]:

@@ -9,7 +9,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from compressor.slicing.program import argument, set_argument
+from compressor.nodes import argument, set_argument
 
 TRAINING_LITERAL: Mapping[str, str] = {
     "aten.batch_norm.default": "training",

@@ -1,0 +1,79 @@
+"""How the nodes of an exported program are read and changed: arguments by name, owners, places."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Graph, Node
+
+
+def given_arguments(node: Node) -> dict[str, Any]:
+    """A node's arguments by their names in the schema, without those left at their defaults."""
+    return dict(zip(schema_names(node), node.args, strict=False)) | dict(node.kwargs)
+
+
+def schema_names(node: Node) -> list[str]:
+    """The names of the arguments of a node's operator."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    return [a.name for a in node.target._schema.arguments]
+
+
+def argument(node: Node, name: str) -> Any:
+    """A node's argument by its name in the schema; the schema's default where it is not given."""
+    position = schema_names(node).index(name)
+    if position < len(node.args):
+        return node.args[position]
+    assert isinstance(node.target, torch._ops.OpOverload)
+    return node.kwargs.get(name, node.target._schema.arguments[position].default_value)
+
+
+def set_argument(node: Node, name: str, value: Any) -> None:
+    """Set a node's argument by its name in the schema, as it is given now or else by keyword."""
+    position = schema_names(node).index(name)
+    if position < len(node.args):
+        node.update_arg(position, value)
+    else:
+        node.update_kwarg(name, value)
+
+
+def operand(node: Node, argument: str) -> Node | None:
+    """The node behind a tensor argument; "tensors.1" is the second of a list."""
+    name, _, position = argument.partition(".")
+    value: Any = given_arguments(node).get(name)
+    value = value[int(position)] if position else value
+    return value if isinstance(value, Node) else None
+
+
+def owner_of(node: torch.fx.Node) -> str:
+    """Path of the module whose forward called this operator."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values() if not path.startswith("_empty")]
+    return paths[-1] if paths else ""
+
+
+def place_of(node: Node) -> str:
+    """Layer and source line of a node: "layer1.0.conv1 (resnet.py:92)"."""
+    lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    source = f"({PurePath(lines[-1][0]).name}:{lines[-1][1]})" if lines else ""
+    return " ".join(part for part in (owner_of(node) or node.name, source) if part)
+
+
+def live_nodes(graph: Graph) -> set[Node]:
+    """The nodes on which the output depends; in-place operators, which nobody may use, count."""
+    live: set[Node] = set()
+    for node in reversed(graph.nodes):
+        schema = getattr(node.target, "_schema", None)
+        if node.op == "output" or node in live or (schema is not None and schema.is_mutable):
+            live |= {node, *node.all_input_nodes}
+    return live
+
+
+def stored_tensor(program: ExportedProgram, name: str) -> torch.Tensor:
+    """A parameter, buffer or constant of a program by its name."""
+    held = program.state_dict if name in program.state_dict else program.constants
+    tensor: torch.Tensor = held[name]
+    return tensor
