@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from compressor.delivery import Delivery
 from compressor.measure import count_macs, count_params
@@ -96,6 +97,10 @@ def _states(
 
 
 def _costs(module: nn.Module, traced: Trace) -> tuple[int, int]:
-    """Parameters, and MACs of one sample, counted on the network itself."""
-    batch = count_macs(module, traced.examples.args, traced.examples.kwargs)
-    return count_params(module), batch // traced.batch
+    """Parameters, and MACs of one sample, counted on the network itself; with a batch that is not
+    free, a sample's share of it."""
+    examples = (traced.examples.args, dict(traced.examples.kwargs))
+    if traced.batch_symbol is None:
+        return count_params(module), count_macs(module, *examples) // traced.batch
+    one = pytree.tree_map(lambda x: x[:1] if isinstance(x, Tensor) and x.dim() else x, examples)
+    return count_params(module), count_macs(module, *one)

@@ -14,7 +14,13 @@ from torch.utils import _pytree as pytree
 from compressor.callables import resolve
 from compressor.data import Data, check_labels, hold_out, load_data
 from compressor.errors import CompressorError, UsageError
-from compressor.loading import find_examples, load_model, normalise_examples, refuse_non_finite
+from compressor.loading import (
+    find_examples,
+    like_sample,
+    load_model,
+    normalise_examples,
+    refuse_non_finite,
+)
 from compressor.options import ModelOptions, Options
 from compressor.records import ExampleInputs, LoadedModel
 from compressor.recover import primary_output, top1
@@ -98,8 +104,7 @@ def open_inputs(
     samples = open_samples(subject, options, _image_size(known))
     first = samples.train or samples.test
     if known is None and first is not None:
-        sample = ExampleInputs(first.first_sample, origin="the first sample of the data")
-        loaded = replace(loaded, examples=sample)
+        loaded = replace(loaded, examples=like_sample(first.first_sample, options.seed))
     return known or find_examples(loaded, (), None, options.seed), samples
 
 

@@ -121,8 +121,9 @@ def test_the_order_of_what_is_taken() -> None:
     assert find_examples(loaded(net, own), ["1x3x5x5"], sample).origin == "--input"
     assert find_examples(loaded(net, own), [], sample).origin == "the program's own"
     taken = find_examples(loaded(net), [], sample)
-    assert taken.origin == "the first sample of the data"
+    assert taken.origin == "noise shaped like the first sample of the data"
     assert taken.args[0].shape == (1, 3, 7, 7)
+    assert not taken.args[0].equal(find_examples(loaded(net), [], sample + 1).args[0])
     assert find_examples(loaded(net), [], None).origin == "a guess: 1x3x224x224"
 
 

@@ -247,7 +247,7 @@ def test_without_labels_the_original_teaches() -> None:
     assert distance(found.module) < 0.85 * distance(untaught)
     assert found.report["after"]["metrics"] == {}
     assert found.report["evaluated_on"] == "the data has no labels"
-    assert found.report["examples"]["origin"] == "the first sample of the data"
+    assert found.report["examples"]["origin"] == "noise shaped like the first sample of the data"
 
 
 def test_taylor_scores_differ_from_those_of_the_weights(network: TinyNet) -> None:

@@ -94,7 +94,8 @@ def masked_twin(of: Analysed, keep: Keep) -> nn.Module:
 
 def outputs(model: nn.Module, *inputs: Tensor) -> list[Tensor]:
     with torch.no_grad():
-        return [y for y in pytree.tree_leaves(model(*inputs)) if isinstance(y, Tensor)]
+        leaves = pytree.tree_leaves(model(*inputs))
+        return [y.detach() for y in leaves if isinstance(y, Tensor)]
 
 
 def assert_alive(model: nn.Module, case: Case) -> None:

@@ -4,7 +4,7 @@
 Nothing here runs code out of a file unless the caller trusts it (`trust_pickle`).
 """
 
-from compressor.loading.examples import find_examples
+from compressor.loading.examples import find_examples, like_sample
 from compressor.loading.inputs import normalise_examples, parse_inputs
 from compressor.loading.model import load_model, refuse_non_finite
 from compressor.loading.programs import load_program_file
@@ -12,6 +12,7 @@ from compressor.loading.saving import save
 
 __all__ = [
     "find_examples",
+    "like_sample",
     "load_model",
     "load_program_file",
     "normalise_examples",

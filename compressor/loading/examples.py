@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError
 from compressor.loading.inputs import parse_inputs
@@ -18,6 +19,7 @@ IMAGE_SIDES = (224, 32, 64, 28, 299, 384, 512, 128)
 SIGNAL_LENGTHS = (1024, 128, 16000)
 VOLUME_SIDES = ((16, 112, 112), (32, 32, 32), (8, 32, 32))
 SEQUENCE_LENGTH = 16
+LIKE_A_SAMPLE = "noise shaped like the first sample of the data"
 
 
 def _spec(*sizes: int) -> str:
@@ -76,7 +78,7 @@ def find_examples(
     elif loaded.examples is not None:
         examples = loaded.examples
     elif first_sample is not None:
-        examples = replace(_batch_of_one(first_sample), origin="the first sample of the data")
+        examples = _noise_like(_batch_of_one(first_sample), seed)
     else:
         return _guess(model, seed)
     failure = try_inputs(model, examples)
@@ -88,6 +90,30 @@ def find_examples(
             next_step="give inputs of the right shape: --input [name=]1x3x224x224[:int64<512]",
         )
     return examples
+
+
+def like_sample(inputs: tuple[Tensor, ...], seed: int) -> ExampleInputs:
+    """Noise shaped like a sample of the data, given with a batch of one."""
+    return _noise_like(ExampleInputs(inputs), seed)
+
+
+def _noise_like(examples: ExampleInputs, seed: int) -> ExampleInputs:
+    """Values of the same shape, type and range: example inputs are stored with the result, where
+    nobody's data belongs."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or not leaf.numel():
+            return leaf
+        if leaf.is_floating_point():
+            spread = leaf.float().std(correction=0)
+            noise = torch.randn(leaf.shape, generator=generator) * spread + leaf.float().mean()
+            return noise.to(leaf.dtype)
+        low, high = int(leaf.min()), int(leaf.max())
+        return torch.randint(low, high + 1, leaf.shape, generator=generator).to(leaf.dtype)
+
+    args, kwargs = pytree.tree_map(drawn, (examples.args, dict(examples.kwargs)))
+    return ExampleInputs(args, kwargs, LIKE_A_SAMPLE)
 
 
 def try_inputs(model: nn.Module, examples: ExampleInputs) -> str:

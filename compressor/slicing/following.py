@@ -57,7 +57,7 @@ def follow(
     stand_ins: dict[str, tuple[Part, Wiring]] = {}
     first_obstacle = stuck = ""
     for _ in range(ATTEMPTS):
-        module, attributes, unspelled = patched_class(trace, network, indices, sizes)
+        module, attributes, suspects = patched_class(trace, network, indices, sizes)
         for path, (part, wiring) in stand_ins.items():
             install(module.get_submodule(path), part, wiring)
         difference, failed, reason = _tried(running, module, trace)
@@ -66,7 +66,7 @@ def follow(
                 parameter.requires_grad_(parameter.is_floating_point())
             spelled = {path: asdict(wiring) for path, (_, wiring) in stand_ins.items()}
             return Followed(module, difference, "", attributes, spelled)
-        where = failed or next(iter(unspelled), "")
+        where = failed or next((p for p in suspects if not _lies_in(p, stand_ins)), "")
         first_obstacle = first_obstacle or f"{where or 'the model'} could not follow ({reason})"
         stuck = stuck or where
         more = _replaceable(trace, program, where, stand_ins) if stand_ins_allowed else {}

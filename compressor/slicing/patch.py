@@ -74,17 +74,19 @@ def _shape_of(norm: Any) -> tuple[int, ...]:
 def patched_class(
     trace: Trace, network: Network, indices: Indices, sizes: Mapping[Axis, int]
 ) -> tuple[nn.Module, Attributes, list[str]]:
-    """A smaller copy of the traced module, the attributes that were changed, and the modules with
-    literals that no attribute spells."""
+    """A smaller copy of the traced module, the attributes that were changed, and the modules whose
+    code spells sizes that change: first those where no attribute holds them, then those where the
+    attribute is a guess."""
     module = copy.deepcopy(trace.module)
     attributes, unspelled = _literal_attributes(module, trace, network, sizes)
+    suspects = [*unspelled, *attributes]
     apply_sizes(module, indices, network.aliases, attributes)
     for path, layer in module.named_modules():
         for name, value in _followed(layer).items():
             if getattr(layer, name) != value:
                 attributes.setdefault(path, {})[name] = value
                 setattr(layer, name, value)
-    return module, attributes, unspelled
+    return module, attributes, suspects
 
 
 def _followed(layer: nn.Module) -> dict[str, Any]:
