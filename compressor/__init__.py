@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compressor.axes import Axis, Product, Sum
-    from compressor.loading import save
     from compressor.pipeline import compress
     from compressor.result import Result, load, load_program
     from compressor.rules import Call, Equations, register_rule
+    from compressor.saving import save
 
     __version__: str
 
@@ -44,7 +44,7 @@ _HOMES = {
     "Result": "result",
     "load": "result",
     "load_program": "result",
-    "save": "loading",
+    "save": "saving",
     "register_rule": "rules",
     "Call": "rules",
     "Equations": "rules",

@@ -47,7 +47,7 @@ class Trace:
     """An exported program with what it was made from.
 
     `module` is a detached copy on the CPU, in eval mode; `examples` have a batch of two or more
-    where the inputs share dimension 0. `batch_symbol` is the name of the program's symbolic batch,
+    where the batch is free. `batch_symbol` is the name of the program's symbolic batch,
     or None where the batch had to be static (then `notes` says so). `training` is the same network
     in training mode, where that has parameters that evaluation never uses (auxiliary heads).
     `branched`: forward chooses by values, and the program is the example inputs' choice.

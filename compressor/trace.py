@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
+from compressor.attention_path import unfused_attention
 from compressor.errors import CompressorError
 from compressor.records import ExampleInputs, Trace
 from compressor.regions import inline_regions
@@ -25,8 +26,8 @@ from compressor.regions import inline_regions
 def trace(module: nn.Module, examples: ExampleInputs) -> Trace:
     """Export a detached copy of `module` in eval mode.
 
-    Inputs that share dimension 0 are repeated to a batch of at least two, since a batch of one
-    silently becomes static; a dynamic batch is tried first, then a static one, which is noted.
+    A free batch is tried first, with inputs that share dimension 0 repeated to a batch of at least
+    two, since a batch of one silently becomes static; then the batch as given, which is noted.
     Where forward branches on values, the branch of the example inputs is captured, which refuses
     the other one at run time. Where evaluation leaves parameters unused, the training mode is
     captured as well.
@@ -35,9 +36,8 @@ def trace(module: nn.Module, examples: ExampleInputs) -> Trace:
         CompressorError: `torch.export` cannot capture the model.
     """
     copied = detached_copy(module)
-    batched = _with_batch(examples)
-    inputs = batched or examples
-    program, way, notes = _captured(copied, inputs, batched is not None)
+    program, way, notes = _captured(copied, examples)
+    inputs = (way.free_batch and _with_batch(examples)) or examples
     training = None
     if unused_parameters(program) and not isinstance(copied, torch.fx.GraphModule):
         training = _training_program(copied, inputs, way, notes)
@@ -62,13 +62,16 @@ class _Way:
 
 
 def _captured(
-    module: nn.Module, inputs: ExampleInputs, has_batch: bool
+    module: nn.Module, examples: ExampleInputs
 ) -> tuple[ExportedProgram, _Way, list[str]]:
     """The program by the first way that works, and what to say about it."""
+    batched = _with_batch(examples)
+    has_batch = batched is not None
     failures: list[Exception] = []
     for way in (_Way(True, False), _Way(False, False), _Way(True, True), _Way(False, True)):
         if way.free_batch and not has_batch:
             continue
+        inputs = (way.free_batch and batched) or examples
         try:
             return _export(module, inputs, way), way, _notes(way, has_batch, failures)
         except Exception as error:
@@ -175,16 +178,14 @@ def _by_name(module: nn.Module, inputs: ExampleInputs) -> dict[str, Any]:
 @contextmanager
 def quiet_capture() -> Iterator[None]:
     """No gradients, no fused fast paths (they hide the layers), no words from the exporter."""
-    fast, muted = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
-    torch.backends.mha.set_fastpath_enabled(False)
+    muted = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), unfused_attention():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(muted)
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _tensors(inputs: ExampleInputs) -> list[torch.Tensor]:

@@ -19,7 +19,17 @@ STAGES = {
     *("loading", "data", "trace", "graph", "score", "selection", "slicing"),
     *("recover", "export", "measure", "report"),
 }
-SHARED = {"errors", "records", "axes", "rules", "network", "redraw", "callables", "nodes"}
+SHARED = {
+    "errors",
+    "records",
+    "axes",
+    "rules",
+    "network",
+    "redraw",
+    "callables",
+    "nodes",
+    "attention_path",
+}
 PARTS = {"trace": {"regions"}}
 """What belongs to one stage although it is a file of its own."""
 

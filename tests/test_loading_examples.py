@@ -15,9 +15,9 @@ from compressor.loading import (
     load_program_file,
     normalise_examples,
     parse_inputs,
-    save,
 )
 from compressor.records import ExampleInputs, LoadedModel
+from compressor.saving import save
 
 
 def loaded(module: nn.Module, examples: ExampleInputs | None = None) -> LoadedModel:

@@ -7,16 +7,15 @@ Nothing here runs code out of a file unless the caller trusts it (`trust_pickle`
 from compressor.loading.examples import find_examples, like_sample
 from compressor.loading.inputs import normalise_examples, parse_inputs
 from compressor.loading.model import load_model, refuse_non_finite
-from compressor.loading.programs import load_program_file
-from compressor.loading.saving import save
+from compressor.loading.programs import inspect_program, load_program_file
 
 __all__ = [
     "find_examples",
+    "inspect_program",
     "like_sample",
     "load_model",
     "load_program_file",
     "normalise_examples",
     "parse_inputs",
     "refuse_non_finite",
-    "save",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compressor.attention_path import unfused_attention
 from compressor.errors import CompressorError
 
 Values = Sequence[Any]
@@ -157,7 +158,7 @@ def count_macs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
         CompressorError: the module does not run on these inputs.
     """
     flat = _Flat(module, args, kwargs)
-    with warnings.catch_warnings(), _without_fused_attention(), torch.no_grad():
+    with warnings.catch_warnings(), unfused_attention(), torch.no_grad():
         warnings.simplefilter("ignore")
         from fvcore.nn import FlopCountAnalysis
 
@@ -187,17 +188,6 @@ def _hooks_kept(module: nn.Module) -> Iterator[None]:
         for table, hooks in zip(tables, before, strict=True):
             table.clear()
             table.update(hooks)
-
-
-@contextmanager
-def _without_fused_attention() -> Iterator[None]:
-    """The fused encoder layer is one opaque operator whose matrix products cannot be seen."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def count_params(module: nn.Module) -> int:
