@@ -28,7 +28,7 @@ def resolve(spec: str) -> Callable[..., Any]:
             next_step="Write package.module:callable or path/file.py:callable.",
         )
     try:
-        module = _from_file(Path(home)) if home.endswith(".py") else _from_package(home)
+        module = import_file(Path(home)) if home.endswith(".py") else _from_package(home)
     except UsageError:
         raise
     except Exception as error:  # the imported code is the user's
@@ -46,10 +46,17 @@ def resolve(spec: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _from_file(path: Path) -> ModuleType:
+def import_file(path: Path) -> ModuleType:
+    """The module of a Python file, executed once in a process as long as the file stays the same:
+    an operator that it registers must not be registered again under a living one.
+
+    Raises:
+        UsageError: There is no such file, or it is no Python file.
+    """
     if not path.is_file():
         raise UsageError(f"There is no file {path}.")
-    name = f"{path.stem}_{abs(hash(path.resolve())):x}"
+    state = path.stat()
+    name = f"{path.stem}_{abs(hash((path.resolve(), state.st_mtime_ns, state.st_size))):x}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

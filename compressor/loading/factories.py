@@ -2,9 +2,7 @@
 
 import ast
 import importlib
-import importlib.util
 import inspect
-import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from compressor.callables import import_file
 from compressor.errors import CompressorError, UsageError
 from compressor.loading.imports import importable_from_here
 from compressor.loading.inputs import normalise_examples
@@ -202,14 +201,7 @@ def _file_factory(spec: str, path: Path, name: str) -> Factory:
         return importable_from_here(path.parent)
 
     def load() -> ModuleType:
-        module_name = f"factory_file_{path.stem}"
-        found = importlib.util.spec_from_file_location(module_name, path)
-        if found is None or found.loader is None:
-            raise ImportError(f"{path} is not a Python file")
-        module = importlib.util.module_from_spec(found)
-        sys.modules[module_name] = module  # dataclasses and pickle look their module up here
-        found.loader.exec_module(module)
-        return module
+        return import_file(path)
 
     return _from_module(spec, name, load, importing, source=str(path))
 
