@@ -21,7 +21,7 @@ from compressor.records import Latency, Plan, Trace
 from compressor.redraw import drawable, redraw_
 from compressor.report import to_json, to_markdown
 from compressor.slicing import Sliced, as_module, variants
-from compressor.slicing.compare import TOLERANCE, difference, outputs_of
+from compressor.slicing.compare import TOLERANCE, is_live, outputs_of
 from compressor.watch import Stopwatch, Tick
 
 LATENCY_SECONDS = 3.0
@@ -123,7 +123,7 @@ def _size_bytes(path: Path) -> int:
 def _verify(program: ExportedProgram, path: Path, traced: Trace) -> float:
     """Compare the ONNX file with the program, under live weights where its own are dead."""
     cases = _cases(program, traced)
-    if _is_live([outputs for _, outputs in cases[:2]]):
+    if is_live([outputs for _, outputs in cases], _LIVE):
         return verify_onnx(path, cases, TOLERANCE)
     module = as_module(program)
     kept = {name: tensor.clone() for name, tensor in drawable(module)}
@@ -147,15 +147,3 @@ def _cases(
         (user_inputs(program, inputs.args, inputs.kwargs), outputs_of(module, inputs))
         for inputs in variants(traced)
     ]
-
-
-def _is_live(outputs: list[list[Tensor]]) -> bool:
-    """Whether outputs vary, and differ from one input to another, by more than the tolerance."""
-    first, second = outputs
-    varies = any(
-        a.numel() < 2 or float(a.double().std()) > _LIVE * float(a.double().abs().max())
-        for a in first
-        if a.is_floating_point()
-    )
-    largest = max((float(a.abs().max()) for a in first if a.numel()), default=0.0)
-    return varies and largest > 1e-9 and difference(first, second) > _LIVE

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 
 from compressor.network import Network
 from compressor.records import Plan, Trace
-from compressor.slicing.compare import require_agreement, variants, worst_difference
+from compressor.slicing.compare import Reference, require_agreement, variants
 from compressor.slicing.following import follow
 from compressor.slicing.patch import apply_plan, source_of
 from compressor.slicing.program import kept_indices, slice_program
@@ -97,6 +97,6 @@ def compare(sliced: Sliced, trace: Trace) -> float:
     Raises:
         CompressorError: They disagree.
     """
-    worst = worst_difference(as_module(sliced.program), sliced.module, trace)
+    worst = Reference(as_module(sliced.program), trace).worst_difference(sliced.module)
     require_agreement(worst, "the module and the program")
     return worst

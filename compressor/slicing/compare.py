@@ -1,9 +1,10 @@
-"""Do two forms of a network compute the same? On two inputs and, where it is free, two batches."""
+"""Do two forms of a network compute the same? On two inputs, and where it is free two batches."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,13 +22,10 @@ Outputs = list[torch.Tensor]
 
 
 def variants(trace: Trace, seed: int = 0) -> list[ExampleInputs]:
-    """The example inputs and others like them; with a free batch, of two batch sizes."""
+    """The example inputs, and other values of their kind; with a free batch, of one sample more."""
     generator = torch.Generator().manual_seed(seed)
-    given = trace.examples
-    inputs = [given, _mapped(given, lambda leaf: _another(leaf, generator))]
-    if trace.batch_symbol:
-        inputs += [_mapped(example, _one_more) for example in inputs]
-    return inputs
+    other = _mapped(trace.examples, lambda leaf: _another(leaf, generator))
+    return [trace.examples, _mapped(other, _one_more) if trace.batch_symbol else other]
 
 
 def _mapped(inputs: ExampleInputs, change: Any) -> ExampleInputs:
@@ -80,31 +78,58 @@ def _relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return largest / scale if scale and largest == largest else float("inf")
 
 
-def is_live(outputs: Sequence[Outputs]) -> bool:
-    """Whether the outputs vary, and differ between inputs (first two of `variants`)."""
+def is_live(outputs: Sequence[Outputs], bound: float = 1e-6) -> bool:
+    """Whether the outputs vary from place to place, and between the first two inputs, by more than
+    `bound` of the largest value."""
     first, second = outputs[0], outputs[1]
-    return any(
-        (a.numel() < 2 or a.std() > 1e-6 * a.abs().max()) and _relative(a, b) > 1e-6
-        for a, b in zip(first, second, strict=False)
-        if a.is_floating_point()
-    )
+    pairs = [(a, b) for a, b in zip(first, second, strict=False) if a.is_floating_point()]
+    return any(_varies(a, bound) and _relative(*_shared_part(a, b)) > bound for a, b in pairs)
 
 
-def worst_difference(reference: nn.Module, other: nn.Module, trace: Trace) -> float:
-    """The largest relative difference over all variants; both modules have the same weights.
+def _varies(a: torch.Tensor, bound: float) -> bool:
+    return a.numel() < 2 or float(a.double().std()) > bound * float(a.double().abs().max())
 
-    Where the network's outputs are dead (constant, or the same for different inputs), both are
-    also compared under weights drawn anew, on copies.
-    """
-    inputs = variants(trace)
-    expected = [outputs_of(reference, example) for example in inputs]
-    worst = max(difference(e, outputs_of(other, x)) for e, x in zip(expected, inputs, strict=True))
-    if is_live(expected) or worst > TOLERANCE:
+
+def _shared_part(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What two outputs of different batch sizes have in common."""
+    part = tuple(slice(min(sizes)) for sizes in zip(a.shape, b.shape, strict=True))
+    return a[part], b[part]
+
+
+class Reference:
+    """What one form computes on all variants, so that others can be held against it."""
+
+    def __init__(self, module: nn.Module, trace: Trace) -> None:
+        self.module, self.inputs = module, variants(trace)
+        self.outputs = [outputs_of(module, example) for example in self.inputs]
+        self.is_live = is_live(self.outputs)
+
+    def worst_difference(self, other: nn.Module) -> float:
+        """The largest relative difference over all variants; both have the same weights.
+
+        Where the outputs are dead (constant, or the same for different inputs), both are also
+        compared under weights drawn anew, on copies.
+        """
+        worst = self._worst(self.outputs, other)
+        if self.is_live or worst > TOLERANCE:
+            return worst
+        module, outputs = self._redrawn
+        follower = copy.deepcopy(other)
+        follower.load_state_dict(module.state_dict(), strict=False)
+        return max(worst, self._worst(outputs, follower))
+
+    def _worst(self, expected: Sequence[Outputs], other: nn.Module) -> float:
+        worst = 0.0
+        for outputs, example in zip(expected, self.inputs, strict=True):
+            worst = max(worst, difference(outputs, outputs_of(other, example)))
+            if worst > TOLERANCE:
+                break
         return worst
-    alive, follower = redrawn(reference), copy.deepcopy(other)
-    follower.load_state_dict(alive.state_dict(), strict=False)
-    redone = [difference(outputs_of(alive, x), outputs_of(follower, x)) for x in inputs]
-    return max(worst, *redone)
+
+    @cached_property
+    def _redrawn(self) -> tuple[nn.Module, list[Outputs]]:
+        module = redrawn(self.module)
+        return module, [outputs_of(module, example) for example in self.inputs]
 
 
 def redrawn(module: nn.Module) -> nn.Module:

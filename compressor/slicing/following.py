@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from compressor.axes import Axis, Bools
 from compressor.network import Network
 from compressor.records import Trace
-from compressor.slicing.compare import TOLERANCE, worst_difference
+from compressor.slicing.compare import TOLERANCE, Reference
 from compressor.slicing.patch import Attributes, patched_class
 from compressor.slicing.program import kept_indices
 from compressor.slicing.running import as_module
@@ -52,6 +52,7 @@ def follow(
         return Followed(running, obstacle="the model was given as a program, without its class")
     if trace.branched:
         return Followed(running, obstacle="forward branches on values, of which one is captured")
+    reference = Reference(running, trace)
     indices = kept_indices(network, masks)
     sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
     stand_ins: dict[str, tuple[Part, Wiring]] = {}
@@ -60,7 +61,7 @@ def follow(
         module, attributes, suspects = patched_class(trace, network, indices, sizes)
         for path, (part, wiring) in stand_ins.items():
             install(module.get_submodule(path), part, wiring)
-        difference, failed, reason = _tried(running, module, trace)
+        difference, failed, reason = _tried(reference, module)
         if difference <= TOLERANCE:
             for parameter in module.parameters():
                 parameter.requires_grad_(parameter.is_floating_point())
@@ -76,11 +77,11 @@ def follow(
     return Followed(running, obstacle=first_obstacle, stuck=stuck)
 
 
-def _tried(running: nn.Module, module: nn.Module, trace: Trace) -> tuple[float, str, str]:
+def _tried(reference: Reference, module: nn.Module) -> tuple[float, str, str]:
     """Difference to the program, the innermost module that raised, and what went wrong."""
     entered, watches = _watch(module)
     try:
-        difference = worst_difference(running, module, trace)
+        difference = reference.worst_difference(module)
         return difference, "", f"its outputs differ from the program's by {difference:.1e}"
     except Exception as error:
         first_line = str(error).splitlines()[0] if str(error) else ""

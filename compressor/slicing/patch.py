@@ -77,7 +77,7 @@ def patched_class(
     """A smaller copy of the traced module, the attributes that were changed, and the modules whose
     code spells sizes that change: first those where no attribute holds them, then those where the
     attribute is a guess."""
-    module = copy.deepcopy(trace.module)
+    module = _copied_without(trace.module, indices)
     attributes, unspelled = _literal_attributes(module, trace, network, sizes)
     suspects = [*unspelled, *attributes]
     apply_sizes(module, indices, network.aliases, attributes)
@@ -87,6 +87,13 @@ def patched_class(
                 attributes.setdefault(path, {})[name] = value
                 setattr(layer, name, value)
     return module, attributes, suspects
+
+
+def _copied_without(module: nn.Module, indices: Indices) -> nn.Module:
+    """A copy that shares the tensors that are about to be replaced by slices."""
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    shared = [tensor for name, tensor in named.items() if name in indices]
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
 
 
 def _followed(layer: nn.Module) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -48,6 +49,12 @@ class Part:
     inputs: tuple[str, ...]
     output: str
     shapes: tuple[tuple[int | None, ...], ...]
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Equal for modules that were traced to the same operators on inputs of the same shapes."""
+        nodes = self.operators.graph.nodes
+        return self.tensors, self.shapes, tuple(str(node.target) for node in nodes)
 
 
 class StandIn(nn.Module):
@@ -189,30 +196,46 @@ def _recomputed(
 def wirings(
     module: nn.Module, program: ExportedProgram, inputs: ExampleInputs, parts: Mapping[str, Part]
 ) -> dict[str, Wiring]:
-    """Watch one run of the original and match the tensors of each module's call with the values in
-    the program; modules whose call cannot be matched are left out."""
-    calls = _watched_calls(module, inputs, parts)
-    wanted = {name for part in parts.values() for name in (*part.inputs, part.output)}
+    """Watch the original and match the tensors of each module's call with the values in the
+    program. Of modules with the same operators the first is watched; modules whose call cannot be
+    matched are left out."""
+    kinds: dict[Any, list[str]] = {}
+    for path, part in parts.items():
+        kinds.setdefault(part.kind, []).append(path)
+    firsts = {paths[0]: parts[paths[0]] for paths in kinds.values()}
+    calls = _watched_calls(module, inputs, list(firsts))
+    wanted = {name for part in firsts.values() for name in (*part.inputs, part.output)}
     values = _Values(program, wanted).of(inputs)
-    found = {path: _wiring(part, calls.get(path, []), values) for path, part in parts.items()}
-    return {path: wiring for path, wiring in found.items() if wiring is not None}
+    found: dict[str, Wiring] = {}
+    for first, *others in kinds.values():
+        wiring = _wiring(parts[first], calls.get(first), values)
+        if wiring is not None:
+            found |= dict.fromkeys([first, *others], wiring)
+    return found
+
+
+class _EnoughError(Exception):
+    """All that was wanted has been seen."""
 
 
 def _watched_calls(
-    module: nn.Module, inputs: ExampleInputs, paths: Iterable[str]
-) -> dict[str, list[tuple[list[Any], Any]]]:
-    calls: dict[str, list[tuple[list[Any], Any]]] = {}
+    module: nn.Module, inputs: ExampleInputs, paths: list[str]
+) -> dict[str, tuple[list[Any], Any]]:
+    """The tensors given to, and what came out of, the first call of each module."""
+    calls: dict[str, tuple[list[Any], Any]] = {}
 
     def watch(path: str) -> Any:
         def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-            calls.setdefault(path, []).append((given, output))
+            calls.setdefault(path, (given, output))
+            if len(calls) == len(paths):
+                raise _EnoughError
 
         return module.get_submodule(path).register_forward_hook(hook, with_kwargs=True)
 
     handles = [watch(path) for path in paths]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), suppress(_EnoughError):
             module(*inputs.args, **inputs.kwargs)
     finally:
         for handle in handles:
@@ -221,11 +244,11 @@ def _watched_calls(
 
 
 def _wiring(
-    part: Part, calls: list[tuple[list[Any], Any]], values: Mapping[str, torch.Tensor]
+    part: Part, call: tuple[list[Any], Any] | None, values: Mapping[str, torch.Tensor]
 ) -> Wiring | None:
-    if len(calls) != 1:
+    if call is None:
         return None
-    given, output = calls[0]
+    given, output = call
     positions = [_position(given, values.get(name)) for name in part.inputs]
     if isinstance(output, torch.Tensor):
         leaves, returned = [output], None
@@ -263,6 +286,8 @@ class _Values(Interpreter):
         result = super().run_node(node)
         if node.name in self.wanted:
             self.found[node.name] = result
+            if len(self.found) == len(self.wanted):
+                raise _EnoughError
         return result
 
     def of(self, inputs: ExampleInputs) -> dict[str, torch.Tensor]:
@@ -273,6 +298,6 @@ class _Values(Interpreter):
             tensors[spec.target] if spec.target is not None else next(given)
             for spec in program.graph_signature.input_specs
         ]
-        with torch.no_grad():
+        with torch.no_grad(), suppress(_EnoughError):
             self.run(*lifted, enable_io_processing=False)
         return self.found

@@ -25,7 +25,7 @@ from compressor.rules import RULES
 from compressor.rules.norm import group_norm, last_dimensions, per_channel
 from compressor.rules.reduce import statistic
 from compressor.slicing import as_module, variants
-from compressor.slicing.compare import Outputs, difference, outputs_of
+from compressor.slicing.compare import Outputs, difference, is_live, outputs_of
 from tools.zoo.float64 import InFloat64, double_
 
 Masks = Mapping[Axis, Bools]
@@ -92,13 +92,8 @@ def live_shapes(module: nn.Module, trace: Trace) -> tuple[list[tuple[int, ...]],
 
 def _is_live(found: list[Outputs]) -> bool:
     """Some output varies from place to place and from input to input, and all are finite."""
-    first, second = found[0], found[1]
-    floats = [(a, b) for a, b in zip(first, second, strict=True) if a.is_floating_point()]
-    finite = all(bool(a.isfinite().all()) for a, _ in floats)
-    varies = any(
-        a.numel() < 2 or float(a.max() - a.min()) > LIVE * float(a.abs().max()) for a, _ in floats
-    )
-    return finite and varies and any(difference([a], [b]) > LIVE for a, b in floats)
+    floats = [t for outputs in found for t in outputs if t.is_floating_point()]
+    return all(bool(t.isfinite().all()) for t in floats) and is_live(found, LIVE)
 
 
 def _double(inputs: ExampleInputs) -> ExampleInputs:
