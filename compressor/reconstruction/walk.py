@@ -25,7 +25,7 @@ class Script:
     """
 
     def __init__(self, program: ExportedProgram, device: str = "cpu") -> None:
-        self.program = program
+        self.program, self.device = program, device
         self.nodes = [n for n in program.graph_module.graph.nodes if n.target is not ASSERTION]
         self.place = {node.name: i for i, node in enumerate(self.nodes)}
         self.done: dict[int, list[Node]] = {}
@@ -45,7 +45,8 @@ class Script:
 
     def start(self, inputs: Sequence[Any]) -> Walk:
         """A walk that has the inputs (positional, as the network is called) and nothing else."""
-        given = iter(pytree.tree_leaves(tuple(inputs)))
+        moved = pytree.tree_map_only(torch.Tensor, lambda x: x.to(self.device), tuple(inputs))
+        given = iter(pytree.tree_leaves(moved))
         placeholders = [n for n in self.nodes if n.op == "placeholder"]
         values = {
             node: self.tensors.get(spec.target) if spec.target is not None else next(given)
