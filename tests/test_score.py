@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from twin import Analysed, analysed
 
 from compressor.errors import UsageError
-from compressor.score import NAMES, needs_data, saliency_gradients, score
+from compressor.score import CRITERIA, needs_data, saliency_gradients, score
 
 Tensors = Mapping[str, Tensor]
 
