@@ -24,6 +24,8 @@ def _by(size: Callable[[Floats], Any]) -> Normalisation:
 
 
 def _standardise(scores: Floats) -> Floats:
+    if scores.min() == scores.max():  # rounding would have a deviation
+        return np.zeros_like(scores)
     return _by(np.std)(scores - scores.mean())
 
 
