@@ -308,6 +308,33 @@ def test_fisher_is_the_mean_square_of_each_samples_change(name: str) -> None:
     assert_scores(found, means(averaged(tables)))
 
 
+class Registered(nn.Module):
+    """A consumer whose rows are more than the samples, and one with a row per sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 6), nn.Linear(6, 4), nn.Linear(6, 4)
+        self.row = nn.Parameter(torch.rand(1, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).tanh()
+        return self.b(torch.cat([x, self.row])).mean(0) + self.c(x)
+
+
+def test_where_samples_meet_fisher_takes_the_batch_for_one() -> None:
+    of = analysed_case(Case(Registered, (5,)))
+    tables = []
+    for inputs, _ in batches_of(of):
+        layers = [of.model.b.weight, of.model.c.weight]
+        gradients = torch.autograd.grad(mean_square(of.model(*inputs), None), layers)
+        both = sum(w * g for w, g in zip(layers, gradients, strict=True))
+        tables.append(both.detach().sum(0).square())
+    found = score(
+        of.network, tensors_of(of), "fisher", calibration=calibration(of), normalise="none"
+    )
+    assert_scores(found, {"row:1": torch.stack(tables).mean(0).tolist()})
+
+
 # -- activations ---------------------------------------------------------------------------------
 
 SEEN = ["residual", "dense", "flatten_linear", "grouped", "depthwise", "transposed", "unet"]
@@ -581,6 +608,27 @@ def test_scoring_changes_nothing(criterion: str) -> None:
     for state, old in zip(states, before, strict=True):
         assert all(torch.equal(state[name], value) for name, value in old.items())
     assert not any(p.requires_grad or p.grad is not None for p in of.trace.module.parameters())
+
+
+class Counting(nn.Module):
+    """Its forward writes to a buffer, in evaluation too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 6), nn.Linear(6, 4)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.add_(1)
+        return self.b(self.a(x).relu() * self.calls)
+
+
+def test_buffers_that_are_written_to_stay() -> None:
+    of = analysed_case(Case(Counting, (5,)))
+    before = of.trace.program.state_dict["calls"].clone()
+    for criterion in ("activation", "fisher"):
+        score(of.network, tensors_of(of), criterion, calibration=calibration(of))
+        assert of.trace.program.state_dict["calls"] == before
 
 
 def test_a_program_is_moved_as_a_copy() -> None:
