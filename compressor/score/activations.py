@@ -52,7 +52,7 @@ def second_moments(material: Material) -> Moments:
     def look(consumer: Consumer, activation: torch.Tensor) -> torch.Tensor:
         key = consumer.tensor, consumer.dim
         squares = mean_squares(activation, consumer.at).reshape(-1, sizes[key]).mean(0)
-        average.add(key, squares.double().cpu().numpy(), activation.numel() / sizes[key])
+        average.add(key, squares.cpu().double().numpy(), activation.numel() / sizes[key])
         return activation
 
     with torch.no_grad():

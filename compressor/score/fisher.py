@@ -109,6 +109,6 @@ class _Gated:
         if dim is None or slope.shape[dim] % samples:
             samples = 1
         rows = slope.movedim(at, -1) if dim is None else slope.movedim((dim, at), (0, -1))
-        summed = rows.reshape(samples, -1, size).sum(1).double() * samples
-        found: Floats = summed.cpu().numpy()
+        summed = rows.reshape(samples, -1, size).sum(1).cpu().double() * samples
+        found: Floats = summed.numpy()
         return found

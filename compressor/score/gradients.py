@@ -10,7 +10,7 @@ from torch import nn
 
 from compressor.score.averages import Average
 from compressor.score.criterion import Batches, Floats, Loss, Material, Rows
-from compressor.score.places import Place, places
+from compressor.score.places import Place, places, precise
 from compressor.score.program import told_apart
 
 Measure = Callable[[Place, torch.Tensor], Floats]
@@ -31,7 +31,7 @@ def of_gradients(measure: Measure) -> Callable[[Material], Rows]:
         ):
             for key, place in there.items():
                 gradient = gradients.get(place.member.tensor, torch.zeros_like(place.tensor))
-                average.add(key, measure(place, gradient.double().to(place.tensor.device)))
+                average.add(key, measure(place, precise(gradient.to(place.tensor.device))))
         means = average.result()
         return {name: [means[name, i] for i in range(len(row))] for name, row in found.items()}
 

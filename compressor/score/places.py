@@ -15,6 +15,11 @@ from compressor.records import Member
 from compressor.score.criterion import Floats
 
 
+def precise(tensor: torch.Tensor) -> torch.Tensor:
+    """In double precision; on the CPU where its device has none."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
 @dataclass(frozen=True)
 class Place:
     """A parameter in a group: per position of the member's dimension its channel, -1 for none."""
@@ -27,13 +32,13 @@ class Place:
     @property
     def weight(self) -> torch.Tensor:
         """The parameter in double precision, without its gradient graph."""
-        return self.tensor.detach().double()
+        return precise(self.tensor.detach())
 
     def totals(self, values: torch.Tensor) -> Floats:
         """Per channel the sum of `values`, which have the parameter's shape."""
         others = [d for d in range(values.dim()) if d != self.member.dim]
         along = values.sum(others) if others else values
-        return self.sums(along.double().cpu().numpy())
+        return self.sums(along.cpu().double().numpy())
 
     def sums(self, along: Floats) -> Floats:
         """Per channel the sum of `along`, one number per position of the dimension."""
