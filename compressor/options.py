@@ -6,6 +6,7 @@ Every field is plain data (numbers, texts), so that a report can repeat it.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -15,8 +16,24 @@ from cyclopts import Group, Parameter, Token
 from compressor.errors import UsageError
 
 Quantity = Literal["macs", "params", "channels"]
-CriterionName = Literal["l2", "l1", "taylor", "random"]
-Scope = Literal["global", "layer"]
+CriterionName = Literal[
+    "l2",
+    "l1",
+    "lp",
+    "lamp",
+    "geometric-median",
+    "bn-scale",
+    "gradient",
+    "taylor",
+    "taylor-elementwise",
+    "fisher",
+    "activation",
+    "wanda",
+    "random",
+]
+ReductionName = Literal["mean", "sum", "max", "product", "first"]
+NormalisationName = Literal["usual", "none", "mean", "sum", "max", "norm", "standardise", "lamp"]
+Scope = Literal["global", "layer", "isomorphic"]
 Role = Literal["stream"]
 Augment = Literal["none", "crop", "crop-flip"]
 
@@ -101,11 +118,23 @@ class Options(ModelOptions):
     """What the share is of: multiply-adds, parameters or channels."""
 
     criterion: Annotated[CriterionName, _option(_BUDGET)] = "l2"
-    """How important a channel is: norm of its weights (l2, l1), first-order gradient saliency \
-(taylor, needs --data), or random."""
+    """How important a channel is; --list-criteria says what each name measures, and which need \
+--data."""
+
+    norm_p: Annotated[float, _option(_BUDGET, "P")] = 2.0
+    """The p of the criterion lp."""
+
+    reduction: Annotated[ReductionName, _option(_BUDGET)] = "mean"
+    """How the numbers of a channel's parameters become one; first: that of the layer that makes \
+it."""
+
+    normalise: Annotated[NormalisationName, _option(_BUDGET)] = "usual"
+    """What each group's scores are divided by, so that groups compare; standardise: mean 0 and \
+deviation 1; lamp: shares of what is not smaller; usual: mean, unless the criterion has its own."""
 
     scope: Annotated[Scope, _option(_BUDGET)] = "global"
-    """Compare channels across the whole network, or take the same share of each layer."""
+    """Compare channels across the whole network, or take the same share of each layer, or of all \
+layers of one shape."""
 
     protect: Annotated[tuple[str, ...], _repeated(_BUDGET, "GLOB")] = ()
     """Modules or parameters that stay as they are, e.g. 'layer1.*'. Repeatable."""
@@ -144,7 +173,8 @@ layer replaced by its traced operators)."""
     """Samples per step of calibration, fine-tuning and evaluation."""
 
     calibration: Annotated[int, _option(_RECOVERY, "N")] = 1024
-    """Samples of --data on which batch-norm statistics are estimated again."""
+    """Samples of --data that criteria look at, and on which batch-norm statistics are estimated \
+again."""
 
     repair: Annotated[bool, Parameter(group=_RECOVERY, negative="--no-repair")] = True
     """Estimate batch-norm statistics again after slicing."""
@@ -180,6 +210,8 @@ from the original where the data has no labels."""
         for name, least in (("round_to", 1), ("batch_size", 2), ("calibration", 1), ("epochs", 0)):
             if getattr(self, name) < least:
                 raise _refusal(name, f"{getattr(self, name)} is below the least, {least}")
+        if not 0 < self.norm_p < math.inf:
+            raise _refusal("norm_p", f"p is a positive number, not {self.norm_p:g}")
         if not self.lr > 0:
             raise _refusal("lr", f"a learning rate is positive, not {self.lr:g}")
         if any(not deviation > 0 for deviation in self.std):

@@ -17,7 +17,7 @@ from compressor.network import Network
 from compressor.options import Options
 from compressor.records import ExampleInputs, LoadedModel, Trace
 from compressor.recover import primary_output, top1
-from compressor.score import Scores, saliency_gradients, score
+from compressor.score import Calibration, Scores, score
 from compressor.selection import select
 from compressor.subject import (
     RANDOM,
@@ -90,10 +90,14 @@ def plan(subject: Subject, options: Options, watch: Watch) -> Planned:
         with stopwatch.stage("score"):
             scores = score(
                 network,
-                _tensors(traced),
+                _parameters(traced),
                 options.criterion,
-                gradients=_gradients(traced, samples, loss, options),
+                calibration=_calibration(traced, samples, loss, options),
+                reduction=options.reduction,
+                normalise=options.normalise,
+                norm_p=options.norm_p,
                 seed=options.seed,
+                note=stopwatch.note,
             )
         traced.module.cpu()
         with stopwatch.stage("select"):
@@ -134,21 +138,22 @@ def _say_what_went_in(
         stopwatch.note(f"no metric is measured: {samples.evaluated_on}")
 
 
-def _tensors(traced: Trace) -> dict[str, Tensor]:
-    stored = {**traced.program.state_dict, **traced.program.constants}
-    return {name: value for name, value in stored.items() if isinstance(value, Tensor)}
+def _parameters(traced: Trace) -> dict[str, Tensor]:
+    program = traced.program
+    return {name: program.state_dict[name] for name in program.graph_signature.parameters}
 
 
-def _gradients(
+def _calibration(
     traced: Trace, samples: Samples, loss: Any, options: Options
-) -> Iterator[Mapping[str, Tensor]] | None:
-    if options.criterion != "taylor":
+) -> Calibration | None:
+    """Some of the training data; a program with a static batch takes no other."""
+    if samples.train is None:
         return None
-    assert samples.train is not None
-    chosen = batches(
-        samples.train, options.batch_size, seed=options.seed, limit=options.calibration
-    )
-    return saliency_gradients(traced.module, chosen, loss or cross_entropy, options.device)
+    size, count, static = options.batch_size, options.calibration, traced.batch_symbol is None
+    if static:
+        size, count = traced.batch, max(traced.batch, options.calibration)
+    some = batches(samples.train, size, seed=options.seed, limit=count, drop_last=static)
+    return Calibration(traced, some, loss or cross_entropy, options.device)
 
 
 def cross_entropy(outputs: Any, target: Any) -> Tensor:
