@@ -13,7 +13,14 @@ from torch.fx import Node
 from compressor.axes import Axis, Dim, Reason, Solver, leaves, repeated_in_product
 from compressor.errors import CompressorError
 from compressor.network import BATCH, Cost, Network, Shape, Spelling
-from compressor.nodes import given_arguments, live_nodes, operand, place_of, stored_tensor
+from compressor.nodes import (
+    given_arguments,
+    keeps_zeros,
+    live_nodes,
+    operand,
+    place_of,
+    stored_tensor,
+)
 from compressor.records import Group, Member, Protection, Trace
 from compressor.rules import RULES, Call, Equations, Rule, reasons
 from compressor.rules.call import Refusal, TensorShape
@@ -42,6 +49,7 @@ class _Analysis:
         self.stored_at: dict[Any, str] = {}
         self.used: set[str] = set()
         self.contracted: set[Dim] = set()
+        self.computed: set[Dim] = set()
         self.statistics: list[Dim] = []
         self.equal: list[tuple[Dim, ...]] = []
         self.heads: list[Dim] = []
@@ -53,6 +61,7 @@ class _Analysis:
         self.shapes: dict[str, tuple[Shape, ...]] = {}
         self.equations: dict[str, Equations] = {}
         self.from_weights: set[str] = set()
+        self.plain: set[str] = set()
         self.widths: list[Dim] = []
         self.products: list[Shape] = []
         self.inputs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
@@ -70,6 +79,7 @@ class _Analysis:
         if spec is not None and spec.kind in STORED and spec.target is not None:
             self.shapes[node.name] = (self._stored(spec.target, value),)
             self.from_weights.add(node.name)
+            self.plain.add(node.name)
             if node.users:
                 self.used.add(self.aliases.get(spec.target, spec.target))
             return
@@ -111,8 +121,9 @@ class _Analysis:
             assert isinstance(source, Node) and isinstance(position, int)
             found = self.shapes.get(source.name, ())
             self.shapes[node.name] = found[position : position + 1]
-            if source.name in self.from_weights:
-                self.from_weights.add(node.name)
+            for kind in (self.from_weights, self.plain):
+                if source.name in kind:
+                    kind.add(node.name)
             return
         if not values and not any(n.name in self.shapes for n in node.all_input_nodes):
             return
@@ -181,6 +192,8 @@ class _Analysis:
         weights = [n for n in tensors if n.name in self.from_weights]
         if len(weights) == len(tensors):
             self.from_weights.add(node.name)
+            if keeps_zeros(node) and all(n.name in self.plain for n in weights):
+                self.plain.add(node.name)
         if node in self.live:
             self.statistics += equations.statistics
         self.equal.append(equations.equal)
@@ -195,6 +208,8 @@ class _Analysis:
         for (argument, dim), source in zip(equations.contracted, operands, strict=True):
             if source is not None and source.name in names:
                 self.contracted.add(call.shape(argument)[dim])
+                if source.name not in self.plain:
+                    self.computed.add(call.shape(argument)[dim])
 
     # -- sizes ----------------------------------------------------------------------------------
 
@@ -253,16 +268,25 @@ class _Analysis:
                     if not self.solver.is_kept(axis):
                         members.setdefault(axis, []).append(member)
         parameters = set(self.program.graph_signature.parameters)
-        roles = self._roles()
+        roles, computed = self._roles(), self._consumed_by_computed_weights()
         axes: dict[str, Axis] = {}
         groups: list[Group] = []
         for axis, found in members.items():
             if not any(m.tensor in parameters for m in found):
                 continue
-            name = _group_name(found, roles.get(axis, "channels"), axes)
+            role = roles.get(axis, "channels")
+            name = _group_name(found, role, axes)
             axes[name] = axis
-            groups.append(Group(name, axis.size, roles.get(axis, "channels"), tuple(found)))
+            exact = role in _EXACT and axis not in computed
+            groups.append(Group(name, axis.size, role, tuple(found), exact))
         return axes, tuple(groups)
+
+    def _consumed_by_computed_weights(self) -> set[Axis]:
+        """Axes summed over by weights that are computed from parameters: zeros in one of these
+        need not be zeros there."""
+        stored = {dim for shape in self.tensors.values() for dim in shape}
+        computed = self.computed | (self.contracted - stored)
+        return {axis for dim in computed for axis in leaves(self.solver.normal(dim))}
 
     def _roles(self) -> dict[Axis, str]:
         """Later rows of the table win over earlier ones."""
@@ -331,6 +355,7 @@ class _Analysis:
 # -- reading programs --------------------------------------------------------------------------
 
 _GETITEM = operator.getitem
+_EXACT = ("channels", "heads")
 
 
 def _tensor_values(value: Any) -> list[torch.Tensor]:
