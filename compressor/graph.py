@@ -21,7 +21,7 @@ from compressor.nodes import (
     place_of,
     stored_tensor,
 )
-from compressor.records import Group, Member, Protection, Trace
+from compressor.records import Group, Member, Protection, Trace, producer
 from compressor.rules import RULES, Call, Equations, Rule, reasons
 from compressor.rules.call import Refusal, TensorShape
 
@@ -366,8 +366,8 @@ def _tensor_values(value: Any) -> list[torch.Tensor]:
 def _group_name(members: list[Member], role: str, taken: Mapping[str, Axis]) -> str:
     """Named after the first layer that produces the channels; the role tells two axes of one
     dimension apart."""
-    producers = [m for m in members if not m.contracted] or members
-    base = f"{producers[0].tensor}:{producers[0].dim}"
+    first = producer(members)
+    base = f"{first.tensor}:{first.dim}"
     if role != "channels":
         base += f" {role}"
     name, count = base, 2

@@ -6,13 +6,18 @@ Every field is plain data (numbers, texts), so that a report can repeat it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter, Token
 
 from compressor.errors import UsageError
+
+DEFAULT_RATIO = 0.5
+MOST = 0.9
+"""No layer loses a larger share of its channels."""
 
 Quantity = Literal["macs", "params", "channels"]
 CriterionName = Literal["l2", "l1", "taylor", "random"]
@@ -94,8 +99,9 @@ class ModelOptions:
 class Options(ModelOptions):
     """The choices of one run; raises UsageError for a value that cannot be meant."""
 
-    ratio: Annotated[float, _option(_BUDGET)] = 0.5
-    """Share to remove of the whole network's total, between 0 and 1."""
+    ratio: Annotated[float | None, _option(_BUDGET, "SHARE")] = None
+    """Share to remove of the whole network's total, between 0 and 1; default 0.5, or what \
+--layer-ratio removes where that is given."""
 
     of: Annotated[Quantity, _option(_BUDGET)] = "macs"
     """What the share is of: multiply-adds, parameters or channels."""
@@ -106,6 +112,10 @@ class Options(ModelOptions):
 
     scope: Annotated[Scope, _option(_BUDGET)] = "global"
     """Compare channels across the whole network, or take the same share of each layer."""
+
+    layer_ratio: Annotated[tuple[str, ...], _repeated(_BUDGET, "GLOB=SHARE")] = ()
+    """Share of its channels that each matching module loses, e.g. 'blocks.*=0.3'; 0 keeps all. \
+The other modules make up --ratio. Repeatable; of several that match, the last one counts."""
 
     protect: Annotated[tuple[str, ...], _repeated(_BUDGET, "GLOB")] = ()
     """Modules or parameters that stay as they are, e.g. 'layer1.*'. Repeatable."""
@@ -170,7 +180,10 @@ from the original where the data has no labels."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.ratio < 1:
+        named = self.layer_ratios
+        if self.ratio is None and not named:
+            object.__setattr__(self, "ratio", DEFAULT_RATIO)
+        if self.ratio is not None and not 0 < self.ratio < 1:
             raise UsageError(
                 f"the ratio is the share to remove, between 0 and 1, not {self.ratio:g}",
                 where="--ratio",
@@ -185,12 +198,17 @@ from the original where the data has no labels."""
         if any(not deviation > 0 for deviation in self.std):
             raise _refusal("std", "a standard deviation is positive")
 
+    @property
+    def layer_ratios(self) -> tuple[tuple[str, float], ...]:
+        """`layer_ratio` as pairs of a glob and a share."""
+        return tuple(map(_glob_and_share, self.layer_ratio))
+
     def spelled(self) -> list[str]:
         """The command line that says this: the ratio, and what is not the default."""
         words: list[str] = []
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name != "ratio" and value == field.default:
+            if value is None or (field.name != "ratio" and value == field.default):
                 continue
             if isinstance(value, bool):
                 words.append(flag(field.name) if value else flag(f"no_{field.name}"))
@@ -218,7 +236,26 @@ from the original where the data has no labels."""
 def _as_kind_of(default: Any, value: Any) -> Any:
     if not isinstance(default, tuple):
         return value
+    if isinstance(value, Mapping):
+        return tuple(f"{name}={item}" for name, item in value.items())
     return (value,) if isinstance(value, str | int | float) else tuple(value)
+
+
+def _glob_and_share(text: str) -> tuple[str, float]:
+    glob, _, share = text.rpartition("=")
+    try:
+        number = float(share)
+    except ValueError:
+        number = math.nan
+    if not glob or not 0 <= number <= MOST:
+        raise UsageError(
+            f"{text!r} is not a glob and a share between 0 and {MOST:g}",
+            where="--layer-ratio",
+            consequence="nothing was loaded",
+            next_step="for three tenths of the channels of each layer in blocks: "
+            "--layer-ratio 'blocks.*=0.3'",
+        )
+    return glob, number
 
 
 def flag(name: str) -> str:
@@ -234,6 +271,7 @@ _KINDS: dict[Any, tuple[type, ...]] = {
     bool: (bool,),
     int: (int,),
     float: (int, float),
+    float | None: (int, float, type(None)),
     str: (str,),
     str | None: (str, type(None)),
 }

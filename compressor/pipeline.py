@@ -27,7 +27,7 @@ __all__ = ["carry_out", "compress", "plan", "run"]
 def compress(
     model: nn.Module | str,
     example_inputs: Any = None,
-    ratio: float = 0.5,
+    ratio: float | None = None,
     *,
     data: Any = None,
     test: Any = None,
@@ -42,7 +42,8 @@ def compress(
         model: A module, or a MODEL as on the command line ("model.pt", "torchvision:resnet18").
         example_inputs: A tensor, a tuple of positionals, a dict of keywords, or a pair
             (tuple, dict); may be left out where the model or the data has some.
-        ratio: Share to remove of the whole network's total MACs (or what `of` says).
+        ratio: Share to remove of the whole network's total MACs (or what `of` says); 0.5, or with
+            `layer_ratio` alone what that removes.
         data: Training data: a dataset of (inputs, target), or specs as for --data.
         test: Data that is only evaluated on, likewise.
         loss: Callable of (outputs, target), or its spec; default cross-entropy.

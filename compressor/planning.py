@@ -115,6 +115,7 @@ def choose(
         scope=options.scope,
         protect=(*options.protect, *also_protect),
         prune=options.prune,
+        layer_ratios=options.layer_ratios,
         round_to=options.round_to,
         best_effort=options.best_effort,
         keep_linked=options.keep_class,

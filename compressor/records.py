@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,21 @@ class Group:
     role: str
     members: tuple[Member, ...]
     exact: bool = True
+
+    @property
+    def producer(self) -> Member:
+        """The first member that makes the channels, after which the group is named."""
+        return producer(self.members)
+
+    @property
+    def layer(self) -> str:
+        """The module of the producer; a parameter of the model itself is its own layer."""
+        return self.producer.tensor.rpartition(".")[0] or self.producer.tensor
+
+
+def producer(members: Sequence[Member]) -> Member:
+    """The first that is not summed over here; the first at all where every one is."""
+    return next((member for member in members if not member.contracted), members[0])
 
 
 @dataclass(frozen=True)

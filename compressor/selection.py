@@ -50,9 +50,10 @@ def select(
     network: Network,
     scores: Scores,
     *,
-    ratio: float,
+    ratio: float | None,
     of: str = "macs",
     scope: str = "global",
+    layer_ratios: Sequence[tuple[str, float]] = (),
     protect: Sequence[str] = (),
     prune: Sequence[str] = (),
     round_to: int = 1,
@@ -65,9 +66,12 @@ def select(
         network: The analysed network.
         scores: Per group one number per channel, comparable across groups.
         ratio: Share to remove of the whole network's `of`, protected parts included; it is met to
-            within one channel (one rounding step, with `round_to`).
+            within one channel (one rounding step, with `round_to`). None: only what `layer_ratios`
+            say.
         of: "macs" of one sample, "params" or "channels".
         scope: A key of `SCOPES`.
+        layer_ratios: Pairs of a glob and the share of its channels that each group loses whose
+            producing layer matches; the last one that matches counts. The others meet the ratio.
         protect: Globs of module or parameter names whose channels all stay.
         prune: Roles to prune beside channels and heads ("stream", "head_width").
         round_to: Kept counts are multiples of it.
@@ -76,30 +80,42 @@ def select(
 
     Raises:
         UsageError: A glob matches nothing.
-        CompressorError: Nothing can be pruned, or the ratio is out of reach.
+        CompressorError: Nothing can be pruned, or the ratio is out of reach, or `layer_ratios`
+            alone remove more.
     """
     groups = _eligible(network, protect, DEFAULT_ROLES | set(prune))
     units = _units(groups, network.linked if keep_linked else ())
     if not units:
         raise _nothing_to_prune(network, protect)
-    order = _ranking(units, scores, SCOPES[scope])
+    fixed = _fixed(network, groups, units, layer_ratios)
+    free = [unit for unit in units if unit[0].name not in fixed and ratio is not None]
+    order = _ranking(free, scores, SCOPES[scope]) if free else np.empty(0, np.int64)
     before = network.cost.of(of)
 
     def counts(dropped: int) -> dict[str, int]:
-        taken = np.bincount(order[:dropped], minlength=len(units))
-        return {
-            group.name: _rounded(group.size - int(count), group, round_to)
-            for unit, count in zip(units, taken, strict=True)
+        taken = np.bincount(order[:dropped], minlength=len(free))
+        left = {
+            group.name: group.size - int(count)
+            for unit, count in zip(free, taken, strict=True)
             for group in unit
+        }
+        return {
+            group.name: _rounded((fixed | left).get(group.name, group.size), group, round_to)
+            for group in groups
         }
 
     def cost(dropped: int) -> int:
         return network.cost.of(of, network.sizes(counts(dropped)))
 
-    target = before * (1 - ratio)
-    least = cost(len(order))
-    if least > target and not best_effort:
-        raise _out_of_reach(ratio, of, 1 - least / before)
+    target = before * (1 - (ratio or 0))
+    least, most = cost(len(order)), cost(0)
+    if ratio is None and most == before:
+        raise _removes_nothing()
+    if ratio is not None and not best_effort:
+        if least > target:
+            raise _out_of_reach(ratio, of, 1 - least / before, bool(fixed))
+        if most < target:
+            raise _overshot(ratio, of, 1 - most / before)
     dropped = _first(len(order), lambda n: cost(n) <= target)
     kept = counts(dropped)
     return Choice(
@@ -122,6 +138,29 @@ def _units(groups: Sequence[Group], linked: Sequence[Sequence[str]]) -> list[lis
     bound = {name for link in linked for name in link}
     whole = [[by_name[n] for n in link] for link in linked if all(n in by_name for n in link)]
     return whole + [[group] for group in groups if group.name not in bound]
+
+
+def _fixed(
+    network: Network,
+    groups: Sequence[Group],
+    units: Sequence[Sequence[Group]],
+    layer_ratios: Sequence[tuple[str, float]],
+) -> dict[str, int]:
+    """How many channels are kept of each group that a layer's ratio is given for."""
+    shares: dict[str, float] = {}
+    for glob, share in layer_ratios:
+        hits = _matched(network, [glob], "--layer-ratio")
+        found = [unit for unit in units if any(g.producer.tensor in hits for g in unit)]
+        if not found:
+            raise _no_group(glob, share, hits, groups)
+        shares |= {group.name: share for unit in found for group in unit}
+    return {
+        group.name: max(
+            _least(group), group.size - math.floor(shares[group.name] * group.size + 0.5)
+        )
+        for group in groups
+        if group.name in shares
+    }
 
 
 def _ranking(
@@ -171,7 +210,7 @@ def _first(most: int, holds: Callable[[int], bool]) -> int:
 def _eligible(
     network: Network, globs: Sequence[str], roles: set[str] | frozenset[str]
 ) -> list[Group]:
-    protected = _matched(network, globs)
+    protected = _matched(network, globs, "--protect")
     return [
         group
         for group in network.groups
@@ -181,7 +220,7 @@ def _eligible(
     ]
 
 
-def _matched(network: Network, globs: Sequence[str]) -> set[str]:
+def _matched(network: Network, globs: Sequence[str], option: str) -> set[str]:
     """Tensors whose own name, or that of a module around them, matches a glob."""
     names = {tensor: _with_owners(tensor) for tensor in network.tensors}
     found: set[str] = set()
@@ -191,8 +230,8 @@ def _matched(network: Network, globs: Sequence[str]) -> set[str]:
             known = sorted({name for around in names.values() for name in around})
             near = difflib.get_close_matches(glob, known, n=3, cutoff=0.3)
             raise UsageError(
-                f"--protect {glob!r} matches no module or parameter",
-                consequence="nothing is pruned, since it would not be protected",
+                f"{option} {glob!r} matches no module or parameter",
+                consequence="nothing is pruned, since it would not be as you want it",
                 next_step=f"nearest names: {', '.join(near or known[:3])}",
             )
         found |= hits
@@ -221,11 +260,45 @@ def _nothing_to_prune(network: Network, globs: Sequence[str]) -> CompressorError
     )
 
 
-def _out_of_reach(ratio: float, of: str, reachable: float) -> CompressorError:
+def _no_group(glob: str, share: float, hits: set[str], groups: Sequence[Group]) -> UsageError:
+    coupled = [
+        g.layer for g in groups if any(m.tensor in hits and not m.contracted for m in g.members)
+    ]
+    instead = f"--layer-ratio '{coupled[0]}={share:g}'" if coupled else ""
+    return UsageError(
+        f"--layer-ratio {glob!r} matches no layer that makes channels of its own that are pruned",
+        where=f"its channels go with those of {', '.join(dict.fromkeys(coupled))}"
+        if coupled
+        else "",
+        consequence="nothing is pruned",
+        next_step=instead or "compress inspect shows what can be pruned",
+    )
+
+
+def _removes_nothing() -> UsageError:
+    return UsageError(
+        "--layer-ratio alone removes nothing",
+        where="no share that it gives is as much as one channel",
+        consequence="nothing is pruned",
+        next_step="give larger shares, or --ratio for the other layers",
+    )
+
+
+def _overshot(ratio: float, of: str, removed: float) -> CompressorError:
+    return CompressorError(
+        f"--layer-ratio alone removes {removed:.3f} of the {of}, more than --ratio {ratio:g}",
+        where="the other layers would keep all their channels",
+        consequence="nothing is pruned",
+        next_step="leave --ratio out for just that, or give --best-effort or smaller shares",
+    )
+
+
+def _out_of_reach(ratio: float, of: str, reachable: float, fixed: bool) -> CompressorError:
     floor = math.floor(reachable * 1000) / 1000
     return CompressorError(
         f"--ratio {ratio:g} of the {of} is out of reach: at most {floor:.3f} can be removed",
-        where="each group keeps a tenth of its channels, and protected parts keep all",
+        where="each group keeps a tenth of its channels, and protected parts keep all"
+        + (", and the layers of --layer-ratio what that says" if fixed else ""),
         consequence="nothing is pruned",
         next_step=f"--ratio {floor:g}, --best-effort, or --prune stream for more groups",
     )

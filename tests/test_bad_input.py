@@ -266,6 +266,25 @@ def test_glob_that_matches_nothing(attempt: Attempt) -> None:
     attempt("net.pt", *INPUT, "--protect", "3.wait", code=USAGE, says=says)
 
 
+@pytest.mark.parametrize("given", ["3", "=0.3", "3=", "3=half", "3=1", "3=0.95", "3=-0.1", "3=nan"])
+def test_layer_ratio_that_cannot_be_read(attempt: Attempt, given: str) -> None:
+    write_model(attempt.folder / "net.pt")
+    says = [repr(given), "--layer-ratio 'blocks.*=0.3'"]
+    attempt("net.pt", *INPUT, "--layer-ratio", given, code=USAGE, says=says)
+
+
+def test_layer_ratio_that_matches_nothing(attempt: Attempt) -> None:
+    write_model(attempt.folder / "net.pt")
+    says = ["--layer-ratio '3.wait' matches no", "3.weight"]
+    attempt("net.pt", *INPUT, "--layer-ratio", "3.wait=0.5", code=USAGE, says=says)
+
+
+def test_layer_ratio_beyond_the_ratio(attempt: Attempt) -> None:
+    write_model(attempt.folder / "net.pt")
+    both = ("--layer-ratio", "*=0.8", "--ratio", "0.2")
+    attempt("net.pt", *INPUT, *both, code=FAILURE, says=["alone removes", "more than --ratio 0.2"])
+
+
 # -- the command ---------------------------------------------------------------------------------
 
 
