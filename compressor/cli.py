@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from compressor.subject import Subject
 
 INTERRUPTED = 130
-_OUTPUT = Group("Output", sort_key=6)
+_OUTPUT = Group("Output", sort_key=7)
 _Flag = Annotated[bool, Parameter(group=_OUTPUT, negative=(), show_default=False)]
 _Folder = Annotated[Path | None, Parameter(group=_OUTPUT, metavar="FOLDER")]
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from compressor.data import batches
 from compressor.graph import analyse
 from compressor.network import Network
-from compressor.options import Options
+from compressor.options import Options, ScoringOptions
 from compressor.records import ExampleInputs, LoadedModel, Trace
 from compressor.recover import primary_output, top1
 from compressor.score import Scores, saliency_gradients, score
@@ -37,19 +37,32 @@ Keep = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Planned:
-    """Everything up to the choice; nothing is sliced yet."""
+class Opened:
+    """A network that was loaded, with its samples, and traced."""
 
     subject: Subject
-    options: Options
+    options: ScoringOptions
     loaded: LoadedModel
     examples: ExampleInputs
     samples: Samples
     trace: Trace
+    stopwatch: Stopwatch
+
+
+@dataclass(frozen=True)
+class Scored(Opened):
+    """Its channels are known, and what they matter."""
+
     network: Network
     scores: Scores
+
+
+@dataclass(frozen=True)
+class Planned(Scored):
+    """Everything up to the choice; nothing is sliced yet."""
+
+    options: Options
     keep: Keep
-    stopwatch: Stopwatch
 
     def predicted(self, unit: str) -> tuple[int, int]:
         """Cost before and after, from the equations alone."""
@@ -72,35 +85,50 @@ class Planned:
 def plan(subject: Subject, options: Options, watch: Watch) -> Planned:
     """Load, trace, analyse, score and select."""
     stopwatch = Stopwatch(watch)
-    check_device(options.device)
     with seeded(options.seed):
-        with stopwatch.stage("load"):
-            loaded = open_model(subject.model, options)
-        with stopwatch.stage("data and example inputs"):
-            examples, samples = open_inputs(loaded, subject, options)
-        _say_what_went_in(stopwatch, loaded, examples, samples)
-        with stopwatch.stage("trace"):
-            traced = trace(loaded.module, examples)
-        for note in traced.notes:
-            stopwatch.note(note)
-        loss, (_, metric) = loss_of(subject, options), metric_of(subject, options)
-        check_fit(traced.module, samples, own_loss=loss is not None, own_metric=metric is not top1)
-        with stopwatch.stage("analyse"):
-            network = analyse(traced)
-        with stopwatch.stage("score"):
-            scores = score(
-                network,
-                _tensors(traced),
-                options.criterion,
-                gradients=_gradients(traced, samples, loss, options),
-                seed=options.seed,
-            )
-        traced.module.cpu()
+        opened = open_network(subject, options, stopwatch)
+        _say_what_is_missing(stopwatch, opened.samples)
+        scored = score_channels(opened)
         with stopwatch.stage("select"):
-            keep = choose(network, scores, options)
-    return Planned(
-        subject, options, loaded, examples, samples, traced, network, scores, keep, stopwatch
-    )
+            keep = choose(scored.network, scored.scores, options)
+    return Planned(**{**vars(scored), "options": options}, keep=keep)
+
+
+def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch) -> Opened:
+    """Load and trace; the samples are known to fit the network."""
+    check_device(options.device)
+    with stopwatch.stage("load"):
+        loaded = open_model(subject.model, options)
+    with stopwatch.stage("data and example inputs"):
+        examples, samples = open_inputs(loaded, subject, options)
+    if loaded.weights == RANDOM:
+        stopwatch.note("random weights: sizes and latency are real, accuracy means nothing")
+    if examples.origin.startswith("a guess"):
+        stopwatch.note(f"example inputs are {examples.origin}; --input says others")
+    with stopwatch.stage("trace"):
+        traced = trace(loaded.module, examples)
+    for note in traced.notes:
+        stopwatch.note(note)
+    loss, (_, metric) = loss_of(subject, options), metric_of(subject, options)
+    check_fit(traced.module, samples, own_loss=loss is not None, own_metric=metric is not top1)
+    return Opened(subject, options, loaded, examples, samples, traced, stopwatch)
+
+
+def score_channels(opened: Opened) -> Scored:
+    """Analyse, and score each channel by the criterion."""
+    options, traced = opened.options, opened.trace
+    with opened.stopwatch.stage("analyse"):
+        network = analyse(traced)
+    with opened.stopwatch.stage("score"):
+        scores = score(
+            network,
+            _tensors(traced),
+            options.criterion,
+            gradients=_gradients(opened),
+            seed=options.seed,
+        )
+    traced.module.cpu()
+    return Scored(**vars(opened), network=network, scores=scores)
 
 
 def choose(
@@ -122,13 +150,7 @@ def choose(
     ).keep
 
 
-def _say_what_went_in(
-    stopwatch: Stopwatch, loaded: LoadedModel, examples: ExampleInputs, samples: Samples
-) -> None:
-    if loaded.weights == RANDOM:
-        stopwatch.note("random weights: sizes and latency are real, accuracy means nothing")
-    if examples.origin.startswith("a guess"):
-        stopwatch.note(f"example inputs are {examples.origin}; --input says others")
+def _say_what_is_missing(stopwatch: Stopwatch, samples: Samples) -> None:
     if samples.train is None:
         stopwatch.note("no --data: nothing is repaired after slicing, and no metric is measured")
     elif samples.test is None:
@@ -140,16 +162,14 @@ def _tensors(traced: Trace) -> dict[str, Tensor]:
     return {name: value for name, value in stored.items() if isinstance(value, Tensor)}
 
 
-def _gradients(
-    traced: Trace, samples: Samples, loss: Any, options: Options
-) -> Iterator[Mapping[str, Tensor]] | None:
+def _gradients(opened: Opened) -> Iterator[Mapping[str, Tensor]] | None:
+    options, train = opened.options, opened.samples.train
     if options.criterion != "taylor":
         return None
-    assert samples.train is not None
-    chosen = batches(
-        samples.train, options.batch_size, seed=options.seed, limit=options.calibration
-    )
-    return saliency_gradients(traced.module, chosen, loss or cross_entropy, options.device)
+    assert train is not None
+    chosen = batches(train, options.batch_size, seed=options.seed, limit=options.calibration)
+    loss = loss_of(opened.subject, options) or cross_entropy
+    return saliency_gradients(opened.trace.module, chosen, loss, options.device)
 
 
 def cross_entropy(outputs: Any, target: Any) -> Tensor:

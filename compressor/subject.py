@@ -21,7 +21,7 @@ from compressor.loading import (
     normalise_examples,
     refuse_non_finite,
 )
-from compressor.options import ModelOptions, Options
+from compressor.options import ModelOptions, Options, ScoringOptions
 from compressor.records import ExampleInputs, LoadedModel
 from compressor.recover import primary_output, top1
 
@@ -48,11 +48,13 @@ class Subject:
 @dataclass(frozen=True)
 class Samples:
     """`train` calibrates and trains, `test` is only evaluated on; `evaluated_on` says in words
-    what the metrics are from, or why there are none."""
+    what the metrics are from, or why there are none. `unlabelled` stands in for `test` where there
+    are no labels to compare with."""
 
     train: Data | None
     test: Data | None
     evaluated_on: str
+    unlabelled: Data | None = None
 
 
 def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
@@ -92,7 +94,7 @@ def tensors_sha256(module: nn.Module) -> str:
 
 
 def open_inputs(
-    loaded: LoadedModel, subject: Subject, options: Options
+    loaded: LoadedModel, subject: Subject, options: ScoringOptions
 ) -> tuple[ExampleInputs, Samples]:
     """Example inputs and samples. Inputs that are known give a folder of images its size; where
     none are, the first sample is one."""
@@ -108,7 +110,9 @@ def open_inputs(
     return known or find_examples(loaded, (), None, options.seed), samples
 
 
-def open_samples(subject: Subject, options: Options, input_size: tuple[int, int] | None) -> Samples:
+def open_samples(
+    subject: Subject, options: ScoringOptions, input_size: tuple[int, int] | None
+) -> Samples:
     """Training and test data; without test data a tenth of the training data is held out."""
     train = _open(subject.data, options.data, options, input_size)
     test = _open(subject.test, options.test, options, input_size)
@@ -130,12 +134,12 @@ def open_samples(subject: Subject, options: Options, input_size: tuple[int, int]
     else:
         evaluated_on = f"the test data ({len(test)} samples)"
     if not test.labelled and not (subject.metric or options.metric):
-        return Samples(train, None, "the data has no labels")
+        return Samples(train, None, "the data has no labels", test)
     return Samples(train, test, evaluated_on)
 
 
 def _open(
-    given: Any, specs: tuple[str, ...], options: Options, input_size: tuple[int, int] | None
+    given: Any, specs: tuple[str, ...], options: ScoringOptions, input_size: tuple[int, int] | None
 ) -> Data | None:
     if given is not None and specs:
         raise UsageError("data is given twice, as an object and by name", where="compress")
@@ -156,9 +160,9 @@ def _open(
     return load_data(specs, mean=mean, std=std, input_size=input_size)
 
 
-def _refuse_without_data(options: Options) -> None:
+def _refuse_without_data(options: ScoringOptions) -> None:
     needs = {
-        "fine-tuning (--epochs)": options.epochs > 0,
+        "fine-tuning (--epochs)": isinstance(options, Options) and options.epochs > 0,
         "the criterion taylor": options.criterion == "taylor",
     }
     for what, wanted in needs.items():
@@ -206,7 +210,7 @@ def check_fit(module: nn.Module, samples: Samples, *, own_loss: bool, own_metric
             check_labels(data, primary_output(outputs).shape[1])
 
 
-def metric_of(subject: Subject, options: Options) -> tuple[str, Callable[[Any, Any], Any]]:
+def metric_of(subject: Subject, options: ScoringOptions) -> tuple[str, Callable[[Any, Any], Any]]:
     """Name and callable of the metric."""
     if subject.metric is not None:
         return getattr(subject.metric, "__name__", "metric"), subject.metric
@@ -215,7 +219,7 @@ def metric_of(subject: Subject, options: Options) -> tuple[str, Callable[[Any, A
     return "top1", top1
 
 
-def loss_of(subject: Subject, options: Options) -> Callable[[Any, Any], Tensor] | None:
+def loss_of(subject: Subject, options: ScoringOptions) -> Callable[[Any, Any], Tensor] | None:
     """The user's loss, or None for the default."""
     return subject.loss or (resolve(options.loss) if options.loss else None)
 
