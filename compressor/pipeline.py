@@ -138,7 +138,7 @@ def _slice(planned: Planned) -> tuple[Planned, slicing.Sliced]:
                 next_step="leave --keep-class out: the same network is delivered in another form",
             )
         protected.append(stuck)
-        keep = choose(planned.network, planned.scores, planned.options, protected)
+        keep = choose(planned, planned.options, planned.sensitivity, protected)
         planned = replace(planned, keep=keep)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from compressor.curves import Sensitivity, losses_of, read_sensitivity
 from compressor.data import batches
 from compressor.graph import analyse
 from compressor.network import Network
@@ -18,7 +19,7 @@ from compressor.options import Options, ScoringOptions
 from compressor.records import ExampleInputs, LoadedModel, Trace
 from compressor.recover import primary_output, top1
 from compressor.score import Scores, saliency_gradients, score
-from compressor.selection import select
+from compressor.selection import prunable, select
 from compressor.subject import (
     RANDOM,
     Samples,
@@ -62,6 +63,7 @@ class Planned(Scored):
     """Everything up to the choice; nothing is sliced yet."""
 
     options: Options
+    sensitivity: Sensitivity | None
     keep: Keep
 
     def predicted(self, unit: str) -> tuple[int, int]:
@@ -85,13 +87,16 @@ class Planned(Scored):
 def plan(subject: Subject, options: Options, watch: Watch) -> Planned:
     """Load, trace, analyse, score and select."""
     stopwatch = Stopwatch(watch)
+    sensitivity = read_sensitivity(options.use) if options.use is not None else None
     with seeded(options.seed):
         opened = open_network(subject, options, stopwatch)
         _say_what_is_missing(stopwatch, opened.samples)
         scored = score_channels(opened)
         with stopwatch.stage("select"):
-            keep = choose(scored.network, scored.scores, options)
-    return Planned(**{**vars(scored), "options": options}, keep=keep)
+            keep = choose(scored, options, sensitivity)
+    if sensitivity is not None:
+        _say_what_was_used(scored, sensitivity, keep)
+    return Planned(**{**vars(scored), "options": options}, sensitivity=sensitivity, keep=keep)
 
 
 def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch) -> Opened:
@@ -132,22 +137,44 @@ def score_channels(opened: Opened) -> Scored:
 
 
 def choose(
-    network: Network, scores: Scores, options: Options, also_protect: Sequence[str] = ()
+    scored: Scored,
+    options: Options,
+    sensitivity: Sensitivity | None,
+    also_protect: Sequence[str] = (),
 ) -> Keep:
     """The kept channels by the options, with further globs of what stays as it is."""
+    network, protect = scored.network, (*options.protect, *also_protect)
+    losses = None
+    if sensitivity is not None:
+        wanted = prunable(network, protect, options.prune)
+        losses = losses_of(sensitivity, network.groups, wanted)
     return select(
         network,
-        scores,
+        scored.scores,
         ratio=options.ratio,
         of=options.of,
         scope=options.scope,
-        protect=(*options.protect, *also_protect),
+        protect=protect,
         prune=options.prune,
         layer_ratios=options.layer_ratios,
+        losses=losses,
         round_to=options.round_to,
         best_effort=options.best_effort,
         keep_linked=options.keep_class,
     ).keep
+
+
+def _say_what_was_used(scored: Scored, sensitivity: Sensitivity, keep: Keep) -> None:
+    """How far the measured losses had to go, and whether they were this network's."""
+    note, loaded, options = scored.stopwatch.note, scored.loaded, scored.options
+    cut = [group for group in scored.network.groups if group.name in keep]
+    losses = losses_of(sensitivity, scored.network.groups, cut)
+    worst = max((float(losses[g.name][g.size - len(keep[g.name]) - 1]) for g in cut), default=0.0)
+    note(f"no layer on its own loses more than {worst:.4g} of {sensitivity.metric}")
+    if loaded.sha256 != sensitivity.model["sha256"]:
+        note("the sensitivities were measured with other weights")
+    if options.criterion != sensitivity.criterion:
+        note(f"the sensitivities were measured with --criterion {sensitivity.criterion}")
 
 
 def _say_what_is_missing(stopwatch: Stopwatch, samples: Samples) -> None:

@@ -54,6 +54,7 @@ def select(
     of: str = "macs",
     scope: str = "global",
     layer_ratios: Sequence[tuple[str, float]] = (),
+    losses: Scores | None = None,
     protect: Sequence[str] = (),
     prune: Sequence[str] = (),
     round_to: int = 1,
@@ -72,6 +73,9 @@ def select(
         scope: A key of `SCOPES`.
         layer_ratios: Pairs of a glob and the share of its channels that each group loses whose
             producing layer matches; the last one that matches counts. The others meet the ratio.
+        losses: Per group the loss when 1, 2, ... of its channels are dropped, never falling;
+            infinite where they must not be. The ratio is then met at the smallest loss that no
+            group exceeds, and the scores only say which channels of a group go.
         protect: Globs of module or parameter names whose channels all stay.
         prune: Roles to prune beside channels and heads ("stream", "head_width").
         round_to: Kept counts are multiples of it.
@@ -83,13 +87,14 @@ def select(
         CompressorError: Nothing can be pruned, or the ratio is out of reach, or `layer_ratios`
             alone remove more.
     """
-    groups = _eligible(network, protect, DEFAULT_ROLES | set(prune))
+    groups = prunable(network, protect, prune)
     units = _units(groups, network.linked if keep_linked else ())
     if not units:
         raise _nothing_to_prune(network, protect)
     fixed = _fixed(network, groups, units, layer_ratios)
     free = [unit for unit in units if unit[0].name not in fixed and ratio is not None]
-    order = _ranking(free, scores, SCOPES[scope]) if free else np.empty(0, np.int64)
+    ranked = (scores, SCOPES[scope]) if losses is None else (losses, SCOPES["global"])
+    order = _ranking(free, *ranked) if free else np.empty(0, np.int64)
     before = network.cost.of(of)
 
     def counts(dropped: int) -> dict[str, int]:
@@ -113,14 +118,14 @@ def select(
         raise _removes_nothing()
     if ratio is not None and not best_effort:
         if least > target:
-            raise _out_of_reach(ratio, of, 1 - least / before, bool(fixed))
+            raise _out_of_reach(ratio, of, 1 - least / before, bool(fixed), losses is not None)
         if most < target:
             raise _overshot(ratio, of, 1 - most / before)
     dropped = _first(len(order), lambda n: cost(n) <= target)
     kept = counts(dropped)
     return Choice(
         keep={
-            group.name: _best(scores[group.name], kept[group.name])
+            group.name: best(scores[group.name], kept[group.name])
             for unit in units
             for group in unit
             if kept[group.name] < group.size
@@ -177,8 +182,9 @@ def _ranking(
         ranks.append(np.mean(np.stack(each), axis=0))
         owners.append(np.full(removable, number))
         places.append(np.arange(removable))
-    order = np.lexsort((np.concatenate(owners), np.concatenate(places), np.concatenate(ranks)))
-    return np.asarray(np.concatenate(owners)[order])
+    ranked = np.concatenate(ranks)
+    order = np.lexsort((np.concatenate(owners), np.concatenate(places), ranked))
+    return np.asarray(np.concatenate(owners)[order[np.isfinite(ranked[order])]])
 
 
 def _least(group: Group) -> int:
@@ -189,7 +195,7 @@ def _rounded(count: int, group: Group, step: int) -> int:
     return min(group.size, math.ceil(count / step) * step)
 
 
-def _best(scores: npt.NDArray[np.float64], count: int) -> tuple[int, ...]:
+def best(scores: npt.NDArray[np.float64], count: int) -> tuple[int, ...]:
     """The indices of the highest scores, ascending."""
     best = np.argsort(scores, kind="stable")[len(scores) - count :]
     return tuple(sorted(int(i) for i in best))
@@ -207,17 +213,25 @@ def _first(most: int, holds: Callable[[int], bool]) -> int:
 # -- what may be pruned --------------------------------------------------------------------------
 
 
-def _eligible(
-    network: Network, globs: Sequence[str], roles: set[str] | frozenset[str]
-) -> list[Group]:
-    protected = _matched(network, globs, "--protect")
-    return [
+def prunable(network: Network, protect: Sequence[str], prune: Sequence[str]) -> list[Group]:
+    """The groups that may lose channels; arguments as for `select`.
+
+    Raises:
+        UsageError: A glob matches nothing.
+        CompressorError: There is no such group.
+    """
+    protected = _matched(network, protect, "--protect")
+    roles = DEFAULT_ROLES | set(prune)
+    found = [
         group
         for group in network.groups
         if group.role in roles
         and group.size > 1
         and not any(member.tensor in protected for member in group.members)
     ]
+    if not found:
+        raise _nothing_to_prune(network, protect)
+    return found
 
 
 def _matched(network: Network, globs: Sequence[str], option: str) -> set[str]:
@@ -293,12 +307,15 @@ def _overshot(ratio: float, of: str, removed: float) -> CompressorError:
     )
 
 
-def _out_of_reach(ratio: float, of: str, reachable: float, fixed: bool) -> CompressorError:
+def _out_of_reach(
+    ratio: float, of: str, reachable: float, fixed: bool, measured: bool
+) -> CompressorError:
     floor = math.floor(reachable * 1000) / 1000
     return CompressorError(
         f"--ratio {ratio:g} of the {of} is out of reach: at most {floor:.3f} can be removed",
         where="each group keeps a tenth of its channels, and protected parts keep all"
-        + (", and the layers of --layer-ratio what that says" if fixed else ""),
+        + (", and the layers of --layer-ratio what that says" if fixed else "")
+        + (", and no layer is cut further than it was measured" if measured else ""),
         consequence="nothing is pruned",
         next_step=f"--ratio {floor:g}, --best-effort, or --prune stream for more groups",
     )

@@ -190,6 +190,7 @@ def check_fit(module: nn.Module, samples: Samples, *, own_loss: bool, own_metric
     uses = [
         (samples.train, own_loss and own_metric),
         (samples.test, own_metric),
+        (samples.unlabelled, True),
     ]
     for data, own_terms in uses:
         if data is None:
