@@ -178,7 +178,7 @@ def _check_same_network(curves: Mapping[str, Curve], groups: Mapping[str, Group]
             has = f"{group.size} ({group.role})" if group else "no such group"
             raise CompressorError(
                 "the sensitivities were measured on another network",
-                where=f"{name}: {curve.size} channels ({curve.role}) there, {has} here",
+                where=f"--use, {name}: {curve.size} channels ({curve.role}) there, {has} here",
                 consequence="nothing was pruned",
                 next_step="measure this network with compress sensitivity",
             )

@@ -31,19 +31,23 @@ def _draw(axes: Axes, found: Sensitivity) -> None:
     others = ordered[count : len(ordered) - len(least)]
     for curve in others:
         axes.plot(*_line(found, curve, percent), color=_OTHERS, linewidth=0.8)
-    for curve, colour in zip(most, _MOST, strict=False):
-        axes.plot(*_line(found, curve, percent), "o-", markersize=3, color=colour, label=curve.name)
-    for curve, colour in zip(least, reversed(_LEAST), strict=False):
-        axes.plot(*_line(found, curve, percent), "s-", markersize=3, color=colour, label=curve.name)
+    coloured = [*zip(most, _MOST, strict=False), *zip(least, _LEAST[::-1], strict=False)]
+    for curve, colour in coloured:
+        style, label = "o-" if curve in most else "s-", f" {curve.name}"  # "_x" would be hidden
+        axes.plot(*_line(found, curve, percent), style, markersize=3, color=colour, label=label)
     axes.axhline(percent * found.baseline, color=_BASELINE, linewidth=0.8, linestyle=":")
     axes.set_xlabel("channels dropped from the one group, %")
     axes.set_ylabel(f"{found.metric}, %" if percent == 100 else found.metric.replace("_", " "))
-    axes.set_title(f"{found.model['name']}: {found.measured_on}", loc="left", fontsize="small")
+    title = f"{found.model['name']}: {found.measured_on}"
+    axes.set_title(title, loc="left", fontsize="small", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     if ordered:
-        title = f"most sensitive first ({len(others)} more in grey)" if others else None
         axes.legend(
-            title=title, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small"
+            title=f"most sensitive first ({len(others)} more in grey)" if others else None,
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1),
+            frameon=False,
+            fontsize="small",
         )
 
 

@@ -145,7 +145,7 @@ class _Divergence:
             )
             for output in outputs_of(self.module, ExampleInputs(args, kwargs)):
                 if output.is_floating_point():
-                    yield output.double()
+                    yield output.cpu().double()
 
 
 @dataclass(frozen=True)
