@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from cases import CASES, Case
 from test_zoo import known
-from tiny import inputs, sequential
+from tiny import sequential
 from torch import Tensor, nn
 from twin import EXACT, Analysed, analysed, analysed_case, assert_same, random_keep, sliced
 from zoo import MEMBERS
@@ -139,9 +139,9 @@ def test_masks_in_place_are_undone_even_after_an_error() -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     places = {"3.weight": {0: [1], 1: [0, 2]}, "7.weight": {1: [3]}}
     with pytest.raises(ZeroDivisionError), silenced(named_tensors(model), places):
-        assert float(model[3].weight[1].abs().max()) == 0
-        assert float(model[3].weight[:, [0, 2]].abs().max()) == 0
-        assert float(model[7].weight[:, 3].abs().max()) == 0
+        assert not model[3].weight[1].any()
+        assert not model[3].weight[:, [0, 2]].any()
+        assert not model[7].weight[:, 3].any()
         raise ZeroDivisionError
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
@@ -182,11 +182,3 @@ def test_a_consumer_that_is_no_tensor_of_the_module_is_refused() -> None:
     of = known(FREE)
     plan = slice_network(of.trace, of.network, random_keep(of.network, 0)).plan
     assert_refused(of.model, plan, "a constant in the network's code")
-
-
-def test_the_public_name(tmp_path: Path) -> None:
-    result = compressor.compress(sequential(), inputs(2), ratio=0.3)
-    found = compressor.masked(sequential(), result.plan)
-    with torch.no_grad():
-        expected, outputs = result.module(inputs(3, 1)), found.module(inputs(3, 1))
-    assert float((expected - outputs).abs().max() / expected.abs().max()) < 1e-4

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from twin import analysed
 
-import compressor
 from compressor import drawing, sensitivity
 from compressor.cli import main
 from compressor.curves import Curve, Point, Sensitivity, losses_of, read_sensitivity
 from compressor.drawing import draw_sensitivity, mean_loss
 from compressor.errors import CompressorError
 from compressor.graph import analyse
-from compressor.options import SensitivityOptions
+from compressor.options import Options, SensitivityOptions
+from compressor.planning import Planned, plan
 from compressor.records import ExampleInputs, Trace
 from compressor.score import score
 from compressor.selection import best, select
@@ -54,6 +54,12 @@ def measured(model: nn.Module, example: Any = None, **more: Any) -> Sensitivity:
     options = {k: more.pop(k) for k in list(more) if k in ("data", "test", "metric")}
     subject = Subject(model, example, **options)
     return measure(subject, SensitivityOptions(ratios=RATIOS, **more), Silent())
+
+
+def planned(model: nn.Module, example: Any, folder: Path, **options: Any) -> Planned:
+    """What is chosen with the sensitivities of that folder."""
+    use = str(folder / "sensitivity.json")
+    return plan(Subject(model, example), Options(use=use, **options), Silent())
 
 
 def cut(model: nn.Module, example: Tensor, curve: Curve, kept: int) -> nn.Module:
@@ -159,9 +165,7 @@ def test_what_cannot_be_masked_is_said_and_never_cut(tmp_path: Path) -> None:
     assert other.points
     assert any("a.weight:0 is not measured" in note for note in found.notes)
     sensitivity.write(found, tmp_path / "out")
-    path = str(tmp_path / "out" / "sensitivity.json")
-    result = compressor.compress(model, example, ratio=0.2, use=path)
-    assert list(result.plan.groups) == [other.name]
+    assert planned(model, example, tmp_path / "out", ratio=0.2).keep.keys() == {other.name}
 
 
 class Logarithm(nn.Module):
@@ -257,21 +261,19 @@ def test_what_bears_more_is_cut_further(tmp_path: Path) -> None:
         stem, points=tuple(dataclasses.replace(p, value=1e9) for p in stem.points)
     )
     sensitivity.write(dataclasses.replace(found, groups=(fragile, inner)), tmp_path / "out")
-    path = str(tmp_path / "out" / "sensitivity.json")
-    result = compressor.compress(model, inputs(4), ratio=0.3, use=path)
-    assert set(result.plan.groups) == {inner.name}
-    assert any("no layer on its own loses more than" in n for n in result.report["notes"])
+    found = planned(model, inputs(4), tmp_path / "out", ratio=0.3)
+    assert found.keep.keys() == {inner.name}
+    assert any("no layer on its own loses more than" in note for note in found.stopwatch.notes)
 
 
 def test_other_weights_and_criteria_are_said(tmp_path: Path) -> None:
     sensitivity.write(measured(sequential(seed=0), inputs(2)), tmp_path / "out")
-    path = str(tmp_path / "out" / "sensitivity.json")
-    other = compressor.compress(sequential(seed=1), inputs(2), use=path, criterion="l1")
-    said = "\n".join(other.report["notes"])
+    other = planned(sequential(seed=1), inputs(2), tmp_path / "out", criterion="l1")
+    said = "\n".join(other.stopwatch.notes)
     assert "measured with other weights" in said
     assert "measured with --criterion l2" in said
-    same = compressor.compress(sequential(seed=0), inputs(2), use=path)
-    assert "measured with" not in "\n".join(same.report["notes"])
+    same = planned(sequential(seed=0), inputs(2), tmp_path / "out")
+    assert "measured with" not in "\n".join(same.stopwatch.notes)
 
 
 # -- the file, the picture and the command -------------------------------------------------------
