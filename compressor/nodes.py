@@ -10,6 +10,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
+ASSERTION = torch.ops.aten._assert_tensor_metadata.default
+"""Holds a tensor to the traced type and device; what runs on other devices does without."""
+
 
 def given_arguments(node: Node) -> dict[str, Any]:
     """A node's arguments by their names in the schema, without those left at their defaults."""

@@ -16,7 +16,8 @@ from compressor.errors import CompressorError
 from compressor.options import Options
 from compressor.planning import Planned, choose, plan, seeded
 from compressor.records import Plan
-from compressor.recover import evaluate, fine_tune, recalibrate_batch_norm
+from compressor.recover import evaluate, fine_tune
+from compressor.repairing import repair
 from compressor.result import Result
 from compressor.subject import Subject, loss_of, metric_of
 from compressor.watch import Silent, Stopwatch, Tick, Watch
@@ -105,7 +106,7 @@ def carry_out(planned: Planned, *, command: str) -> Result:
             planned, sliced = _slice(planned)
         _say_what_form(stopwatch, sliced.plan)
         recovery.append({"step": "sliced", "metrics": judge("evaluate sliced", sliced.module)})
-        _recover(sliced.module, planned, judge, recovery)
+        _recover(sliced, planned, judge, recovery)
         with stopwatch.stage("compare"):
             sliced = slicing.adopt_weights(sliced, sliced.module.cpu().eval())
             difference = slicing.compare(sliced, traced)
@@ -171,30 +172,21 @@ class _Judge:
 
 
 def _recover(
-    module: nn.Module, planned: Planned, judge: _Judge, recovery: list[dict[str, Any]]
+    sliced: slicing.Sliced, planned: Planned, judge: _Judge, recovery: list[dict[str, Any]]
 ) -> None:
-    """Batch-norm statistics, then fine-tuning, each with its metrics."""
+    """Repair, then fine-tuning, each with its metrics."""
     train, options = planned.samples.train, planned.options
     if train is None:
         return
     if options.repair:
-        with planned.stopwatch.stage("re-estimate batch norm") as tick:
-            some = batches(
-                train,
-                options.batch_size,
-                seed=options.seed,
-                limit=options.calibration,
-                drop_last=True,
-            )
-            used = recalibrate_batch_norm(module, some, options.device, tick)
-        if used:
-            metrics = judge("evaluate repaired", module)
-            step = f"batch norm re-estimated on {used} samples"
+        step = repair(sliced, planned)
+        if step:
+            metrics = judge("evaluate repaired", sliced.module)
             recovery.append({"step": step, "metrics": metrics})
     if options.epochs:
         with planned.stopwatch.stage("fine-tune") as tick:
-            _fine_tune(module, planned, tick)
-        metrics = judge("evaluate fine-tuned", module)
+            _fine_tune(sliced.module, planned, tick)
+        metrics = judge("evaluate fine-tuned", sliced.module)
         epochs = "1 epoch" if options.epochs == 1 else f"{options.epochs} epochs"
         recovery.append({"step": f"{epochs} of fine-tuning", "metrics": metrics})
 

@@ -17,7 +17,7 @@ FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in ROOT.rg
 
 STAGES = {
     *("loading", "data", "trace", "graph", "score", "selection", "slicing"),
-    *("recover", "export", "measure", "report"),
+    *("reconstruction", "recover", "export", "measure", "report"),
 }
 SHARED = {
     "errors",

@@ -25,6 +25,7 @@ __all__ = [
     "apply_plan",
     "as_module",
     "compare",
+    "hand_over",
     "slice_network",
     "source_of",
     "variants",
@@ -96,6 +97,17 @@ def adopt_weights(sliced: Sliced, module: nn.Module) -> Sliced:
             if name in state and tensor.data_ptr() != state[name].data_ptr():
                 tensor.copy_(state[name])
     return replace(sliced, module=module)
+
+
+def hand_over(sliced: Sliced) -> None:
+    """Carry the weights of a repaired program over to the module, by name."""
+    state = {**sliced.program.state_dict, **sliced.program.constants}
+    with torch.no_grad():
+        tensors = [*sliced.module.named_parameters(), *sliced.module.named_buffers()]
+        for name, tensor in tensors:
+            repaired = state.get(name)
+            if repaired is not None and tensor.data_ptr() != repaired.data_ptr():
+                tensor.copy_(repaired)
 
 
 def compare(sliced: Sliced, trace: Trace) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from compressor.nodes import argument, set_argument
+from compressor.nodes import ASSERTION, argument, set_argument
 
 TRAINING_LITERAL: Mapping[str, str] = {
     "aten.batch_norm.default": "training",
@@ -25,9 +25,6 @@ TRAINING_LITERAL: Mapping[str, str] = {
     "aten.rnn_relu.input": "train",
 }
 """The argument that tells training from evaluation, by overload."""
-
-ASSERTION = torch.ops.aten._assert_tensor_metadata.default
-"""Holds a tensor to the traced type and device; modules do without, so that they can move."""
 
 
 class ProgramModule(GraphModule):

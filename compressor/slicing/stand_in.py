@@ -19,8 +19,9 @@ from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError
+from compressor.nodes import ASSERTION
 from compressor.records import ExampleInputs
-from compressor.slicing.running import ASSERTION, set_training
+from compressor.slicing.running import set_training
 
 
 class CannotStandInError(Exception):

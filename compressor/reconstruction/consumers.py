@@ -1,0 +1,165 @@
+"""Where channels are consumed: the operators that contract a weight, what their outputs are added
+to, and where a constant could be added."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from compressor.nodes import argument, given_arguments, live_nodes
+from compressor.reconstruction.layouts import LAYOUTS, Layout
+
+_VALUE = "input"
+AFFINE: Mapping[str, str] = {
+    "aten.batch_norm.default": _VALUE,
+    "aten.dropout.default": _VALUE,
+    "aten.dropout_.default": "self",
+    "aten.feature_dropout.default": _VALUE,
+    **{
+        f"aten.{name}": "self"
+        for name in (
+            *("view.default", "reshape.default", "_unsafe_view.default", "flatten.using_ints"),
+            *("unflatten.int", "permute.default", "transpose.int", "contiguous.default"),
+            *("clone.default", "squeeze.dim", "unsqueeze.default", "mul.Tensor", "mul_.Tensor"),
+        )
+    },
+}
+"""Operators that hand every value on by itself, scaled and shifted: the argument that they take
+it from. All else that they take comes from weights."""
+
+SUMS = ("aten.add.Tensor", "aten.add_.Tensor")
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """One operator that sums over the channels of a weight's dimension.
+
+    Attributes:
+        node: Its node.
+        tensor: The weight's name.
+        layout: How it is a regression.
+        chain: The affine operators that its output runs through.
+        target: The node whose value is to stay as it was: a residual sum, or the chain's end.
+        constant: The tensor that a constant can be added to; empty where there is none.
+        sign: Of that addition: -1 for a running mean.
+        shared: The weight is used elsewhere too.
+    """
+
+    node: str
+    tensor: str
+    layout: Layout
+    chain: tuple[str, ...]
+    target: str
+    constant: str
+    sign: int
+    shared: bool
+
+
+def consumers(program: ExportedProgram, aliases: Mapping[str, str]) -> list[Consumer]:
+    """All of a program's, in the order in which they are executed."""
+    stored = {
+        spec.arg.name: aliases.get(spec.target, spec.target)
+        for spec in program.graph_signature.input_specs
+        if spec.target is not None
+    }
+    graph = program.graph_module.graph
+    from_weights = _from_weights(graph, stored)
+    uses = Counter(
+        stored[source.name]
+        for node in graph.nodes
+        for source in node.all_input_nodes
+        if source.name in stored and node.op == "call_function"
+    )
+    reader = _Reader(stored, from_weights, uses)
+    return [c for node in graph.nodes if node in live_nodes(graph) for c in reader.read(node)]
+
+
+def _from_weights(graph: torch.fx.Graph, stored: Mapping[str, str]) -> set[Node]:
+    found: set[Node] = set()
+    for node in graph.nodes:
+        sources = node.all_input_nodes
+        if node.name in stored or (sources and all(source in found for source in sources)):
+            found.add(node)
+    return found
+
+
+@dataclass(frozen=True)
+class _Reader:
+    stored: Mapping[str, str]
+    from_weights: set[Node]
+    uses: Mapping[str, int]
+
+    def read(self, node: Node) -> Iterator[Consumer]:
+        layout = LAYOUTS.get(str(node.target))
+        if layout is None:
+            return
+        weight, x = argument(node, layout.weight), argument(node, layout.input)
+        if weight.name not in self.stored or x in self.from_weights or weight.meta["val"].dim() < 2:
+            return
+        chain, end = self._chain(node)
+        constant, sign = self._constant(node, layout, chain)
+        tensor = self.stored[weight.name]
+        yield Consumer(
+            node=node.name,
+            tensor=tensor,
+            layout=layout,
+            chain=tuple(link.name for link in chain),
+            target=end.name,
+            constant=constant,
+            sign=sign,
+            shared=self.uses[tensor] > 1,
+        )
+
+    def _chain(self, node: Node) -> tuple[list[Node], Node]:
+        chain: list[Node] = []
+        last = node
+        while len(last.users) == 1:
+            (user,) = last.users
+            if self._is_sum(user, last):
+                return chain, user
+            if not self._is_affine(user, last):
+                break
+            chain.append(user)
+            last = user
+        return chain, last
+
+    def _is_affine(self, node: Node, value: Node) -> bool:
+        name = AFFINE.get(str(node.target))
+        if name is None or argument(node, name) is not value:
+            return False
+        others = [n for n in node.all_input_nodes if n is not value]
+        return all(n in self.from_weights or _is_size(n) for n in others)
+
+    def _is_sum(self, node: Node, value: Node) -> bool:
+        """A sum of two activations of the same shape."""
+        if str(node.target) not in SUMS or "alpha" in given_arguments(node):
+            return False
+        others = [n for n in node.all_input_nodes if n is not value]
+        return len(others) == 1 and _shape(others[0]) == _shape(value) == _shape(node)
+
+    def _constant(self, node: Node, layout: Layout, chain: list[Node]) -> tuple[str, int]:
+        bias = argument(node, layout.bias) if layout.bias else None
+        if isinstance(bias, Node) and self._is_own(bias) and len(_shape(bias)) == 1:
+            return self.stored[bias.name], 1
+        if chain and str(chain[0].target) == "aten.batch_norm.default":
+            mean = argument(chain[0], "running_mean")
+            if isinstance(mean, Node) and self._is_own(mean):
+                return self.stored[mean.name], -1
+        return "", 1
+
+    def _is_own(self, node: Node) -> bool:
+        return node.name in self.stored and self.uses[self.stored[node.name]] == 1
+
+
+def _is_size(node: Node) -> bool:
+    return not isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def _shape(node: Node) -> tuple[object, ...]:
+    value = node.meta.get("val")
+    return tuple(map(str, value.shape)) if isinstance(value, torch.Tensor) else ()

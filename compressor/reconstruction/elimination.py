@@ -1,0 +1,117 @@
+"""Backward elimination: in which order channels go, and what a least-squares re-fit of their
+consumers cannot make up for.
+
+For a regression y = Wᵀu with second moments A = E[uuᵀ], dropping the features J and re-fitting the
+others costs tr(W_Jᵀ ((A⁻¹)_JJ)⁻¹ W_J); the Schur complement of (A⁻¹)_JJ gives A⁻¹ and W of what
+remains. It is the optimal-brain-surgeon step (Hassibi and Stork 1993) for whole channels, cf.
+Optimal Brain Compression (Frantar and Alistarh 2022, section 4) and ZipLM (Kurtic et al. 2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+RIDGE = 1e-4
+"""Added to the diagonal of A, as a share of its mean."""
+
+STEPS = 96
+"""A group is emptied in at most so many steps, which bounds the cost of large ones: a step of
+several channels drops the cheapest, as if each were alone."""
+
+
+@dataclass
+class Regression:
+    """One consumer: (blocks, features, features), (blocks, features, outputs), and the channel of
+    each feature (-1: of another group). Outputs are in units of what the consumer may disturb."""
+
+    moments: Tensor
+    weight: Tensor
+    channel: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Elimination:
+    """`order` lists the channels as they go; `errors` what each of them adds, in that order."""
+
+    order: npt.NDArray[np.int64]
+    errors: npt.NDArray[np.float64]
+
+    def scores(self) -> npt.NDArray[np.float64]:
+        """One number per channel that rises along the order: the error added so far at most,
+        strictly increasing so that ties keep the order."""
+        rising = np.maximum.accumulate(np.maximum(self.errors, 0.0))
+        nudged = rising * (1 + 1e-9 * np.arange(len(rising))) + 1e-15 * np.arange(len(rising))
+        scores = np.empty(len(rising))
+        scores[self.order] = nudged
+        return scores
+
+
+def eliminate(regressions: Sequence[Regression], size: int, steps: int = STEPS) -> Elimination:
+    """Drop the channel whose loss its consumers can make up for best, again and again.
+
+    Args:
+        regressions: The group's consumers; their losses add up.
+        size: Channels of the group.
+        steps: At most so many re-fits.
+    """
+    states = [_State(regression, size) for regression in regressions]
+    alive = np.arange(size)
+    order: list[npt.NDArray[np.int64]] = []
+    errors: list[npt.NDArray[np.float64]] = []
+    at_once = max(1, math.ceil(size / steps))
+    while len(alive):
+        costs = np.sum([state.costs(alive) for state in states], axis=0)
+        cheapest = np.argsort(costs, kind="stable")[:at_once]
+        gone = alive[cheapest]
+        order.append(gone)
+        errors.append(_shared(costs[cheapest], sum(state.drop(gone) for state in states)))
+        alive = np.delete(alive, cheapest)
+    return Elimination(np.concatenate(order), np.concatenate(errors))
+
+
+def _shared(alone: npt.NDArray[np.float64], together: float) -> npt.NDArray[np.float64]:
+    """What channels cost together, shared as they would cost alone."""
+    total = float(alone.sum())
+    return alone * (together / total) if total > 0 else np.full(len(alone), together / len(alone))
+
+
+class _State:
+    """The inverse moments and weights of the features that remain."""
+
+    def __init__(self, regression: Regression, size: int) -> None:
+        moments = regression.moments.double()
+        diagonal = moments.diagonal(dim1=1, dim2=2)
+        ridge = RIDGE * diagonal.mean(1, keepdim=True) + 1e-30
+        self.inverse = torch.linalg.inv(moments + torch.diag_embed(ridge.expand_as(diagonal)))
+        self.weight = regression.weight.double().clone()
+        self.channel = regression.channel
+
+    def costs(self, alive: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """What dropping each of the channels alone would cost."""
+        places = torch.as_tensor(np.stack([np.flatnonzero(self.channel == j) for j in alive]))
+        inner = self.inverse[:, places[:, :, None], places[:, None, :]]
+        rows = self.weight[:, places]
+        made_up = torch.linalg.solve(inner, rows)
+        costs: npt.NDArray[np.float64] = (rows * made_up).sum((0, 2, 3)).numpy()
+        return costs
+
+    def drop(self, gone: npt.NDArray[np.int64]) -> float:
+        """Drop channels together; returns what that costs."""
+        going = np.isin(self.channel, gone)
+        out, stay = (torch.as_tensor(np.flatnonzero(mask)) for mask in (going, ~going))
+        inner = self.inverse[:, out[:, None], out]
+        outer = self.inverse[:, stay[:, None], out]
+        rows = self.weight[:, out]
+        made_up = torch.linalg.solve(inner, rows)
+        self.weight = self.weight[:, stay] - outer @ made_up
+        correction = outer @ torch.linalg.solve(inner, outer.transpose(1, 2))
+        self.inverse = self.inverse[:, stay[:, None], stay] - correction
+        self.channel = self.channel[~going]
+        return float((rows * made_up).sum())

@@ -1,0 +1,195 @@
+"""How an operator that contracts a weight is a linear regression: one row per output position,
+one feature per weight that an output is summed over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Arguments = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An operator as `out[block, row, :] = features[block, row, :] @ matrix[block]`.
+
+    Attributes:
+        input, weight, bias: Names of its arguments.
+        contracted: The weight's dimension that is summed over.
+        features: (arguments, rows) -> (blocks, rows, features).
+        matrix: (weight, blocks) -> (blocks, features, outputs).
+        tensor: (matrix, shape of the weight) -> the weight.
+        outputs: (output, rows) -> (rows, all outputs).
+    """
+
+    input: str
+    weight: str
+    bias: str
+    contracted: int
+    features: Callable[[Arguments, Tensor], Tensor]
+    matrix: Callable[[Tensor, int], Tensor]
+    tensor: Callable[[Tensor, Sequence[int]], Tensor]
+    outputs: Callable[[Tensor, Tensor], Tensor]
+
+
+# -- products of matrices: (…, in) -> (…, out) -----------------------------------------------------
+
+
+def _last_features(argument: str) -> Callable[[Arguments, Tensor], Tensor]:
+    def features(arguments: Arguments, rows: Tensor) -> Tensor:
+        x: Tensor = arguments[argument]
+        return x.reshape(-1, x.shape[-1])[rows].unsqueeze(0)
+
+    return features
+
+
+def _last_outputs(output: Tensor, rows: Tensor) -> Tensor:
+    return output.reshape(-1, output.shape[-1])[rows]
+
+
+def _product(input: str, weight: str, bias: str, *, transposed: bool) -> Layout:
+    """`transposed`: the weight is (out, in), else (in, out)."""
+
+    def turned(matrix: Tensor) -> Tensor:
+        return matrix.t() if transposed else matrix
+
+    return Layout(
+        *(input, weight, bias, 1 if transposed else 0),
+        features=_last_features(input),
+        matrix=lambda weight, _: turned(weight).unsqueeze(0),
+        tensor=lambda matrix, _: turned(matrix[0]),
+        outputs=_last_outputs,
+    )
+
+
+# -- convolutions: (samples, in, *positions) -> (samples, out, *positions) -------------------------
+
+
+def _several(value: Any, rank: int) -> list[int]:
+    listed = list(value) if isinstance(value, list | tuple) else [value]
+    return [int(v) for v in (listed * rank if len(listed) == 1 else listed)]
+
+
+def _windows(x: Tensor, kernel: Sequence[int], stride: list[int], dilation: list[int]) -> Tensor:
+    """A view (samples, *positions, in, *kernel) of padded inputs."""
+    rank = len(kernel)
+    for d, (size, step, gap) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
+        x = x.unfold(d, (size - 1) * gap + 1, step)[..., ::gap]
+    return x.permute(0, *range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))
+
+
+def _gathered(windows: Tensor, rows: Tensor, rank: int, blocks: int) -> Tensor:
+    """(blocks, rows, features in a block); features are (in, *kernel)."""
+    grid = windows.shape[: 1 + rank]
+    places = torch.unravel_index(rows, grid)
+    return windows[places].reshape(len(rows), blocks, -1).transpose(0, 1)
+
+
+def _convolved(arguments: Arguments, rows: Tensor) -> Tensor:
+    x, weight = arguments["input"], arguments["weight"]
+    kernel = weight.shape[2:]
+    rank = len(kernel)
+    stride, dilation = (_several(arguments[name], rank) for name in ("stride", "dilation"))
+    x = x if x.dim() == 2 + rank else x.unsqueeze(0)
+    padding = arguments["padding"]
+    if isinstance(padding, str):
+        spread = [gap * (size - 1) for gap, size in zip(dilation, kernel, strict=True)]
+        pads = [(s // 2, s - s // 2) if padding == "same" else (0, 0) for s in spread]
+    else:
+        pads = [(p, p) for p in _several(padding, rank)]
+    x = F.pad(x, [p for pair in reversed(pads) for p in pair])
+    return _gathered(_windows(x, kernel, stride, dilation), rows, rank, int(arguments["groups"]))
+
+
+def _deconvolved(arguments: Arguments, rows: Tensor) -> Tensor:
+    """A transposed convolution is a convolution of the input with zeros between its values."""
+    x, weight = arguments["input"], arguments["weight"]
+    kernel = weight.shape[2:]
+    rank = len(kernel)
+    stride, dilation, padding, extra = (
+        _several(arguments[name], rank)
+        for name in ("stride", "dilation", "padding", "output_padding")
+    )
+    x = x if x.dim() == 2 + rank else x.unsqueeze(0)
+    apart = x.new_zeros(
+        *x.shape[:2],
+        *((n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)),
+    )
+    apart[(..., *(slice(None, None, s) for s in stride))] = x
+    rim = [g * (k - 1) - p for g, k, p in zip(dilation, kernel, padding, strict=True)]
+    pads = [p for r, e in reversed(list(zip(rim, extra, strict=True))) for p in (r, r + e)]
+    windows = _windows(F.pad(apart, pads), kernel, [1] * rank, dilation)
+    return _gathered(windows, rows, rank, int(arguments["groups"]))
+
+
+def _image_outputs(output: Tensor, rows: Tensor) -> Tensor:
+    """(rows, out) of (samples, out, *positions)."""
+    grid = (output.shape[0], *output.shape[2:])
+    return output.movedim(1, -1)[torch.unravel_index(rows, grid)]
+
+
+def _filters(weight: Tensor, blocks: int) -> Tensor:
+    """(out, in / blocks, *kernel) -> (blocks, features, out / blocks)."""
+    return weight.reshape(blocks, weight.shape[0] // blocks, -1).transpose(1, 2)
+
+
+def _as_filters(matrix: Tensor, shape: Sequence[int]) -> Tensor:
+    return matrix.transpose(1, 2).reshape(*shape)
+
+
+def _flipped(weight: Tensor) -> Tensor:
+    return weight.flip(list(range(2, weight.dim()))) if weight.dim() > 2 else weight
+
+
+def _scattered(weight: Tensor, blocks: int) -> Tensor:
+    """(in, out / blocks, *kernel) -> (blocks, features, out / blocks)."""
+    inner, out = weight.shape[0] // blocks, weight.shape[1]
+    return _flipped(weight).reshape(blocks, inner, out, -1).transpose(2, 3).reshape(blocks, -1, out)
+
+
+def _as_scattered(matrix: Tensor, shape: Sequence[int]) -> Tensor:
+    blocks, _, out = matrix.shape
+    inner = shape[0] // blocks
+    return _flipped(matrix.reshape(blocks, inner, -1, out).transpose(2, 3).reshape(*shape))
+
+
+_CONVOLUTION = Layout(
+    "input", "weight", "bias", 1, _convolved, _filters, _as_filters, _image_outputs
+)
+_DECONVOLUTION = Layout(
+    "input", "weight", "bias", 0, _deconvolved, _scattered, _as_scattered, _image_outputs
+)
+
+LAYOUTS: Mapping[str, Layout] = {
+    "aten.linear.default": _product("input", "weight", "bias", transposed=True),
+    "aten.addmm.default": _product("mat1", "mat2", "self", transposed=False),
+    "aten.mm.default": _product("self", "mat2", "", transposed=False),
+    "aten.matmul.default": _product("self", "other", "", transposed=False),
+    **{
+        f"aten.conv{rank}d.{padding}": _CONVOLUTION
+        for rank in (1, 2, 3)
+        for padding in ("default", "padding")
+    },
+    **{
+        f"aten.conv_transpose{name}": _DECONVOLUTION
+        for name in ("1d.default", "2d.input", "3d.input")
+    },
+}
+"""By ATen overload; an operator that is not here is not re-fitted."""
+
+
+def blocks_of(arguments: Arguments) -> int:
+    """How many regressions of their own an operator is: the groups of a convolution."""
+    return int(arguments.get("groups", 1))
+
+
+def row_count(output: Tensor, layout: Layout) -> int:
+    """Output positions, over all samples."""
+    width = output.shape[1] if layout.outputs is _image_outputs else output.shape[-1]
+    return math.prod(output.shape) // width

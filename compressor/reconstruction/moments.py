@@ -1,0 +1,164 @@
+"""Second moments of a consumer's features and outputs, gathered batch by batch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from compressor.nodes import argument, schema_names
+from compressor.reconstruction.consumers import Consumer
+from compressor.reconstruction.layouts import blocks_of, row_count
+from compressor.reconstruction.walk import Script, Walk
+
+ROWS_PER_FEATURE = 32
+LEAST_ROWS = 32_768
+"""A regression takes so many output positions, drawn at random from all samples: more would
+change the estimate little."""
+
+
+def arguments_at(walk: Walk, node: Node) -> dict[str, Any]:
+    """The values of the arguments that a node is about to be called with."""
+    given = {name: argument(node, name) for name in schema_names(node)}
+    values: dict[str, Any] = map_arg(given, walk.values.__getitem__)
+    return values
+
+
+def drawn_rows(total: int, features: int, batches: int, generator: torch.Generator) -> Tensor:
+    """Which of a batch's output positions take part."""
+    wanted = math.ceil(max(LEAST_ROWS, ROWS_PER_FEATURE * features) / max(1, batches))
+    if wanted >= total:
+        return torch.arange(total)
+    return torch.randint(total, (wanted,), generator=generator)
+
+
+@dataclass
+class Moments:
+    """Sums over rows, in float64: (blocks, features, features), (blocks, features, outputs), …
+
+    `outer` is Σ uuᵀ, `cross` Σ utᵀ, `features` Σ u, `targets` Σ t, `squares` Σ t², `count` the
+    number of rows.
+    """
+
+    count: int = 0
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, features: Tensor, targets: Tensor) -> None:
+        """Take in (blocks, rows, features) and (blocks, rows, outputs)."""
+        self.count += features.shape[1]
+        turned = features.transpose(1, 2)
+        for name, value in (
+            ("outer", turned @ features),
+            ("cross", turned @ targets),
+            ("features", features.sum(1)),
+            ("targets", targets.sum(1)),
+            ("squares", targets.square().sum(1)),
+        ):
+            exact = value.double().cpu()
+            self.parts[name] = self.parts[name] + exact if name in self.parts else exact
+
+    def covariance(self, *, centred: bool) -> Tensor:
+        """Mean of uuᵀ, less the product of the means if a constant takes care of those."""
+        mean = self.parts["outer"] / self.count
+        if centred:
+            u = self.parts["features"] / self.count
+            mean = mean - u.unsqueeze(2) * u.unsqueeze(1)
+        return mean
+
+    def crossed(self, *, centred: bool) -> Tensor:
+        mean = self.parts["cross"] / self.count
+        if centred:
+            u, t = (self.parts[name] / self.count for name in ("features", "targets"))
+            mean = mean - u.unsqueeze(2) * t.unsqueeze(1)
+        return mean
+
+    def variance(self) -> Tensor:
+        """Of the targets: (blocks, outputs)."""
+        mean = self.parts["targets"] / self.count
+        return (self.parts["squares"] / self.count - mean.square()).clamp(min=0)
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        return self.parts["features"] / self.count, self.parts["targets"] / self.count
+
+
+# -- what a consumer's output becomes ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Affine:
+    """The chain from a consumer's output y to its target: t = P(s·y) + c, for a P that only moves
+    values. `gain` is s² per value of y."""
+
+    start: Tensor
+    end: Tensor
+    gain: Tensor
+
+    def pull(self, change: Tensor) -> Tensor:
+        """The change of y that changes the target so; nothing where the gain is nothing."""
+        if self.end is self.start:
+            return change
+        (pulled,) = torch.autograd.grad(self.end, self.start, change, retain_graph=True)
+        live = self.gain > 1e-12 * self.gain.max()
+        return torch.where(live, pulled / self.gain.where(live, torch.ones(())), 0.0)
+
+
+def affine(script: Script, ahead: Walk, consumer: Consumer) -> Affine:
+    """The chain as it was in a walk that has run through it."""
+    nodes = {node.name: node for node in script.nodes}
+    output = ahead.values[nodes[consumer.node]]
+    start = torch.zeros_like(output, requires_grad=True)
+    if not consumer.chain:
+        return Affine(start, start, torch.ones_like(output))
+
+    def through(value: Tensor) -> Tensor:
+        inner: dict[Node, Tensor] = {nodes[consumer.node]: value}
+        for name in consumer.chain:
+            node = nodes[name]
+            known = ahead.values | inner
+            args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
+            inner[node] = _functional(node)(*args, **kwargs)
+        return inner[nodes[consumer.chain[-1]]]
+
+    with torch.enable_grad():
+        end = through(start)
+        slope = (through(torch.ones_like(output)) - end).detach()
+    (gain,) = torch.autograd.grad(end, start, slope, retain_graph=True)
+    return Affine(start, end, gain)
+
+
+def _functional(node: Node) -> Any:
+    """The operator without its writing to its argument."""
+    name = str(node.target)
+    if not name.endswith(("_.Tensor", "_.default")) or "_unsafe" in name:
+        return node.target
+    packet = getattr(torch.ops.aten, name.split(".")[1].rstrip("_"))
+    return getattr(packet, name.split(".")[2])
+
+
+def features_of(
+    walk: Walk,
+    node: Node,
+    consumer: Consumer,
+    batches: int,
+    generator: torch.Generator,
+    out: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The features of some rows (blocks, rows, features), and which rows."""
+    arguments = arguments_at(walk, node)
+    weight = arguments[consumer.layout.weight]
+    width = weight.numel() // weight.shape[0]
+    rows = drawn_rows(row_count(out, consumer.layout), width, batches, generator).to(out.device)
+    return consumer.layout.features(arguments, rows), rows
+
+
+def in_blocks(values: Tensor, blocks: int) -> Tensor:
+    """(rows, all outputs) as (blocks, rows, outputs)."""
+    return values.reshape(len(values), blocks, -1).transpose(0, 1)
+
+
+__all__ = ["Affine", "Moments", "affine", "arguments_at", "blocks_of", "features_of", "in_blocks"]

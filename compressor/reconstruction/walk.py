@@ -1,0 +1,109 @@
+"""A program executed node by node, that can be stopped, looked ahead of, and gone on with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
+
+from compressor.nodes import ASSERTION
+
+Values = dict[Node, Any]
+
+
+class Script:
+    """What is the same for every walk through a program: order, tensors, when a value is done.
+
+    `tensors` are the program's own, moved to `device`; changing one in place changes what all
+    later steps compute.
+    """
+
+    def __init__(self, program: ExportedProgram, device: str = "cpu") -> None:
+        self.program, self.device = program, device
+        self.nodes = [n for n in program.graph_module.graph.nodes if n.target is not ASSERTION]
+        self.place = {node.name: i for i, node in enumerate(self.nodes)}
+        self.done: dict[int, list[Node]] = {}
+        last: dict[Node, int] = {}
+        for i, node in enumerate(self.nodes):
+            last |= dict.fromkeys((node, *node.all_input_nodes), i)
+        for node, i in last.items():
+            self.done.setdefault(i, []).append(node)
+        stored: Mapping[str, Any] = {**program.state_dict, **program.constants}
+        self.specs = program.graph_signature.input_specs
+        self.tensors = {
+            spec.target: stored[spec.target].to(device)
+            for spec in self.specs
+            if spec.target is not None and isinstance(stored.get(spec.target), torch.Tensor)
+        }
+        self.writes = [_writes(node) for node in self.nodes]
+
+    def start(self, inputs: Sequence[Any]) -> Walk:
+        """A walk that has the inputs (positional, as the network is called) and nothing else."""
+        moved = pytree.tree_map_only(torch.Tensor, lambda x: x.to(self.device), tuple(inputs))
+        given = iter(pytree.tree_leaves(moved))
+        placeholders = [n for n in self.nodes if n.op == "placeholder"]
+        values = {
+            node: self.tensors.get(spec.target) if spec.target is not None else next(given)
+            for node, spec in zip(placeholders, self.specs, strict=True)
+        }
+        return Walk(self, values, len(placeholders))
+
+
+class Walk:
+    """The values that are still needed, and how far the walk has come."""
+
+    def __init__(self, script: Script, values: Values, position: int) -> None:
+        self.script, self.values, self.position = script, values, position
+
+    def advance(self, node: str) -> None:
+        """Go on until just before a node."""
+        with torch.no_grad():
+            while self.position < self.script.place[node]:
+                self._step()
+
+    def ahead(self, node: str) -> Walk:
+        """A walk of its own that has just computed a node, and has forgotten nothing on the way."""
+        end = self.script.place[node] + 1
+        values = dict(self.values)
+        if any(self.script.writes[self.position : end]):
+            values = self._copied(values)
+        other = Walk(self.script, values, self.position)
+        with torch.no_grad():
+            while other.position < end:
+                other._step(forget=False)
+        return other
+
+    def size_bytes(self) -> int:
+        """Memory of the values, without the program's own tensors."""
+        own = {id(t) for t in self.script.tensors.values()}
+        found = {id(v): v for v in self.values.values() if isinstance(v, torch.Tensor)}
+        return sum(v.numel() * v.element_size() for key, v in found.items() if key not in own)
+
+    def _copied(self, values: Values) -> Values:
+        """Values that may be written to; views stay views of one another."""
+        memo = {id(t): t for t in self.script.tensors.values()}
+        return {node: copy.deepcopy(value, memo) for node, value in values.items()}
+
+    def _step(self, *, forget: bool = True) -> None:
+        node = self.script.nodes[self.position]
+        if node.op == "call_function":
+            args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)
+            self.values[node] = node.target(*args, **kwargs)
+        elif node.op == "get_attr":
+            module: Any = self.script.program.graph_module
+            self.values[node] = getattr(module, str(node.target))
+        if forget:
+            for value in self.script.done.get(self.position, ()):
+                self.values.pop(value, None)
+        self.position += 1
+
+
+def _writes(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return bool(schema is not None and schema.is_mutable)

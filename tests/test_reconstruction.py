@@ -1,0 +1,414 @@
+"""Choice and repair by least squares: against textbook formulas, and on networks whose dropped
+channels the others can make up for exactly."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compressor.graph import analyse
+from compressor.network import Network
+from compressor.reconstruction import reconstruction_scores, refit, repair
+from compressor.reconstruction.consumers import consumers
+from compressor.reconstruction.elimination import Regression, eliminate
+from compressor.reconstruction.layouts import LAYOUTS, Layout, blocks_of, row_count
+from compressor.reconstruction.moments import affine, arguments_at, in_blocks
+from compressor.reconstruction.walk import Script
+from compressor.records import ExampleInputs, Trace
+from compressor.slicing import as_module
+from compressor.slicing.program import slice_program
+from compressor.trace import trace
+
+Batches = list[tuple[Tensor]]
+
+
+def traced(model: nn.Module, *shape: int) -> tuple[Trace, Network, Batches]:
+    torch.manual_seed(1)
+    found = trace(model.eval(), ExampleInputs((torch.randn(2, *shape),)))
+    return found, analyse(found), [(torch.randn(16, *shape),) for _ in range(3)]
+
+
+# -- elimination -----------------------------------------------------------------------------------
+
+
+def loss_without(x: Tensor, y: Tensor, dropped: list[int]) -> float:
+    """What a least-squares fit on the other columns leaves, as a mean over rows."""
+    left = x[:, [i for i in range(x.shape[1]) if i not in dropped]]
+    fitted = left @ torch.linalg.lstsq(left, y).solution
+    return float((y - fitted).square().sum() / len(x))
+
+
+def test_eliminating_costs_what_a_new_fit_leaves() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(400, 8, dtype=torch.float64) @ torch.randn(8, 8, dtype=torch.float64)
+    weight = torch.randn(8, 3, dtype=torch.float64)
+    channel = np.repeat(np.arange(4), 2)
+    found = eliminate([Regression((x.T @ x / 400)[None], weight[None], channel)], 4)
+    gone: list[int] = []
+    for step, (j, added) in enumerate(zip(found.order, found.errors, strict=True)):
+        costs = {
+            k: loss_without(x, x @ weight, [*gone, *np.flatnonzero(channel == k)])
+            for k in set(range(4)) - set(found.order[:step])
+        }
+        assert j == min(costs, key=costs.__getitem__)
+        before = loss_without(x, x @ weight, gone) if gone else 0.0
+        assert added == pytest.approx(costs[j] - before, rel=0.01, abs=1e-3)
+        gone += [int(i) for i in np.flatnonzero(channel == j)]
+
+
+def test_several_consumers_add_up_and_other_groups_stay() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(300, 6, dtype=torch.float64)
+    moments = (x.T @ x / 300)[None]
+    first, second = torch.zeros(1, 6, 2).double(), torch.zeros(1, 6, 2).double()
+    first[0, :3] = torch.tensor([[3.0], [1.0], [0.5]])
+    second[0, 3:] = torch.tensor([[0.1], [4.0], [0.2]])
+    one = Regression(moments, first, np.array([0, 1, 2, -1, -1, -1]))
+    two = Regression(moments, second, np.array([-1, -1, -1, 0, 1, 2]))
+    assert list(eliminate([one, two], 3).order) == [2, 0, 1]
+
+
+def test_a_large_group_takes_a_bounded_number_of_steps() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(500, 40, dtype=torch.float64)
+    regression = Regression((x.T @ x / 500)[None], torch.randn(1, 40, 5).double(), np.arange(40))
+    exact, fast = eliminate([regression], 40), eliminate([regression], 40, steps=5)
+    assert sorted(fast.order) == list(range(40))
+    assert fast.errors.sum() == pytest.approx(exact.errors.sum(), rel=1e-6)
+    assert len(set(exact.order[:20]) & set(fast.order[:20])) >= 17
+
+
+def test_scores_keep_the_order_and_never_fall() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(100, 10, dtype=torch.float64)
+    regression = Regression((x.T @ x / 100)[None], torch.ones(1, 10, 1).double(), np.arange(10))
+    found = eliminate([regression], 10)
+    scores = found.scores()
+    assert list(np.argsort(scores)) == list(found.order)
+    assert (np.diff(np.sort(scores)) > 0).all()
+
+
+# -- operators as regressions ----------------------------------------------------------------------
+
+CONVOLUTIONS = [
+    (F.conv1d, (2, 4, 9), (6, 2, 3), {"stride": 2, "padding": 1, "groups": 2}),
+    (F.conv2d, (2, 4, 7, 8), (6, 4, 3, 2), {"stride": (2, 1), "padding": (1, 0)}),
+    (F.conv2d, (2, 4, 9, 9), (6, 4, 3, 3), {"dilation": 2, "padding": 2}),
+    (F.conv2d, (2, 4, 8, 8), (6, 2, 2, 3), {"padding": "same", "groups": 2}),
+    (F.conv3d, (2, 4, 5, 5, 5), (3, 4, 2, 2, 2), {"padding": 1}),
+    (F.conv_transpose1d, (2, 4, 6), (4, 3, 3), {"stride": 2, "padding": 1}),
+    (
+        F.conv_transpose2d,
+        (2, 4, 5, 5),
+        (4, 3, 3, 3),
+        {"stride": 2, "padding": 1, "output_padding": 1, "groups": 2},
+    ),
+    (F.conv_transpose2d, (2, 4, 5, 5), (4, 3, 3, 2), {"dilation": (1, 2)}),
+    (F.conv_transpose3d, (2, 2, 3, 3, 3), (2, 3, 2, 2, 2), {"stride": 2}),
+]
+
+
+class Calls(nn.Module):
+    def __init__(self, call: Callable[..., Tensor], shape: tuple[int, ...], options: dict) -> None:
+        super().__init__()
+        self.weight, self.call, self.options = nn.Parameter(torch.randn(shape)), call, options
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(x, self.weight, **self.options)
+
+
+def assert_is_regression(model: nn.Module, x: Tensor) -> None:
+    """features @ matrix is the operator's output, row by row, and the matrix is the weight."""
+    found = trace(model.eval(), ExampleInputs((x,)))
+    (consumer,) = consumers(found.program, {})
+    layout: Layout = consumer.layout
+    script = Script(found.program)
+    walk = script.start((x,))
+    walk.advance(consumer.node)
+    node = next(n for n in script.nodes if n.name == consumer.node)
+    output = next(v for n, v in walk.ahead(consumer.node).values.items() if n is node)
+    arguments = arguments_at(walk, node)
+    blocks = blocks_of(arguments)
+    rows = torch.randperm(row_count(output, layout))[:20]
+    weight = arguments[layout.weight]
+    matrix = layout.matrix(weight, blocks)
+    bias = arguments.get(layout.bias) if layout.bias else None
+    expected = in_blocks(layout.outputs(output, rows), blocks)
+    computed = layout.features(arguments, rows) @ matrix
+    if bias is not None:
+        computed = computed + in_blocks(bias.expand(len(rows), -1), blocks)
+    torch.testing.assert_close(computed, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layout.tensor(matrix, weight.shape), weight)
+
+
+@pytest.mark.parametrize(("call", "x", "weight", "options"), CONVOLUTIONS)
+def test_a_convolution_is_a_regression(
+    call: Callable[..., Tensor], x: tuple[int, ...], weight: tuple[int, ...], options: dict
+) -> None:
+    torch.manual_seed(0)
+    assert_is_regression(Calls(call, weight, options), torch.randn(x))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda x, w: x @ w, lambda x, w: torch.mm(x.reshape(-1, 5), w)],
+)
+def test_a_product_is_a_regression(call: Callable[..., Tensor]) -> None:
+    torch.manual_seed(0)
+    assert_is_regression(Calls(call, (5, 3), {}), torch.randn(4, 6, 5))
+
+
+def test_a_product_with_a_bias_is_a_regression() -> None:
+    class Added(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(5, 3))
+            self.bias = nn.Parameter(torch.randn(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.addmm(self.bias, x.reshape(-1, 5), self.weight)
+
+    assert_is_regression(Added(), torch.randn(4, 6, 5))
+
+
+def test_a_linear_layer_is_a_regression() -> None:
+    assert_is_regression(nn.Linear(5, 3), torch.randn(4, 6, 5))
+
+
+def test_every_layout_is_of_an_operator_with_these_arguments() -> None:
+    for name, layout in LAYOUTS.items():
+        _, packet, overload = name.split(".")
+        schema = getattr(getattr(torch.ops.aten, packet), overload)._schema
+        names = {a.name for a in schema.arguments}
+        assert {layout.input, layout.weight} <= names
+        assert not layout.bias or layout.bias in names
+
+
+# -- chains ----------------------------------------------------------------------------------------
+
+
+class Chain(nn.Module):
+    """A projection whose output is scaled, normalised and moved before it joins a residual sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.scale, self.inner = nn.Parameter(torch.rand(6, 1, 1) + 0.5), nn.Conv2d(6, 4, 1)
+        nn.init.uniform_(self.norm.weight, 0.5, 2)
+        nn.init.uniform_(self.norm.running_var, 0.5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.conv(self.inner(x))) * self.scale
+        return y.flatten(2).permute(0, 2, 1) + x.flatten(2).permute(0, 2, 1).sin()
+
+
+def test_a_wanted_change_of_the_sum_is_pulled_back_to_the_layer() -> None:
+    found, _, _ = traced(Chain(), 6, 5, 5)
+    consumer = next(c for c in consumers(found.program, {}) if c.tensor == "conv.weight")
+    assert len(consumer.chain) >= 3
+    assert consumer.constant == "conv.bias"
+    script = Script(found.program)
+    (x,) = found.examples.args
+    walk = script.start((x,))
+    walk.advance(consumer.node)
+    nodes = {node.name: node for node in script.nodes}
+    ahead = walk.ahead(consumer.target)
+    chain = affine(script, ahead, consumer)
+    change = torch.randn_like(ahead.values[nodes[consumer.target]])
+    pulled = chain.pull(change)
+    moved = found.module
+    handle = moved.conv.register_forward_hook(lambda _m, _i, y: y + pulled)
+    with torch.no_grad():
+        after = moved(x)
+    handle.remove()
+    torch.testing.assert_close(after - moved(x), change, rtol=1e-4, atol=1e-4)
+
+
+def test_a_constant_goes_into_the_running_mean_where_there_is_no_bias() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1, bias=False))
+    bare, _, _ = traced(model, 3, 4, 4)
+    normed, _, _ = traced(nn.Sequential(*model, nn.BatchNorm2d(4)), 3, 4, 4)
+    assert consumers(bare.program, {})[-1].constant == ""
+    last = consumers(normed.program, {})[-1]
+    assert (last.constant, last.sign) == ("3.running_mean", -1)
+
+
+# -- repair ----------------------------------------------------------------------------------------
+
+
+class Residual(nn.Module):
+    """In-place operators, batch norm behind the consumer, a residual sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.out = nn.Conv2d(3, 5, 3), nn.Linear(5, 4)
+        self.a, self.b = nn.Conv2d(5, 8, 3, padding=2), nn.Conv2d(8, 5, 3, bias=False)
+        self.norm = nn.BatchNorm2d(5)
+        nn.init.uniform_(self.norm.weight, 0.5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        inner = self.a(x).relu_()
+        y = self.norm(self.b(inner))
+        y += x
+        return self.out(y.relu_().mean((2, 3)))
+
+
+class Grouped(nn.Module):
+    """Two groups of channels whose members repeat."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 3, groups=2)
+        self.out = nn.Conv2d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.b(self.a(x).relu()))
+
+
+class Upsampling(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 4, 3, stride=2)
+        self.out = nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.b(self.a(x).relu()))
+
+
+class Mlp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.b(F.gelu(self.a(x)))
+
+
+SHAPES: dict[type[nn.Module], tuple[int, ...]] = {
+    Residual: (3, 8, 8),
+    Upsampling: (3, 6, 6),
+    Mlp: (7, 6),
+}
+
+
+def with_redundant_channels(model: nn.Module) -> nn.Module:
+    """Channels 5 and 6 of layer `a` repeat 0 and 1; channel 7 is a constant (where zeros between
+    inputs would make it another thing at other places: nothing)."""
+    with torch.no_grad():
+        for to, source in ((5, 0), (6, 1)):
+            model.a.weight[to] = model.a.weight[source]
+            model.a.bias[to] = model.a.bias[source]
+        model.a.weight[7] = 0
+        model.a.bias[7] = -1.0 if isinstance(model, Upsampling) else 1.5
+    return model
+
+
+@pytest.mark.parametrize("kind", SHAPES, ids=lambda kind: kind.__name__)
+def test_what_others_can_make_up_for_is_chosen_and_made_up_for(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    found, network, batches = traced(with_redundant_channels(kind()), *SHAPES[kind])
+    scores = reconstruction_scores(found, network, lambda: batches)
+    name = next(g.name for g in network.groups if g.members[0].tensor == "a.weight")
+    cheapest = set(np.argsort(scores[name])[:3].tolist())
+    assert cheapest in [{7, x, y} for x, y in itertools.product((0, 5), (1, 6))]
+    keep = tuple(i for i in range(8) if i not in cheapest)
+    masks = network.masks({name: keep})
+    program = slice_program(found, network, masks)
+    x = torch.randn(5, *SHAPES[kind])
+    expected = found.module(x)
+    before = (as_module(program)(x) - expected).abs().max()
+    refit(found.program, program, network, masks, lambda: batches, ridge=1e-10)
+    after = (as_module(program)(x) - expected).abs().max()
+    assert before > 0.05
+    assert after < 2e-3 * before
+
+
+def test_grouped_convolutions_are_refitted_block_by_block() -> None:
+    torch.manual_seed(0)
+    model = Grouped()
+    with torch.no_grad():  # channel 3 of each block repeats channel 0 of the same block
+        for to, source in ((3, 0), (7, 4)):
+            model.a.weight[to] = model.a.weight[source]
+            model.a.bias[to] = model.a.bias[source]
+    found, network, batches = traced(model, 3, 6, 6)
+    (group,) = [g for g in network.groups if g.size == 4]
+    masks = network.masks({group.name: (0, 1, 2)})
+    program = slice_program(found, network, masks)
+    x = torch.randn(5, 3, 6, 6)
+    before = (as_module(program)(x) - found.module(x)).abs().max()
+    done = refit(found.program, program, network, masks, lambda: batches, ridge=1e-10)
+    assert [r.consumer for r in done] == ["b.weight"]
+    assert (as_module(program)(x) - found.module(x)).abs().max() < 2e-3 * before
+
+
+def test_the_constant_alone_restores_the_mean() -> None:
+    torch.manual_seed(0)
+    found, network, batches = traced(with_redundant_channels(Mlp()), 7, 6)
+    name = next(g.name for g in network.groups if g.size == 8)
+    masks = network.masks({name: (0, 1, 2, 3)})
+    program = slice_program(found, network, masks)
+    weight = program.state_dict["b.weight"].clone()
+    refit(found.program, program, network, masks, lambda: batches, least_squares=False)
+    assert torch.equal(weight, program.state_dict["b.weight"])
+    x = torch.cat([batch for (batch,) in batches])
+    means = [module(x).mean((0, 1)) for module in (found.module, as_module(program))]
+    torch.testing.assert_close(*means, rtol=1e-4, atol=1e-4)
+
+
+def test_walks_that_start_anew_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory bounds what is held, never what is computed."""
+    weights = []
+    for held in (repair.HELD_BYTES, 0):
+        monkeypatch.setattr("compressor.reconstruction.repair.HELD_BYTES", held)
+        torch.manual_seed(0)
+        found, network, batches = traced(Residual(), 3, 8, 8)
+        keep = {g.name: tuple(range(g.size - 2)) for g in network.groups}
+        masks = network.masks(keep)
+        program = slice_program(found, network, masks)
+        done = refit(found.program, program, network, masks, lambda b=batches: b)
+        assert len(done) > 1
+        assert all(r.after <= r.before for r in done)
+        weights.append({k: v.clone() for k, v in program.state_dict.items()})
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_a_weight_that_is_used_twice_is_left_alone() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(2):
+                x = self.b(self.a(x).relu())
+            return x
+
+    found, network, batches = traced(Twice(), 6)
+    (name,) = [g.name for g in network.groups if g.size == 8]
+    scores = reconstruction_scores(found, network, lambda: batches)
+    assert np.isfinite(scores[name]).all()
+    masks = network.masks({name: tuple(range(6))})
+    program = slice_program(found, network, masks)
+    assert refit(found.program, program, network, masks, lambda: batches) == []
+
+
+def test_every_group_is_scored_even_without_a_regression() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.out = nn.LSTM(4, 6, batch_first=True), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.lstm(x)[0])
+
+    found, network, batches = traced(Recurrent(), 5, 4)
+    scores = reconstruction_scores(found, network, lambda: batches)
+    assert set(scores) == {group.name for group in network.groups}
+    assert all(np.isfinite(s).all() and (s > 0).any() for s in scores.values())
