@@ -41,7 +41,7 @@ class MaskedTensor:
 
 @dataclass(frozen=True)
 class Masked:
-    """A dense network that computes what the sliced one computes.
+    """A dense network that computes what the sliced one does before repair and fine-tuning.
 
     Attributes:
         module: A copy of the network with zeros, on the CPU, in eval mode, without gradients.
