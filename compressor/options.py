@@ -164,7 +164,8 @@ class SensitivityOptions(ScoringOptions):
         0.7,
         0.9,
     )
-    """Shares of its channels that each group loses, one after the other."""
+    """Shares of its channels that each group loses, one after the other; default \
+0.1,0.3,0.5,0.7,0.9."""
 
     samples: Annotated[int, _option(_DATA, "N")] = 256
     """Samples that each cut is measured on: of --test, else of a tenth of --data that is held \

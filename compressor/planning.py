@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -169,8 +170,11 @@ def _say_what_was_used(scored: Scored, sensitivity: Sensitivity, keep: Keep) -> 
     note, loaded, options = scored.stopwatch.note, scored.loaded, scored.options
     cut = [group for group in scored.network.groups if group.name in keep]
     losses = losses_of(sensitivity, scored.network.groups, cut)
-    worst = max((float(losses[g.name][g.size - len(keep[g.name]) - 1]) for g in cut), default=0.0)
+    found = [float(losses[g.name][g.size - len(keep[g.name]) - 1]) for g in cut]
+    worst = max(filter(math.isfinite, found), default=0.0)
     note(f"no layer on its own loses more than {worst:.4g} of {sensitivity.metric}")
+    if not all(map(math.isfinite, found)):
+        note("but for those that --layer-ratio cuts further than was measured")
     if loaded.sha256 != sensitivity.model["sha256"]:
         note("the sensitivities were measured with other weights")
     if options.criterion != sensitivity.criterion:

@@ -53,7 +53,7 @@ class Unlabelled:
 def measured(model: nn.Module, example: Any = None, **more: Any) -> Sensitivity:
     options = {k: more.pop(k) for k in list(more) if k in ("data", "test", "metric")}
     subject = Subject(model, example, **options)
-    return measure(subject, SensitivityOptions(ratios=RATIOS, **more), Silent())
+    return measure(subject, SensitivityOptions(**{"ratios": RATIOS, **more}), Silent())
 
 
 def planned(model: nn.Module, example: Any, folder: Path, **options: Any) -> Planned:
@@ -264,6 +264,16 @@ def test_what_bears_more_is_cut_further(tmp_path: Path) -> None:
     found = planned(model, inputs(4), tmp_path / "out", ratio=0.3)
     assert found.keep.keys() == {inner.name}
     assert any("no layer on its own loses more than" in note for note in found.stopwatch.notes)
+
+
+def test_layers_that_are_cut_further_than_was_measured_are_said(tmp_path: Path) -> None:
+    model, further = sequential(), "cuts further than was measured"
+    sensitivity.write(measured(model, inputs(2), ratios=(0.5,)), tmp_path / "out")
+    for share, said in (("0.5", False), ("0.75", True)):
+        both = {"layer_ratio": (f"3={share}",), "ratio": 0.3}
+        found = planned(model, inputs(2), tmp_path / "out", **both)
+        assert any(further in note for note in found.stopwatch.notes) == said
+        assert not any("inf" in note for note in found.stopwatch.notes)
 
 
 def test_other_weights_and_criteria_are_said(tmp_path: Path) -> None:
