@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compressor.axes import Axis, Product, Sum
+    from compressor.masking import masked
     from compressor.pipeline import compress
     from compressor.result import Result, load, load_program
     from compressor.rules import Call, Equations, register_rule
@@ -35,6 +36,7 @@ __all__ = [
     "compress",
     "load",
     "load_program",
+    "masked",
     "register_rule",
     "save",
 ]
@@ -44,6 +46,7 @@ _HOMES = {
     "Result": "result",
     "load": "result",
     "load_program": "result",
+    "masked": "masking",
     "save": "saving",
     "register_rule": "rules",
     "Call": "rules",

@@ -7,7 +7,7 @@ from typing import Any
 
 from compressor.data import Data, batches
 from compressor.options import Options
-from compressor.records import Trace
+from compressor.records import ExampleInputs, Trace
 
 
 class Calibration:
@@ -24,9 +24,9 @@ class Calibration:
         self.samples = whole if self.is_free else whole // self.size * self.size
 
     @staticmethod
-    def fits(trace: Trace, train: Data) -> bool:
+    def fits(examples: ExampleInputs, train: Data) -> bool:
         """Whether the data's inputs are all that the program takes."""
-        return not trace.examples.kwargs and len(train.first_sample) == len(trace.examples.args)
+        return not examples.kwargs and len(train.first_sample) == len(examples.args)
 
     def __call__(self) -> _Inputs:
         some = batches(self.train, self.size, seed=self.seed, limit=self.samples)

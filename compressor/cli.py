@@ -1,4 +1,4 @@
-"""The command line: `compress MODEL`, `compress inspect MODEL`, `compress demo`.
+"""The command line: `compress MODEL`, `compress sensitivity`, `compress inspect`, `compress demo`.
 
 A sub-command is a function with `@app.command`; torch is imported inside, so that `--help` is
 quick. Sub-command names win over files of the same name: write `./demo` for such a file.
@@ -22,8 +22,8 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
 
 from compressor.errors import CompressorError, UsageError
-from compressor.folder import check_target, name_of
-from compressor.options import ModelOptions, Options
+from compressor.folder import SENSITIVITY_FILES, check_target, name_of
+from compressor.options import ModelOptions, Options, SensitivityOptions
 from compressor.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from compressor.subject import Subject
 
 INTERRUPTED = 130
-_OUTPUT = Group("Output", sort_key=6)
+_OUTPUT = Group("Output", sort_key=7)
 _Flag = Annotated[bool, Parameter(group=_OUTPUT, negative=(), show_default=False)]
 _Folder = Annotated[Path | None, Parameter(group=_OUTPUT, metavar="FOLDER")]
 
@@ -86,7 +86,7 @@ def compress(
 @app.command(name="--list-criteria", group=_OUTPUT)
 def list_criteria() -> None:
     """Show what each --criterion measures, whether it needs data, and its paper."""
-    from compressor.score import CRITERIA
+    from compressor.criteria import CRITERIA
     from compressor.terminal import criteria_table
 
     Console().print(criteria_table(CRITERIA))
@@ -123,6 +123,42 @@ def demo(
             network = demo.trained(train, seed=seed, tick=tick)
         subject = Subject(network, data=train, test=test)
         _compress_into(out, subject, options, force=force, command=command)
+
+
+@app.command
+def sensitivity(
+    model: str,
+    /,
+    *,
+    options: SensitivityOptions = SensitivityOptions(),  # noqa: B008 (frozen)
+    out: _Folder = None,
+    force: _Flag = False,
+) -> None:
+    """Measure how much each group of channels bears: cut it alone, and see what is lost.
+
+    With labelled --data or --test, the metric; else how far the outputs move. Nothing is sliced.
+    compress MODEL --use FOLDER/sensitivity.json then cuts each group as far as it bears.
+
+    Parameters
+    ----------
+    model
+        As for compressing: a file or a factory.
+    out
+        Folder for sensitivity.json and sensitivity.svg, both or nothing; default
+        exported/<name>-sensitivity.
+    force
+        Replace an earlier measurement.
+    """
+    target = out or Path("exported") / f"{name_of(model)}-sensitivity"
+    check_target(target, force=force, files=SENSITIVITY_FILES)
+    with _watch().stage("import torch"):
+        from compressor import sensitivity
+        from compressor.subject import Subject
+    found = sensitivity.measure(Subject(model), options, _watch())
+    sensitivity.write(found, target, force=force)
+    console = Console()
+    console.print(sensitivity.table(found))
+    console.print(f"written to {target}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command

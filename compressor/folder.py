@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,9 @@ FILES = (
 )
 """What an export folder may hold; --force replaces a folder of these files and no other."""
 
+SENSITIVITY_FILES = ("sensitivity.json", "sensitivity.svg")
+"""The same for what `compress sensitivity` writes."""
+
 
 def name_of(model: str) -> str:
     """A folder's name for a MODEL: of the file, or of the factory's callable."""
@@ -30,8 +33,12 @@ def name_of(model: str) -> str:
     return (model.rpartition(":")[2] if is_factory else path.stem) or "model"
 
 
-def check_target(folder: Path, *, force: bool) -> None:
+def check_target(folder: Path, *, force: bool, files: Collection[str] = FILES) -> None:
     """Raise before any work is done if `folder` could not be written at the end.
+
+    Args:
+        folder: Where the result will be.
+        force: A folder that holds `files` and no other may be replaced.
 
     Raises:
         UsageError: it exists and `force` is off, or holds files that are not a result's.
@@ -45,15 +52,15 @@ def check_target(folder: Path, *, force: bool) -> None:
             next_step="give another folder with --out",
         )
     if folder.is_dir() and any(folder.iterdir()):
-        _check_replaceable(folder, force=force)
+        _check_replaceable(folder, force=force, files=files)
     _check_writable(folder)
 
 
-def _check_replaceable(folder: Path, *, force: bool) -> None:
-    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES)
+def _check_replaceable(folder: Path, *, force: bool, files: Collection[str]) -> None:
+    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in files)
     if foreign:
         raise UsageError(
-            f"the output folder holds what is no result of compress: {', '.join(foreign[:5])}",
+            f"the output folder holds what is no earlier result: {', '.join(foreign[:5])}",
             where=str(folder),
             consequence="nothing was done; the folder is untouched, --force would not replace it",
             next_step="give another folder with --out",
@@ -87,7 +94,9 @@ def _nearest_existing(path: Path) -> Path:
 
 
 @contextmanager
-def all_or_nothing(folder: Path, *, force: bool = False) -> Iterator[Path]:
+def all_or_nothing(
+    folder: Path, *, force: bool = False, files: Collection[str] = FILES
+) -> Iterator[Path]:
     """Yield a hidden directory beside `folder`; it becomes `folder` when the block succeeds.
 
     If the block fails or is interrupted, what `folder` held before is untouched and the hidden
@@ -95,7 +104,7 @@ def all_or_nothing(folder: Path, *, force: bool = False) -> Iterator[Path]:
 
     Raises: what `check_target` raises.
     """
-    check_target(folder, force=force)
+    check_target(folder, force=force, files=files)
     folder = folder.absolute()
     lasting = _nearest_existing(folder.parent)
     try:

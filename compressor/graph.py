@@ -14,8 +14,15 @@ from torch.fx import Node
 from compressor.axes import Axis, Dim, Reason, Solver, coordinates, leaves, repeated_in_product
 from compressor.errors import CompressorError
 from compressor.network import BATCH, Consumer, Cost, Network, Shape, Spelling
-from compressor.nodes import given_arguments, live_nodes, operand, place_of, stored_tensor
-from compressor.records import Group, Member, Protection, Trace
+from compressor.nodes import (
+    given_arguments,
+    keeps_zeros,
+    live_nodes,
+    operand,
+    place_of,
+    stored_tensor,
+)
+from compressor.records import Group, Member, Protection, Trace, producer
 from compressor.rules import RULES, Call, Equations, Rule, reasons
 from compressor.rules.call import Refusal, TensorShape
 
@@ -43,6 +50,7 @@ class _Analysis:
         self.stored_at: dict[Any, str] = {}
         self.used: set[str] = set()
         self.contracted: set[Dim] = set()
+        self.computed: set[Dim] = set()
         self.statistics: list[Dim] = []
         self.equal: list[tuple[Dim, ...]] = []
         self.heads: list[Dim] = []
@@ -55,6 +63,7 @@ class _Analysis:
         self.equations: dict[str, Equations] = {}
         self.from_weights: set[str] = set()
         self.summed: list[tuple[Node, Dim]] = []
+        self.plain: set[str] = set()
         self.widths: list[Dim] = []
         self.products: list[Shape] = []
         self.inputs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
@@ -72,6 +81,7 @@ class _Analysis:
         if spec is not None and spec.kind in STORED and spec.target is not None:
             self.shapes[node.name] = (self._stored(spec.target, value),)
             self.from_weights.add(node.name)
+            self.plain.add(node.name)
             if node.users:
                 self.used.add(self.aliases.get(spec.target, spec.target))
             return
@@ -113,8 +123,9 @@ class _Analysis:
             assert isinstance(source, Node) and isinstance(position, int)
             found = self.shapes.get(source.name, ())
             self.shapes[node.name] = found[position : position + 1]
-            if source.name in self.from_weights:
-                self.from_weights.add(node.name)
+            for kind in (self.from_weights, self.plain):
+                if source.name in kind:
+                    kind.add(node.name)
             return
         if not values and not any(n.name in self.shapes for n in node.all_input_nodes):
             return
@@ -183,6 +194,8 @@ class _Analysis:
         weights = [n for n in tensors if n.name in self.from_weights]
         if len(weights) == len(tensors):
             self.from_weights.add(node.name)
+            if keeps_zeros(node) and all(n.name in self.plain for n in weights):
+                self.plain.add(node.name)
         if node in self.live:
             self.statistics += equations.statistics
         self.equal.append(equations.equal)
@@ -198,6 +211,8 @@ class _Analysis:
             if source is not None and source.name in names:
                 self.contracted.add(call.shape(argument)[dim])
                 self.summed.append((node, call.shape(argument)[dim]))
+                if source.name not in self.plain:
+                    self.computed.add(call.shape(argument)[dim])
 
     # -- sizes ----------------------------------------------------------------------------------
 
@@ -257,16 +272,25 @@ class _Analysis:
                     if not self.solver.is_kept(axis):
                         members.setdefault(axis, []).append(member)
         parameters = set(self.program.graph_signature.parameters)
-        roles = self._roles()
+        roles, computed = self._roles(), self._consumed_by_computed_weights()
         axes: dict[str, Axis] = {}
         groups: list[Group] = []
         for axis, found in members.items():
             if not any(m.tensor in parameters for m in found):
                 continue
-            name = _group_name(found, roles.get(axis, "channels"), axes)
+            role = roles.get(axis, "channels")
+            name = _group_name(found, role, axes)
             axes[name] = axis
-            groups.append(Group(name, axis.size, roles.get(axis, "channels"), tuple(found)))
+            exact = role in _EXACT and axis not in computed
+            groups.append(Group(name, axis.size, role, tuple(found), exact))
         return axes, tuple(groups)
+
+    def _consumed_by_computed_weights(self) -> set[Axis]:
+        """Axes summed over by weights that are computed from parameters: zeros in one of these
+        need not be zeros there."""
+        stored = {dim for shape in self.tensors.values() for dim in shape}
+        computed = self.computed | (self.contracted - stored)
+        return {axis for dim in computed for axis in leaves(self.solver.normal(dim))}
 
     def _roles(self) -> dict[Axis, str]:
         """Later rows of the table win over earlier ones."""
@@ -369,6 +393,7 @@ class _Analysis:
 # -- reading programs --------------------------------------------------------------------------
 
 _GETITEM = operator.getitem
+_EXACT = ("channels", "heads")
 
 
 def _tensor_values(value: Any) -> list[torch.Tensor]:
@@ -379,8 +404,8 @@ def _tensor_values(value: Any) -> list[torch.Tensor]:
 def _group_name(members: list[Member], role: str, taken: Mapping[str, Axis]) -> str:
     """Named after the first layer that produces the channels; the role tells two axes of one
     dimension apart."""
-    producers = [m for m in members if not m.contracted] or members
-    base = f"{producers[0].tensor}:{producers[0].dim}"
+    first = producer(members)
+    base = f"{first.tensor}:{first.dim}"
     if role != "channels":
         base += f" {role}"
     name, count = base, 2

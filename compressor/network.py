@@ -119,6 +119,17 @@ class Network:
             masks[self.axes[name]] = np.isin(np.arange(self.axes[name].size), list(kept))
         return masks
 
+    def silenced(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """Per tensor the dimensions at which zeros stand for dropping channels of these groups:
+        those that are summed over, and everywhere for groups that this is not exact for (what two
+        activations contract, or a statistic sees, falls silent where it is made)."""
+        chosen, found = set(names), dict[str, set[int]]()
+        for group in self.groups:
+            for member in group.members if group.name in chosen else ():
+                if member.contracted or not group.exact:
+                    found.setdefault(member.tensor, set()).add(member.dim)
+        return {name: tuple(sorted(dims)) for name, dims in sorted(found.items())}
+
     def reach(self, axis: Axis) -> list[tuple[str, int]]:
         """Every (tensor, dimension) whose expression has the axis in it."""
         return [

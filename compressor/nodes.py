@@ -75,6 +75,18 @@ def live_nodes(graph: Graph) -> set[Node]:
     return live
 
 
+def keeps_zeros(node: Node) -> bool:
+    """Whether zeros of any operand are zeros of the result: views, copies and products."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    schema = node.target._schema
+    is_view = not schema.is_mutable and any(result.alias_info for result in schema.returns)
+    return is_view or str(node.target) in _KEEPING_ZEROS
+
+
+_KEEPING_ZEROS = ("aten.clone.default", "aten._to_copy.default", "aten.mul.Tensor")
+
+
 def stored_tensor(program: ExportedProgram, name: str) -> torch.Tensor:
     """A parameter, buffer or constant of a program by its name."""
     held = program.state_dict if name in program.state_dict else program.constants

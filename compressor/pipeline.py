@@ -28,7 +28,7 @@ __all__ = ["carry_out", "compress", "plan", "run"]
 def compress(
     model: nn.Module | str,
     example_inputs: Any = None,
-    ratio: float = 0.5,
+    ratio: float | None = None,
     *,
     data: Any = None,
     test: Any = None,
@@ -43,7 +43,8 @@ def compress(
         model: A module, or a MODEL as on the command line ("model.pt", "torchvision:resnet18").
         example_inputs: A tensor, a tuple of positionals, a dict of keywords, or a pair
             (tuple, dict); may be left out where the model or the data has some.
-        ratio: Share to remove of the whole network's total MACs (or what `of` says).
+        ratio: Share to remove of the whole network's total MACs (or what `of` says); 0.5, or with
+            `layer_ratio` alone what that removes.
         data: Training data: a dataset of (inputs, target), or specs as for --data.
         test: Data that is only evaluated on, likewise.
         loss: Callable of (outputs, target), or its spec; default cross-entropy.
@@ -138,7 +139,7 @@ def _slice(planned: Planned) -> tuple[Planned, slicing.Sliced]:
                 next_step="leave --keep-class out: the same network is delivered in another form",
             )
         protected.append(stuck)
-        keep = choose(planned.network, planned.scores, planned.options, protected)
+        keep = choose(planned, planned.options, planned.sensitivity, protected)
         planned = replace(planned, keep=keep)
 
 

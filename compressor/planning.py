@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from compressor.calibration import Calibration
+from compressor.criteria import CRITERIA, resolved
+from compressor.curves import Sensitivity, losses_of, read_sensitivity
 from compressor.data import batches
 from compressor.graph import analyse
 from compressor.network import Network
-from compressor.options import Options
+from compressor.options import Options, ScoringOptions
 from compressor.records import ExampleInputs, LoadedModel, Trace
 from compressor.recover import primary_output, top1
-from compressor.score import Calibration, Scores, score
-from compressor.selection import select
+from compressor.score import Calibration as ScoreData
+from compressor.score import Scores, score
+from compressor.selection import prunable, select
 from compressor.subject import (
     RANDOM,
     Samples,
@@ -37,19 +42,33 @@ Keep = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Planned:
-    """Everything up to the choice; nothing is sliced yet."""
+class Opened:
+    """A network that was loaded, with its samples, and traced."""
 
     subject: Subject
-    options: Options
+    options: ScoringOptions
     loaded: LoadedModel
     examples: ExampleInputs
     samples: Samples
     trace: Trace
+    stopwatch: Stopwatch
+
+
+@dataclass(frozen=True)
+class Scored(Opened):
+    """Its channels are known, and what they matter."""
+
     network: Network
     scores: Scores
+
+
+@dataclass(frozen=True)
+class Planned(Scored):
+    """Everything up to the choice; nothing is sliced yet."""
+
+    options: Options
+    sensitivity: Sensitivity | None
     keep: Keep
-    stopwatch: Stopwatch
 
     def predicted(self, unit: str) -> tuple[int, int]:
         """Cost before and after, from the equations alone."""
@@ -72,66 +91,109 @@ class Planned:
 def plan(subject: Subject, options: Options, watch: Watch) -> Planned:
     """Load, trace, analyse, score and select."""
     stopwatch = Stopwatch(watch)
-    check_device(options.device)
+    sensitivity = read_sensitivity(options.use) if options.use is not None else None
     with seeded(options.seed):
-        with stopwatch.stage("load"):
-            loaded = open_model(subject.model, options)
-        with stopwatch.stage("data and example inputs"):
-            examples, samples = open_inputs(loaded, subject, options)
-        _say_what_went_in(stopwatch, loaded, examples, samples)
-        with stopwatch.stage("trace"):
-            traced = trace(loaded.module, examples)
-        for note in traced.notes:
-            stopwatch.note(note)
-        loss, (_, metric) = loss_of(subject, options), metric_of(subject, options)
-        check_fit(traced.module, samples, own_loss=loss is not None, own_metric=metric is not top1)
-        with stopwatch.stage("analyse"):
-            network = analyse(traced)
-        with stopwatch.stage("score"):
-            scores = score(
-                network,
-                _parameters(traced),
-                options.criterion,
-                calibration=_calibration(traced, samples, loss, options),
-                reduction=options.reduction,
-                normalise=options.normalise,
-                norm_p=options.norm_p,
-                seed=options.seed,
-                note=stopwatch.note,
-            )
-        traced.module.cpu()
+        opened = open_network(subject, options, stopwatch)
+        _say_what_is_missing(stopwatch, opened.samples)
+        scored = score_channels(opened)
         with stopwatch.stage("select"):
-            keep = choose(network, scores, options)
-    return Planned(
-        subject, options, loaded, examples, samples, traced, network, scores, keep, stopwatch
-    )
+            keep = choose(scored, options, sensitivity)
+    if sensitivity is not None:
+        _say_what_was_used(scored, sensitivity, keep)
+    return Planned(**{**vars(scored), "options": options}, sensitivity=sensitivity, keep=keep)
+
+
+def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch) -> Opened:
+    """Load and trace; the samples are known to fit the network."""
+    check_device(options.device)
+    with stopwatch.stage("load"):
+        loaded = open_model(subject.model, options)
+    with stopwatch.stage("data and example inputs"):
+        examples, samples = open_inputs(loaded, subject, options)
+    fits = samples.train is not None and Calibration.fits(examples, samples.train)
+    options = replace(options, criterion=resolved(options.criterion, has_data=fits))
+    if loaded.weights == RANDOM:
+        stopwatch.note("random weights: sizes and latency are real, accuracy means nothing")
+    if examples.origin.startswith("a guess"):
+        stopwatch.note(f"example inputs are {examples.origin}; --input says others")
+    with stopwatch.stage("trace"):
+        traced = trace(loaded.module, examples)
+    for note in traced.notes:
+        stopwatch.note(note)
+    loss, (_, metric) = loss_of(subject, options), metric_of(subject, options)
+    check_fit(traced.module, samples, own_loss=loss is not None, own_metric=metric is not top1)
+    return Opened(subject, options, loaded, examples, samples, traced, stopwatch)
+
+
+def score_channels(opened: Opened) -> Scored:
+    """Analyse, and score each channel by the criterion."""
+    options, traced = opened.options, opened.trace
+    with opened.stopwatch.stage("analyse"):
+        network = analyse(traced)
+    with opened.stopwatch.stage("score") as tick:
+        scores = score(
+            network,
+            _parameters(traced),
+            options.criterion,
+            calibration=_calibration(opened),
+            reduction=options.reduction,
+            normalise=options.normalise,
+            norm_p=options.norm_p,
+            seed=options.seed,
+            unit=getattr(options, "of", "macs"),
+            progress=tick,
+            note=opened.stopwatch.note,
+            criteria=CRITERIA,
+        )
+    traced.module.cpu()
+    return Scored(**vars(opened), network=network, scores=scores)
 
 
 def choose(
-    network: Network, scores: Scores, options: Options, also_protect: Sequence[str] = ()
+    scored: Scored,
+    options: Options,
+    sensitivity: Sensitivity | None,
+    also_protect: Sequence[str] = (),
 ) -> Keep:
     """The kept channels by the options, with further globs of what stays as it is."""
+    network, protect = scored.network, (*options.protect, *also_protect)
+    losses = None
+    if sensitivity is not None:
+        wanted = prunable(network, protect, options.prune)
+        losses = losses_of(sensitivity, network.groups, wanted)
     return select(
         network,
-        scores,
+        scored.scores,
         ratio=options.ratio,
         of=options.of,
         scope=options.scope,
-        protect=(*options.protect, *also_protect),
+        protect=protect,
         prune=options.prune,
+        layer_ratios=options.layer_ratios,
+        losses=losses,
         round_to=options.round_to,
         best_effort=options.best_effort,
         keep_linked=options.keep_class,
     ).keep
 
 
-def _say_what_went_in(
-    stopwatch: Stopwatch, loaded: LoadedModel, examples: ExampleInputs, samples: Samples
-) -> None:
-    if loaded.weights == RANDOM:
-        stopwatch.note("random weights: sizes and latency are real, accuracy means nothing")
-    if examples.origin.startswith("a guess"):
-        stopwatch.note(f"example inputs are {examples.origin}; --input says others")
+def _say_what_was_used(scored: Scored, sensitivity: Sensitivity, keep: Keep) -> None:
+    """How far the measured losses had to go, and whether they were this network's."""
+    note, loaded, options = scored.stopwatch.note, scored.loaded, scored.options
+    cut = [group for group in scored.network.groups if group.name in keep]
+    losses = losses_of(sensitivity, scored.network.groups, cut)
+    found = [float(losses[g.name][g.size - len(keep[g.name]) - 1]) for g in cut]
+    worst = max(filter(math.isfinite, found), default=0.0)
+    note(f"no layer on its own loses more than {worst:.4g} of {sensitivity.metric}")
+    if not all(map(math.isfinite, found)):
+        note("but for those that --layer-ratio cuts further than was measured")
+    if loaded.sha256 != sensitivity.model["sha256"]:
+        note("the sensitivities were measured with other weights")
+    if options.criterion != sensitivity.criterion:
+        note(f"the sensitivities were measured with --criterion {sensitivity.criterion}")
+
+
+def _say_what_is_missing(stopwatch: Stopwatch, samples: Samples) -> None:
     if samples.train is None:
         stopwatch.note("no --data: nothing is repaired after slicing, and no metric is measured")
     elif samples.test is None:
@@ -143,17 +205,17 @@ def _parameters(traced: Trace) -> dict[str, Tensor]:
     return {name: program.state_dict[name] for name in program.graph_signature.parameters}
 
 
-def _calibration(
-    traced: Trace, samples: Samples, loss: Any, options: Options
-) -> Calibration | None:
+def _calibration(opened: Opened) -> ScoreData | None:
     """Some of the training data; a program with a static batch takes no other."""
-    if samples.train is None:
+    traced, options, train = opened.trace, opened.options, opened.samples.train
+    if train is None:
         return None
     size, count, static = options.batch_size, options.calibration, traced.batch_symbol is None
     if static:
         size, count = traced.batch, max(traced.batch, options.calibration)
-    some = batches(samples.train, size, seed=options.seed, limit=count, drop_last=static)
-    return Calibration(traced, some, loss or cross_entropy, options.device)
+    some = batches(train, size, seed=options.seed, limit=count, drop_last=static)
+    loss = loss_of(opened.subject, options) or cross_entropy
+    return ScoreData(traced, some, loss, options.device)
 
 
 def cross_entropy(outputs: Any, target: Any) -> Tensor:

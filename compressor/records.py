@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -80,12 +80,29 @@ class Group:
     """The coupled channels of one axis: removing index j removes it in every member.
 
     `role` is "channels", "heads", "head_width" or "stream" (crosses a cross-channel statistic).
+    `exact`: zeros in the members that are contracted compute what dropping computes.
     """
 
     name: str
     size: int
     role: str
     members: tuple[Member, ...]
+    exact: bool = True
+
+    @property
+    def producer(self) -> Member:
+        """The first member that makes the channels, after which the group is named."""
+        return producer(self.members)
+
+    @property
+    def layer(self) -> str:
+        """The module of the producer; a parameter of the model itself is its own layer."""
+        return self.producer.tensor.rpartition(".")[0] or self.producer.tensor
+
+
+def producer(members: Sequence[Member]) -> Member:
+    """The first that is not summed over here; the first at all where every one is."""
+    return next((member for member in members if not member.contracted), members[0])
 
 
 @dataclass(frozen=True)
@@ -105,7 +122,7 @@ class Plan:
 
     Attributes:
         source: Hash of the original's tensor names and shapes.
-        groups: Per group its size, role and the kept indices, ascending.
+        groups: Per group its size, role and the kept indices, ascending; `exact` as in `Group`.
         tensors: Per parameter, buffer or constant the kept indices per sliced dimension.
         aliases: Name of a tied tensor -> name under which it is stored.
         attributes: Per module path the attributes that change with the sizes.
@@ -113,6 +130,8 @@ class Plan:
             per path how its call meets them.
         form: "class" if the user's class follows, else "program".
         obstacle: For "program": the module that could not follow, and why.
+        silenced: Per tensor the sliced dimensions at which zeros stand for dropping; None in plans
+            of earlier versions, which did not say.
     """
 
     source: str
@@ -123,6 +142,7 @@ class Plan:
     form: str
     obstacle: str = ""
     stand_ins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    silenced: Mapping[str, tuple[int, ...]] | None = None
 
     def to_json(self) -> str:
         """A text that is the same for the same plan, byte for byte."""
@@ -138,6 +158,8 @@ class Plan:
             name: {int(dim): tuple(kept) for dim, kept in dims.items()}
             for name, dims in raw["tensors"].items()
         }
+        if raw.get("silenced") is not None:
+            raw["silenced"] = {name: tuple(dims) for name, dims in raw["silenced"].items()}
         return cls(**raw)
 
 

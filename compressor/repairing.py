@@ -26,7 +26,7 @@ def repair(sliced: slicing.Sliced, planned: Planned) -> str:
 def _refitted(sliced: slicing.Sliced, planned: Planned, train: Data) -> str:
     trace, options = planned.trace, planned.options
     inputs = Calibration(trace, train, options)
-    if not Calibration.fits(trace, train) or not inputs.samples:
+    if not Calibration.fits(trace.examples, train) or not inputs.samples:
         return ""
     keep = planned.keep
     with planned.stopwatch.stage("re-fit consumers") as tick:

@@ -62,7 +62,7 @@ def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments
             is no result, or the factory builds another network than the one compressed.
     """
     folder = Path(folder)
-    plan = _read_plan(folder)
+    plan = read_plan(folder)
     if plan.form != "class":
         raise CompressorError(
             f"the network's own class could not follow the plan: {plan.obstacle}",
@@ -85,7 +85,7 @@ def load_program(folder: str | Path) -> nn.Module:
     return slicing.as_module(load_program_file(Path(folder) / "model.pt2")).eval()
 
 
-def _read_plan(folder: Path) -> Plan:
+def read_plan(folder: Path) -> Plan:
     path = folder / "plan.json"
     try:
         return Plan.from_json(path.read_text())

@@ -84,9 +84,11 @@ def select(
     network: Network,
     scores: Scores,
     *,
-    ratio: float,
+    ratio: float | None,
     of: str = "macs",
     scope: str = "global",
+    layer_ratios: Sequence[tuple[str, float]] = (),
+    losses: Scores | None = None,
     protect: Sequence[str] = (),
     prune: Sequence[str] = (),
     round_to: int = 1,
@@ -99,9 +101,15 @@ def select(
         network: The analysed network.
         scores: Per group one number per channel, comparable across groups.
         ratio: Share to remove of the whole network's `of`, protected parts included; it is met to
-            within one channel (one rounding step, with `round_to`).
+            within one channel (one rounding step, with `round_to`). None: only what `layer_ratios`
+            say.
         of: "macs" of one sample, "params" or "channels".
         scope: A key of `SCOPES`.
+        layer_ratios: Pairs of a glob and the share of its channels that each group loses whose
+            producing layer matches; the last one that matches counts. The others meet the ratio.
+        losses: Per group the loss when 1, 2, ... of its channels are dropped, never falling;
+            infinite where they must not be. The ratio is then met at the smallest loss that no
+            group exceeds, and the scores only say which channels of a group go.
         protect: Globs of module or parameter names whose channels all stay.
         prune: Roles to prune beside channels and heads ("stream", "head_width").
         round_to: Kept counts are multiples of it.
@@ -110,35 +118,48 @@ def select(
 
     Raises:
         UsageError: A glob matches nothing.
-        CompressorError: Nothing can be pruned, or the ratio is out of reach.
+        CompressorError: Nothing can be pruned, or the ratio is out of reach, or `layer_ratios`
+            alone remove more.
     """
-    groups = _eligible(network, protect, DEFAULT_ROLES | set(prune))
+    groups = prunable(network, protect, prune)
     units = _units(groups, network.linked if keep_linked else ())
     if not units:
         raise _nothing_to_prune(network, protect)
-    order = _ranking(units, SCOPES[scope](network, [g for unit in units for g in unit], scores))
+    fixed = _fixed(network, groups, units, layer_ratios)
+    free = [unit for unit in units if unit[0].name not in fixed and ratio is not None]
+    ranked = losses or SCOPES[scope](network, [g for unit in free for g in unit], scores)
+    order = _ranking(free, ranked) if free else np.empty(0, np.int64)
     before = network.cost.of(of)
 
     def counts(dropped: int) -> dict[str, int]:
-        taken = np.bincount(order[:dropped], minlength=len(units))
-        return {
-            group.name: _rounded(group.size - int(count), group, round_to)
-            for unit, count in zip(units, taken, strict=True)
+        taken = np.bincount(order[:dropped], minlength=len(free))
+        left = {
+            group.name: group.size - int(count)
+            for unit, count in zip(free, taken, strict=True)
             for group in unit
+        }
+        return {
+            group.name: _rounded((fixed | left).get(group.name, group.size), group, round_to)
+            for group in groups
         }
 
     def cost(dropped: int) -> int:
         return network.cost.of(of, network.sizes(counts(dropped)))
 
-    target = before * (1 - ratio)
-    least = cost(len(order))
-    if least > target and not best_effort:
-        raise _out_of_reach(ratio, of, 1 - least / before)
+    target = before * (1 - (ratio or 0))
+    least, most = cost(len(order)), cost(0)
+    if ratio is None and most == before:
+        raise _removes_nothing()
+    if ratio is not None and not best_effort:
+        if least > target:
+            raise _out_of_reach(ratio, of, 1 - least / before, bool(fixed), losses is not None)
+        if most < target:
+            raise _overshot(ratio, of, 1 - most / before)
     dropped = _first(len(order), lambda n: cost(n) <= target)
     kept = counts(dropped)
     return Choice(
         keep={
-            group.name: _best(scores[group.name], kept[group.name])
+            group.name: best(scores[group.name], kept[group.name])
             for unit in units
             for group in unit
             if kept[group.name] < group.size
@@ -158,6 +179,29 @@ def _units(groups: Sequence[Group], linked: Sequence[Sequence[str]]) -> list[lis
     return whole + [[group] for group in groups if group.name not in bound]
 
 
+def _fixed(
+    network: Network,
+    groups: Sequence[Group],
+    units: Sequence[Sequence[Group]],
+    layer_ratios: Sequence[tuple[str, float]],
+) -> dict[str, int]:
+    """How many channels are kept of each group that a layer's ratio is given for."""
+    shares: dict[str, float] = {}
+    for glob, share in layer_ratios:
+        hits = _matched(network, [glob], "--layer-ratio")
+        found = [unit for unit in units if any(g.producer.tensor in hits for g in unit)]
+        if not found:
+            raise _no_group(glob, share, hits, groups)
+        shares |= {group.name: share for unit in found for group in unit}
+    return {
+        group.name: max(
+            _least(group), group.size - math.floor(shares[group.name] * group.size + 0.5)
+        )
+        for group in groups
+        if group.name in shares
+    }
+
+
 def _ranking(units: Sequence[Sequence[Group]], ranked_by: Scores) -> npt.NDArray[np.int64]:
     """Which unit loses its next channel (one of each of its groups), in order; the least share of
     each group is left out."""
@@ -168,8 +212,9 @@ def _ranking(units: Sequence[Sequence[Group]], ranked_by: Scores) -> npt.NDArray
         ranks.append(np.mean(np.stack(each), axis=0))
         owners.append(np.full(removable, number))
         places.append(np.arange(removable))
-    order = np.lexsort((np.concatenate(owners), np.concatenate(places), np.concatenate(ranks)))
-    return np.asarray(np.concatenate(owners)[order])
+    ranked = np.concatenate(ranks)
+    order = np.lexsort((np.concatenate(owners), np.concatenate(places), ranked))
+    return np.asarray(np.concatenate(owners)[order[np.isfinite(ranked[order])]])
 
 
 def _least(group: Group) -> int:
@@ -180,7 +225,7 @@ def _rounded(count: int, group: Group, step: int) -> int:
     return min(group.size, math.ceil(count / step) * step)
 
 
-def _best(scores: npt.NDArray[np.float64], count: int) -> tuple[int, ...]:
+def best(scores: npt.NDArray[np.float64], count: int) -> tuple[int, ...]:
     """The indices of the highest scores, ascending."""
     best = np.argsort(scores, kind="stable")[len(scores) - count :]
     return tuple(sorted(int(i) for i in best))
@@ -198,20 +243,28 @@ def _first(most: int, holds: Callable[[int], bool]) -> int:
 # -- what may be pruned --------------------------------------------------------------------------
 
 
-def _eligible(
-    network: Network, globs: Sequence[str], roles: set[str] | frozenset[str]
-) -> list[Group]:
-    protected = _matched(network, globs)
-    return [
+def prunable(network: Network, protect: Sequence[str], prune: Sequence[str]) -> list[Group]:
+    """The groups that may lose channels; arguments as for `select`.
+
+    Raises:
+        UsageError: A glob matches nothing.
+        CompressorError: There is no such group.
+    """
+    protected = _matched(network, protect, "--protect")
+    roles = DEFAULT_ROLES | set(prune)
+    found = [
         group
         for group in network.groups
         if group.role in roles
         and group.size > 1
         and not any(member.tensor in protected for member in group.members)
     ]
+    if not found:
+        raise _nothing_to_prune(network, protect)
+    return found
 
 
-def _matched(network: Network, globs: Sequence[str]) -> set[str]:
+def _matched(network: Network, globs: Sequence[str], option: str) -> set[str]:
     """Tensors whose own name, or that of a module around them, matches a glob."""
     names = {tensor: _with_owners(tensor) for tensor in network.tensors}
     found: set[str] = set()
@@ -221,8 +274,8 @@ def _matched(network: Network, globs: Sequence[str]) -> set[str]:
             known = sorted({name for around in names.values() for name in around})
             near = difflib.get_close_matches(glob, known, n=3, cutoff=0.3)
             raise UsageError(
-                f"--protect {glob!r} matches no module or parameter",
-                consequence="nothing is pruned, since it would not be protected",
+                f"{option} {glob!r} matches no module or parameter",
+                consequence="nothing is pruned, since it would not be as you want it",
                 next_step=f"nearest names: {', '.join(near or known[:3])}",
             )
         found |= hits
@@ -251,11 +304,48 @@ def _nothing_to_prune(network: Network, globs: Sequence[str]) -> CompressorError
     )
 
 
-def _out_of_reach(ratio: float, of: str, reachable: float) -> CompressorError:
+def _no_group(glob: str, share: float, hits: set[str], groups: Sequence[Group]) -> UsageError:
+    coupled = [
+        g.layer for g in groups if any(m.tensor in hits and not m.contracted for m in g.members)
+    ]
+    instead = f"--layer-ratio '{coupled[0]}={share:g}'" if coupled else ""
+    return UsageError(
+        f"--layer-ratio {glob!r} matches no layer that makes channels of its own that are pruned",
+        where=f"its channels go with those of {', '.join(dict.fromkeys(coupled))}"
+        if coupled
+        else "",
+        consequence="nothing is pruned",
+        next_step=instead or "compress inspect shows what can be pruned",
+    )
+
+
+def _removes_nothing() -> UsageError:
+    return UsageError(
+        "--layer-ratio alone removes nothing",
+        where="no share that it gives is as much as one channel",
+        consequence="nothing is pruned",
+        next_step="give larger shares, or --ratio for the other layers",
+    )
+
+
+def _overshot(ratio: float, of: str, removed: float) -> CompressorError:
+    return CompressorError(
+        f"--layer-ratio alone removes {removed:.3f} of the {of}, more than --ratio {ratio:g}",
+        where="the other layers would keep all their channels",
+        consequence="nothing is pruned",
+        next_step="leave --ratio out for just that, or give --best-effort or smaller shares",
+    )
+
+
+def _out_of_reach(
+    ratio: float, of: str, reachable: float, fixed: bool, measured: bool
+) -> CompressorError:
     floor = math.floor(reachable * 1000) / 1000
     return CompressorError(
         f"--ratio {ratio:g} of the {of} is out of reach: at most {floor:.3f} can be removed",
-        where="each group keeps a tenth of its channels, and protected parts keep all",
+        where="each group keeps a tenth of its channels, and protected parts keep all"
+        + (", and the layers of --layer-ratio what that says" if fixed else "")
+        + (", and no layer is cut further than it was measured" if measured else ""),
         consequence="nothing is pruned",
         next_step=f"--ratio {floor:g}, --best-effort, or --prune stream for more groups",
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compressor.callables import resolve
+from compressor.criteria import CRITERIA
 from compressor.data import Data, check_labels, hold_out, load_data
 from compressor.errors import CompressorError, UsageError
 from compressor.loading import (
@@ -21,7 +22,7 @@ from compressor.loading import (
     normalise_examples,
     refuse_non_finite,
 )
-from compressor.options import ModelOptions, Options
+from compressor.options import ModelOptions, Options, ScoringOptions
 from compressor.records import ExampleInputs, LoadedModel
 from compressor.recover import primary_output, top1
 from compressor.score import needs_data, needs_loss
@@ -49,11 +50,13 @@ class Subject:
 @dataclass(frozen=True)
 class Samples:
     """`train` calibrates and trains, `test` is only evaluated on; `evaluated_on` says in words
-    what the metrics are from, or why there are none."""
+    what the metrics are from, or why there are none. `unlabelled` stands in for `test` where there
+    are no labels to compare with."""
 
     train: Data | None
     test: Data | None
     evaluated_on: str
+    unlabelled: Data | None = None
 
 
 def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
@@ -93,7 +96,7 @@ def tensors_sha256(module: nn.Module) -> str:
 
 
 def open_inputs(
-    loaded: LoadedModel, subject: Subject, options: Options
+    loaded: LoadedModel, subject: Subject, options: ScoringOptions
 ) -> tuple[ExampleInputs, Samples]:
     """Example inputs and samples. Inputs that are known give a folder of images its size; where
     none are, the first sample is one."""
@@ -109,13 +112,17 @@ def open_inputs(
     return known or find_examples(loaded, (), None, options.seed), samples
 
 
-def open_samples(subject: Subject, options: Options, input_size: tuple[int, int] | None) -> Samples:
+def open_samples(
+    subject: Subject, options: ScoringOptions, input_size: tuple[int, int] | None
+) -> Samples:
     """Training and test data; without test data a tenth of the training data is held out."""
     train = _open(subject.data, options.data, options, input_size)
     test = _open(subject.test, options.test, options, input_size)
     if train is None:
         _refuse_without_data(options)
-    elif needs_loss(options.criterion) and not (train.labelled or subject.loss or options.loss):
+    elif needs_loss(options.criterion, CRITERIA) and not (
+        train.labelled or subject.loss or options.loss
+    ):
         raise UsageError(
             f"the criterion {options.criterion} needs labels, or a loss that does without",
             where=train.name,
@@ -131,12 +138,12 @@ def open_samples(subject: Subject, options: Options, input_size: tuple[int, int]
     else:
         evaluated_on = f"the test data ({len(test)} samples)"
     if not test.labelled and not (subject.metric or options.metric):
-        return Samples(train, None, "the data has no labels")
+        return Samples(train, None, "the data has no labels", test)
     return Samples(train, test, evaluated_on)
 
 
 def _open(
-    given: Any, specs: tuple[str, ...], options: Options, input_size: tuple[int, int] | None
+    given: Any, specs: tuple[str, ...], options: ScoringOptions, input_size: tuple[int, int] | None
 ) -> Data | None:
     if given is not None and specs:
         raise UsageError("data is given twice, as an object and by name", where="compress")
@@ -157,10 +164,10 @@ def _open(
     return load_data(specs, mean=mean, std=std, input_size=input_size)
 
 
-def _refuse_without_data(options: Options) -> None:
+def _refuse_without_data(options: ScoringOptions) -> None:
     needs = {
-        "fine-tuning (--epochs)": options.epochs > 0,
-        f"the criterion {options.criterion}": needs_data(options.criterion),
+        "fine-tuning (--epochs)": isinstance(options, Options) and options.epochs > 0,
+        f"the criterion {options.criterion}": needs_data(options.criterion, CRITERIA),
     }
     for what, wanted in needs.items():
         if wanted:
@@ -187,6 +194,7 @@ def check_fit(module: nn.Module, samples: Samples, *, own_loss: bool, own_metric
     uses = [
         (samples.train, own_loss and own_metric),
         (samples.test, own_metric),
+        (samples.unlabelled, True),
     ]
     for data, own_terms in uses:
         if data is None:
@@ -207,7 +215,7 @@ def check_fit(module: nn.Module, samples: Samples, *, own_loss: bool, own_metric
             check_labels(data, primary_output(outputs).shape[1])
 
 
-def metric_of(subject: Subject, options: Options) -> tuple[str, Callable[[Any, Any], Any]]:
+def metric_of(subject: Subject, options: ScoringOptions) -> tuple[str, Callable[[Any, Any], Any]]:
     """Name and callable of the metric."""
     if subject.metric is not None:
         return getattr(subject.metric, "__name__", "metric"), subject.metric
@@ -216,7 +224,7 @@ def metric_of(subject: Subject, options: Options) -> tuple[str, Callable[[Any, A
     return "top1", top1
 
 
-def loss_of(subject: Subject, options: Options) -> Callable[[Any, Any], Tensor] | None:
+def loss_of(subject: Subject, options: ScoringOptions) -> Callable[[Any, Any], Tensor] | None:
     """The user's loss, or None for the default."""
     return subject.loss or (resolve(options.loss) if options.loss else None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -266,6 +267,130 @@ def test_glob_that_matches_nothing(attempt: Attempt) -> None:
     attempt("net.pt", *INPUT, "--protect", "3.wait", code=USAGE, says=says)
 
 
+@pytest.mark.parametrize("given", ["3", "=0.3", "3=", "3=half", "3=1", "3=0.95", "3=-0.1", "3=nan"])
+def test_layer_ratio_that_cannot_be_read(attempt: Attempt, given: str) -> None:
+    write_model(attempt.folder / "net.pt")
+    says = [repr(given), "--layer-ratio 'blocks.*=0.3'"]
+    attempt("net.pt", *INPUT, "--layer-ratio", given, code=USAGE, says=says)
+
+
+def test_layer_ratio_that_matches_nothing(attempt: Attempt) -> None:
+    write_model(attempt.folder / "net.pt")
+    says = ["--layer-ratio '3.wait' matches no", "3.weight"]
+    attempt("net.pt", *INPUT, "--layer-ratio", "3.wait=0.5", code=USAGE, says=says)
+
+
+def test_layer_ratio_beyond_the_ratio(attempt: Attempt) -> None:
+    write_model(attempt.folder / "net.pt")
+    both = ("--layer-ratio", "*=0.8", "--ratio", "0.2")
+    attempt("net.pt", *INPUT, *both, code=FAILURE, says=["alone removes", "more than --ratio 0.2"])
+
+
+# -- sensitivities -------------------------------------------------------------------------------
+
+
+def write_sensitivity(attempt: Attempt, **changes: Any) -> Path:
+    """What was measured on the tiny network, with these fields changed."""
+    write_model(Path("net.pt"))
+    assert main(["sensitivity", "net.pt", *INPUT, "--ratios", "0.5", "--out", "measured"]) == 0
+    attempt.capsys.readouterr()
+    path = Path("measured", "sensitivity.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return path
+
+
+CURVE = {
+    "name": "0.weight:0",
+    "layer": "0",
+    "size": 8,
+    "role": "channels",
+    "exact": True,
+    "macs_share": 0.5,
+    "points": [{"ratio": 0.5, "kept": 4, "value": 0.5}],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"schema": 2}, ["another version", "schema 1"]),
+        ({"schema": None}, ["another version"]),
+        ({"better": "bigger"}, ["makes no sense"]),
+        ({"baseline": None}, ["no sensitivity.json"]),
+        ({"surprise": 1}, ["surprise"]),
+        ({"groups": 3}, ["no sensitivity.json"]),
+        ({"groups": [{}]}, ["lacks 'points'"]),
+        ({"groups": [CURVE | {"points": [{"ratio": 0.5, "kept": 9, "value": 1}]}]}, ["makes no"]),
+        (
+            {"groups": [CURVE | {"size": 16}]},
+            ["another network", "16 channels", "8 (channels) here"],
+        ),
+        ({"groups": [CURVE | {"name": "up:0"}]}, ["another network", "up:0", "no such group"]),
+        ({"groups": [CURVE]}, ["1 groups was not measured", "3.weight:0"]),
+    ],
+)
+def test_sensitivities_that_do_not_fit(
+    attempt: Attempt, changes: dict[str, Any], says: list[str]
+) -> None:
+    path = write_sensitivity(attempt, **changes)
+    attempt("net.pt", *INPUT, "--use", str(path), code=FAILURE, says=[*says, "--use"])
+
+
+def test_truncated_sensitivities(attempt: Attempt) -> None:
+    path = write_sensitivity(attempt)
+    path.write_text(path.read_text()[:-200])
+    attempt("net.pt", *INPUT, "--use", str(path), code=FAILURE, says=["cut off", str(path)])
+
+
+@pytest.mark.parametrize("content", [b"", b"[1, 2]", b'"schema"', b"\x89PNG\xff\xfe", b"{}"])
+def test_a_file_that_holds_no_sensitivities(attempt: Attempt, content: bytes) -> None:
+    write_model(attempt.folder / "net.pt")
+    Path("found.json").write_bytes(content)
+    attempt("net.pt", *INPUT, "--use", "found.json", code=FAILURE, says=["found.json"])
+
+
+def test_sensitivities_that_are_not_there(attempt: Attempt) -> None:
+    write_model(attempt.folder / "net.pt")
+    attempt("net.pt", *INPUT, "--use", "no.json", code=FAILURE, says=["no.json", "No such file"])
+
+
+def test_ratio_beyond_what_was_measured(attempt: Attempt) -> None:
+    path = write_sensitivity(attempt)
+    says = ["out of reach", "no layer is cut further than it was measured"]
+    attempt("net.pt", *INPUT, "--use", str(path), "--ratio", "0.9", code=FAILURE, says=says)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--ratios", "0.5,1"), USAGE, ["--ratios", "between 0 and 1"]),
+        (("--ratios", "half"), USAGE, ["half"]),
+        (("--samples", "0"), USAGE, ["--samples"]),
+        (("--epochs", "1"), USAGE, ["--epochs"]),
+        (("--criterion", "taylor"), USAGE, ["needs training data"]),
+        (("--protect", "*"), FAILURE, ["no group"]),
+        (("--out", "out", "--force"), USAGE, ["plan.json", "untouched"]),
+        (("--data", "none.npz"), USAGE, ["none.npz"]),
+    ],
+)
+def test_sensitivity_that_cannot_be_measured(
+    attempt: Attempt, arguments: tuple[str, ...], code: int, says: list[str]
+) -> None:
+    write_model(attempt.folder / "net.pt")
+    out = () if "--out" in arguments else ("--out", "measured")
+    attempt("sensitivity", "net.pt", *INPUT, *arguments, *out, code=code, says=says)
+
+
+def test_outputs_that_are_zero_have_no_sensitivity(attempt: Attempt) -> None:
+    network = sequential()
+    nn.init.zeros_(network[-1].weight)
+    nn.init.zeros_(network[-1].bias)
+    write_model(attempt.folder / "net.pt", network)
+    attempt(
+        "sensitivity", "net.pt", *INPUT, "--out", "new", code=FAILURE, says=["outputs are zero"]
+    )
+
+
 # -- the command ---------------------------------------------------------------------------------
 
 
@@ -286,6 +411,7 @@ def test_glob_that_matches_nothing(attempt: Attempt) -> None:
         (("--device", "abacus"), ["abacus", "--device cpu"]),
         (("--prune", "everything"), ["everything", "stream"]),
         (("--std", "0"), ["--std"]),
+        (("--use", "found.json", "--scope", "layer"), ["--use", "--scope has no say"]),
     ],
 )
 def test_command_that_cannot_be_meant(

@@ -88,6 +88,7 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("redraw", set()),
         ("network", {"axes", "records"}),
         ("callables", {"errors"}),
+        ("curves", {"errors", "records"}),
         ("regions", {"errors"}),
     ],
 )

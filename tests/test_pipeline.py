@@ -26,12 +26,13 @@ from torch.utils.data import TensorDataset
 
 import compressor
 from compressor import delivery, demo
+from compressor.criteria import CRITERIA
 from compressor.errors import CompressorError, UsageError
 from compressor.folder import FILES
 from compressor.options import Options
 from compressor.pipeline import plan
 from compressor.records import Plan
-from compressor.score import CRITERIA
+from compressor.report import to_markdown
 from compressor.slicing import slice_network
 from compressor.subject import Subject
 from compressor.watch import Silent
@@ -363,6 +364,7 @@ def test_repair_needs_no_batch_norm(tmp_path: Path) -> None:
         ({"criterion": "l3"}, "l2, l1"),
         ({"of": "flops"}, "macs, params"),
         ({"ratio": 0}, "between 0 and 1"),
+        ({"layer_ratio": {"stem": 2}}, "between 0 and 0.9"),
         ({"ratio": "half"}, "'half'"),
         ({"round_to": 0}, "--round-to"),
         ({"std": (0.0,)}, "positive"),
@@ -386,6 +388,15 @@ def test_options_spell_the_command_line() -> None:
         *("--ratio", "0.3", "--protect", "a.*", "--protect", "b"),
         *("--best-effort", "--no-repair"),
     ]
+    assert Options().spelled() == ["--ratio", "0.5"]
+    assert Options(layer_ratio=("a=0.1",)).spelled() == ["--layer-ratio", "a=0.1"]
+
+
+def test_layer_ratios_alone_are_the_budget(network: TinyNet) -> None:
+    found = compressor.compress(network, inputs(), layer_ratio={"stem": 0.25})
+    assert {name: len(g["keep"]) for name, g in found.plan.groups.items()} == {"stem.weight:0": 6}
+    assert found.report["budget"]["ratio"] is None
+    assert "as --layer-ratio says" in to_markdown(found.report)
 
 
 def test_demo_network_learns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from expressions import positions
 from torch import Tensor, multiprocessing, nn
 from twin import Analysed, analysed, analysed_case
 
+from compressor.criteria import AUTO
+from compressor.criteria import CRITERIA as ALL_CRITERIA
 from compressor.errors import CompressorError, UsageError
 from compressor.graph import analyse
 from compressor.options import CriterionName, NormalisationName, ReductionName
@@ -756,7 +758,7 @@ def test_normalisations_of_what_has_no_size(name: str) -> None:
 
 
 def test_every_name_is_an_option() -> None:
-    assert list(get_args(CriterionName)) == list(CRITERIA)
+    assert list(get_args(CriterionName)) == [AUTO, *ALL_CRITERIA]
     assert list(get_args(ReductionName)) == list(REDUCTIONS) == list(REDUCED)
     assert list(get_args(NormalisationName)) == [USUAL, *NORMALISATIONS]
     assert list(NORMALISATIONS) == list(NORMALISED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +16,9 @@ from twin import Analysed, analysed, analysed_case
 
 from compressor.errors import CompressorError, UsageError
 from compressor.network import Network
+from compressor.options import MOST
 from compressor.score import score
-from compressor.selection import SCOPES, Choice, select
+from compressor.selection import LEAST_SHARE, SCOPES, Choice, select
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +186,101 @@ def test_a_ratio_out_of_reach_says_what_is_reachable(deep: Analysed) -> None:
 
 def test_best_effort_changes_nothing_within_reach(deep: Analysed) -> None:
     assert chosen(deep, ratio=0.4, best_effort=True) == chosen(deep, ratio=0.4)
+
+
+# -- ratios of single layers ---------------------------------------------------------------------
+
+
+def kept_shares(of: Analysed, **options: Any) -> dict[str, float]:
+    kept = counts(of.network, chosen(of, **options))
+    return {group.name: kept[group.name] / group.size for group in of.network.groups}
+
+
+def test_layers_that_match_lose_their_share_and_no_other_loses_any(deep: Analysed) -> None:
+    found = kept_shares(deep, ratio=None, layer_ratios=[("blocks.[012].*", 0.25), ("stem.0", 0.5)])
+    inner = {f"blocks.{i}.a.weight:0": 0.75 for i in range(3)}
+    assert found == dict.fromkeys(found, 1) | inner | {"stem.0.weight:0": 0.5}
+
+
+def test_the_lowest_scores_of_a_layer_go(deep: Analysed) -> None:
+    name = "blocks.1.a.weight:0"
+    keep = chosen(deep, ratio=None, layer_ratios=[("blocks.1.a", 0.5)]).keep
+    assert list(keep) == [name]
+    assert set(keep[name]) == set(np.argsort(scores_of(deep)[name])[-8:])
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_the_other_layers_make_up_the_ratio(deep: Analysed, step: int) -> None:
+    ratios = [("blocks.0.*", 0), ("blocks.1.*", 0.5)]
+    choice = chosen(deep, ratio=0.4, layer_ratios=ratios, round_to=step)
+    kept = counts(deep.network, choice)
+    assert (kept["blocks.0.a.weight:0"], kept["blocks.1.a.weight:0"]) == (16, 8)
+    fixed = {name for name in kept if name.startswith(("blocks.0.", "blocks.1."))}
+    assert choice.removed >= 0.4
+    one_more = [
+        cost(deep.network, "macs", kept | {name: kept[name] + step})
+        for name in choice.keep.keys() - fixed
+    ]
+    assert any(more > 0.6 * choice.before for more in one_more)
+
+
+def test_the_last_ratio_that_matches_counts(deep: Analysed) -> None:
+    found = kept_shares(deep, ratio=None, layer_ratios=[("blocks.*", 0.5), ("blocks.3.a", 0)])
+    assert found["blocks.3.a.weight:0"] == 1
+    assert found["blocks.4.a.weight:0"] == 0.5
+
+
+def test_the_nearest_count_is_taken_and_a_tenth_stays(deep: Analysed) -> None:
+    found = kept_shares(deep, ratio=None, layer_ratios=[("blocks.0.a", 0.3), ("blocks.1.a", 0.9)])
+    assert found["blocks.0.a.weight:0"] == 11 / 16
+    assert found["blocks.1.a.weight:0"] == 2 / 16
+    assert pytest.approx(1 - LEAST_SHARE) == MOST
+
+
+def test_linked_groups_get_one_ratio(deep: Analysed) -> None:
+    """Where user code takes two groups to be of one size, the ratio of one is that of both."""
+    linked = tuple(f"blocks.{i}.a.weight:0" for i in (0, 2))
+    network = dataclasses.replace(deep.network, linked=(linked,))
+    options = {"ratio": None, "layer_ratios": [("blocks.2.a", 0.5)], "keep_linked": True}
+    assert counts(network, select(network, scores_of(deep), **options)) == (
+        counts(network, Choice({}, "macs", 1, 1)) | dict.fromkeys(linked, 8)
+    )
+
+
+def test_layers_that_remove_more_than_the_ratio_are_refused(deep: Analysed) -> None:
+    ratios = [("blocks.*", 0.8)]
+    alone = chosen(deep, ratio=None, layer_ratios=ratios)
+    with pytest.raises(CompressorError, match="--layer-ratio alone removes") as refused:
+        chosen(deep, ratio=0.2, layer_ratios=ratios)
+    assert f"{alone.removed:.3f}" in refused.value.what
+    assert "leave --ratio out" in refused.value.next_step
+    assert chosen(deep, ratio=0.2, layer_ratios=ratios, best_effort=True).keep == alone.keep
+
+
+def test_layers_that_keep_too_much_are_said(deep: Analysed) -> None:
+    ratios = [("blocks.*", 0.1)]
+    with pytest.raises(CompressorError, match="out of reach") as refused:
+        chosen(deep, ratio=0.9, layer_ratios=ratios)
+    assert "--layer-ratio" in refused.value.where
+    most = chosen(deep, ratio=0.9, layer_ratios=ratios, best_effort=True)
+    assert f"{math.floor(most.removed * 1000) / 1000:.3f}" in refused.value.what
+
+
+@pytest.mark.parametrize(
+    ("ratios", "says", "next_step"),
+    [
+        ([("steem", 0.5)], "--layer-ratio 'steem' matches no module", "stem"),
+        ([("b", 0.5)], "no layer that makes channels of its own", "--layer-ratio 'stem=0.5'"),
+        ([("head", 0.5)], "no layer that makes channels of its own", "compress inspect"),
+        ([("a", 0.0)], "removes nothing", "larger shares"),
+    ],
+)
+def test_layer_ratios_that_cannot_be_meant(
+    ratios: list[tuple[str, float]], says: str, next_step: str
+) -> None:
+    with pytest.raises(UsageError, match=says) as refused:
+        chosen(analysed("residual"), ratio=None, layer_ratios=ratios)
+    assert next_step in refused.value.next_step
 
 
 # -- what may be pruned --------------------------------------------------------------------------

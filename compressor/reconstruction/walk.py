@@ -12,6 +12,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
+from compressor.errors import CompressorError
 from compressor.nodes import ASSERTION
 
 Values = dict[Node, Any]
@@ -46,7 +47,15 @@ class Script:
     def start(self, inputs: Sequence[Any]) -> Walk:
         """A walk that has the inputs (positional, as the network is called) and nothing else."""
         moved = pytree.tree_map_only(torch.Tensor, lambda x: x.to(self.device), tuple(inputs))
-        given = iter(pytree.tree_leaves(moved))
+        leaves = pytree.tree_leaves(moved)
+        wanted = sum(spec.target is None for spec in self.specs)
+        if len(leaves) != wanted:
+            raise CompressorError(
+                f"the network was traced with {wanted} inputs, and the data gives {len(leaves)}",
+                consequence="nothing can be measured on it",
+                next_step="give data and example inputs of one form",
+            )
+        given = iter(leaves)
         placeholders = [n for n in self.nodes if n.op == "placeholder"]
         values = {
             node: self.tensors.get(spec.target) if spec.target is not None else next(given)

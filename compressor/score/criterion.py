@@ -45,13 +45,16 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Material:
-    """What a criterion can draw on; `tensors` are the parameters by name."""
+    """What a criterion can draw on; `tensors` are the parameters by name, `unit` is what the budget
+    is of."""
 
     network: Network
     tensors: Mapping[str, torch.Tensor]
     calibration: Calibration | None = None
     norm_p: float = 2.0
     seed: int = 0
+    unit: str = "macs"
+    progress: Callable[[int, int, str], None] | None = None
 
     @property
     def data(self) -> Calibration:

@@ -34,6 +34,8 @@ def score(
     normalise: str = USUAL,
     norm_p: float = 2.0,
     seed: int = 0,
+    unit: str = "macs",
+    progress: Callable[[int, int, str], None] | None = None,
     note: Callable[[str], None] = lambda text: None,
     criteria: Mapping[str, Criterion] = CRITERIA,
 ) -> Scores:
@@ -52,6 +54,8 @@ def score(
             criterion's own.
         norm_p: For "lp".
         seed: For "random".
+        unit: What the budget is of, for criteria that weigh costs.
+        progress: Is told what is done, of how much, by criteria that take long.
         note: Is told what the user should know.
         criteria: Criteria by name.
 
@@ -71,7 +75,7 @@ def score(
             consequence="nothing is scored",
             next_step="give --data, or choose a criterion of the weights such as l2",
         )
-    material = Material(network, tensors, calibration, norm_p, seed)
+    material = Material(network, tensors, calibration, norm_p, seed, unit, progress)
     rows = chosen.rows(material)
     blank = [group.name for group in network.groups if not rows.get(group.name)]
     if blank and len(blank) == len(network.groups):
@@ -85,14 +89,14 @@ def score(
     return {group.name: scores[group.name] for group in network.groups}
 
 
-def needs_data(criterion: str) -> bool:
+def needs_data(criterion: str, criteria: Mapping[str, Criterion] = CRITERIA) -> bool:
     """Whether the criterion is computed from data."""
-    return criterion in CRITERIA and CRITERIA[criterion].needs != "weights"
+    return criterion in criteria and criteria[criterion].needs != "weights"
 
 
-def needs_loss(criterion: str) -> bool:
+def needs_loss(criterion: str, criteria: Mapping[str, Criterion] = CRITERIA) -> bool:
     """Whether the criterion follows the loss, so that data needs labels, or the loss none."""
-    return criterion in CRITERIA and CRITERIA[criterion].needs == "labels"
+    return criterion in criteria and criteria[criterion].needs == "labels"
 
 
 def _check_finite(scores: Mapping[str, Floats], criterion: str) -> None:

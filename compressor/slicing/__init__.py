@@ -27,6 +27,7 @@ __all__ = [
     "compare",
     "hand_over",
     "slice_network",
+    "source_of",
     "variants",
 ]
 
@@ -68,7 +69,12 @@ def slice_network(
     plan = Plan(
         source=source_of(trace.module),
         groups={
-            g.name: {"size": g.size, "role": g.role, "keep": sorted(keep[g.name])}
+            g.name: {
+                "size": g.size,
+                "role": g.role,
+                "exact": g.exact,
+                "keep": sorted(keep[g.name]),
+            }
             for g in network.groups
             if g.name in keep
         },
@@ -78,6 +84,7 @@ def slice_network(
         stand_ins=followed.stand_ins,
         form="program" if followed.obstacle else "class",
         obstacle=followed.obstacle,
+        silenced=network.silenced(keep),
     )
     return Sliced(program, followed.module, plan, followed.difference, followed.stuck)
 
