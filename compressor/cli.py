@@ -83,6 +83,15 @@ def compress(
         _compress_into(target, Subject(model), options, force=force, command=command)
 
 
+@app.command(name="--list-criteria", group=_OUTPUT)
+def list_criteria() -> None:
+    """Show what each --criterion measures, whether it needs data, and its paper."""
+    from compressor.score import CRITERIA
+    from compressor.terminal import criteria_table
+
+    Console().print(criteria_table(CRITERIA))
+
+
 @app.command
 def demo(
     *,

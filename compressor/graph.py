@@ -6,13 +6,14 @@ import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from compressor.axes import Axis, Dim, Reason, Solver, leaves, repeated_in_product
+from compressor.axes import Axis, Dim, Reason, Solver, coordinates, leaves, repeated_in_product
 from compressor.errors import CompressorError
-from compressor.network import BATCH, Cost, Network, Shape, Spelling
+from compressor.network import BATCH, Consumer, Cost, Network, Shape, Spelling
 from compressor.nodes import (
     given_arguments,
     keeps_zeros,
@@ -62,6 +63,7 @@ class _Analysis:
         self.equations: dict[str, Equations] = {}
         self.from_weights: set[str] = set()
         self.plain: set[str] = set()
+        self.summed: list[tuple[Node, Dim]] = []
         self.widths: list[Dim] = []
         self.products: list[Shape] = []
         self.inputs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
@@ -210,6 +212,7 @@ class _Analysis:
                 self.contracted.add(call.shape(argument)[dim])
                 if source.name not in self.plain:
                     self.computed.add(call.shape(argument)[dim])
+                self.summed.append((node, call.shape(argument)[dim]))
 
     # -- sizes ----------------------------------------------------------------------------------
 
@@ -248,6 +251,7 @@ class _Analysis:
             aliases=dict(self.aliases),
             axes=axes,
             linked=self._linked({axis: name for name, axis in axes.items()}),
+            consumers=tuple(self._consumers()),
             nodes={name: self._spelling(equations) for name, equations in self.equations.items()},
             cost=Cost(
                 products=tuple(tuple(map(normal, product)) for product in self.products),
@@ -315,6 +319,40 @@ class _Analysis:
                 sets = [other for other in sets if not other & link]
                 sets.append(link.union(*touching))
         return tuple(tuple(sorted(link)) for link in sets if len(link) > 1)
+
+    def _consumers(self) -> Iterable[Consumer]:
+        """Where exactly one dimension of an activation can be what a parameter's meets."""
+        places = {
+            dim: (name, i)
+            for name, shape in self.tensors.items()
+            for i, dim in enumerate(shape)
+            if name not in self.aliases
+        }
+        for node, summed in self.summed:
+            met = [
+                (source.name, at)
+                for source in node.all_input_nodes
+                if source.name not in self.from_weights
+                for shape in self.shapes.get(source.name, ())
+                for at, dim in enumerate(shape)
+                if self._runs_along(dim, summed)
+            ]
+            if summed in places and len(met) == 1:
+                yield Consumer(node.name, *places[summed], *met[0])
+
+    def _runs_along(self, dim: Dim, other: Dim) -> bool:
+        """Whether each channel has the same positions in both; `dim` may repeat the other's."""
+        dim, other = self.solver.normal(dim), self.solver.normal(other)
+        free = {axis for axis in leaves(other) if not self.solver.is_kept(axis)}
+        if not free or dim.size % other.size or not free <= set(leaves(dim)):
+            return False
+        return all(
+            np.array_equal(
+                coordinates(dim, axis),
+                np.tile(coordinates(other, axis), dim.size // other.size),
+            )
+            for axis in free
+        )
 
     def _protections(
         self, tensors: Mapping[str, Shape], parameters: set[str]

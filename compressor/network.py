@@ -29,6 +29,23 @@ class Spelling:
 
 
 @dataclass(frozen=True)
+class Consumer:
+    """Where channels are summed over: at a node, dimension `dim` of a parameter meets dimension
+    `at` of an activation.
+
+    `node` and `activation` are names of the program's nodes, `tensor` is the parameter's. The
+    activation's positions run along the parameter's, once or, in a grouped convolution, several
+    times one after the other.
+    """
+
+    node: str
+    tensor: str
+    dim: int
+    activation: str
+    at: int
+
+
+@dataclass(frozen=True)
 class Cost:
     """Multiply-adds, parameters and channels of any choice, from the dimensions alone.
 
@@ -75,7 +92,8 @@ class Network:
 
     `tensors` are the dimensions of each parameter, buffer and constant by name, `aliases` maps the
     names of tied tensors to the one that stands for them, `axes` are the groups' by group name,
-    `nodes` the spellings by node name, `linked` the groups that user code takes to be of one size.
+    `nodes` the spellings by node name, `linked` the groups that user code takes to be of one size,
+    `consumers` the places of the program that sum over channels of an activation.
     """
 
     groups: tuple[Group, ...]
@@ -86,6 +104,7 @@ class Network:
     nodes: Mapping[str, Spelling]
     cost: Cost
     linked: tuple[tuple[str, ...], ...] = ()
+    consumers: tuple[Consumer, ...] = ()
 
     def sizes(self, kept: Mapping[str, int]) -> dict[Axis, int]:
         """Group name -> count, as axis -> size."""

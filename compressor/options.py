@@ -20,8 +20,24 @@ MOST = 0.9
 """No layer loses a larger share of its channels."""
 
 Quantity = Literal["macs", "params", "channels"]
-CriterionName = Literal["l2", "l1", "taylor", "random"]
-Scope = Literal["global", "layer"]
+CriterionName = Literal[
+    "l2",
+    "l1",
+    "lp",
+    "lamp",
+    "geometric-median",
+    "bn-scale",
+    "gradient",
+    "taylor",
+    "taylor-elementwise",
+    "fisher",
+    "activation",
+    "wanda",
+    "random",
+]
+ReductionName = Literal["mean", "sum", "max", "product", "first"]
+NormalisationName = Literal["usual", "none", "mean", "sum", "max", "norm", "standardise", "lamp"]
+Scope = Literal["global", "layer", "isomorphic"]
 Role = Literal["stream"]
 Augment = Literal["none", "crop", "crop-flip"]
 
@@ -102,8 +118,19 @@ class ScoringOptions(ModelOptions):
     meant."""
 
     criterion: Annotated[CriterionName, _option(_CHOICE)] = "l2"
-    """How important a channel is: norm of its weights (l2, l1), first-order gradient saliency \
-(taylor, needs --data), or random."""
+    """How important a channel is; --list-criteria says what each name measures, and which need \
+--data."""
+
+    norm_p: Annotated[float, _option(_CHOICE, "P")] = 2.0
+    """The p of the criterion lp."""
+
+    reduction: Annotated[ReductionName, _option(_CHOICE)] = "mean"
+    """How the numbers of a channel's parameters become one; first: that of the layer that makes \
+it."""
+
+    normalise: Annotated[NormalisationName, _option(_CHOICE)] = "usual"
+    """What each group's scores are divided by, so that groups compare; standardise: mean 0 and \
+deviation 1; lamp: shares of what is not smaller; usual: mean, unless the criterion has its own."""
 
     protect: Annotated[tuple[str, ...], _repeated(_CHOICE, "GLOB")] = ()
     """Modules or parameters that stay as they are, e.g. 'layer1.*'. Repeatable."""
@@ -129,7 +156,8 @@ LayerNorm's statistics (approximate). Repeatable."""
     """Samples per step of calibration, fine-tuning and evaluation."""
 
     calibration: Annotated[int, _option(_RECOVERY, "N")] = 1024
-    """Samples of --data on which batch-norm statistics are estimated again."""
+    """Samples of --data that criteria look at, and on which batch-norm statistics are estimated \
+again."""
 
     loss: Annotated[str | None, _option(_RECOVERY, "SPEC")] = None
     """'module:callable' called with (outputs, target); default cross-entropy, or distillation \
@@ -147,6 +175,8 @@ from the original where the data has no labels."""
     def __post_init__(self) -> None:
         super().__post_init__()
         _at_least(self, batch_size=2, calibration=1)
+        if not 0 < self.norm_p < math.inf:
+            raise _refusal("norm_p", f"p is a positive number, not {self.norm_p:g}")
         if any(not deviation > 0 for deviation in self.std):
             raise _refusal("std", "a standard deviation is positive")
 
@@ -196,7 +226,8 @@ class Options(ScoringOptions):
     """What the share is of: multiply-adds, parameters or channels."""
 
     scope: Annotated[Scope, _option(_BUDGET)] = "global"
-    """Compare channels across the whole network, or take the same share of each layer."""
+    """Compare channels across the whole network, or take the same share of each layer, or of all \
+layers of one shape."""
 
     layer_ratio: Annotated[tuple[str, ...], _repeated(_BUDGET, "GLOB=SHARE")] = ()
     """Share of its channels that each matching module loses, e.g. 'blocks.*=0.3'; 0 keeps all. \

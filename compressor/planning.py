@@ -19,7 +19,7 @@ from compressor.network import Network
 from compressor.options import Options, ScoringOptions
 from compressor.records import ExampleInputs, LoadedModel, Trace
 from compressor.recover import primary_output, top1
-from compressor.score import Scores, saliency_gradients, score
+from compressor.score import Calibration, Scores, score
 from compressor.selection import prunable, select
 from compressor.subject import (
     RANDOM,
@@ -128,10 +128,14 @@ def score_channels(opened: Opened) -> Scored:
     with opened.stopwatch.stage("score"):
         scores = score(
             network,
-            _tensors(traced),
+            _parameters(traced),
             options.criterion,
-            gradients=_gradients(opened),
+            calibration=_calibration(opened),
+            reduction=options.reduction,
+            normalise=options.normalise,
+            norm_p=options.norm_p,
             seed=options.seed,
+            note=opened.stopwatch.note,
         )
     traced.module.cpu()
     return Scored(**vars(opened), network=network, scores=scores)
@@ -188,19 +192,22 @@ def _say_what_is_missing(stopwatch: Stopwatch, samples: Samples) -> None:
         stopwatch.note(f"no metric is measured: {samples.evaluated_on}")
 
 
-def _tensors(traced: Trace) -> dict[str, Tensor]:
-    stored = {**traced.program.state_dict, **traced.program.constants}
-    return {name: value for name, value in stored.items() if isinstance(value, Tensor)}
+def _parameters(traced: Trace) -> dict[str, Tensor]:
+    program = traced.program
+    return {name: program.state_dict[name] for name in program.graph_signature.parameters}
 
 
-def _gradients(opened: Opened) -> Iterator[Mapping[str, Tensor]] | None:
-    options, train = opened.options, opened.samples.train
-    if options.criterion != "taylor":
+def _calibration(opened: Opened) -> Calibration | None:
+    """Some of the training data; a program with a static batch takes no other."""
+    options, traced, train = opened.options, opened.trace, opened.samples.train
+    if train is None:
         return None
-    assert train is not None
-    chosen = batches(train, options.batch_size, seed=options.seed, limit=options.calibration)
+    size, count, static = options.batch_size, options.calibration, traced.batch_symbol is None
+    if static:
+        size, count = traced.batch, max(traced.batch, options.calibration)
+    some = batches(train, size, seed=options.seed, limit=count, drop_last=static)
     loss = loss_of(opened.subject, options) or cross_entropy
-    return saliency_gradients(opened.trace.module, chosen, loss, options.device)
+    return Calibration(traced, some, loss, options.device)
 
 
 def cross_entropy(outputs: Any, target: Any) -> Tensor:

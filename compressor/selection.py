@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -22,11 +22,45 @@ DEFAULT_ROLES = frozenset({"channels", "heads"})
 LEAST_SHARE = 0.1
 """Of each group at least one channel and this share stay."""
 
-SCOPES: Mapping[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]] = {
-    "global": lambda scores: scores,
-    "layer": lambda scores: (np.argsort(np.argsort(scores, kind="stable")) + 0.5) / len(scores),
+Scope = Callable[[Network, Sequence[Group], Scores], Scores]
+"""From the groups' scores to what their channels are ranked by, across the network."""
+
+
+def _within(same: Callable[[Network, Group], Hashable]) -> Scope:
+    """Groups for which `same` is equal form a class. Channels are ranked by their place in their
+    class, 0 to 1, so that every class loses the same share."""
+
+    def places(network: Network, groups: Sequence[Group], scores: Scores) -> Scores:
+        classes: dict[Hashable, list[str]] = {}
+        for group in groups:
+            classes.setdefault(same(network, group), []).append(group.name)
+        found: dict[str, npt.NDArray[np.float64]] = {}
+        for names in classes.values():
+            pooled = np.concatenate([scores[name] for name in names])
+            ranks = (np.argsort(np.argsort(pooled, kind="stable")) + 0.5) / len(pooled)
+            ends = np.cumsum([len(scores[name]) for name in names])
+            found |= dict(zip(names, np.split(ranks, ends[:-1]), strict=True))
+        return found
+
+    return places
+
+
+def _form(network: Network, group: Group) -> Hashable:
+    """Equal for groups of one role and size whose members have the same shapes."""
+    members = [
+        (m.dim, m.contracted, tuple(dim.size for dim in network.tensors[m.tensor]))
+        for m in group.members
+    ]
+    return group.role, group.size, tuple(sorted(members))
+
+
+SCOPES: Mapping[str, Scope] = {
+    "global": lambda network, groups, scores: scores,
+    "layer": _within(lambda network, group: group.name),
+    "isomorphic": _within(_form),
 }
-"""What channels of different groups are ranked by: their scores, or their rank in the group."""
+"""Channels compete with all others, with those of their group, or with those of groups of the same
+form (Fang et al. 2024, Isomorphic Pruning for Vision Models)."""
 
 UNITS = ("macs", "params", "channels")
 
@@ -93,8 +127,10 @@ def select(
         raise _nothing_to_prune(network, protect)
     fixed = _fixed(network, groups, units, layer_ratios)
     free = [unit for unit in units if unit[0].name not in fixed and ratio is not None]
-    ranked = (scores, SCOPES[scope]) if losses is None else (losses, SCOPES["global"])
-    order = _ranking(free, *ranked) if free else np.empty(0, np.int64)
+    order = np.empty(0, np.int64)
+    if free:
+        competing = [group for unit in free for group in unit]
+        order = _ranking(free, losses or SCOPES[scope](network, competing, scores))
     before = network.cost.of(of)
 
     def counts(dropped: int) -> dict[str, int]:
@@ -168,17 +204,13 @@ def _fixed(
     }
 
 
-def _ranking(
-    units: Sequence[Sequence[Group]],
-    scores: Scores,
-    scope: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
-) -> npt.NDArray[np.int64]:
+def _ranking(units: Sequence[Sequence[Group]], ranked_by: Scores) -> npt.NDArray[np.int64]:
     """Which unit loses its next channel (one of each of its groups), in order; the least share of
     each group is left out."""
     owners, ranks, places = [], [], []
     for number, unit in enumerate(units):
         removable = unit[0].size - _least(unit[0])
-        each = [np.sort(scope(scores[group.name]), kind="stable")[:removable] for group in unit]
+        each = [np.sort(ranked_by[group.name], kind="stable")[:removable] for group in unit]
         ranks.append(np.mean(np.stack(each), axis=0))
         owners.append(np.full(removable, number))
         places.append(np.arange(removable))

@@ -24,6 +24,7 @@ from compressor.loading import (
 from compressor.options import ModelOptions, Options, ScoringOptions
 from compressor.records import ExampleInputs, LoadedModel
 from compressor.recover import primary_output, top1
+from compressor.score import needs_data, needs_loss
 
 HELD_OUT = 0.1
 RANDOM = "random weights"
@@ -118,9 +119,9 @@ def open_samples(
     test = _open(subject.test, options.test, options, input_size)
     if train is None:
         _refuse_without_data(options)
-    elif options.criterion == "taylor" and not (train.labelled or subject.loss or options.loss):
+    elif needs_loss(options.criterion) and not (train.labelled or subject.loss or options.loss):
         raise UsageError(
-            "the criterion taylor needs labels, or a loss that does without",
+            f"the criterion {options.criterion} needs labels, or a loss that does without",
             where=train.name,
             consequence="nothing was done",
             next_step="give labelled --data, a --loss, or another --criterion",
@@ -163,7 +164,7 @@ def _open(
 def _refuse_without_data(options: ScoringOptions) -> None:
     needs = {
         "fine-tuning (--epochs)": isinstance(options, Options) and options.epochs > 0,
-        "the criterion taylor": options.criterion == "taylor",
+        f"the criterion {options.criterion}": needs_data(options.criterion),
     }
     for what, wanted in needs.items():
         if wanted:

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+from rich.table import Table
 from rich.text import Text
 
 from compressor.errors import CompressorError
 from compressor.watch import Tick
 
+if TYPE_CHECKING:
+    from compressor.score import Criterion
+
 _WIDTH = 28
+_NEEDED = {"weights": "", "data": "data", "labels": "data, labels"}
+
+
+def criteria_table(criteria: Mapping[str, Criterion]) -> Table:
+    """What there is to choose from, one criterion per row."""
+    table = Table(title="criteria", title_justify="left")
+    for header in ("name", "measures", "needs", "paper"):
+        table.add_column(header, overflow="fold", no_wrap=header == "name")
+    for name, criterion in criteria.items():
+        cells = (name, criterion.measures, _NEEDED[criterion.needs], criterion.paper)
+        table.add_row(*map(Text, cells))
+    return table
 
 
 class Terminal:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tiny import names_in, write_model, write_samples
@@ -15,7 +16,8 @@ from tiny import names_in, write_model, write_samples
 from compressor import delivery, demo
 from compressor.cli import main
 from compressor.folder import FILES
-from compressor.options import Options, flag
+from compressor.options import CriterionName, Options, flag
+from compressor.score import needs_data, needs_loss
 
 ALL_FILES = sorted(set(FILES) - {"model.onnx.data"})
 
@@ -58,6 +60,18 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
         assert text in shown.out
     assert "a guess" in shown.err
     assert names_in(tmp_path) == ["net.pt"]
+
+
+def test_criteria_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list-criteria"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in get_args(CriterionName):
+        (line,) = [line for line in lines if line.startswith(f"│ {name} ")]
+        _, _, measures, needs, paper, _ = (cell.strip() for cell in line.split("│"))
+        assert measures and paper
+        assert ("data" in needs) == needs_data(name)
+        assert ("labels" in needs) == needs_loss(name)
+    assert any("Theis et al. 2018" in line for line in lines)
 
 
 def test_random_weights_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

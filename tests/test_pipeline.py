@@ -32,6 +32,7 @@ from compressor.options import Options
 from compressor.pipeline import plan
 from compressor.records import Plan
 from compressor.report import to_markdown
+from compressor.score import CRITERIA
 from compressor.slicing import slice_network
 from compressor.subject import Subject
 from compressor.watch import Silent
@@ -255,6 +256,65 @@ def test_taylor_scores_differ_from_those_of_the_weights(network: TinyNet) -> Non
     subject = Subject(network, inputs(), data=labelled())
     keeps = [plan(subject, Options(criterion=c), Silent()).keep for c in ("taylor", "l2")]
     assert keeps[0] != keeps[1]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_criterion_makes_a_plan(network: TinyNet, criterion: str) -> None:
+    options = Options(criterion=criterion, batch_size=8, calibration=20)
+    planned = plan(Subject(network, inputs(), data=labelled()), options, Silent())
+    assert planned.budget()["removed"] >= 0.5
+    for group in planned.network.groups:
+        dropped = np.delete(planned.scores[group.name], planned.keep[group.name])
+        assert dropped.max() <= planned.scores[group.name][list(planned.keep[group.name])].min()
+    told = [note for note in planned.stopwatch.notes if "measures nothing" in note]
+    assert len(told) == (criterion in ("bn-scale",) and len(planned.network.groups) > 1)
+
+
+def test_how_scores_are_formed_can_be_chosen(network: TinyNet) -> None:
+    def scores(**options: Any) -> list[float]:
+        planned = plan(Subject(network, inputs()), Options(**options), Silent())
+        return [float(s) for row in planned.scores.values() for s in row]
+
+    usual = scores()
+    for options in (
+        {"reduction": "max"},
+        {"normalise": "max"},
+        {"criterion": "lp", "norm_p": 1.5},
+    ):
+        assert scores(**options) != usual
+    assert scores(criterion="lp") == usual
+    assert scores(reduction="mean", normalise="mean") == usual
+
+
+def test_only_parameters_are_scored(network: TinyNet) -> None:
+    other = copy.deepcopy(network)
+    other.norm.running_var.mul_(torch.arange(1, 9))
+    scores = [plan(Subject(n, inputs()), Options(), Silent()).scores for n in (network, other)]
+    assert all((scores[0][name] == scores[1][name]).all() for name in scores[0])
+
+
+class Picky(TinyNet):
+    """Its code asks how many samples there are, so that the trace's number is fixed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * 0.5 if len(x) == 4 else x)
+
+
+@pytest.mark.parametrize("criterion", ["activation", "fisher", "taylor"])
+def test_programs_with_a_static_batch_get_such_batches(criterion: str) -> None:
+    torch.manual_seed(0)
+    options = Options(criterion=criterion, batch_size=16, calibration=11)
+    subject = Subject(Picky().eval(), inputs(4), data=labelled(30))
+    planned = plan(subject, options, Silent())
+    assert planned.trace.batch_symbol is None
+    assert planned.budget()["removed"] >= 0.5
+
+
+def test_activations_need_no_labels(network: TinyNet) -> None:
+    subject = Subject(network, inputs(), data=Unlabelled())
+    assert plan(subject, Options(criterion="wanda"), Silent()).keep
+    with pytest.raises(UsageError, match="fisher needs labels"):
+        plan(subject, Options(criterion="fisher"), Silent())
 
 
 def share_above_zero(outputs: Tensor, target: Tensor) -> float:

@@ -18,7 +18,7 @@ from compressor.reconstruction import reconstruction_scores, refit, repair
 from compressor.reconstruction.consumers import consumers
 from compressor.reconstruction.elimination import Regression, eliminate
 from compressor.reconstruction.layouts import LAYOUTS, Layout, blocks_of, row_count
-from compressor.reconstruction.moments import affine, arguments_at, in_blocks
+from compressor.reconstruction.moments import Chain, arguments_at, in_blocks
 from compressor.reconstruction.walk import Script
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
@@ -193,7 +193,7 @@ def test_every_layout_is_of_an_operator_with_these_arguments() -> None:
 # -- chains ----------------------------------------------------------------------------------------
 
 
-class Chain(nn.Module):
+class Moved(nn.Module):
     """A projection whose output is scaled, normalised and moved before it joins a residual sum."""
 
     def __init__(self) -> None:
@@ -209,7 +209,7 @@ class Chain(nn.Module):
 
 
 def test_a_wanted_change_of_the_sum_is_pulled_back_to_the_layer() -> None:
-    found, _, _ = traced(Chain(), 6, 5, 5)
+    found, _, _ = traced(Moved(), 6, 5, 5)
     consumer = next(c for c in consumers(found.program, {}) if c.tensor == "conv.weight")
     assert len(consumer.chain) >= 3
     assert consumer.constant == "conv.bias"
@@ -219,9 +219,8 @@ def test_a_wanted_change_of_the_sum_is_pulled_back_to_the_layer() -> None:
     walk.advance(consumer.node)
     nodes = {node.name: node for node in script.nodes}
     ahead = walk.ahead(consumer.target)
-    chain = affine(script, ahead, consumer)
     change = torch.randn_like(ahead.values[nodes[consumer.target]])
-    pulled = chain.pull(change)
+    pulled, _ = Chain(script, consumer).pull(ahead, change)
     moved = found.module
     handle = moved.conv.register_forward_hook(lambda _m, _i, y: y + pulled)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from compressor.errors import CompressorError, UsageError
 from compressor.network import Network
 from compressor.options import MOST
 from compressor.score import score
-from compressor.selection import LEAST_SHARE, Choice, select
+from compressor.selection import LEAST_SHARE, SCOPES, Choice, select
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def assert_within_one_channel(of: Analysed, choice: Choice, ratio: float, step: 
     assert any(more > target for more in one_more)
 
 
-@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("unit", ["macs", "params", "channels"])
 @pytest.mark.parametrize("ratio", [0.05, 0.5, 0.8])
 def test_the_ratio_is_hit_within_one_channel(
@@ -107,6 +107,45 @@ def test_layer_scope_gives_equal_shares(deep: Analysed) -> None:
     global_kept = counts(deep.network, chosen(deep, ratio=0.5))
     spread = [global_kept[g.name] / g.size for g in deep.network.groups]
     assert max(spread) - min(spread) > step
+
+
+def classes(network: Network) -> dict[Any, list[str]]:
+    """Groups of one role and size whose members have the same shapes."""
+    found: dict[Any, list[str]] = {}
+    for group in network.groups:
+        shapes = [
+            (m.dim, m.contracted, *(d.size for d in network.tensors[m.tensor]))
+            for m in group.members
+        ]
+        found.setdefault((group.role, group.size, *sorted(shapes)), []).append(group.name)
+    return found
+
+
+def test_isomorphic_scope_gives_equal_shares_to_classes(deep: Analysed) -> None:
+    """Within a class the lowest scores go, wherever they are."""
+    rng = np.random.default_rng(0)
+    found = {g.name: rng.random(g.size) * rng.uniform(0.2, 5) for g in deep.network.groups}
+    choice = select(deep.network, found, ratio=0.4, scope="isomorphic")
+    kept = counts(deep.network, choice)
+    whole = {g.name: g.size for g in deep.network.groups}
+    of_classes = classes(deep.network)
+    assert any(len(names) > 1 for names in of_classes.values()) and len(of_classes) > 3
+    shares, steps, spread = [], [], 0.0
+    for names in of_classes.values():
+        total = sum(whole[name] for name in names)
+        shares.append(sum(kept[name] for name in names) / total)
+        steps.append(1 / total)
+        within = [kept[name] / whole[name] for name in names]
+        spread = max(spread, max(within) - min(within))
+        floors = {name: math.ceil(whole[name] / 10) for name in names}
+        dropped = [np.delete(found[n], choice.keep.get(n, range(whole[n]))) for n in names]
+        for name in names:
+            if kept[name] > floors[name]:
+                stay = list(choice.keep.get(name, range(whole[name])))
+                assert found[name][stay].min() >= np.concatenate(dropped).max()
+    assert max(shares) - min(shares) <= max(steps) + 0.05  # floors stop small groups early
+    assert spread > max(1 / size for size in whole.values())
+    assert_within_one_channel(deep, choice, 0.4)
 
 
 # -- floors and what is out of reach -------------------------------------------------------------

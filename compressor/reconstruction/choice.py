@@ -18,8 +18,8 @@ from compressor.reconstruction.consumers import Consumer, consumers
 from compressor.reconstruction.elimination import Elimination, Regression, eliminate
 from compressor.reconstruction.layouts import blocks_of
 from compressor.reconstruction.moments import (
+    Chain,
     Moments,
-    affine,
     arguments_at,
     features_of,
     in_blocks,
@@ -208,6 +208,7 @@ def _pass(
     generator = torch.Generator().manual_seed(seed)
     nodes = {node.name: node for node in script.nodes}
     found = {consumer.node: Moments() for consumer in part}
+    chains = {consumer.node: Chain(script, consumer) for consumer in part}
     batches = inputs()
     total = len(batches) if isinstance(batches, Sized) else 0
     for done, given in enumerate(batches):
@@ -215,12 +216,13 @@ def _pass(
         walk = script.start(given)
         for consumer in part:
             walk.advance(consumer.node)
-            _look(script, walk, consumer, nodes, found[consumer.node], max(total, 1), generator)
+            chain = chains[consumer.node]
+            _look(chain, walk, consumer, nodes, found[consumer.node], max(total, 1), generator)
     return [(c, found[c.node], _variance(found[c.node])) for c in part]
 
 
 def _look(
-    script: Script,
+    chain: Chain,
     walk: Walk,
     consumer: Consumer,
     nodes: Mapping[str, Any],
@@ -229,13 +231,11 @@ def _look(
     generator: torch.Generator,
 ) -> None:
     ahead = walk.ahead(consumer.target)
-    chain = affine(script, ahead, consumer)
-    target = ahead.values[nodes[consumer.target]]
-    disturbed = chain.pull(target) if consumer.chain else target
+    disturbed, gains = chain.pull(ahead, ahead.values[nodes[consumer.target]])
     node = nodes[consumer.node]
     blocks = blocks_of(arguments_at(walk, node))
     features, rows = features_of(walk, node, consumer, batches, generator, disturbed)
-    gain = in_blocks(consumer.layout.outputs(chain.gain, rows), blocks)
+    gain = in_blocks(consumer.layout.outputs(gains, rows), blocks)
     outputs = in_blocks(consumer.layout.outputs(disturbed, rows), blocks) * gain.sqrt()
     moments.add(features, outputs)
     exact = gain.sum(1).double().cpu()

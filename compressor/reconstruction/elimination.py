@@ -21,9 +21,11 @@ from torch import Tensor
 RIDGE = 1e-4
 """Added to the diagonal of A, as a share of its mean."""
 
-STEPS = 96
-"""A group is emptied in at most so many steps, which bounds the cost of large ones: a step of
-several channels drops the cheapest, as if each were alone."""
+REFITS = 768
+"""A group is emptied by about so many re-fits, shared among its consumers, which bounds the cost
+of large groups: a step of several channels drops the cheapest, as if each were alone."""
+
+LEAST_STEPS = 24
 
 
 @dataclass
@@ -53,19 +55,22 @@ class Elimination:
         return scores
 
 
-def eliminate(regressions: Sequence[Regression], size: int, steps: int = STEPS) -> Elimination:
+def eliminate(
+    regressions: Sequence[Regression], size: int, steps: int | None = None
+) -> Elimination:
     """Drop the channel whose loss its consumers can make up for best, again and again.
 
     Args:
         regressions: The group's consumers; their losses add up.
         size: Channels of the group.
-        steps: At most so many re-fits.
+        steps: In so many steps at most.
     """
     states = [_State(regression, size) for regression in regressions]
     alive = np.arange(size)
     order: list[npt.NDArray[np.int64]] = []
     errors: list[npt.NDArray[np.float64]] = []
-    at_once = max(1, math.ceil(size / steps))
+    steps = steps or max(LEAST_STEPS, REFITS // len(regressions))
+    at_once = math.ceil(size / steps)
     while len(alive):
         costs = np.sum([state.costs(alive) for state in states], axis=0)
         cheapest = np.argsort(costs, kind="stable")[:at_once]
@@ -95,7 +100,9 @@ class _State:
 
     def costs(self, alive: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """What dropping each of the channels alone would cost."""
-        places = torch.as_tensor(np.stack([np.flatnonzero(self.channel == j) for j in alive]))
+        order = np.argsort(self.channel, kind="stable")
+        order = order[self.channel[order] >= 0]
+        places = torch.as_tensor(order.reshape(len(alive), -1))
         inner = self.inverse[:, places[:, :, None], places[:, None, :]]
         rows = self.weight[:, places]
         made_up = torch.linalg.solve(inner, rows)

@@ -13,7 +13,7 @@ from torch.fx.node import map_arg
 
 from compressor.nodes import argument, schema_names
 from compressor.reconstruction.consumers import Consumer
-from compressor.reconstruction.layouts import blocks_of, row_count
+from compressor.reconstruction.layouts import row_count
 from compressor.reconstruction.walk import Script, Walk
 
 ROWS_PER_FEATURE = 32
@@ -89,46 +89,47 @@ class Moments:
 # -- what a consumer's output becomes ------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Affine:
+class Chain:
     """The chain from a consumer's output y to its target: t = P(s·y) + c, for a P that only moves
-    values. `gain` is s² per value of y."""
+    values. `gain` is s² per value of y; it depends on weights alone, so it is found once."""
 
-    start: Tensor
-    end: Tensor
-    gain: Tensor
+    def __init__(self, script: Script, consumer: Consumer) -> None:
+        nodes = {node.name: node for node in script.nodes}
+        self.first = nodes[consumer.node]
+        self.links = [nodes[name] for name in consumer.chain]
+        self.known: tuple[Tensor, Tensor] | None = None
 
-    def pull(self, change: Tensor) -> Tensor:
-        """The change of y that changes the target so; nothing where the gain is nothing."""
-        if self.end is self.start:
-            return change
-        (pulled,) = torch.autograd.grad(self.end, self.start, change, retain_graph=True)
-        live = self.gain > 1e-12 * self.gain.max()
-        return torch.where(live, pulled / self.gain.where(live, torch.ones(())), 0.0)
+    def pull(self, ahead: Walk, change: Tensor) -> tuple[Tensor, Tensor]:
+        """The change of y that changes the target so (none where the gain is none), and the gain.
 
+        Args:
+            ahead: A walk that has run through the chain.
+            change: Of the target's shape.
+        """
+        if not self.links:
+            return change, torch.ones_like(change)
+        start = torch.zeros_like(ahead.values[self.first], requires_grad=True)
+        with torch.enable_grad():
+            end = self._through(ahead, start)
+        if self.known is None or self.known[0].shape != start.shape:
+            self.known = self._gain(ahead, start, end)
+        gain, inverse = self.known
+        (pulled,) = torch.autograd.grad(end, start, change)
+        return pulled * inverse, gain
 
-def affine(script: Script, ahead: Walk, consumer: Consumer) -> Affine:
-    """The chain as it was in a walk that has run through it."""
-    nodes = {node.name: node for node in script.nodes}
-    output = ahead.values[nodes[consumer.node]]
-    start = torch.zeros_like(output, requires_grad=True)
-    if not consumer.chain:
-        return Affine(start, start, torch.ones_like(output))
+    def _gain(self, ahead: Walk, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+        slope = self._through(ahead, torch.ones_like(start)) - end
+        (gain,) = torch.autograd.grad(end, start, slope.detach(), retain_graph=True)
+        live = gain > 1e-12 * gain.max()
+        return gain, torch.where(live, 1 / gain, 0.0)
 
-    def through(value: Tensor) -> Tensor:
-        inner: dict[Node, Tensor] = {nodes[consumer.node]: value}
-        for name in consumer.chain:
-            node = nodes[name]
+    def _through(self, ahead: Walk, value: Tensor) -> Tensor:
+        inner: dict[Node, Tensor] = {self.first: value}
+        for node in self.links:
             known = ahead.values | inner
             args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
             inner[node] = _functional(node)(*args, **kwargs)
-        return inner[nodes[consumer.chain[-1]]]
-
-    with torch.enable_grad():
-        end = through(start)
-        slope = (through(torch.ones_like(output)) - end).detach()
-    (gain,) = torch.autograd.grad(end, start, slope, retain_graph=True)
-    return Affine(start, end, gain)
+        return inner[self.links[-1]]
 
 
 def _functional(node: Node) -> Any:
@@ -159,6 +160,3 @@ def features_of(
 def in_blocks(values: Tensor, blocks: int) -> Tensor:
     """(rows, all outputs) as (blocks, rows, outputs)."""
     return values.reshape(len(values), blocks, -1).transpose(0, 1)
-
-
-__all__ = ["Affine", "Moments", "affine", "arguments_at", "blocks_of", "features_of", "in_blocks"]

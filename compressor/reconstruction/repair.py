@@ -22,8 +22,8 @@ from compressor.network import Network
 from compressor.reconstruction.consumers import Consumer, consumers
 from compressor.reconstruction.layouts import blocks_of
 from compressor.reconstruction.moments import (
+    Chain,
     Moments,
-    affine,
     arguments_at,
     features_of,
     in_blocks,
@@ -150,7 +150,7 @@ def _gathered(
     generator = torch.Generator().manual_seed(seed)
     script = pairs.sliced
     nodes = {node.name: node for node in script.nodes}
-    moments = Moments()
+    moments, chain = Moments(), Chain(script, consumer)
     batches = max(pairs.count, 1)
     if not pairs.count:
         given = pairs.inputs()
@@ -160,8 +160,7 @@ def _gathered(
         wanted = _kept(_value(reached, consumer.target), network, consumer.target, masks)
         ahead = sliced.ahead(consumer.target)
         now = ahead.values[nodes[consumer.target]]
-        chain = affine(script, ahead, consumer)
-        change = chain.pull(wanted - now) if consumer.chain else wanted - now
+        change, _ = chain.pull(ahead, wanted - now)
         node = nodes[consumer.node]
         blocks = blocks_of(arguments_at(sliced, node))
         features, rows = features_of(sliced, node, consumer, batches, generator, change)

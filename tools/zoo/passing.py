@@ -23,7 +23,7 @@ from compressor.network import Network
 from compressor.records import ExampleInputs, Trace
 from compressor.recover import recalibrate_batch_norm
 from compressor.redraw import drawable, redraw_
-from compressor.score import saliency_gradients, score
+from compressor.score import Calibration, score
 from compressor.selection import DEFAULT_ROLES, Choice, select
 from compressor.slicing import as_module, slice_network, variants
 from compressor.slicing.compare import TOLERANCE, outputs_of
@@ -199,12 +199,8 @@ class Pass:
 
     def _require_quality(self, traced: Trace, network: Network, judge: Judge) -> None:
         """Cutting a few of the least salient channels, without repair, costs little."""
-        gradients = saliency_gradients(
-            traced.module,
-            [([x], y) for x, y in judge.calibration],
-            judge.loss,
-        )
-        scores = score(network, tensors_of(traced), "taylor", gradients=gradients)
+        data = Calibration(traced, [([x], y) for x, y in judge.calibration], judge.loss)
+        scores = score(network, tensors_of(traced), "taylor", calibration=data)
         few = select(network, scores, ratio=SMALL_CUT).keep
         before = judge.evaluate(traced.module)
         after = judge.evaluate(as_module(slice_program(traced, network, network.masks(few))))
@@ -214,8 +210,8 @@ class Pass:
 
 
 def tensors_of(traced: Trace) -> dict[str, torch.Tensor]:
-    stored = {**traced.program.state_dict, **traced.program.constants}
-    return {name: value for name, value in stored.items() if isinstance(value, torch.Tensor)}
+    program = traced.program
+    return {name: program.state_dict[name] for name in program.graph_signature.parameters}
 
 
 def halve(network: Network, traced: Trace) -> tuple[Choice, list[str]]:

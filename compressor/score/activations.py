@@ -1,0 +1,83 @@
+"""Criteria that look at the activations as their consumers are given them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from compressor.network import Consumer
+from compressor.score.averages import Average
+from compressor.score.criterion import Floats, Material, Rows
+from compressor.score.places import Place, places
+from compressor.score.program import Program, told_apart
+
+Moments = dict[tuple[str, int], Floats]
+"""(parameter, dimension) -> E[x²] per position of what the dimension is summed with."""
+
+Measure = Callable[[Place, Floats], Floats]
+"""From a consumer and its inputs' second moments to one number per channel."""
+
+
+def of_activations(measure: Measure) -> Callable[[Material], Rows]:
+    """A row per consumer whose activations can be seen."""
+
+    def rows(material: Material) -> Rows:
+        moments = second_moments(material)
+        return {
+            name: [
+                measure(place, moments[place.member.tensor, place.member.dim])
+                for place in there
+                if (place.member.tensor, place.member.dim) in moments
+            ]
+            for name, there in places(material.network, material.tensors).items()
+        }
+
+    return rows
+
+
+def second_moments(material: Material) -> Moments:
+    """Mean square of what every consumer is given, over samples and positions (and over the groups
+    of a grouped convolution). Memory grows with the widest layer, not with the data.
+
+    Raises:
+        CompressorError: the network fails on a batch, or the inputs are not the traced call's.
+    """
+    data, network = material.data, material.network
+    program = Program(data.trace, network.consumers, data.device)
+    sizes = {(c.tensor, c.dim): network.tensors[c.tensor][c.dim].size for c in program.consumers}
+    average = Average(sizes)
+
+    def look(consumer: Consumer, activation: torch.Tensor) -> torch.Tensor:
+        key = consumer.tensor, consumer.dim
+        squares = mean_squares(activation, consumer.at).reshape(-1, sizes[key]).mean(0)
+        average.add(key, squares.cpu().double().numpy(), activation.numel() / sizes[key])
+        return activation
+
+    with torch.no_grad():
+        for inputs, _ in data.batches:
+            with told_apart(inputs):
+                program(inputs, look)
+    return average.result()
+
+
+def mean_squares(activation: torch.Tensor, dim: int) -> torch.Tensor:
+    """Per position of a dimension the mean square over all others, at least in single precision."""
+    others = [d for d in range(activation.dim()) if d != dim % activation.dim()]
+    precise = activation.to(torch.promote_types(activation.dtype, torch.float32))
+    return precise.square().mean(others) if others else precise.square()
+
+
+def root_mean_square(place: Place, moments: Floats) -> Floats:
+    """√E[x²] over the channel's positions."""
+    counts = place.sums(np.ones(len(moments)))
+    norms: Floats = np.sqrt(place.sums(moments) / counts)
+    return norms
+
+
+def weight_times_input(place: Place, moments: Floats) -> Floats:
+    """Σ |w|·‖x‖ over the consumer's weights, each with the norm of the input that it is multiplied
+    with: the root mean square, which is the paper's norm but for the number of tokens."""
+    magnitudes = place.weight.abs().movedim(place.member.dim, 0).flatten(1).sum(1)
+    return place.sums(magnitudes.cpu().numpy() * np.sqrt(moments))

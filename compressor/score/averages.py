@@ -1,0 +1,62 @@
+"""Averages over batches, and over the processes of a distributed run: the only place where
+processes talk, so that every criterion gives the same scores on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from compressor.errors import UsageError
+from compressor.score.criterion import Floats
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Average(Generic[Key]):
+    """The weighted mean of named vectors.
+
+    All processes name the same vectors in the same order (the network's groups give it), also
+    those that get no batch.
+    """
+
+    def __init__(self, sizes: Mapping[Key, int]) -> None:
+        self._sums: dict[Key, Floats] = {key: np.zeros(size) for key, size in sizes.items()}
+        self._weights: dict[Key, float] = dict.fromkeys(sizes, 0.0)
+
+    def add(self, key: Key, vector: Floats, weight: float = 1.0) -> None:
+        """Take in one more vector."""
+        self._sums[key] += weight * vector
+        self._weights[key] += weight
+
+    def result(self) -> dict[Key, Floats]:
+        """The means over everything that any process took in.
+
+        Raises:
+            UsageError: no process took in anything.
+        """
+        if not self._sums:
+            return {}
+        flat = np.concatenate([*self._sums.values(), list(self._weights.values())])
+        totals = _over_processes(flat)
+        *sums, weights = np.split(totals, np.cumsum([len(v) for v in self._sums.values()]))
+        if not weights.any():
+            raise UsageError("the data gave no batch", where="--data", next_step="give more data")
+        return {
+            key: total / weight
+            for key, total, weight in zip(self._sums, sums, weights, strict=True)
+            if weight
+        }
+
+
+def _over_processes(values: Floats) -> Floats:
+    if not (dist.is_available() and dist.is_initialized()):
+        return values
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    shared = torch.from_numpy(values).to(device)
+    dist.all_reduce(shared)
+    summed: Floats = shared.cpu().numpy()
+    return summed

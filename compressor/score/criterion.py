@@ -1,0 +1,84 @@
+"""What a criterion is: from what is known of a network to numbers per channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from compressor.network import Network
+from compressor.records import Trace
+
+Floats = npt.NDArray[np.float64]
+Scores = dict[str, Floats]
+"""Per group one number per channel, high where the channel matters."""
+Rows = Mapping[str, Sequence[Floats]]
+"""Per group what a criterion found in each place: a row has one number per channel. No row where
+it measures nothing."""
+
+Batches = Iterable[tuple[Any, Any]]
+"""(positional inputs, target or None) per batch."""
+Loss = Callable[[Any, Any], torch.Tensor]
+"""Of (outputs, target); the mean over the samples."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Data, and what it runs through.
+
+    Attributes:
+        trace: The traced network; where its batch is static, every batch has that size.
+        batches: What is run; in a distributed run this process's part of it.
+        loss: For criteria that follow the loss.
+        device: Where it runs; the module of the trace is left there.
+    """
+
+    trace: Trace
+    batches: Batches
+    loss: Loss
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a criterion can draw on; `tensors` are the parameters by name."""
+
+    network: Network
+    tensors: Mapping[str, torch.Tensor]
+    calibration: Calibration | None = None
+    norm_p: float = 2.0
+    seed: int = 0
+
+    @property
+    def data(self) -> Calibration:
+        """The calibration, for criteria that say that they need it."""
+        assert self.calibration is not None
+        return self.calibration
+
+
+Needs = Literal["weights", "data", "labels"]
+"""The weights alone; samples; or samples and a loss, which wants labels unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One way to tell how important channels are.
+
+    Attributes:
+        measures: In one line what is measured.
+        paper: Where it is from.
+        rows: Finds the numbers. A criterion that finishes its scores itself gives one row per
+            group, and "none" for `normalise`.
+        needs: What it draws on beside the network.
+        normalise: How groups are made comparable unless the user says it.
+    """
+
+    measures: str
+    paper: str
+    rows: Callable[[Material], Rows]
+    needs: Needs = "weights"
+    normalise: str = "mean"

@@ -1,0 +1,97 @@
+"""Criteria that follow the gradients of the loss with respect to the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor.score.averages import Average
+from compressor.score.criterion import Batches, Floats, Loss, Material, Rows
+from compressor.score.places import Place, places, precise
+from compressor.score.program import told_apart
+
+Measure = Callable[[Place, torch.Tensor], Floats]
+"""From a parameter and its gradient (in double precision) to one number per channel."""
+
+
+def of_gradients(measure: Measure) -> Callable[[Material], Rows]:
+    """A row per parameter: the measure's average over the batches. Parameters on which the loss
+    does not depend have zero gradients."""
+
+    def rows(material: Material) -> Rows:
+        data = material.data
+        found = places(material.network, material.tensors)
+        there = {(name, i): p for name, row in found.items() for i, p in enumerate(row)}
+        average = Average({key: place.channels for key, place in there.items()})
+        for gradients in saliency_gradients(
+            data.trace.module, data.batches, data.loss, data.device
+        ):
+            for key, place in there.items():
+                gradient = gradients.get(place.member.tensor, torch.zeros_like(place.tensor))
+                average.add(key, measure(place, precise(gradient.to(place.tensor.device))))
+        means = average.result()
+        return {name: [means[name, i] for i in range(len(row))] for name, row in found.items()}
+
+    return rows
+
+
+def magnitude(place: Place, gradient: torch.Tensor) -> Floats:
+    """Σ |g|."""
+    return place.totals(gradient.abs())
+
+
+def joint(place: Place, gradient: torch.Tensor) -> Floats:
+    """|Σ w·g|: to first order the change of the loss when the channel's weights all become zero."""
+    changes: Floats = abs(place.totals(place.weight * gradient))
+    return changes
+
+
+def element_wise(place: Place, gradient: torch.Tensor) -> Floats:
+    """Σ |w·g|: changes of different signs do not cancel."""
+    return place.totals((place.weight * gradient).abs())
+
+
+def saliency_gradients(
+    module: nn.Module,
+    batches: Batches,
+    loss: Loss,
+    device: str = "cpu",
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Gradients of the loss with respect to every parameter, batch by batch, in eval mode.
+
+    The module is used as it is; its parameters' `requires_grad` and `grad` are restored.
+
+    Raises:
+        CompressorError: the network or the loss fails on a batch.
+    """
+    parameters = dict(module.named_parameters())
+    wanted = {name: p.requires_grad for name, p in parameters.items()}
+    module.to(device)
+    try:
+        for parameter in parameters.values():
+            parameter.requires_grad_(parameter.is_floating_point())
+        for inputs, target in batches:
+            with told_apart(inputs), torch.enable_grad():
+                found = _gradients(module, parameters, inputs, target, loss, device)
+            yield {name: gradient for name, gradient in found.items() if gradient is not None}
+    finally:
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(wanted[name])
+
+
+def _gradients(
+    module: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    inputs: Any,
+    target: Any,
+    loss: Loss,
+    device: str,
+) -> dict[str, torch.Tensor | None]:
+    moved = [x.to(device) for x in inputs]
+    value = loss(module(*moved), None if target is None else target.to(device))
+    free = {name: p for name, p in parameters.items() if p.requires_grad}
+    found = torch.autograd.grad(value, list(free.values()), allow_unused=True)
+    return dict(zip(free, found, strict=True))

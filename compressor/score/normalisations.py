@@ -1,0 +1,53 @@
+"""What makes the scores of different groups comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from compressor.score.criterion import Floats
+
+Normalisation = Callable[[Floats], Floats]
+"""The scores of one group -> comparable ones, in the same order."""
+
+
+def _by(size: Callable[[Floats], Any]) -> Normalisation:
+    """Divided by a size; scores that have none (all zero) stay."""
+
+    def divided(scores: Floats) -> Floats:
+        divisor = float(size(scores))
+        return scores / divisor if divisor > 0 else scores
+
+    return divided
+
+
+def _standardise(scores: Floats) -> Floats:
+    if scores.min() == scores.max():  # rounding would have a deviation
+        return np.zeros_like(scores)
+    return _by(np.std)(scores - scores.mean())
+
+
+def lamp(scores: Floats) -> Floats:
+    """Each one's share of all that are not smaller (Lee et al. 2021): the largest has 1. Of equal
+    ones the later counts as the larger, as in the paper."""
+    order = np.argsort(scores, kind="stable")[::-1]
+    rest = np.cumsum(scores[order])
+    found = np.zeros_like(scores)
+    np.divide(scores[order], rest, out=rest, where=rest > 0)
+    found[order] = rest
+    return found
+
+
+NORMALISATIONS: Mapping[str, Normalisation] = {
+    "none": lambda scores: scores,
+    "mean": _by(np.mean),
+    "sum": _by(np.sum),
+    "max": _by(np.max),
+    "norm": _by(np.linalg.norm),
+    "standardise": _standardise,
+    "lamp": lamp,
+}
+"""Molchanov et al. 2017 divide by the layer's L2 norm ("norm"); the mean leaves a group's size out,
+the sum does not; "standardise" has mean 0 and deviation 1."""

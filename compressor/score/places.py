@@ -1,0 +1,71 @@
+"""Parameters as the channels of their groups see them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from compressor.axes import coordinates
+from compressor.network import Network
+from compressor.records import Member
+from compressor.score.criterion import Floats
+
+
+def precise(tensor: torch.Tensor) -> torch.Tensor:
+    """In double precision; on the CPU where its device has none."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A parameter in a group: per position of the member's dimension its channel, -1 for none."""
+
+    member: Member
+    tensor: torch.Tensor
+    channel: npt.NDArray[np.int64]
+    channels: int
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The parameter in double precision, without its gradient graph."""
+        return precise(self.tensor.detach())
+
+    def totals(self, values: torch.Tensor) -> Floats:
+        """Per channel the sum of `values`, which have the parameter's shape."""
+        others = [d for d in range(values.dim()) if d != self.member.dim]
+        along = values.sum(others) if others else values
+        return self.sums(along.cpu().double().numpy())
+
+    def sums(self, along: Floats) -> Floats:
+        """Per channel the sum of `along`, one number per position of the dimension."""
+        inside = self.channel >= 0
+        found = np.bincount(self.channel[inside], along[inside], minlength=self.channels)
+        return found.astype(np.float64)
+
+    def vectors(self) -> torch.Tensor:
+        """[channels, numbers]: all that the parameter has of each channel."""
+        order = np.argsort(self.channel, kind="stable")
+        order = order[self.channel[order] >= 0]
+        rows = self.weight.movedim(self.member.dim, 0)[torch.from_numpy(order)]
+        return rows.reshape(self.channels, -1)
+
+
+def places(network: Network, tensors: Mapping[str, torch.Tensor]) -> dict[str, list[Place]]:
+    """Per group its parameters among `tensors`, those that produce its channels first."""
+    return {
+        group.name: [
+            Place(
+                member,
+                tensors[member.tensor],
+                coordinates(network.tensors[member.tensor][member.dim], network.axes[group.name]),
+                group.size,
+            )
+            for member in sorted(group.members, key=lambda m: m.contracted)
+            if member.tensor in tensors
+        ]
+        for group in network.groups
+    }

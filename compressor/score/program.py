@@ -1,0 +1,146 @@
+"""The traced program, run on data with an eye on what its consumers are given."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.passes import move_to_device_pass
+from torch.fx import Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from compressor.errors import CompressorError
+from compressor.network import Consumer
+from compressor.records import Trace
+from compressor.rules import convolution, linear
+
+LAYERS = frozenset({*linear.RULES, *convolution.RULES})
+"""Operators that multiply an activation with weights. In recurrent layers the states that meet the
+weights are no values of the program."""
+
+Look = Callable[[Consumer, torch.Tensor], torch.Tensor]
+"""Told of what a consumer is given; returns what it gets instead."""
+
+_ASSERTION = torch.ops.aten._assert_tensor_metadata.default
+
+
+class Program(Interpreter):
+    """A traced program on a device. Values are let go of after their last use."""
+
+    def __init__(self, trace: Trace, consumers: Sequence[Consumer], device: str = "cpu") -> None:
+        self.trace, self.device = trace, device
+        self.program = _on_device(trace.program, device)
+        super().__init__(self.program.graph_module)
+        self.nodes = {node.name: node for node in self.program.graph.nodes}
+        self.watched: dict[str, list[Consumer]] = {}
+        for consumer in consumers:
+            if _overload(self.nodes[consumer.node]) in LAYERS:
+                self.watched.setdefault(consumer.node, []).append(consumer)
+
+    @property
+    def consumers(self) -> list[Consumer]:
+        """Those of the consumers whose activations can be seen."""
+        return [consumer for there in self.watched.values() for consumer in there]
+
+    def sample_dimension(self, consumer: Consumer) -> int | None:
+        """The dimension of its activation that grows with the batch; None where none does."""
+        value = self.nodes[consumer.activation].meta["val"]
+        for i, size in enumerate(value.shape):
+            symbols = size.node.expr.free_symbols if isinstance(size, torch.SymInt) else ()
+            if any(str(symbol) == self.trace.batch_symbol for symbol in symbols):
+                return i
+        return None
+
+    def __call__(self, inputs: Sequence[Any], look: Look) -> Any:
+        """What the network returns for a batch's positional inputs, while `look` looks on.
+
+        Raises:
+            CompressorError: the inputs are not those of the traced call.
+        """
+        given = iter(_leaves_as_traced(self.trace, inputs))
+        stored = {**self.program.state_dict, **self.program.constants}
+        lifted: list[Any] = []
+        for spec in self.program.graph_signature.input_specs:
+            value = next(given) if spec.target is None else stored[spec.target]
+            if spec.kind == InputKind.BUFFER:
+                value = value.clone()  # programs may write to them
+            lifted.append(value.to(self.device) if isinstance(value, torch.Tensor) else value)
+        self.look = look
+        outputs = self.run(*lifted, enable_io_processing=False)
+        specs = self.program.graph_signature.output_specs
+        own = [o for o, s in zip(outputs, specs, strict=True) if s.kind == OutputKind.USER_OUTPUT]
+        return pytree.tree_unflatten(own, self.program.call_spec.out_spec)
+
+    def run_node(self, node: Node) -> Any:
+        if node.target is _ASSERTION:  # holds tensors to the traced device
+            return None
+        before = dict[Node, Any]()
+        for consumer in self.watched.get(node.name, ()):
+            source = self.nodes[consumer.activation]
+            before.setdefault(source, self.env[source])
+            self.env[source] = self.look(consumer, self.env[source])
+        result = super().run_node(node)
+        self.env.update(before)
+        return result
+
+
+def _overload(node: Node) -> str:
+    return str(node.target).removeprefix("aten.")
+
+
+def _on_device(program: ExportedProgram, device: str) -> ExportedProgram:
+    if torch.device(device).type == "cpu":
+        return program
+    return move_to_device_pass(copy.deepcopy(program), device)
+
+
+def _leaves_as_traced(trace: Trace, inputs: Sequence[Any]) -> list[Any]:
+    """A batch's positional inputs, in the order of the traced call's."""
+    examples = trace.examples
+    args, kwargs = tuple(inputs), dict[str, Any]()
+    if examples.kwargs:
+        named = list(inspect.signature(trace.module.forward).bind(*inputs).arguments.items())
+        args = tuple(value for _, value in named[: len(examples.args)])
+        given = dict(named[len(examples.args) :])
+        kwargs = {name: given[name] for name in examples.kwargs if name in given}
+    leaves = pytree.tree_leaves((args, kwargs))
+    wanted = pytree.tree_leaves((examples.args, dict(examples.kwargs)))
+    if len(leaves) != len(wanted):
+        raise CompressorError(
+            f"the samples have {len(leaves)} inputs, the traced call has {len(wanted)}",
+            where="--data",
+            consequence="the activations cannot be measured",
+            next_step="give samples with all inputs of the example, or a criterion of the weights",
+        )
+    if trace.batch_symbol is None and leaves[0].shape[:1] != wanted[0].shape[:1]:
+        raise CompressorError(
+            f"a batch has {len(leaves[0])} samples, the traced program takes {len(wanted[0])}",
+            where="--data",
+            consequence="the activations cannot be measured",
+            next_step=f"give at least {len(wanted[0])} samples, or a criterion of the weights",
+        )
+    return leaves
+
+
+@contextmanager
+def told_apart(inputs: Sequence[Any]) -> Iterator[None]:
+    """A failure of the network or the loss is told as theirs."""
+    try:
+        yield
+    except CompressorError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        shapes = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, torch.Tensor))
+        raise CompressorError(
+            f"scoring failed on a batch: {' '.join(str(error).split())[:300]}",
+            where=f"inputs of shape {shapes}",
+            consequence="nothing is scored",
+            next_step="check that the data and the loss suit the network, or choose a criterion of "
+            "the weights",
+        ) from error

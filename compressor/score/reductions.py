@@ -1,0 +1,33 @@
+"""From the rows of a group's parameters to one number per channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from compressor.score.criterion import Floats
+
+Reduction = Callable[[Floats], Floats]
+"""[parameters, channels] -> [channels]; parameters that produce the channels stand first."""
+
+
+def _product(rows: Floats) -> Floats:
+    """The product, times a constant that makes the largest 1: of many small numbers it would leave
+    the range of numbers."""
+    with np.errstate(divide="ignore"):
+        logs = np.log(rows).sum(axis=0)
+    largest = logs.max()
+    found: Floats = np.exp(logs - largest) if np.isfinite(largest) else np.zeros_like(logs)
+    return found
+
+
+REDUCTIONS: Mapping[str, Reduction] = {
+    "mean": lambda rows: np.asarray(rows.mean(axis=0)),
+    "sum": lambda rows: np.asarray(rows.sum(axis=0)),
+    "max": lambda rows: np.asarray(rows.max(axis=0)),
+    "product": _product,
+    "first": lambda rows: rows[0],
+}
+"""Li et al. 2017 rank by the layer that makes the channels alone ("first"); Fang et al. 2023,
+DepGraph, compare sums, means, maxima and products over the coupled parameters."""

@@ -1,0 +1,136 @@
+"""Rows of a criterion become scores: reduced over a group's parameters, groups made comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from compressor.errors import CompressorError, UsageError
+from compressor.network import Network
+from compressor.score.criterion import Calibration, Criterion, Floats, Material, Scores
+from compressor.score.normalisations import NORMALISATIONS
+from compressor.score.reductions import REDUCTIONS
+from compressor.score.table import CRITERIA
+
+USUAL = "usual"
+"""The normalisation that belongs to the criterion."""
+
+FALLBACK = "l2"
+"""What groups are scored by of which the criterion measures nothing."""
+
+Entry = TypeVar("Entry")
+
+
+def score(
+    network: Network,
+    tensors: Mapping[str, torch.Tensor],
+    criterion: str,
+    *,
+    calibration: Calibration | None = None,
+    reduction: str = "mean",
+    normalise: str = USUAL,
+    norm_p: float = 2.0,
+    seed: int = 0,
+    note: Callable[[str], None] = lambda text: None,
+    criteria: Mapping[str, Criterion] = CRITERIA,
+) -> Scores:
+    """Scores per group, by what the criterion finds in each of the group's parameters.
+
+    Groups of which it measures nothing (no batch norm, no consumer whose input can be seen) are
+    scored by their weights' L2 norm instead, and a note says so.
+
+    Args:
+        network: The analysed network.
+        tensors: Parameters by name.
+        criterion: A key of `criteria`.
+        calibration: For criteria that need data.
+        reduction: A key of `REDUCTIONS`: how a group's parameters become one number per channel.
+        normalise: A key of `NORMALISATIONS`: how groups become comparable; "usual" is the
+            criterion's own.
+        norm_p: For "lp".
+        seed: For "random".
+        note: Is told what the user should know.
+        criteria: Criteria by name.
+
+    Raises:
+        UsageError: a name is unknown, the criterion needs data and got none, or it measures nothing
+            anywhere in this network.
+        CompressorError: the network fails on the data, or a score is not finite.
+    """
+    chosen = _entry(criteria, criterion, "criterion")
+    reduce = _entry(REDUCTIONS, reduction, "reduction")
+    own = chosen.normalise if normalise == USUAL else normalise
+    comparable = _entry(NORMALISATIONS, own, "normalisation")
+    if chosen.needs != "weights" and calibration is None:
+        raise UsageError(
+            f"the criterion {criterion} needs data",
+            where="--criterion",
+            consequence="nothing is scored",
+            next_step="give --data, or choose a criterion of the weights such as l2",
+        )
+    material = Material(network, tensors, calibration, norm_p, seed)
+    rows = chosen.rows(material)
+    blank = [group.name for group in network.groups if not rows.get(group.name)]
+    if blank and len(blank) == len(network.groups):
+        raise _measures_nothing(criterion, chosen, criteria)
+    if blank:
+        weighed = CRITERIA[FALLBACK].rows(material)
+        rows = {**rows, **{name: weighed[name] for name in blank}}
+        note(_fell_back(criterion, blank, len(network.groups)))
+    scores = {name: comparable(reduce(np.stack(row))) for name, row in rows.items()}
+    _check_finite(scores, criterion)
+    return {group.name: scores[group.name] for group in network.groups}
+
+
+def needs_data(criterion: str) -> bool:
+    """Whether the criterion is computed from data."""
+    return criterion in CRITERIA and CRITERIA[criterion].needs != "weights"
+
+
+def needs_loss(criterion: str) -> bool:
+    """Whether the criterion follows the loss, so that data needs labels, or the loss none."""
+    return criterion in CRITERIA and CRITERIA[criterion].needs == "labels"
+
+
+def _check_finite(scores: Mapping[str, Floats], criterion: str) -> None:
+    for name, found in scores.items():
+        if not np.isfinite(found).all():
+            raise CompressorError(
+                f"the criterion {criterion} gives numbers that are not finite",
+                where=f"the channels {name}",
+                consequence="nothing can be ranked by them",
+                next_step="check the data and the loss, or choose a criterion of the weights",
+            )
+
+
+def _entry(table: Mapping[str, Entry], name: str, kind: str) -> Entry:
+    if name not in table:
+        raise UsageError(
+            f"there is no {kind} {name!r}",
+            consequence="nothing is scored",
+            next_step=f"choose one of {', '.join(table)}",
+        )
+    return table[name]
+
+
+def _measures_nothing(
+    name: str, criterion: Criterion, criteria: Mapping[str, Criterion]
+) -> UsageError:
+    others = [other for other, c in criteria.items() if c.needs == "weights" and other != name]
+    return UsageError(
+        f"the criterion {name} measures nothing in this network ({criterion.measures})",
+        where="--criterion",
+        consequence="nothing is scored",
+        next_step=f"choose another, for example {' or '.join(others[:2])}",
+    )
+
+
+def _fell_back(criterion: str, blank: list[str], groups: int) -> str:
+    some = ", ".join(blank[:3]) + (" …" if len(blank) > 3 else "")
+    return (
+        f"{criterion} measures nothing in {len(blank)} of {groups} groups ({some}): "
+        f"they are scored by the {FALLBACK} norm of their weights"
+    )

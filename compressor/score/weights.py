@@ -1,0 +1,78 @@
+"""Criteria that look at the weights alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from compressor.score.criterion import Floats, Material, Rows
+from compressor.score.places import Place, places
+
+Measure = Callable[[Place], Floats | None]
+"""From a parameter to one number per channel, or None where the criterion says nothing of it."""
+
+
+def of_weights(measure: Measure) -> Callable[[Material], Rows]:
+    """A row per parameter of which the measure says something."""
+
+    def rows(material: Material) -> Rows:
+        found = places(material.network, material.tensors)
+        measured = {name: [measure(place) for place in there] for name, there in found.items()}
+        return {name: [r for r in row if r is not None] for name, row in measured.items()}
+
+    return rows
+
+
+def norm(p: float) -> Measure:
+    """(Σ |w|^p)^(1/p) over the channel's weights; for p below 1 no norm, but an order."""
+
+    def measure(place: Place) -> Floats:
+        weight = place.weight.abs()
+        largest = float(weight.max())  # keeps high powers in the range of numbers
+        scale = largest if largest > 0 else 1.0
+        totals: Floats = scale * place.totals((weight / scale).pow(p)) ** (1 / p)
+        return totals
+
+    return measure
+
+
+def lp(material: Material) -> Rows:
+    """The norm with the user's p."""
+    return of_weights(norm(material.norm_p))(material)
+
+
+def squares(place: Place) -> Floats:
+    """Σ w²: what LAMP takes shares of."""
+    return place.totals(place.weight.square())
+
+
+def distances(place: Place) -> Floats | None:
+    """Σ_j |F_i - F_j|: the distance of a filter to all others of its layer. It is smallest next to
+    the geometric median, where a filter is replaced by the others best (FPGM). Filters are what
+    produces the channels; vectors (biases, norms) and consumers are none."""
+    if place.member.contracted or place.tensor.dim() < 2:
+        return None
+    filters = place.vectors()
+    summed: Floats = torch.cdist(filters, filters).sum(1).cpu().numpy()
+    return summed
+
+
+def batch_norm_scales(material: Material) -> Rows:
+    """|γ|: a batch norm's weight is known by the running variance that stands beside it."""
+    known = material.network.tensors
+
+    def measure(place: Place) -> Floats | None:
+        owner, _, leaf = place.member.tensor.rpartition(".")
+        if leaf != "weight" or (f"{owner}.running_var" if owner else "running_var") not in known:
+            return None
+        return place.totals(place.weight.abs())
+
+    return of_weights(measure)(material)
+
+
+def random(material: Material) -> Rows:
+    """Uniform numbers, the same for the same seed."""
+    generator = np.random.default_rng(material.seed)
+    return {group.name: [generator.random(group.size)] for group in material.network.groups}
