@@ -127,8 +127,10 @@ def select(
         raise _nothing_to_prune(network, protect)
     fixed = _fixed(network, groups, units, layer_ratios)
     free = [unit for unit in units if unit[0].name not in fixed and ratio is not None]
-    ranked = losses or SCOPES[scope](network, [g for unit in free for g in unit], scores)
-    order = _ranking(free, ranked) if free else np.empty(0, np.int64)
+    order = np.empty(0, np.int64)
+    if free:
+        competing = [group for unit in free for group in unit]
+        order = _ranking(free, losses or SCOPES[scope](network, competing, scores))
     before = network.cost.of(of)
 
     def counts(dropped: int) -> dict[str, int]:
