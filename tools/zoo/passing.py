@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from compressor.beginning import ended_after
 from compressor.errors import CompressorError
 from compressor.export import export_onnx, user_inputs, verify_onnx
 from compressor.graph import analyse
@@ -178,7 +179,8 @@ class Pass:
             ("after", module, choice.after, self.record["params_after"]),
         )
         for when, form, macs, params in forms:
-            counted = count_macs(form, examples.args, examples.kwargs) // batch
+            with ended_after(form, traced.ends_after):
+                counted = count_macs(form, examples.args, examples.kwargs) // batch
             if counted != macs:
                 raise WrongError(f"{when}: {macs} MACs predicted, {counted} counted")
             if count_params(form) != params:

@@ -52,15 +52,16 @@ def twin_difference(
 ) -> float:
     """Largest relative difference between the sliced program and its twin, in float64.
 
-    The twin is the user's own class; where a statistic crosses a dropped axis, it is the dense
-    program with those statistics computed compactly.
+    The twin is the user's own class; of a detector it is the dense program, whose constants, the
+    mean and deviation of images, are the sliced one's in every bit. Where a statistic crosses a
+    dropped axis, it is the dense program with those statistics computed compactly.
     """
     crossed = _crossed(trace, network, masks)
     twin: nn.Module
     if crossed:
         twin = _CompactStatistics(trace, network, masks, program, crossed)
     else:
-        twin = copy.deepcopy(trace.module)
+        twin = copy.deepcopy(as_module(trace.program) if trace.ends_after else trace.module)
         _deafen(dict(twin.named_parameters()), network, masks)
         double_(twin)
     sliced = double_(copy.deepcopy(as_module(program)))
@@ -76,17 +77,17 @@ def twin_difference(
 def rounding_error(trace: Trace) -> float:
     """How far the dense network in float32 is from itself in float64, relatively."""
     inputs = variants(trace)[1]
-    single = outputs_of(trace.module, inputs)
+    single = outputs_of(trace.module, inputs, trace.ends_after)
     exact = double_(copy.deepcopy(trace.module))
     with InFloat64():  # type: ignore[no-untyped-call]
-        double = outputs_of(exact, _double(inputs))
+        double = outputs_of(exact, _double(inputs), trace.ends_after)
     pairs = [(a, b.double()) for a, b in zip(double, single, strict=True) if b.is_floating_point()]
     return difference([a for a, _ in pairs], [b for _, b in pairs])
 
 
 def live_shapes(module: nn.Module, trace: Trace) -> tuple[list[tuple[int, ...]], bool]:
     """Shapes of all outputs on all variants, and whether they depend on the inputs."""
-    found: list[Outputs] = [outputs_of(module, x) for x in variants(trace)]
+    found: list[Outputs] = [outputs_of(module, x, trace.ends_after) for x in variants(trace)]
     return [tuple(t.shape) for outputs in found for t in outputs], _is_live(found)
 
 
