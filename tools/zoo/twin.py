@@ -7,7 +7,7 @@ dropped axis (LayerNorm, a mean) would still hear them, so it alone is computed 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,10 @@ LIVE = 1e-3
 """Relative change of an output that shows that the network answers to its input."""
 
 
+FAINT = 0.1
+"""Relative change of an output below which cutting channels may leave nothing of it."""
+
+
 class DeadNetworkError(Exception):
     """The outputs do not depend on the inputs: agreeing with them would mean nothing."""
 
@@ -74,15 +78,23 @@ def twin_difference(
     return max(difference(a, b) for a, b in zip(expected, found, strict=True))
 
 
-def rounding_error(trace: Trace) -> float:
-    """How far the dense network in float32 is from itself in float64, relatively."""
-    inputs = variants(trace)[1]
-    single = outputs_of(trace.module, inputs, trace.ends_after)
-    exact = double_(copy.deepcopy(trace.module))
+def rounding_error(
+    module: nn.Module, inputs: ExampleInputs, ends_after: Sequence[str] = ()
+) -> float:
+    """How far a network in float32 is from itself in float64, relatively."""
+    single = outputs_of(module, inputs, ends_after)
+    exact = double_(copy.deepcopy(module))
     with InFloat64():  # type: ignore[no-untyped-call]
-        double = outputs_of(exact, _double(inputs), trace.ends_after)
+        double = outputs_of(exact, _double(inputs), ends_after)
     pairs = [(a, b.double()) for a, b in zip(double, single, strict=True) if b.is_floating_point()]
     return difference([a for a, _ in pairs], [b for _, b in pairs])
+
+
+def is_faint(trace: Trace) -> bool:
+    """Whether the dense network hardly answers to its input: activations fade from block to block,
+    and with half of the channels they fade twice as fast."""
+    found = [outputs_of(trace.module, x, trace.ends_after) for x in variants(trace)]
+    return not is_live(found, FAINT)
 
 
 def live_shapes(module: nn.Module, trace: Trace) -> tuple[list[tuple[int, ...]], bool]:
