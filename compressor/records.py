@@ -51,6 +51,8 @@ class Trace:
     or None where the batch had to be static (then `notes` says so). `training` is the same network
     in training mode, where that has parameters that evaluation never uses (auxiliary heads).
     `branched`: forward chooses by values, and the program is the example inputs' choice.
+    `ends_after`: where data decide the sizes of what follows, the calls of modules after which the
+    program ends, by the modules' paths; it returns what they return.
     """
 
     program: ExportedProgram
@@ -61,6 +63,7 @@ class Trace:
     notes: tuple[str, ...] = ()
     training: ExportedProgram | None = None
     branched: bool = False
+    ends_after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,10 @@ def save(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) ->
     """
     examples = normalise_examples(example_inputs)
     traced = trace(model, examples)
-    if traced.branched:
+    if traced.branched or traced.ends_after:
         raise CompressorError(
             "the model cannot be exported whole: its forward branches on values",
-            consequence="nothing was written, since the file would hold one branch only",
+            consequence="nothing was written, since the file would hold a part of it only",
             next_step="save a state dict, and use it with --factory",
         )
     program = traced.program

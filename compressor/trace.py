@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch._functorch import config as functorch_config
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from compressor.attention_path import unfused_attention
+from compressor.beginning import calls_noted, ended_after
 from compressor.errors import CompressorError
 from compressor.records import ExampleInputs, Trace
 from compressor.regions import inline_regions
@@ -28,8 +32,9 @@ def trace(module: nn.Module, examples: ExampleInputs) -> Trace:
 
     A free batch is tried first, with inputs that share dimension 0 repeated to a batch of at least
     two, since a batch of one silently becomes static; then the batch as given, which is noted.
-    Where forward branches on values, the branch of the example inputs is captured, which refuses
-    the other one at run time. Where evaluation leaves parameters unused, the training mode is
+    Where forward goes on with sizes that data decide (a detector's boxes), what it computes before
+    is captured. Where it branches on values, the branch of the example inputs is, which refuses the
+    other one at run time. Where evaluation leaves parameters unused, the training mode is
     captured as well.
 
     Raises:
@@ -39,7 +44,8 @@ def trace(module: nn.Module, examples: ExampleInputs) -> Trace:
     program, way, notes = _captured(copied, examples)
     inputs = (way.free_batch and _with_batch(examples)) or examples
     training = None
-    if unused_parameters(program) and not isinstance(copied, torch.fx.GraphModule):
+    is_whole = not way.ends_after and not isinstance(copied, torch.fx.GraphModule)
+    if is_whole and unused_parameters(program):
         training = _training_program(copied, inputs, way, notes)
     return Trace(
         program=program,
@@ -50,15 +56,18 @@ def trace(module: nn.Module, examples: ExampleInputs) -> Trace:
         notes=tuple(notes),
         training=training,
         branched=way.draft,
+        ends_after=way.ends_after,
     )
 
 
 @dataclass(frozen=True)
 class _Way:
-    """One way to capture: with a free batch or not, following the example's branches or not."""
+    """One way to capture: with a free batch or not, following the example's branches or not, the
+    whole forward or up to some calls of modules."""
 
     free_batch: bool
-    draft: bool
+    draft: bool = False
+    ends_after: tuple[str, ...] = ()
 
 
 def _captured(
@@ -66,14 +75,14 @@ def _captured(
 ) -> tuple[ExportedProgram, _Way, list[str]]:
     """The program by the first way that works, and what to say about it."""
     batched = _with_batch(examples)
-    has_batch = batched is not None
     failures: list[Exception] = []
-    for way in (_Way(True, False), _Way(False, False), _Way(True, True), _Way(False, True)):
-        if way.free_batch and not has_batch:
-            continue
+    calls: list[str] = []
+    for way in _ways(batched is not None, failures, calls):
         inputs = (way.free_batch and batched) or examples
         try:
-            return _export(module, inputs, way), way, _notes(way, has_batch, failures)
+            with calls_noted(module, calls):
+                program = _export(module, inputs, way)
+            return program, way, _notes(way, batched is not None, failures)
         except Exception as error:
             failures.append(error)
     raise CompressorError(
@@ -84,12 +93,34 @@ def _captured(
     ) from failures[0]
 
 
+def _ways(has_batch: bool, failures: Sequence[Exception], calls: Sequence[str]) -> Iterator[_Way]:
+    """What to try next, seeing what failed and which modules had returned by then."""
+    batches = (True, False) if has_batch else (False,)
+    yield from (_Way(free) for free in batches)
+    if _is_about_sizes(failures[-1]) and calls:
+        before = tuple(calls)
+        yield from (_Way(free, ends_after=before) for free in batches)
+    yield from (_Way(free, draft=True) for free in batches)
+
+
+def _is_about_sizes(error: Exception) -> bool:
+    """Whether forward branched on a size that data decide (a number of boxes)."""
+    is_unknown = isinstance(error, GuardOnDataDependentSymNode)
+    return is_unknown and "Size-like symbols: none" not in str(error)
+
+
 def _notes(way: _Way, has_batch: bool, failures: list[Exception]) -> list[str]:
     notes = []
     if has_batch and not way.free_batch:
-        notes.append(f"the batch is static: {_first_line(failures[0])}")
+        notes.append(f"the batch is static: {_first_line(failures[-1])}")
     if way.draft:
         notes.append("forward branches on values: only the example inputs' branch is captured")
+    if way.ends_after:
+        ends = ", ".join(dict.fromkeys(way.ends_after))
+        notes.append(
+            "forward goes on with sizes that data decide: program and ONNX file end with what "
+            f"{ends} return, and layers used only later are left as they are"
+        )
     return notes
 
 
@@ -160,13 +191,27 @@ def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProg
         return leading if isinstance(leaf, torch.Tensor) and leaf.dim() else None
 
     shapes = pytree.tree_map(shape_of, _by_name(module, inputs)) if leading else None
-    capture = torch.export.draft_export if way.draft else torch.export.export
-    with quiet_capture():
-        program = capture(
+    following = branches_followed() if way.draft else nullcontext()
+    with quiet_capture(), following, ended_after(module, way.ends_after):
+        program = torch.export.export(
             module, inputs.args, dict(inputs.kwargs), dynamic_shapes=shapes, strict=False
         )
     inline_regions(program)
     return program
+
+
+def branches_followed() -> AbstractContextManager[Any]:
+    """Where forward branches on values, the captured program takes the branch of the example inputs
+    and asserts at run time that it is taken.
+
+    What `torch.export.draft_export` does, without its log of every symbolic expression (with a
+    detector's 91 classes that took three quarters of the time), and without making a free batch
+    static on its own.
+    """
+    patched: AbstractContextManager[Any] = functorch_config.patch(
+        fake_tensor_propagate_real_tensors=True
+    )
+    return patched
 
 
 def _by_name(module: nn.Module, inputs: ExampleInputs) -> dict[str, Any]:
@@ -181,7 +226,12 @@ def quiet_capture() -> Iterator[None]:
     muted = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), torch.no_grad(), unfused_attention():
+        with (
+            warnings.catch_warnings(),
+            redirect_stderr(io.StringIO()),  # where a capture that fails prints its graph
+            torch.no_grad(),
+            unfused_attention(),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -29,6 +29,7 @@ SHARED = {
     "callables",
     "nodes",
     "attention_path",
+    "beginning",
 }
 PARTS = {"trace": {"regions"}}
 """What belongs to one stage although it is a file of its own."""
@@ -86,6 +87,7 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("axes", set()),
         ("records", {"errors"}),
         ("redraw", set()),
+        ("beginning", set()),
         ("network", {"axes", "records"}),
         ("callables", {"errors"}),
         ("curves", {"errors", "records"}),

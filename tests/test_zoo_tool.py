@@ -14,17 +14,18 @@ from compressor.graph import analyse
 from compressor.network import Network
 from compressor.records import ExampleInputs, Trace
 from compressor.redraw import drawable, redraw_
+from compressor.slicing import as_module, variants
 from compressor.slicing.program import slice_program
 from compressor.trace import trace
 from tools.stories import Shape, Stories, rotate, rotation
 from tools.zoo.__main__ import run, table
 from tools.zoo.float64 import InFloat64
 from tools.zoo.members import Judge, Quality, Settings, Subject
-from tools.zoo.passing import Pass, halve
+from tools.zoo.passing import DRAWS, Pass, calm_, halve, settle_
 from tools.zoo.runner import Job, Limits, append, read, run_apart
 from tools.zoo.table import to_markdown
 from tools.zoo.trained import mobilenet_v1
-from tools.zoo.twin import twin_difference
+from tools.zoo.twin import is_faint, rounding_error, twin_difference
 
 
 class Residual(nn.Module):
@@ -268,3 +269,46 @@ def test_members_without_their_weights_are_left_out(tmp_path: Path) -> None:
 
     assert trained.names(Settings(tmp_path, None)) == []
     assert "stories260k.safetensors" in trained.skipped(Settings(tmp_path))["stories260k"]
+
+
+def fading() -> nn.Module:
+    """Forty layers, each with a bias that stays and a signal that shrinks to an eighth."""
+    layers = []
+    for _ in range(40):
+        conv = nn.Conv2d(4, 4, 1)
+        nn.init.normal_(conv.weight, std=0.06)
+        layers += [conv, nn.BatchNorm2d(4)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(3)).eval()
+
+
+def test_a_signal_that_fades_is_restored_by_its_batch_norms() -> None:
+    torch.manual_seed(0)
+    model, images = fading(), torch.randn(2, 4, 8, 8)
+    model(images)
+    traced = trace(model, ExampleInputs((images,)))
+    assert is_faint(traced)
+    assert settle_(traced) < 1e-3
+    assert not is_faint(traced)
+
+
+class Chaotic(nn.Module):
+    """Where the weights are large, the sine of a large number: rounding turns it around."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(6, 8, bias=False), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(self.inner(x).sin())
+
+
+def test_weights_that_hide_everything_in_rounding_are_drawn_anew() -> None:
+    torch.manual_seed(0)
+    traced = trace(Chaotic().eval(), ExampleInputs((torch.randn(2, 5, 6),)))
+    module = as_module(traced.program)
+    assert calm_(module, traced) == 0
+    with torch.no_grad():
+        module.inner.weight.mul_(1e6)
+    assert max(rounding_error(module, x) for x in variants(traced)) > 1e-3
+    assert 0 < calm_(module, traced) < DRAWS
+    assert max(rounding_error(module, x) for x in variants(traced)) < 1e-4

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from compressor.beginning import ended_after
 from compressor.errors import CompressorError
 from compressor.records import ExampleInputs, Trace
 from compressor.redraw import drawable, redraw_
@@ -50,13 +51,14 @@ def _one_more(leaf: torch.Tensor) -> torch.Tensor:
     return torch.cat([leaf, leaf[:1]])
 
 
-def outputs_of(module: nn.Module, inputs: ExampleInputs) -> Outputs:
-    """All tensors that the module returns, without gradients."""
+def outputs_of(module: nn.Module, inputs: ExampleInputs, ends_after: Sequence[str] = ()) -> Outputs:
+    """All tensors that the module returns, without gradients; of a class whose program ends after
+    some calls, what they return."""
     args, kwargs = pytree.tree_map(
         lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf,
         (inputs.args, dict(inputs.kwargs)),
     )
-    with torch.no_grad():
+    with torch.no_grad(), ended_after(module, ends_after):
         returned = module(*args, **kwargs)
     return [leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
 
@@ -101,6 +103,7 @@ class Reference:
 
     def __init__(self, module: nn.Module, trace: Trace) -> None:
         self.module, self.inputs = module, variants(trace)
+        self.ends_after = trace.ends_after
         self.outputs = [outputs_of(module, example) for example in self.inputs]
         self.is_live = is_live(self.outputs)
 
@@ -121,7 +124,8 @@ class Reference:
     def _worst(self, expected: Sequence[Outputs], other: nn.Module) -> float:
         worst = 0.0
         for outputs, example in zip(expected, self.inputs, strict=True):
-            worst = max(worst, difference(outputs, outputs_of(other, example)))
+            found = outputs_of(other, example, self.ends_after)
+            worst = max(worst, difference(outputs, found))
             if worst > TOLERANCE:
                 break
         return worst

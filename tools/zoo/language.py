@@ -241,7 +241,12 @@ NETWORKS: Mapping[str, Network] = {
     "mixtral": Network(
         "MixtralForCausalLM",
         "MixtralConfig",
-        {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
+        {
+            **_GROUPED,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "experts_implementation": "batched_mm",
+        },
     ),
 }
 

@@ -7,7 +7,7 @@ dropped axis (LayerNorm, a mean) would still hear them, so it alone is computed 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,10 @@ LIVE = 1e-3
 """Relative change of an output that shows that the network answers to its input."""
 
 
+FAINT = 0.1
+"""Relative change of an output below which cutting channels may leave nothing of it."""
+
+
 class DeadNetworkError(Exception):
     """The outputs do not depend on the inputs: agreeing with them would mean nothing."""
 
@@ -52,15 +56,16 @@ def twin_difference(
 ) -> float:
     """Largest relative difference between the sliced program and its twin, in float64.
 
-    The twin is the user's own class; where a statistic crosses a dropped axis, it is the dense
-    program with those statistics computed compactly.
+    The twin is the user's own class; of a detector it is the dense program, whose constants, the
+    mean and deviation of images, are the sliced one's in every bit. Where a statistic crosses a
+    dropped axis, it is the dense program with those statistics computed compactly.
     """
     crossed = _crossed(trace, network, masks)
     twin: nn.Module
     if crossed:
         twin = _CompactStatistics(trace, network, masks, program, crossed)
     else:
-        twin = copy.deepcopy(trace.module)
+        twin = copy.deepcopy(as_module(trace.program) if trace.ends_after else trace.module)
         _deafen(dict(twin.named_parameters()), network, masks)
         double_(twin)
     sliced = double_(copy.deepcopy(as_module(program)))
@@ -73,20 +78,28 @@ def twin_difference(
     return max(difference(a, b) for a, b in zip(expected, found, strict=True))
 
 
-def rounding_error(trace: Trace) -> float:
-    """How far the dense network in float32 is from itself in float64, relatively."""
-    inputs = variants(trace)[1]
-    single = outputs_of(trace.module, inputs)
-    exact = double_(copy.deepcopy(trace.module))
+def rounding_error(
+    module: nn.Module, inputs: ExampleInputs, ends_after: Sequence[str] = ()
+) -> float:
+    """How far a network in float32 is from itself in float64, relatively."""
+    single = outputs_of(module, inputs, ends_after)
+    exact = double_(copy.deepcopy(module))
     with InFloat64():  # type: ignore[no-untyped-call]
-        double = outputs_of(exact, _double(inputs))
+        double = outputs_of(exact, _double(inputs), ends_after)
     pairs = [(a, b.double()) for a, b in zip(double, single, strict=True) if b.is_floating_point()]
     return difference([a for a, _ in pairs], [b for _, b in pairs])
 
 
+def is_faint(trace: Trace) -> bool:
+    """Whether the dense network hardly answers to its input: activations fade from block to block,
+    and with half of the channels they fade twice as fast."""
+    found = [outputs_of(trace.module, x, trace.ends_after) for x in variants(trace)]
+    return not is_live(found, FAINT)
+
+
 def live_shapes(module: nn.Module, trace: Trace) -> tuple[list[tuple[int, ...]], bool]:
     """Shapes of all outputs on all variants, and whether they depend on the inputs."""
-    found: list[Outputs] = [outputs_of(module, x) for x in variants(trace)]
+    found: list[Outputs] = [outputs_of(module, x, trace.ends_after) for x in variants(trace)]
     return [tuple(t.shape) for outputs in found for t in outputs], _is_live(found)
 
 

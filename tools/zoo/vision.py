@@ -69,6 +69,8 @@ def build_torchvision(name: str, _: Settings) -> Subject:
     options: dict[str, Any] = {"weights": None}
     if kind in ("models.segmentation", "models.detection"):
         options["weights_backbone"] = None
+    if kind == "models.detection" and not name.startswith("ssd"):
+        options |= {"min_size": 224, "max_size": 224}  # images are not enlarged
     if name in ("googlenet", "inception_v3"):
         options["init_weights"] = False
     module = torchvision.models.get_model(name, **options).eval()
