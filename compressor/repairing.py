@@ -2,7 +2,7 @@
 
 Least squares come first. Batch-norm statistics are re-estimated only where nothing was re-fitted:
 re-fitted layers aim at the original's activations, for which the old statistics are right, and new
-ones cost accuracy (docs/decisions/0008-repair.md).
+ones cost accuracy (docs/decisions/0010-repair.md).
 """
 
 from __future__ import annotations
