@@ -129,6 +129,24 @@ def test_onnx_of_attention_with_keywords_and_two_outputs(tmp_path):
     assert_no_source(path.read_bytes())
 
 
+@pytest.mark.parametrize("masked", ["no", "causal", "boolean", "added"])
+@pytest.mark.parametrize("lead", [(), (2,), (2, 3, 2)], ids=["3d", "4d", "5d"])
+def test_onnx_of_attention_over_any_number_of_dimensions(tmp_path, lead, masked):
+    class Fused(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.reshape(-1, *lead, 5, 8)
+            mask = {"boolean": torch.ones(5, 5).tril(1).bool(), "added": torch.eye(5)}.get(masked)
+            causal = masked == "causal"
+            return nn.functional.scaled_dot_product_attention(x, x, x, mask, is_causal=causal)
+
+    torch.manual_seed(0)
+    inputs = [torch.randn(12, 5, 8) for _ in range(2)]
+    fused = torch.export.export(Fused(), (inputs[0],))
+    export_onnx(fused, tmp_path / "net.onnx", batch_symbol=None)
+    cases = [({"x": x}, [Fused()(x)]) for x in inputs]
+    assert verify_onnx(tmp_path / "net.onnx", cases, 1e-4) < 1e-5
+
+
 def test_onnx_tells_nothing_of_the_source_but_keeps_layer_names(program, onnx_path):
     assert any("stack_trace" in node.meta for node in program.graph.nodes)
     content = onnx_path.read_bytes()

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError
+from compressor.export.attention import with_attention_written_out
 from compressor.export.output import silence, write
 
 _PROTO_LIMIT = 2**31 - 2**20  # bytes of weights that fit into one protobuf with its graph
@@ -33,7 +34,7 @@ def export_onnx(program: ExportedProgram, path: Path, *, batch_symbol: str | Non
         CompressorError: the program has an operator that ONNX cannot express, the result is not
             valid, or the file cannot be written.
     """
-    model = _convert(program)
+    model = _convert(with_attention_written_out(program))
     _strip(model, batch_symbol)
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     try:

@@ -1,0 +1,55 @@
+"""Attention over more or fewer than four dimensions, written out: ONNX has it for four alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+
+
+def with_attention_written_out(program: ExportedProgram) -> ExportedProgram:
+    """The program with its attention as products and a softmax, if some is not over four
+    dimensions (windows that are a dimension of their own); else the program itself."""
+    fused = program.graph_module.graph.find_nodes(op="call_function", target=_ATTENTION)
+    if all(node.args[0].meta["val"].dim() == 4 for node in fused):
+        return program
+    written_out: ExportedProgram = program.run_decompositions({_ATTENTION: _attention})
+    return written_out
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """softmax(query keyᵀ · scale + mask) value, as torch's documentation has it; no dropout."""
+    if enable_gqa:
+        repeats = query.shape[-3] // key.shape[-3]
+        key, value = (t.repeat_interleave(repeats, -3) for t in (key, value))
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    weights = (query * scale) @ key.transpose(-2, -1)
+    weights = weights + _bias(weights, attn_mask, is_causal=is_causal)
+    attended: Tensor = weights.softmax(-1) @ value
+    return attended
+
+
+def _bias(weights: Tensor, mask: Tensor | None, *, is_causal: bool) -> Any:
+    if is_causal:
+        allowed = torch.ones(weights.shape[-2:], dtype=torch.bool, device=weights.device)
+        mask = allowed.tril()
+    if mask is None:
+        return 0.0
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=weights.dtype).masked_fill(~mask, -math.inf)
