@@ -1,0 +1,35 @@
+"""Networks of torchvision, timm and transformers, each through a whole pass of the zoo: halved,
+equal to its masked twin, agreeing with ONNX Runtime, counted as predicted; docs/zoo.md has all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tools.zoo.members import Settings, zoos
+from tools.zoo.passing import Pass
+
+IN_THEIR_CLASS = {
+    "torchvision": (
+        *("squeezenet1_1", "resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small"),
+        *("mnasnet0_5", "efficientnet_b0", "alexnet"),
+    ),
+    "timm": (
+        *("starnet_s050", "regnetx_002", "cs3darknet_focus_s", "deit_tiny_patch16_224"),
+        *("swiftformer_xs", "pit_ti_224", "mobilevit_xxs", "fasternet_t0", "resnet10t"),
+    ),
+    "transformers": (*("bert", "gpt2", "llama", "qwen3", "t5", "vit", "swin", "mamba", "whisper"),),
+}
+
+
+@pytest.mark.parametrize(
+    ("zoo", "name"), [(zoo, name) for zoo, names in IN_THEIR_CLASS.items() for name in names]
+)
+def test_a_network_of_a_library_passes(zoo: str, name: str, tmp_path: Path) -> None:
+    record = Pass({}, onnx_seconds=120).run(lambda: zoos()[zoo].build(name, Settings(tmp_path)))
+    assert record["status"] == "passed", record["error"]
+    assert record["form"] == "class", record["obstacle"]
+    assert record["removed"] >= 0.5
+    assert record["twin"] < 1e-8
+    assert record["onnx"] < 1e-4
