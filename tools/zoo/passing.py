@@ -27,7 +27,7 @@ from compressor.redraw import drawable, redraw_
 from compressor.score import Calibration, score
 from compressor.selection import DEFAULT_ROLES, Choice, select
 from compressor.slicing import as_module, slice_network, variants
-from compressor.slicing.compare import TOLERANCE, outputs_of
+from compressor.slicing.compare import TOLERANCE, is_live, outputs_of
 from compressor.slicing.program import slice_program
 from compressor.trace import trace
 from tools.zoo.members import Judge, Subject
@@ -264,10 +264,13 @@ def calm_(module: torch.nn.Module, traced: Trace) -> int:
     the same as before.
 
     Sharp attention, which cutting widths may sharpen, makes a network chaotic: noise of 1e-6 on its
-    input becomes a tenth of its output, and two correct forms of it differ by as much.
+    input becomes a tenth of its output, and two correct forms of it differ by as much. Nor can
+    float32 tell anything of a network that hardly answers to its input.
     """
     for attempt in range(DRAWS):
-        if all(rounding_error(module, x) <= TOLERANCE for x in variants(traced)):
+        given = variants(traced)
+        answers = is_live([outputs_of(module, x) for x in given], 10 * TOLERANCE)
+        if answers and all(rounding_error(module, x) <= TOLERANCE for x in given):
             return attempt
         redraw_(drawable(module), seed=attempt + 1)
     return DRAWS

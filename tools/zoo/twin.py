@@ -39,8 +39,8 @@ NORMS = _operators(last_dimensions, group_norm, per_channel)
 REDUCTIONS = _operators(statistic)
 """Operators that may compute one number from several channels."""
 
-LIVE = 1e-3
-"""Relative change of an output that shows that the network answers to its input."""
+LIVE = 1e-5
+"""Relative change of an output that shows, in float64, that the network answers to its input."""
 
 
 FAINT = 0.1
