@@ -8,15 +8,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import CASES
+from cases import CASES, Case
 from networks import PaddedShortcut, Residual
 from torch import Tensor, nn
 from twin import (
     EXACT,
     Keep,
     analysed,
+    analysed_case,
     assert_same,
     live,
+    masked_twin,
     outputs,
     random_keep,
     sliced,
@@ -320,3 +322,42 @@ def test_eval_gives_the_same_bits_as_before_train() -> None:
     assert program.train() is program
     assert not torch.equal(before, outputs(program, *inputs)[0])
     assert torch.equal(before, outputs(program.eval(), *inputs)[0])
+
+
+# -- sizes that the code reads from its parts ----------------------------------------------------
+
+
+class Stateful(nn.Module):
+    """Knows how wide its state is, and never uses that itself."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.mix = nn.Linear(width, width)
+
+    def forward(self, state: Tensor, x: Tensor) -> Tensor:
+        return self.mix(state).tanh() * state + x.mean(-1, keepdim=True)
+
+
+class Owner(nn.Module):
+    """Cuts a tensor into a state and the rest at the width of one of its parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.cell, self.head = nn.Linear(5, 11), Stateful(7), nn.Linear(7, 3)
+        self.rest = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.stem(x)
+        state, rest = hidden.split([self.cell.width, hidden.shape[-1] - self.cell.width], -1)
+        return self.head(self.cell(state, self.rest(rest)))
+
+
+def test_a_size_that_the_code_reads_from_a_part_follows() -> None:
+    of = analysed_case(Case(Owner, (5,)))
+    keep = random_keep(of.network, seed=5)
+    found = sliced(of, keep)
+    assert found.plan.form == "class", found.plan.obstacle
+    assert not found.plan.stand_ins
+    assert 1 <= found.plan.attributes["cell"]["width"] < 7
+    assert_same(masked_twin(of, keep), found.module, of.case)

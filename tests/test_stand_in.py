@@ -92,8 +92,16 @@ class Attends(nn.Module):
         return self.head(x + self.attention(x, other, other, **self.choices)[0])
 
 
+def sharing() -> nn.Module:
+    """Both blocks have one layer in common, which therefore has three names."""
+    model = Two(Halves, 6)
+    model.common = model.first.right = model.second.right
+    return model
+
+
 CASES: Mapping[str, Case] = {
     "halves": Case(lambda: Two(Halves, 6), (7, 5)),
+    "sharing": Case(sharing, (7, 5)),
     "heads": Case(lambda: Two(Heads, 12), (7, 5), queries={}),
     "attention": Case(Attends, (7, 5)),
     "attention_alone": Case(lambda: Attends(need_weights=False), (7, 5)),
@@ -112,6 +120,7 @@ CASES: Mapping[str, Case] = {
 }
 PATHS = {
     "halves": ["first", "second"],
+    "sharing": ["first", "second"],
     "heads": ["first", "second"],
     "attention": ["attention"],
     "attention_alone": ["attention"],

@@ -144,8 +144,8 @@ def _parts(
     originals: dict[str, Part] = {}
     for path in paths:
         try:
-            parts[path] = part_of(program, path)
-            originals[path] = part_of(trace.program, path)
+            parts[path] = part_of(program, trace.module, path)
+            originals[path] = part_of(trace.program, trace.module, path)
         except CannotStandInError:
             parts.pop(path, None)
     wired = wirings(trace.module, trace.program, trace.examples, originals) if parts else {}

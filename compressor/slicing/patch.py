@@ -155,6 +155,7 @@ def _literal_attributes(
     for path, old, new in _literals_by_owner(trace, network, sizes):
         spelled.setdefault(path, []).append((old, new))
     attributes: Attributes = {}
+    elsewhere: Attributes = {}
     unspelled: list[str] = []
     for path, pairs in spelled.items():
         if all(old == new for old, new in pairs):
@@ -164,7 +165,20 @@ def _literal_attributes(
             attributes[path] = found
         if not whole:
             unspelled.append(path)
+            elsewhere |= _spelled_by_parts(module.get_submodule(path), path, pairs)
+    for path, values in elsewhere.items():
+        attributes[path] = values | attributes.get(path, {})
     return attributes, unspelled
+
+
+def _spelled_by_parts(owner: nn.Module, path: str, pairs: list[tuple[int, int]]) -> Attributes:
+    """New values for integers that the owner's code reads from the modules that it is made of; what
+    their own code says about them goes before."""
+    found: Attributes = {}
+    for name, part in owner.named_children():
+        if values := _spelled_by(part, pairs)[0]:
+            found[f"{path}.{name}".removeprefix(".")] = values
+    return found
 
 
 def _literals_by_owner(
@@ -275,4 +289,4 @@ def _install_stand_ins(
     for path, spelled in plan.stand_ins.items():
         returned = spelled["returned"]
         wiring = Wiring(tuple(spelled["arguments"]), tuple(returned) if returned else None)
-        install(module.get_submodule(path), part_of(sliced, path), wiring)
+        install(module.get_submodule(path), part_of(sliced, module, path), wiring)

@@ -7,7 +7,7 @@ replaced by the part of the sliced program that was traced from it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -115,8 +115,8 @@ def _no_fast_path(*_: Any) -> None:
 # -- the part of a program -----------------------------------------------------------------------
 
 
-def part_of(program: ExportedProgram, path: str) -> Part:
-    """The operators that were traced from the module at `path`.
+def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:
+    """The operators that were traced from the module at `path` of the model.
 
     Raises:
         CannotStandInError: They take or give something that is not the module's call.
@@ -129,7 +129,8 @@ def part_of(program: ExportedProgram, path: str) -> Part:
     )
     tensors = [n for n in outer if stored.get(n.name)]
     inputs = [n for n in outer if not stored.get(n.name) and _is_tensor(n)]
-    names = [str(stored[n.name]) for n in tensors]
+    own = _own_names(model, path)
+    names = [own.get(name, name) for name in (str(stored[n.name]) for n in tensors)]
     if not all(name.startswith(f"{path}.") for name in names):
         raise CannotStandInError("takes parameters of other modules")
     outputs = [n for n in nodes if _is_tensor(n) and any(map(_is_read, n.users.keys() - inside))]
@@ -151,6 +152,20 @@ def part_of(program: ExportedProgram, path: str) -> Part:
         output=outputs[0].name,
         shapes=tuple(_fixed_shape(n) for n in inputs),
     )
+
+
+def _own_names(model: nn.Module, path: str) -> dict[str, str]:
+    """Any name in the model -> the name under `path`, for the tensors of that module: what modules
+    share has several names."""
+    own: dict[int, str] = {}
+    for name, tensor in _named_tensors(model.get_submodule(path)):
+        own.setdefault(id(tensor), f"{path}.{name}")
+    return {name: own[id(tensor)] for name, tensor in _named_tensors(model) if id(tensor) in own}
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
 
 
 def _is_operator(node: Node) -> bool:
