@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compressor.beginning import ended_after
 from compressor.delivery import Delivery
 from compressor.measure import count_macs, count_params
 from compressor.planning import Planned
@@ -98,9 +99,11 @@ def _states(
 
 def _costs(module: nn.Module, traced: Trace) -> tuple[int, int]:
     """Parameters, and MACs of one sample, counted on the network itself; with a batch that is not
-    free, a sample's share of it."""
+    free, a sample's share of it. What a detector computes later depends on what it finds, and is
+    not counted."""
     examples = (traced.examples.args, dict(traced.examples.kwargs))
-    if traced.batch_symbol is None:
-        return count_params(module), count_macs(module, *examples) // traced.batch
     one = pytree.tree_map(lambda x: x[:1] if isinstance(x, Tensor) and x.dim() else x, examples)
-    return count_params(module), count_macs(module, *one)
+    args, kwargs = examples if traced.batch_symbol is None else one
+    samples = traced.batch if traced.batch_symbol is None else 1
+    with ended_after(module, traced.ends_after):
+        return count_params(module), count_macs(module, args, kwargs) // samples

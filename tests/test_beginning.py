@@ -116,3 +116,12 @@ def test_half_a_network_is_not_saved_as_a_whole(tmp_path: Path) -> None:
     with pytest.raises(CompressorError, match="cannot be exported whole"):
         compressor.save(live(detector()).float(), torch.randn(2, *NOISE), tmp_path / "model.pt2")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_report_counts_what_does_not_depend_on_what_is_found() -> None:
+    result = compressor.compress(live(detector()).float(), torch.randn(2, *NOISE), 0.3)
+    beginning = 6 * (5 * 9 + 9 * 8 + 8 * 7 + 7 * 1 + 7 * 4)
+    assert result.report["before"]["macs"] == beginning
+    assert result.report["after"]["macs"] <= 0.75 * beginning
+    assert result.plan.form == "class"
+    assert any("sizes that data decide" in note for note in result.report["notes"])
