@@ -96,6 +96,7 @@ def plan(subject: Subject, options: Options, watch: Watch) -> Planned:
         opened = open_network(subject, options, stopwatch)
         _say_what_is_missing(stopwatch, opened.samples)
         scored = score_channels(opened)
+        options = replace(options, criterion=scored.options.criterion)
         with stopwatch.stage("select"):
             keep = choose(scored, options, sensitivity)
     if sensitivity is not None:

@@ -79,7 +79,7 @@ def measure(subject: Subject, options: SensitivityOptions, watch: Watch) -> Sens
         baseline=baseline,
         measured_on=yardstick.words,
         samples=yardstick.samples,
-        criterion=options.criterion,
+        criterion=scored.options.criterion,
         ratios=options.ratios,
         groups=tuple(curves),
         notes=tuple(stopwatch.notes),

@@ -74,12 +74,15 @@ class Pass:
 
     def run(self, build: Callable[[], Subject]) -> Record:
         """The record, with "status" passed or failed."""
+        usual = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             self._run(build)
             self.record |= {"status": "passed", "stage": ""}
         except Exception as error:
             self.record |= {"status": "failed", "error": _described(error)}
+        finally:
+            torch.backends.mha.set_fastpath_enabled(usual)
         return self.record
 
     def _run(self, build: Callable[[], Subject]) -> None:
