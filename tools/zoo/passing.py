@@ -276,6 +276,9 @@ def calm_(module: torch.nn.Module, traced: Trace) -> int:
         if answers and all(rounding_error(module, x) <= TOLERANCE for x in given):
             return attempt
         redraw_(drawable(module), seed=attempt + 1)
+        if not traced.examples.kwargs:
+            with suppress(CompressorError):
+                recalibrate_batch_norm(module, [(x.args, None) for x in given])
     return DRAWS
 
 
