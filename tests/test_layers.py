@@ -30,6 +30,7 @@ SHARED = {
     "nodes",
     "attention_path",
     "beginning",
+    "processes",
 }
 PARTS = {"trace": {"regions"}}
 """What belongs to one stage although it is a file of its own."""

@@ -90,14 +90,20 @@ def refit(
 def affected(
     program: ExportedProgram, network: Network, masks: Mapping[Axis, Bools]
 ) -> list[Consumer]:
-    """Consumers whose weights lose channels, each with a weight of its own."""
+    """Consumers that lose channels or are given what others computed that do, each with a weight
+    of its own."""
     cut = {axis for axis, mask in masks.items() if not mask.all()}
 
     def loses(consumer: Consumer) -> bool:
         dim = network.tensors[consumer.tensor][consumer.layout.contracted]
         return any(axis in cut for axis in leaves(dim))
 
-    return [c for c in consumers(program, network.aliases) if not c.shared and loses(c)]
+    found = consumers(program, network.aliases)
+    off = {consumer.node for consumer in found if loses(consumer)}
+    for node in program.graph_module.graph.nodes:
+        if any(source.name in off for source in node.all_input_nodes):
+            off.add(node.name)
+    return [consumer for consumer in found if not consumer.shared and consumer.node in off]
 
 
 # -- both networks, side by side -----------------------------------------------------------------
@@ -160,12 +166,13 @@ def _gathered(
         wanted = _kept(_value(reached, consumer.target), network, consumer.target, masks)
         ahead = sliced.ahead(consumer.target)
         now = ahead.values[nodes[consumer.target]]
-        change, _ = chain.pull(ahead, wanted - now)
+        change = chain.pull(ahead, wanted - now)
         node = nodes[consumer.node]
         blocks = blocks_of(arguments_at(sliced, node))
         features, rows = features_of(sliced, node, consumer, batches, generator, change)
         targets = in_blocks(consumer.layout.outputs(change, rows), blocks)
         moments.add(features, targets)
+    moments = moments.over_processes()
     return moments if moments.count else None
 
 

@@ -88,6 +88,13 @@ class Walk:
                 other._step(forget=False)
         return other
 
+    def outputs(self) -> list[Any]:
+        """Go on to the end; what the program returns, as a flat list."""
+        while self.script.nodes[self.position].op != "output":
+            self._step()
+        returned = self.script.nodes[self.position].args
+        return pytree.tree_leaves(map_arg(returned, self.values.__getitem__))
+
     def size_bytes(self) -> int:
         """Memory of the values, without the program's own tensors."""
         own = {id(t) for t in self.script.tensors.values()}
@@ -102,8 +109,7 @@ class Walk:
     def _step(self, *, forget: bool = True) -> None:
         node = self.script.nodes[self.position]
         if node.op == "call_function":
-            args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)
-            self.values[node] = node.target(*args, **kwargs)
+            self.values[node] = self.computed(node)
         elif node.op == "get_attr":
             module: Any = self.script.program.graph_module
             self.values[node] = getattr(module, str(node.target))
@@ -111,6 +117,12 @@ class Walk:
             for value in self.script.done.get(self.position, ()):
                 self.values.pop(value, None)
         self.position += 1
+
+    def computed(self, node: Node) -> Any:
+        """What an operator returns."""
+        args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)
+        operator: Any = node.target
+        return operator(*args, **kwargs)
 
 
 def _writes(node: Node) -> bool:
