@@ -22,7 +22,7 @@ from compressor.reconstruction.consumers import Consumer
 from compressor.reconstruction.layouts import row_count
 from compressor.reconstruction.walk import Script, Walk
 
-SAMPLES = 64
+SAMPLES = 128
 """Each with a random direction of its own; more change the choice little."""
 
 _SEEN = ""
