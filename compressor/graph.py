@@ -13,6 +13,7 @@ from torch.fx import Node
 
 from compressor.axes import Axis, Dim, Reason, Solver, coordinates, leaves, repeated_in_product
 from compressor.errors import CompressorError
+from compressor.lifting import stored_tensors
 from compressor.network import BATCH, Consumer, Cost, Network, Shape, Spelling
 from compressor.nodes import (
     given_arguments,
@@ -20,7 +21,6 @@ from compressor.nodes import (
     live_nodes,
     operand,
     place_of,
-    stored_tensor,
 )
 from compressor.records import Group, Member, Protection, Trace, producer
 from compressor.rules import RULES, Call, Equations, Rule, reasons
@@ -66,6 +66,7 @@ class _Analysis:
         self.plain: set[str] = set()
         self.widths: list[Dim] = []
         self.products: list[Shape] = []
+        self.stored = stored_tensors(program)
         self.inputs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
         self.live = live_nodes(program.graph)
         for node in program.graph.nodes:
@@ -93,7 +94,7 @@ class _Analysis:
         """One expression per storage: tied tensors share theirs, overlapping views are kept."""
         if name in self.tensors:
             return self.tensors[name]
-        tensor = stored_tensor(self.program, name)
+        tensor = self.stored[name]
         storage = tensor.untyped_storage().data_ptr()
         key = (storage, tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset())
         if storage and key in self.stored_at:
@@ -146,10 +147,7 @@ class _Analysis:
             )
             for a in target._schema.arguments
         }
-        name = str(target)
-        return Call(
-            name.removeprefix("aten.") if name.startswith("aten.") else name, arguments, sizes
-        )
+        return Call(str(target).removeprefix("aten."), arguments, sizes)
 
     def _argument(self, value: Any) -> Any:
         if isinstance(value, Node):

@@ -28,6 +28,7 @@ SHARED = {
     "redraw",
     "callables",
     "nodes",
+    "lifting",
     "attention_path",
     "beginning",
 }
@@ -92,6 +93,7 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("callables", {"errors"}),
         ("curves", {"errors", "records"}),
         ("regions", {"errors"}),
+        ("lifting", {"errors"}),
     ],
 )
 def test_what_all_share_leans_on_less(name: str, allowed: set[str]) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from compressor.lifting import stored_names
 from compressor.nodes import argument, given_arguments, live_nodes
 from compressor.reconstruction.layouts import LAYOUTS, Layout
 
@@ -62,11 +63,7 @@ class Consumer:
 
 def consumers(program: ExportedProgram, aliases: Mapping[str, str]) -> list[Consumer]:
     """All of a program's, in the order in which they are executed."""
-    stored = {
-        spec.arg.name: aliases.get(spec.target, spec.target)
-        for spec in program.graph_signature.input_specs
-        if spec.target is not None
-    }
+    stored = {node: aliases.get(name, name) for node, name in stored_names(program).items()}
     graph = program.graph_module.graph
     from_weights = _from_weights(graph, stored)
     uses = Counter(

@@ -19,6 +19,7 @@ from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError
+from compressor.lifting import lifted, stored_names
 from compressor.nodes import ASSERTION
 from compressor.records import ExampleInputs
 from compressor.slicing.running import set_training
@@ -123,14 +124,14 @@ def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:
     """
     nodes = [node for node in program.graph.nodes if _is_operator(node) and _in(node, path)]
     inside = set(nodes)
-    stored = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
+    stored = stored_names(program)
     outer = list(
         dict.fromkeys(n for node in nodes for n in node.all_input_nodes if n not in inside)
     )
-    tensors = [n for n in outer if stored.get(n.name)]
-    inputs = [n for n in outer if not stored.get(n.name) and _is_tensor(n)]
+    tensors = [n for n in outer if n.name in stored]
+    inputs = [n for n in outer if n.name not in stored and _is_tensor(n)]
     own = _own_names(model, path)
-    names = [own.get(name, name) for name in (str(stored[n.name]) for n in tensors)]
+    names = [own.get(name, name) for name in (stored[n.name] for n in tensors)]
     if not all(name.startswith(f"{path}.") for name in names):
         raise CannotStandInError("takes parameters of other modules")
     outputs = [n for n in nodes if _is_tensor(n) and any(map(_is_read, n.users.keys() - inside))]
@@ -307,13 +308,7 @@ class _Values(Interpreter):
         return result
 
     def of(self, inputs: ExampleInputs) -> dict[str, torch.Tensor]:
-        program = self.program
-        given = iter(pytree.tree_leaves((inputs.args, dict(inputs.kwargs))))
-        tensors = {**program.state_dict, **program.constants}
-        lifted = [
-            tensors[spec.target] if spec.target is not None else next(given)
-            for spec in program.graph_signature.input_specs
-        ]
+        leaves = pytree.tree_leaves((inputs.args, dict(inputs.kwargs)))
         with torch.no_grad(), suppress(_EnoughError):
-            self.run(*lifted, enable_io_processing=False)
+            self.run(*lifted(self.program, leaves), enable_io_processing=False)
         return self.found
