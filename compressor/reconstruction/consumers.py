@@ -37,8 +37,8 @@ SUMS = ("aten.add.Tensor", "aten.add_.Tensor")
 
 
 @dataclass(frozen=True)
-class Consumer:
-    """One operator that sums over the channels of a weight's dimension.
+class Contraction:
+    """An operator that contracts a weight, and the regression by which that is fitted.
 
     Attributes:
         node: Its node.
@@ -61,7 +61,7 @@ class Consumer:
     shared: bool
 
 
-def consumers(program: ExportedProgram, aliases: Mapping[str, str]) -> list[Consumer]:
+def consumers(program: ExportedProgram, aliases: Mapping[str, str]) -> list[Contraction]:
     """All of a program's, in the order in which they are executed."""
     stored = {node: aliases.get(name, name) for node, name in stored_names(program).items()}
     graph = program.graph_module.graph
@@ -91,7 +91,7 @@ class _Reader:
     from_weights: set[Node]
     uses: Mapping[str, int]
 
-    def read(self, node: Node) -> Iterator[Consumer]:
+    def read(self, node: Node) -> Iterator[Contraction]:
         layout = LAYOUTS.get(str(node.target))
         if layout is None:
             return
@@ -101,7 +101,7 @@ class _Reader:
         chain, end = self._chain(node)
         constant, sign = self._constant(node, layout, chain)
         tensor = self.stored[weight.name]
-        yield Consumer(
+        yield Contraction(
             node=node.name,
             tensor=tensor,
             layout=layout,

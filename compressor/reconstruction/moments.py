@@ -12,7 +12,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from compressor.nodes import argument, schema_names
-from compressor.reconstruction.consumers import Consumer
+from compressor.reconstruction.consumers import Contraction
 from compressor.reconstruction.layouts import row_count
 from compressor.reconstruction.walk import Script, Walk
 
@@ -93,7 +93,7 @@ class Chain:
     """The chain from a consumer's output y to its target: t = P(s·y) + c, for a P that only moves
     values. `gain` is s² per value of y; it depends on weights alone, so it is found once."""
 
-    def __init__(self, script: Script, consumer: Consumer) -> None:
+    def __init__(self, script: Script, consumer: Contraction) -> None:
         nodes = {node.name: node for node in script.nodes}
         self.first = nodes[consumer.node]
         self.links = [nodes[name] for name in consumer.chain]
@@ -144,7 +144,7 @@ def _functional(node: Node) -> Any:
 def features_of(
     walk: Walk,
     node: Node,
-    consumer: Consumer,
+    consumer: Contraction,
     batches: int,
     generator: torch.Generator,
     out: Tensor,

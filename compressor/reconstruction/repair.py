@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 
 from compressor.axes import Axis, Bools, keep_mask, leaves
 from compressor.network import Network
-from compressor.reconstruction.consumers import Consumer, consumers
+from compressor.reconstruction.consumers import Contraction, consumers
 from compressor.reconstruction.layouts import blocks_of
 from compressor.reconstruction.moments import (
     Chain,
@@ -89,11 +89,11 @@ def refit(
 
 def affected(
     program: ExportedProgram, network: Network, masks: Mapping[Axis, Bools]
-) -> list[Consumer]:
+) -> list[Contraction]:
     """Consumers whose weights lose channels, each with a weight of its own."""
     cut = {axis for axis, mask in masks.items() if not mask.all()}
 
-    def loses(consumer: Consumer) -> bool:
+    def loses(consumer: Contraction) -> bool:
         dim = network.tensors[consumer.tensor][consumer.layout.contracted]
         return any(axis in cut for axis in leaves(dim))
 
@@ -144,7 +144,7 @@ class _Pairs:
 
 
 def _gathered(
-    pairs: _Pairs, consumer: Consumer, network: Network, masks: Mapping[Axis, Bools], seed: int
+    pairs: _Pairs, consumer: Contraction, network: Network, masks: Mapping[Axis, Bools], seed: int
 ) -> Moments | None:
     """Moments of the features against the change of output that is wanted."""
     generator = torch.Generator().manual_seed(seed)
@@ -187,7 +187,7 @@ def _kept(value: Tensor, network: Network, node: str, masks: Mapping[Axis, Bools
 
 
 def _solve(
-    script: Script, consumer: Consumer, moments: Moments, ridge: float, *, least_squares: bool
+    script: Script, consumer: Contraction, moments: Moments, ridge: float, *, least_squares: bool
 ) -> Refit:
     weight = script.tensors[consumer.tensor]
     centred = bool(consumer.constant)
