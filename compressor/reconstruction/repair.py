@@ -45,8 +45,8 @@ HELD_BYTES = 2_000_000_000
 
 @dataclass(frozen=True)
 class Refit:
-    """One consumer's new weights: the share of its target's variance that was off before, and
-    that the re-fit leaves."""
+    """One consumer's weight, and the mean squared change of its output that is wanted of it, before
+    the re-fit and after (summed over output channels)."""
 
     consumer: str
     before: float
