@@ -206,7 +206,7 @@ def _pass(
     text: str,
 ) -> list[tuple[Contraction, Moments, float]]:
     generator = torch.Generator().manual_seed(seed)
-    nodes = {node.name: node for node in script.nodes}
+    nodes = script.named
     found = {consumer.node: Moments() for consumer in part}
     chains = {consumer.node: Chain(script, consumer) for consumer in part}
     batches = inputs()

@@ -62,7 +62,7 @@ class Contraction:
 
 
 def consumers(program: ExportedProgram, aliases: Mapping[str, str]) -> list[Contraction]:
-    """All of a program's, in the order in which they are executed."""
+    """All contractions of a program, in the order in which they are executed."""
     stored = {node: aliases.get(name, name) for node, name in stored_names(program).items()}
     graph = program.graph_module.graph
     from_weights = _from_weights(graph, stored)

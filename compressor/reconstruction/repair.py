@@ -148,30 +148,23 @@ def _gathered(
 ) -> Moments | None:
     """Moments of the features against the change of output that is wanted."""
     generator = torch.Generator().manual_seed(seed)
-    script = pairs.sliced
-    nodes = {node.name: node for node in script.nodes}
-    moments, chain = Moments(), Chain(script, consumer)
+    node, target = (pairs.sliced.named[name] for name in (consumer.node, consumer.target))
+    original_target = pairs.original.named[consumer.target]
+    moments, chain = Moments(), Chain(pairs.sliced, consumer)
     batches = max(pairs.count, 1)
     if not pairs.count:
         given = pairs.inputs()
         batches = len(given) if isinstance(given, Sized) else 1
     for original, sliced in pairs.at(consumer.node):
-        reached = original.ahead(consumer.target)
-        wanted = _kept(_value(reached, consumer.target), network, consumer.target, masks)
+        whole = original.ahead(consumer.target).values[original_target]
+        wanted = _kept(whole, network, consumer.target, masks)
         ahead = sliced.ahead(consumer.target)
-        now = ahead.values[nodes[consumer.target]]
-        change, _ = chain.pull(ahead, wanted - now)
-        node = nodes[consumer.node]
+        change, _ = chain.pull(ahead, wanted - ahead.values[target])
         blocks = blocks_of(arguments_at(sliced, node))
         features, rows = features_of(sliced, node, consumer, batches, generator, change)
         targets = in_blocks(consumer.layout.outputs(change, rows), blocks)
         moments.add(features, targets)
     return moments if moments.count else None
-
-
-def _value(walk: Walk, name: str) -> Tensor:
-    value: Tensor = next(v for node, v in walk.values.items() if node.name == name)
-    return value
 
 
 def _kept(value: Tensor, network: Network, node: str, masks: Mapping[Axis, Bools]) -> Tensor:

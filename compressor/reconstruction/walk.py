@@ -28,6 +28,7 @@ class Script:
     def __init__(self, program: ExportedProgram, device: str = "cpu") -> None:
         self.program, self.device = program, device
         self.nodes = [n for n in program.graph_module.graph.nodes if n.target is not ASSERTION]
+        self.named = {node.name: node for node in self.nodes}
         self.place = {node.name: i for i, node in enumerate(self.nodes)}
         self.done: dict[int, list[Node]] = {}
         last: dict[Node, int] = {}
