@@ -21,6 +21,7 @@ from compressor.errors import CompressorError
 from compressor.records import Plan
 from compressor.result import read_plan
 from compressor.slicing import source_of
+from compressor.slicing.weights import named_tensors
 from compressor.trace import detached_copy
 
 Places = Mapping[str, Mapping[int, Sequence[int]]]
@@ -89,12 +90,6 @@ def silenced(tensors: Mapping[str, Tensor], places: Places) -> Iterator[None]:
         with torch.no_grad():
             for name, values in before.items():
                 tensors[name].copy_(values)
-
-
-def named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by all their names."""
-    parameters = module.named_parameters(remove_duplicate=False)
-    return {**dict(parameters), **dict(module.named_buffers(remove_duplicate=False))}
 
 
 def _silence(tensors: Mapping[str, Tensor], places: Places) -> None:

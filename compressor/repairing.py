@@ -40,7 +40,7 @@ def _refitted(sliced: slicing.Sliced, planned: Planned, train: Data) -> str:
             seed=options.seed,
             progress=tick,
         )
-    slicing.hand_over(sliced)
+    slicing.carry_weights(sliced.program, sliced.module)
     layers = "1 layer" if len(done) == 1 else f"{len(done)} layers"
     return f"{layers} re-fitted by least squares on {data.samples} samples" if done else ""
 

@@ -7,7 +7,7 @@ replaced by the part of the sliced program that was traced from it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -23,6 +23,7 @@ from compressor.lifting import lifted, stored_names
 from compressor.nodes import ASSERTION
 from compressor.records import ExampleInputs
 from compressor.slicing.running import set_training
+from compressor.slicing.weights import named_tensors
 
 
 class CannotStandInError(Exception):
@@ -159,14 +160,11 @@ def _own_names(model: nn.Module, path: str) -> dict[str, str]:
     """Any name in the model -> the name under `path`, for the tensors of that module: what modules
     share has several names."""
     own: dict[int, str] = {}
-    for name, tensor in _named_tensors(model.get_submodule(path)):
+    for name, tensor in named_tensors(model.get_submodule(path)).items():
         own.setdefault(id(tensor), f"{path}.{name}")
-    return {name: own[id(tensor)] for name, tensor in _named_tensors(model) if id(tensor) in own}
-
-
-def _named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from module.named_parameters(remove_duplicate=False)
-    yield from module.named_buffers(remove_duplicate=False)
+    return {
+        name: own[id(tensor)] for name, tensor in named_tensors(model).items() if id(tensor) in own
+    }
 
 
 def _is_operator(node: Node) -> bool:
