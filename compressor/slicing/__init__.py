@@ -63,8 +63,11 @@ def slice_network(
         CompressorError: The sliced program does not fit together (a wrong rule).
     """
     masks = network.masks(keep)
-    program = slice_program(trace, network, masks)
-    followed = follow(trace, network, program, masks, stand_ins_allowed=stand_ins_allowed)
+    indices = kept_indices(network, masks)
+    program = slice_program(trace, network, masks, indices)
+    followed = follow(
+        *(trace, network, program, masks, indices), stand_ins_allowed=stand_ins_allowed
+    )
     plan = Plan(
         source=source_of(trace.module),
         groups={
@@ -77,7 +80,7 @@ def slice_network(
             for g in network.groups
             if g.name in keep
         },
-        tensors=kept_indices(network, masks),
+        tensors=indices,
         aliases=dict(network.aliases),
         attributes=followed.attributes,
         stand_ins=followed.stand_ins,

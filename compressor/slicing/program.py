@@ -48,10 +48,19 @@ def slice_tensor(tensor: torch.Tensor, kept: Mapping[int, tuple[int, ...]]) -> t
     return sliced.clone() if sliced is tensor or not kept else sliced.contiguous()
 
 
-def slice_program(trace: Trace, network: Network, masks: Mapping[Axis, Bools]) -> ExportedProgram:
-    """A new program without the dropped positions; the traced one is left alone."""
+def slice_program(
+    trace: Trace,
+    network: Network,
+    masks: Mapping[Axis, Bools],
+    indices: Indices | None = None,
+) -> ExportedProgram:
+    """A new program without the dropped positions; the traced one is left alone.
+
+    Args:
+        indices: `kept_indices` of the masks, where they are known.
+    """
     program = trace.program
-    indices = kept_indices(network, masks)
+    indices = kept_indices(network, masks) if indices is None else indices
     state = _sliced_tensors(program.state_dict, indices, network.aliases)
     constants = _sliced_tensors(program.constants, indices, network.aliases)
     sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
