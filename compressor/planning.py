@@ -114,15 +114,21 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
     options = replace(options, criterion=resolved(options.criterion, has_data=fits))
     if loaded.weights == RANDOM:
         stopwatch.note("random weights: sizes and latency are real, accuracy means nothing")
+    traced = capture(loaded, examples, stopwatch)
+    loss, (_, metric) = loss_of(subject, options), metric_of(subject, options)
+    check_fit(traced.module, samples, own_loss=loss is not None, own_metric=metric is not top1)
+    return Opened(subject, options, loaded, examples, samples, traced, stopwatch)
+
+
+def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) -> Trace:
+    """Trace, and note what the user should know of it."""
     if examples.origin.startswith("a guess"):
         stopwatch.note(f"example inputs are {examples.origin}; --input says others")
     with stopwatch.stage("trace"):
         traced = trace(loaded.module, examples)
     for note in traced.notes:
         stopwatch.note(note)
-    loss, (_, metric) = loss_of(subject, options), metric_of(subject, options)
-    check_fit(traced.module, samples, own_loss=loss is not None, own_metric=metric is not top1)
-    return Opened(subject, options, loaded, examples, samples, traced, stopwatch)
+    return traced
 
 
 def score_channels(opened: Opened) -> Scored:
