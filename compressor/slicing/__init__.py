@@ -13,7 +13,7 @@ from compressor.network import Network
 from compressor.records import Plan, Trace
 from compressor.slicing.compare import Reference, require_agreement, variants
 from compressor.slicing.following import follow
-from compressor.slicing.patch import apply_plan, source_of
+from compressor.slicing.patch import apply_plan, check_source, source_of
 from compressor.slicing.program import kept_indices, slice_program
 from compressor.slicing.running import ProgramModule, as_module
 from compressor.slicing.weights import carry_weights
@@ -24,9 +24,9 @@ __all__ = [
     "apply_plan",
     "as_module",
     "carry_weights",
+    "check_source",
     "compare",
     "slice_network",
-    "source_of",
     "variants",
 ]
 
