@@ -32,7 +32,7 @@ SHARED = {
     "attention_path",
     "beginning",
 }
-PARTS = {"trace": {"regions"}}
+PARTS = {"trace": {"regions"}, "graph": {"groups"}}
 """What belongs to one stage although it is a file of its own."""
 
 WITHOUT_TORCH = ["errors", "records", "axes", *(name for name in FILES if name.startswith("rules"))]
@@ -93,6 +93,7 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("callables", {"errors"}),
         ("curves", {"errors", "records"}),
         ("regions", {"errors"}),
+        ("groups", {"axes", "network", "records", "rules"}),
         ("lifting", {"errors"}),
     ],
 )
