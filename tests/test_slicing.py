@@ -17,6 +17,7 @@ from twin import (
     analysed,
     analysed_case,
     assert_same,
+    dense_program,
     live,
     masked_twin,
     outputs,
@@ -76,7 +77,7 @@ def test_dropping_nothing_is_the_identity_bit_for_bit(name: str) -> None:
     inputs = of.case.inputs(3, seed=4)
     assert_equal_states(of.model, found.module)
     assert_equal_outputs(of.model, found.module, inputs)
-    assert_equal_outputs(as_module(of.trace.program), as_module(found.program), inputs)
+    assert_equal_outputs(dense_program(of), as_module(found.program), inputs)
 
 
 def test_groups_that_are_not_listed_keep_all() -> None:
@@ -315,7 +316,7 @@ def test_the_program_trains_as_the_class_does() -> None:
 
 def test_eval_gives_the_same_bits_as_before_train() -> None:
     of = analysed("encoder_layer")
-    program = as_module(of.trace.program)
+    program = dense_program(of)
     inputs = of.case.inputs(2)
     before = outputs(program, *inputs)[0]
     assert program.train() is program
