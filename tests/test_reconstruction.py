@@ -219,7 +219,7 @@ def test_a_wanted_change_of_the_sum_is_pulled_back_to_the_layer() -> None:
     (x,) = found.examples.args
     walk = script.start((x,))
     walk.advance(consumer.node)
-    nodes = {node.name: node for node in script.nodes}
+    nodes = script.named
     ahead = walk.ahead(consumer.target)
     change = torch.randn_like(ahead.values[nodes[consumer.target]])
     pulled = Chain(script, consumer).pull(ahead, change)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from compressor.axes import coordinates
 from compressor.network import Network
-from compressor.reconstruction.consumers import Consumer, consumers
+from compressor.reconstruction.consumers import Contraction, consumers
 from compressor.reconstruction.elimination import Elimination, Regression, eliminate
 from compressor.reconstruction.layouts import blocks_of
 from compressor.reconstruction.moments import (
@@ -43,7 +43,7 @@ BUDGET_BYTES = 2_000_000_000
 class Measured:
     """A consumer's regression on the original network, as it is."""
 
-    consumer: Consumer
+    consumer: Contraction
     moments: Tensor
     weight: Tensor
 
@@ -54,7 +54,7 @@ class Measured:
 
 
 def feature_channels(
-    network: Network, consumer: Consumer, group: Group, features: int
+    network: Network, consumer: Contraction, group: Group, features: int
 ) -> npt.NDArray[np.int64]:
     """The channel of the group that each feature belongs to; -1 for none."""
     shape = network.tensors[consumer.tensor]
@@ -189,9 +189,9 @@ def _in_units(moments: Moments, salient: Tensor | None) -> Tensor:
     return (weights / whole).sqrt().expand_as(variance).unsqueeze(1)
 
 
-def _parts(wanted: Sequence[Consumer], script: Script) -> Iterator[list[Consumer]]:
+def _parts(wanted: Sequence[Contraction], script: Script) -> Iterator[list[Contraction]]:
     """Consumers whose moments fit into the budget together; too large ones are left out."""
-    part: list[Consumer] = []
+    part: list[Contraction] = []
     size = 0
     for consumer in wanted:
         weight = script.tensors[consumer.tensor]
@@ -209,14 +209,14 @@ def _parts(wanted: Sequence[Consumer], script: Script) -> Iterator[list[Consumer
 
 def _pass(
     script: Script,
-    part: Sequence[Consumer],
+    part: Sequence[Contraction],
     inputs: Inputs,
     seed: int,
     progress: Progress,
     text: str,
-) -> list[tuple[Consumer, Moments]]:
+) -> list[tuple[Contraction, Moments]]:
     generator = torch.Generator().manual_seed(seed)
-    nodes = {node.name: node for node in script.nodes}
+    nodes = script.named
     found = {consumer.node: Moments() for consumer in part}
     chains = {consumer.node: Chain(script, consumer) for consumer in part}
     batches = inputs()
@@ -234,7 +234,7 @@ def _pass(
 def _look(
     chain: Chain,
     walk: Walk,
-    consumer: Consumer,
+    consumer: Contraction,
     nodes: Mapping[str, Any],
     moments: Moments,
     batches: int,

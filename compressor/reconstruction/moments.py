@@ -13,7 +13,7 @@ from torch.fx.node import map_arg
 
 from compressor.nodes import argument, schema_names
 from compressor.processes import all_summed
-from compressor.reconstruction.consumers import Consumer
+from compressor.reconstruction.consumers import Contraction
 from compressor.reconstruction.layouts import row_count
 from compressor.reconstruction.walk import Script, Walk
 
@@ -100,10 +100,9 @@ class Chain:
     """The chain from a consumer's output y to its target: t = P(s·y) + c, for a P that only moves
     values. 1 / s² per value of y depends on weights alone, so it is found once."""
 
-    def __init__(self, script: Script, consumer: Consumer) -> None:
-        nodes = {node.name: node for node in script.nodes}
-        self.first = nodes[consumer.node]
-        self.links = [nodes[name] for name in consumer.chain]
+    def __init__(self, script: Script, consumer: Contraction) -> None:
+        self.first = script.named[consumer.node]
+        self.links = [script.named[name] for name in consumer.chain]
         self.inverse: Tensor | None = None
 
     def pull(self, ahead: Walk, change: Tensor) -> Tensor:
@@ -149,7 +148,7 @@ def _functional(node: Node) -> Any:
 def features_of(
     walk: Walk,
     node: Node,
-    consumer: Consumer,
+    consumer: Contraction,
     batches: int,
     generator: torch.Generator,
     out: Tensor,

@@ -18,7 +18,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from compressor.processes import all_summed
-from compressor.reconstruction.consumers import Consumer
+from compressor.reconstruction.consumers import Contraction
 from compressor.reconstruction.layouts import row_count
 from compressor.reconstruction.walk import Script, Walk
 
@@ -33,7 +33,7 @@ AT_ONCE = 8
 
 def salience(
     script: Script,
-    consumers: Sequence[Consumer],
+    consumers: Sequence[Contraction],
     batches: Iterable[tuple[Any, ...]],
     *,
     is_divisible: bool,
@@ -41,7 +41,7 @@ def salience(
 ) -> dict[str, Tensor]:
     """Per consumer's node one number per output column, as a mean over samples and positions.
 
-    Consumers that no gradient reaches are left out.
+    Contractions that no gradient reaches are left out.
 
     Args:
         is_divisible: Batches may be run in parts.
@@ -84,10 +84,10 @@ def _parts(given: tuple[Any, ...], is_divisible: bool) -> Iterable[tuple[Any, ..
 
 def _squared_gradients(
     script: Script,
-    consumers: Sequence[Consumer],
+    consumers: Sequence[Contraction],
     given: tuple[Any, ...],
     generator: torch.Generator,
-) -> list[tuple[Consumer, Tensor]]:
+) -> list[tuple[Contraction, Tensor]]:
     with torch.enable_grad():
         walk = _Probing(script, script.start(given), {c.node for c in consumers})
         moved = sum(
@@ -102,7 +102,7 @@ def _squared_gradients(
     return [(c, _by_column(g, c)) for c, g in zip(consumers, found, strict=True)]
 
 
-def _by_column(gradient: Tensor, consumer: Consumer) -> Tensor:
+def _by_column(gradient: Tensor, consumer: Contraction) -> Tensor:
     rows = torch.arange(row_count(gradient, consumer.layout), device=gradient.device)
     return consumer.layout.outputs(gradient.double().square(), rows).mean(0).cpu()
 
