@@ -20,7 +20,7 @@ from compressor.reconstruction import reconstruction_scores, refit, repair, sali
 from compressor.reconstruction.consumers import consumers
 from compressor.reconstruction.elimination import Regression, eliminate
 from compressor.reconstruction.layouts import LAYOUTS, Layout, blocks_of, row_count
-from compressor.reconstruction.moments import Chain, arguments_at, in_blocks
+from compressor.reconstruction.moments import Chain, Moments, arguments_at, in_blocks
 from compressor.reconstruction.walk import Script
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
@@ -74,6 +74,46 @@ def test_several_consumers_add_up_and_other_groups_stay() -> None:
     one = Regression(moments, first, np.array([0, 1, 2, -1, -1, -1]))
     two = Regression(moments, second, np.array([-1, -1, -1, 0, 1, 2]))
     assert list(eliminate([one, two], 3).order) == [2, 0, 1]
+
+
+def test_few_samples_shrink_more_and_independent_ones_by_the_textbook() -> None:
+    """Against the formula of Ledoit and Wolf with half batches as samples, and in the limit."""
+    torch.manual_seed(0)
+    mixing = torch.randn(6, 6)
+    found = []
+    for count in (2, 8, 64):
+        moments, squares = Moments(), []
+        for _ in range(count):
+            x = torch.randn(10, 6) @ mixing
+            moments.add(x[None], torch.zeros(1, 10, 1))
+            squares += [(h.T @ h / 5).double() for h in x.split(5)]
+        whole = torch.stack(squares).mean(0)
+        apart = sum(float((s - whole).square().sum()) for s in squares)
+        noise = apart / len(squares) / (len(squares) - 1)
+        target = whole.diagonal().mean() * torch.eye(6)
+        share = noise / float((whole - target).square().sum())
+        (got,) = moments.shrinkage(centred=False)
+        assert float(got) == pytest.approx(share / (1 - share), rel=1e-3)
+        found.append(float(got))
+    assert found[0] > found[1] > found[2] < 0.05
+
+
+def test_a_choice_from_few_samples_does_not_take_memory_for_redundancy() -> None:
+    """Four samples can be told apart by any four features: that says nothing of the others."""
+
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(12, 32), nn.Linear(32, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x).relu())
+
+    found, network, _ = traced(Wide(), 12)
+    name = next(g.name for g in network.groups if g.size == 32)
+    few = [(torch.randn(4, 12),)]
+    scores = np.sort(reconstruction_scores(found, network, lambda: few)[name])
+    assert scores[:24].sum() > 0.2 * scores.sum()
 
 
 def test_a_large_group_takes_a_bounded_number_of_steps() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from compressor.axes import coordinates
 from compressor.network import Network
 from compressor.reconstruction.consumers import Contraction, consumers
-from compressor.reconstruction.elimination import Elimination, Regression, eliminate
+from compressor.reconstruction.elimination import RIDGE, Elimination, Regression, eliminate
 from compressor.reconstruction.layouts import blocks_of
 from compressor.reconstruction.moments import (
     Chain,
@@ -46,11 +46,12 @@ class Measured:
     consumer: Contraction
     moments: Tensor
     weight: Tensor
+    ridge: Tensor
 
     def regression(self, network: Network, group: Group) -> Regression:
         """For one group; losses are shares of the variance of the consumer's target."""
         channel = feature_channels(network, self.consumer, group, self.moments.shape[1])
-        return Regression(self.moments, self.weight, channel)
+        return Regression(self.moments, self.weight, channel, self.ridge)
 
 
 def feature_channels(
@@ -174,8 +175,12 @@ def measure(
             blocks = len(moments.parts["outer"])
             column = _in_units(moments, salient.get(consumer.node))
             matrix = consumer.layout.matrix(weight, blocks) * column
-            covariance = moments.covariance(centred=bool(consumer.constant))
-            found.setdefault(consumer.tensor, []).append(Measured(consumer, covariance, matrix))
+            centred = bool(consumer.constant)
+            covariance = moments.covariance(centred=centred)
+            ridge = moments.shrinkage(centred=centred).clamp(min=RIDGE)
+            found.setdefault(consumer.tensor, []).append(
+                Measured(consumer, covariance, matrix, ridge)
+            )
     return found
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 RIDGE = 1e-4
-"""Added to the diagonal of A, as a share of its mean."""
+"""Added to the diagonal of A at least, as a share of its mean."""
 
 REFITS = 768
 """A group is emptied by about so many re-fits, shared among its consumers, which bounds the cost
@@ -31,11 +31,13 @@ LEAST_STEPS = 24
 @dataclass
 class Regression:
     """One consumer: (blocks, features, features), (blocks, features, outputs), and the channel of
-    each feature (-1: of another group). Outputs are in units of what the consumer may disturb."""
+    each feature (-1: of another group). Outputs are in units of what the consumer may disturb.
+    `ridge` (blocks,) is added to the diagonal of the moments, as a share of its mean."""
 
     moments: Tensor
     weight: Tensor
     channel: npt.NDArray[np.int64]
+    ridge: Tensor | float = RIDGE
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class _State:
     def __init__(self, regression: Regression, size: int) -> None:
         moments = regression.moments.double()
         diagonal = moments.diagonal(dim1=1, dim2=2)
-        ridge = RIDGE * diagonal.mean(1, keepdim=True) + 1e-30
+        ridge = (regression.ridge * diagonal.mean(1)).unsqueeze(1) + 1e-30
         self.inverse = torch.linalg.inv(moments + torch.diag_embed(ridge.expand_as(diagonal)))
         self.weight = regression.weight.double().clone()
         self.channel = regression.channel

@@ -22,6 +22,9 @@ LEAST_ROWS = 32_768
 """A regression takes so many output positions, drawn at random from all samples: more would
 change the estimate little."""
 
+MOST_SHRUNK = 0.9
+"""A bound, for what the samples say nothing of."""
+
 
 def arguments_at(walk: Walk, node: Node) -> dict[str, Any]:
     """The values of the arguments that a node is about to be called with."""
@@ -31,11 +34,11 @@ def arguments_at(walk: Walk, node: Node) -> dict[str, Any]:
 
 
 def drawn_rows(total: int, features: int, batches: int, generator: torch.Generator) -> Tensor:
-    """Which of a batch's output positions take part."""
+    """Which of a batch's output positions take part, sample by sample."""
     wanted = math.ceil(max(LEAST_ROWS, ROWS_PER_FEATURE * features) / max(1, batches))
     if wanted >= total:
         return torch.arange(total)
-    return torch.randint(total, (wanted,), generator=generator)
+    return torch.randint(total, (wanted,), generator=generator).sort().values
 
 
 @dataclass
@@ -43,7 +46,8 @@ class Moments:
     """Sums over rows, in float64: (blocks, features, features), (blocks, features, outputs), …
 
     `outer` is Σ uuᵀ, `cross` Σ utᵀ, `features` Σ u, `targets` Σ t, `squares` Σ t², `count` the
-    number of rows.
+    number of rows. Half batches are looked at apart: `halves` of them have had mean squares uuᵀ
+    whose squared norms add up to `norms`.
     """
 
     count: int = 0
@@ -51,14 +55,23 @@ class Moments:
 
     def add(self, features: Tensor, targets: Tensor) -> None:
         """Take in (blocks, rows, features) and (blocks, rows, outputs)."""
-        self.count += features.shape[1]
+        rows = features.shape[1]
+        self.count += rows
+        for some in (slice(0, rows // 2), slice(rows // 2, rows)):
+            if rows // 2:
+                self._add(features[:, some], targets[:, some])
+
+    def _add(self, features: Tensor, targets: Tensor) -> None:
         turned = features.transpose(1, 2)
+        outer = turned @ features
         for name, value in (
-            ("outer", turned @ features),
+            ("outer", outer),
             ("cross", turned @ targets),
             ("features", features.sum(1)),
             ("targets", targets.sum(1)),
             ("squares", targets.square().sum(1)),
+            ("norms", (outer / features.shape[1]).square().sum((1, 2))),
+            ("halves", torch.ones(())),
         ):
             exact = value.double().cpu()
             self.parts[name] = self.parts[name] + exact if name in self.parts else exact
@@ -76,6 +89,22 @@ class Moments:
             u = self.parts["features"] / self.count
             mean = mean - u.unsqueeze(2) * u.unsqueeze(1)
         return mean
+
+    def shrinkage(self, *, centred: bool) -> Tensor:
+        """Per block how much of the mean square is added to the diagonal, so that the covariance
+        errs least where samples are few: (blocks,).
+
+        The weights of Ledoit and Wolf 2004 (A well-conditioned estimator for large-dimensional
+        covariance matrices, section 3), with half batches for samples, since the positions of one
+        image are not independent.
+        """
+        covariance, halves = self.covariance(centred=centred), self.parts["halves"]
+        square = self.covariance(centred=False).square().sum((1, 2))
+        noise = (self.parts["norms"] / halves - square).clamp(min=0) / (halves - 1).clamp(min=1)
+        mean = covariance.diagonal(dim1=1, dim2=2).mean(1)
+        spread = covariance.square().sum((1, 2)) - covariance.shape[1] * mean.square()
+        share = (noise / spread.clamp(min=1e-30)).clamp(max=MOST_SHRUNK)
+        return share / (1 - share)
 
     def crossed(self, *, centred: bool) -> Tensor:
         mean = self.parts["cross"] / self.count

@@ -33,8 +33,9 @@ from compressor.reconstruction.walk import Script, Walk
 Inputs = Callable[[], Iterable[tuple[Any, ...]]]
 Progress = Callable[[int, int, str], None]
 
-RIDGE = 3e-3
-"""Pulls the re-fitted weights towards what they were, as a share of the features' mean energy."""
+RIDGE, OF_SHRINKAGE = 3e-3, 0.1
+"""The re-fitted weights are pulled towards what they were, by these shares of the features' mean
+energy and of what few samples call for (`Moments.shrinkage`), whichever is more."""
 
 LARGEST = 6144
 """Features up to which weights are re-fitted; with more, only the constant is."""
@@ -63,7 +64,7 @@ def refit(
     least_squares: bool = True,
     device: str = "cpu",
     seed: int = 0,
-    ridge: float = RIDGE,
+    ridge: float | None = None,
     progress: Progress | None = None,
 ) -> list[Refit]:
     """Re-fit the weights (and constants) of the sliced program in place.
@@ -71,7 +72,7 @@ def refit(
     Args:
         inputs: Gives the calibration batches anew, the same each time.
         least_squares: False: only the constants, so that means are as they were.
-        ridge: See `RIDGE`.
+        ridge: Instead of what `RIDGE` and `OF_SHRINKAGE` say.
     """
     report = progress or (lambda *_: None)
     todo = affected(original, network, masks)
@@ -187,7 +188,12 @@ def _kept(value: Tensor, network: Network, node: str, masks: Mapping[Axis, Bools
 
 
 def _solve(
-    script: Script, consumer: Contraction, moments: Moments, ridge: float, *, least_squares: bool
+    script: Script,
+    consumer: Contraction,
+    moments: Moments,
+    ridge: float | None,
+    *,
+    least_squares: bool,
 ) -> Refit:
     weight = script.tensors[consumer.tensor]
     centred = bool(consumer.constant)
@@ -197,7 +203,8 @@ def _solve(
     if least_squares and step.shape[1] <= LARGEST:
         covariance = moments.covariance(centred=centred)
         diagonal = covariance.diagonal(dim1=1, dim2=2)
-        damping = (ridge * diagonal.mean(1, keepdim=True) + 1e-30).expand_as(diagonal)
+        share = _ridge(moments, centred=centred) if ridge is None else ridge
+        damping = ((share * diagonal.mean(1)).unsqueeze(1) + 1e-30).expand_as(diagonal)
         step = torch.linalg.solve(
             covariance + torch.diag_embed(damping), moments.crossed(centred=centred)
         )
@@ -210,6 +217,10 @@ def _solve(
         with torch.no_grad():
             constant += consumer.sign * shift.to(constant)
     return Refit(consumer.tensor, float(before), _left(moments, step, centred=centred))
+
+
+def _ridge(moments: Moments, *, centred: bool) -> Tensor:
+    return (OF_SHRINKAGE * moments.shrinkage(centred=centred)).clamp(min=RIDGE)
 
 
 def _left(moments: Moments, step: Tensor, *, centred: bool) -> float:
