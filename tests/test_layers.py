@@ -17,7 +17,7 @@ FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in ROOT.rg
 
 STAGES = {
     *("loading", "data", "trace", "graph", "score", "selection", "slicing"),
-    *("reconstruction", "recover", "export", "measure", "report"),
+    *("reconstruction", "recover", "export", "measure", "report", "latency"),
 }
 SHARED = {
     "errors",
@@ -30,6 +30,7 @@ SHARED = {
     "nodes",
     "attention_path",
     "beginning",
+    "whole_file",
 }
 PARTS = {"trace": {"regions"}}
 """What belongs to one stage although it is a file of its own."""
@@ -90,6 +91,7 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("beginning", set()),
         ("network", {"axes", "records"}),
         ("callables", {"errors"}),
+        ("whole_file", {"errors"}),
         ("curves", {"errors", "records"}),
         ("regions", {"errors"}),
     ],

@@ -1,0 +1,114 @@
+"""A table filled by the bench, layer by layer; what is measured is kept at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from compressor.errors import UsageError
+from compressor.latency.bench import Bench, Case, OnnxBench
+from compressor.latency.layers import Layer
+from compressor.latency.machine import cached_at, machine_of
+from compressor.latency.steps import measure_step
+from compressor.latency.table import LatencyTable, read_table, write_table
+
+Progress = Callable[[int, int, str], None]
+"""`progress(done, total, text)`."""
+
+_TOGETHER = 32  # layers whose networks are in memory at a time
+
+
+def measured_table(
+    layers: Iterable[Layer],
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    device: str = "cpu",
+    bench: Bench | None = None,
+    path: Path | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> LatencyTable:
+    """This machine's table with all that the layers need: read, and completed by measuring.
+
+    The file is written after every layer, so that an interrupted run goes on where it was.
+
+    Args:
+        layers: Of the network, for this batch.
+        threads, batch, device: What is measured; another choice has a table of its own.
+        bench: What times the layers. Default: ONNX Runtime on the device.
+        path: The table's file. Default: in the user's cache folder.
+        progress: Told `(done, total, text)`.
+
+    Raises:
+        UsageError: The runtime does not run on the device.
+        CompressorError: The file is no table or cannot be written; a layer does not run.
+    """
+    bench = bench or OnnxBench(threads, device)
+    machine = machine_of(threads, batch, device)
+    path = path or cached_at(machine)
+    table = read_table(path) if path.exists() else LatencyTable(machine)
+    distinct = {layer.signature: layer for layer in layers}
+    for fuller in _filled(table, distinct, bench, progress):
+        write_table(fuller, path)
+        table = fuller
+    return table
+
+
+def given_table(
+    path: Path, layers: Iterable[Layer], *, threads: int = 1, batch: int = 1, device: str = "cpu"
+) -> LatencyTable:
+    """A table that was measured elsewhere.
+
+    Raises:
+        UsageError: It holds for another number of threads, batch or device.
+        CompressorError: It cannot be read, or lacks layers of the network.
+    """
+    table = read_table(path)
+    asked = {"threads": threads, "batch": batch, "device": device}
+    other = [
+        f"{name} {table.machine.get(name)}, not {value}"
+        for name, value in asked.items()
+        if str(table.machine.get(name)).partition(" ")[0] != str(value)
+    ]
+    if other:
+        raise UsageError(
+            f"the latency table was measured for {'; '.join(other)}",
+            where=str(path),
+            consequence="no latency was predicted",
+            next_step="ask for what it was measured for, or give another table",
+        )
+    table.check_covers(layers, str(path))
+    return table
+
+
+def _filled(
+    table: LatencyTable, layers: dict[str, Layer], bench: Bench, progress: Progress
+) -> Iterable[LatencyTable]:
+    """The table after each step or layer that it lacked."""
+    kinds = dict.fromkeys(layer.kind for layer in layers.values())
+    unstepped = [(kind, name) for kind in kinds for name in table.lacks_steps(kind)]
+    total = len(unstepped) + len(layers)
+    for done, (kind, name) in enumerate(unstepped):
+        progress(done, total, f"steps of {kind}: {name}")
+        table = table.with_step(kind, name, measure_step(kind, name, bench))
+        yield table
+    for done, layer in enumerate(layers.values(), len(unstepped)):
+        progress(done, total, f"{layer.name} ({layer.kind})")
+        missing = table.lacks(layer)
+        cases = [
+            Case(
+                layer.kind,
+                {**layer.full, **dict(zip(layer.free, point, strict=True))},
+                layer.literals,
+            )
+            for point in missing
+        ]
+        rounds = range(-(-len(cases) // _TOGETHER))
+        times = dict[tuple[int, ...], float]()
+        for i in rounds:  # every round has small and large ones
+            batch = slice(i, None, len(rounds))
+            times |= dict(zip(missing[batch], bench.times_ms(cases[batch]), strict=True))
+        if times:
+            table = table.with_times(layer.signature, times)
+            yield table
+    progress(total, total, "")
