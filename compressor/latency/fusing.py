@@ -1,5 +1,5 @@
-"""Which nodes the runtime computes on their own: not those on weights alone, and not those that it
-does within the operator before them."""
+"""Which nodes the runtime computes on their own: not those on weights alone, which it folds, and
+not those that it does within the operator before them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WITHIN: dict[str, tuple[frozenset[str], ...]] = {
     "linear": (frozenset({"relu"}),),
     "addmm": (frozenset({"relu"}),),
 }
-"""Operator -> what may follow it at no cost of its own, in this order, each once at most."""
+"""Operator -> what the runtime does within it where it follows, in this order, each once."""
 
 
 def base_name(node: Node) -> str:
@@ -32,16 +32,18 @@ def base_name(node: Node) -> str:
     return name if name.startswith("_") else name.rstrip("_")
 
 
-def computed_nodes(program: ExportedProgram) -> Iterator[Node]:
-    """Operators that depend on the inputs, that an output depends on, and that stand alone."""
+def computed_nodes(program: ExportedProgram) -> Iterator[tuple[Node, tuple[Node, ...]]]:
+    """Operators that depend on the inputs and that an output depends on; each with those after it
+    that the runtime does within it."""
     live, varying = live_nodes(program.graph), _varying(program)
     within: set[Node] = set()
     for node in program.graph.nodes:
         if node.op != "call_function" or node not in live or node not in varying:
             continue
         if node not in within and isinstance(node.target, torch._ops.OpOverload):
-            within |= set(_done_within(node))
-            yield node
+            then = tuple(_done_within(node))
+            within |= set(then)
+            yield node, then
 
 
 def _varying(program: ExportedProgram) -> set[Node]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from compressor.latency.layers import Layer
@@ -12,96 +13,92 @@ from compressor.latency.steps import Step, step_names
 
 Point = tuple[int, ...]
 """Widths of a layer's free sizes, in their order."""
+Knots = tuple[tuple[int, ...], ...]
+"""Per free size the measured widths, ascending."""
 Steps = Mapping[str, Step]
 """By the name of a size."""
 
 _SHARES = {0: (), 1: (1, 0.75, 0.5, 0.25, 0.1), 2: (1, 0.75, 0.5, 0.25, 0.1), 3: (1, 0.5, 0.1)}
 _CHEAP = (1, 0.5, 0.1)
-_LEAST = _SHARES[1][-1]
+_LEAST = 0.1
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The points of one layer: every combination of the `knots` of its free sizes, and per size
-    that has a grain one point off it, with all other sizes full."""
+    """Where one layer is measured.
 
-    names: tuple[str, ...]
-    knots: tuple[tuple[int, ...], ...]
+    Widths on the grain (see `Step`) and off it run on different kernels: per set of sizes that are
+    off it (`()`: none) every combination of knots is measured.
+    """
+
     steps: tuple[Step, ...]
-    ragged: Mapping[int, int]
+    knots: Mapping[Point, Knots]
 
     @property
-    def full(self) -> Point:
-        """The widths when nothing is pruned."""
-        return tuple(widths[-1] for widths in self.knots)
-
-    @property
-    def points(self) -> tuple[Point, ...]:
+    def points(self) -> Iterator[Point]:
         """All that has to be measured."""
-        return (*itertools.product(*self.knots), *(self.off(at) for at in self.ragged))
+        found = (itertools.product(*knots) for knots in self.knots.values())
+        return iter(dict.fromkeys(itertools.chain.from_iterable(found)))
 
-    def off(self, at: int) -> Point:
-        """The point off the grain of one size."""
-        return (*self.full[:at], self.ragged[at], *self.full[at + 1 :])
+    def off_grain(self, widths: Sequence[int]) -> Point:
+        """Which of the sizes are off the grain; below one step there is none to be off."""
+        return tuple(
+            i
+            for i, (width, step) in enumerate(zip(widths, self.steps, strict=True))
+            if width % step.grain and width > step.every
+        )
 
 
 def grid_of(layer: Layer, steps: Steps) -> Grid:
-    """Multiples of the measured steps, at geometric shares of the full widths."""
-    stepped = step_names(layer.kind)
-    found = [steps.get(name, Step()) for name in layer.free]
-    shares = _SHARES.get(len(layer.free), (1, 0.3)) if stepped else _CHEAP
-    knots = tuple(
-        _knots(layer.full[name], step, shares) for name, step in zip(layer.free, found, strict=True)
-    )
-    ragged = {
-        at: step.up(int(0.6 * widths[-1])) - 1
-        for at, (widths, step) in enumerate(zip(knots, found, strict=True))
-        if step.grain > 1 and step.up(int(0.6 * widths[-1])) in range(2 * step.every, widths[-1])
-    }
-    return Grid(layer.free, knots, tuple(found), ragged)
+    """Multiples of the measured steps at geometric shares of the full widths; one less where they
+    are to be off the grain."""
+    found = tuple(steps.get(name, Step()) for name in layer.free)
+    shares = _SHARES.get(len(found), (1, 0.3)) if step_names(layer.kind) else _CHEAP
+    on = [_knots(layer.full[n], s, shares) for n, s in zip(layer.free, found, strict=True)]
+    grained = [i for i, step in enumerate(found) if step.grain > 1 and on[i][-1] > step.every]
+    subsets = (c for n in range(len(grained) + 1) for c in itertools.combinations(grained, n))
+    return Grid(found, {off: _less_one(on, off, found) for off in subsets})
 
 
 def _knots(full: int, step: Step, shares: Iterable[float]) -> tuple[int, ...]:
-    widths = {min(full, step.up(max(1, round(share * full)))) for share in shares}
-    if full * _LEAST < step.every:  # below one step kernels are others, and time may rise smoothly
-        widths |= {width for width in (step.every // 4, step.every - 1) if 0 < width < full}
+    widths = {step.up(max(1, round(share * full))) for share in shares}
+    if full * _LEAST < step.every:  # below one step kernels are others, and time rises smoothly
+        widths |= {max(1, step.every // 4), step.every - 1} - {0}
     return tuple(sorted(widths))
+
+
+def _less_one(knots: Sequence[tuple[int, ...]], off: Point, steps: Sequence[Step]) -> Knots:
+    return tuple(
+        tuple(width - (i in off and width > steps[i].every) for width in widths)
+        for i, widths in enumerate(knots)
+    )
 
 
 @dataclass(frozen=True)
 class Surface:
-    """A layer's time at any widths: linear between the knots in each width, after it was rounded up
-    to the measured step; widths off the grain cost what the point off it costs more."""
+    """A layer's time at any widths: linear between the knots in each, after widths on the grain
+    were rounded up to the measured step."""
 
     grid: Grid
     times: Mapping[Point, float]
 
     def at(self, widths: Sequence[int]) -> float:
         """Milliseconds at widths of the free sizes."""
-        ends, factor = [], 1.0
-        for i, width in enumerate(widths):
-            ends.append(_between(self.grid.knots[i], self._rounded(i, width)))
-            factor *= self._surcharge(i, width)
-        total = 0.0
-        for corner in itertools.product(*ends):
-            weight = 1.0
-            for _, share in corner:
-                weight *= share
-            total += weight * self.times[tuple(knot for knot, _ in corner)]
-        return total * factor
+        off = self.grid.off_grain(widths)
+        ends = [
+            _between(knots, width if off else _rounded(width, step))
+            for knots, width, step in zip(
+                self.grid.knots[off], widths, self.grid.steps, strict=True
+            )
+        ]
+        return sum(
+            math.prod(share for _, share in corner) * self.times[tuple(k for k, _ in corner)]
+            for corner in itertools.product(*ends)
+        )
 
-    def _rounded(self, i: int, width: int) -> int:
-        step, full = self.grid.steps[i], self.grid.knots[i][-1]
-        return width if width < step.every else min(step.up(width), full)
 
-    def _surcharge(self, i: int, width: int) -> float:
-        step, off = self.grid.steps[i], self.grid.ragged.get(i)
-        is_ragged = width % step.grain and step.every < width < self.grid.knots[i][-1]
-        if off is None or not is_ragged or width == off:
-            return 1.0
-        point = self.grid.off(i)
-        clean = (*point[:i], step.up(off), *point[i + 1 :])
-        return self.times[point] / Surface(self.grid, self.times).at(clean)
+def _rounded(width: int, step: Step) -> int:
+    return width if width < step.every else step.up(width)
 
 
 def _between(knots: Sequence[int], width: int) -> tuple[tuple[int, float], ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -46,7 +46,7 @@ class Kernel:
 
 def network_of(kind: str, sizes: Sizes, literals: Literals) -> bytes:
     """The ONNX network of one layer, serialised."""
-    sketch = KERNELS[kind].sketch(sizes, literals)
+    sketch = _continued(KERNELS[kind].sketch(sizes, literals), literals.get("then", ()))
     inputs = [
         helper.make_tensor_value_info(
             name, TensorProto.INT64 if name in sketch.indices else TensorProto.FLOAT, shape
@@ -67,6 +67,26 @@ def _filled(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     return np.resize(np.linspace(0.5, 1.5, 1021, dtype=np.float32), shape)
 
 
+def _continued(sketch: Sketch, then: tuple[str, ...]) -> Sketch:
+    """The sketch with more operators on its result, which the runtime does within it."""
+    nodes = list(sketch.nodes)
+    for i, op in enumerate(op for op in then if op != "Add"):
+        nodes[-1].output[0] = f"part{i}"
+        nodes += _unary(op, f"part{i}")
+    return replace(sketch, nodes=tuple(nodes))
+
+
+def _unary(op: str, given: str) -> list[onnx.NodeProto]:
+    """An activation of one tensor; what ONNX has as two operators or with constants, too."""
+    if op == "Swish":
+        return [helper.make_node("Sigmoid", [given], ["gate"]), _node("Mul", f"{given} gate")]
+    if op == "Clip":
+        ends = {"low": 0.0, "high": 6.0}
+        constants = [helper.make_node("Constant", [], [n], value_float=v) for n, v in ends.items()]
+        return [*constants, _node("Clip", f"{given} low high")]
+    return [_node(op, given)]
+
+
 def _node(op: str, inputs: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(op, inputs.split(), ["y"], **attributes)
 
@@ -84,10 +104,24 @@ def convolution(sizes: Sizes, literals: Literals) -> Sketch:
         "dilations": literals["dilation"],
         **_pads(literals["padding"]),
     }
-    return Sketch(
+    own = Sketch(
         (_node("ConvTranspose" if transposed else "Conv", "x w b", **attributes),),
         {"x": (sizes["batch"], groups * inner, *literals["positions"])},
         {"w": (*rows, *kernel), "b": (groups * outer,)},
+    )
+    return _added(own, sizes, literals) if "Add" in literals.get("then", ()) else own
+
+
+def _added(sketch: Sketch, sizes: Sizes, literals: Literals) -> Sketch:
+    """With a residual, in the layout that such operators leave."""
+    sketch.nodes[-1].output[0] = "own"
+    channels = sizes["groups"] * sizes["out"]
+    other = {"batch": sizes["batch"], "channels": channels, "positions": literals["results"]}
+    beside = _between(_node("Add", "z own"), other)
+    return Sketch(
+        (*sketch.nodes, *beside.nodes),
+        {**sketch.inputs, **beside.inputs},
+        {**sketch.weights, **beside.weights},
     )
 
 
@@ -128,12 +162,9 @@ def attention(sizes: Sizes, literals: Literals) -> Sketch:
 
 def elementwise(sizes: Sizes, literals: Literals) -> Sketch:
     op, shape = literals["op"], (sizes["elements"],)
-    if op == "Swish":
-        gate = helper.make_node("Sigmoid", ["x"], ["gate"])
-        return Sketch((gate, _node("Mul", "x gate")), {"x": shape})
     if literals["tensors"] == 2:
         return Sketch((_node(op, "x z"),), {"x": shape, "z": shape})
-    return Sketch((_node(op, "x"),), {"x": shape})
+    return Sketch(tuple(_unary(op, "x")), {"x": shape})
 
 
 def softmax(sizes: Sizes, literals: Literals) -> Sketch:
@@ -151,37 +182,38 @@ def reduction(sizes: Sizes, literals: Literals) -> Sketch:
     return Sketch((node,), {"x": (sizes["rows"] * sizes["width"],)})
 
 
-def _between(node: onnx.NodeProto, sizes: Sizes, literals: Literals, **weights: Any) -> Sketch:
-    """After a convolution and a pooling, so that `x` has the layout that such operators leave."""
-    channels, rank = sizes["channels"], len(literals["positions"])
+def _between(node: onnx.NodeProto, x: Mapping[str, Any], **weights: Any) -> Sketch:
+    """After a convolution and a pooling, so that its first tensor, `x`, has the layout that such
+    operators leave."""
+    channels, rank = x["channels"], len(x["positions"])
     if not rank:
-        return Sketch((node,), {"x": (sizes["batch"], channels)}, weights)
+        return Sketch((node,), {"x": (x["batch"], channels)}, weights)
     given, made, ones = f"{BESIDE}_x", f"{BESIDE}_made", [1] * rank
     before = (
         helper.make_node("Conv", [given, f"{BESIDE}_w"], [made], group=channels),
         helper.make_node("MaxPool", [made], [f"{BESIDE}_pooled"], kernel_shape=ones),
     )
     node.input[0] = f"{BESIDE}_pooled"
-    shape = (sizes["batch"], channels, *literals["positions"])
+    shape = (x["batch"], channels, *x["positions"])
     return Sketch((*before, node), {given: shape}, {f"{BESIDE}_w": (channels, 1, *ones), **weights})
 
 
 def pooling(sizes: Sizes, literals: Literals) -> Sketch:
     if literals["kernel"] == literals["positions"] and not any(literals["padding"]):
-        return _between(_node(f"Global{literals['op']}", "x"), sizes, literals)
+        return _between(_node(f"Global{literals['op']}", "x"), {**sizes, **literals})
     attributes = {
         "kernel_shape": literals["kernel"],
         "strides": literals["stride"],
         "ceil_mode": int(literals["ceil_mode"]),
         **_pads(literals["padding"]),
     }
-    return _between(_node(literals["op"], "x", **attributes), sizes, literals)
+    return _between(_node(literals["op"], "x", **attributes), {**sizes, **literals})
 
 
 def batch_norm(sizes: Sizes, literals: Literals) -> Sketch:
     vectors = dict.fromkeys(("w", "b", "mean", "var"), (sizes["channels"],))
     node = _node("BatchNormalization", "x w b mean var")
-    return _between(node, sizes, literals, **vectors)
+    return _between(node, {**sizes, **literals}, **vectors)
 
 
 def group_norm(sizes: Sizes, literals: Literals) -> Sketch:

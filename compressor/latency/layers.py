@@ -16,7 +16,7 @@ from torch.fx import Node
 
 from compressor.axes import Axis, Dim, leaves, size_after
 from compressor.errors import UsageError
-from compressor.latency.fusing import computed_nodes
+from compressor.latency.fusing import base_name, computed_nodes
 from compressor.latency.reading import Operands, reading
 from compressor.network import BATCH, Network, Shape, Sizes
 from compressor.records import Trace
@@ -66,7 +66,7 @@ class Layer:
         return {name: extent.size(sizes or {}) for name, extent in self.extents.items()}
 
     @cached_property
-    def full(self) -> Mapping[str, int]:
+    def full(self) -> dict[str, int]:
         """The sizes when nothing is pruned."""
         return self.sizes()
 
@@ -111,8 +111,8 @@ def layers_of(trace: Trace, network: Network, batch: int = 1) -> tuple[Layer, ..
     free = set(network.axes.values())
     shapes = _shapes(trace, network)
     found = []
-    for node in computed_nodes(trace.program):
-        read = reading(Operands(node, shapes))
+    for node, then in computed_nodes(trace.program):
+        read = reading(Operands(node, shapes, tuple(map(base_name, then))))
         if read is not None:
             extents = {name: _extent(dims, batch) for name, dims in read.sizes.items()}
             axes = dict.fromkeys(a for e in extents.values() for a in e.leaves if a in free)

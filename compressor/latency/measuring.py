@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from compressor.errors import UsageError
 from compressor.latency.bench import Bench, Case, OnnxBench
+from compressor.latency.grid import Point
 from compressor.latency.layers import Layer
 from compressor.latency.machine import cached_at, machine_of
 from compressor.latency.steps import measure_step
@@ -14,6 +15,10 @@ from compressor.latency.table import LatencyTable, read_table, write_table
 
 Progress = Callable[[int, int, str], None]
 """`progress(done, total, text)`."""
+
+LOOKS = 3
+"""How often each layer is timed, some time after the last: what else the machine does at the time
+makes a layer seem slower, never faster, so the least counts."""
 
 _TOGETHER = 32  # layers whose networks are in memory at a time
 
@@ -82,33 +87,34 @@ def given_table(
 
 
 def _filled(
-    table: LatencyTable, layers: dict[str, Layer], bench: Bench, progress: Progress
-) -> Iterable[LatencyTable]:
-    """The table after each step or layer that it lacked."""
+    table: LatencyTable, layers: Mapping[str, Layer], bench: Bench, progress: Progress
+) -> Iterator[LatencyTable]:
+    """The table after each step or layer that it lacked, and after every further look at it."""
     kinds = dict.fromkeys(layer.kind for layer in layers.values())
     unstepped = [(kind, name) for kind in kinds for name in table.lacks_steps(kind)]
-    total = len(unstepped) + len(layers)
-    for done, (kind, name) in enumerate(unstepped):
+    total, done = len(unstepped) + LOOKS * len(layers), 0
+    for kind, name in unstepped:
         progress(done, total, f"steps of {kind}: {name}")
         table = table.with_step(kind, name, measure_step(kind, name, bench))
         yield table
-    for done, layer in enumerate(layers.values(), len(unstepped)):
-        progress(done, total, f"{layer.name} ({layer.kind})")
-        missing = table.lacks(layer)
-        cases = [
-            Case(
-                layer.kind,
-                {**layer.full, **dict(zip(layer.free, point, strict=True))},
-                layer.literals,
-            )
-            for point in missing
-        ]
-        rounds = range(-(-len(cases) // _TOGETHER))
-        times = dict[tuple[int, ...], float]()
-        for i in rounds:  # every round has small and large ones
-            batch = slice(i, None, len(rounds))
-            times |= dict(zip(missing[batch], bench.times_ms(cases[batch]), strict=True))
-        if times:
-            table = table.with_times(layer.signature, times)
+        done += 1
+    missing = {name: points for name, layer in layers.items() if (points := table.lacks(layer))}
+    done = total - LOOKS * len(missing)
+    for _ in range(LOOKS):
+        for name, points in missing.items():
+            progress(done, total, f"{layers[name].name} ({layers[name].kind})")
+            table = table.with_times(name, _times(layers[name], points, bench))
             yield table
+            done += 1
     progress(total, total, "")
+
+
+def _times(layer: Layer, points: Sequence[Point], bench: Bench) -> dict[Point, float]:
+    """Some points of a layer, in rounds that each have small and large ones."""
+    rounds, times = -(-len(points) // _TOGETHER), dict[Point, float]()
+    for first in range(rounds):
+        chosen = points[first::rounds]
+        sizes = [layer.full | dict(zip(layer.free, point, strict=True)) for point in chosen]
+        cases = [Case(layer.kind, each, layer.literals) for each in sizes]
+        times |= dict(zip(chosen, bench.times_ms(cases), strict=True))
+    return times

@@ -28,10 +28,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Operands:
-    """A node with the dimensions of its tensors."""
+    """A node with the dimensions of its tensors, and the names of what is done within it."""
 
     node: Node
     shapes: Mapping[str, tuple[Shape, ...]]
+    within: tuple[str, ...] = ()
 
     def shape(self, name: str) -> Shape:
         """A tensor argument's dimensions ("tensors.1": the second of a list); () for none."""
@@ -108,10 +109,17 @@ def convolution(rank: int, *, transposed: bool = False) -> Reader:
                 "padding": padding if isinstance(padding, str) else o.numbers("padding", rank, 0),
                 "dilation": o.numbers("dilation", rank),
                 "transposed": transposed,
+                "results": _sizes(o.out[-rank:]),
+                "then": _then(o),
             },
         )
 
     return read
+
+
+def _then(o: Operands) -> tuple[str, ...]:
+    """The ONNX operators that are done within; a batch norm after a convolution is folded."""
+    return tuple(_ONNX_OPS[name] for name in o.within if name != "batch_norm")
 
 
 def _sizes(dims: Shape) -> tuple[int, ...]:
@@ -120,7 +128,8 @@ def _sizes(dims: Shape) -> tuple[int, ...]:
 
 def linear(o: Operands) -> Reading:
     """x[..., i] weight[o, i]; more than one leading dimension makes it a product and a sum."""
-    literals = {"matrix": len(o.x) == 2, "bias": o.get("bias") is not None}
+    is_matrix, has_bias = len(o.x) == 2, o.get("bias") is not None
+    literals = {"matrix": is_matrix, "bias": has_bias, "then": _then(o)}
     return Reading("linear", {"rows": o.x[:-1], "in": o.x[-1:], "out": o.out[-1:]}, literals)
 
 
@@ -128,7 +137,8 @@ def addmm(o: Operands) -> Reading:
     """mat1[m, k] mat2[k, n] + self."""
     left = o.shape("mat1") or o.shape("batch1")
     sizes = {"rows": left[:-1], "in": left[-1:], "out": o.out[-1:]}
-    return Reading("linear", sizes, {"matrix": len(left) == 2, "bias": True})
+    literals = {"matrix": len(left) == 2, "bias": True, "then": _then(o)}
+    return Reading("linear", sizes, literals)
 
 
 def product(left: str, right: str) -> Reader:
@@ -139,7 +149,7 @@ def product(left: str, right: str) -> Reader:
         weights = operand(o.node, right)
         if weights is not None and weights.op == "placeholder" and len(b) == 2:
             sizes = {"rows": a[:-1], "in": a[-1:], "out": b[-1:]}
-            return Reading("linear", sizes, {"matrix": len(a) == 2, "bias": False})
+            return Reading("linear", sizes, {"matrix": len(a) == 2, "bias": False, "then": ()})
         m, n = a[-2:-1], b[-1:] if len(b) > 1 else ()
         lead = o.out[: len(o.out) - len(m) - len(n)]
         return Reading("product", {"lead": lead, "m": m, "k": a[-1:], "n": n})
@@ -170,7 +180,11 @@ def per_channel(kind: str, *literals: str) -> Reader:
     return lambda o: Reading(
         kind,
         {"batch": o.out[:1], "channels": o.out[1:2]},
-        {"positions": _sizes(o.out[2:]), **{name: o.get(name) for name in literals}},
+        {
+            "positions": _sizes(o.out[2:]),
+            "then": _then(o),
+            **{name: o.get(name) for name in literals},
+        },
     )
 
 
@@ -290,6 +304,9 @@ _ONNX_ELEMENTWISE = {
     "Swish": "silu",
 }
 _ONNX_BINARY = {"Add": "add sub", "Mul": "mul", "Div": "div", "Pow": "pow"}
+_ONNX_OPS = {
+    name: op for op, names in (_ONNX_ELEMENTWISE | _ONNX_BINARY).items() for name in names.split()
+}
 _VIEWS = """
 view reshape flatten unflatten squeeze unsqueeze _unsafe_view view_as reshape_as alias detach
 dropout feature_dropout alpha_dropout contiguous clone lift_fresh_copy _to_copy to expand expand_as
@@ -323,7 +340,6 @@ READERS: dict[str, Reader] = {
     "lstm": recurrent("LSTM", 4),
     "gru": recurrent("GRU", 3),
     **_rows(recurrent("RNN", 1), "rnn_tanh rnn_relu"),
-    **{n: elementwise(op) for op, names in _ONNX_ELEMENTWISE.items() for n in names.split()},
-    **{n: elementwise(op, 2) for op, names in _ONNX_BINARY.items() for n in names.split()},
+    **{name: elementwise(op, 1 + (op in _ONNX_BINARY)) for name, op in _ONNX_OPS.items()},
 }
 """By the operator's name without overload: what it asks of the runtime."""

@@ -16,6 +16,7 @@ from compressor.latency.kernels import KERNELS
 
 WIDTHS = range(16, 65)
 _STEPS = (32, 16, 8, 4, 2)
+_LOOKS = 3
 _NOISE = 0.04
 _GROWTH = 1.3  # of 64 over 16 channels; less is no sign of steps but of a fixed cost
 
@@ -42,7 +43,8 @@ def measure_step(kind: str, name: str, bench: Bench) -> Step:
     """The step of one size of a kind of layer on this machine."""
     sizes, literals = KERNELS[kind].probe
     cases = [Case(kind, {**sizes, name: width}, literals) for width in WIDTHS]
-    return step_in(dict(zip(WIDTHS, bench.times_ms(cases), strict=True)))
+    looks = zip(*(bench.times_ms(cases) for _ in range(_LOOKS)), strict=True)
+    return step_in(dict(zip(WIDTHS, map(min, looks), strict=True)))
 
 
 def step_in(times: Mapping[int, float]) -> Step:

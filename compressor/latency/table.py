@@ -58,9 +58,10 @@ class LatencyTable:
         return replace(self, steps={**self.steps, kind: {**self.steps.get(kind, {}), name: step}})
 
     def with_times(self, signature: str, times: Mapping[Point, float]) -> LatencyTable:
-        """The table with more points of a layer."""
+        """The table with more points of a layer; of two times of one point the shorter counts."""
         known = self.times.get(signature, {})
-        return replace(self, times={**self.times, signature: {**known, **times}})
+        least = {point: min(ms, known.get(point, ms)) for point, ms in times.items()}
+        return replace(self, times={**self.times, signature: {**known, **least}})
 
     def check_covers(self, layers: Iterable[Layer], where: str = "") -> None:
         """Raise `CompressorError` that names the layers of which measurements are missing."""
