@@ -72,7 +72,7 @@ class OnnxBench:
         with tempfile.TemporaryDirectory(prefix="compress-") as folder:
             timed = [self._session(case, Path(folder) / str(i)) for i, case in enumerate(cases)]
             end, turns = time.perf_counter() + self.seconds * len(timed), 0
-            while turns <= self.least or (turns <= self.most and time.perf_counter() < end):
+            while turns < self.least or (turns < self.most and time.perf_counter() < end):
                 for session, feed in timed:
                     session.run(None, feed)
                 turns += 1
@@ -92,7 +92,9 @@ class OnnxBench:
         network = network_of(case.kind, case.sizes, case.literals)
         with _said_of(case):
             session = ort.InferenceSession(network, options, providers=[PROVIDERS[self.device]])
-            return session, _feeds(session.get_inputs())
+            feed = _feeds(session.get_inputs())
+            session.run(None, feed)
+            return session, feed
 
 
 def check_provider(device: str) -> None:

@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 BESIDE = "beside"
+_FEW = 4  # channels that every number of channels can be computed from at little cost
 _OPSET, _IR_VERSION = 20, 10
 
 Sizes = Mapping[str, int]
@@ -188,14 +189,16 @@ def _between(node: onnx.NodeProto, x: Mapping[str, Any], **weights: Any) -> Sket
     channels, rank = x["channels"], len(x["positions"])
     if not rank:
         return Sketch((node,), {"x": (x["batch"], channels)}, weights)
-    given, made, ones = f"{BESIDE}_x", f"{BESIDE}_made", [1] * rank
+    given, made, pooled = (f"{BESIDE}_{name}" for name in ("given", "made", "pooled"))
+    ones = [1] * rank
     before = (
-        helper.make_node("Conv", [given, f"{BESIDE}_w"], [made], group=channels),
-        helper.make_node("MaxPool", [made], [f"{BESIDE}_pooled"], kernel_shape=ones),
+        helper.make_node("Conv", [given, f"{BESIDE}_w"], [made], name=made),
+        helper.make_node("MaxPool", [made], [pooled], name=pooled, kernel_shape=ones),
     )
-    node.input[0] = f"{BESIDE}_pooled"
-    shape = (x["batch"], channels, *x["positions"])
-    return Sketch((*before, node), {given: shape}, {f"{BESIDE}_w": (channels, 1, *ones), **weights})
+    node.input[0] = pooled
+    shape = (x["batch"], _FEW, *x["positions"])
+    weights |= {f"{BESIDE}_w": (channels, _FEW, *ones)}
+    return Sketch((*before, node), {given: shape}, weights)
 
 
 def pooling(sizes: Sizes, literals: Literals) -> Sketch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -92,20 +93,17 @@ def _filled(
     """The table after each step or layer that it lacked, and after every further look at it."""
     kinds = dict.fromkeys(layer.kind for layer in layers.values())
     unstepped = [(kind, name) for kind in kinds for name in table.lacks_steps(kind)]
-    total, done = len(unstepped) + LOOKS * len(layers), 0
-    for kind, name in unstepped:
+    total = len(unstepped) + LOOKS * len(layers)
+    for done, (kind, name) in enumerate(unstepped):
         progress(done, total, f"steps of {kind}: {name}")
         table = table.with_step(kind, name, measure_step(kind, name, bench))
         yield table
-        done += 1
     missing = {name: points for name, layer in layers.items() if (points := table.lacks(layer))}
-    done = total - LOOKS * len(missing)
-    for _ in range(LOOKS):
-        for name, points in missing.items():
-            progress(done, total, f"{layers[name].name} ({layers[name].kind})")
-            table = table.with_times(name, _times(layers[name], points, bench))
-            yield table
-            done += 1
+    rounds = itertools.product(range(LOOKS), missing.items())
+    for done, (_, (name, points)) in enumerate(rounds, total - LOOKS * len(missing)):
+        progress(done, total, f"{layers[name].name} ({layers[name].kind})")
+        table = table.with_times(name, _times(layers[name], points, bench))
+        yield table
     progress(total, total, "")
 
 

@@ -6,7 +6,8 @@ does not divide well, the runtime may fall back to a slower kernel, so that 31 c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,8 @@ from compressor.latency.kernels import KERNELS
 WIDTHS = range(16, 65)
 _STEPS = (32, 16, 8, 4, 2)
 _LOOKS = 3
-_NOISE = 0.04
+_NOISE = 0.08
+_EVEN = 1 / 3  # of an even rise; more than that is no step
 _GROWTH = 1.3  # of 64 over 16 channels; less is no sign of steps but of a fixed cost
 
 
@@ -48,33 +50,38 @@ def measure_step(kind: str, name: str, bench: Bench) -> Step:
 
 
 def step_in(times: Mapping[int, float]) -> Step:
-    """The largest step within which (noise apart) no width is cheaper than the last one."""
+    """The largest step within which time does not rise, noise apart."""
     if times[WIDTHS[-1]] < _GROWTH * times[WIDTHS[0]]:
         return Step()
     for every in _STEPS:
-        if np.quantile(_shares(times, every, grain=1), 0.1) >= 1 - _NOISE:
+        # Halves of a step divide best of all widths within it, so they show a finer step.
+        if all(_rise(times, every, grain) < _EVEN for grain in (1, every // 2)):
             return Step(every, _grain(times, every))
     return Step()
 
 
+def _rise(times: Mapping[int, float], every: int, grain: int) -> float:
+    """How much time rises within the steps, over how much it would if it rose evenly; widths that
+    cost more than the end of their step count as those that cost the same."""
+    seen = even = 0.0
+    for width, end in _within(times, every, grain):
+        seen += max(0.0, times[end] - times[width])
+        even += (times[end] - times[end - every]) * (end - width) / every
+    return seen / even if even > 0 else math.inf
+
+
 def _grain(times: Mapping[int, float], every: int) -> int:
     """The smallest number whose multiples cost no more than the step's."""
-    candidates = [2**n for n in range(every.bit_length() - 1)]
-    return next(
-        (
-            grain
-            for grain in candidates
-            if np.quantile(_shares(times, every, grain), 0.9) <= 1 + 2 * _NOISE
-        ),
-        every,
-    )
+    for grain in (1 << n for n in range(every.bit_length() - 1)):
+        shares = [times[width] / times[end] for width, end in _within(times, every, grain)]
+        if np.quantile(shares, 0.9) <= 1 + _NOISE:
+            return grain
+    return every
 
 
-def _shares(times: Mapping[int, float], every: int, grain: int) -> list[float]:
-    """The time of each multiple of the grain over that of the next multiple of the step."""
-    step = Step(every)
-    return [
-        times[width] / times[step.up(width)]
-        for width in times
-        if width % grain == 0 and width % every and step.up(width) in times
-    ]
+def _within(times: Mapping[int, float], every: int, grain: int) -> Iterator[tuple[int, int]]:
+    """The multiples of the grain that are none of the step, each with the end of its step."""
+    for width in times:
+        end = Step(every).up(width)
+        if width % grain == 0 and width % every and end in times and end - every in times:
+            yield width, end
