@@ -28,7 +28,8 @@ from compressor.latency import (
     read_table,
     write_table,
 )
-from compressor.latency.kernels import KERNELS
+from compressor.latency.clocks import Waited
+from compressor.latency.kernels import KERNELS, network_of
 from compressor.latency.machine import cached_at, machine_of
 from compressor.latency.measuring import LOOKS
 from compressor.latency.steps import WIDTHS, Step, step_in
@@ -522,3 +523,16 @@ def test_a_real_table_of_a_tiny_network(tmp_path: Path) -> None:
     assert 0 < full < 1000
     narrower = model.latency_ms({axis: max(1, axis.size // 2) for axis in network.axes.values()})
     assert 0 < narrower < 3 * full
+
+
+def test_the_clock_waits_for_results() -> None:
+    """The way of accelerators, on the device that every machine has."""
+    matrix = {"matrix": True, "bias": True, "then": ()}
+    times = []
+    for width in (64, 1024):
+        network = network_of("linear", {"rows": 64, "in": width, "out": width}, matrix)
+        clock = Waited(network, 1, "cpu", "CPUExecutionProvider")
+        for _ in range(5):
+            clock.call()
+        times.append(clock.ms())
+    assert 4 * times[0] < times[1] < 1000

@@ -1,26 +1,20 @@
-"""One layer's time, by the runtime's own clock."""
+"""Layers on their own, timed against each other."""
 
 from __future__ import annotations
 
-import json
-import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from compressor.errors import CompressorError, UsageError
-from compressor.latency.kernels import BESIDE, network_of
+from compressor.latency.clocks import Clock, Recorded, Waited
+from compressor.latency.kernels import network_of
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_LAYOUT = ("ReorderInput", "ReorderOutput", "MemcpyFromHost", "MemcpyToHost")
-"""Operators that a layer on its own has at its ends and one among others has not."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +24,9 @@ class Case:
     kind: str
     sizes: Mapping[str, int]
     literals: Mapping[str, Any]
+
+
+_NOTHING = Case("elementwise", {"elements": 1}, {"op": "Abs", "tensors": 1})
 
 
 class Bench(Protocol):
@@ -44,15 +41,16 @@ class OnnxBench:
     """ONNX Runtime on this machine.
 
     Each layer is a network of its own. They take turns call by call, so that a machine that slows
-    down slows all of them, and none finds its weights in the caches, where it left them. All write
-    into the same memory, as the layers of one network do. The first call of each is not counted;
-    of the others the median is taken, of what the runtime says that its operators took: changes of
-    layout, which a layer among others does not pay, are left out.
+    down slows all of them, and none finds its weights in the caches, where it left them. On the
+    CPU all write into the same memory, as the layers of one network do, and the runtime's record
+    of its operators is read; on an accelerator the clock is, less what a call takes that computes
+    next to nothing.
 
     Attributes:
         threads: Threads within one operator.
         device: "cpu" or "cuda".
-        seconds: How long one layer may be repeated; slow ones are called `least` times.
+        seconds: How long one layer may be repeated; slow ones are called `least` times, quick ones
+            `most` times.
 
     Raises:
         UsageError: The installed runtime does not run on the device.
@@ -68,33 +66,33 @@ class OnnxBench:
         check_provider(self.device)
 
     def times_ms(self, cases: Sequence[Case]) -> list[float]:
-        """Median milliseconds of each case."""
+        """Milliseconds of each case, of the middle half of its calls.
+
+        Raises:
+            CompressorError: The runtime cannot run a layer.
+        """
         with tempfile.TemporaryDirectory(prefix="compress-") as folder:
-            timed = [self._session(case, Path(folder) / str(i)) for i, case in enumerate(cases)]
-            end, turns = time.perf_counter() + self.seconds * len(timed), 0
+            clocks = [self._started(case, Path(folder) / str(i)) for i, case in enumerate(cases)]
+            idle = [] if self.device == "cpu" else [self._started(_NOTHING, Path(folder))]
+            end, turns = time.perf_counter() + self.seconds * len(clocks), 0
             while turns < self.least or (turns < self.most and time.perf_counter() < end):
-                for session, feed in timed:
-                    session.run(None, feed)
+                for clock in (*clocks, *idle):
+                    clock.call()
                 turns += 1
-            return [_kernel_ms(Path(session.end_profiling())) for session, _ in timed]
+            overhead = sum(clock.ms() for clock in idle)
+            return [max(0.0, clock.ms() - overhead) for clock in clocks]
 
-    def _session(self, case: Case, prefix: Path) -> tuple[Any, dict[str, Any]]:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
-        options.log_severity_level = 4
-        options.enable_profiling, options.profile_file_prefix = True, str(prefix)
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if self.device == "cpu":
-            _share_memory()
-            options.add_session_config_entry("session.use_env_allocators", "1")
-        network = network_of(case.kind, case.sizes, case.literals)
+    def _started(self, case: Case, prefix: Path) -> Clock:
+        """The layer's clock, after its first call."""
         with _said_of(case):
-            session = ort.InferenceSession(network, options, providers=[PROVIDERS[self.device]])
-            feed = _feeds(session.get_inputs())
-            session.run(None, feed)
-            return session, feed
+            network = network_of(case.kind, case.sizes, case.literals)
+            clock: Clock = (
+                Recorded(network, self.threads, prefix)
+                if self.device == "cpu"
+                else Waited(network, self.threads, self.device, PROVIDERS[self.device])
+            )
+            clock.call()
+            return clock
 
 
 def check_provider(device: str) -> None:
@@ -123,45 +121,3 @@ def _said_of(case: Case) -> Iterator[None]:
             consequence="the latency of networks with such a layer cannot be modelled",
             next_step="please report it with the layer's code",
         ) from error
-
-
-@cache
-def _share_memory() -> None:
-    """Let the runtime keep one pool of memory for all networks that ask for it."""
-    import onnxruntime as ort
-
-    kinds = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
-    ort.create_and_register_allocator(ort.OrtMemoryInfo("Cpu", *kinds), None)
-
-
-def _feeds(specs: Sequence[Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """Parts of one array, which all layers read; indices are ones."""
-    ends = np.cumsum([0, *(math.prod(spec.shape) for spec in specs)])
-    numbers = _numbers(int(ends[-1]))
-    return {
-        spec.name: np.ones(spec.shape, np.int64)
-        if spec.type == "tensor(int64)"
-        else numbers[start:end].reshape(spec.shape)
-        for spec, start, end in zip(specs, ends, ends[1:], strict=False)
-    }
-
-
-_NUMBERS = [np.empty(0, np.float32)]
-
-
-def _numbers(count: int) -> np.ndarray[Any, Any]:
-    """At least so many numbers of about one, always the same memory while they suffice."""
-    if len(_NUMBERS[0]) < count:
-        _NUMBERS[0] = np.resize(np.linspace(0.5, 1.5, 1019, dtype=np.float32), count)
-    return _NUMBERS[0]
-
-
-def _kernel_ms(profile: Path) -> float:
-    """The sum over a network's operators of their median time, without the first call."""
-    times: dict[str, list[float]] = {}
-    for event in json.loads(profile.read_text()):
-        name, details = event["name"], event.get("args", {})
-        is_kernel = event["cat"] == "Node" and name.endswith("_kernel_time")
-        if is_kernel and details.get("op_name") not in _LAYOUT and not name.startswith(BESIDE):
-            times.setdefault(name, []).append(event["dur"] / 1000)
-    return float(sum(np.median(found[1:]) for found in times.values()))

@@ -283,10 +283,10 @@ def _image(side: int) -> Literals:
     return {**literals, "positions": (side, side), "kernel": (3, 3), "transposed": False}
 
 
-_CONVOLUTION = ({"batch": 1, "groups": 1, "in": 64, "out": 64}, _image(14))
-_GROUPED = ({"batch": 1, "groups": 2, "in": 32, "out": 32}, _image(14))
-_DEPTHWISE = ({"batch": 1, "groups": 64, "in": 1, "out": 1}, _image(28))
-_MATRIX = ({"rows": 64, "in": 64, "out": 64}, {"matrix": False, "bias": True})
+_CONVOLUTION = ({"batch": 1, "groups": 1, "in": 64, "out": 64}, _image(28))
+_GROUPED = ({"batch": 1, "groups": 2, "in": 32, "out": 32}, _image(28))
+_DEPTHWISE = ({"batch": 1, "groups": 64, "in": 1, "out": 1}, _image(56))
+_MATRIX = ({"rows": 1024, "in": 64, "out": 64}, {"matrix": True, "bias": True})
 
 KERNELS: dict[str, Kernel] = {
     "convolution": Kernel(convolution, ("in", "out"), _CONVOLUTION),

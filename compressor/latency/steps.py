@@ -18,7 +18,7 @@ from compressor.latency.kernels import KERNELS
 WIDTHS = range(16, 65)
 _STEPS = (32, 16, 8, 4, 2)
 _LOOKS = 3
-_NOISE = 0.08
+_EXTRA = 0.15  # less is noise, or a padded end; a kernel of another kind costs more
 _EVEN = 1 / 3  # of an even rise; more than that is no step
 _GROWTH = 1.3  # of 64 over 16 channels; less is no sign of steps but of a fixed cost
 
@@ -74,7 +74,7 @@ def _grain(times: Mapping[int, float], every: int) -> int:
     """The smallest number whose multiples cost no more than the step's."""
     for grain in (1 << n for n in range(every.bit_length() - 1)):
         shares = [times[width] / times[end] for width, end in _within(times, every, grain)]
-        if np.quantile(shares, 0.9) <= 1 + _NOISE:
+        if np.quantile(shares, 0.9) <= 1 + _EXTRA:
             return grain
     return every
 
