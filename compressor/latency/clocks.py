@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from compressor.latency.kernels import BESIDE
+from compressor.latency.sketches import BESIDE
 
 _LAYOUT = ("ReorderInput", "ReorderOutput")
 """Operators that a layer on its own has at its ends and one among others has not."""

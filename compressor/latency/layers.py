@@ -17,7 +17,8 @@ from torch.fx import Node
 from compressor.axes import Axis, Dim, leaves, size_after
 from compressor.errors import UsageError
 from compressor.latency.fusing import base_name, computed_nodes
-from compressor.latency.reading import Operands, reading
+from compressor.latency.operands import Operands
+from compressor.latency.reading import reading
 from compressor.network import BATCH, Network, Shape, Sizes
 from compressor.records import Trace
 
