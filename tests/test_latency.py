@@ -382,6 +382,22 @@ def test_a_table_measured_elsewhere_is_used_as_it_is(
         given_table(path, wide[0], threads=2, batch=8)
 
 
+def test_times_of_two_machines_are_not_mixed(
+    wide: tuple[tuple[Layer, ...], Network], table: LatencyTable, tmp_path: Path
+) -> None:
+    path = tmp_path / "table.json"
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="of another threads"):
+        measured_table(wide[0], threads=2, bench=FormulaBench(), path=path)
+    assert path.read_bytes() == before
+
+
+def test_a_table_that_cannot_be_kept_is_said(table: LatencyTable, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CompressorError, match="folder cannot be made"):
+        write_table(table, tmp_path / "file" / "table.json")
+
+
 def test_layers_that_a_table_lacks_are_named(
     wide: tuple[tuple[Layer, ...], Network], table: LatencyTable, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from compressor.errors import UsageError
 from compressor.latency.bench import Bench, Case, OnnxBench
@@ -46,18 +47,31 @@ def measured_table(
         progress: Told `(done, total, text)`.
 
     Raises:
-        UsageError: The runtime does not run on the device.
+        UsageError: The runtime does not run on the device; the file is of another machine.
         CompressorError: The file is no table or cannot be written; a layer does not run.
     """
     bench = bench or OnnxBench(threads, device)
     machine = machine_of(threads, batch, device)
     path = path or cached_at(machine)
     table = read_table(path) if path.exists() else LatencyTable(machine)
+    _check_same(table.machine, machine, path)
     distinct = {layer.signature: layer for layer in layers}
     for fuller in _filled(table, distinct, bench, progress):
         write_table(fuller, path)
         table = fuller
     return table
+
+
+def _check_same(found: Mapping[str, Any], machine: Mapping[str, Any], path: Path) -> None:
+    """Times of two machines in one table would compare what does not."""
+    if dict(found) != dict(machine):
+        other = [name for name in machine if found.get(name) != machine[name]]
+        raise UsageError(
+            f"the latency table is of another {', '.join(other) or 'machine'}",
+            where=str(path),
+            consequence="nothing was measured; the table is untouched",
+            next_step="give another file to measure into",
+        )
 
 
 def given_table(

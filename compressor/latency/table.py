@@ -145,6 +145,14 @@ def read_table(path: Path) -> LatencyTable:
 
 def write_table(table: LatencyTable, path: Path) -> None:
     """Write a table; an earlier file of that name stays whole if anything fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CompressorError(
+            f"the latency table's folder cannot be made: {error.strerror or error}",
+            where=str(path.parent),
+            consequence="nothing that is measured would be kept",
+            next_step="set XDG_CACHE_HOME to a folder that you may write to",
+        ) from error
     with written_whole(path) as temporary:
         temporary.write_text(table.to_json(), encoding="utf-8")
