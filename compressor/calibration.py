@@ -1,46 +1,51 @@
-"""Calibration data as the inputs of a traced program."""
+"""Calibration data as a traced program takes it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
 from typing import Any
 
-from compressor.data import Data, batches
-from compressor.options import Options
+from compressor.data import Batches, Data, batches
+from compressor.options import ScoringOptions
 from compressor.records import ExampleInputs, Trace
 
 
 class Calibration:
-    """The program's inputs, batch by batch; every call gives the same ones anew.
+    """Some of the training data; a program whose batch is fixed gets batches of that size alone."""
 
-    A program whose batch is fixed gets batches of that size alone.
-    """
-
-    def __init__(self, trace: Trace, train: Data, options: Options) -> None:
+    def __init__(self, trace: Trace, train: Data, options: ScoringOptions) -> None:
         self.train, self.seed = train, options.seed
-        self.is_free = trace.batch_symbol is not None
-        self.size = options.batch_size if self.is_free else trace.batch
-        whole = min(options.calibration, len(train))
-        self.samples = whole if self.is_free else whole // self.size * self.size
+        self.is_static = trace.batch_symbol is None
+        self.size = trace.batch if self.is_static else options.batch_size
+        self.limit = max(self.size, options.calibration) if self.is_static else options.calibration
 
     @staticmethod
     def fits(examples: ExampleInputs, train: Data) -> bool:
         """Whether the data's inputs are all that the program takes."""
         return not examples.kwargs and len(train.first_sample) == len(examples.args)
 
-    def __call__(self) -> _Inputs:
-        some = batches(self.train, self.size, seed=self.seed, limit=self.samples)
-        return _Inputs(some)
+    @property
+    def samples(self) -> int:
+        """How many are run; none where a fixed batch is larger than the data."""
+        count = min(self.limit, len(self.train))
+        return count // self.size * self.size if self.is_static else count
+
+    def batches(self) -> Batches:
+        """The same ones at every call; passes over them differ."""
+        return batches(
+            self.train, self.size, seed=self.seed, limit=self.limit, drop_last=self.is_static
+        )
 
 
-class _Inputs:
-    """Batches without their targets."""
+@dataclass(frozen=True)
+class WithoutTargets:
+    """Batches of (inputs, target) as the inputs alone; 0 long where the number is not known."""
 
-    def __init__(self, batches: Any) -> None:
-        self.batches = batches
+    batches: Iterable[tuple[Any, Any]]
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.batches) if isinstance(self.batches, Sized) else 0
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         return (inputs for inputs, _ in self.batches)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
+from rich.table import Table
 
 from compressor.errors import CompressorError, UsageError
 from compressor.folder import SENSITIVITY_FILES, check_target, name_of
@@ -156,9 +157,7 @@ def sensitivity(
         from compressor.subject import Subject
     found = sensitivity.measure(Subject(model), options, _watch())
     sensitivity.write(found, target, force=force)
-    console = Console()
-    console.print(sensitivity.table(found))
-    console.print(f"written to {target}", highlight=False, markup=False, soft_wrap=True)
+    _show_written(target, sensitivity.table(found))
 
 
 @app.command
@@ -221,8 +220,12 @@ def _compress_into(
     result = pipeline.run(subject, options, watch, command=command)
     with watch.stage("write the folder"):
         result.save(folder, force=force)
+    _show_written(folder, table(result.report))
+
+
+def _show_written(folder: Path, table: Table) -> None:
     console = Console()
-    console.print(table(result.report))
+    console.print(table)
     console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
 
 

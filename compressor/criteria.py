@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 from compressor import score
+from compressor.calibration import WithoutTargets
 from compressor.options import CriterionName
 from compressor.reconstruction import reconstruction_scores
 from compressor.score import Criterion, Material, Rows
@@ -19,26 +19,13 @@ def _reconstruction(material: Material) -> Rows:
     found = reconstruction_scores(
         data.trace,
         material.network,
-        lambda: _Inputs(data.batches),
+        lambda: WithoutTargets(data.batches),
         of=material.unit,
         device=data.device,
         seed=material.seed,
         progress=material.progress,
     )
     return {name: [row] for name, row in found.items()}
-
-
-class _Inputs:
-    """Batches without their targets."""
-
-    def __init__(self, batches: Any) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches) if isinstance(self.batches, Sized) else 0
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        return (inputs for inputs, _ in self.batches)
 
 
 CRITERIA: Mapping[str, Criterion] = MappingProxyType(

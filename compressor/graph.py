@@ -13,6 +13,8 @@ from torch.fx import Node
 
 from compressor.axes import Axis, Dim, Reason, Solver, coordinates, leaves, repeated_in_product
 from compressor.errors import CompressorError
+from compressor.groups import Uses, grouped, protections
+from compressor.lifting import stored_tensors
 from compressor.network import BATCH, Consumer, Cost, Network, Shape, Spelling
 from compressor.nodes import (
     given_arguments,
@@ -20,9 +22,8 @@ from compressor.nodes import (
     live_nodes,
     operand,
     place_of,
-    stored_tensor,
 )
-from compressor.records import Group, Member, Protection, Trace, producer
+from compressor.records import Trace
 from compressor.rules import RULES, Call, Equations, Rule, reasons
 from compressor.rules.call import Refusal, TensorShape
 
@@ -49,12 +50,7 @@ class _Analysis:
         self.aliases: dict[str, str] = {}
         self.stored_at: dict[Any, str] = {}
         self.used: set[str] = set()
-        self.contracted: set[Dim] = set()
-        self.computed: set[Dim] = set()
-        self.statistics: list[Dim] = []
-        self.equal: list[tuple[Dim, ...]] = []
-        self.heads: list[Dim] = []
-        self.head_width: list[Dim] = []
+        self.uses = Uses()
 
     def walk(self, program: torch.export.ExportedProgram) -> None:
         """Take in the equations of every node."""
@@ -66,6 +62,7 @@ class _Analysis:
         self.plain: set[str] = set()
         self.widths: list[Dim] = []
         self.products: list[Shape] = []
+        self.stored = stored_tensors(program)
         self.inputs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
         self.live = live_nodes(program.graph)
         for node in program.graph.nodes:
@@ -93,7 +90,7 @@ class _Analysis:
         """One expression per storage: tied tensors share theirs, overlapping views are kept."""
         if name in self.tensors:
             return self.tensors[name]
-        tensor = stored_tensor(self.program, name)
+        tensor = self.stored[name]
         storage = tensor.untyped_storage().data_ptr()
         key = (storage, tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset())
         if storage and key in self.stored_at:
@@ -146,10 +143,7 @@ class _Analysis:
             )
             for a in target._schema.arguments
         }
-        name = str(target)
-        return Call(
-            name.removeprefix("aten.") if name.startswith("aten.") else name, arguments, sizes
-        )
+        return Call(str(target).removeprefix("aten."), arguments, sizes)
 
     def _argument(self, value: Any) -> Any:
         if isinstance(value, Node):
@@ -197,22 +191,22 @@ class _Analysis:
             if keeps_zeros(node) and all(n.name in self.plain for n in weights):
                 self.plain.add(node.name)
         if node in self.live:
-            self.statistics += equations.statistics
-        self.equal.append(equations.equal)
+            self.uses.statistics.extend(equations.statistics)
+        self.uses.equal.append(equations.equal)
         self.products += [tuple(product) for product in equations.macs]
         names = {n.name for n in weights}
         operands = [operand(node, argument) for argument, _ in equations.contracted]
         if not any(source is not None and source.name in names for source in operands):
-            self.heads += equations.heads
-            self.head_width += equations.head_width
+            self.uses.heads.extend(equations.heads)
+            self.uses.head_width.extend(equations.head_width)
         elif equations.width is not None:
             self.widths.append(equations.width)
         for (argument, dim), source in zip(equations.contracted, operands, strict=True):
             if source is not None and source.name in names:
-                self.contracted.add(call.shape(argument)[dim])
+                self.uses.contracted.add(call.shape(argument)[dim])
                 self.summed.append((node, call.shape(argument)[dim]))
                 if source.name not in self.plain:
-                    self.computed.add(call.shape(argument)[dim])
+                    self.uses.computed.add(call.shape(argument)[dim])
 
     # -- sizes ----------------------------------------------------------------------------------
 
@@ -241,84 +235,25 @@ class _Analysis:
                 for axis in repeated_in_product(normal(dim)):
                     self.solver.protect(axis, Reason(reasons.TWICE))
         tensors = {name: tuple(map(normal, shape)) for name, shape in self.tensors.items()}
-        axes, groups = self._groups(tensors)
         parameters = set(self.program.graph_signature.parameters)
-        own = [name for name in tensors if name in parameters and name not in self.aliases]
+        stored = {n: shape for n, shape in self.tensors.items() if n not in self.aliases}
+        axes, groups = grouped(self.solver, stored, parameters, self.uses)
         return Network(
             groups=groups,
-            protections=self._protections(tensors, parameters),
+            protections=protections(self.solver, tensors, parameters),
             tensors=tensors,
             aliases=dict(self.aliases),
             axes=axes,
-            linked=self._linked({axis: name for name, axis in axes.items()}),
+            linked=self.uses.linked(self.solver, axes),
             consumers=tuple(self._consumers()),
             nodes={name: self._spelling(equations) for name, equations in self.equations.items()},
             cost=Cost(
                 products=tuple(tuple(map(normal, product)) for product in self.products),
-                weights=tuple(tensors[name] for name in own),
+                weights=tuple(tensors[name] for name in stored if name in parameters),
                 widths=tuple(map(normal, self.widths)),
                 batch=None if self.trace.batch_symbol else self.trace.batch,
             ),
         )
-
-    def _groups(self, tensors: Mapping[str, Shape]) -> tuple[dict[str, Axis], tuple[Group, ...]]:
-        members: dict[Axis, list[Member]] = {}
-        for name, shape in tensors.items():
-            if name in self.aliases:
-                continue
-            for i, dim in enumerate(shape):
-                member = Member(name, i, self.tensors[name][i] in self.contracted)
-                for axis in dict.fromkeys(leaves(dim)):
-                    if not self.solver.is_kept(axis):
-                        members.setdefault(axis, []).append(member)
-        parameters = set(self.program.graph_signature.parameters)
-        roles, computed = self._roles(), self._consumed_by_computed_weights()
-        axes: dict[str, Axis] = {}
-        groups: list[Group] = []
-        for axis, found in members.items():
-            if not any(m.tensor in parameters for m in found):
-                continue
-            role = roles.get(axis, "channels")
-            name = _group_name(found, role, axes)
-            axes[name] = axis
-            exact = role in _EXACT and axis not in computed
-            groups.append(Group(name, axis.size, role, tuple(found), exact))
-        return axes, tuple(groups)
-
-    def _consumed_by_computed_weights(self) -> set[Axis]:
-        """Axes summed over by weights that are computed from parameters: zeros in one of these
-        need not be zeros there."""
-        stored = {dim for shape in self.tensors.values() for dim in shape}
-        computed = self.computed | (self.contracted - stored)
-        return {axis for dim in computed for axis in leaves(self.solver.normal(dim))}
-
-    def _roles(self) -> dict[Axis, str]:
-        """Later rows of the table win over earlier ones."""
-        table = (
-            ("heads", self.heads),
-            ("stream", self.statistics),
-            ("head_width", self.head_width),
-        )
-        return {
-            axis: role
-            for role, dims in table
-            for dim in dims
-            for axis in leaves(self.solver.normal(dim))
-        }
-
-    def _linked(self, names: Mapping[Axis, str]) -> tuple[tuple[str, ...], ...]:
-        """Groups that keep equal numbers wherever user code wants pieces of one size."""
-        sets: list[set[str]] = []
-        for pieces in self.equal:
-            axes = [list(leaves(self.solver.normal(piece))) for piece in pieces]
-            if not axes or len({tuple(axis.size for axis in found) for found in axes}) > 1:
-                continue
-            for column in zip(*axes, strict=True):
-                link = {names[axis] for axis in column if axis in names}
-                touching = [other for other in sets if other & link]
-                sets = [other for other in sets if not other & link]
-                sets.append(link.union(*touching))
-        return tuple(tuple(sorted(link)) for link in sets if len(link) > 1)
 
     def _consumers(self) -> Iterable[Consumer]:
         """Where exactly one dimension of an activation can be what a parameter's meets."""
@@ -354,26 +289,6 @@ class _Analysis:
             for axis in free
         )
 
-    def _protections(
-        self, tensors: Mapping[str, Shape], parameters: set[str]
-    ) -> tuple[Protection, ...]:
-        found: dict[Reason, tuple[list[str], int]] = {}
-        for name in (n for n in tensors if n in parameters):
-            for i, dim in enumerate(tensors[name]):
-                for axis in leaves(dim):
-                    reason = self.solver.reason(axis)
-                    if (
-                        axis.size > 1
-                        and self.solver.is_kept(axis)
-                        and reason.text != reasons.KERNEL
-                    ):
-                        where, size = found.get(reason, ([], 0))
-                        found[reason] = ([*where, f"{name}:{i}"], max(size, axis.size))
-        return tuple(
-            Protection(tuple(where), size, reason.text, reason.place)
-            for reason, (where, size) in found.items()
-        )
-
     def _spelling(self, equations: Equations) -> Spelling:
         normal = self.solver.normal
 
@@ -393,22 +308,8 @@ class _Analysis:
 # -- reading programs --------------------------------------------------------------------------
 
 _GETITEM = operator.getitem
-_EXACT = ("channels", "heads")
 
 
 def _tensor_values(value: Any) -> list[torch.Tensor]:
     values = value if isinstance(value, list | tuple) else [value]
     return [v for v in values if isinstance(v, torch.Tensor)]
-
-
-def _group_name(members: list[Member], role: str, taken: Mapping[str, Axis]) -> str:
-    """Named after the first layer that produces the channels; the role tells two axes of one
-    dimension apart."""
-    first = producer(members)
-    base = f"{first.tensor}:{first.dim}"
-    if role != "channels":
-        base += f" {role}"
-    name, count = base, 2
-    while name in taken:
-        name, count = f"{base} #{count}", count + 1
-    return name

@@ -19,11 +19,11 @@ from compressor.graph import analyse
 from compressor.loading import find_examples
 from compressor.network import Network
 from compressor.options import ModelOptions
+from compressor.planning import capture
 from compressor.records import ExampleInputs, Group, LoadedModel, Trace
 from compressor.report import protection_entries
 from compressor.selection import DEFAULT_ROLES
 from compressor.subject import open_model
-from compressor.trace import trace
 from compressor.watch import Stopwatch, Watch
 
 SCHEMA = 1
@@ -53,12 +53,7 @@ def inspect(model: nn.Module | str, options: ModelOptions, watch: Watch) -> Insp
         loaded = open_model(model, options)
     with stopwatch.stage("example inputs"):
         examples = find_examples(loaded, options.input, None)
-    if examples.origin.startswith("a guess"):
-        stopwatch.note(f"example inputs are {examples.origin}; --input says others")
-    with stopwatch.stage("trace"):
-        traced = trace(loaded.module, examples)
-    for note in traced.notes:
-        stopwatch.note(note)
+    traced = capture(loaded, examples, stopwatch)
     with stopwatch.stage("analyse"):
         network = analyse(traced)
     return Inspection(loaded, examples, traced, network, stopwatch.notes)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from compressor.errors import CompressorError
 from compressor.records import Plan
 from compressor.result import read_plan
-from compressor.slicing import source_of
+from compressor.slicing import check_source
+from compressor.slicing.weights import named_tensors
 from compressor.trace import detached_copy
 
 Places = Mapping[str, Mapping[int, Sequence[int]]]
@@ -66,7 +67,8 @@ def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
         CompressorError: The plan is of another network, or too old to say where zeros go.
     """
     plan = plan if isinstance(plan, Plan) else read_plan(Path(plan))
-    _check(plan, model)
+    _check_silenced(plan)
+    check_source(plan, model)
     module = detached_copy(model)
     tensors = named_tensors(module)
     places = _places(plan, tensors)
@@ -89,12 +91,6 @@ def silenced(tensors: Mapping[str, Tensor], places: Places) -> Iterator[None]:
         with torch.no_grad():
             for name, values in before.items():
                 tensors[name].copy_(values)
-
-
-def named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by all their names."""
-    parameters = module.named_parameters(remove_duplicate=False)
-    return {**dict(parameters), **dict(module.named_buffers(remove_duplicate=False))}
 
 
 def _silence(tensors: Mapping[str, Tensor], places: Places) -> None:
@@ -127,20 +123,13 @@ def _stored(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     return tensors[name]
 
 
-def _check(plan: Plan, model: nn.Module) -> None:
+def _check_silenced(plan: Plan) -> None:
     if plan.silenced is None:
         raise CompressorError(
             "the plan does not say where zeros stand for dropped channels",
             where="it was written by an earlier version",
             consequence="nothing was masked",
             next_step="compress the network again and take the new plan",
-        )
-    if plan.source != source_of(model):
-        raise CompressorError(
-            "the plan was made for another network",
-            where="names or shapes of its tensors differ from those of this one",
-            consequence="nothing was masked",
-            next_step="give the network as it was before it was compressed",
         )
 
 

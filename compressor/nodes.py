@@ -7,7 +7,6 @@ from pathlib import PurePath
 from typing import Any
 
 import torch
-from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
 ASSERTION = torch.ops.aten._assert_tensor_metadata.default
@@ -85,10 +84,3 @@ def keeps_zeros(node: Node) -> bool:
 
 
 _KEEPING_ZEROS = ("aten.clone.default", "aten._to_copy.default", "aten.mul.Tensor")
-
-
-def stored_tensor(program: ExportedProgram, name: str) -> torch.Tensor:
-    """A parameter, buffer or constant of a program by its name."""
-    held = program.state_dict if name in program.state_dict else program.constants
-    tensor: torch.Tensor = held[name]
-    return tensor

@@ -108,7 +108,7 @@ def carry_out(planned: Planned, *, command: str) -> Result:
         recovery.append({"step": "sliced", "metrics": judge("evaluate sliced", sliced.module)})
         _recover(sliced, planned, judge, recovery)
         with stopwatch.stage("compare"):
-            sliced = slicing.adopt_weights(sliced, sliced.module.cpu().eval())
+            slicing.carry_weights(sliced.module.cpu().eval(), sliced.program)
             difference = slicing.compare(sliced, traced)
         delivery = deliver(sliced, traced, stopwatch)
     if options.round_to == 1 and not delivery.is_faster:

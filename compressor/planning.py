@@ -15,7 +15,6 @@ from torch.nn import functional
 from compressor.calibration import Calibration
 from compressor.criteria import CRITERIA, resolved
 from compressor.curves import Sensitivity, losses_of, read_sensitivity
-from compressor.data import batches
 from compressor.graph import analyse
 from compressor.network import Network
 from compressor.options import Options, ScoringOptions
@@ -115,15 +114,21 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
     options = replace(options, criterion=resolved(options.criterion, has_data=fits))
     if loaded.weights == RANDOM:
         stopwatch.note("random weights: sizes and latency are real, accuracy means nothing")
+    traced = capture(loaded, examples, stopwatch)
+    loss, (_, metric) = loss_of(subject, options), metric_of(subject, options)
+    check_fit(traced.module, samples, own_loss=loss is not None, own_metric=metric is not top1)
+    return Opened(subject, options, loaded, examples, samples, traced, stopwatch)
+
+
+def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) -> Trace:
+    """Trace, and note what the user should know of it."""
     if examples.origin.startswith("a guess"):
         stopwatch.note(f"example inputs are {examples.origin}; --input says others")
     with stopwatch.stage("trace"):
         traced = trace(loaded.module, examples)
     for note in traced.notes:
         stopwatch.note(note)
-    loss, (_, metric) = loss_of(subject, options), metric_of(subject, options)
-    check_fit(traced.module, samples, own_loss=loss is not None, own_metric=metric is not top1)
-    return Opened(subject, options, loaded, examples, samples, traced, stopwatch)
+    return traced
 
 
 def score_channels(opened: Opened) -> Scored:
@@ -207,16 +212,12 @@ def _parameters(traced: Trace) -> dict[str, Tensor]:
 
 
 def _calibration(opened: Opened) -> ScoreData | None:
-    """Some of the training data; a program with a static batch takes no other."""
-    traced, options, train = opened.trace, opened.options, opened.samples.train
+    options, train = opened.options, opened.samples.train
     if train is None:
         return None
-    size, count, static = options.batch_size, options.calibration, traced.batch_symbol is None
-    if static:
-        size, count = traced.batch, max(traced.batch, options.calibration)
-    some = batches(train, size, seed=options.seed, limit=count, drop_last=static)
+    some = Calibration(opened.trace, train, options).batches()
     loss = loss_of(opened.subject, options) or cross_entropy
-    return ScoreData(traced, some, loss, options.device)
+    return ScoreData(opened.trace, some, loss, options.device)
 
 
 def cross_entropy(outputs: Any, target: Any) -> Tensor:

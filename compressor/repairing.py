@@ -8,7 +8,7 @@ ones cost accuracy (docs/decisions/0010-repair.md).
 from __future__ import annotations
 
 from compressor import slicing
-from compressor.calibration import Calibration
+from compressor.calibration import Calibration, WithoutTargets
 from compressor.data import Data, batches
 from compressor.planning import Planned
 from compressor.reconstruction import refit
@@ -25,8 +25,8 @@ def repair(sliced: slicing.Sliced, planned: Planned) -> str:
 
 def _refitted(sliced: slicing.Sliced, planned: Planned, train: Data) -> str:
     trace, options = planned.trace, planned.options
-    inputs = Calibration(trace, train, options)
-    if not Calibration.fits(trace.examples, train) or not inputs.samples:
+    data = Calibration(trace, train, options)
+    if not Calibration.fits(trace.examples, train) or not data.samples:
         return ""
     keep = planned.keep
     with planned.stopwatch.stage("re-fit consumers") as tick:
@@ -35,14 +35,14 @@ def _refitted(sliced: slicing.Sliced, planned: Planned, train: Data) -> str:
             sliced.program,
             planned.network,
             planned.network.masks(keep),
-            inputs,
+            lambda: WithoutTargets(data.batches()),
             device=options.device,
             seed=options.seed,
             progress=tick,
         )
-    slicing.hand_over(sliced)
+    slicing.carry_weights(sliced.program, sliced.module)
     layers = "1 layer" if len(done) == 1 else f"{len(done)} layers"
-    return f"{layers} re-fitted by least squares on {inputs.samples} samples" if done else ""
+    return f"{layers} re-fitted by least squares on {data.samples} samples" if done else ""
 
 
 def _recalibrated(sliced: slicing.Sliced, planned: Planned, train: Data) -> str:

@@ -24,7 +24,7 @@ from compressor.data import batches
 from compressor.errors import CompressorError
 from compressor.folder import SENSITIVITY_FILES, all_or_nothing
 from compressor.inspection import macs_share
-from compressor.masking import Places, named_tensors, silenced
+from compressor.masking import Places, silenced
 from compressor.options import SensitivityOptions
 from compressor.planning import Scored, open_network, score_channels, seeded
 from compressor.records import ExampleInputs, Group
@@ -32,6 +32,7 @@ from compressor.recover import evaluate
 from compressor.report import to_json
 from compressor.selection import best, prunable
 from compressor.slicing.compare import outputs_of
+from compressor.slicing.weights import named_tensors
 from compressor.subject import Subject, metric_of
 from compressor.watch import Stopwatch, Watch
 

@@ -31,7 +31,7 @@ class CompactTwin(nn.Module):
 
     def __init__(self, traced: Trace, network: Network, keep: Mapping[str, Sequence[int]]) -> None:
         super().__init__()
-        self.program = copy.deepcopy(as_module(traced.program))
+        self.program = as_module(copy.deepcopy(traced.program))
         masks = network.masks(keep)
         self.runner = _Compact(self.program, network, masks)
         for group in network.groups:

@@ -37,7 +37,7 @@ class Attempt:
         (folder / "out").mkdir()
         (folder / "out" / "plan.json").write_text("earlier")
 
-    def __call__(self, *arguments: str, code: int, says: Sequence[str]) -> None:
+    def assert_fails(self, *arguments: str, code: int, says: Sequence[str]) -> None:
         """Run with --force over the earlier result; it must fail and leave all as it was."""
         before = names_in(self.folder)
         found = main([*arguments, *(() if "--out" in arguments else ("--out", "out", "--force"))])
@@ -76,18 +76,18 @@ def attempt(
 
 def test_wrong_path(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
-    attempt("nett.pt", code=USAGE, says=["nett.pt", "Did you mean net.pt"])
+    attempt.assert_fails("nett.pt", code=USAGE, says=["nett.pt", "Did you mean net.pt"])
 
 
 def test_empty_file(attempt: Attempt) -> None:
     Path("net.pt").touch()
-    attempt("net.pt", code=FAILURE, says=["net.pt", "empty"])
+    attempt.assert_fails("net.pt", code=FAILURE, says=["net.pt", "empty"])
 
 
 def test_truncated_file(attempt: Attempt) -> None:
     whole = write_model(attempt.folder / "net.pt").read_bytes()
     Path("net.pt").write_bytes(whole[: len(whole) // 2])
-    attempt("net.pt", code=FAILURE, says=["net.pt"])
+    attempt.assert_fails("net.pt", code=FAILURE, says=["net.pt"])
 
 
 @pytest.mark.parametrize(
@@ -95,27 +95,29 @@ def test_truncated_file(attempt: Attempt) -> None:
 )
 def test_file_that_is_no_model(attempt: Attempt, content: bytes) -> None:
     Path("net.pt").write_bytes(content)
-    attempt("net.pt", code=FAILURE, says=["net.pt"])
+    attempt.assert_fails("net.pt", code=FAILURE, says=["net.pt"])
 
 
 def test_tensors_are_no_model(attempt: Attempt) -> None:
     torch.save([1, 2, 3], "net.pt")
-    attempt("net.pt", code=FAILURE, says=["no model"])
+    attempt.assert_fails("net.pt", code=FAILURE, says=["no model"])
 
 
 def test_folder_is_no_model(attempt: Attempt) -> None:
     Path("nets").mkdir()
-    attempt("nets", code=USAGE, says=["folder"])
+    attempt.assert_fails("nets", code=USAGE, says=["folder"])
 
 
 def test_state_dict_without_factory(attempt: Attempt) -> None:
     torch.save(TinyNet().state_dict(), "net.pt")
-    attempt("net.pt", code=USAGE, says=["state dict", "--factory"])
+    attempt.assert_fails("net.pt", code=USAGE, says=["state dict", "--factory"])
 
 
 def test_state_dict_of_another_network(attempt: Attempt) -> None:
     torch.save(TinyNet(width=6).state_dict(), "net.pt")
-    attempt("net.pt", "--factory", f"{TINY}:TinyNet", code=FAILURE, says=["stem.weight"])
+    attempt.assert_fails(
+        "net.pt", "--factory", f"{TINY}:TinyNet", code=FAILURE, says=["stem.weight"]
+    )
 
 
 FACTORIES = """
@@ -145,7 +147,9 @@ def leaves():
 )
 def test_factory_that_makes_no_network(attempt: Attempt, name: str, says: list[str]) -> None:
     Path("nets.py").write_text(FACTORIES)
-    attempt(f"nets.py:{name}", code=USAGE if name in ("wants", "lacks") else FAILURE, says=says)
+    attempt.assert_fails(
+        f"nets.py:{name}", code=USAGE if name in ("wants", "lacks") else FAILURE, says=says
+    )
 
 
 class Marks:
@@ -162,7 +166,7 @@ def test_pickle_that_would_run_code(attempt: Attempt) -> None:
     network = sequential()
     network.extra = Marks(attempt.folder / "mark")
     torch.save(network, "net.pt")
-    attempt("net.pt", *INPUT, code=FAILURE, says=["mkdir", "--trust-pickle"])
+    attempt.assert_fails("net.pt", *INPUT, code=FAILURE, says=["mkdir", "--trust-pickle"])
     assert not Path("mark").exists()
 
 
@@ -174,7 +178,9 @@ def test_program_that_would_run_code(attempt: Attempt) -> None:
         for entry in good.namelist():
             hit = "sample_inputs" in entry and entry.endswith(".pt")
             crafted.writestr(entry, evil.getvalue() if hit else good.read(entry))
-    attempt("net.pt2", code=FAILURE, says=["would run code", "mkdir", "--trust-pickle"])
+    attempt.assert_fails(
+        "net.pt2", code=FAILURE, says=["would run code", "mkdir", "--trust-pickle"]
+    )
     assert not Path("mark").exists()
 
 
@@ -183,7 +189,7 @@ def test_weights_that_are_not_finite(attempt: Attempt) -> None:
     with torch.no_grad():
         network[3].weight[0, 0, 0, 0] = float("nan")
     write_model(attempt.folder / "net.pt", network)
-    attempt("net.pt", *INPUT, code=FAILURE, says=["NaN", "3.weight"])
+    attempt.assert_fails("net.pt", *INPUT, code=FAILURE, says=["NaN", "3.weight"])
 
 
 # -- inputs and data -----------------------------------------------------------------------------
@@ -191,41 +197,45 @@ def test_weights_that_are_not_finite(attempt: Attempt) -> None:
 
 def test_wrong_input_shape(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
-    attempt("net.pt", "--input", "1x5x8x8", code=FAILURE, says=["1x5x8x8", "layer 0"])
+    attempt.assert_fails("net.pt", "--input", "1x5x8x8", code=FAILURE, says=["1x5x8x8", "layer 0"])
 
 
 def test_input_that_cannot_be_read(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
-    attempt("net.pt", "--input", "a picture", code=USAGE, says=["a picture", "--input"])
+    attempt.assert_fails(
+        "net.pt", "--input", "a picture", code=USAGE, says=["a picture", "--input"]
+    )
 
 
 def test_labels_out_of_range(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
     write_samples(attempt.folder / "data.npz", classes=9)
-    attempt("net.pt", "--data", "data.npz", code=FAILURE, says=["label", "4 classes"])
+    attempt.assert_fails("net.pt", "--data", "data.npz", code=FAILURE, says=["label", "4 classes"])
 
 
 def test_samples_that_do_not_fit(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
     np.savez("data.npz", images=np.zeros((9, 8, 8, 1), np.uint8), labels=np.zeros(9, np.int64))
-    attempt("net.pt", *INPUT, "--data", "data.npz", code=FAILURE, says=["do not fit", "data.npz"])
+    attempt.assert_fails(
+        "net.pt", *INPUT, "--data", "data.npz", code=FAILURE, says=["do not fit", "data.npz"]
+    )
 
 
 @pytest.mark.parametrize("option", ["--data", "--test"])
 def test_data_that_is_not_there(attempt: Attempt, option: str) -> None:
     write_model(attempt.folder / "net.pt")
-    attempt("net.pt", option, "nowhere.npz", code=USAGE, says=["nowhere.npz"])
+    attempt.assert_fails("net.pt", option, "nowhere.npz", code=USAGE, says=["nowhere.npz"])
 
 
 def test_data_that_cannot_be_read(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
     Path("data.npz").write_bytes(b"PK\x03\x04 no archive")
-    attempt("net.pt", "--data", "data.npz", code=FAILURE, says=["data.npz"])
+    attempt.assert_fails("net.pt", "--data", "data.npz", code=FAILURE, says=["data.npz"])
 
 
 def test_fine_tuning_without_data(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
-    attempt("net.pt", *INPUT, "--epochs", "1", code=USAGE, says=["--data"])
+    attempt.assert_fails("net.pt", *INPUT, "--epochs", "1", code=USAGE, says=["--data"])
 
 
 def test_metric_that_fails(attempt: Attempt) -> None:
@@ -233,7 +243,9 @@ def test_metric_that_fails(attempt: Attempt) -> None:
     write_samples(attempt.folder / "data.npz")
     Path("own.py").write_text("def metric(outputs, target):\n    return 1 / 0\n")
     metric = ("--metric", "own.py:metric")
-    attempt("net.pt", "--data", "data.npz", *metric, code=FAILURE, says=["ZeroDivisionError"])
+    attempt.assert_fails(
+        "net.pt", "--data", "data.npz", *metric, code=FAILURE, says=["ZeroDivisionError"]
+    )
 
 
 # -- the budget ----------------------------------------------------------------------------------
@@ -242,48 +254,50 @@ def test_metric_that_fails(attempt: Attempt) -> None:
 @pytest.mark.parametrize("ratio", ["0", "1", "-0.5", "1.5", "nan", "half"])
 def test_ratio_that_is_no_share(attempt: Attempt, ratio: str) -> None:
     write_model(attempt.folder / "net.pt")
-    attempt("net.pt", f"--ratio={ratio}", code=USAGE, says=["ratio"])
+    attempt.assert_fails("net.pt", f"--ratio={ratio}", code=USAGE, says=["ratio"])
 
 
 def test_ratio_out_of_reach(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
     says = ["out of reach", "at most", "--best-effort"]
-    attempt("net.pt", *INPUT, "--ratio", "0.999", code=FAILURE, says=says)
+    attempt.assert_fails("net.pt", *INPUT, "--ratio", "0.999", code=FAILURE, says=says)
 
 
 def test_nothing_to_prune(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt", nn.Sequential(nn.Linear(6, 3)))
-    attempt("net.pt", code=FAILURE, says=["no group"])
+    attempt.assert_fails("net.pt", code=FAILURE, says=["no group"])
 
 
 def test_everything_protected(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
-    attempt("net.pt", *INPUT, "--protect", "*", code=FAILURE, says=["no group"])
+    attempt.assert_fails("net.pt", *INPUT, "--protect", "*", code=FAILURE, says=["no group"])
 
 
 def test_glob_that_matches_nothing(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
     says = ["'3.wait' matches no", "3.weight"]
-    attempt("net.pt", *INPUT, "--protect", "3.wait", code=USAGE, says=says)
+    attempt.assert_fails("net.pt", *INPUT, "--protect", "3.wait", code=USAGE, says=says)
 
 
 @pytest.mark.parametrize("given", ["3", "=0.3", "3=", "3=half", "3=1", "3=0.95", "3=-0.1", "3=nan"])
 def test_layer_ratio_that_cannot_be_read(attempt: Attempt, given: str) -> None:
     write_model(attempt.folder / "net.pt")
     says = [repr(given), "--layer-ratio 'blocks.*=0.3'"]
-    attempt("net.pt", *INPUT, "--layer-ratio", given, code=USAGE, says=says)
+    attempt.assert_fails("net.pt", *INPUT, "--layer-ratio", given, code=USAGE, says=says)
 
 
 def test_layer_ratio_that_matches_nothing(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
     says = ["--layer-ratio '3.wait' matches no", "3.weight"]
-    attempt("net.pt", *INPUT, "--layer-ratio", "3.wait=0.5", code=USAGE, says=says)
+    attempt.assert_fails("net.pt", *INPUT, "--layer-ratio", "3.wait=0.5", code=USAGE, says=says)
 
 
 def test_layer_ratio_beyond_the_ratio(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
     both = ("--layer-ratio", "*=0.8", "--ratio", "0.2")
-    attempt("net.pt", *INPUT, *both, code=FAILURE, says=["alone removes", "more than --ratio 0.2"])
+    attempt.assert_fails(
+        "net.pt", *INPUT, *both, code=FAILURE, says=["alone removes", "more than --ratio 0.2"]
+    )
 
 
 # -- sensitivities -------------------------------------------------------------------------------
@@ -333,31 +347,37 @@ def test_sensitivities_that_do_not_fit(
     attempt: Attempt, changes: dict[str, Any], says: list[str]
 ) -> None:
     path = write_sensitivity(attempt, **changes)
-    attempt("net.pt", *INPUT, "--use", str(path), code=FAILURE, says=[*says, "--use"])
+    attempt.assert_fails("net.pt", *INPUT, "--use", str(path), code=FAILURE, says=[*says, "--use"])
 
 
 def test_truncated_sensitivities(attempt: Attempt) -> None:
     path = write_sensitivity(attempt)
     path.write_text(path.read_text()[:-200])
-    attempt("net.pt", *INPUT, "--use", str(path), code=FAILURE, says=["cut off", str(path)])
+    attempt.assert_fails(
+        "net.pt", *INPUT, "--use", str(path), code=FAILURE, says=["cut off", str(path)]
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"[1, 2]", b'"schema"', b"\x89PNG\xff\xfe", b"{}"])
 def test_a_file_that_holds_no_sensitivities(attempt: Attempt, content: bytes) -> None:
     write_model(attempt.folder / "net.pt")
     Path("found.json").write_bytes(content)
-    attempt("net.pt", *INPUT, "--use", "found.json", code=FAILURE, says=["found.json"])
+    attempt.assert_fails("net.pt", *INPUT, "--use", "found.json", code=FAILURE, says=["found.json"])
 
 
 def test_sensitivities_that_are_not_there(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
-    attempt("net.pt", *INPUT, "--use", "no.json", code=FAILURE, says=["no.json", "No such file"])
+    attempt.assert_fails(
+        "net.pt", *INPUT, "--use", "no.json", code=FAILURE, says=["no.json", "No such file"]
+    )
 
 
 def test_ratio_beyond_what_was_measured(attempt: Attempt) -> None:
     path = write_sensitivity(attempt)
     says = ["out of reach", "no layer is cut further than it was measured"]
-    attempt("net.pt", *INPUT, "--use", str(path), "--ratio", "0.9", code=FAILURE, says=says)
+    attempt.assert_fails(
+        "net.pt", *INPUT, "--use", str(path), "--ratio", "0.9", code=FAILURE, says=says
+    )
 
 
 @pytest.mark.parametrize(
@@ -378,7 +398,7 @@ def test_sensitivity_that_cannot_be_measured(
 ) -> None:
     write_model(attempt.folder / "net.pt")
     out = () if "--out" in arguments else ("--out", "measured")
-    attempt("sensitivity", "net.pt", *INPUT, *arguments, *out, code=code, says=says)
+    attempt.assert_fails("sensitivity", "net.pt", *INPUT, *arguments, *out, code=code, says=says)
 
 
 def test_outputs_that_are_zero_have_no_sensitivity(attempt: Attempt) -> None:
@@ -386,7 +406,7 @@ def test_outputs_that_are_zero_have_no_sensitivity(attempt: Attempt) -> None:
     nn.init.zeros_(network[-1].weight)
     nn.init.zeros_(network[-1].bias)
     write_model(attempt.folder / "net.pt", network)
-    attempt(
+    attempt.assert_fails(
         "sensitivity", "net.pt", *INPUT, "--out", "new", code=FAILURE, says=["outputs are zero"]
     )
 
@@ -418,7 +438,7 @@ def test_command_that_cannot_be_meant(
     attempt: Attempt, arguments: tuple[str, ...], says: list[str]
 ) -> None:
     write_model(attempt.folder / "net.pt")
-    attempt(*(("net.pt", *arguments) if arguments else ()), code=USAGE, says=says)
+    attempt.assert_fails(*(("net.pt", *arguments) if arguments else ()), code=USAGE, says=says)
 
 
 # -- the output ----------------------------------------------------------------------------------
@@ -426,7 +446,7 @@ def test_command_that_cannot_be_meant(
 
 def test_existing_output_folder(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
-    attempt("net.pt", *INPUT, "--out", "out", code=USAGE, says=["exists", "--force"])
+    attempt.assert_fails("net.pt", *INPUT, "--out", "out", code=USAGE, says=["exists", "--force"])
 
 
 def test_output_folder_with_other_files(attempt: Attempt) -> None:
@@ -434,28 +454,32 @@ def test_output_folder_with_other_files(attempt: Attempt) -> None:
     Path("thesis").mkdir()
     Path("thesis", "chapter1.tex").write_text("years of work")
     arguments = ("net.pt", *INPUT, "--out", "thesis", "--force")
-    attempt(*arguments, code=USAGE, says=["chapter1.tex", "untouched"])
+    attempt.assert_fails(*arguments, code=USAGE, says=["chapter1.tex", "untouched"])
     assert Path("thesis", "chapter1.tex").exists()
 
 
 def test_unwritable_output_folder(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
     Path("file").touch()
-    attempt("net.pt", *INPUT, "--out", "file/net", code=FAILURE, says=["cannot be written"])
+    attempt.assert_fails(
+        "net.pt", *INPUT, "--out", "file/net", code=FAILURE, says=["cannot be written"]
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
 def test_output_folder_without_permission(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
     Path("locked").mkdir(mode=0o500)
-    attempt("net.pt", *INPUT, "--out", "locked/net", code=FAILURE, says=["cannot be written"])
+    attempt.assert_fails(
+        "net.pt", *INPUT, "--out", "locked/net", code=FAILURE, says=["cannot be written"]
+    )
 
 
 def test_output_is_checked_before_the_work(
     attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "plan", lambda *_: pytest.fail("worked first"))
-    attempt("net.pt", "--out", "out", code=USAGE, says=["exists"])
+    attempt.assert_fails("net.pt", "--out", "out", code=USAGE, says=["exists"])
 
 
 # -- in the middle -------------------------------------------------------------------------------
@@ -493,7 +517,7 @@ def test_stage_that_does_not_end_well(
     write_model(attempt.folder / "net.pt")
     monkeypatch.setattr(home, stage, fail)
     monkeypatch.delenv("COMPRESSOR_DEBUG", raising=False)
-    attempt("net.pt", *INPUT, code=code, says=says)
+    attempt.assert_fails("net.pt", *INPUT, code=code, says=says)
 
 
 def test_debugging_shows_the_traceback(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:

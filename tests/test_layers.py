@@ -28,11 +28,13 @@ SHARED = {
     "redraw",
     "callables",
     "nodes",
+    "lifting",
     "attention_path",
     "beginning",
     "whole_file",
+    "processes",
 }
-PARTS = {"trace": {"regions"}}
+PARTS = {"trace": {"regions"}, "graph": {"groups"}}
 """What belongs to one stage although it is a file of its own."""
 
 WITHOUT_TORCH = ["errors", "records", "axes", *(name for name in FILES if name.startswith("rules"))]
@@ -94,6 +96,8 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("whole_file", {"errors"}),
         ("curves", {"errors", "records"}),
         ("regions", {"errors"}),
+        ("groups", {"axes", "network", "records", "rules"}),
+        ("lifting", {"errors"}),
     ],
 )
 def test_what_all_share_leans_on_less(name: str, allowed: set[str]) -> None:

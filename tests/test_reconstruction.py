@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, multiprocessing, nn
 
 from compressor.graph import analyse
 from compressor.network import Network
-from compressor.reconstruction import reconstruction_scores, refit, repair
+from compressor.reconstruction import reconstruction_scores, refit, repair, salience
 from compressor.reconstruction.consumers import consumers
 from compressor.reconstruction.elimination import Regression, eliminate
 from compressor.reconstruction.layouts import LAYOUTS, Layout, blocks_of, row_count
@@ -217,10 +219,10 @@ def test_a_wanted_change_of_the_sum_is_pulled_back_to_the_layer() -> None:
     (x,) = found.examples.args
     walk = script.start((x,))
     walk.advance(consumer.node)
-    nodes = {node.name: node for node in script.nodes}
+    nodes = script.named
     ahead = walk.ahead(consumer.target)
     change = torch.randn_like(ahead.values[nodes[consumer.target]])
-    pulled, _ = Chain(script, consumer).pull(ahead, change)
+    pulled = Chain(script, consumer).pull(ahead, change)
     moved = found.module
     handle = moved.conv.register_forward_hook(lambda _m, _i, y: y + pulled)
     with torch.no_grad():
@@ -343,8 +345,90 @@ def test_grouped_convolutions_are_refitted_block_by_block() -> None:
     x = torch.randn(5, 3, 6, 6)
     before = (as_module(program)(x) - found.module(x)).abs().max()
     done = refit(found.program, program, network, masks, lambda: batches, ridge=1e-10)
-    assert [r.consumer for r in done] == ["b.weight"]
+    assert [r.consumer for r in done] == ["b.weight", "out.weight"]
     assert (as_module(program)(x) - found.module(x)).abs().max() < 2e-3 * before
+
+
+class Forked(nn.Module):
+    """The branch `beside` is not given what the cut of `a` changes; `out` is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.a, self.b = nn.Linear(5, 6), nn.Linear(6, 8), nn.Linear(8, 6)
+        self.beside, self.out = nn.Linear(6, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        return self.out((x + self.b(self.a(x).relu())).relu()) + self.beside(x)[:, :4]
+
+
+def test_what_is_given_a_change_is_refitted_and_nothing_else() -> None:
+    found, network, batches = traced(Forked(), 5)
+    name = next(g.name for g in network.groups if g.size == 8)
+    masks = network.masks({name: tuple(range(5))})
+    program = slice_program(found, network, masks)
+    done = refit(found.program, program, network, masks, lambda: batches)
+    assert [r.consumer for r in done] == ["b.weight", "out.weight"]
+    assert done[1].after < done[1].before
+
+
+# -- what errors do to the outputs -----------------------------------------------------------------
+
+
+def test_salience_is_the_mean_square_of_the_jacobian() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(2, 3, 3, padding=1), nn.Linear(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x).relu_().mean((2, 3)))
+
+    torch.manual_seed(0)
+    model = Two()
+    found, _, _ = traced(model, 2, 4, 4)
+    script, first = Script(found.program), consumers(found.program, {})[0]
+    batches = [(torch.randn(8, 2, 4, 4),) for _ in range(8)]
+    draws = [
+        salience.salience(script, [first], batches, is_divisible=True, seed=seed)[first.node]
+        for seed in range(12)
+    ]
+    expected = torch.stack([by_jacobian(model, x) for (x,) in batches]).mean(0)
+    torch.testing.assert_close(torch.stack(draws).mean(0), expected, rtol=0.15, atol=0)
+
+
+def by_jacobian(model: nn.Module, x: Tensor) -> Tensor:
+    """Of `b(mean(relu(a(x))))`, per channel of `a`, from the formula."""
+    spread = model(x).std(correction=0).double()
+    live = (model.a(x) > 0).double().mean((0, 2, 3))
+    positions = x[0, 0].numel()
+    return live * model.b.weight.double().square().sum(0) / positions**2 / spread**2
+
+
+def test_the_salient_outputs_decide_which_channels_go() -> None:
+    class Ends(nn.Module):
+        """`b` makes two columns of which `c` nearly ignores the second."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(6, 6), nn.Linear(6, 2), nn.Linear(2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(self.b(self.a(x).relu()).tanh())
+
+    torch.manual_seed(0)
+    model = Ends()
+    with torch.no_grad():
+        model.b.weight.zero_()
+        model.b.weight[0, :3] = 0.2  # smaller, but seen
+        model.b.weight[1, 3:] = 0.3
+        model.c.weight[:, 0], model.c.weight[:, 1] = 1.0, 1e-3
+    weights = model.b.weight.detach().abs().sum(0)
+    found, network, batches = traced(model, 6)
+    name = next(g.name for g in network.groups if g.size == 6)
+    scores = reconstruction_scores(found, network, lambda: batches)[name]
+    assert scores[:3].min() > scores[3:].max()
+    assert weights[:3].max() < weights[3:].min()
 
 
 def test_the_constant_alone_restores_the_mean() -> None:
@@ -411,3 +495,37 @@ def test_every_group_is_scored_even_without_a_regression() -> None:
     scores = reconstruction_scores(found, network, lambda: batches)
     assert set(scores) == {group.name for group in network.groups}
     assert all(np.isfinite(s).all() and (s > 0).any() for s in scores.values())
+
+
+# -- several processes -----------------------------------------------------------------------------
+
+
+def chosen_and_repaired(numbers: list[int]) -> tuple[np.ndarray, Tensor]:
+    """Scores of a group and a re-fitted weight, from some of three batches."""
+    torch.manual_seed(0)
+    found, network, batches = traced(with_redundant_channels(Mlp()), 7, 6)
+    name = next(g.name for g in network.groups if g.size == 8)
+    some = [batches[number] for number in numbers]
+    scores = reconstruction_scores(found, network, lambda: some)[name]
+    masks = network.masks({name: (0, 1, 2, 3, 4)})
+    program = slice_program(found, network, masks)
+    refit(found.program, program, network, masks, lambda: some)
+    return scores, program.state_dict["b.weight"]
+
+
+def in_a_process(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.save(chosen_and_repaired([[], [0, 1, 2]][rank]), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_processes_agree_with_one_that_sees_all(tmp_path: Path) -> None:
+    multiprocessing.spawn(in_a_process, (str(tmp_path),), nprocs=2)
+    scores, weight = chosen_and_repaired([0, 1, 2])
+    for rank in range(2):
+        own_scores, own_weight = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+        np.testing.assert_allclose(own_scores, scores, rtol=1e-6)
+        torch.testing.assert_close(own_weight, weight)
+    _, other = chosen_and_repaired([0])
+    assert (other - weight).abs().max() > 1e-4

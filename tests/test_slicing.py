@@ -17,6 +17,7 @@ from twin import (
     analysed,
     analysed_case,
     assert_same,
+    dense_program,
     live,
     masked_twin,
     outputs,
@@ -30,9 +31,9 @@ from compressor.measure import count_macs, count_params
 from compressor.records import ExampleInputs, Plan
 from compressor.slicing import (
     Sliced,
-    adopt_weights,
     apply_plan,
     as_module,
+    carry_weights,
     compare,
     slice_network,
     variants,
@@ -76,7 +77,7 @@ def test_dropping_nothing_is_the_identity_bit_for_bit(name: str) -> None:
     inputs = of.case.inputs(3, seed=4)
     assert_equal_states(of.model, found.module)
     assert_equal_outputs(of.model, found.module, inputs)
-    assert_equal_outputs(as_module(of.trace.program), as_module(found.program), inputs)
+    assert_equal_outputs(dense_program(of), as_module(found.program), inputs)
 
 
 def test_groups_that_are_not_listed_keep_all() -> None:
@@ -280,9 +281,8 @@ def test_recovered_weights_reach_the_program_by_name() -> None:
     with torch.no_grad():
         for tensor in recovered.state_dict().values():
             tensor += 0.1 if tensor.is_floating_point() else 0
-    adopted = adopt_weights(found, recovered)
-    assert adopted.module is recovered
-    assert_same(recovered, as_module(adopted.program), of.case)
+    carry_weights(recovered, found.program)
+    assert_same(recovered, as_module(found.program), of.case)
 
 
 # -- training and evaluation ---------------------------------------------------------------------
@@ -316,7 +316,7 @@ def test_the_program_trains_as_the_class_does() -> None:
 
 def test_eval_gives_the_same_bits_as_before_train() -> None:
     of = analysed("encoder_layer")
-    program = as_module(of.trace.program)
+    program = dense_program(of)
     inputs = of.case.inputs(2)
     before = outputs(program, *inputs)[0]
     assert program.train() is program

@@ -18,7 +18,7 @@ from compressor.graph import analyse
 from compressor.network import Network
 from compressor.records import ExampleInputs, Trace
 from compressor.redraw import drawable, redraw_
-from compressor.slicing import Sliced, slice_network
+from compressor.slicing import ProgramModule, Sliced, as_module, slice_network
 from compressor.trace import trace
 
 Keep = dict[str, tuple[int, ...]]
@@ -55,6 +55,11 @@ def live(model: nn.Module, seed: int = 0) -> nn.Module:
     model = model.double().eval()
     redraw_(drawable(model), seed)
     return model
+
+
+def dense_program(of: Analysed) -> ProgramModule:
+    """The traced program as a module with parameters of its own: these require gradients."""
+    return as_module(copy.deepcopy(of.trace.program))
 
 
 def random_keep(network: Network, seed: int, roles: Collection[str] = EXACT) -> Keep:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from compressor.axes import coordinates
 from compressor.network import Network
-from compressor.reconstruction.consumers import Consumer, consumers
+from compressor.reconstruction.consumers import Contraction, consumers
 from compressor.reconstruction.elimination import Elimination, Regression, eliminate
 from compressor.reconstruction.layouts import blocks_of
 from compressor.reconstruction.moments import (
@@ -24,6 +24,7 @@ from compressor.reconstruction.moments import (
     features_of,
     in_blocks,
 )
+from compressor.reconstruction.salience import salience
 from compressor.reconstruction.walk import Script, Walk
 from compressor.records import Group, Trace
 
@@ -42,19 +43,18 @@ BUDGET_BYTES = 2_000_000_000
 class Measured:
     """A consumer's regression on the original network, as it is."""
 
-    consumer: Consumer
+    consumer: Contraction
     moments: Tensor
     weight: Tensor
-    scale: float
 
     def regression(self, network: Network, group: Group) -> Regression:
         """For one group; losses are shares of the variance of the consumer's target."""
         channel = feature_channels(network, self.consumer, group, self.moments.shape[1])
-        return Regression(self.moments, self.weight * self.scale, channel)
+        return Regression(self.moments, self.weight, channel)
 
 
 def feature_channels(
-    network: Network, consumer: Consumer, group: Group, features: int
+    network: Network, consumer: Contraction, group: Group, features: int
 ) -> npt.NDArray[np.int64]:
     """The channel of the group that each feature belongs to; -1 for none."""
     shape = network.tensors[consumer.tensor]
@@ -160,28 +160,38 @@ def measure(
 ) -> dict[str, list[Measured]]:
     """The regressions of all consumers of groups, by the name of their weight."""
     script = Script(trace.program, device)
+    progress(0, 1, "measuring what errors do to the outputs")
     members = {m.tensor for g in network.groups if g.size > 1 for m in g.members if m.contracted}
     wanted = [c for c in consumers(trace.program, network.aliases) if c.tensor in members]
+    divisible = trace.batch_symbol is not None
+    salient = salience(script, wanted, inputs(), is_divisible=divisible, seed=seed)
     found: dict[str, list[Measured]] = {}
     parts = list(_parts(wanted, script))
     for number, part in enumerate(parts, start=1):
         text = "measuring consumers" + (f", part {number} of {len(parts)}" if parts[1:] else "")
-        for consumer, moments, variance in _pass(script, part, inputs, seed, progress, text):
+        for consumer, moments in _pass(script, part, inputs, seed, progress, text):
             weight = script.tensors[consumer.tensor].detach().cpu().double()
             blocks = len(moments.parts["outer"])
-            gains = moments.parts["gain"] / moments.count
-            matrix = consumer.layout.matrix(weight, blocks) * gains.sqrt().unsqueeze(1)
+            column = _in_units(moments, salient.get(consumer.node))
+            matrix = consumer.layout.matrix(weight, blocks) * column
             covariance = moments.covariance(centred=bool(consumer.constant))
-            scale = 1 / max(variance, 1e-30) ** 0.5
-            found.setdefault(consumer.tensor, []).append(
-                Measured(consumer, covariance, matrix, scale)
-            )
+            found.setdefault(consumer.tensor, []).append(Measured(consumer, covariance, matrix))
     return found
 
 
-def _parts(wanted: Sequence[Consumer], script: Script) -> Iterator[list[Consumer]]:
+def _in_units(moments: Moments, salient: Tensor | None) -> Tensor:
+    """Factors per output column, (blocks, 1, outputs), by which squared errors become shares of
+    the target's variance, both weighed by what they do to the network's outputs (where that is
+    not known, all alike)."""
+    variance = moments.variance()
+    weights = torch.ones(()) if salient is None else salient.reshape(variance.shape)
+    whole = (weights * variance).sum().clamp(min=1e-30)
+    return (weights / whole).sqrt().expand_as(variance).unsqueeze(1)
+
+
+def _parts(wanted: Sequence[Contraction], script: Script) -> Iterator[list[Contraction]]:
     """Consumers whose moments fit into the budget together; too large ones are left out."""
-    part: list[Consumer] = []
+    part: list[Contraction] = []
     size = 0
     for consumer in wanted:
         weight = script.tensors[consumer.tensor]
@@ -199,14 +209,14 @@ def _parts(wanted: Sequence[Consumer], script: Script) -> Iterator[list[Consumer
 
 def _pass(
     script: Script,
-    part: Sequence[Consumer],
+    part: Sequence[Contraction],
     inputs: Inputs,
     seed: int,
     progress: Progress,
     text: str,
-) -> list[tuple[Consumer, Moments, float]]:
+) -> list[tuple[Contraction, Moments]]:
     generator = torch.Generator().manual_seed(seed)
-    nodes = {node.name: node for node in script.nodes}
+    nodes = script.named
     found = {consumer.node: Moments() for consumer in part}
     chains = {consumer.node: Chain(script, consumer) for consumer in part}
     batches = inputs()
@@ -218,29 +228,21 @@ def _pass(
             walk.advance(consumer.node)
             chain = chains[consumer.node]
             _look(chain, walk, consumer, nodes, found[consumer.node], max(total, 1), generator)
-    return [(c, found[c.node], _variance(found[c.node])) for c in part]
+    return [(c, found[c.node].over_processes()) for c in part]
 
 
 def _look(
     chain: Chain,
     walk: Walk,
-    consumer: Consumer,
+    consumer: Contraction,
     nodes: Mapping[str, Any],
     moments: Moments,
     batches: int,
     generator: torch.Generator,
 ) -> None:
     ahead = walk.ahead(consumer.target)
-    disturbed, gains = chain.pull(ahead, ahead.values[nodes[consumer.target]])
+    disturbed = chain.pull(ahead, ahead.values[nodes[consumer.target]])
     node = nodes[consumer.node]
     blocks = blocks_of(arguments_at(walk, node))
     features, rows = features_of(walk, node, consumer, batches, generator, disturbed)
-    gain = in_blocks(consumer.layout.outputs(gains, rows), blocks)
-    outputs = in_blocks(consumer.layout.outputs(disturbed, rows), blocks) * gain.sqrt()
-    moments.add(features, outputs)
-    exact = gain.sum(1).double().cpu()
-    moments.parts["gain"] = moments.parts.get("gain", torch.zeros_like(exact)) + exact
-
-
-def _variance(moments: Moments) -> float:
-    return float(moments.variance().sum())
+    moments.add(features, in_blocks(consumer.layout.outputs(disturbed, rows), blocks))

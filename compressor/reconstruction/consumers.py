@@ -11,6 +11,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from compressor.lifting import stored_names
 from compressor.nodes import argument, given_arguments, live_nodes
 from compressor.reconstruction.layouts import LAYOUTS, Layout
 
@@ -36,8 +37,8 @@ SUMS = ("aten.add.Tensor", "aten.add_.Tensor")
 
 
 @dataclass(frozen=True)
-class Consumer:
-    """One operator that sums over the channels of a weight's dimension.
+class Contraction:
+    """An operator that contracts a weight, and the regression by which that is fitted.
 
     Attributes:
         node: Its node.
@@ -60,13 +61,9 @@ class Consumer:
     shared: bool
 
 
-def consumers(program: ExportedProgram, aliases: Mapping[str, str]) -> list[Consumer]:
-    """All of a program's, in the order in which they are executed."""
-    stored = {
-        spec.arg.name: aliases.get(spec.target, spec.target)
-        for spec in program.graph_signature.input_specs
-        if spec.target is not None
-    }
+def consumers(program: ExportedProgram, aliases: Mapping[str, str]) -> list[Contraction]:
+    """All contractions of a program, in the order in which they are executed."""
+    stored = {node: aliases.get(name, name) for node, name in stored_names(program).items()}
     graph = program.graph_module.graph
     from_weights = _from_weights(graph, stored)
     uses = Counter(
@@ -94,7 +91,7 @@ class _Reader:
     from_weights: set[Node]
     uses: Mapping[str, int]
 
-    def read(self, node: Node) -> Iterator[Consumer]:
+    def read(self, node: Node) -> Iterator[Contraction]:
         layout = LAYOUTS.get(str(node.target))
         if layout is None:
             return
@@ -104,7 +101,7 @@ class _Reader:
         chain, end = self._chain(node)
         constant, sign = self._constant(node, layout, chain)
         tensor = self.stored[weight.name]
-        yield Consumer(
+        yield Contraction(
             node=node.name,
             tensor=tensor,
             layout=layout,

@@ -12,7 +12,8 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from compressor.nodes import argument, schema_names
-from compressor.reconstruction.consumers import Consumer
+from compressor.processes import all_summed
+from compressor.reconstruction.consumers import Contraction
 from compressor.reconstruction.layouts import row_count
 from compressor.reconstruction.walk import Script, Walk
 
@@ -62,6 +63,12 @@ class Moments:
             exact = value.double().cpu()
             self.parts[name] = self.parts[name] + exact if name in self.parts else exact
 
+    def over_processes(self) -> Moments:
+        """Of the rows of all processes together."""
+        count = torch.tensor([self.count], dtype=torch.float64)
+        parts = all_summed({"count": count, **self.parts})
+        return Moments(int(parts.pop("count")), parts)
+
     def covariance(self, *, centred: bool) -> Tensor:
         """Mean of uuᵀ, less the product of the means if a constant takes care of those."""
         mean = self.parts["outer"] / self.count
@@ -91,37 +98,34 @@ class Moments:
 
 class Chain:
     """The chain from a consumer's output y to its target: t = P(s·y) + c, for a P that only moves
-    values. `gain` is s² per value of y; it depends on weights alone, so it is found once."""
+    values. 1 / s² per value of y depends on weights alone, so it is found once."""
 
-    def __init__(self, script: Script, consumer: Consumer) -> None:
-        nodes = {node.name: node for node in script.nodes}
-        self.first = nodes[consumer.node]
-        self.links = [nodes[name] for name in consumer.chain]
-        self.known: tuple[Tensor, Tensor] | None = None
+    def __init__(self, script: Script, consumer: Contraction) -> None:
+        self.first = script.named[consumer.node]
+        self.links = [script.named[name] for name in consumer.chain]
+        self.inverse: Tensor | None = None
 
-    def pull(self, ahead: Walk, change: Tensor) -> tuple[Tensor, Tensor]:
-        """The change of y that changes the target so (none where the gain is none), and the gain.
+    def pull(self, ahead: Walk, change: Tensor) -> Tensor:
+        """The change of y that changes the target so (none where s is zero).
 
         Args:
             ahead: A walk that has run through the chain.
             change: Of the target's shape.
         """
         if not self.links:
-            return change, torch.ones_like(change)
+            return change
         start = torch.zeros_like(ahead.values[self.first], requires_grad=True)
         with torch.enable_grad():
             end = self._through(ahead, start)
-        if self.known is None or self.known[0].shape != start.shape:
-            self.known = self._gain(ahead, start, end)
-        gain, inverse = self.known
+        if self.inverse is None or self.inverse.shape != start.shape:
+            self.inverse = self._inverted(ahead, start, end)
         (pulled,) = torch.autograd.grad(end, start, change)
-        return pulled * inverse, gain
+        return pulled * self.inverse
 
-    def _gain(self, ahead: Walk, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverted(self, ahead: Walk, start: Tensor, end: Tensor) -> Tensor:
         slope = self._through(ahead, torch.ones_like(start)) - end
         (gain,) = torch.autograd.grad(end, start, slope.detach(), retain_graph=True)
-        live = gain > 1e-12 * gain.max()
-        return gain, torch.where(live, 1 / gain, 0.0)
+        return torch.where(gain > 1e-12 * gain.max(), 1 / gain, 0.0)
 
     def _through(self, ahead: Walk, value: Tensor) -> Tensor:
         inner: dict[Node, Tensor] = {self.first: value}
@@ -144,7 +148,7 @@ def _functional(node: Node) -> Any:
 def features_of(
     walk: Walk,
     node: Node,
-    consumer: Consumer,
+    consumer: Contraction,
     batches: int,
     generator: torch.Generator,
     out: Tensor,

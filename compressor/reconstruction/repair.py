@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 
 from compressor.axes import Axis, Bools, keep_mask, leaves
 from compressor.network import Network
-from compressor.reconstruction.consumers import Consumer, consumers
+from compressor.reconstruction.consumers import Contraction, consumers
 from compressor.reconstruction.layouts import blocks_of
 from compressor.reconstruction.moments import (
     Chain,
@@ -45,8 +45,8 @@ HELD_BYTES = 2_000_000_000
 
 @dataclass(frozen=True)
 class Refit:
-    """One consumer's new weights: the share of its target's variance that was off before, and
-    that the re-fit leaves."""
+    """One consumer's weight, and the mean squared change of its output that is wanted of it, before
+    the re-fit and after (summed over output channels)."""
 
     consumer: str
     before: float
@@ -89,15 +89,21 @@ def refit(
 
 def affected(
     program: ExportedProgram, network: Network, masks: Mapping[Axis, Bools]
-) -> list[Consumer]:
-    """Consumers whose weights lose channels, each with a weight of its own."""
+) -> list[Contraction]:
+    """Contractions that lose channels or are given what others computed that do, each with a weight
+    of its own."""
     cut = {axis for axis, mask in masks.items() if not mask.all()}
 
-    def loses(consumer: Consumer) -> bool:
+    def loses(consumer: Contraction) -> bool:
         dim = network.tensors[consumer.tensor][consumer.layout.contracted]
         return any(axis in cut for axis in leaves(dim))
 
-    return [c for c in consumers(program, network.aliases) if not c.shared and loses(c)]
+    found = consumers(program, network.aliases)
+    off = {consumer.node for consumer in found if loses(consumer)}
+    for node in program.graph_module.graph.nodes:
+        if any(source.name in off for source in node.all_input_nodes):
+            off.add(node.name)
+    return [consumer for consumer in found if not consumer.shared and consumer.node in off]
 
 
 # -- both networks, side by side -----------------------------------------------------------------
@@ -144,34 +150,28 @@ class _Pairs:
 
 
 def _gathered(
-    pairs: _Pairs, consumer: Consumer, network: Network, masks: Mapping[Axis, Bools], seed: int
+    pairs: _Pairs, consumer: Contraction, network: Network, masks: Mapping[Axis, Bools], seed: int
 ) -> Moments | None:
     """Moments of the features against the change of output that is wanted."""
     generator = torch.Generator().manual_seed(seed)
-    script = pairs.sliced
-    nodes = {node.name: node for node in script.nodes}
-    moments, chain = Moments(), Chain(script, consumer)
+    node, target = (pairs.sliced.named[name] for name in (consumer.node, consumer.target))
+    original_target = pairs.original.named[consumer.target]
+    moments, chain = Moments(), Chain(pairs.sliced, consumer)
     batches = max(pairs.count, 1)
     if not pairs.count:
         given = pairs.inputs()
         batches = len(given) if isinstance(given, Sized) else 1
     for original, sliced in pairs.at(consumer.node):
-        reached = original.ahead(consumer.target)
-        wanted = _kept(_value(reached, consumer.target), network, consumer.target, masks)
+        whole = original.ahead(consumer.target).values[original_target]
+        wanted = _kept(whole, network, consumer.target, masks)
         ahead = sliced.ahead(consumer.target)
-        now = ahead.values[nodes[consumer.target]]
-        change, _ = chain.pull(ahead, wanted - now)
-        node = nodes[consumer.node]
+        change = chain.pull(ahead, wanted - ahead.values[target])
         blocks = blocks_of(arguments_at(sliced, node))
         features, rows = features_of(sliced, node, consumer, batches, generator, change)
         targets = in_blocks(consumer.layout.outputs(change, rows), blocks)
         moments.add(features, targets)
+    moments = moments.over_processes()
     return moments if moments.count else None
-
-
-def _value(walk: Walk, name: str) -> Tensor:
-    value: Tensor = next(v for node, v in walk.values.items() if node.name == name)
-    return value
 
 
 def _kept(value: Tensor, network: Network, node: str, masks: Mapping[Axis, Bools]) -> Tensor:
@@ -187,7 +187,7 @@ def _kept(value: Tensor, network: Network, node: str, masks: Mapping[Axis, Bools
 
 
 def _solve(
-    script: Script, consumer: Consumer, moments: Moments, ridge: float, *, least_squares: bool
+    script: Script, consumer: Contraction, moments: Moments, ridge: float, *, least_squares: bool
 ) -> Refit:
     weight = script.tensors[consumer.tensor]
     centred = bool(consumer.constant)

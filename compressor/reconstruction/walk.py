@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from compressor.errors import CompressorError
+from compressor.lifting import lifted, stored_tensors
 from compressor.nodes import ASSERTION
 
 Values = dict[Node, Any]
@@ -28,6 +28,7 @@ class Script:
     def __init__(self, program: ExportedProgram, device: str = "cpu") -> None:
         self.program, self.device = program, device
         self.nodes = [n for n in program.graph_module.graph.nodes if n.target is not ASSERTION]
+        self.named = {node.name: node for node in self.nodes}
         self.place = {node.name: i for i, node in enumerate(self.nodes)}
         self.done: dict[int, list[Node]] = {}
         last: dict[Node, int] = {}
@@ -35,33 +36,18 @@ class Script:
             last |= dict.fromkeys((node, *node.all_input_nodes), i)
         for node, i in last.items():
             self.done.setdefault(i, []).append(node)
-        stored: Mapping[str, Any] = {**program.state_dict, **program.constants}
-        self.specs = program.graph_signature.input_specs
-        self.tensors = {
-            spec.target: stored[spec.target].to(device)
-            for spec in self.specs
-            if spec.target is not None and isinstance(stored.get(spec.target), torch.Tensor)
-        }
+        self.tensors: dict[str, Any] = self._moved(stored_tensors(program))
         self.writes = [_writes(node) for node in self.nodes]
 
     def start(self, inputs: Sequence[Any]) -> Walk:
         """A walk that has the inputs (positional, as the network is called) and nothing else."""
-        moved = pytree.tree_map_only(torch.Tensor, lambda x: x.to(self.device), tuple(inputs))
-        leaves = pytree.tree_leaves(moved)
-        wanted = sum(spec.target is None for spec in self.specs)
-        if len(leaves) != wanted:
-            raise CompressorError(
-                f"the network was traced with {wanted} inputs, and the data gives {len(leaves)}",
-                consequence="nothing can be measured on it",
-                next_step="give data and example inputs of one form",
-            )
-        given = iter(leaves)
+        leaves = pytree.tree_leaves(self._moved(tuple(inputs)))
+        given = lifted(self.program, leaves, self.tensors)
         placeholders = [n for n in self.nodes if n.op == "placeholder"]
-        values = {
-            node: self.tensors.get(spec.target) if spec.target is not None else next(given)
-            for node, spec in zip(placeholders, self.specs, strict=True)
-        }
-        return Walk(self, values, len(placeholders))
+        return Walk(self, dict(zip(placeholders, given, strict=True)), len(placeholders))
+
+    def _moved(self, values: Any) -> Any:
+        return pytree.tree_map_only(torch.Tensor, lambda x: x.to(self.device), values)
 
 
 class Walk:
@@ -88,6 +74,13 @@ class Walk:
                 other._step(forget=False)
         return other
 
+    def outputs(self) -> list[Any]:
+        """Go on to the end; what the program returns, as a flat list."""
+        while self.script.nodes[self.position].op != "output":
+            self._step()
+        returned = self.script.nodes[self.position].args
+        return pytree.tree_leaves(map_arg(returned, self.values.__getitem__))
+
     def size_bytes(self) -> int:
         """Memory of the values, without the program's own tensors."""
         own = {id(t) for t in self.script.tensors.values()}
@@ -102,8 +95,7 @@ class Walk:
     def _step(self, *, forget: bool = True) -> None:
         node = self.script.nodes[self.position]
         if node.op == "call_function":
-            args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)
-            self.values[node] = node.target(*args, **kwargs)
+            self.values[node] = self.computed(node)
         elif node.op == "get_attr":
             module: Any = self.script.program.graph_module
             self.values[node] = getattr(module, str(node.target))
@@ -111,6 +103,12 @@ class Walk:
             for value in self.script.done.get(self.position, ()):
                 self.values.pop(value, None)
         self.position += 1
+
+    def computed(self, node: Node) -> Any:
+        """What an operator returns."""
+        args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)
+        operator: Any = node.target
+        return operator(*args, **kwargs)
 
 
 def _writes(node: Node) -> bool:

@@ -1,5 +1,5 @@
-"""Averages over batches, and over the processes of a distributed run: the only place where
-processes talk, so that every criterion gives the same scores on all of them."""
+"""Averages over batches, and over the processes of a distributed run, so that every criterion gives
+the same scores on all of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from compressor.errors import UsageError
+from compressor.processes import all_summed
 from compressor.score.criterion import Floats
 
 Key = TypeVar("Key", bound=Hashable)
@@ -41,7 +41,7 @@ class Average(Generic[Key]):
         if not self._sums:
             return {}
         flat = np.concatenate([*self._sums.values(), list(self._weights.values())])
-        totals = _over_processes(flat)
+        totals = all_summed({"": torch.from_numpy(flat)})[""].numpy()
         *sums, weights = np.split(totals, np.cumsum([len(v) for v in self._sums.values()]))
         if not weights.any():
             raise UsageError("the data gave no batch", where="--data", next_step="give more data")
@@ -50,13 +50,3 @@ class Average(Generic[Key]):
             for key, total, weight in zip(self._sums, sums, weights, strict=True)
             if weight
         }
-
-
-def _over_processes(values: Floats) -> Floats:
-    if not (dist.is_available() and dist.is_initialized()):
-        return values
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    shared = torch.from_numpy(values).to(device)
-    dist.all_reduce(shared)
-    summed: Floats = shared.cpu().numpy()
-    return summed

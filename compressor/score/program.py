@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import OutputKind
 from torch.export.passes import move_to_device_pass
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError
+from compressor.lifting import lifted, stored_tensors
 from compressor.network import Consumer
+from compressor.nodes import ASSERTION
 from compressor.records import Trace
 from compressor.rules import convolution, linear
 
@@ -26,8 +28,6 @@ weights are no values of the program."""
 
 Look = Callable[[Consumer, torch.Tensor], torch.Tensor]
 """Told of what a consumer is given; returns what it gets instead."""
-
-_ASSERTION = torch.ops.aten._assert_tensor_metadata.default
 
 
 class Program(Interpreter):
@@ -63,22 +63,21 @@ class Program(Interpreter):
         Raises:
             CompressorError: the inputs are not those of the traced call.
         """
-        given = iter(_leaves_as_traced(self.trace, inputs))
-        stored = {**self.program.state_dict, **self.program.constants}
-        lifted: list[Any] = []
-        for spec in self.program.graph_signature.input_specs:
-            value = next(given) if spec.target is None else stored[spec.target]
-            if spec.kind == InputKind.BUFFER:
-                value = value.clone()  # programs may write to them
-            lifted.append(value.to(self.device) if isinstance(value, torch.Tensor) else value)
+        leaves = pytree.tree_map_only(
+            torch.Tensor, lambda leaf: leaf.to(self.device), _leaves_as_traced(self.trace, inputs)
+        )
+        signature, stored = self.program.graph_signature, stored_tensors(self.program)
+        stored |= {name: stored[name].clone() for name in signature.buffers}  # may be written to
+        values = lifted(self.program, leaves, stored)
+        _check_batch(self.trace, leaves)
         self.look = look
-        outputs = self.run(*lifted, enable_io_processing=False)
-        specs = self.program.graph_signature.output_specs
-        own = [o for o, s in zip(outputs, specs, strict=True) if s.kind == OutputKind.USER_OUTPUT]
+        outputs = self.run(*values, enable_io_processing=False)
+        specs = zip(outputs, signature.output_specs, strict=True)
+        own = [output for output, spec in specs if spec.kind == OutputKind.USER_OUTPUT]
         return pytree.tree_unflatten(own, self.program.call_spec.out_spec)
 
     def run_node(self, node: Node) -> Any:
-        if node.target is _ASSERTION:  # holds tensors to the traced device
+        if node.target is ASSERTION:
             return None
         before = dict[Node, Any]()
         for consumer in self.watched.get(node.name, ()):
@@ -109,15 +108,11 @@ def _leaves_as_traced(trace: Trace, inputs: Sequence[Any]) -> list[Any]:
         args = tuple(value for _, value in named[: len(examples.args)])
         given = dict(named[len(examples.args) :])
         kwargs = {name: given[name] for name in examples.kwargs if name in given}
-    leaves = pytree.tree_leaves((args, kwargs))
-    wanted = pytree.tree_leaves((examples.args, dict(examples.kwargs)))
-    if len(leaves) != len(wanted):
-        raise CompressorError(
-            f"the samples have {len(leaves)} inputs, the traced call has {len(wanted)}",
-            where="--data",
-            consequence="the activations cannot be measured",
-            next_step="give samples with all inputs of the example, or a criterion of the weights",
-        )
+    return pytree.tree_leaves((args, kwargs))
+
+
+def _check_batch(trace: Trace, leaves: Sequence[Any]) -> None:
+    wanted = pytree.tree_leaves((trace.examples.args, dict(trace.examples.kwargs)))
     if trace.batch_symbol is None and leaves[0].shape[:1] != wanted[0].shape[:1]:
         raise CompressorError(
             f"a batch has {len(leaves[0])} samples, the traced program takes {len(wanted[0])}",
@@ -125,7 +120,6 @@ def _leaves_as_traced(trace: Trace, inputs: Sequence[Any]) -> list[Any]:
             consequence="the activations cannot be measured",
             next_step=f"give at least {len(wanted[0])} samples, or a criterion of the weights",
         )
-    return leaves
 
 
 @contextmanager

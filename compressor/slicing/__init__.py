@@ -4,9 +4,8 @@ own class, smaller."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -14,20 +13,20 @@ from compressor.network import Network
 from compressor.records import Plan, Trace
 from compressor.slicing.compare import Reference, require_agreement, variants
 from compressor.slicing.following import follow
-from compressor.slicing.patch import apply_plan, source_of
+from compressor.slicing.patch import apply_plan, check_source, source_of
 from compressor.slicing.program import kept_indices, slice_program
 from compressor.slicing.running import ProgramModule, as_module
+from compressor.slicing.weights import carry_weights
 
 __all__ = [
     "ProgramModule",
     "Sliced",
-    "adopt_weights",
     "apply_plan",
     "as_module",
+    "carry_weights",
+    "check_source",
     "compare",
-    "hand_over",
     "slice_network",
-    "source_of",
     "variants",
 ]
 
@@ -64,8 +63,11 @@ def slice_network(
         CompressorError: The sliced program does not fit together (a wrong rule).
     """
     masks = network.masks(keep)
-    program = slice_program(trace, network, masks)
-    followed = follow(trace, network, program, masks, stand_ins_allowed=stand_ins_allowed)
+    indices = kept_indices(network, masks)
+    program = slice_program(trace, network, masks, indices)
+    followed = follow(
+        *(trace, network, program, masks, indices), stand_ins_allowed=stand_ins_allowed
+    )
     plan = Plan(
         source=source_of(trace.module),
         groups={
@@ -78,7 +80,7 @@ def slice_network(
             for g in network.groups
             if g.name in keep
         },
-        tensors=kept_indices(network, masks),
+        tensors=indices,
         aliases=dict(network.aliases),
         attributes=followed.attributes,
         stand_ins=followed.stand_ins,
@@ -87,27 +89,6 @@ def slice_network(
         silenced=network.silenced(keep),
     )
     return Sliced(program, followed.module, plan, followed.difference, followed.stuck)
-
-
-def adopt_weights(sliced: Sliced, module: nn.Module) -> Sliced:
-    """Carry the weights of a recovered `module` over to the program, by name."""
-    state = module.state_dict()
-    with torch.no_grad():
-        for name, tensor in sliced.program.state_dict.items():
-            if name in state and tensor.data_ptr() != state[name].data_ptr():
-                tensor.copy_(state[name])
-    return replace(sliced, module=module)
-
-
-def hand_over(sliced: Sliced) -> None:
-    """Carry the weights of a repaired program over to the module, by name."""
-    state = {**sliced.program.state_dict, **sliced.program.constants}
-    with torch.no_grad():
-        tensors = [*sliced.module.named_parameters(), *sliced.module.named_buffers()]
-        for name, tensor in tensors:
-            repaired = state.get(name)
-            if repaired is not None and tensor.data_ptr() != repaired.data_ptr():
-                tensor.copy_(repaired)
 
 
 def compare(sliced: Sliced, trace: Trace) -> float:

@@ -17,7 +17,7 @@ from compressor.network import Network
 from compressor.records import Trace
 from compressor.slicing.compare import TOLERANCE, Reference, outputs_of
 from compressor.slicing.patch import Attributes, patched_class
-from compressor.slicing.program import kept_indices
+from compressor.slicing.program import Indices
 from compressor.slicing.running import as_module
 from compressor.slicing.stand_in import CannotStandInError, Part, Wiring, install, part_of, wirings
 
@@ -43,6 +43,7 @@ def follow(
     network: Network,
     program: ExportedProgram,
     masks: Mapping[Axis, Bools],
+    indices: Indices,
     *,
     stand_ins_allowed: bool = True,
 ) -> Followed:
@@ -53,7 +54,6 @@ def follow(
     if trace.branched:
         return Followed(running, obstacle="forward branches on values, of which one is captured")
     reference = Reference(running, trace)
-    indices = kept_indices(network, masks)
     sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
     stand_ins: dict[str, tuple[Part, Wiring]] = {}
     first_obstacle = stuck = ""

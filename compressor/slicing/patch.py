@@ -240,6 +240,17 @@ def source_of(module: nn.Module) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def check_source(plan: Plan, module: nn.Module) -> None:
+    """Refuse a network that the plan was not made for."""
+    if plan.source != source_of(module):
+        raise CompressorError(
+            "the plan was made for another network",
+            where="names or shapes of its tensors differ from those of this one",
+            consequence="nothing is changed",
+            next_step="give the network as it was before it was compressed",
+        )
+
+
 def apply_plan(
     plan: Plan, module: nn.Module, program: Callable[[], ExportedProgram] | None = None
 ) -> nn.Module:
@@ -261,13 +272,7 @@ def apply_plan(
             consequence="the class cannot be rebuilt",
             next_step="use compressor.load_program(folder)",
         )
-    if plan.source != source_of(module):
-        raise CompressorError(
-            "the plan was made for another network",
-            where="names or shapes of its tensors differ from those of the constructed one",
-            consequence="nothing is changed",
-            next_step="construct the network as it was before it was compressed",
-        )
+    check_source(plan, module)
     attributes = {path: dict(values) for path, values in plan.attributes.items()}
     apply_sizes(module, plan.tensors, plan.aliases, attributes)
     if plan.stand_ins:

@@ -13,11 +13,11 @@ import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
 from compressor.axes import Axis, Bools, keep_mask, size_after
 from compressor.errors import CompressorError
+from compressor.lifting import stored_names
 from compressor.network import BATCH, Network, Spelling
 from compressor.nodes import argument, set_argument
 from compressor.records import Trace
@@ -48,10 +48,19 @@ def slice_tensor(tensor: torch.Tensor, kept: Mapping[int, tuple[int, ...]]) -> t
     return sliced.clone() if sliced is tensor or not kept else sliced.contiguous()
 
 
-def slice_program(trace: Trace, network: Network, masks: Mapping[Axis, Bools]) -> ExportedProgram:
-    """A new program without the dropped positions; the traced one is left alone."""
+def slice_program(
+    trace: Trace,
+    network: Network,
+    masks: Mapping[Axis, Bools],
+    indices: Indices | None = None,
+) -> ExportedProgram:
+    """A new program without the dropped positions; the traced one is left alone.
+
+    Args:
+        indices: `kept_indices` of the masks, where they are known.
+    """
     program = trace.program
-    indices = kept_indices(network, masks)
+    indices = kept_indices(network, masks) if indices is None else indices
     state = _sliced_tensors(program.state_dict, indices, network.aliases)
     constants = _sliced_tensors(program.constants, indices, network.aliases)
     sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
@@ -61,18 +70,14 @@ def slice_program(trace: Trace, network: Network, masks: Mapping[Axis, Bools]) -
         if node.name in network.nodes:
             _respell(node, network.nodes[node.name], sizes, symbol)
     module = GraphModule(program.graph_module, graph)
-    signature = copy.deepcopy(program.graph_signature)
-    tensors = {
-        spec.arg.name: {**state, **constants}[spec.target]
-        for spec in signature.input_specs
-        if spec.kind != InputKind.USER_INPUT and spec.target in {**state, **constants}
-    }
+    stored = {**state, **constants}
+    tensors = {n: stored[name] for n, name in stored_names(program).items() if name in stored}
     _propagate(module, program, tensors)
     graph.lint()
     return ExportedProgram(
         root=module,
         graph=graph,
-        graph_signature=signature,
+        graph_signature=copy.deepcopy(program.graph_signature),
         state_dict=state,
         range_constraints=dict(program.range_constraints),
         module_call_graph=copy.deepcopy(program.module_call_graph),

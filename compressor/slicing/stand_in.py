@@ -7,7 +7,7 @@ replaced by the part of the sliced program that was traced from it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -19,9 +19,11 @@ from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError
+from compressor.lifting import lifted, stored_names
 from compressor.nodes import ASSERTION
 from compressor.records import ExampleInputs
 from compressor.slicing.running import set_training
+from compressor.slicing.weights import named_tensors
 
 
 class CannotStandInError(Exception):
@@ -123,14 +125,14 @@ def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:
     """
     nodes = [node for node in program.graph.nodes if _is_operator(node) and _in(node, path)]
     inside = set(nodes)
-    stored = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
+    stored = stored_names(program)
     outer = list(
         dict.fromkeys(n for node in nodes for n in node.all_input_nodes if n not in inside)
     )
-    tensors = [n for n in outer if stored.get(n.name)]
-    inputs = [n for n in outer if not stored.get(n.name) and _is_tensor(n)]
+    tensors = [n for n in outer if n.name in stored]
+    inputs = [n for n in outer if n.name not in stored and _is_tensor(n)]
     own = _own_names(model, path)
-    names = [own.get(name, name) for name in (str(stored[n.name]) for n in tensors)]
+    names = [own.get(name, name) for name in (stored[n.name] for n in tensors)]
     if not all(name.startswith(f"{path}.") for name in names):
         raise CannotStandInError("takes parameters of other modules")
     outputs = [n for n in nodes if _is_tensor(n) and any(map(_is_read, n.users.keys() - inside))]
@@ -158,14 +160,11 @@ def _own_names(model: nn.Module, path: str) -> dict[str, str]:
     """Any name in the model -> the name under `path`, for the tensors of that module: what modules
     share has several names."""
     own: dict[int, str] = {}
-    for name, tensor in _named_tensors(model.get_submodule(path)):
+    for name, tensor in named_tensors(model.get_submodule(path)).items():
         own.setdefault(id(tensor), f"{path}.{name}")
-    return {name: own[id(tensor)] for name, tensor in _named_tensors(model) if id(tensor) in own}
-
-
-def _named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from module.named_parameters(remove_duplicate=False)
-    yield from module.named_buffers(remove_duplicate=False)
+    return {
+        name: own[id(tensor)] for name, tensor in named_tensors(model).items() if id(tensor) in own
+    }
 
 
 def _is_operator(node: Node) -> bool:
@@ -307,13 +306,7 @@ class _Values(Interpreter):
         return result
 
     def of(self, inputs: ExampleInputs) -> dict[str, torch.Tensor]:
-        program = self.program
-        given = iter(pytree.tree_leaves((inputs.args, dict(inputs.kwargs))))
-        tensors = {**program.state_dict, **program.constants}
-        lifted = [
-            tensors[spec.target] if spec.target is not None else next(given)
-            for spec in program.graph_signature.input_specs
-        ]
+        leaves = pytree.tree_leaves((inputs.args, dict(inputs.kwargs)))
         with torch.no_grad(), suppress(_EnoughError):
-            self.run(*lifted, enable_io_processing=False)
+            self.run(*lifted(self.program, leaves), enable_io_processing=False)
         return self.found

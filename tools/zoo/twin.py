@@ -18,8 +18,8 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from compressor.axes import Axis, Bools, Dim, keep_mask, leaves
+from compressor.lifting import lifted, stored_names, stored_tensors
 from compressor.network import Network, Shape
-from compressor.nodes import stored_tensor
 from compressor.records import ExampleInputs, Trace
 from compressor.rules import RULES
 from compressor.rules.norm import group_norm, last_dimensions, per_channel
@@ -159,8 +159,7 @@ class _Shapes:
 
     def __init__(self, trace: Trace, network: Network) -> None:
         self.network = network
-        specs = trace.program.graph_signature.input_specs
-        self.stored = {spec.arg.name: spec.target for spec in specs if spec.target is not None}
+        self.stored = stored_names(trace.program)
 
     def of(self, node: Node) -> Shape:
         if node.op == "placeholder":
@@ -192,10 +191,8 @@ class _CompactStatistics(nn.Module):
         self.shapes = _Shapes(trace, network)
         self.spelled = {node.name: node for node in sliced.graph.nodes}
         program = trace.program
-        names = {spec.target for spec in program.graph_signature.input_specs if spec.target}
         self.tensors: dict[str, Any] = {}
-        for name in names:
-            stored = stored_tensor(program, name)
+        for name, stored in stored_tensors(program).items():
             is_float = isinstance(stored, torch.Tensor) and stored.is_floating_point()
             self.tensors[name] = stored.detach().double() if is_float else stored
         for alias, name in network.aliases.items():
@@ -205,11 +202,8 @@ class _CompactStatistics(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         program = self.trace.program
         order = program.example_inputs[1] if program.example_inputs else kwargs
-        given = iter(pytree.tree_leaves((args, {name: kwargs[name] for name in order})))
-        arguments = [
-            next(given) if spec.target is None else self.tensors[spec.target]
-            for spec in program.graph_signature.input_specs
-        ]
+        leaves = pytree.tree_leaves((args, {name: kwargs[name] for name in order}))
+        arguments = lifted(program, leaves, self.tensors)
         runner = _Runner(program.graph_module, self)
         with torch.no_grad():
             return runner.run(*arguments, enable_io_processing=False)

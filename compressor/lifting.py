@@ -1,0 +1,51 @@
+"""Lifted programs: what `torch.export` makes of parameters, buffers and constants is inputs, beside
+those of the network's call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from compressor.errors import CompressorError
+
+
+def stored_tensors(program: ExportedProgram) -> dict[str, Any]:
+    """Parameters, buffers and constants by name; a constant may be another object."""
+    return {**program.state_dict, **program.constants}
+
+
+def stored_names(program: ExportedProgram) -> dict[str, str]:
+    """Placeholder -> the name of the tensor that it stands for; inputs of the call have none."""
+    return {
+        spec.arg.name: spec.target
+        for spec in program.graph_signature.input_specs
+        if spec.target is not None
+    }
+
+
+def lifted(
+    program: ExportedProgram, leaves: Sequence[Any], stored: Mapping[str, Any] | None = None
+) -> list[Any]:
+    """The values of a program's placeholders, in their order.
+
+    Args:
+        leaves: The inputs of the call, flattened.
+        stored: Stands in for the program's own tensors, by name.
+
+    Raises:
+        CompressorError: there are more or fewer inputs than the traced call has.
+    """
+    own = stored_tensors(program) if stored is None else stored
+    specs = program.graph_signature.input_specs
+    wanted = sum(spec.target is None for spec in specs)
+    if len(leaves) != wanted:
+        raise CompressorError(
+            f"the samples have {len(leaves)} inputs, the traced call has {wanted}",
+            where="--data",
+            consequence="the activations cannot be measured",
+            next_step="give samples with all inputs of the example, or a criterion of the weights",
+        )
+    given = iter(leaves)
+    return [next(given) if spec.target is None else own[spec.target] for spec in specs]

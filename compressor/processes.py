@@ -1,0 +1,38 @@
+"""Sums over the processes of a distributed run: the only place where processes talk, so that every
+choice is the same on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def all_summed(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each tensor (float64, on the CPU) summed over all processes in one exchange. A process may
+    lack some; as it is where there is one process alone."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return dict(values)
+    shapes = _all_shapes(values)
+    whole = {
+        name: values.get(name, torch.zeros(shape, dtype=torch.float64))
+        for name, shape in shapes.items()
+    }
+    if not whole:
+        return {}
+    flat = torch.cat([value.reshape(-1) for value in whole.values()])
+    shared = flat.to("cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(shared)
+    parts = torch.split(shared.cpu(), [value.numel() for value in whole.values()])
+    return {
+        name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }
+
+
+def _all_shapes(values: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Of what any process has, in the same order on all."""
+    gathered: list[dict[str, torch.Size]] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(gathered, {name: value.shape for name, value in values.items()})
+    return {name: shape for known in gathered for name, shape in known.items()}

@@ -1,0 +1,129 @@
+"""What an error of a consumer's output does to the network's: the mean square of its gradient.
+
+An error e of the output column c moves the network's outputs, in a random direction v, by
+(∂(v·out)/∂y_c)·e; its square, averaged over directions, is ‖∂out/∂y_c‖²·e² (Hutchinson's
+estimator, cf. Dong et al. 2020, HAWQ-V2, section 3). No labels and no loss are needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from compressor.processes import all_summed
+from compressor.reconstruction.consumers import Contraction
+from compressor.reconstruction.layouts import row_count
+from compressor.reconstruction.walk import Script, Walk
+
+SAMPLES = 128
+"""Each with a random direction of its own; more change the choice little."""
+
+_SEEN = ""
+
+AT_ONCE = 8
+"""Samples whose activations are kept for a backward pass."""
+
+
+def salience(
+    script: Script,
+    consumers: Sequence[Contraction],
+    batches: Iterable[tuple[Any, ...]],
+    *,
+    is_divisible: bool,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Per consumer's node one number per output column, as a mean over samples and positions.
+
+    Contractions that no gradient reaches are left out.
+
+    Args:
+        is_divisible: Batches may be run in parts.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sums = {_SEEN: torch.zeros((), dtype=torch.float64)}
+    for part in _some(batches, is_divisible):
+        samples = _samples(part)
+        for consumer, squares in _squared_gradients(script, consumers, part, generator):
+            sums[consumer.node] = sums.get(consumer.node, 0.0) + samples * squares
+        sums[_SEEN] = sums[_SEEN] + samples
+    sums = all_summed(sums)
+    seen = sums.pop(_SEEN)
+    return {name: total / seen for name, total in sums.items() if total.any()}
+
+
+def _some(batches: Iterable[tuple[Any, ...]], is_divisible: bool) -> Iterator[tuple[Any, ...]]:
+    """Parts of batches, until there are enough samples."""
+    seen = 0
+    for part in itertools.chain.from_iterable(_parts(given, is_divisible) for given in batches):
+        yield part
+        seen += _samples(part)
+        if seen >= SAMPLES:
+            return
+
+
+def _samples(given: tuple[Any, ...]) -> int:
+    leaves = pytree.tree_leaves(given)
+    return len(leaves[0]) if leaves and leaves[0].dim() else 1
+
+
+def _parts(given: tuple[Any, ...], is_divisible: bool) -> Iterable[tuple[Any, ...]]:
+    if not is_divisible:
+        yield given
+        return
+    for start in range(0, _samples(given), AT_ONCE):
+        cut = operator.itemgetter(slice(start, start + AT_ONCE))
+        yield pytree.tree_map_only(torch.Tensor, cut, given)
+
+
+def _squared_gradients(
+    script: Script,
+    consumers: Sequence[Contraction],
+    given: tuple[Any, ...],
+    generator: torch.Generator,
+) -> list[tuple[Contraction, Tensor]]:
+    with torch.enable_grad():
+        walk = _Probing(script, script.start(given), {c.node for c in consumers})
+        moved = sum(
+            (_direction(output, generator) * output).sum()
+            for output in walk.outputs()
+            if isinstance(output, Tensor) and output.requires_grad
+        )
+    if not isinstance(moved, Tensor):
+        return []
+    probes = [walk.probes[c.node] for c in consumers]
+    found = torch.autograd.grad(moved, probes, allow_unused=True, materialize_grads=True)
+    return [(c, _by_column(g, c)) for c, g in zip(consumers, found, strict=True)]
+
+
+def _by_column(gradient: Tensor, consumer: Contraction) -> Tensor:
+    rows = torch.arange(row_count(gradient, consumer.layout), device=gradient.device)
+    return consumer.layout.outputs(gradient.double().square(), rows).mean(0).cpu()
+
+
+def _direction(output: Tensor, generator: torch.Generator) -> Tensor:
+    """Random, in units of the output's own spread."""
+    drawn = torch.randn(output.shape, generator=generator).to(output)
+    return drawn / output.detach().std(correction=0).clamp(min=1e-12)
+
+
+class _Probing(Walk):
+    """Adds zeros to some values, which gradients are taken with respect to."""
+
+    def __init__(self, script: Script, start: Walk, watched: set[str]) -> None:
+        super().__init__(script, start.values, start.position)
+        self.watched = watched
+        self.probes: dict[str, Tensor] = {}
+
+    def computed(self, node: Node) -> Any:
+        value = super().computed(node)
+        if node.name in self.watched:
+            self.probes[node.name] = torch.zeros_like(value, requires_grad=True)
+            value = value + self.probes[node.name]
+        return value

@@ -1,0 +1,32 @@
+"""Tensors by name, and their way from one form of a network to the other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from compressor.lifting import stored_tensors
+
+Form = nn.Module | ExportedProgram
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by all their names."""
+    parameters = module.named_parameters(remove_duplicate=False)
+    return {**dict(parameters), **dict(module.named_buffers(remove_duplicate=False))}
+
+
+def carry_weights(source: Form, target: Form) -> None:
+    """Overwrite a form's tensors by what the other has under the same names."""
+    found = _tensors(source)
+    with torch.no_grad():
+        for name, tensor in _tensors(target).items():
+            if name in found and tensor.data_ptr() != found[name].data_ptr():
+                tensor.copy_(found[name])
+
+
+def _tensors(form: Form) -> dict[str, Tensor]:
+    if isinstance(form, nn.Module):
+        return named_tensors(form)
+    return {n: stored for n, stored in stored_tensors(form).items() if isinstance(stored, Tensor)}

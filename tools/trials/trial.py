@@ -1,0 +1,66 @@
+"""One trial, and the file of what trials found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network made smaller once.
+
+    Attributes:
+        study: Which table it belongs to.
+        network: A key of `networks.NETWORKS`.
+        choice: A criterion of ours, or "tp " and the name of one of Torch-Pruning's.
+        repair: A key of `ours.REPAIRS`.
+        ratio: Share of the MACs that is removed.
+        round_to: Kept widths are multiples of it.
+        samples: Calibration samples, without their labels unless the criterion needs them.
+        draw: Which samples these are: the seed.
+        inner: Only channels inside residual blocks are removed, none of the streams.
+    """
+
+    study: str
+    network: str
+    choice: str
+    repair: str = "none"
+    ratio: float = 0.5
+    round_to: int = 1
+    samples: int = 1024
+    draw: int = 0
+    inner: bool = False
+
+    @property
+    def key(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def read(path: Path) -> dict[str, Record]:
+    """Records by their trial's key; a line that an interruption cut off is dropped."""
+    found: dict[str, Record] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        found[Trial(**record["trial"]).key] = record
+    return found
+
+
+def append(path: Path, trial: Trial, found: Record) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"trial": asdict(trial), **found}) + "\n")
+
+
+def missing(trials: Sequence[Trial], path: Path) -> list[Trial]:
+    """The trials that the file does not have yet, those that share a score side by side."""
+    known = read(path)
+    left = [trial for trial in trials if trial.key not in known]
+    return sorted(left, key=lambda t: (t.network, t.samples, t.draw, t.choice))
