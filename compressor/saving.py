@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from compressor.errors import CompressorError
 from compressor.export import save_program
 from compressor.loading import inspect_program, normalise_examples
 from compressor.trace import trace
+from compressor.whole_file import written_whole
 
 
 def save(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) -> None:
@@ -43,32 +41,6 @@ def save(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) ->
         )
     program = traced.program
     program.example_inputs = (examples.args, dict(examples.kwargs))
-    with _written_whole(Path(path)) as temporary:
+    with written_whole(Path(path)) as temporary:
         save_program(program, temporary)
         inspect_program(temporary)
-
-
-@contextmanager
-def _written_whole(target: Path) -> Iterator[Path]:
-    """A temporary file beside the target that takes its name once all is written."""
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    try:
-        os.close(handle)
-        yield Path(temporary)
-        Path(temporary).replace(target)
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _unwritable(target: Path, error: OSError) -> CompressorError:
-    return CompressorError(
-        f"{target} cannot be written: {error.strerror or error}",
-        where=str(target),
-        consequence="nothing was written",
-        next_step="give a file in an existing folder that you may write to",
-    )

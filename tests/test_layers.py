@@ -17,7 +17,7 @@ FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in ROOT.rg
 
 STAGES = {
     *("loading", "data", "trace", "graph", "score", "selection", "slicing"),
-    *("reconstruction", "recover", "export", "measure", "report"),
+    *("reconstruction", "recover", "export", "measure", "report", "latency"),
 }
 SHARED = {
     "errors",
@@ -31,6 +31,7 @@ SHARED = {
     "lifting",
     "attention_path",
     "beginning",
+    "whole_file",
     "processes",
 }
 PARTS = {"trace": {"regions"}, "graph": {"groups"}}
@@ -92,6 +93,7 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("beginning", set()),
         ("network", {"axes", "records"}),
         ("callables", {"errors"}),
+        ("whole_file", {"errors"}),
         ("curves", {"errors", "records"}),
         ("regions", {"errors"}),
         ("groups", {"axes", "network", "records", "rules"}),

@@ -1,0 +1,123 @@
+"""Layers on their own, timed against each other."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from compressor.errors import CompressorError, UsageError
+from compressor.latency.clocks import Clock, Recorded, Waited
+from compressor.latency.kernels import network_of
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer at given sizes."""
+
+    kind: str
+    sizes: Mapping[str, int]
+    literals: Mapping[str, Any]
+
+
+_NOTHING = Case("elementwise", {"elements": 1}, {"op": "Abs", "tensors": 1})
+
+
+class Bench(Protocol):
+    """Whatever can time layers."""
+
+    def times_ms(self, cases: Sequence[Case]) -> list[float]:
+        """Milliseconds of each; all of them are measured together, taking turns."""
+
+
+@dataclass(frozen=True)
+class OnnxBench:
+    """ONNX Runtime on this machine.
+
+    Each layer is a network of its own. They take turns call by call, so that a machine that slows
+    down slows all of them, and none finds its weights in the caches, where it left them. On the
+    CPU all write into the same memory, as the layers of one network do, and the runtime's record
+    of its operators is read; on an accelerator the clock is, less what a call takes that computes
+    next to nothing.
+
+    Attributes:
+        threads: Threads within one operator.
+        device: "cpu" or "cuda".
+        seconds: How long one layer may be repeated; slow ones are called `least` times, quick ones
+            `most` times.
+
+    Raises:
+        UsageError: The installed runtime does not run on the device.
+    """
+
+    threads: int = 1
+    device: str = "cpu"
+    seconds: float = 0.01
+    least: int = 3
+    most: int = 20
+
+    def __post_init__(self) -> None:
+        check_provider(self.device)
+
+    def times_ms(self, cases: Sequence[Case]) -> list[float]:
+        """Milliseconds of each case, of the middle half of its calls.
+
+        Raises:
+            CompressorError: The runtime cannot run a layer.
+        """
+        with tempfile.TemporaryDirectory(prefix="compress-") as folder:
+            clocks = [self._started(case, Path(folder) / str(i)) for i, case in enumerate(cases)]
+            idle = [] if self.device == "cpu" else [self._started(_NOTHING, Path(folder))]
+            end, turns = time.perf_counter() + self.seconds * len(clocks), 0
+            while turns < self.least or (turns < self.most and time.perf_counter() < end):
+                for clock in (*clocks, *idle):
+                    clock.call()
+                turns += 1
+            overhead = sum(clock.ms() for clock in idle)
+            return [max(0.0, clock.ms() - overhead) for clock in clocks]
+
+    def _started(self, case: Case, prefix: Path) -> Clock:
+        """The layer's clock, after its first call."""
+        with _said_of(case):
+            network = network_of(case.kind, case.sizes, case.literals)
+            clock: Clock = (
+                Recorded(network, self.threads, prefix)
+                if self.device == "cpu"
+                else Waited(network, self.threads, self.device, PROVIDERS[self.device])
+            )
+            clock.call()
+            return clock
+
+
+def check_provider(device: str) -> None:
+    """Raise `UsageError` if the installed runtime does not run on the device."""
+    import onnxruntime as ort
+
+    if PROVIDERS.get(device) not in ort.get_available_providers():
+        raise UsageError(
+            f"this ONNX Runtime does not run on {device!r}",
+            where="--latency-on",
+            consequence="no layer was timed",
+            next_step="install onnxruntime-gpu, or give --latency-on cpu"
+            if device in PROVIDERS
+            else f"give one of {', '.join(PROVIDERS)}",
+        )
+
+
+@contextmanager
+def _said_of(case: Case) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's own exceptions share no base but this one
+        raise CompressorError(
+            f"ONNX Runtime could not run a layer on its own: {error}",
+            where=f"{case.kind} {dict(case.sizes)} {dict(case.literals)}",
+            consequence="the latency of networks with such a layer cannot be modelled",
+            next_step="please report it with the layer's code",
+        ) from error

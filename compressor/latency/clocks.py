@@ -1,0 +1,129 @@
+"""How long one small network takes: by the runtime's record of its operators, or by the clock."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from compressor.latency.sketches import BESIDE
+
+_LAYOUT = ("ReorderInput", "ReorderOutput")
+"""Operators that a layer on its own has at its ends and one among others has not."""
+
+
+class Clock(Protocol):
+    """A network that is called again and again."""
+
+    def call(self) -> None:
+        """Run it once."""
+
+    def ms(self) -> float:
+        """Milliseconds of a usual call, the first one not counted; the last thing asked."""
+
+
+class Recorded:
+    """By what the runtime says that each operator took; changes of layout and helpers, which a
+    layer among others does not pay, are left out. On the CPU, where calls wait for results."""
+
+    def __init__(self, network: bytes, threads: int, prefix: Path) -> None:
+        import onnxruntime as ort
+
+        options = _options(threads)
+        options.enable_profiling, options.profile_file_prefix = True, str(prefix)
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        _share_memory()
+        self._session = ort.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+        self._feed = _feed(self._session.get_inputs())
+
+    def call(self) -> None:
+        self._session.run(None, self._feed)
+
+    def ms(self) -> float:
+        times: dict[str, list[float]] = {}
+        for event in json.loads(Path(self._session.end_profiling()).read_text()):
+            name, op = event["name"], event.get("args", {}).get("op_name")
+            is_kernel = event["cat"] == "Node" and name.endswith("_kernel_time")
+            if is_kernel and op not in _LAYOUT and not name.startswith(BESIDE):
+                times.setdefault(name, []).append(event["dur"] / 1000)
+        return sum(_usual(found[1:]) for found in times.values())
+
+
+class Waited:
+    """By the wall clock, until the result is there; inputs and results stay on the device. An
+    accelerator works on while calls return, so the runtime's record says nothing of it."""
+
+    def __init__(self, network: bytes, threads: int, device: str, provider: str) -> None:
+        import onnxruntime as ort
+
+        self._session = ort.InferenceSession(network, _options(threads), providers=[provider])
+        self._binding = self._session.io_binding()
+        for name, array in _feed(self._session.get_inputs()).items():
+            value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
+            self._binding.bind_ortvalue_input(name, value)
+        for spec in self._session.get_outputs():
+            self._binding.bind_output(spec.name, device)
+        self._times: list[float] = []
+
+    def call(self) -> None:
+        begin = time.perf_counter()
+        self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+        self._times.append((time.perf_counter() - begin) * 1000)
+
+    def ms(self) -> float:
+        return _usual(self._times[1:])
+
+
+def _usual(times: Sequence[float]) -> float:
+    """The mean of the middle half: as steady as the median, and finer than the microseconds that
+    the runtime records."""
+    quarter = len(times) // 4
+    return float(np.mean(sorted(times)[quarter : len(times) - quarter]))
+
+
+def _options(threads: int) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+@cache
+def _share_memory() -> None:
+    """Let the runtime keep one pool of memory for all networks that ask for it."""
+    import onnxruntime as ort
+
+    kinds = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    ort.create_and_register_allocator(ort.OrtMemoryInfo("Cpu", *kinds), None)
+
+
+def _feed(specs: Sequence[Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Parts of one array, which all layers read; indices are ones."""
+    ends = np.cumsum([0, *(math.prod(spec.shape) for spec in specs)])
+    numbers = _numbers(int(ends[-1]))
+    return {
+        spec.name: np.ones(spec.shape, np.int64)
+        if spec.type == "tensor(int64)"
+        else numbers[start:end].reshape(spec.shape)
+        for spec, start, end in zip(specs, ends, ends[1:], strict=False)
+    }
+
+
+_NUMBERS = [np.empty(0, np.float32)]
+
+
+def _numbers(count: int) -> np.ndarray[Any, Any]:
+    """At least so many numbers of about one, always the same memory while they suffice."""
+    if len(_NUMBERS[0]) < count:
+        _NUMBERS[0] = np.resize(np.linspace(0.5, 1.5, 1019, dtype=np.float32), count)
+    return _NUMBERS[0]

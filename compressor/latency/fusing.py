@@ -1,0 +1,76 @@
+"""Which nodes the runtime computes on their own: not those on weights alone, which it folds, and
+not those that it does within the operator before them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+
+from compressor.nodes import live_nodes
+
+_CLAMPS = {"relu", "relu6", "hardtanh", "clamp", "clamp_min"}
+_ACTIVATIONS = frozenset(_CLAMPS | {"sigmoid", "hardsigmoid", "tanh", "leaky_relu"})
+_WITHIN: dict[str, tuple[frozenset[str], ...]] = {
+    **dict.fromkeys(
+        (f"{kind}{rank}d" for kind in ("conv", "conv_transpose") for rank in (1, 2, 3)),
+        (frozenset({"batch_norm"}), frozenset({"add"}), _ACTIVATIONS),
+    ),
+    "batch_norm": (_ACTIVATIONS,),
+    "linear": (frozenset({"relu"}),),
+    "addmm": (frozenset({"relu"}),),
+}
+"""Operator -> what the runtime does within it where it follows, in this order, each once."""
+
+
+def base_name(node: Node) -> str:
+    """The operator's name, for the same for every overload and in place: "add_.Tensor" is "add"."""
+    name = str(node.target).removeprefix("aten.").partition(".")[0]
+    return name if name.startswith("_") else name.rstrip("_")
+
+
+def computed_nodes(program: ExportedProgram) -> Iterator[tuple[Node, tuple[Node, ...]]]:
+    """Operators that depend on the inputs and that an output depends on; each with those after it
+    that the runtime does within it."""
+    live, varying = live_nodes(program.graph), _varying(program)
+    within: set[Node] = set()
+    for node in program.graph.nodes:
+        if node.op != "call_function" or node not in live or node not in varying:
+            continue
+        if node not in within and isinstance(node.target, torch._ops.OpOverload):
+            then = tuple(_done_within(node))
+            within |= set(then)
+            yield node, then
+
+
+def _varying(program: ExportedProgram) -> set[Node]:
+    """Nodes whose values are another for other inputs; the runtime folds all others."""
+    inputs = {
+        spec.arg.name
+        for spec in program.graph_signature.input_specs
+        if spec.kind == InputKind.USER_INPUT
+    }
+    found: set[Node] = set()
+    for node in program.graph.nodes:
+        if node.name in inputs or any(source in found for source in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _done_within(node: Node) -> Iterator[Node]:
+    """The nodes after this one that the runtime's operator does on the way."""
+    last = node
+    for names in _WITHIN.get(base_name(node), ()):
+        user = next(iter(last.users)) if len(last.users) == 1 else None
+        if user is not None and base_name(user) in names and _same_shape(last, user):
+            yield user
+            last = user
+
+
+def _same_shape(node: Node, user: Node) -> bool:
+    """An addition that stretches the operator's result is no part of it."""
+    shapes = [getattr(n.meta.get("val"), "shape", None) for n in (node, user)]
+    return shapes[0] == shapes[1]

@@ -1,0 +1,61 @@
+"""What a table's times hold for, and where the table of this machine is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def machine_of(threads: int, batch: int, device: str) -> dict[str, Any]:
+    """All that a measured time depends on besides the layer."""
+    import onnxruntime
+
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "runtime": f"onnxruntime {onnxruntime.__version__}",
+        "device": device if device == "cpu" else _accelerator(device),
+        "threads": threads,
+        "batch": batch,
+        "dtype": "float32",
+    }
+
+
+def cached_at(machine: Mapping[str, Any]) -> Path:
+    """The file of this machine's table in the user's cache folder."""
+    digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:16]
+    return cache_folder() / "latency" / f"{digest}.json"
+
+
+def cache_folder() -> Path:
+    """Where the platform wants caches to be."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    if given:
+        return Path(given) / "compressor"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "compressor"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "compressor" / "cache"
+    return Path.home() / ".cache" / "compressor"
+
+
+def _processor() -> str:
+    """The processor's name as its maker gives it, with the architecture."""
+    info, name = Path("/proc/cpuinfo"), platform.processor()
+    if info.exists():
+        lines = (line.partition(":") for line in info.read_text().splitlines())
+        name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), name)
+    return f"{name} ({platform.machine()})".strip()
+
+
+def _accelerator(device: str) -> str:
+    import torch
+
+    is_known = device == "cuda" and torch.cuda.is_available()
+    return f"{device} {torch.cuda.get_device_name()}" if is_known else device

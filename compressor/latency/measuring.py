@@ -1,0 +1,132 @@
+"""A table filled by the bench, layer by layer; what is measured is kept at once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compressor.errors import UsageError
+from compressor.latency.bench import Bench, Case, OnnxBench
+from compressor.latency.grid import Point
+from compressor.latency.layers import Layer
+from compressor.latency.machine import cached_at, machine_of
+from compressor.latency.steps import measure_step
+from compressor.latency.table import LatencyTable, read_table, write_table
+
+Progress = Callable[[int, int, str], None]
+"""`progress(done, total, text)`."""
+
+LOOKS = 3
+"""How often each layer is timed, some time after the last: what else the machine does at the time
+makes a layer seem slower, never faster, so the least counts."""
+
+_TOGETHER = 32  # layers whose networks are in memory at a time
+
+
+def measured_table(
+    layers: Iterable[Layer],
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    device: str = "cpu",
+    bench: Bench | None = None,
+    path: Path | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> LatencyTable:
+    """This machine's table with all that the layers need: read, and completed by measuring.
+
+    The file is written after every layer, so that an interrupted run goes on where it was.
+
+    Args:
+        layers: Of the network, for this batch.
+        threads, batch, device: What is measured; another choice has a table of its own.
+        bench: What times the layers. Default: ONNX Runtime on the device.
+        path: The table's file. Default: in the user's cache folder.
+        progress: Told `(done, total, text)`.
+
+    Raises:
+        UsageError: The runtime does not run on the device; the file is of another machine.
+        CompressorError: The file is no table or cannot be written; a layer does not run.
+    """
+    bench = bench or OnnxBench(threads, device)
+    machine = machine_of(threads, batch, device)
+    path = path or cached_at(machine)
+    table = read_table(path) if path.exists() else LatencyTable(machine)
+    _check_same(table.machine, machine, path)
+    distinct = {layer.signature: layer for layer in layers}
+    for fuller in _filled(table, distinct, bench, progress):
+        write_table(fuller, path)
+        table = fuller
+    return table
+
+
+def _check_same(found: Mapping[str, Any], machine: Mapping[str, Any], path: Path) -> None:
+    """Times of two machines in one table would compare what does not."""
+    if dict(found) != dict(machine):
+        other = [name for name in machine if found.get(name) != machine[name]]
+        raise UsageError(
+            f"the latency table is of another {', '.join(other) or 'machine'}",
+            where=str(path),
+            consequence="nothing was measured; the table is untouched",
+            next_step="give another file to measure into",
+        )
+
+
+def given_table(
+    path: Path, layers: Iterable[Layer], *, threads: int = 1, batch: int = 1, device: str = "cpu"
+) -> LatencyTable:
+    """A table that was measured elsewhere.
+
+    Raises:
+        UsageError: It holds for another number of threads, batch or device.
+        CompressorError: It cannot be read, or lacks layers of the network.
+    """
+    table = read_table(path)
+    asked = {"threads": threads, "batch": batch, "device": device}
+    other = [
+        f"{name} {table.machine.get(name)}, not {value}"
+        for name, value in asked.items()
+        if str(table.machine.get(name)).partition(" ")[0] != str(value)
+    ]
+    if other:
+        raise UsageError(
+            f"the latency table was measured for {'; '.join(other)}",
+            where=str(path),
+            consequence="no latency was predicted",
+            next_step="ask for what it was measured for, or give another table",
+        )
+    table.check_covers(layers, str(path))
+    return table
+
+
+def _filled(
+    table: LatencyTable, layers: Mapping[str, Layer], bench: Bench, progress: Progress
+) -> Iterator[LatencyTable]:
+    """The table after each step or layer that it lacked, and after every further look at it."""
+    kinds = dict.fromkeys(layer.kind for layer in layers.values())
+    unstepped = [(kind, name) for kind in kinds for name in table.lacks_steps(kind)]
+    total = len(unstepped) + LOOKS * len(layers)
+    for done, (kind, name) in enumerate(unstepped):
+        progress(done, total, f"steps of {kind}: {name}")
+        table = table.with_step(kind, name, measure_step(kind, name, bench))
+        yield table
+    missing = {name: points for name, layer in layers.items() if (points := table.lacks(layer))}
+    rounds = itertools.product(range(LOOKS), missing.items())
+    for done, (_, (name, points)) in enumerate(rounds, total - LOOKS * len(missing)):
+        progress(done, total, f"{layers[name].name} ({layers[name].kind})")
+        table = table.with_times(name, _times(layers[name], points, bench))
+        yield table
+    progress(total, total, "")
+
+
+def _times(layer: Layer, points: Sequence[Point], bench: Bench) -> dict[Point, float]:
+    """Some points of a layer, in rounds that each have small and large ones."""
+    rounds, times = -(-len(points) // _TOGETHER), dict[Point, float]()
+    for first in range(rounds):
+        chosen = points[first::rounds]
+        sizes = [layer.full | dict(zip(layer.free, point, strict=True)) for point in chosen]
+        cases = [Case(layer.kind, each, layer.literals) for each in sizes]
+        times |= dict(zip(chosen, bench.times_ms(cases), strict=True))
+    return times

@@ -1,0 +1,107 @@
+"""The network's latency at any choice of widths, from its layers' measured times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import gcd
+
+from compressor.axes import Axis, Dim, Product, Sum
+from compressor.latency.layers import Layer
+from compressor.latency.table import LatencyTable
+
+
+@dataclass(frozen=True)
+class LatencyModel:
+    """Times of layers from a table, added up.
+
+    `factor` is what the whole network was measured to take over what its layers are predicted to,
+    at full width: what lies between the layers, and what the runtime does across them.
+
+    Raises:
+        CompressorError: The table lacks a layer.
+    """
+
+    layers: tuple[Layer, ...]
+    table: LatencyTable
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.table.check_covers(self.layers)
+
+    def fitted(self, measured_ms: float) -> LatencyModel:
+        """The model that predicts this for the network at full width."""
+        return replace(self, factor=self.factor * measured_ms / self.latency_ms({}))
+
+    def latency_ms(self, sizes: Mapping[Axis, int]) -> float:
+        """Predicted milliseconds of the whole network when the axes in `sizes` have those sizes."""
+        return self.factor * sum(timer.ms(sizes) for timer in self._timers)
+
+    def layers_ms(self, layers: Sequence[Layer], sizes: Mapping[Axis, int]) -> float:
+        """The part of some layers in `latency_ms`."""
+        return self.factor * sum(self._timer_of[layer.name].ms(sizes) for layer in layers)
+
+    def layers_of(self, axis: Axis) -> tuple[Layer, ...]:
+        """The layers that get faster or slower with the axis."""
+        return self._by_axis.get(axis, ())
+
+    def step_of(self, axis: Axis) -> int:
+        """The number of whose multiples the axis' size should be, for its layers' kernels."""
+        steps = [
+            step // gcd(step, inner)
+            for layer in self.layers_of(axis)
+            for name in layer.free
+            for step in [self.table.step(layer.kind, name).every]
+            for dim in layer.extents[name].dims
+            for inner in _per_index(dim, axis)
+        ]
+        return max(steps, default=1)
+
+    @cached_property
+    def _timers(self) -> tuple[_Timer, ...]:
+        return tuple(_Timer(layer, self.table) for layer in self.layers)
+
+    @cached_property
+    def _timer_of(self) -> dict[str, _Timer]:
+        return {timer.layer.name: timer for timer in self._timers}
+
+    @cached_property
+    def _by_axis(self) -> dict[Axis, tuple[Layer, ...]]:
+        found: dict[Axis, list[Layer]] = {}
+        for layer in self.layers:
+            for axis in layer.axes:
+                found.setdefault(axis, []).append(layer)
+        return {axis: tuple(layers) for axis, layers in found.items()}
+
+
+def _per_index(dim: Dim, axis: Axis) -> list[int]:
+    """How many positions of the dimension one index of the axis has, wherever it stands in it."""
+    if dim is axis:
+        return [1]
+    if isinstance(dim, Sum):
+        return [count for part in dim.parts for count in _per_index(part, axis)]
+    if isinstance(dim, Product):
+        return [
+            count * dim.size // part.size for part in dim.parts for count in _per_index(part, axis)
+        ]
+    return []
+
+
+class _Timer:
+    """One layer's time, remembered by the sizes of its axes."""
+
+    def __init__(self, layer: Layer, table: LatencyTable) -> None:
+        self.layer = layer
+        self.surface = table.surface(layer)
+        self.defaults = [axis.size for axis in layer.axes]
+        self.known: dict[tuple[int, ...], float] = {}
+
+    def ms(self, sizes: Mapping[Axis, int]) -> float:
+        key = tuple(map(sizes.get, self.layer.axes, self.defaults))
+        found = self.known.get(key)
+        if found is None:
+            widths = self.layer.sizes(sizes)
+            found = self.surface.at([widths[name] for name in self.layer.free])
+            self.known[key] = found
+        return found

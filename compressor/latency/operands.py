@@ -1,0 +1,59 @@
+"""A node as the readers see it: its tensors as dimensions, its other arguments by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.fx import Node
+
+from compressor.network import Shape
+from compressor.nodes import argument, operand, schema_names
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A kernel call: `sizes` are products of dimensions, or pairs of such (the second divides)."""
+
+    kind: str
+    sizes: Mapping[str, Any]
+    literals: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Operands:
+    """A node with the dimensions of its tensors, and the names of what is done within it."""
+
+    node: Node
+    shapes: Mapping[str, tuple[Shape, ...]]
+    within: tuple[str, ...] = ()
+
+    def shape(self, name: str) -> Shape:
+        """A tensor argument's dimensions ("tensors.1": the second of a list); () for none."""
+        source = operand(self.node, name)
+        return next(iter(self.shapes.get(source.name, ())), ()) if source else ()
+
+    @property
+    def x(self) -> Shape:
+        """The first tensor argument."""
+        return next(iter(self.shapes.get(self.node.all_input_nodes[0].name, ())), ())
+
+    @property
+    def out(self) -> Shape:
+        """The first result."""
+        return next(iter(self.shapes.get(self.node.name, ())), ())
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Any other argument."""
+        found = argument(self.node, name) if name in schema_names(self.node) else None
+        return default if found is None else found
+
+    def numbers(self, name: str, rank: int, default: Any = 1) -> tuple[int, ...]:
+        """A list of `rank` numbers, which may be given as one."""
+        value = self.get(name, default)
+        listed = list(value) if isinstance(value, list | tuple) else [value]
+        return tuple(int(n) for n in (listed * rank if len(listed) == 1 else listed or [default]))
+
+
+Reader = Callable[[Operands], Reading | None]

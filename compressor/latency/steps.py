@@ -1,0 +1,87 @@
+"""In which steps a layer's time rises with a width: measured, not assumed.
+
+A vectorised kernel works on blocks of channels, so that 17 cost what 32 cost; and where a width
+does not divide well, the runtime may fall back to a slower kernel, so that 31 cost more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressor.latency.bench import Bench, Case
+from compressor.latency.kernels import KERNELS
+
+WIDTHS = range(16, 65)
+_STEPS = (32, 16, 8, 4, 2)
+_LOOKS = 3
+_EXTRA = 0.15  # less is noise, or a padded end; a kernel of another kind costs more
+_EVEN = 1 / 3  # of an even rise; more than that is no step
+_GROWTH = 1.3  # of 64 over 16 channels; less is no sign of steps but of a fixed cost
+
+
+@dataclass(frozen=True)
+class Step:
+    """Widths cost as much as the next multiple of `every`; those that are no multiple of `grain`
+    may cost more than that."""
+
+    every: int = 1
+    grain: int = 1
+
+    def up(self, width: int) -> int:
+        """The next multiple of the step."""
+        return -(-width // self.every) * self.every
+
+
+def step_names(kind: str) -> tuple[str, ...]:
+    """The sizes of a kind for which a step can be measured."""
+    return KERNELS[kind].stepped
+
+
+def measure_step(kind: str, name: str, bench: Bench) -> Step:
+    """The step of one size of a kind of layer on this machine."""
+    sizes, literals = KERNELS[kind].probe
+    cases = [Case(kind, {**sizes, name: width}, literals) for width in WIDTHS]
+    looks = zip(*(bench.times_ms(cases) for _ in range(_LOOKS)), strict=True)
+    return step_in(dict(zip(WIDTHS, map(min, looks), strict=True)))
+
+
+def step_in(times: Mapping[int, float]) -> Step:
+    """The largest step within which time does not rise, noise apart."""
+    if times[WIDTHS[-1]] < _GROWTH * times[WIDTHS[0]]:
+        return Step()
+    for every in _STEPS:
+        # Halves of a step divide best of all widths within it, so they show a finer step.
+        if all(_rise(times, every, grain) < _EVEN for grain in (1, every // 2)):
+            return Step(every, _grain(times, every))
+    return Step()
+
+
+def _rise(times: Mapping[int, float], every: int, grain: int) -> float:
+    """How much time rises within the steps, over how much it would if it rose evenly; widths that
+    cost more than the end of their step count as those that cost the same."""
+    seen = even = 0.0
+    for width, end in _within(times, every, grain):
+        seen += max(0.0, times[end] - times[width])
+        even += (times[end] - times[end - every]) * (end - width) / every
+    return seen / even if even > 0 else math.inf
+
+
+def _grain(times: Mapping[int, float], every: int) -> int:
+    """The smallest number whose multiples cost no more than the step's."""
+    for grain in (1 << n for n in range(every.bit_length() - 1)):
+        shares = [times[width] / times[end] for width, end in _within(times, every, grain)]
+        if np.quantile(shares, 0.9) <= 1 + _EXTRA:
+            return grain
+    return every
+
+
+def _within(times: Mapping[int, float], every: int, grain: int) -> Iterator[tuple[int, int]]:
+    """The multiples of the grain that are none of the step, each with the end of its step."""
+    for width in times:
+        end = Step(every).up(width)
+        if width % grain == 0 and width % every and end in times and end - every in times:
+            yield width, end

@@ -1,0 +1,158 @@
+"""Measured times by layer and widths: a record, and the file that it lives in."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from compressor.errors import CompressorError
+from compressor.latency.grid import Grid, Point, Steps, Surface, grid_of
+from compressor.latency.layers import Layer
+from compressor.latency.steps import Step, step_names
+from compressor.whole_file import written_whole
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """What was measured on one machine.
+
+    Attributes:
+        machine: What the times hold for (see `machine.machine_of`).
+        steps: Per kind of layer and size the measured step.
+        times: Per layer's signature the milliseconds at each point of its grid.
+    """
+
+    machine: Mapping[str, Any]
+    steps: Mapping[str, Steps] = field(default_factory=dict)
+    times: Mapping[str, Mapping[Point, float]] = field(default_factory=dict)
+
+    def step(self, kind: str, name: str) -> Step:
+        """The step of one size of a kind; 1 where none was looked for."""
+        return self.steps.get(kind, {}).get(name, Step())
+
+    def lacks_steps(self, kind: str) -> list[str]:
+        """The sizes of a kind whose step was not measured yet."""
+        return [name for name in step_names(kind) if name not in self.steps.get(kind, {})]
+
+    def grid(self, layer: Layer) -> Grid:
+        """Where the layer is measured, with the steps that are known."""
+        return grid_of(layer, self.steps.get(layer.kind, {}))
+
+    def lacks(self, layer: Layer) -> list[Point]:
+        """The points of the layer's grid that were not measured yet."""
+        measured = self.times.get(layer.signature, {})
+        return [point for point in self.grid(layer).points if point not in measured]
+
+    def surface(self, layer: Layer) -> Surface:
+        """The layer's time at any widths; it must lack none of its points."""
+        return Surface(self.grid(layer), self.times[layer.signature])
+
+    def with_step(self, kind: str, name: str, step: Step) -> LatencyTable:
+        """The table with one step more."""
+        return replace(self, steps={**self.steps, kind: {**self.steps.get(kind, {}), name: step}})
+
+    def with_times(self, signature: str, times: Mapping[Point, float]) -> LatencyTable:
+        """The table with more points of a layer; of two times of one point the shorter counts."""
+        known = self.times.get(signature, {})
+        least = {point: min(ms, known.get(point, ms)) for point, ms in times.items()}
+        return replace(self, times={**self.times, signature: {**known, **least}})
+
+    def check_covers(self, layers: Iterable[Layer], where: str = "") -> None:
+        """Raise `CompressorError` that names the layers of which measurements are missing."""
+        unmeasured = dict.fromkeys(
+            f"{layer.name}: {layer.signature}"
+            for layer in layers
+            if self.lacks_steps(layer.kind) or self.lacks(layer)
+        )
+        if unmeasured:
+            listed = list(unmeasured)
+            more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
+            raise CompressorError(
+                f"the latency table has no times of {'; '.join(listed[:3])}{more}",
+                where=where,
+                consequence="the network's latency cannot be predicted from it",
+                next_step="measure the table for this very network, batch and number of threads",
+            )
+
+    # -- the file ------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """A text that is the same for the same table, byte for byte."""
+        steps = {
+            kind: {name: [step.every, step.grain] for name, step in sorted(found.items())}
+            for kind, found in sorted(self.steps.items())
+        }
+        times = {
+            signature: {" ".join(map(str, point)): ms for point, ms in sorted(found.items())}
+            for signature, found in sorted(self.times.items())
+        }
+        raw = {"schema": SCHEMA, "machine": dict(self.machine), "steps": steps, "times": times}
+        return json.dumps(raw, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> LatencyTable:
+        """Read `to_json`'s text; raises ValueError, KeyError, TypeError or AttributeError for
+        anything else."""
+        raw = json.loads(text)
+        if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+            raise ValueError(f"it is no latency table of schema {SCHEMA}")
+        steps = {
+            kind: {name: Step(*map(_positive, pair)) for name, pair in found.items()}
+            for kind, found in raw["steps"].items()
+        }
+        times = {
+            signature: {tuple(map(int, at.split())): _time(ms) for at, ms in found.items()}
+            for signature, found in raw["times"].items()
+        }
+        return cls(dict(raw["machine"]), steps, times)
+
+
+def _positive(value: Any) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} is no step")
+    return value
+
+
+def _time(value: Any) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ValueError(f"{value!r} is no time")
+    return float(value)
+
+
+def read_table(path: Path) -> LatencyTable:
+    """Read a table.
+
+    Raises:
+        CompressorError: There is no such file, or it is no latency table.
+    """
+    try:
+        return LatencyTable.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise CompressorError(
+            f"the latency table cannot be read: {reason}",
+            where=str(path),
+            consequence="no latency was predicted",
+            next_step="give a file that an earlier run wrote, or delete it to measure anew",
+        ) from error
+
+
+def write_table(table: LatencyTable, path: Path) -> None:
+    """Write a table; an earlier file of that name stays whole if anything fails."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CompressorError(
+            f"the latency table's folder cannot be made: {error.strerror or error}",
+            where=str(path.parent),
+            consequence="nothing that is measured would be kept",
+            next_step="set XDG_CACHE_HOME to a folder that you may write to",
+        ) from error
+    with written_whole(path) as temporary:
+        temporary.write_text(table.to_json(), encoding="utf-8")
