@@ -76,7 +76,7 @@ def _transformer(root: Path, *, decide: bool) -> Measured:
 
 def divergence(reference: Tensor, outputs: Tensor) -> float:
     """Mean Kullback-Leibler divergence from the original's distribution, in nats."""
-    p, q = reference.log_softmax(-1), outputs.log_softmax(-1)
+    p, q = reference.log_softmax(-1), outputs.detach().log_softmax(-1)
     return float((p.exp() * (p - q)).sum(-1).mean())
 
 
