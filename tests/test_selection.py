@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from networks import CifarResNet
 from torch import nn
 from twin import Analysed, analysed, analysed_case
 
+from compressor.axes import Axis
 from compressor.errors import CompressorError, UsageError
 from compressor.network import Network
 from compressor.options import MOST
@@ -79,6 +81,81 @@ def test_kept_counts_are_multiples(deep: Analysed, step: int) -> None:
     assert choice.keep
     assert all(len(kept) % step == 0 for kept in choice.keep.values())
     assert_within_one_channel(deep, choice, 0.5, step)
+
+
+def test_groups_may_have_steps_of_their_own(deep: Analysed) -> None:
+    steps = {group.name: 8 for group in deep.network.groups if group.size >= 32}
+    choice = chosen(deep, ratio=0.5, round_to=steps)
+    sizes = {group.name: group.size for group in deep.network.groups}
+    assert all(len(kept) % 8 == 0 for name, kept in choice.keep.items() if sizes[name] >= 32)
+    assert any(len(kept) % 8 for name, kept in choice.keep.items() if sizes[name] < 32)
+    assert_within_one_channel(deep, choice, 0.5, 8)
+
+
+# -- by the clock --------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    name: str
+    axes: tuple[Axis, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Staircase:
+    """Each group is a layer; its time rises every 16 channels, and the second half costs twice."""
+
+    network: Network
+
+    def latency_ms(self, sizes: Mapping[Axis, int]) -> float:
+        return 1.0 + self.layers_ms([self.layers_of(a)[0] for a in self._axes], sizes)
+
+    @property
+    def _axes(self) -> list[Axis]:
+        return [self.network.axes[group.name] for group in self.network.groups]
+
+    def layers_of(self, axis: Axis) -> tuple[Layer, ...]:
+        return (Layer(str(self._axes.index(axis)), (axis,)),)
+
+    def layers_ms(self, layers: Sequence[Layer], sizes: Mapping[Axis, int]) -> float:
+        ms = 0.0
+        for layer in layers:
+            steps = math.ceil(sizes.get(layer.axes[0], layer.axes[0].size) / 16)
+            ms += 0.1 * steps * (2 if int(layer.name) % 2 else 1)
+        return ms
+
+
+def test_by_the_clock_no_channel_goes_for_nothing(deep: Analysed) -> None:
+    clock = Staircase(deep.network)
+    choice = chosen(deep, ratio=0.3, of="latency", clock=clock)
+    sizes = {group.name: group.size for group in deep.network.groups}
+    assert choice.unit == "latency"
+    assert choice.before == pytest.approx(clock.latency_ms({}))
+    assert 0.7 * choice.before * 0.9 < choice.after <= 0.7 * choice.before
+    assert all(len(kept) % 16 == 0 for kept in choice.keep.values())
+    assert all(sizes[name] > 16 for name in choice.keep)
+
+
+def test_by_the_clock_as_little_is_lost_as_any_choice_loses(deep: Analysed) -> None:
+    """Against all choices of a few groups' widths."""
+    groups = [group for group in deep.network.groups if group.size == 64][:3]
+    few = dataclasses.replace(deep.network, groups=tuple(groups))
+    clock, scores = Staircase(few), scores_of(deep)
+    ordered = {group.name: np.sort(scores[group.name]) for group in groups}
+
+    def lost(widths: Sequence[int]) -> float:
+        pairs = zip(groups, widths, strict=True)
+        return sum(float(ordered[g.name][: 64 - w].sum()) for g, w in pairs)
+
+    for ratio in (0.1, 0.2, 0.3):
+        choice = select(few, scores, ratio=ratio, of="latency", clock=clock)
+        within = [
+            lost(widths)
+            for widths in itertools.product((16, 32, 48, 64), repeat=3)
+            if clock.latency_ms(few.sizes(dict(zip(ordered, widths, strict=True))))
+            <= choice.after + 1e-9
+        ]
+        assert lost([counts(few, choice)[group.name] for group in groups]) == min(within)
 
 
 def test_the_highest_scores_stay(deep: Analysed) -> None:

@@ -1,0 +1,20 @@
+"""Selection: scores and a budget become the kept channels of each group."""
+
+from compressor.selection.candidates import LEAST_SHARE, prunable
+from compressor.selection.choosing import Choice, Keep, best, select
+from compressor.selection.ranking import Clock
+from compressor.selection.refusals import DEFAULT_ROLES
+from compressor.selection.scopes import SCOPES, Scores
+
+__all__ = [
+    "DEFAULT_ROLES",
+    "LEAST_SHARE",
+    "SCOPES",
+    "Choice",
+    "Clock",
+    "Keep",
+    "Scores",
+    "best",
+    "prunable",
+    "select",
+]

@@ -1,0 +1,146 @@
+"""In which order groups become narrower."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor.axes import Axis
+from compressor.network import Network
+from compressor.records import Group
+from compressor.selection.candidates import narrower
+from compressor.selection.scopes import Scores
+
+Ints = npt.NDArray[np.int64]
+Unit = Sequence[Group]
+"""Groups that lose their channels together: one, or several that are linked."""
+
+FINEST = 64
+"""By the clock a group is looked at in so many widths at most."""
+
+
+@dataclass(frozen=True)
+class Moves:
+    """One after the other: unit `units[i]` gets down to `widths[i]` channels."""
+
+    units: Ints
+    widths: Ints
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def after(self, count: int, sizes: Ints) -> Ints:
+        """The units' widths after so many moves."""
+        widths = sizes.copy()
+        np.minimum.at(widths, self.units[:count], self.widths[:count])
+        return widths
+
+
+def moves(taken: Sequence[tuple[int, int]]) -> Moves:
+    """From pairs of a unit's number and a width."""
+    both = np.array(taken, np.int64).reshape(-1, 2)
+    return Moves(both[:, 0], both[:, 1])
+
+
+def by_rank(
+    units: Sequence[Unit],
+    ranked_by: Scores,
+    steps: Mapping[str, int],
+    of_several: Callable[[npt.NDArray[np.float64]], Any],
+) -> Moves:
+    """The lowest rank goes first; channels that go together have the rank `of_several` theirs."""
+    ranked: list[tuple[float, int, int, int]] = []
+    for number, unit in enumerate(units):
+        each = _sorted(unit, ranked_by)
+        before = 0
+        for width in narrower(unit[0], steps[unit[0].name]):
+            dropped = unit[0].size - width
+            ranked.append((float(of_several(each[before:dropped])), before, number, width))
+            before = dropped
+    ranked.sort()
+    return moves([(unit, width) for rank, _, unit, width in ranked if np.isfinite(rank)])
+
+
+def _sorted(unit: Unit, ranked_by: Scores) -> npt.NDArray[np.float64]:
+    each = [np.sort(ranked_by[group.name], kind="stable") for group in unit]
+    return np.asarray(np.mean(np.stack(each), axis=0))
+
+
+# -- by the clock ----------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """Predicts how long the network takes, layer by layer."""
+
+    def latency_ms(self, sizes: Mapping[Axis, int]) -> float:
+        """Of the whole network."""
+
+    def layers_of(self, axis: Axis) -> tuple[Any, ...]:
+        """The layers whose time depends on the axis."""
+
+    def layers_ms(self, layers: Sequence[Any], sizes: Mapping[Axis, int]) -> float:
+        """Of some layers."""
+
+
+def by_time(
+    network: Network, units: Sequence[Unit], scores: Scores, steps: Mapping[str, int], clock: Clock
+) -> Moves:
+    """The move that loses least score per millisecond that it saves goes first.
+
+    A greedy knapsack: what a move saves depends on how wide its neighbours still are, so a move is
+    looked at again before it is taken. It may leave out widths that save nothing by themselves.
+    """
+    runs = [_Run(network, unit, scores, steps[unit[0].name], clock) for unit in units]
+    sizes = {axis: axis.size for run in runs for axis in run.axes}
+    queue = [(*run.best(sizes), number) for number, run in enumerate(runs)]
+    heapq.heapify(queue)
+    taken: list[tuple[int, int]] = []
+    while queue:
+        _, width, number = heapq.heappop(queue)
+        if not width:
+            continue
+        density, width = runs[number].best(sizes)
+        if queue and (density, width, number) > queue[0]:
+            heapq.heappush(queue, (density, width, number))
+            continue
+        taken.append((number, width))
+        sizes |= dict.fromkeys(runs[number].axes, width)
+        runs[number].width = width
+        heapq.heappush(queue, (*runs[number].best(sizes), number))
+    return moves([move for move in taken if move[1]])
+
+
+class _Run:
+    """One unit on its way to fewer channels."""
+
+    def __init__(
+        self, network: Network, unit: Unit, scores: Scores, step: int, clock: Clock
+    ) -> None:
+        size = unit[0].size
+        self.axes = [network.axes[group.name] for group in unit]
+        self.layers = tuple(
+            {layer.name: layer for axis in self.axes for layer in clock.layers_of(axis)}.values()
+        )
+        self.clock, self.size, self.width = clock, size, size
+        self.widths = narrower(unit[0], max(step, -(-size // FINEST // step) * step))
+        self.lost = np.concatenate([[0.0], np.cumsum(_sorted(unit, scores))])
+
+    def best(self, sizes: Mapping[Axis, int]) -> tuple[float, int]:
+        """The least loss per millisecond, and the width that has it; no width where none saves."""
+        now = self.clock.layers_ms(self.layers, sizes)
+        lost = self.lost[self.size - self.width]
+        found = (np.inf, 0)
+        for width in self.widths:
+            if width >= self.width:
+                continue
+            smaller = {**sizes, **dict.fromkeys(self.axes, width)}
+            saved = now - self.clock.layers_ms(self.layers, smaller)
+            if saved > 0:
+                density = float(self.lost[self.size - width] - lost) / saved
+                found = min(found, (density, width))
+        return found
