@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,11 @@ from compressor.records import ExampleInputs, Trace
 
 
 class Calibration:
-    """Some of the training data; a program whose batch is fixed gets batches of that size alone."""
+    """Some of the training data, and where it is augmented a changed copy of each sample beside it;
+    a program whose batch is fixed gets batches of that size alone."""
 
     def __init__(self, trace: Trace, train: Data, options: ScoringOptions) -> None:
-        self.train, self.seed = train, options.seed
+        self.train, self.seed, self.augment = train, options.seed, options.augment
         self.is_static = trace.batch_symbol is None
         self.size = trace.batch if self.is_static else options.batch_size
         self.limit = max(self.size, options.calibration) if self.is_static else options.calibration
@@ -31,11 +33,33 @@ class Calibration:
         count = min(self.limit, len(self.train))
         return count // self.size * self.size if self.is_static else count
 
-    def batches(self) -> Batches:
+    def batches(self) -> Several:
         """The same ones at every call; passes over them differ."""
+        looks = dict.fromkeys(("none", self.augment))
+        return Several(tuple(map(self._batches, looks)))
+
+    def _batches(self, augment: str) -> Batches:
         return batches(
-            self.train, self.size, seed=self.seed, limit=self.limit, drop_last=self.is_static
+            self.train,
+            self.size,
+            seed=self.seed,
+            limit=self.limit,
+            augment=augment,
+            drop_last=self.is_static,
         )
+
+
+@dataclass(frozen=True)
+class Several:
+    """Batches of one, then batches of the next."""
+
+    each: tuple[Batches, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.each))
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return itertools.chain.from_iterable(self.each)
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,10 @@ LayerNorm's statistics (approximate). Repeatable."""
     std: Annotated[tuple[float, ...], _listed_numbers(_DATA, "R,G,B")] = ()
     """Per colour, divided by afterwards; default ImageNet's, 0.5 for grey."""
 
+    augment: Annotated[Augment, _option(_DATA)] = "none"
+    """Random changes of the training images, while fine-tuning and, beside the images as they \
+are, for calibration."""
+
     batch_size: Annotated[int, _option(_DATA, "N")] = 64
     """Samples per step of calibration, fine-tuning and evaluation."""
 
@@ -248,9 +252,6 @@ layer replaced by its traced operators)."""
 
     best_effort: Annotated[bool, _flag(_BUDGET)] = False
     """Take what is reachable where the budget is not."""
-
-    augment: Annotated[Augment, _option(_DATA)] = "none"
-    """Random changes of the training images while fine-tuning."""
 
     repair: Annotated[bool, Parameter(group=_RECOVERY, negative="--no-repair")] = True
     """Re-fit what consumes the removed channels by least squares on --data, after slicing."""

@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+from compressor.calibration import Calibration
 from compressor.data import batches, check_labels, hold_out, load_data
 from compressor.errors import CompressorError, UsageError
+from compressor.options import Options
+from compressor.records import ExampleInputs
+from compressor.trace import trace
 
 MEAN, STD = (
     torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -398,6 +403,23 @@ def test_a_limit_with_a_seed_is_one_random_choice(numbered):
 def test_targets_stay_with_their_samples(numbered):
     for (x,), target in batches(numbered, 8, seed=1, augment="crop-flip"):
         assert torch.equal(x.amax((1, 2, 3)).round().long(), target)
+
+
+def test_calibration_looks_at_changed_copies_beside_the_images(npz):
+    data = load_data([npz(images=images(12, (16, 16, 3)), labels=np.arange(12))])
+    traced = trace(nn.Conv2d(3, 2, 3), ExampleInputs((torch.rand(2, 3, 16, 16),)))
+
+    def seen(augment):
+        options = Options(batch_size=4, augment=augment)
+        return [x for (x,), _ in Calibration(traced, data, options).batches()]
+
+    plain, both = seen("none"), seen("crop-flip")
+    assert (len(plain), len(both)) == (3, 6)
+    assert all(map(torch.equal, plain, both))
+    originals = list(torch.cat(plain))
+    copies = list(torch.cat(both[3:]))
+    assert sum(any(torch.equal(x, y) for y in originals) for x in copies) <= 2
+    assert all(map(torch.equal, both, seen("crop-flip")))
 
 
 @pytest.mark.parametrize("augment", ["crop", "crop-flip"])

@@ -71,7 +71,7 @@ def _resnet(depth: int, root: Path, *, decide: bool) -> Measured:
 
 
 def _transformer(root: Path, *, decide: bool) -> Measured:
-    return _on_cifar(trained_transformer(root, _cifar_training(root)), root, decide=decide)
+    return _on_cifar(trained_transformer(_cifar_training(root)), root, decide=decide)
 
 
 def divergence(reference: Tensor, outputs: Tensor) -> float:

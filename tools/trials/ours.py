@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from compressor import slicing
 from compressor.criteria import CRITERIA
+from compressor.data.batching import AUGMENTATIONS
 from compressor.graph import analyse
 from compressor.network import Network
 from compressor.reconstruction import refit
@@ -39,6 +40,14 @@ def drawn(train: Dataset[Any], samples: int, draw: int) -> list[Batch]:
     return [
         ((inputs[i : i + BATCH],), targets[i : i + BATCH]) for i in range(0, len(inputs), BATCH)
     ]
+
+
+def _changed(batches: Sequence[Batch], draw: int) -> list[Batch]:
+    """Copies of images, each shifted by up to an eighth and flipped or not."""
+    rng = np.random.default_rng(draw)
+    whole = AUGMENTATIONS["crop-flip"]
+    changed = [reduce(lambda x, change: change(x, rng), whole, x) for (x,), _ in batches]
+    return [((x,), y) for x, (_, y) in zip(changed, batches, strict=True)]
 
 
 def loss(outputs: Tensor, target: Tensor) -> Tensor:
@@ -69,6 +78,8 @@ class Ours:
 
     def run(self, trial: Trial) -> Record:
         batches = drawn(self.measured.train, trial.samples, trial.draw)
+        if trial.augment:
+            batches = [*batches, *_changed(batches, trial.draw)]
         network = inner_groups(self.network) if trial.inner else self.network
         scores, scoring_s = self._scores(trial, network, batches)
         choice = select(network, scores, ratio=trial.ratio, round_to=trial.round_to)
@@ -88,7 +99,7 @@ class Ours:
     def _scores(
         self, trial: Trial, network: Network, batches: Sequence[Batch]
     ) -> tuple[Scores, float]:
-        key = (trial.choice, trial.draw, trial.samples, trial.inner)
+        key = (trial.choice, trial.draw, trial.samples, trial.inner, trial.augment)
         if self.latest is None or self.latest[0] != key:
             begin = time.perf_counter()
             parameters = dict(self.trace.module.named_parameters(remove_duplicate=False))

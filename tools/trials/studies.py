@@ -80,6 +80,18 @@ def _samples() -> list[Trial]:
     ]
 
 
+def _augmented() -> list[Trial]:
+    return [
+        Trial(
+            *("augmented", network, "reconstruction", "least squares", removed(times)),
+            draw=draw,
+            augment=True,
+        )
+        for network, times in (("ResNet-56", 1.5), ("ResNet-56", 2.0), ("ResNet-20", 1.37))
+        for draw in DRAWS
+    ]
+
+
 def _networks() -> list[Trial]:
     ways = (
         ("l2", "none"),
@@ -106,5 +118,6 @@ STUDIES: Mapping[str, list[Trial]] = {
     "repair": _repair(),
     "parts": _parts(),
     "samples": _samples(),
+    "augmented": _augmented(),
     "networks": _networks(),
 }

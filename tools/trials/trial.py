@@ -25,6 +25,7 @@ class Trial:
         samples: Calibration samples, without their labels unless the criterion needs them.
         draw: Which samples these are: the seed.
         inner: Only channels inside residual blocks are removed, none of the streams.
+        augment: Samples are looked at twice: as they are, and shifted and flipped at random.
     """
 
     study: str
@@ -36,6 +37,7 @@ class Trial:
     samples: int = 1024
     draw: int = 0
     inner: bool = False
+    augment: bool = False
 
     @property
     def key(self) -> str:
