@@ -84,6 +84,18 @@ def _listed_numbers(group: Group, metavar: str) -> Parameter:
     )
 
 
+@dataclass(frozen=True)
+class Limit:
+    """At most `most` of a unit, as the option of that name says."""
+
+    option: str
+    unit: Quantity
+    most: int
+
+
+LIMITS: Mapping[str, Quantity] = {"max_macs": "macs", "max_params": "params"}
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class ModelOptions:
@@ -228,6 +240,12 @@ class Options(ScoringOptions):
     """Share to remove of the whole network's total, between 0 and 1; default 0.5, or what \
 --layer-ratio removes where that is given."""
 
+    max_macs: Annotated[str | None, _option(_BUDGET, "N")] = None
+    """Instead of --ratio: at most so many multiply-adds for one sample, e.g. 2G or 350M."""
+
+    max_params: Annotated[str | None, _option(_BUDGET, "N")] = None
+    """Instead of --ratio: at most so many parameters, e.g. 5M."""
+
     of: Annotated[Quantity, _option(_BUDGET)] = "macs"
     """What the share is of: multiply-adds, parameters or channels."""
 
@@ -264,7 +282,10 @@ layer replaced by its traced operators)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ratio is None and not (self.layer_ratios and self.use is None):
+        if self.limit is not None:
+            _check_alone(self)
+            object.__setattr__(self, "of", self.limit.unit)
+        elif self.ratio is None and not (self.layer_ratios and self.use is None):
             object.__setattr__(self, "ratio", DEFAULT_RATIO)
         if self.ratio is not None and not 0 < self.ratio < 1:
             raise UsageError(
@@ -278,6 +299,15 @@ layer replaced by its traced operators)."""
             raise _refusal("use", "the measured losses rank the layers, so --scope has no say")
         if not self.lr > 0:
             raise _refusal("lr", f"a learning rate is positive, not {self.lr:g}")
+
+    @property
+    def limit(self) -> Limit | None:
+        """What must not be exceeded, where no ratio is given."""
+        for name, unit in LIMITS.items():
+            given = getattr(self, name)
+            if given is not None:
+                return Limit(name, unit, _count(name, given))
+        return None
 
     @property
     def layer_ratios(self) -> tuple[tuple[str, float], ...]:
@@ -311,6 +341,8 @@ layer replaced by its traced operators)."""
                 next_step=f"nearest: {', '.join(near)}",
             )
         defaults = {field.name: field.default for field in fields(cls)}
+        numbers = LIMITS.keys() & {name for name, v in keywords.items() if isinstance(v, int)}
+        keywords = {**keywords, **{name: str(keywords[name]) for name in numbers}}
         return cls(**{name: _as_kind_of(defaults[name], value) for name, value in keywords.items()})
 
 
@@ -320,6 +352,31 @@ def _as_kind_of(default: Any, value: Any) -> Any:
     if isinstance(value, Mapping):
         return tuple(f"{name}={item}" for name, item in value.items())
     return (value,) if isinstance(value, str | int | float) else tuple(value)
+
+
+_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
+
+
+def _count(option: str, text: str) -> int:
+    """A number such as 2G, 1.5M or 300000."""
+    number = text.strip().lower().rstrip("kmgbt")
+    suffix = text.strip().lower()[len(number) :]
+    try:
+        count = float(number) * _SUFFIXES[suffix]
+    except (ValueError, KeyError):
+        count = math.nan
+    if not 1 <= count < math.inf:
+        raise _refusal(option, f"{text!r} is no number such as 2G, 350M or 4000000")
+    return int(count)
+
+
+def _check_alone(options: Options) -> None:
+    given = [name for name in ("ratio", *LIMITS) if getattr(options, name) is not None]
+    assert options.limit is not None
+    if len(given) > 1:
+        raise _refusal(given[1], f"give one of {' and '.join(map(flag, given))}, not both")
+    if options.of not in ("macs", options.limit.unit):
+        raise _refusal("of", f"{flag(options.limit.option)} is of the {options.limit.unit}")
 
 
 def _glob_and_share(text: str) -> tuple[str, float]:

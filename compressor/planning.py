@@ -15,9 +15,10 @@ from torch.nn import functional
 from compressor.calibration import Calibration
 from compressor.criteria import CRITERIA, resolved
 from compressor.curves import Sensitivity, losses_of, read_sensitivity
+from compressor.errors import UsageError
 from compressor.graph import analyse
 from compressor.network import Network
-from compressor.options import Options, ScoringOptions
+from compressor.options import Options, ScoringOptions, flag
 from compressor.records import ExampleInputs, LoadedModel, Trace
 from compressor.recover import primary_output, top1
 from compressor.score import Calibration as ScoreData
@@ -80,7 +81,7 @@ class Planned(Scored):
     def budget(self) -> dict[str, Any]:
         before, after = self.predicted(self.options.of)
         return {
-            "ratio": self.options.ratio,
+            "ratio": ratio_of(self.options, self.network),
             "of": self.options.of,
             "removed": 1 - after / before,
             "predicted": {unit: after for unit, (_, after) in self.predictions().items()},
@@ -155,6 +156,26 @@ def score_channels(opened: Opened) -> Scored:
     return Scored(**vars(opened), network=network, scores=scores)
 
 
+def ratio_of(options: Options, network: Network) -> float | None:
+    """The share to remove; None where the layers' own ratios say all.
+
+    Raises:
+        UsageError: The network is within the limit already.
+    """
+    limit = options.limit
+    if limit is None:
+        return options.ratio
+    before = network.cost.of(limit.unit)
+    if before <= limit.most:
+        raise UsageError(
+            f"the network has {before:,} {limit.unit}, which is within {limit.most:,} already",
+            where=flag(limit.option),
+            consequence="nothing is pruned",
+            next_step="give a smaller number, or --ratio",
+        )
+    return 1 - limit.most / before
+
+
 def choose(
     scored: Scored,
     options: Options,
@@ -170,7 +191,8 @@ def choose(
     return select(
         network,
         scored.scores,
-        ratio=options.ratio,
+        ratio=ratio_of(options, network),
+        most=options.limit.most if options.limit is not None else None,
         of=options.of,
         scope=options.scope,
         protect=protect,

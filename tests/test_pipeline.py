@@ -367,6 +367,12 @@ def test_repair_needs_no_batch_norm(tmp_path: Path) -> None:
         ({"layer_ratio": {"stem": 2}}, "between 0 and 0.9"),
         ({"ratio": "half"}, "'half'"),
         ({"round_to": 0}, "--round-to"),
+        ({"max_macs": "2X"}, "no number such as 2G"),
+        ({"max_macs": "-1"}, "no number such as 2G"),
+        ({"max_macs": "1G", "ratio": 0.5}, "one of --ratio and --max-macs"),
+        ({"max_macs": 10, "max_params": 10}, "one of --max-macs and --max-params"),
+        ({"max_params": "1M", "of": "channels"}, "--max-params is of the params"),
+        ({"max_params": "1M"}, "within 1,000,000 already"),
         ({"std": (0.0,)}, "positive"),
         ({"device": "cuda:77"}, "not available"),
         ({"epochs": 1}, "needs training data"),
@@ -390,6 +396,24 @@ def test_options_spell_the_command_line() -> None:
     ]
     assert Options().spelled() == ["--ratio", "0.5"]
     assert Options(layer_ratio=("a=0.1",)).spelled() == ["--layer-ratio", "a=0.1"]
+
+
+@pytest.mark.parametrize("unit", ["macs", "params"])
+def test_a_limit_is_met_within_a_channel(network: TinyNet, unit: str) -> None:
+    halved = compressor.compress(network, inputs(), 0.4, of=unit).report["after"][unit]
+    found = compressor.compress(network, inputs(), **{f"max_{unit}": halved}).report
+    assert found["after"][unit] == halved
+    before = found["before"][unit]
+    assert found["budget"]["of"] == unit
+    assert found["budget"]["ratio"] == pytest.approx(1 - halved / before)
+    less = compressor.compress(network, inputs(), **{f"max_{unit}": halved - 1}).report
+    assert less["after"][unit] < halved
+
+
+def test_limits_are_written_as_people_write_numbers() -> None:
+    limits = [Options(max_macs=text).limit for text in ("2G", "1.5m", "350k", "12")]
+    assert [limit and limit.most for limit in limits] == [2 * 10**9, 1_500_000, 350_000, 12]
+    assert Options(max_params="5M").spelled() == ["--max-params", "5M", "--of", "params"]
 
 
 def test_layer_ratios_alone_are_the_budget(network: TinyNet) -> None:

@@ -43,6 +43,7 @@ def select(
     scores: Scores,
     *,
     ratio: float | None,
+    most: float | None = None,
     of: str = "macs",
     scope: str = "global",
     layer_ratios: Sequence[tuple[str, float]] = (),
@@ -62,6 +63,7 @@ def select(
         ratio: Share to remove of the whole network's `of`, protected parts included; it is met to
             within one channel (one rounding step, with `round_to`). None: only what `layer_ratios`
             say.
+        most: What that leaves, where it is known exactly.
         of: "macs" of one sample, "params" or "channels"; with a clock a name alone.
         scope: A key of `SCOPES`.
         layer_ratios: Pairs of a glob and the share of its channels that each group loses whose
@@ -111,15 +113,15 @@ def select(
         return network.cost.of(of, sizes) if clock is None else clock.latency_ms(sizes)
 
     before = network.cost.of(of) if clock is None else clock.latency_ms({})
-    target = before * (1 - (ratio or 0))
-    lowest, most = cost(len(order)), cost(0)
-    if ratio is None and most == before:
+    target = before * (1 - (ratio or 0)) if most is None else most
+    lowest, highest = cost(len(order)), cost(0)
+    if ratio is None and highest == before:
         raise removes_nothing()
     if ratio is not None and not best_effort:
         if lowest > target:
             raise out_of_reach(ratio, of, 1 - lowest / before, bool(fixed), losses is not None)
-        if most < target:
-            raise overshot(ratio, of, 1 - most / before)
+        if highest < target:
+            raise overshot(ratio, of, 1 - highest / before)
     taken = _first(len(order), lambda n: cost(n) <= target)
     kept = counts(taken)
     return Choice(
