@@ -89,6 +89,11 @@ def _shared(alone: npt.NDArray[np.float64], together: float) -> npt.NDArray[np.f
     return alone * (together / total) if total > 0 else np.full(len(alone), together / len(alone))
 
 
+_GONE = -2
+_MOST_GONE = 0.25
+"""Of a regression's features, before they are forgotten: copying what stays takes longest."""
+
+
 class _State:
     """The inverse moments and weights of the features that remain."""
 
@@ -98,7 +103,7 @@ class _State:
         ridge = (regression.ridge * diagonal.mean(1)).unsqueeze(1) + 1e-30
         self.inverse = torch.linalg.inv(moments + torch.diag_embed(ridge.expand_as(diagonal)))
         self.weight = regression.weight.double().clone()
-        self.channel = regression.channel
+        self.channel = regression.channel.copy()
 
     def costs(self, alive: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """What dropping each of the channels alone would cost."""
@@ -114,13 +119,21 @@ class _State:
     def drop(self, gone: npt.NDArray[np.int64]) -> float:
         """Drop channels together; returns what that costs."""
         going = np.isin(self.channel, gone)
-        out, stay = (torch.as_tensor(np.flatnonzero(mask)) for mask in (going, ~going))
-        inner = self.inverse[:, out[:, None], out]
-        outer = self.inverse[:, stay[:, None], out]
-        rows = self.weight[:, out]
+        out = torch.as_tensor(np.flatnonzero(going))
+        outer = self.inverse[:, :, out]
+        inner, rows = outer[:, out], self.weight[:, out]
         made_up = torch.linalg.solve(inner, rows)
-        self.weight = self.weight[:, stay] - outer @ made_up
-        correction = outer @ torch.linalg.solve(inner, outer.transpose(1, 2))
-        self.inverse = self.inverse[:, stay[:, None], stay] - correction
-        self.channel = self.channel[~going]
+        self.weight -= outer @ made_up
+        made_up_too = torch.linalg.solve(inner, outer.transpose(1, 2))
+        self.inverse.baddbmm_(outer, made_up_too, alpha=-1)
+        self.channel = np.where(going, _GONE, self.channel)
+        if np.mean(self.channel == _GONE) > _MOST_GONE:
+            self._compact()
         return float((rows * made_up).sum())
+
+    def _compact(self) -> None:
+        """Forget the features that are gone; until then their rows and columns are zeros."""
+        stay = torch.as_tensor(np.flatnonzero(self.channel != _GONE))
+        self.weight = self.weight[:, stay]
+        self.inverse = self.inverse[:, stay][:, :, stay]
+        self.channel = self.channel[self.channel != _GONE]
