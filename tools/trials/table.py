@@ -47,8 +47,8 @@ images.""",
 ## With changed copies
 
 Chosen by reconstruction and repaired, `--round-to 1`; the same 1 024 images twice: as they are, and
-shifted and flipped at random (`--augment crop-flip`). Tried after the numbers without were known, since
-on the images kept for decisions it was better.""",
+shifted and flipped at random (`--augment crop-flip`). Tried after the numbers without were known,
+since on the images kept for decisions it was better.""",
     "networks": """\
 ## Other networks
 
