@@ -543,12 +543,14 @@ def build():
 
 
 def command(*arguments: str) -> subprocess.Popen[str]:
+    """The command as a terminal starts it; what runs in a shell's background ignores Ctrl-C."""
     return subprocess.Popen(
         [sys.executable, "-m", "compressor", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sys.path))},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
