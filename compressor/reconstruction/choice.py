@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,17 @@ import torch
 from torch import Tensor
 
 from compressor.axes import coordinates
+from compressor.lifting import stored_tensors
 from compressor.network import Network
 from compressor.reconstruction.consumers import Contraction, consumers
 from compressor.reconstruction.elimination import RIDGE, Elimination, Regression, eliminate
 from compressor.reconstruction.layouts import blocks_of
 from compressor.reconstruction.moments import (
+    LARGEST,
     Chain,
+    Inputs,
     Moments,
+    Progress,
     arguments_at,
     features_of,
     in_blocks,
@@ -28,12 +32,7 @@ from compressor.reconstruction.salience import salience
 from compressor.reconstruction.walk import Script, Walk
 from compressor.records import Group, Trace
 
-Progress = Callable[[int, int, str], None]
 Floats = npt.NDArray[np.float64]
-Inputs = Callable[[], Iterable[tuple[Any, ...]]]
-
-LARGEST = 6144
-"""Features of a regression up to which its second moments are inverted (300 MB in float64)."""
 
 BUDGET_BYTES = 2_000_000_000
 """Moments that are gathered in one pass over the data; more consumers take more passes."""
@@ -135,8 +134,7 @@ def _fits(measured: Measured, network: Network, group: Group) -> bool:
 
 def _energy(trace: Trace, network: Network, group: Group, tensor: str) -> Floats:
     """Share of a weight's energy in each channel."""
-    stored = {**trace.program.state_dict, **trace.program.constants}
-    weight = stored[tensor].detach().double().square()
+    weight = stored_tensors(trace.program)[tensor].detach().double().square()
     total = np.zeros(group.size)
     for member in (m for m in group.members if m.tensor == tensor):
         others = [d for d in range(weight.dim()) if d != member.dim]

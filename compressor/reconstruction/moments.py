@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,15 @@ from compressor.processes import all_summed
 from compressor.reconstruction.consumers import Contraction
 from compressor.reconstruction.layouts import row_count
 from compressor.reconstruction.walk import Script, Walk
+
+Inputs = Callable[[], Iterable[tuple[Any, ...]]]
+"""Gives the calibration batches anew, the same each time: the network's positional inputs."""
+
+Progress = Callable[[int, int, str], None]
+
+LARGEST = 6144
+"""Features up to which second moments are inverted (300 MB in float64): with more, a consumer's
+energy ranks its channels, and only its constant is re-fitted."""
 
 ROWS_PER_FEATURE = 32
 LEAST_ROWS = 32_768

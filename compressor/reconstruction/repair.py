@@ -8,9 +8,8 @@ targets are the original's residual sums, so errors of earlier layers are made u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,23 +21,20 @@ from compressor.network import Network
 from compressor.reconstruction.consumers import Contraction, consumers
 from compressor.reconstruction.layouts import blocks_of
 from compressor.reconstruction.moments import (
+    LARGEST,
     Chain,
+    Inputs,
     Moments,
+    Progress,
     arguments_at,
     features_of,
     in_blocks,
 )
 from compressor.reconstruction.walk import Script, Walk
 
-Inputs = Callable[[], Iterable[tuple[Any, ...]]]
-Progress = Callable[[int, int, str], None]
-
 RIDGE, OF_SHRINKAGE = 3e-3, 0.1
 """The re-fitted weights are pulled towards what they were, by these shares of the features' mean
 energy and of what few samples call for (`Moments.shrinkage`), whichever is more."""
-
-LARGEST = 6144
-"""Features up to which weights are re-fitted; with more, only the constant is."""
 
 HELD_BYTES = 2_000_000_000
 """Values of halted walks that are kept in memory; batches beyond start anew for each consumer."""
