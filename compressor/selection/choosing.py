@@ -11,7 +11,7 @@ import numpy.typing as npt
 from compressor.network import Network
 from compressor.records import Group
 from compressor.selection.candidates import fixed_counts, prunable, rounded, units
-from compressor.selection.ranking import Clock, by_rank, by_time, moves
+from compressor.selection.ranking import Clock, by_rank, by_time
 from compressor.selection.refusals import (
     nothing_to_prune,
     out_of_reach,
@@ -96,10 +96,8 @@ def select(
         order = by_rank(free, losses, steps, np.max)
     elif clock is not None:
         order = by_time(network, free, scores, steps, clock)
-    elif competing:
-        order = by_rank(free, SCOPES[scope](network, competing, scores), steps, np.mean)
     else:
-        order = moves([])
+        order = by_rank(free, SCOPES[scope](network, competing, scores), steps, np.mean)
     full = np.array([unit[0].size for unit in free], np.int64)
     given = {g.name: rounded(fixed[g.name], g, steps[g.name]) for g in groups if g.name in fixed}
 

@@ -101,10 +101,10 @@ def by_time(
     heapq.heapify(queue)
     taken: list[tuple[int, int]] = []
     while queue:
-        _, width, number = heapq.heappop(queue)
+        _, _, number = heapq.heappop(queue)
+        density, width = runs[number].best(sizes)
         if not width:
             continue
-        density, width = runs[number].best(sizes)
         if queue and (density, width, number) > queue[0]:
             heapq.heappush(queue, (density, width, number))
             continue
@@ -112,7 +112,7 @@ def by_time(
         sizes |= dict.fromkeys(runs[number].axes, width)
         runs[number].width = width
         heapq.heappush(queue, (*runs[number].best(sizes), number))
-    return moves([move for move in taken if move[1]])
+    return moves(taken)
 
 
 class _Run:

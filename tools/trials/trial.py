@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.jsonl import append_line, read_lines
+
 Record = dict[str, Any]
 
 
@@ -46,19 +48,11 @@ class Trial:
 
 def read(path: Path) -> dict[str, Record]:
     """Records by their trial's key; a line that an interruption cut off is dropped."""
-    found: dict[str, Record] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        found[Trial(**record["trial"]).key] = record
-    return found
+    return {Trial(**record["trial"]).key: record for record in read_lines(path)}
 
 
 def append(path: Path, trial: Trial, found: Record) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"trial": asdict(trial), **found}) + "\n")
+    append_line(path, {"trial": asdict(trial), **found})
 
 
 def missing(trials: Sequence[Trial], path: Path) -> list[Trial]:

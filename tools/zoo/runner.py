@@ -16,6 +16,7 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tools.jsonl import append_line, read_lines
 from tools.zoo.members import Subject
 from tools.zoo.passing import Pass, Record
 
@@ -45,20 +46,11 @@ class Job:
 
 def read(path: Path) -> dict[tuple[str, str], Record]:
     """The latest record of every member; a line cut off by an interruption is dropped."""
-    records: dict[tuple[str, str], Record] = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            records[record["zoo"], record["name"]] = record
-    return records
+    return {(record["zoo"], record["name"]): record for record in read_lines(path)}
 
 
 def append(path: Path, record: Record) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    append_line(path, record)
 
 
 def circumstances() -> Record:

@@ -1,0 +1,22 @@
+"""Files of records, one line each, that grow while a run goes on and outlive its interruption."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file, if there is one; a line cut off by an interruption is dropped."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
