@@ -1,0 +1,32 @@
+"""What a user may choose: dataclasses for the command line and for Python, checked once.
+
+Every field is plain data (numbers, texts), so that a report can repeat it.
+"""
+
+from compressor.options.checks import MOST
+from compressor.options.compression import DEFAULT_RATIO, Limit, Options, Quantity, Scope
+from compressor.options.scoring import (
+    CriterionName,
+    ModelOptions,
+    NormalisationName,
+    ReductionName,
+    ScoringOptions,
+)
+from compressor.options.sensitivity import SensitivityOptions
+from compressor.options.spelling import flag
+
+__all__ = [
+    "DEFAULT_RATIO",
+    "MOST",
+    "CriterionName",
+    "Limit",
+    "ModelOptions",
+    "NormalisationName",
+    "Options",
+    "Quantity",
+    "ReductionName",
+    "Scope",
+    "ScoringOptions",
+    "SensitivityOptions",
+    "flag",
+]

@@ -1,0 +1,162 @@
+"""Options of one compression."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from compressor.errors import UsageError
+from compressor.options.checks import at_least, count_of, glob_and_share, refusal
+from compressor.options.scoring import ScoringOptions
+from compressor.options.spelling import BUDGET, RECOVERY, flag, option, repeated, switch
+
+DEFAULT_RATIO = 0.5
+
+Quantity = Literal["macs", "params", "channels"]
+Scope = Literal["global", "layer", "isomorphic"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """At most `most` of a unit, as the option of that name says."""
+
+    option: str
+    unit: Quantity
+    most: int
+
+
+LIMITS: Mapping[str, Quantity] = {"max_macs": "macs", "max_params": "params"}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options(ScoringOptions):
+    """The choices of one run; raises UsageError for a value that cannot be meant."""
+
+    ratio: Annotated[float | None, option(BUDGET, "SHARE")] = None
+    """Share to remove of the whole network's total, between 0 and 1; default 0.5, or what \
+--layer-ratio removes where that is given."""
+
+    max_macs: Annotated[str | None, option(BUDGET, "N")] = None
+    """Instead of --ratio: at most so many multiply-adds for one sample, e.g. 2G or 350M."""
+
+    max_params: Annotated[str | None, option(BUDGET, "N")] = None
+    """Instead of --ratio: at most so many parameters, e.g. 5M."""
+
+    of: Annotated[Quantity, option(BUDGET)] = "macs"
+    """What the share is of: multiply-adds, parameters or channels."""
+
+    scope: Annotated[Scope, option(BUDGET)] = "global"
+    """Compare channels across the whole network, or take the same share of each layer, or of all \
+layers of one shape."""
+
+    layer_ratio: Annotated[tuple[str, ...], repeated(BUDGET, "GLOB=SHARE")] = ()
+    """Share of its channels that each matching module loses, e.g. 'blocks.*=0.3'; 0 keeps all. \
+The other modules make up --ratio. Repeatable; of several that match, the last one counts."""
+
+    round_to: Annotated[int, option(BUDGET, "N")] = 1
+    """Keep numbers of channels that are multiples of N."""
+
+    use: Annotated[str | None, option(BUDGET, "FILE")] = None
+    """The sensitivity.json of `compress sensitivity`: each layer is cut as far as it bears, so \
+that --ratio is met at the smallest loss that any layer has on its own."""
+
+    keep_class: Annotated[bool, switch(BUDGET)] = False
+    """Prune only what your own class can follow as it is written (equal halves of a chunk, no \
+layer replaced by its traced operators)."""
+
+    best_effort: Annotated[bool, switch(BUDGET)] = False
+    """Take what is reachable where the budget is not."""
+
+    repair: Annotated[bool, Parameter(group=RECOVERY, negative="--no-repair")] = True
+    """Re-fit what consumes the removed channels by least squares on --data, after slicing."""
+
+    epochs: Annotated[int, option(RECOVERY, "N")] = 0
+    """Epochs of fine-tuning on --data."""
+
+    lr: Annotated[float, option(RECOVERY, "RATE")] = 0.01
+    """Highest learning rate of fine-tuning."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.limit is not None:
+            _check_alone(self)
+            object.__setattr__(self, "of", self.limit.unit)
+        elif self.ratio is None and not (self.layer_ratios and self.use is None):
+            object.__setattr__(self, "ratio", DEFAULT_RATIO)
+        if self.ratio is not None and not 0 < self.ratio < 1:
+            raise UsageError(
+                f"the ratio is the share to remove, between 0 and 1, not {self.ratio:g}",
+                where="--ratio",
+                consequence="nothing was loaded",
+                next_step="for half of the multiply-adds: --ratio 0.5",
+            )
+        at_least(self, round_to=1, epochs=0)
+        if self.use is not None and self.scope != "global":
+            raise refusal("use", "the measured losses rank the layers, so --scope has no say")
+        if not self.lr > 0:
+            raise refusal("lr", f"a learning rate is positive, not {self.lr:g}")
+
+    @property
+    def limit(self) -> Limit | None:
+        """What must not be exceeded, where no ratio is given."""
+        for name, unit in LIMITS.items():
+            given = getattr(self, name)
+            if given is not None:
+                return Limit(name, unit, count_of(name, given))
+        return None
+
+    @property
+    def layer_ratios(self) -> tuple[tuple[str, float], ...]:
+        """`layer_ratio` as pairs of a glob and a share."""
+        return tuple(map(glob_and_share, self.layer_ratio))
+
+    def spelled(self) -> list[str]:
+        """The command line that says this: the ratio, and what is not the default."""
+        words: list[str] = []
+        for field in sorted(fields(self), key=lambda field: field.name != "ratio"):
+            value = getattr(self, field.name)
+            if value is None or (field.name != "ratio" and value == field.default):
+                continue
+            if isinstance(value, bool):
+                words.append(flag(field.name) if value else flag(f"no_{field.name}"))
+            else:
+                listed = value if isinstance(value, tuple) else (value,)
+                words += [word for item in listed for word in (flag(field.name), str(item))]
+        return words
+
+    @classmethod
+    def of_keywords(cls, keywords: dict[str, Any]) -> "Options":
+        """Options from Python keywords; a single text stands for a list of one."""
+        known = [field.name for field in fields(cls)]
+        for name in keywords.keys() - set(known):
+            near = difflib.get_close_matches(name, known, n=3) or known
+            raise UsageError(
+                f"there is no option {name!r}",
+                where="compressor.compress",
+                consequence="nothing was done",
+                next_step=f"nearest: {', '.join(near)}",
+            )
+        defaults = {field.name: field.default for field in fields(cls)}
+        numbers = LIMITS.keys() & {name for name, v in keywords.items() if isinstance(v, int)}
+        keywords = {**keywords, **{name: str(keywords[name]) for name in numbers}}
+        return cls(**{name: _as_kind_of(defaults[name], value) for name, value in keywords.items()})
+
+
+def _as_kind_of(default: Any, value: Any) -> Any:
+    if not isinstance(default, tuple):
+        return value
+    if isinstance(value, Mapping):
+        return tuple(f"{name}={item}" for name, item in value.items())
+    return (value,) if isinstance(value, str | int | float) else tuple(value)
+
+
+def _check_alone(options: "Options") -> None:
+    given = [name for name in ("ratio", *LIMITS) if getattr(options, name) is not None]
+    assert options.limit is not None
+    if len(given) > 1:
+        raise refusal(given[1], f"give one of {' and '.join(map(flag, given))}, not both")
+    if options.of not in ("macs", options.limit.unit):
+        raise refusal("of", f"{flag(options.limit.option)} is of the {options.limit.unit}")

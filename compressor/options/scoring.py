@@ -1,0 +1,150 @@
+"""Options of whatever opens a model, and of whatever scores its channels.
+
+Annotations here and in what inherits are evaluated at once: the reader of a sub-class's fields looks
+names up in the sub-class's module alone.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_type_hints
+
+from cyclopts import Parameter
+
+from compressor.options.checks import at_least, check_kind, refusal
+from compressor.options.spelling import (
+    CHOICE,
+    DATA,
+    MODEL,
+    RECOVERY,
+    RUN,
+    listed_numbers,
+    option,
+    repeated,
+    several,
+    switch,
+)
+
+CriterionName = Literal[
+    "auto",
+    "reconstruction",
+    "l2",
+    "l1",
+    "lp",
+    "lamp",
+    "geometric-median",
+    "bn-scale",
+    "gradient",
+    "taylor",
+    "taylor-elementwise",
+    "fisher",
+    "activation",
+    "wanda",
+    "random",
+]
+ReductionName = Literal["mean", "sum", "max", "product", "first"]
+NormalisationName = Literal["usual", "none", "mean", "sum", "max", "norm", "standardise", "lamp"]
+Role = Literal["stream"]
+Augment = Literal["none", "crop", "crop-flip"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ModelOptions:
+    """How MODEL is opened; raises UsageError for a value that cannot be meant."""
+
+    input: Annotated[tuple[str, ...], repeated(MODEL, "SPEC")] = ()
+    """Shape of an input, as [name=]1x3x224x224[:int64<512]. Repeat for several inputs."""
+
+    factory: Annotated[str | None, option(MODEL, "SPEC")] = None
+    """Builds the network for a state dict: 'torchvision:resnet50', 'timm:resnet18', \
+'package.module:callable' or 'path/file.py:callable'."""
+
+    factory_arg: Annotated[tuple[str, ...], repeated(MODEL, "NAME=VALUE")] = ()
+    """An argument of the factory, e.g. num_classes=10. Repeatable."""
+
+    weights: Annotated[str | None, option(MODEL, "FILE")] = None
+    """State dict for a MODEL that is a factory."""
+
+    pretrained: Annotated[bool, switch(MODEL)] = False
+    """The library's own pretrained weights, for a torchvision or timm MODEL."""
+
+    trust_pickle: Annotated[bool, switch(MODEL)] = False
+    """Load a file that can run code. Only for files whose author you trust."""
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            check_kind(name, getattr(self, name), hint)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ScoringOptions(ModelOptions):
+    """What channels are scored by, and on which data; raises UsageError for a value that cannot be
+    meant."""
+
+    criterion: Annotated[CriterionName, option(CHOICE)] = "auto"
+    """How important a channel is; --list-criteria says what each name measures, and which need \
+--data. auto: reconstruction where there is --data, else l2."""
+
+    norm_p: Annotated[float, option(CHOICE, "P")] = 2.0
+    """The p of the criterion lp."""
+
+    reduction: Annotated[ReductionName, option(CHOICE)] = "mean"
+    """How the numbers of a channel's parameters become one; first: that of the layer that makes \
+it."""
+
+    normalise: Annotated[NormalisationName, option(CHOICE)] = "usual"
+    """What each group's scores are divided by, so that groups compare; standardise: mean 0 and \
+deviation 1; lamp: shares of what is not smaller; usual: mean, unless the criterion has its own."""
+
+    protect: Annotated[tuple[str, ...], repeated(CHOICE, "GLOB")] = ()
+    """Modules or parameters that stay as they are, e.g. 'layer1.*'. Repeatable."""
+
+    prune: Annotated[tuple[Role, ...], repeated(CHOICE, "ROLE")] = ()
+    """Prune a role that is left alone otherwise: 'stream', residual streams that cross a \
+LayerNorm's statistics (approximate). Repeatable."""
+
+    data: Annotated[tuple[str, ...], several(DATA, "TRAIN")] = ()
+    """Training data: .npz files (images, labels), a folder with one sub-folder per class, or \
+'package.module:callable' returning a dataset. Calibrates and fine-tunes."""
+
+    test: Annotated[tuple[str, ...], several(DATA, "TEST")] = ()
+    """Data that is only evaluated on; without it a tenth of --data is held out."""
+
+    mean: Annotated[tuple[float, ...], listed_numbers(DATA, "R,G,B")] = ()
+    """Per colour, subtracted after dividing by 255; default ImageNet's, 0.5 for grey."""
+
+    std: Annotated[tuple[float, ...], listed_numbers(DATA, "R,G,B")] = ()
+    """Per colour, divided by afterwards; default ImageNet's, 0.5 for grey."""
+
+    augment: Annotated[Augment, option(DATA)] = "none"
+    """Random changes of the training images, while fine-tuning and, beside the images as they \
+are, for calibration."""
+
+    batch_size: Annotated[int, option(DATA, "N")] = 64
+    """Samples per step of calibration, fine-tuning and evaluation."""
+
+    calibration: Annotated[int, option(RECOVERY, "N")] = 1024
+    """Samples of --data that criteria look at and that the network is repaired on; labels are not \
+needed for reconstruction and repair."""
+
+    loss: Annotated[str | None, option(RECOVERY, "SPEC")] = None
+    """'module:callable' called with (outputs, target); default cross-entropy, or distillation \
+from the original where the data has no labels."""
+
+    metric: Annotated[str | None, option(DATA, "SPEC")] = None
+    """'module:callable' called with (outputs, target); default top-1 accuracy."""
+
+    seed: Annotated[int, option(RUN, "N")] = 0
+    """Seed of everything that is random."""
+
+    device: Annotated[str, option(RUN)] = "cpu"
+    """Where data runs through the network: cpu, cuda, cuda:1, mps."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, batch_size=2, calibration=1)
+        if any(not deviation > 0 for deviation in self.std):
+            raise refusal("std", "a standard deviation is positive")
+        if not 0 < self.norm_p < math.inf:
+            raise refusal("norm_p", f"p is a positive number, not {self.norm_p:g}")

@@ -1,0 +1,53 @@
+"""How options are spelled on the command line: their groups, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cyclopts import Group, Parameter, Token
+
+BUDGET = Group("How much is removed", sort_key=1)
+CHOICE = Group("Which channels are removed", sort_key=2)
+MODEL = Group("The model", sort_key=3)
+DATA = Group("Data", sort_key=4)
+RECOVERY = Group("Recovering accuracy", sort_key=5)
+RUN = Group("The run", sort_key=6)
+
+
+def numbers(_: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
+    return tuple(float(number) for token in tokens for number in token.value.split(",") if number)
+
+
+def option(group: Group, metavar: str | None = None) -> Parameter:
+    return Parameter(group=group, metavar=metavar, negative=())
+
+
+def switch(group: Group) -> Parameter:
+    return Parameter(group=group, negative=(), show_default=False)
+
+
+def several(group: Group, metavar: str) -> Parameter:
+    return Parameter(
+        group=group, metavar=metavar, negative=(), consume_multiple=True, show_default=False
+    )
+
+
+def repeated(group: Group, metavar: str) -> Parameter:
+    return Parameter(group=group, metavar=metavar, negative=(), show_default=False)
+
+
+def listed_numbers(group: Group, metavar: str) -> Parameter:
+    return Parameter(
+        group=group,
+        metavar=metavar,
+        negative=(),
+        consume_multiple=True,
+        converter=numbers,
+        show_default=False,
+    )
+
+
+def flag(name: str) -> str:
+    """The command line's spelling of an option: 'round_to' -> '--round-to'."""
+    return "--" + name.replace("_", "-")
