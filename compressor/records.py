@@ -168,7 +168,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Latency:
-    """Median and 90th percentile of one call, in milliseconds."""
+    """Median and 90th percentile of one call, in milliseconds.
+
+    `cpu_ms` is the median of the processor's time; known for one thread on the CPU, where it is
+    what a call takes when the machine does nothing else.
+    """
 
     runtime: str
     device: str
@@ -176,3 +180,9 @@ class Latency:
     batch: int
     p50_ms: float
     p90_ms: float
+    cpu_ms: float | None = None
+
+    @property
+    def own_ms(self) -> float:
+        """What the call takes by itself: the processor's time where it is known."""
+        return self.p50_ms if self.cpu_ms is None else self.cpu_ms

@@ -21,11 +21,12 @@ from compressor.latency import (
     LatencyTable,
     Layer,
     OnnxBench,
-    check_provider,
     given_table,
     layers_of,
+    measured_steps,
     measured_table,
     read_table,
+    width_steps,
     write_table,
 )
 from compressor.latency.clocks import Waited
@@ -35,6 +36,7 @@ from compressor.latency.measuring import LOOKS
 from compressor.latency.steps import WIDTHS, Step, step_in
 from compressor.network import Network
 from compressor.records import ExampleInputs
+from compressor.sessions import check_provider
 from compressor.trace import trace
 from tests import tiny
 
@@ -276,21 +278,25 @@ def test_the_step_of_an_axis_is_its_layers_largest(
     wide: tuple[tuple[Layer, ...], Network], table: LatencyTable
 ) -> None:
     layers, network = wide
-    model = LatencyModel(layers, table)
-    assert model.step_of(network.axes["inner.weight:0"]) == 16
-    headless = LatencyModel(layers[-1:], table)
-    assert headless.step_of(network.axes["stem.weight:0"]) == 1
+    inner, stem = network.axes["inner.weight:0"], network.axes["stem.weight:0"]
+    assert width_steps(layers, table, [inner]) == {inner: 16}
+    assert width_steps(layers[-1:], table, [stem]) == {stem: 1}
+
+
+@pytest.mark.parametrize(("size", "step"), [(64, 16), (32, 16), (31, 8), (16, 8), (9, 4), (3, 1)])
+def test_two_steps_fit_into_the_narrowest_axis(size: int, step: int) -> None:
+    layers, network = analysed(nn.Sequential(nn.Conv2d(3, size, 1), nn.Conv2d(size, 4, 1)))
+    axis = network.axes["0.weight:0"]
+    table = LatencyTable({}, steps={"convolution": {"in": Step(16, 4), "out": Step(16)}})
+    assert width_steps(layers, table, [axis]) == {axis: step}
 
 
 def test_flattened_positions_loosen_the_step() -> None:
-    layers, network = analysed(nn.Sequential(nn.Conv2d(3, 16, 1), nn.Flatten(), nn.Linear(1024, 4)))
+    layers, network = analysed(nn.Sequential(nn.Conv2d(3, 64, 1), nn.Flatten(), nn.Linear(4096, 4)))
     axis = network.axes["0.weight:0"]
     table = LatencyTable({}, steps={"convolution": {"out": Step(16)}, "linear": {"in": Step(32)}})
-    table = table.with_step("convolution", "in", Step()).with_step("linear", "out", Step())
-    for layer in layers:
-        table = table.with_times(layer.signature, dict.fromkeys(table.grid(layer).points, 1.0))
-    assert LatencyModel(layers, table).step_of(axis) == 16
-    assert LatencyModel(layers[1:], table).step_of(axis) == 1  # 64 positions a channel
+    assert width_steps(layers, table, [axis]) == {axis: 16}
+    assert width_steps(layers[1:], table, [axis]) == {axis: 1}  # 64 positions a channel
 
 
 # -- the file ----------------------------------------------------------------------------------
@@ -319,6 +325,18 @@ def test_measuring_goes_on_where_it_was_interrupted(
     assert resumed == complete
     nothing = FormulaBench(stop_after=0)
     assert measured_table(layers, bench=nothing, path=path) == complete
+
+
+def test_steps_alone_are_quick_to_measure_and_kept(
+    wide: tuple[tuple[Layer, ...], Network], tmp_path: Path
+) -> None:
+    layers, path = wide[0], tmp_path / "table.json"
+    found = measured_steps(layers, bench=FormulaBench(), path=path)
+    assert found.step("convolution", "in") == Step(16, 4)
+    assert not found.times
+    assert measured_steps(layers, bench=FormulaBench(stop_after=0), path=path) == found
+    complete = measured_table(layers, bench=FormulaBench(), path=tmp_path / "whole.json")
+    assert measured_table(layers, bench=FormulaBench(), path=path) == complete
 
 
 def test_progress_is_told(wide: tuple[tuple[Layer, ...], Network], tmp_path: Path) -> None:
@@ -547,7 +565,7 @@ def test_the_clock_waits_for_results() -> None:
     times = []
     for width in (64, 1024):
         network = network_of("linear", {"rows": 64, "in": width, "out": width}, matrix)
-        clock = Waited(network, 1, "cpu", "CPUExecutionProvider")
+        clock = Waited(network, 1, "cpu")
         for _ in range(5):
             clock.call()
         times.append(clock.ms())

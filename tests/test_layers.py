@@ -33,6 +33,7 @@ SHARED = {
     "beginning",
     "whole_file",
     "processes",
+    "sessions",
 }
 PARTS = {"trace": {"regions"}, "graph": {"groups"}}
 """What belongs to one stage although it is a file of its own."""
@@ -98,6 +99,7 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("regions", {"errors"}),
         ("groups", {"axes", "network", "records", "rules"}),
         ("lifting", {"errors"}),
+        ("sessions", {"errors"}),
     ],
 )
 def test_what_all_share_leans_on_less(name: str, allowed: set[str]) -> None:

@@ -1,10 +1,11 @@
 """Latency predicted from measured layers: what a network takes at widths that nobody has built."""
 
-from compressor.latency.bench import Bench, Case, OnnxBench, check_provider
+from compressor.latency.bench import Bench, Case, OnnxBench
 from compressor.latency.layers import Layer, layers_of
-from compressor.latency.measuring import given_table, measured_table
+from compressor.latency.measuring import given_table, measured_steps, measured_table
 from compressor.latency.model import LatencyModel
 from compressor.latency.table import LatencyTable, read_table, write_table
+from compressor.latency.widths import width_steps
 
 __all__ = [
     "Bench",
@@ -13,10 +14,11 @@ __all__ = [
     "LatencyTable",
     "Layer",
     "OnnxBench",
-    "check_provider",
     "given_table",
     "layers_of",
+    "measured_steps",
     "measured_table",
     "read_table",
+    "width_steps",
     "write_table",
 ]

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from compressor.errors import CompressorError, UsageError
+from compressor.errors import CompressorError
 from compressor.latency.clocks import Clock, Recorded, Waited
 from compressor.latency.kernels import network_of
-
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+from compressor.sessions import check_provider
 
 
 @dataclass(frozen=True)
@@ -89,25 +88,10 @@ class OnnxBench:
             clock: Clock = (
                 Recorded(network, self.threads, prefix)
                 if self.device == "cpu"
-                else Waited(network, self.threads, self.device, PROVIDERS[self.device])
+                else Waited(network, self.threads, self.device)
             )
             clock.call()
             return clock
-
-
-def check_provider(device: str) -> None:
-    """Raise `UsageError` if the installed runtime does not run on the device."""
-    import onnxruntime as ort
-
-    if PROVIDERS.get(device) not in ort.get_available_providers():
-        raise UsageError(
-            f"this ONNX Runtime does not run on {device!r}",
-            where="--latency-on",
-            consequence="no layer was timed",
-            next_step="install onnxruntime-gpu, or give --latency-on cpu"
-            if device in PROVIDERS
-            else f"give one of {', '.join(PROVIDERS)}",
-        )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from compressor.latency.sketches import BESIDE
+from compressor.sessions import PROVIDERS, bound_call, options_of
 
 _LAYOUT = ("ReorderInput", "ReorderOutput")
 """Operators that a layer on its own has at its ends and one among others has not."""
@@ -35,7 +36,7 @@ class Recorded:
     def __init__(self, network: bytes, threads: int, prefix: Path) -> None:
         import onnxruntime as ort
 
-        options = _options(threads)
+        options = options_of(threads)
         options.enable_profiling, options.profile_file_prefix = True, str(prefix)
         options.add_session_config_entry("session.use_env_allocators", "1")
         _share_memory()
@@ -59,22 +60,17 @@ class Waited:
     """By the wall clock, until the result is there; inputs and results stay on the device. An
     accelerator works on while calls return, so the runtime's record says nothing of it."""
 
-    def __init__(self, network: bytes, threads: int, device: str, provider: str) -> None:
+    def __init__(self, network: bytes, threads: int, device: str) -> None:
         import onnxruntime as ort
 
-        self._session = ort.InferenceSession(network, _options(threads), providers=[provider])
-        self._binding = self._session.io_binding()
-        for name, array in _feed(self._session.get_inputs()).items():
-            value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
-            self._binding.bind_ortvalue_input(name, value)
-        for spec in self._session.get_outputs():
-            self._binding.bind_output(spec.name, device)
+        options, provider = options_of(threads), PROVIDERS[device]
+        session = ort.InferenceSession(network, options, providers=[provider])
+        self._call = bound_call(session, _feed(session.get_inputs()), device)
         self._times: list[float] = []
 
     def call(self) -> None:
         begin = time.perf_counter()
-        self._session.run_with_iobinding(self._binding)
-        self._binding.synchronize_outputs()
+        self._call()
         self._times.append((time.perf_counter() - begin) * 1000)
 
     def ms(self) -> float:
@@ -86,16 +82,6 @@ def _usual(times: Sequence[float]) -> float:
     the runtime records."""
     quarter = len(times) // 4
     return float(np.mean(sorted(times)[quarter : len(times) - quarter]))
-
-
-def _options(threads: int) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return options
 
 
 @cache

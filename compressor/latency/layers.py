@@ -94,6 +94,15 @@ def _text(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def by_axis(layers: Iterable[Layer]) -> dict[Axis, tuple[Layer, ...]]:
+    """Per axis the layers that get faster or slower with it."""
+    found: dict[Axis, list[Layer]] = {}
+    for layer in layers:
+        for axis in layer.axes:
+            found.setdefault(axis, []).append(layer)
+    return {axis: tuple(those) for axis, those in found.items()}
+
+
 def layers_of(trace: Trace, network: Network, batch: int = 1) -> tuple[Layer, ...]:
     """The program's layers for `batch` samples, in the program's order.
 

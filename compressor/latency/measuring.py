@@ -25,6 +25,25 @@ makes a layer seem slower, never faster, so the least counts."""
 _TOGETHER = 32  # layers whose networks are in memory at a time
 
 
+def measured_steps(
+    layers: Iterable[Layer],
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    device: str = "cpu",
+    bench: Bench | None = None,
+    path: Path | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> LatencyTable:
+    """This machine's table with the steps of the layers' kinds, as `measured_table`; a few seconds
+    per kind, once."""
+    kinds = list(dict.fromkeys(layer.kind for layer in layers))
+    whose = (threads, batch, device)
+    return _completed(
+        whose, path, lambda table, bench: _with_steps(table, kinds, bench, progress), bench
+    )
+
+
 def measured_table(
     layers: Iterable[Layer],
     *,
@@ -50,13 +69,26 @@ def measured_table(
         UsageError: The runtime does not run on the device; the file is of another machine.
         CompressorError: The file is no table or cannot be written; a layer does not run.
     """
-    bench = bench or OnnxBench(threads, device)
+    distinct = {layer.signature: layer for layer in layers}
+    whose = (threads, batch, device)
+    return _completed(
+        whose, path, lambda table, bench: _filled(table, distinct, bench, progress), bench
+    )
+
+
+def _completed(
+    whose: tuple[int, int, str],
+    path: Path | None,
+    fill: Callable[[LatencyTable, Bench], Iterator[LatencyTable]],
+    bench: Bench | None,
+) -> LatencyTable:
+    """The table of the file, filled; each state of it is kept."""
+    threads, batch, device = whose
     machine = machine_of(threads, batch, device)
     path = path or cached_at(machine)
     table = read_table(path) if path.exists() else LatencyTable(machine)
     _check_same(table.machine, machine, path)
-    distinct = {layer.signature: layer for layer in layers}
-    for fuller in _filled(table, distinct, bench, progress):
+    for fuller in fill(table, bench or OnnxBench(threads, device)):
         write_table(fuller, path)
         table = fuller
     return table
@@ -77,7 +109,7 @@ def _check_same(found: Mapping[str, Any], machine: Mapping[str, Any], path: Path
 def given_table(
     path: Path, layers: Iterable[Layer], *, threads: int = 1, batch: int = 1, device: str = "cpu"
 ) -> LatencyTable:
-    """A table that was measured elsewhere.
+    """A table that was measured elsewhere and has all that the layers need.
 
     Raises:
         UsageError: It holds for another number of threads, batch or device.
@@ -101,18 +133,28 @@ def given_table(
     return table
 
 
+def _with_steps(
+    table: LatencyTable, kinds: Iterable[str], bench: Bench, progress: Progress, more: int = 0
+) -> Iterator[LatencyTable]:
+    """The table after each step that it lacked; `more` is what comes afterwards."""
+    unstepped = [(kind, name) for kind in kinds for name in table.lacks_steps(kind)]
+    for done, (kind, name) in enumerate(unstepped):
+        progress(done, len(unstepped) + more, f"steps of {kind}: {name}")
+        table = table.with_step(kind, name, measure_step(kind, name, bench))
+        yield table
+
+
 def _filled(
     table: LatencyTable, layers: Mapping[str, Layer], bench: Bench, progress: Progress
 ) -> Iterator[LatencyTable]:
     """The table after each step or layer that it lacked, and after every further look at it."""
     kinds = dict.fromkeys(layer.kind for layer in layers.values())
-    unstepped = [(kind, name) for kind in kinds for name in table.lacks_steps(kind)]
-    total = len(unstepped) + LOOKS * len(layers)
-    for done, (kind, name) in enumerate(unstepped):
-        progress(done, total, f"steps of {kind}: {name}")
-        table = table.with_step(kind, name, measure_step(kind, name, bench))
+    steps = 0
+    for fuller in _with_steps(table, kinds, bench, progress, LOOKS * len(layers)):
+        table, steps = fuller, steps + 1
         yield table
     missing = {name: points for name, layer in layers.items() if (points := table.lacks(layer))}
+    total = steps + LOOKS * len(layers)
     rounds = itertools.product(range(LOOKS), missing.items())
     for done, (_, (name, points)) in enumerate(rounds, total - LOOKS * len(missing)):
         progress(done, total, f"{layers[name].name} ({layers[name].kind})")

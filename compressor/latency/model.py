@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import gcd
 
-from compressor.axes import Axis, Dim, Product, Sum
-from compressor.latency.layers import Layer
+from compressor.axes import Axis
+from compressor.latency.layers import Layer, by_axis
 from compressor.latency.table import LatencyTable
 
 
@@ -46,18 +45,6 @@ class LatencyModel:
         """The layers that get faster or slower with the axis."""
         return self._by_axis.get(axis, ())
 
-    def step_of(self, axis: Axis) -> int:
-        """The number of whose multiples the axis' size should be, for its layers' kernels."""
-        steps = [
-            step // gcd(step, inner)
-            for layer in self.layers_of(axis)
-            for name in layer.free
-            for step in [self.table.step(layer.kind, name).every]
-            for dim in layer.extents[name].dims
-            for inner in _per_index(dim, axis)
-        ]
-        return max(steps, default=1)
-
     @cached_property
     def _timers(self) -> tuple[_Timer, ...]:
         return tuple(_Timer(layer, self.table) for layer in self.layers)
@@ -68,24 +55,7 @@ class LatencyModel:
 
     @cached_property
     def _by_axis(self) -> dict[Axis, tuple[Layer, ...]]:
-        found: dict[Axis, list[Layer]] = {}
-        for layer in self.layers:
-            for axis in layer.axes:
-                found.setdefault(axis, []).append(layer)
-        return {axis: tuple(layers) for axis, layers in found.items()}
-
-
-def _per_index(dim: Dim, axis: Axis) -> list[int]:
-    """How many positions of the dimension one index of the axis has, wherever it stands in it."""
-    if dim is axis:
-        return [1]
-    if isinstance(dim, Sum):
-        return [count for part in dim.parts for count in _per_index(part, axis)]
-    if isinstance(dim, Product):
-        return [
-            count * dim.size // part.size for part in dim.parts for count in _per_index(part, axis)
-        ]
-    return []
+        return by_axis(self.layers)
 
 
 class _Timer:

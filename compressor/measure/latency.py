@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from compressor.errors import CompressorError, UsageError
 from compressor.records import Latency
+from compressor.sessions import PROVIDERS, bound_call, check_provider, options_of
 
 
 def measure_latency(
@@ -19,21 +20,25 @@ def measure_latency(
     feeds: Mapping[str, np.ndarray[Any, Any]] | None = None,
     threads: int = 1,
     batch: int = 1,
+    device: str = "cpu",
     seconds: float = 3.0,
 ) -> dict[str, Latency]:
-    """Time ONNX files against each other on ONNX Runtime's CPU provider.
+    """Time ONNX files against each other on ONNX Runtime.
 
     The models take turns (A, B, A, B, …), so that a machine that slows down slows all of them;
-    the first call of every turn only warms the caches and is not counted.
+    the first call of every turn only warms the caches and is not counted. One file under two names
+    shows the noise.
 
     Args:
         models: Name -> ONNX file; all take the same inputs.
         feeds: Input name -> array. Default: random data (never zeros, which some kernels skip).
         threads: Threads within one operator; operators run one after another.
         batch: Size of every symbolic dimension of the default inputs.
+        device: "cpu" or "cuda"; on an accelerator inputs and results stay there.
         seconds: How long to measure, all models together; slow ones get three turns at least.
 
     Raises:
+        UsageError: the installed runtime does not run on the device.
         CompressorError: a file does not load, or does not run on the inputs.
     """
     if threads < 1 or batch < 1 or seconds <= 0:
@@ -41,32 +46,35 @@ def measure_latency(
             f"Latency needs at least one thread, a batch of one and some time, "
             f"not {threads} threads, batch {batch}, {seconds} s."
         )
-    calls = {name: _prepare(path, feeds, threads, batch) for name, path in models.items()}
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    check_provider(device)
+    calls = {name: _prepare(path, feeds, threads, batch, device) for name, path in models.items()}
+    times: dict[str, list[_Times]] = {name: [] for name in calls}
     turn_seconds = min(0.02, seconds / max(1, 6 * len(calls)))
     end, turns = time.perf_counter() + seconds, 0
     while calls and (turns < 3 or time.perf_counter() < end):
         for name, call in calls.items():
             times[name] += _turn(call, turn_seconds)
         turns += 1
-    return {name: _latency(ms, threads, batch) for name, ms in times.items()}
+    by_processor = device == "cpu" and threads == 1
+    found = {}
+    for name, both in times.items():
+        wall, processor = np.asarray(both).T
+        p50, p90 = np.percentile(wall, [50, 90])
+        own = float(np.median(processor)) if by_processor else None
+        found[name] = Latency("onnxruntime", device, threads, batch, float(p50), float(p90), own)
+    return found
 
 
 def _prepare(
-    path: Path, feeds: Mapping[str, Any] | None, threads: int, batch: int
+    path: Path, feeds: Mapping[str, Any] | None, threads: int, batch: int, device: str
 ) -> Callable[[], object]:
     """A call of the model on its inputs, tried once."""
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4
-    # A waiting model's threads must not take the cores from the model whose turn it is.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     rng = np.random.default_rng(0)
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        providers = [PROVIDERS[device]]
+        session = ort.InferenceSession(str(path), options_of(threads), providers=providers)
         given = {
             spec.name: _random(spec, batch, rng) if feeds is None else feeds[spec.name]
             for spec in session.get_inputs()
@@ -82,7 +90,9 @@ def _prepare(
             where=str(path),
             consequence="Its latency was not measured.",
         ) from error
-    return lambda: session.run(None, given)
+    if device == "cpu":
+        return lambda: session.run(None, given)
+    return bound_call(session, given, device)
 
 
 def _random(spec: Any, batch: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
@@ -110,18 +120,18 @@ _INTEGERS: dict[str, Any] = {
 }
 
 
-def _turn(call: Callable[[], object], seconds: float) -> list[float]:
-    """Milliseconds of each call of one turn, the first call dropped."""
+_Times = tuple[float, float]
+"""Milliseconds of one call: by the clock on the wall, and of the processor in this thread."""
+
+
+def _turn(call: Callable[[], object], seconds: float) -> list[_Times]:
+    """Of each call of one turn, the first call dropped."""
     call()
-    times: list[float] = []
+    times: list[_Times] = []
     end = time.perf_counter() + seconds
     while not times or time.perf_counter() < end:
-        start = time.perf_counter()
+        wall, processor = time.perf_counter(), time.thread_time()
         call()
-        times.append((time.perf_counter() - start) * 1000)
+        spent = time.perf_counter() - wall, time.thread_time() - processor
+        times.append((spent[0] * 1000, spent[1] * 1000))
     return times
-
-
-def _latency(times_ms: Sequence[float], threads: int, batch: int) -> Latency:
-    p50, p90 = np.percentile(np.asarray(times_ms), [50, 90])
-    return Latency("onnxruntime", "cpu", threads, batch, float(p50), float(p90))

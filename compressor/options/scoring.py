@@ -1,7 +1,7 @@
 """Options of whatever opens a model, and of whatever scores its channels.
 
-Annotations here and in what inherits are evaluated at once: the reader of a sub-class's fields looks
-names up in the sub-class's module alone.
+Annotations here and in what inherits are evaluated at once: the reader of a sub-class's fields
+looks names up in the sub-class's module alone.
 """
 
 import math

@@ -1,0 +1,61 @@
+"""Sessions of ONNX Runtime that are timed: their options, their devices, their calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from compressor.errors import UsageError
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+"""By the device's name as options spell it."""
+
+
+def check_provider(device: str) -> None:
+    """Raise `UsageError` if the installed runtime does not run on the device."""
+    import onnxruntime as ort
+
+    if PROVIDERS.get(device) not in ort.get_available_providers():
+        raise UsageError(
+            f"this ONNX Runtime does not run on {device!r}",
+            where="--latency-on",
+            consequence="nothing was timed",
+            next_step="install onnxruntime-gpu, or give --latency-on cpu"
+            if device in PROVIDERS
+            else f"give one of {', '.join(PROVIDERS)}",
+        )
+
+
+def options_of(threads: int) -> Any:
+    """So many threads within an operator; operators run one after another."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4
+    # A waiting network's threads must not take the cores from the one whose turn it is.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def bound_call(
+    session: Any, feeds: Mapping[str, np.ndarray[Any, Any]], device: str
+) -> Callable[[], None]:
+    """A call that ends when its results are there; inputs and results stay on the device."""
+    import onnxruntime as ort
+
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
+        binding.bind_ortvalue_input(name, value)
+    for spec in session.get_outputs():
+        binding.bind_output(spec.name, device)
+
+    def call() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return call
