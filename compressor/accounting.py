@@ -11,10 +11,11 @@ from torch.utils import _pytree as pytree
 
 from compressor.beginning import ended_after
 from compressor.delivery import Delivery
+from compressor.explaining import explained
 from compressor.measure import count_macs, count_params
 from compressor.planning import Planned
 from compressor.records import Trace
-from compressor.report import SCHEMA, State, group_entries, protection_entries, versions
+from compressor.report import SCHEMA, State, protection_entries, versions
 from compressor.slicing import Sliced
 
 
@@ -32,7 +33,7 @@ def account(
         **_states(planned, sliced.module, delivery, recovery),
         "recovery": recovery,
         "budget": planned.budget(),
-        "groups": group_entries(planned.network.groups, planned.keep),
+        "groups": explained(planned),
         "protected": protection_entries(planned.network.protections),
         "form": {
             "form": sliced.plan.form,
@@ -84,11 +85,12 @@ def _states(
 ) -> dict[str, Any]:
     """The network before, right after slicing, and at the end. Recovery changes no shape, so the
     sliced network's sizes and latency are those of the result."""
+    sliced = [step for step in recovery if step["step"].endswith("sliced")][-1]
     before = _costs(planned.trace.module, planned.trace)
     after = _costs(module, planned.trace)
     moments = (
         ("before", before, delivery.before, recovery[0]),
-        ("sliced", after, delivery.after, recovery[1]),
+        ("sliced", after, delivery.after, sliced),
         ("after", after, delivery.after, recovery[-1]),
     )
     return {

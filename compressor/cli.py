@@ -231,12 +231,24 @@ def _show_written(folder: Path, table: Table) -> None:
 
 def _show_plan(subject: Subject, options: Options) -> None:
     from compressor import pipeline
+    from compressor.explaining import explained, shadow_price
     from compressor.report import plan_tables
 
-    planned = pipeline.plan(subject, options, _watch())
+    if options.max_drop is not None:
+        raise UsageError(
+            "a dry run tries nothing, and --max-drop is found by trying",
+            where="--dry-run",
+            consequence="nothing was done",
+            next_step="give --ratio to see a plan, or leave --dry-run out",
+        )
+    watch = _watch()
+    planned = pipeline.plan(subject, options, watch, predict_latency=True)
+    if options.steps > 1:
+        watch.note("the plan of one step: with --steps later choices depend on those before")
     console = Console()
-    for part in plan_tables(planned.network.groups, planned.keep, planned.predictions()):
+    for part in plan_tables(explained(planned), options.of, planned.predictions()):
         console.print(part)
+    console.print(shadow_price(planned), highlight=False, markup=False, soft_wrap=True)
     console.print("dry run: nothing was written")
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,25 +14,19 @@ from torch.export import ExportedProgram
 
 from compressor.export import export_onnx, save_program, save_weights, user_inputs, verify_onnx
 from compressor.measure import measure_latency
+from compressor.original import TemporaryFolder
+from compressor.planning import Planned
 from compressor.records import Latency, Plan, Trace
 from compressor.redraw import drawable, redraw_
 from compressor.report import to_json, to_markdown
 from compressor.slicing import Sliced, as_module, variants
 from compressor.slicing.compare import TOLERANCE, is_live, outputs_of
-from compressor.watch import Stopwatch, Tick
+from compressor.watch import Tick
 
 LATENCY_SECONDS = 3.0
 """How long both networks together are timed, for each number of threads."""
 
 _LIVE = 10 * TOLERANCE
-
-
-class TemporaryFolder:
-    """A directory that is removed with the last reference to it."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="compress-"))
-        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -59,21 +50,21 @@ class Delivery:
     @property
     def is_faster(self) -> bool:
         """By a tenth or more, with one thread."""
-        return self.after.latency[0].p50_ms <= 0.9 * self.before.latency[0].p50_ms
+        return self.after.latency[0].own_ms <= 0.9 * self.before.latency[0].own_ms
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         (self.files.path / "report.json").write_text(to_json(report), encoding="utf-8")
         (self.files.path / "report.md").write_text(to_markdown(report), encoding="utf-8")
 
 
-def deliver(sliced: Sliced, traced: Trace, stopwatch: Stopwatch) -> Delivery:
+def deliver(sliced: Sliced, planned: Planned) -> Delivery:
     """Export the result, verify the ONNX file, and time it against the original's.
 
     Raises:
         CompressorError: an export fails, or ONNX Runtime computes something else than PyTorch.
     """
-    files, original = TemporaryFolder(), TemporaryFolder()
-    before, after = original.path / "model.onnx", files.path / "model.onnx"
+    traced, stopwatch, files = planned.trace, planned.stopwatch, TemporaryFolder()
+    after = files.path / "model.onnx"
     with stopwatch.stage("export") as tick:
         tick(0, 4, "ONNX")
         export_onnx(sliced.program, after, batch_symbol=traced.batch_symbol)
@@ -85,12 +76,12 @@ def deliver(sliced: Sliced, traced: Trace, stopwatch: Stopwatch) -> Delivery:
         plan = replace(sliced.plan, aliases=aliases)
         (files.path / "plan.json").write_text(plan.to_json(), encoding="utf-8")
         tick(3, 4, "the original, to compare with")
-        export_onnx(traced.program, before, batch_symbol=traced.batch_symbol)
+        before = planned.original.onnx
         tick(4, 4, "")
     with stopwatch.stage("verify ONNX"):
         worst = _verify(sliced.program, after, traced)
     with stopwatch.stage("measure latency") as tick:
-        latency = _latency(before, after, tick)
+        latency = _latency(before, after, _ways(planned), tick)
     return Delivery(
         files,
         plan,
@@ -100,18 +91,32 @@ def deliver(sliced: Sliced, traced: Trace, stopwatch: Stopwatch) -> Delivery:
     )
 
 
-def _latency(before: Path, after: Path, tick: Tick) -> dict[str, list[Latency]]:
-    """One thread and all of them; both networks take turns within each."""
+_Way = tuple[int, int, str]
+"""Threads, samples in a call, device."""
+
+
+def _ways(planned: Planned) -> list[_Way]:
+    """One thread and all of them, one sample each; and what a budget of latency is for."""
+    options = planned.options
+    affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    ways = [(threads, 1, "cpu") for threads in sorted({1, affine or os.cpu_count() or 1})]
+    if planned.timing.clock is not None and planned.timing.is_here:
+        ways.append((options.threads, options.batch, options.latency_on))
+    return list(dict.fromkeys(ways))
+
+
+def _latency(before: Path, after: Path, ways: list[_Way], tick: Tick) -> dict[str, list[Latency]]:
+    """Both networks take turns within each way."""
     found: dict[str, list[Latency]] = {"before": [], "after": []}
-    all_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    counts = sorted({1, all_threads or os.cpu_count() or 1})
-    for done, threads in enumerate(counts):
-        tick(done, len(counts), f"{threads} threads" if threads > 1 else "1 thread")
+    for done, (threads, batch, device) in enumerate(ways):
+        tick(done, len(ways), f"{threads} threads" if threads > 1 else "1 thread")
         files = {"before": before, "after": after}
-        measured = measure_latency(files, threads=threads, seconds=LATENCY_SECONDS)
+        measured = measure_latency(
+            files, threads=threads, batch=batch, device=device, seconds=LATENCY_SECONDS
+        )
         for name, latency in measured.items():
             found[name].append(latency)
-    tick(len(counts), len(counts), "")
+    tick(len(ways), len(ways), "")
     return found
 
 

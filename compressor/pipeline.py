@@ -10,17 +10,16 @@ from torch import Tensor, nn
 
 from compressor import slicing
 from compressor.accounting import account
-from compressor.data import batches
+from compressor.accuracy_floor import smallest
 from compressor.delivery import deliver
-from compressor.errors import CompressorError
 from compressor.options import Options
-from compressor.planning import Planned, choose, plan, seeded
+from compressor.planning import LATENCY, Planned, plan, seeded
 from compressor.records import Plan
-from compressor.recover import evaluate, fine_tune
-from compressor.repairing import repair
+from compressor.recovering import Judge
 from compressor.result import Result
-from compressor.subject import Subject, loss_of, metric_of
-from compressor.watch import Silent, Stopwatch, Tick, Watch
+from compressor.stepping import at_once, stepped
+from compressor.subject import Subject
+from compressor.watch import Silent, Stopwatch, Watch
 
 __all__ = ["carry_out", "compress", "plan", "run"]
 
@@ -98,49 +97,33 @@ def run(subject: Subject, options: Options, watch: Watch, *, command: str) -> Re
 def carry_out(planned: Planned, *, command: str) -> Result:
     """Slice, recover, compare, export, measure and report."""
     options, traced, stopwatch = planned.options, planned.trace, planned.stopwatch
-    recovery: list[dict[str, Any]] = []
+    judge = Judge(planned, planned.samples.test)
     with seeded(options.seed):
-        judge = _Judge(planned)
-        recovery.append({"step": "original", "metrics": judge("evaluate original", traced.module)})
-        with stopwatch.stage("slice"):
-            planned, sliced = _slice(planned)
+        moments = [{"step": "original", "metrics": judge("evaluate original", traced.module)}]
+        if options.max_drop is not None:
+            planned = smallest(planned)
+        if options.steps > 1:
+            planned, sliced, done = stepped(planned, judge)
+        else:
+            planned, sliced, done = at_once(planned, judge)
+        moments += done
         _say_what_form(stopwatch, sliced.plan)
-        recovery.append({"step": "sliced", "metrics": judge("evaluate sliced", sliced.module)})
-        _recover(sliced, planned, judge, recovery)
         with stopwatch.stage("compare"):
             slicing.carry_weights(sliced.module.cpu().eval(), sliced.program)
             difference = slicing.compare(sliced, traced)
-        delivery = deliver(sliced, traced, stopwatch)
-    if options.round_to == 1 and not delivery.is_faster:
-        stopwatch.note("hardly faster: widths in steps of 8 (--round-to 8) suit processors better")
+        delivery = deliver(sliced, planned)
+    if options.of != LATENCY and not delivery.is_faster:
+        stopwatch.note(f"hardly faster: {_what_is_faster(options)}")
     sliced = replace(sliced, plan=delivery.plan)
-    report = account(planned, sliced, delivery, recovery, difference, command)
+    report = account(planned, sliced, delivery, moments, difference, command)
     delivery.write_report(report)
     return Result(sliced.module, sliced.program, sliced.plan, report, delivery.files)
 
 
-def _slice(planned: Planned) -> tuple[Planned, slicing.Sliced]:
-    """The choice, sliced. With --keep-class what the class cannot follow is protected, and the
-    choice made again."""
-    keep_class, protected = planned.options.keep_class, list[str]()
-    while True:
-        sliced = slicing.slice_network(
-            planned.trace, planned.network, planned.keep, stand_ins_allowed=not keep_class
-        )
-        if not keep_class or sliced.plan.form == "class":
-            return planned, sliced
-        stuck = sliced.stuck
-        while stuck in protected:
-            stuck = stuck.rpartition(".")[0]
-        if not stuck:
-            raise CompressorError(
-                f"the class cannot be kept: {sliced.plan.obstacle}",
-                consequence="nothing was written",
-                next_step="leave --keep-class out: the same network is delivered in another form",
-            )
-        protected.append(stuck)
-        keep = choose(planned, planned.options, planned.sensitivity, protected)
-        planned = replace(planned, keep=keep)
+def _what_is_faster(options: Options) -> str:
+    if options.round_to == 1:
+        return "widths that kernels run well (--round-to auto) are quicker at the same MACs"
+    return "--of latency spends the budget where it saves time"
 
 
 def _say_what_form(stopwatch: Stopwatch, plan: Plan) -> None:
@@ -150,66 +133,3 @@ def _say_what_form(stopwatch: Stopwatch, plan: Plan) -> None:
         some = ", ".join(list(plan.stand_ins)[:3])
         more = f" and {len(plan.stand_ins) - 3} more" if len(plan.stand_ins) > 3 else ""
         stopwatch.note(f"replaced by their traced operators: {some}{more} (--keep-class avoids it)")
-
-
-class _Judge:
-    """Measures the metric, where there is data for it."""
-
-    def __init__(self, planned: Planned) -> None:
-        self.name, self.metric = metric_of(planned.subject, planned.options)
-        self.planned = planned
-
-    def __call__(self, stage: str, module: nn.Module) -> dict[str, float]:
-        test, options = self.planned.samples.test, self.planned.options
-        if test is None:
-            return {}
-        with self.planned.stopwatch.stage(stage) as tick:
-            whole = batches(test, options.batch_size)
-            value = evaluate(module, whole, self.metric, options.device, tick)
-            tick(len(whole), len(whole), f"{self.name} {value:.4f}")
-        module.cpu()
-        return {self.name: value}
-
-
-def _recover(
-    sliced: slicing.Sliced, planned: Planned, judge: _Judge, recovery: list[dict[str, Any]]
-) -> None:
-    """Repair, then fine-tuning, each with its metrics."""
-    train, options = planned.samples.train, planned.options
-    if train is None:
-        return
-    if options.repair:
-        step = repair(sliced, planned)
-        if step:
-            metrics = judge("evaluate repaired", sliced.module)
-            recovery.append({"step": step, "metrics": metrics})
-    if options.epochs:
-        with planned.stopwatch.stage("fine-tune") as tick:
-            _fine_tune(sliced.module, planned, tick)
-        metrics = judge("evaluate fine-tuned", sliced.module)
-        epochs = "1 epoch" if options.epochs == 1 else f"{options.epochs} epochs"
-        recovery.append({"step": f"{epochs} of fine-tuning", "metrics": metrics})
-
-
-def _fine_tune(module: nn.Module, planned: Planned, tick: Tick) -> None:
-    train, options = planned.samples.train, planned.options
-    assert train is not None
-    epochs = fine_tune(
-        module,
-        batches(
-            train,
-            options.batch_size,
-            seed=options.seed,
-            augment=options.augment,
-            drop_last=True,
-        ),
-        epochs=options.epochs,
-        loss=loss_of(planned.subject, options),
-        teacher=None if train.labelled else planned.trace.module,
-        lr=options.lr,
-        device=options.device,
-        progress=tick,
-        seed=options.seed,
-    )
-    planned.trace.module.cpu()
-    tick(1, 1, f"loss {epochs[-1].loss:.4f} in the last epoch")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,11 +19,12 @@ from compressor.errors import UsageError
 from compressor.graph import analyse
 from compressor.network import Network
 from compressor.options import Options, ScoringOptions, flag
+from compressor.original import Original
 from compressor.records import ExampleInputs, LoadedModel, Trace
 from compressor.recover import primary_output, top1
 from compressor.score import Calibration as ScoreData
 from compressor.score import Scores, score
-from compressor.selection import prunable, select
+from compressor.selection import Choice, OutOfReachError, prunable, select
 from compressor.subject import (
     RANDOM,
     Samples,
@@ -35,10 +36,14 @@ from compressor.subject import (
     open_inputs,
     open_model,
 )
+from compressor.timing import Timing, timing_of
 from compressor.trace import trace
 from compressor.watch import Stopwatch, Watch
 
 Keep = Mapping[str, tuple[int, ...]]
+
+LATENCY = "latency"
+UNITS = ("macs", "params", "channels")
 
 
 @dataclass(frozen=True)
@@ -63,45 +68,120 @@ class Scored(Opened):
 
 
 @dataclass(frozen=True)
-class Planned(Scored):
-    """Everything up to the choice; nothing is sliced yet."""
+class Prepared(Scored):
+    """All that a choice follows from, but how much is to go."""
 
     options: Options
     sensitivity: Sensitivity | None
-    keep: Keep
+    timing: Timing
+    original: Original
 
-    def predicted(self, unit: str) -> tuple[int, int]:
-        """Cost before and after, from the equations alone."""
-        sizes = self.network.sizes({name: len(kept) for name, kept in self.keep.items()})
-        return self.network.cost.of(unit, {}), self.network.cost.of(unit, sizes)
+    def total(self, unit: str, kept: Mapping[str, int] | None = None) -> float:
+        """Cost of the network where groups keep so many channels, from the equations alone; in
+        "latency" milliseconds, if the clock is there."""
+        sizes = self.network.sizes(kept or {})
+        if unit != LATENCY:
+            return self.network.cost.of(unit, sizes)
+        assert self.timing.clock is not None
+        return self.timing.clock.latency_ms(sizes)
 
-    def predictions(self) -> dict[str, tuple[int, int]]:
-        return {unit: self.predicted(unit) for unit in ("macs", "params", "channels")}
+
+@dataclass(frozen=True)
+class Goal:
+    """How much is to go: a share, and what that leaves where it is known exactly. Neither: what
+    the layers' own ratios say."""
+
+    ratio: float | None
+    most: float | None = None
+
+
+@dataclass(frozen=True)
+class Planned(Prepared):
+    """Everything up to the choice; nothing is sliced yet. Without a choice, which nothing but
+    trying can make, the network stays as it is."""
+
+    goal: Goal
+    choice: Choice | None
+    found: Mapping[str, Any] = field(default_factory=dict)
+    """What was measured on the way to the choice, for the report's budget."""
+
+    @property
+    def keep(self) -> Keep:
+        return self.choice.keep if self.choice is not None else {}
+
+    @property
+    def kept(self) -> dict[str, int]:
+        return {name: len(kept) for name, kept in self.keep.items()}
+
+    def predictions(self) -> dict[str, tuple[float, float]]:
+        """Per unit the cost before and after."""
+        units = [*UNITS, LATENCY] if self.timing.clock is not None else UNITS
+        return {unit: (self.total(unit), self.total(unit, self.kept)) for unit in units}
 
     def budget(self) -> dict[str, Any]:
-        before, after = self.predicted(self.options.of)
+        """What was asked for, and what the equations say of the result."""
+        of, predictions = self.options.of, self.predictions()
+        before, after = predictions[of]
+        last = self.choice.last if self.choice is not None else None
         return {
-            "ratio": ratio_of(self.options, self.network),
-            "of": self.options.of,
+            "ratio": self.goal.ratio,
+            "of": of,
             "removed": 1 - after / before,
-            "predicted": {unit: after for unit, (_, after) in self.predictions().items()},
+            "predicted": {unit: after for unit, (_, after) in predictions.items()},
+            "price": last.price if last is not None else None,
+            **self.found,
         }
 
 
-def plan(subject: Subject, options: Options, watch: Watch) -> Planned:
-    """Load, trace, analyse, score and select."""
+def plan(
+    subject: Subject, options: Options, watch: Watch, *, predict_latency: bool = False
+) -> Planned:
+    """Load, trace, analyse, score and select.
+
+    Args:
+        predict_latency: Also where the budget is of something else; layers are then timed.
+    """
     stopwatch = Stopwatch(watch)
-    sensitivity = read_sensitivity(options.use) if options.use is not None else None
     with seeded(options.seed):
-        opened = open_network(subject, options, stopwatch)
-        _say_what_is_missing(stopwatch, opened.samples)
-        scored = score_channels(opened)
-        options = replace(options, criterion=scored.options.criterion)
+        prepared = prepare(subject, options, stopwatch, predict_latency=predict_latency)
+        if options.max_drop is not None:
+            return Planned(**vars(prepared), goal=Goal(None), choice=None)
         with stopwatch.stage("select"):
-            keep = choose(scored, options, sensitivity)
-    if sensitivity is not None:
-        _say_what_was_used(scored, sensitivity, keep)
-    return Planned(**{**vars(scored), "options": options}, sensitivity=sensitivity, keep=keep)
+            planned = decided(prepared, goal_of(prepared))
+    if planned.sensitivity is not None:
+        _say_what_was_used(planned, planned.sensitivity, planned.keep)
+    return planned
+
+
+def prepare(
+    subject: Subject, options: Options, stopwatch: Stopwatch, *, predict_latency: bool = False
+) -> Prepared:
+    """Everything before the choice."""
+    sensitivity = read_sensitivity(options.use) if options.use is not None else None
+    opened = open_network(subject, options, stopwatch)
+    _say_what_is_missing(stopwatch, opened.samples)
+    return scored_and_timed(
+        opened, options, sensitivity=sensitivity, predict_latency=predict_latency
+    )
+
+
+def scored_and_timed(
+    opened: Opened,
+    options: Options,
+    *,
+    sensitivity: Sensitivity | None = None,
+    predict_latency: bool = False,
+) -> Prepared:
+    """What a traced network's choice follows from."""
+    scored = score_channels(opened)
+    options = replace(options, criterion=scored.options.criterion)
+    original = Original(scored.trace)
+    timing = timing_of(
+        *(scored.trace, scored.network, original, options, scored.stopwatch),
+        with_clock=options.of == LATENCY or predict_latency,
+    )
+    found = {**vars(scored), "options": options}
+    return Prepared(**found, sensitivity=sensitivity, timing=timing, original=original)
 
 
 def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch) -> Opened:
@@ -147,7 +227,7 @@ def score_channels(opened: Opened) -> Scored:
             normalise=options.normalise,
             norm_p=options.norm_p,
             seed=options.seed,
-            unit=getattr(options, "of", "macs"),
+            unit=_weighed(options),
             progress=tick,
             note=opened.stopwatch.note,
             criteria=CRITERIA,
@@ -156,56 +236,88 @@ def score_channels(opened: Opened) -> Scored:
     return Scored(**vars(opened), network=network, scores=scores)
 
 
-def ratio_of(options: Options, network: Network) -> float | None:
-    """The share to remove; None where the layers' own ratios say all.
+def _weighed(options: ScoringOptions) -> str | None:
+    """The unit that scores are per; the clock weighs its milliseconds itself."""
+    unit = getattr(options, "of", "macs")
+    return None if unit == LATENCY else unit
+
+
+def goal_of(prepared: Prepared) -> Goal:
+    """As the options say.
 
     Raises:
         UsageError: The network is within the limit already.
     """
-    limit = options.limit
+    limit = prepared.options.limit
     if limit is None:
-        return options.ratio
-    before = network.cost.of(limit.unit)
+        return Goal(prepared.options.ratio)
+    before = prepared.total(limit.unit)
     if before <= limit.most:
         raise UsageError(
-            f"the network has {before:,} {limit.unit}, which is within {limit.most:,} already",
+            f"the network has {before:,.10g} {limit.unit}, which is within {limit.most:,.10g} "
+            "already"
+            if limit.unit != LATENCY
+            else f"a call takes {before:.4g} ms, which is within {limit.most:g} already",
             where=flag(limit.option),
             consequence="nothing is pruned",
             next_step="give a smaller number, or --ratio",
         )
-    return 1 - limit.most / before
+    return Goal(1 - limit.most / before, limit.most)
 
 
-def choose(
-    scored: Scored,
-    options: Options,
-    sensitivity: Sensitivity | None,
+def decided(
+    prepared: Prepared,
+    goal: Goal,
     also_protect: Sequence[str] = (),
-) -> Keep:
-    """The kept channels by the options, with further globs of what stays as it is."""
-    network, protect = scored.network, (*options.protect, *also_protect)
+    *,
+    best_effort: bool = False,
+    floors: Mapping[str, int] | None = None,
+) -> Planned:
+    """The choice that meets a goal by the options; where widths that run well do not reach it, in
+    steps half as large.
+
+    Args:
+        also_protect: Further globs of what stays as it is.
+        best_effort: Take what is reachable, whatever the options say.
+        floors: Numbers of channels that groups keep at least.
+    """
+    network, options = prepared.network, prepared.options
+    protect = (*options.protect, *also_protect)
     losses = None
-    if sensitivity is not None:
+    if prepared.sensitivity is not None:
         wanted = prunable(network, protect, options.prune)
-        losses = losses_of(sensitivity, network.groups, wanted)
-    return select(
-        network,
-        scored.scores,
-        ratio=ratio_of(options, network),
-        most=options.limit.most if options.limit is not None else None,
-        of=options.of,
-        scope=options.scope,
-        protect=protect,
-        prune=options.prune,
-        layer_ratios=options.layer_ratios,
-        losses=losses,
-        round_to=options.round_to,
-        best_effort=options.best_effort,
-        keep_linked=options.keep_class,
-    ).keep
+        losses = losses_of(prepared.sensitivity, network.groups, wanted)
+    before = {name: getattr(prepared, name) for name in Prepared.__dataclass_fields__}
+    while True:
+        timing = before["timing"]
+        try:
+            choice = select(
+                network,
+                prepared.scores,
+                ratio=goal.ratio,
+                most=goal.most,
+                of=options.of,
+                scope=options.scope,
+                protect=protect,
+                prune=options.prune,
+                layer_ratios=options.layer_ratios,
+                losses=losses,
+                round_to=timing.steps,
+                clock=timing.clock if options.of == LATENCY else None,
+                best_effort=best_effort or options.best_effort,
+                keep_linked=options.keep_class,
+                floors=floors or {},
+            )
+        except OutOfReachError:
+            finer = timing.finer()
+            if options.round_to != "auto" or finer is None:
+                raise
+            before["timing"] = finer
+        else:
+            return Planned(**before, goal=goal, choice=choice)
 
 
-def _say_what_was_used(scored: Scored, sensitivity: Sensitivity, keep: Keep) -> None:
+def _say_what_was_used(scored: Prepared, sensitivity: Sensitivity, keep: Keep) -> None:
     """How far the measured losses had to go, and whether they were this network's."""
     note, loaded, options = scored.stopwatch.note, scored.loaded, scored.options
     cut = [group for group in scored.network.groups if group.name in keep]

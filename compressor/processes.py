@@ -1,9 +1,10 @@
-"""Sums over the processes of a distributed run: the only place where processes talk, so that every
+"""What the processes of a distributed run share: the only place where they talk, so that every
 choice is the same on all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -29,6 +30,26 @@ def all_summed(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)
     }
+
+
+Made = TypeVar("Made")
+
+
+def of_the_first(make: Callable[[], Made]) -> Made:
+    """What the first process makes, on all of them: times differ from one to the next."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return make()
+    shared: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            shared[0] = make()
+        except Exception as error:
+            shared[1] = error
+    dist.broadcast_object_list(shared)
+    if shared[1] is not None:
+        raise shared[1]
+    made: Made = shared[0]
+    return made
 
 
 def _all_shapes(values: Mapping[str, Tensor]) -> dict[str, torch.Size]:

@@ -116,7 +116,7 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
     if all(state["size_bytes"] for state in states):
         table.append(_row("ONNX file", [state["size_bytes"] for state in states], _bytes, _share))
     for index, latency in enumerate(states[0]["latency"]):
-        label = f"{latency['runtime']}, {_threads(latency['threads'])}"
+        label = f"{latency['runtime']}, {_way(latency)}"
         medians = [state["latency"][index]["p50_ms"] for state in states]
         table.append(_row(label, medians, "{:.3g} ms".format, _share))
     for name in states[0]["metrics"]:
@@ -147,8 +147,13 @@ def _plain_difference(before: float, after: float) -> str:
     return f"{after - before:+.4g}"
 
 
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
+def _way(latency: Mapping[str, Any]) -> str:
+    """Threads, and what is not usual: the device, the number of samples."""
+    threads = latency["threads"]
+    words = ["1 thread" if threads == 1 else f"{threads} threads"]
+    words += [latency["device"]] if latency["device"] != "cpu" else []
+    words += [f"batch {latency['batch']}"] if latency["batch"] != 1 else []
+    return ", ".join(words)
 
 
 def _large(number: float) -> str:
@@ -180,25 +185,33 @@ def table(report: Mapping[str, Any]) -> Table:
 
 
 def plan_tables(
-    groups: Iterable[Group],
-    keep: Mapping[str, Sequence[int]],
-    predictions: Mapping[str, tuple[int, int]],
+    entries: Iterable[Mapping[str, Any]],
+    unit: str,
+    predictions: Mapping[str, tuple[float, float]],
 ) -> list[Table]:
-    """A dry run's tables: what would be kept of each group, and the predicted numbers."""
+    """A dry run's tables: what would be kept of each group and why, and the predicted numbers.
+
+    Args:
+        entries: As `group_entries`, with "saves" (share of the unit's total) and "reason".
+        unit: What the budget is of.
+        predictions: Per unit the cost before and after; latency in milliseconds.
+    """
     plan = Table(title="plan", title_justify="left")
     for header in ("group", "role"):
         plan.add_column(header, overflow="fold")
-    for header in ("size", "kept"):
+    for header in ("size", "kept", f"saves of the {unit}"):
         plan.add_column(header, justify="right")
-    for entry in group_entries(groups, keep):
-        if entry["kept"] < entry["size"]:
-            cells = (entry["name"], entry["role"], str(entry["size"]), str(entry["kept"]))
-            plan.add_row(*map(Text, cells))
+    plan.add_column("why", overflow="fold")
+    for entry in entries:
+        saves = f"{entry['saves']:.1%}" if entry["kept"] < entry["size"] else ""
+        cells = (entry["name"], entry["role"], str(entry["size"]), str(entry["kept"]), saves)
+        plan.add_row(*map(Text, (*cells, entry["reason"])))
     numbers = Table(title="predicted", title_justify="left")
     for header in ("", "before", "after", "change"):
         numbers.add_column(header, justify="right" if header else "left")
-    for unit, (before, after) in predictions.items():
-        numbers.add_row(unit, _large(before), _large(after), _share(before, after))
+    for name, (before, after) in predictions.items():
+        show = "{:.3g} ms".format if name == "latency" else _large
+        numbers.add_row(name, show(before), show(after), _share(before, after))
     return [plan, numbers]
 
 

@@ -11,10 +11,10 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from compressor import slicing
-from compressor.delivery import TemporaryFolder
 from compressor.errors import CompressorError
 from compressor.folder import all_or_nothing, copy_into
 from compressor.loading import load_model, load_program_file
+from compressor.original import TemporaryFolder
 from compressor.records import Plan
 
 

@@ -51,12 +51,13 @@ class Subject:
 class Samples:
     """`train` calibrates and trains, `test` is only evaluated on; `evaluated_on` says in words
     what the metrics are from, or why there are none. `unlabelled` stands in for `test` where there
-    are no labels to compare with."""
+    are no labels to compare with; `validation` is what --max-drop decides on."""
 
     train: Data | None
     test: Data | None
     evaluated_on: str
     unlabelled: Data | None = None
+    validation: Data | None = None
 
 
 def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
@@ -131,6 +132,45 @@ def open_samples(
         )
     if train is None and test is None:
         return Samples(None, None, "no data was given")
+    validation = None
+    if isinstance(options, Options) and options.max_drop is not None:
+        train, validation = _validation(train, subject, options, input_size)
+    return _with_test(train, test, validation, subject, options)
+
+
+def _validation(
+    train: Data | None, subject: Subject, options: Options, input_size: tuple[int, int] | None
+) -> tuple[Data | None, Data]:
+    """Training data, and what sizes are decided on: what is given, or a tenth of the former."""
+    validation = _open(None, options.validation, options, input_size)
+    if validation is None:
+        if train is None:
+            raise UsageError(
+                "--max-drop needs data to measure the drop on",
+                where="--validation",
+                consequence="nothing was done",
+                next_step="give labelled --validation DATA, or --data TRAIN",
+            )
+        train, validation = hold_out(train, HELD_OUT, options.seed)
+    if not validation.labelled and not (subject.metric or options.metric):
+        raise UsageError(
+            "--max-drop needs labels, or a metric that does without",
+            where=validation.name,
+            consequence="nothing was done",
+            next_step="give labelled --validation DATA, or --metric",
+        )
+    return train, validation
+
+
+def _with_test(
+    train: Data | None,
+    test: Data | None,
+    validation: Data | None,
+    subject: Subject,
+    options: ScoringOptions,
+) -> Samples:
+    if test is None and train is None:
+        return Samples(None, None, "no data for that was given", validation=validation)
     if test is None:
         assert train is not None
         train, test = hold_out(train, HELD_OUT, options.seed)
@@ -138,8 +178,8 @@ def open_samples(
     else:
         evaluated_on = f"the test data ({len(test)} samples)"
     if not test.labelled and not (subject.metric or options.metric):
-        return Samples(train, None, "the data has no labels", test)
-    return Samples(train, test, evaluated_on)
+        return Samples(train, None, "the data has no labels", test, validation)
+    return Samples(train, test, evaluated_on, validation=validation)
 
 
 def _open(
@@ -166,7 +206,8 @@ def _open(
 
 def _refuse_without_data(options: ScoringOptions) -> None:
     needs = {
-        "fine-tuning (--epochs)": isinstance(options, Options) and options.epochs > 0,
+        "fine-tuning (--epochs)": isinstance(options, Options)
+        and options.epochs + options.step_epochs > 0,
         f"the criterion {options.criterion}": needs_data(options.criterion, CRITERIA),
     }
     for what, wanted in needs.items():
@@ -195,6 +236,7 @@ def check_fit(module: nn.Module, samples: Samples, *, own_loss: bool, own_metric
         (samples.train, own_loss and own_metric),
         (samples.test, own_metric),
         (samples.unlabelled, True),
+        (samples.validation, own_metric),
     ]
     for data, own_terms in uses:
         if data is None:

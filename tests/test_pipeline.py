@@ -60,7 +60,7 @@ def result(network: TinyNet) -> compressor.Result:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(delivery, "LATENCY_SECONDS", 0.05)
         return compressor.compress(
-            network, inputs(), ratio=0.5, data=labelled(), epochs=1, lr=0.001, batch_size=16
+            network, inputs(), data=labelled(), epochs=1, lr=0.001, batch_size=16, round_to=1
         )
 
 
@@ -133,7 +133,7 @@ def test_nothing_outside_is_changed(network: TinyNet) -> None:
 
 def test_same_seed_same_result(network: TinyNet, result: compressor.Result) -> None:
     again = compressor.compress(
-        network, inputs(), ratio=0.5, data=labelled(), epochs=1, lr=0.001, batch_size=16
+        network, inputs(), data=labelled(), epochs=1, lr=0.001, batch_size=16, round_to=1
     )
     assert again.plan == result.plan
     state = again.module.state_dict()

@@ -40,7 +40,7 @@ def make_report(**changes: Any) -> dict[str, Any]:
             "origin": "--input",
             "inputs": [{"name": "x", "shape": [1, 3, 8, 8], "dtype": "float32"}],
         },
-        "options": {"ratio": 0.5},
+        "options": {"ratio": 0.5, "criterion": "l2"},
         "before": before.to_dict(),
         "sliced": sliced.to_dict(),
         "after": after.to_dict(),
@@ -51,6 +51,7 @@ def make_report(**changes: Any) -> dict[str, Any]:
             "of": "macs",
             "removed": 0.5,
             "predicted": {"macs": 4_000_000, "params": 60_000},
+            "price": 0.25,
         },
         "groups": reports.group_entries([conv], {"conv1": range(8)}),
         "protected": [],
@@ -66,7 +67,7 @@ def test_flops_are_twice_the_macs_and_keys_are_those_of_schema_1() -> None:
     state = make_report()["after"]
     assert state["flops"] == 2 * state["macs"] == 8_000_000
     assert state.keys() == {"params", "macs", "flops", "size_bytes", "latency", "metrics"}
-    keys = {"runtime", "device", "threads", "batch", "p50_ms", "p90_ms"}
+    keys = {"runtime", "device", "threads", "batch", "p50_ms", "p90_ms", "cpu_ms"}
     assert state["latency"][0].keys() == keys
 
 

@@ -261,7 +261,7 @@ def test_what_bears_more_is_cut_further(tmp_path: Path) -> None:
         stem, points=tuple(dataclasses.replace(p, value=1e9) for p in stem.points)
     )
     sensitivity.write(dataclasses.replace(found, groups=(fragile, inner)), tmp_path / "out")
-    found = planned(model, inputs(4), tmp_path / "out", ratio=0.3)
+    found = planned(model, inputs(4), tmp_path / "out", ratio=0.3, round_to=1)
     assert found.keep.keys() == {inner.name}
     assert any("no layer on its own loses more than" in note for note in found.stopwatch.notes)
 

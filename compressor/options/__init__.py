@@ -4,7 +4,15 @@ Every field is plain data (numbers, texts), so that a report can repeat it.
 """
 
 from compressor.options.checks import MOST
-from compressor.options.compression import DEFAULT_RATIO, Limit, Options, Quantity, Scope
+from compressor.options.compression import (
+    DEFAULT_RATIO,
+    Device,
+    Limit,
+    Options,
+    Quantity,
+    Schedule,
+    Scope,
+)
 from compressor.options.scoring import (
     CriterionName,
     ModelOptions,
@@ -19,12 +27,14 @@ __all__ = [
     "DEFAULT_RATIO",
     "MOST",
     "CriterionName",
+    "Device",
     "Limit",
     "ModelOptions",
     "NormalisationName",
     "Options",
     "Quantity",
     "ReductionName",
+    "Schedule",
     "Scope",
     "ScoringOptions",
     "SensitivityOptions",

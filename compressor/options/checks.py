@@ -67,11 +67,15 @@ _KINDS: dict[Any, tuple[type, ...]] = {
 
 
 def check_kind(name: str, value: Any, hint: Any) -> None:
+    """Raise UsageError for a value that is not of an option's kind."""
     if get_origin(hint) is tuple:
         for item in value:
             check_kind(name, item, get_args(hint)[0])
     elif get_origin(hint) is Literal:
         check_choice(name, value, get_args(hint))
+    elif hint == int | Literal["auto"]:
+        if value != "auto":
+            check_kind(name, value, int)
     elif not isinstance(value, _KINDS[hint]) or (isinstance(value, bool) and hint is not bool):
         raise refusal(name, f"{value!r} is not of the kind that is wanted here, {hint}")
 

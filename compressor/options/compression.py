@@ -1,6 +1,7 @@
 """Options of one compression."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
@@ -10,24 +11,40 @@ from cyclopts import Parameter
 from compressor.errors import UsageError
 from compressor.options.checks import at_least, count_of, glob_and_share, refusal
 from compressor.options.scoring import ScoringOptions
-from compressor.options.spelling import BUDGET, RECOVERY, flag, option, repeated, switch
+from compressor.options.spelling import (
+    BUDGET,
+    DATA,
+    LATENCY,
+    RECOVERY,
+    flag,
+    option,
+    repeated,
+    several,
+    switch,
+)
 
 DEFAULT_RATIO = 0.5
 
-Quantity = Literal["macs", "params", "channels"]
+Quantity = Literal["macs", "params", "channels", "latency"]
+Device = Literal["cpu", "cuda"]
+Schedule = Literal["one-shot", "linear", "geometric", "cubic", "cosine"]
 Scope = Literal["global", "layer", "isomorphic"]
 
 
 @dataclass(frozen=True)
 class Limit:
-    """At most `most` of a unit, as the option of that name says."""
+    """At most `most` of a unit, as the option of that name says; latency in milliseconds."""
 
     option: str
     unit: Quantity
-    most: int
+    most: float
 
 
-LIMITS: Mapping[str, Quantity] = {"max_macs": "macs", "max_params": "params"}
+LIMITS: Mapping[str, Quantity] = {
+    "max_macs": "macs",
+    "max_params": "params",
+    "max_latency_ms": "latency",
+}
 
 
 @Parameter(name="*")
@@ -45,8 +62,16 @@ class Options(ScoringOptions):
     max_params: Annotated[str | None, option(BUDGET, "N")] = None
     """Instead of --ratio: at most so many parameters, e.g. 5M."""
 
+    max_latency_ms: Annotated[float | None, option(BUDGET, "MS")] = None
+    """Instead of --ratio: at most so many milliseconds for one call."""
+
+    max_drop: Annotated[float | None, option(BUDGET, "POINTS")] = None
+    """Instead of --ratio: the smallest network, in what --of says, whose accuracy on --validation \
+falls by at most so many points with the recovery asked for."""
+
     of: Annotated[Quantity, option(BUDGET)] = "macs"
-    """What the share is of: multiply-adds, parameters or channels."""
+    """What the share is of: multiply-adds, parameters, channels, or the time of one call, which \
+is measured (see --latency-on)."""
 
     scope: Annotated[Scope, option(BUDGET)] = "global"
     """Compare channels across the whole network, or take the same share of each layer, or of all \
@@ -56,8 +81,9 @@ layers of one shape."""
     """Share of its channels that each matching module loses, e.g. 'blocks.*=0.3'; 0 keeps all. \
 The other modules make up --ratio. Repeatable; of several that match, the last one counts."""
 
-    round_to: Annotated[int, option(BUDGET, "N")] = 1
-    """Keep numbers of channels that are multiples of N."""
+    round_to: Annotated[int | Literal["auto"], option(BUDGET, "N")] = "auto"
+    """Keep numbers of channels that are multiples of N. auto: of what kernels on this machine run \
+well, which is measured once; 1: any number, so that the budget is met to within one channel."""
 
     use: Annotated[str | None, option(BUDGET, "FILE")] = None
     """The sensitivity.json of `compress sensitivity`: each layer is cut as far as it bears, so \
@@ -69,6 +95,33 @@ layer replaced by its traced operators)."""
 
     best_effort: Annotated[bool, switch(BUDGET)] = False
     """Take what is reachable where the budget is not."""
+
+    latency_on: Annotated[Device, option(LATENCY)] = "cpu"
+    """Where ONNX Runtime runs the network."""
+
+    threads: Annotated[int, option(LATENCY, "N")] = 1
+    """Threads within one operator."""
+
+    batch: Annotated[int, option(LATENCY, "N")] = 1
+    """Samples in one call."""
+
+    latency_table: Annotated[str | None, option(LATENCY, "FILE")] = None
+    """A table of layers' times that was measured elsewhere: widths and --of latency go by it, and \
+nothing is measured here. Default: measured on this machine, once, and kept."""
+
+    validation: Annotated[tuple[str, ...], several(DATA, "DATA")] = ()
+    """For --max-drop: labelled data that only the size of the network is decided on; default a \
+tenth of --data, which says little if the network was trained on it."""
+
+    steps: Annotated[int, option(RECOVERY, "N")] = 1
+    """Prune in so many steps, each traced and scored anew after the one before was repaired."""
+
+    schedule: Annotated[Schedule, option(RECOVERY)] = "geometric"
+    """How much is gone after each of --steps. geometric: the same share of what is left in each; \
+cubic: most in the first (Zhu and Gupta 2017); cosine: least in the first and the last."""
+
+    step_epochs: Annotated[int, option(RECOVERY, "N")] = 0
+    """Epochs of fine-tuning on --data after each of --steps but the last."""
 
     repair: Annotated[bool, Parameter(group=RECOVERY, negative="--no-repair")] = True
     """Re-fit what consumes the removed channels by least squares on --data, after slicing."""
@@ -84,7 +137,11 @@ layer replaced by its traced operators)."""
         if self.limit is not None:
             _check_alone(self)
             object.__setattr__(self, "of", self.limit.unit)
-        elif self.ratio is None and not (self.layer_ratios and self.use is None):
+        elif (
+            self.ratio is None
+            and self.max_drop is None
+            and not (self.layer_ratios and self.use is None)
+        ):
             object.__setattr__(self, "ratio", DEFAULT_RATIO)
         if self.ratio is not None and not 0 < self.ratio < 1:
             raise UsageError(
@@ -93,7 +150,11 @@ layer replaced by its traced operators)."""
                 consequence="nothing was loaded",
                 next_step="for half of the multiply-adds: --ratio 0.5",
             )
-        at_least(self, round_to=1, epochs=0)
+        at_least(self, epochs=0, step_epochs=0, steps=1, threads=1, batch=1)
+        if self.round_to != "auto":
+            at_least(self, round_to=1)
+        _check_drop(self)
+        _check_steps(self)
         if self.use is not None and self.scope != "global":
             raise refusal("use", "the measured losses rank the layers, so --scope has no say")
         if not self.lr > 0:
@@ -105,7 +166,7 @@ layer replaced by its traced operators)."""
         for name, unit in LIMITS.items():
             given = getattr(self, name)
             if given is not None:
-                return Limit(name, unit, count_of(name, given))
+                return Limit(name, unit, _most(name, given))
         return None
 
     @property
@@ -140,7 +201,9 @@ layer replaced by its traced operators)."""
                 next_step=f"nearest: {', '.join(near)}",
             )
         defaults = {field.name: field.default for field in fields(cls)}
-        numbers = LIMITS.keys() & {name for name, v in keywords.items() if isinstance(v, int)}
+        numbers = {"max_macs", "max_params"} & {
+            n for n, v in keywords.items() if isinstance(v, int)
+        }
         keywords = {**keywords, **{name: str(keywords[name]) for name in numbers}}
         return cls(**{name: _as_kind_of(defaults[name], value) for name, value in keywords.items()})
 
@@ -151,6 +214,36 @@ def _as_kind_of(default: Any, value: Any) -> Any:
     if isinstance(value, Mapping):
         return tuple(f"{name}={item}" for name, item in value.items())
     return (value,) if isinstance(value, str | int | float) else tuple(value)
+
+
+def _most(option: str, given: str | float) -> float:
+    if isinstance(given, str):
+        return count_of(option, given)
+    if not 0 < given < math.inf:
+        raise refusal(option, f"{given:g} is no time in milliseconds")
+    return given
+
+
+def _check_drop(options: "Options") -> None:
+    if options.max_drop is None:
+        if options.validation:
+            raise refusal("validation", "it only decides with --max-drop; give --max-drop, too")
+        return
+    if not 0 < options.max_drop < 100:
+        raise refusal("max_drop", f"{options.max_drop:g} is no number of points between 0 and 100")
+    others = [n for n in ("ratio", *LIMITS) if getattr(options, n) is not None]
+    if others:
+        raise refusal("max_drop", f"give one of {flag(others[0])} and --max-drop, not both")
+
+
+def _check_steps(options: "Options") -> None:
+    if options.steps == 1:
+        if options.step_epochs:
+            raise refusal("step_epochs", "there is nothing between the steps of one; give --steps")
+        return
+    for name in ("layer_ratio", "use", "max_drop"):
+        if getattr(options, name) not in (None, ()):
+            raise refusal("steps", f"{flag(name)} is for the whole network, not for a step's")
 
 
 def _check_alone(options: "Options") -> None:

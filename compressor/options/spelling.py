@@ -9,6 +9,7 @@ from cyclopts import Group, Parameter, Token
 
 BUDGET = Group("How much is removed", sort_key=1)
 CHOICE = Group("Which channels are removed", sort_key=2)
+LATENCY = Group("How latency is measured", sort_key=2)
 MODEL = Group("The model", sort_key=3)
 DATA = Group("Data", sort_key=4)
 RECOVERY = Group("Recovering accuracy", sort_key=5)

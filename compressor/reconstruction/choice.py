@@ -68,7 +68,7 @@ def reconstruction_scores(
     network: Network,
     inputs: Inputs,
     *,
-    of: str = "macs",
+    of: str | None = "macs",
     device: str = "cpu",
     seed: int = 0,
     progress: Progress | None = None,
@@ -81,7 +81,7 @@ def reconstruction_scores(
 
     Args:
         inputs: Gives the calibration batches anew, each the network's positional inputs.
-        of: The unit of cost.
+        of: The unit of cost; None: errors as they are, where the budget weighs what they save.
     """
     report = progress or (lambda *_: None)
     groups = {group.name: group for group in network.groups if group.size > 1}
@@ -96,8 +96,10 @@ def reconstruction_scores(
     return scores | alone
 
 
-def _price(network: Network, group: Group, of: str) -> float:
+def _price(network: Network, group: Group, of: str | None) -> float:
     """Share of the network's cost that one channel of a group is."""
+    if of is None:
+        return 1.0
     whole = network.cost.of(of)
     less = network.cost.of(of, network.sizes({group.name: group.size - 1}))
     return max(whole - less, 1) / whole

@@ -53,7 +53,7 @@ class Material:
     calibration: Calibration | None = None
     norm_p: float = 2.0
     seed: int = 0
-    unit: str = "macs"
+    unit: str | None = "macs"
     progress: Callable[[int, int, str], None] | None = None
 
     @property

@@ -34,7 +34,7 @@ def score(
     normalise: str = USUAL,
     norm_p: float = 2.0,
     seed: int = 0,
-    unit: str = "macs",
+    unit: str | None = "macs",
     progress: Callable[[int, int, str], None] | None = None,
     note: Callable[[str], None] = lambda text: None,
     criteria: Mapping[str, Criterion] = CRITERIA,
@@ -54,7 +54,8 @@ def score(
             criterion's own.
         norm_p: For "lp".
         seed: For "random".
-        unit: What the budget is of, for criteria that weigh costs.
+        unit: What the budget is of, for criteria that weigh costs; None where it weighs them
+            itself.
         progress: Is told what is done, of how much, by criteria that take long.
         note: Is told what the user should know.
         criteria: Criteria by name.

@@ -1,9 +1,10 @@
 """Selection: scores and a budget become the kept channels of each group."""
 
 from compressor.selection.candidates import LEAST_SHARE, prunable
-from compressor.selection.choosing import Choice, Keep, best, select
+from compressor.selection.choosing import Choice, Keep, Last, best, select
 from compressor.selection.ranking import Clock
-from compressor.selection.refusals import DEFAULT_ROLES
+from compressor.selection.reasons import reason_of
+from compressor.selection.refusals import DEFAULT_ROLES, OutOfReachError
 from compressor.selection.scopes import SCOPES, Scores
 
 __all__ = [
@@ -13,8 +14,11 @@ __all__ = [
     "Choice",
     "Clock",
     "Keep",
+    "Last",
+    "OutOfReachError",
     "Scores",
     "best",
     "prunable",
+    "reason_of",
     "select",
 ]

@@ -100,9 +100,10 @@ def least(group: Group) -> int:
     return max(1, math.ceil(LEAST_SHARE * group.size))
 
 
-def narrower(group: Group, step: int) -> list[int]:
-    """The widths that a group may get down to, widest first: multiples of a step."""
-    lowest = rounded(least(group), group, step)
+def narrower(group: Group, step: int, floor: int = 0) -> list[int]:
+    """The widths that a group may get down to, widest first: multiples of a step, not below a
+    floor of its own."""
+    lowest = rounded(max(least(group), floor), group, step)
     return list(range((group.size - 1) // step * step, lowest - 1, -step))
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from compressor.network import Network
 from compressor.records import Group
-from compressor.selection.candidates import fixed_counts, prunable, rounded, units
+from compressor.selection.candidates import fixed_counts, narrower, prunable, rounded, units
 from compressor.selection.ranking import Clock, by_rank, by_time
 from compressor.selection.refusals import (
     nothing_to_prune,
@@ -24,13 +24,46 @@ Keep = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
+class Last:
+    """The move that met the budget: what it cost is the budget's shadow price.
+
+    Attributes:
+        group: Which group became narrower.
+        rank: The rank that it had; what is left ranks no lower.
+        lost: Sum of the scores of its channels.
+        saved: Share of the network's total that it saved.
+    """
+
+    group: str
+    rank: float
+    lost: float
+    saved: float
+
+    @property
+    def price(self) -> float:
+        """Score lost per one per cent of the network's total."""
+        return self.lost / (100 * self.saved) if self.saved > 0 else float("inf")
+
+
+@dataclass(frozen=True)
 class Choice:
-    """The kept indices of each group that loses some, and what is left of the budget's unit."""
+    """The kept indices of each group that loses some, and what is left of the budget's unit.
+
+    Attributes:
+        keep: Per group the kept indices.
+        unit, before, after: The budget's unit, and how much of it there was and is.
+        fixed: Groups that `layer_ratios` decide about.
+        widths: Per group that competed the widths that it could have got down to, widest first.
+        last: The last move, or None where the budget took none.
+    """
 
     keep: Keep
     unit: str
     before: float
     after: float
+    fixed: frozenset[str] = frozenset()
+    widths: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    last: Last | None = None
 
     @property
     def removed(self) -> float:
@@ -54,6 +87,7 @@ def select(
     clock: Clock | None = None,
     best_effort: bool = False,
     keep_linked: bool = False,
+    floors: Mapping[str, int] | None = None,
 ) -> Choice:
     """Drop the lowest-ranked channels until `ratio` of the network's total is gone.
 
@@ -73,11 +107,14 @@ def select(
             group exceeds, and the scores only say which channels of a group go.
         protect: Globs of module or parameter names whose channels all stay.
         prune: Roles to prune beside channels and heads ("stream", "head_width").
-        round_to: Kept counts are multiples of it, or of what it says for each group.
-        clock: Predicts latency in milliseconds; the budget is then of that, and scores are spent
-            per millisecond saved, whatever the scope.
+        round_to: Kept counts are multiples of it; or of what it says for each group, but for those
+            that `layer_ratios` decide about.
+        clock: Predicts latency in milliseconds; the budget is then of that, and within the global
+            scope scores are spent per millisecond saved.
         best_effort: Take what is reachable where the ratio is not.
         keep_linked: Groups that user code takes to be of one size lose equal numbers.
+        floors: Numbers of channels that groups keep at least, beside `LEAST_SHARE` of what they
+            have.
 
     Raises:
         UsageError: A glob matches nothing.
@@ -92,18 +129,20 @@ def select(
     fixed = fixed_counts(network, groups, together, layer_ratios)
     free = [unit for unit in together if unit[0].name not in fixed and ratio is not None]
     competing = [group for unit in free for group in unit]
+    widths = {g.name: narrower(g, steps[g.name], (floors or {}).get(g.name, 0)) for g in competing}
     if losses is not None:
-        order = by_rank(free, losses, steps, np.max)
-    elif clock is not None:
-        order = by_time(network, free, scores, steps, clock)
+        order = by_rank(free, losses, widths, np.max)
+    elif clock is not None and scope == "global":
+        order = by_time(network, free, scores, widths, clock)
     else:
-        order = by_rank(free, SCOPES[scope](network, competing, scores), steps, np.mean)
+        order = by_rank(free, SCOPES[scope](network, competing, scores), widths, np.mean)
     full = np.array([unit[0].size for unit in free], np.int64)
-    given = {g.name: rounded(fixed[g.name], g, steps[g.name]) for g in groups if g.name in fixed}
+    always = round_to if isinstance(round_to, int) else 1
+    given = {g.name: rounded(fixed[g.name], g, always) for g in groups if g.name in fixed}
 
     def counts(taken: int) -> dict[str, int]:
-        widths = order.after(taken, full).tolist()
-        left = {g.name: w for unit, w in zip(free, widths, strict=True) for g in unit}
+        after = order.after(taken, full).tolist()
+        left = {g.name: w for unit, w in zip(free, after, strict=True) for g in unit}
         return {group.name: group.size for group in groups} | given | left
 
     def cost(taken: int) -> float:
@@ -122,6 +161,19 @@ def select(
             raise overshot(ratio, of, 1 - highest / before)
     taken = _first(len(order), lambda n: cost(n) <= target)
     kept = counts(taken)
+
+    def last() -> Last | None:
+        if not taken:
+            return None
+        number, earlier = int(order.units[taken - 1]), counts(taken - 1)
+        lost = [
+            np.sort(scores[g.name])[g.size - earlier[g.name] : g.size - kept[g.name]].sum()
+            for g in free[number]
+        ]
+        saved = (cost(taken - 1) - cost(taken)) / before
+        rank = float(order.ranks[taken - 1])
+        return Last(free[number][0].name, rank, float(np.mean(lost)), saved)
+
     return Choice(
         keep={
             group.name: best(scores[group.name], kept[group.name])
@@ -132,6 +184,9 @@ def select(
         unit=of,
         before=before,
         after=cost(taken),
+        fixed=frozenset(fixed),
+        widths=widths,
+        last=last(),
     )
 
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from compressor.axes import Axis
 from compressor.network import Network
 from compressor.records import Group
-from compressor.selection.candidates import narrower
 from compressor.selection.scopes import Scores
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 Unit = Sequence[Group]
 """Groups that lose their channels together: one, or several that are linked."""
 
@@ -26,10 +26,12 @@ FINEST = 64
 
 @dataclass(frozen=True)
 class Moves:
-    """One after the other: unit `units[i]` gets down to `widths[i]` channels."""
+    """One after the other: unit `units[i]` gets down to `widths[i]` channels, since `ranks[i]` was
+    the lowest that was left."""
 
     units: Ints
     widths: Ints
+    ranks: Floats
 
     def __len__(self) -> int:
         return len(self.units)
@@ -41,29 +43,30 @@ class Moves:
         return widths
 
 
-def moves(taken: Sequence[tuple[int, int]]) -> Moves:
-    """From pairs of a unit's number and a width."""
-    both = np.array(taken, np.int64).reshape(-1, 2)
-    return Moves(both[:, 0], both[:, 1])
+def moves(taken: Sequence[tuple[int, int, float]]) -> Moves:
+    """From a unit's number, a width and a rank each."""
+    units, widths, ranks = zip(*taken, strict=True) if taken else ((), (), ())
+    return Moves(np.array(units, np.int64), np.array(widths, np.int64), np.array(ranks, float))
 
 
 def by_rank(
     units: Sequence[Unit],
     ranked_by: Scores,
-    steps: Mapping[str, int],
+    widths: Mapping[str, Sequence[int]],
     of_several: Callable[[npt.NDArray[np.float64]], Any],
 ) -> Moves:
-    """The lowest rank goes first; channels that go together have the rank `of_several` theirs."""
+    """The lowest rank goes first; channels that go together have the rank `of_several` theirs.
+    `widths` are those that each group may get down to, widest first."""
     ranked: list[tuple[float, int, int, int]] = []
     for number, unit in enumerate(units):
         each = _sorted(unit, ranked_by)
         before = 0
-        for width in narrower(unit[0], steps[unit[0].name]):
+        for width in widths[unit[0].name]:
             dropped = unit[0].size - width
             ranked.append((float(of_several(each[before:dropped])), before, number, width))
             before = dropped
     ranked.sort()
-    return moves([(unit, width) for rank, _, unit, width in ranked if np.isfinite(rank)])
+    return moves([(unit, width, rank) for rank, _, unit, width in ranked if np.isfinite(rank)])
 
 
 def _sorted(unit: Unit, ranked_by: Scores) -> npt.NDArray[np.float64]:
@@ -88,18 +91,22 @@ class Clock(Protocol):
 
 
 def by_time(
-    network: Network, units: Sequence[Unit], scores: Scores, steps: Mapping[str, int], clock: Clock
+    network: Network,
+    units: Sequence[Unit],
+    scores: Scores,
+    widths: Mapping[str, Sequence[int]],
+    clock: Clock,
 ) -> Moves:
     """The move that loses least score per millisecond that it saves goes first.
 
     A greedy knapsack: what a move saves depends on how wide its neighbours still are, so a move is
     looked at again before it is taken. It may leave out widths that save nothing by themselves.
     """
-    runs = [_Run(network, unit, scores, steps[unit[0].name], clock) for unit in units]
+    runs = [_Run(network, unit, scores, widths[unit[0].name], clock) for unit in units]
     sizes = {axis: axis.size for run in runs for axis in run.axes}
     queue = [(*run.best(sizes), number) for number, run in enumerate(runs)]
     heapq.heapify(queue)
-    taken: list[tuple[int, int]] = []
+    taken: list[tuple[int, int, float]] = []
     while queue:
         _, _, number = heapq.heappop(queue)
         density, width = runs[number].best(sizes)
@@ -108,7 +115,7 @@ def by_time(
         if queue and (density, width, number) > queue[0]:
             heapq.heappush(queue, (density, width, number))
             continue
-        taken.append((number, width))
+        taken.append((number, width, density))
         sizes |= dict.fromkeys(runs[number].axes, width)
         runs[number].width = width
         heapq.heappush(queue, (*runs[number].best(sizes), number))
@@ -119,7 +126,12 @@ class _Run:
     """One unit on its way to fewer channels."""
 
     def __init__(
-        self, network: Network, unit: Unit, scores: Scores, step: int, clock: Clock
+        self,
+        network: Network,
+        unit: Unit,
+        scores: Scores,
+        widths: Sequence[int],
+        clock: Clock,
     ) -> None:
         size = unit[0].size
         self.axes = [network.axes[group.name] for group in unit]
@@ -127,7 +139,7 @@ class _Run:
             {layer.name: layer for axis in self.axes for layer in clock.layers_of(axis)}.values()
         )
         self.clock, self.size, self.width = clock, size, size
-        self.widths = narrower(unit[0], max(step, -(-size // FINEST // step) * step))
+        self.widths = widths[:: -(-len(widths) // FINEST) or 1]
         self.lost = np.concatenate([[0.0], np.cumsum(_sorted(unit, scores))])
 
     def best(self, sizes: Mapping[Axis, int]) -> tuple[float, int]:

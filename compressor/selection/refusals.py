@@ -58,12 +58,16 @@ def overshot(ratio: float, of: str, removed: float) -> CompressorError:
     )
 
 
+class OutOfReachError(CompressorError):
+    """More is to go than may go."""
+
+
 def out_of_reach(
     ratio: float, of: str, reachable: float, fixed: bool, measured: bool
-) -> CompressorError:
+) -> OutOfReachError:
     floor = math.floor(reachable * 1000) / 1000
-    return CompressorError(
-        f"--ratio {ratio:g} of the {of} is out of reach: at most {floor:.3f} can be removed",
+    return OutOfReachError(
+        f"--ratio {ratio:.4g} of the {of} is out of reach: at most {floor:.3f} can be removed",
         where="each group keeps a tenth of its channels, and protected parts keep all"
         + (", and the layers of --layer-ratio what that says" if fixed else "")
         + (", and no layer is cut further than it was measured" if measured else ""),

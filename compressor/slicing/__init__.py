@@ -26,6 +26,7 @@ __all__ = [
     "carry_weights",
     "check_source",
     "compare",
+    "kept_indices",
     "slice_network",
     "variants",
 ]

@@ -1,0 +1,40 @@
+"""The original's ONNX file, made when it is first asked for."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from functools import cached_property
+from pathlib import Path
+
+from compressor.export import export_onnx
+from compressor.records import Trace
+
+
+class TemporaryFolder:
+    """A directory that is removed with the last reference to it."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="compress-"))
+        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+class Original:
+    """A traced network that others are timed against."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    @property
+    def onnx(self) -> Path:
+        """Its ONNX file, in a directory that lasts as long as this object."""
+        return self._folder.path / "model.onnx"
+
+    @cached_property
+    def _folder(self) -> TemporaryFolder:
+        folder = TemporaryFolder()
+        export_onnx(
+            self._trace.program, folder.path / "model.onnx", batch_symbol=self._trace.batch_symbol
+        )
+        return folder

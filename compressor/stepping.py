@@ -1,0 +1,155 @@
+"""From a choice to a smaller network that is repaired: at once, or in steps.
+
+In steps, each network is traced and scored anew after the one before was repaired. At the end the
+cuts are composed into one cut of the original, which is sliced once more and given the last step's
+weights: so a plan replays the same, however many steps made it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from compressor import slicing
+from compressor.composing import composed, keep_of
+from compressor.correcting import corrected
+from compressor.errors import CompressorError
+from compressor.planning import (
+    LATENCY,
+    Goal,
+    Opened,
+    Planned,
+    Prepared,
+    decided,
+    scored_and_timed,
+)
+from compressor.realising import realised
+from compressor.recovering import Judge, Moments, recover
+from compressor.selection import LEAST_SHARE, Choice
+from compressor.trace import trace
+
+SCHEDULES: Mapping[str, Callable[[float, float], float]] = {
+    "one-shot": lambda t, left: left,
+    "linear": lambda t, left: 1 - (1 - left) * t,
+    "geometric": lambda t, left: left**t,
+    "cubic": lambda t, left: left + (1 - left) * (1 - t) ** 3,
+    "cosine": lambda t, left: 1 - (1 - left) * (1 - math.cos(math.pi * t)) / 2,
+}
+"""Per schedule the share that is left after the part `t` of the steps, from 1 to `left`. Cubic: Zhu
+and Gupta 2017, To prune, or not to prune, equation 1."""
+
+Made = tuple[Planned, slicing.Sliced, Moments]
+
+
+def at_once(planned: Planned, judge: Judge) -> Made:
+    """Slice, repair and fine-tune."""
+    options = planned.options
+    planned, sliced = _chosen(planned, planned)
+    moments = [{"step": "sliced", "metrics": judge("evaluate sliced", sliced.module)}]
+    recovery = recover(sliced, planned, judge, repairs=options.repair, epochs=options.epochs)
+    return planned, sliced, moments + recovery
+
+
+def _chosen(planned: Planned, root: Planned) -> tuple[Planned, slicing.Sliced]:
+    """The choice sliced; a budget of latency is met by this machine's clock, if it is of that."""
+    is_timed = root.options.of == LATENCY and root.timing.is_here and root.goal.ratio is not None
+    return corrected(planned, root) if is_timed else _sliced(planned)
+
+
+def _sliced(planned: Planned) -> tuple[Planned, slicing.Sliced]:
+    with planned.stopwatch.stage("slice"):
+        return realised(planned)
+
+
+def stepped(root: Planned, judge: Judge) -> Made:
+    """Slice and repair in steps; fine-tune at the end."""
+    options, moments = root.options, Moments()
+    current: Prepared = root
+    step: tuple[Planned, slicing.Sliced] | None = None
+    indices: dict[str, dict[int, tuple[int, ...]]] = {}
+    targets = _targets(root)
+    for number, target in enumerate(targets, start=1):
+        if step is not None:
+            current = _anew(root, step[1].module)
+        whole = current.total(options.of)
+        if whole <= target:
+            continue
+        goal, is_last = Goal(1 - target / whole, target), target == targets[-1]
+        planned = decided(current, goal, floors=_floors(root))
+        step = _chosen(planned, root) if is_last else _sliced(planned)
+        planned, sliced = step
+        prefix = f"step {number} of {len(targets)}: "
+        metrics = judge(f"{prefix}evaluate sliced", sliced.module)
+        moments.append({"step": f"{prefix}sliced", "metrics": metrics})
+        epochs = 0 if is_last else options.step_epochs
+        moments += recover(
+            *(sliced, planned, judge), repairs=options.repair, epochs=epochs, prefix=prefix
+        )
+        indices = composed(indices, sliced.plan.tensors)
+        if is_last:
+            break
+    assert step is not None
+    planned, sliced = _as_one(root, step[0], step[1], keep_of(root.network, indices))
+    moments += recover(sliced, planned, judge, repairs=False, epochs=options.epochs)
+    return planned, sliced, moments
+
+
+def _targets(root: Planned) -> list[float]:
+    """What is left after each step, in the budget's unit."""
+    assert root.goal.ratio is not None
+    options, total = root.options, root.total(root.options.of)
+    left, schedule = 1 - root.goal.ratio, SCHEDULES[options.schedule]
+    shares = [schedule(number / options.steps, left) for number in range(1, options.steps)]
+    return [*(total * share for share in shares if share > left), total * left]
+
+
+def _anew(root: Planned, module: nn.Module) -> Prepared:
+    """The network of a step, traced, scored and timed."""
+    with root.stopwatch.stage("trace"):
+        traced = trace(module, root.examples)
+    before = {name: getattr(root, name) for name in Opened.__dataclass_fields__}
+    opened = Opened(**{**before, "trace": traced})
+    return scored_and_timed(opened, root.options)
+
+
+def _floors(root: Planned) -> dict[str, int]:
+    """A tenth of the original's groups stay, however many steps there are."""
+    return {group.name: math.ceil(LEAST_SHARE * group.size) for group in root.network.groups}
+
+
+def _as_one(
+    root: Planned,
+    planned: Planned,
+    sliced: slicing.Sliced,
+    keep: Mapping[str, tuple[int, ...]],
+) -> tuple[Planned, slicing.Sliced]:
+    """The original cut once, with the last step's weights."""
+    of = root.options.of
+    counts = {name: len(kept) for name, kept in keep.items()}
+    choice = Choice(dict(keep), of, root.total(of), root.total(of, counts))
+    whole, made = _sliced(replace(root, choice=choice, found=planned.found))
+    _check_same(made, sliced)
+    slicing.carry_weights(sliced.program, made.program)
+    slicing.carry_weights(made.program, made.module)
+    return whole, made
+
+
+def _check_same(made: slicing.Sliced, last: slicing.Sliced) -> None:
+    """Every tensor of the one cut has its like among the last step's."""
+    found = {name: tensor.shape for name, tensor in last.program.state_dict.items()}
+    other = [
+        name
+        for name, tensor in made.program.state_dict.items()
+        if isinstance(tensor, torch.Tensor) and found.get(name) != tensor.shape
+    ]
+    if other:
+        raise CompressorError(
+            "the network of the last step is not the original cut once",
+            where=", ".join(other[:3]),
+            consequence="nothing was written",
+            next_step="prune in one step (--steps 1); please report the network",
+        )

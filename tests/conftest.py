@@ -1,0 +1,28 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from compressor.latency import LatencyTable, write_table
+from compressor.latency.kernels import KERNELS
+from compressor.latency.machine import cached_at, machine_of
+from compressor.latency.steps import Step
+
+STEP = 4
+"""Widths run well in steps of so many channels, as tests have it."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def known_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's cache is left alone. This machine's steps are known there already, so that no test
+    waits for them or depends on them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        steps = {k: dict.fromkeys(kernel.stepped, Step(STEP)) for k, kernel in KERNELS.items()}
+        for batch in (1, 2):
+            machine = machine_of(1, batch, "cpu")
+            write_table(LatencyTable(machine, steps), cached_at(machine))
+        yield
