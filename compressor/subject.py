@@ -130,8 +130,6 @@ def open_samples(
             consequence="nothing was done",
             next_step="give labelled --data, a --loss, or another --criterion",
         )
-    if train is None and test is None:
-        return Samples(None, None, "no data was given")
     validation = None
     if isinstance(options, Options) and options.max_drop is not None:
         train, validation = _validation(train, subject, options, input_size)
@@ -170,7 +168,7 @@ def _with_test(
     options: ScoringOptions,
 ) -> Samples:
     if test is None and train is None:
-        return Samples(None, None, "no data for that was given", validation=validation)
+        return Samples(None, None, "no data was given", validation=validation)
     if test is None:
         assert train is not None
         train, test = hold_out(train, HELD_OUT, options.seed)
