@@ -329,7 +329,7 @@ def test_a_dry_run_says_why(
     )
     shown = " ".join(capsys.readouterr().out.split())
     assert "protected, or linked" in shown
-    assert "stay" in shown
+    assert "scores up to" in shown
     assert "shadow price: the last 1 % of the MACs cost" in shown
     assert "latency" in shown
     assert "ms" in shown
