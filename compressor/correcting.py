@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from compressor.errors import CompressorError
 from compressor.export import export_onnx
 from compressor.original import Original, TemporaryFolder
-from compressor.planning import LATENCY, Goal, Planned, decided
+from compressor.planning import Goal, Planned, decided
+from compressor.preparing import LATENCY
 from compressor.processes import of_the_first
 from compressor.realising import realised
 from compressor.slicing import Sliced

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from compressor.planning import LATENCY, Planned
+from compressor.planning import Planned
+from compressor.preparing import LATENCY
 from compressor.report import group_entries
 from compressor.selection import reason_of
 

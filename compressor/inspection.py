@@ -19,7 +19,7 @@ from compressor.graph import analyse
 from compressor.loading import find_examples
 from compressor.network import Network
 from compressor.options import ModelOptions
-from compressor.planning import capture
+from compressor.preparing import capture
 from compressor.records import ExampleInputs, Group, LoadedModel, Trace
 from compressor.report import protection_entries
 from compressor.selection import DEFAULT_ROLES

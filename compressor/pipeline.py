@@ -13,7 +13,8 @@ from compressor.accounting import account
 from compressor.accuracy_floor import smallest
 from compressor.delivery import deliver
 from compressor.options import Options
-from compressor.planning import LATENCY, Planned, plan, seeded
+from compressor.planning import Planned, plan
+from compressor.preparing import LATENCY, seeded
 from compressor.records import Plan
 from compressor.recovering import Judge
 from compressor.result import Result

@@ -8,7 +8,8 @@ from torch import nn
 
 from compressor import slicing
 from compressor.data import Data, batches
-from compressor.planning import Planned, Prepared
+from compressor.planning import Planned
+from compressor.preparing import Prepared
 from compressor.recover import evaluate, fine_tune
 from compressor.repairing import repair
 from compressor.subject import loss_of, metric_of

@@ -26,7 +26,7 @@ from compressor.folder import SENSITIVITY_FILES, all_or_nothing
 from compressor.inspection import macs_share
 from compressor.masking import Places, silenced
 from compressor.options import SensitivityOptions
-from compressor.planning import Scored, open_network, score_channels, seeded
+from compressor.preparing import Scored, open_network, score_channels, seeded
 from compressor.records import ExampleInputs, Group
 from compressor.recover import evaluate
 from compressor.report import to_json

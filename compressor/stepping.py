@@ -18,15 +18,8 @@ from compressor import slicing
 from compressor.composing import composed, keep_of
 from compressor.correcting import corrected
 from compressor.errors import CompressorError
-from compressor.planning import (
-    LATENCY,
-    Goal,
-    Opened,
-    Planned,
-    Prepared,
-    decided,
-    scored_and_timed,
-)
+from compressor.planning import Goal, Planned, decided
+from compressor.preparing import LATENCY, Opened, Prepared, scored_and_timed
 from compressor.realising import realised
 from compressor.recovering import Judge, Moments, recover
 from compressor.selection import LEAST_SHARE, Choice

@@ -15,7 +15,6 @@ from compressor.latency import (
     Layer,
     given_table,
     layers_of,
-    measured_steps,
     measured_table,
     width_steps,
 )
@@ -132,12 +131,12 @@ class _Target:
         """With the times of all layers, or with the steps alone."""
         options = self.options
         if options.latency_table is not None:
-            asked = layers if complete else ()
-            return given_table(Path(options.latency_table), asked, **self._spelled)
+            covered = layers if complete else ()
+            return given_table(Path(options.latency_table), covered, **self._spelled)
         check_provider(options.latency_on)
-        measured = measured_table if complete else measured_steps
         with self._file(stopwatch) as path:
-            return of_the_first(lambda: measured(layers, path=path, progress=tick, **self._spelled))
+            asked = {**self._spelled, "steps_alone": not complete, "progress": tick}
+            return of_the_first(lambda: measured_table(layers, path=path, **asked))
 
     def is_here(self, table: LatencyTable) -> bool:
         """Whether the table holds for this machine."""

@@ -21,7 +21,7 @@ from tiny import SIDE, TinyNet, inputs, names_in, sequential, write_model, write
 from torch import nn
 
 import compressor
-from compressor import delivery, pipeline, planning, result
+from compressor import delivery, pipeline, preparing, result
 from compressor.cli import main
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
@@ -485,7 +485,7 @@ def test_output_is_checked_before_the_work(
 # -- in the middle -------------------------------------------------------------------------------
 
 STAGES = [
-    (planning, "analyse"),
+    (preparing, "analyse"),
     (pipeline, "deliver"),
     (delivery, "save_weights"),
     (delivery, "measure_latency"),
@@ -525,7 +525,7 @@ def test_debugging_shows_the_traceback(attempt: Attempt, monkeypatch: pytest.Mon
         raise ZeroDivisionError
 
     write_model(attempt.folder / "net.pt")
-    monkeypatch.setattr(planning, "trace", fail)
+    monkeypatch.setattr(preparing, "trace", fail)
     monkeypatch.setenv("COMPRESSOR_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         main(["net.pt", *INPUT, "--out", "new"])

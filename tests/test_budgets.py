@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import compressor
-from compressor import accuracy_floor, correcting, delivery, planning, timing
+from compressor import accuracy_floor, correcting, delivery, preparing, timing
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.latency import Case, read_table, write_table
@@ -363,5 +363,5 @@ def test_the_price_is_what_the_last_channel_cost(network: Chain) -> None:
 
 
 def test_latency_scores_are_not_per_cost() -> None:
-    assert planning._weighed(Options(of="latency")) is None
-    assert planning._weighed(Options(of="params")) == "params"
+    assert preparing._weighed(Options(of="latency")) is None
+    assert preparing._weighed(Options(of="params")) == "params"

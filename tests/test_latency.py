@@ -23,7 +23,6 @@ from compressor.latency import (
     OnnxBench,
     given_table,
     layers_of,
-    measured_steps,
     measured_table,
     read_table,
     width_steps,
@@ -331,10 +330,11 @@ def test_steps_alone_are_quick_to_measure_and_kept(
     wide: tuple[tuple[Layer, ...], Network], tmp_path: Path
 ) -> None:
     layers, path = wide[0], tmp_path / "table.json"
-    found = measured_steps(layers, bench=FormulaBench(), path=path)
+    found = measured_table(layers, steps_alone=True, bench=FormulaBench(), path=path)
     assert found.step("convolution", "in") == Step(16, 4)
     assert not found.times
-    assert measured_steps(layers, bench=FormulaBench(stop_after=0), path=path) == found
+    nothing = FormulaBench(stop_after=0)
+    assert measured_table(layers, steps_alone=True, bench=nothing, path=path) == found
     complete = measured_table(layers, bench=FormulaBench(), path=tmp_path / "whole.json")
     assert measured_table(layers, bench=FormulaBench(), path=path) == complete
 

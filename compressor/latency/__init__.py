@@ -2,7 +2,7 @@
 
 from compressor.latency.bench import Bench, Case, OnnxBench
 from compressor.latency.layers import Layer, layers_of
-from compressor.latency.measuring import given_table, measured_steps, measured_table
+from compressor.latency.measuring import given_table, measured_table
 from compressor.latency.model import LatencyModel
 from compressor.latency.table import LatencyTable, read_table, write_table
 from compressor.latency.widths import width_steps
@@ -16,7 +16,6 @@ __all__ = [
     "OnnxBench",
     "given_table",
     "layers_of",
-    "measured_steps",
     "measured_table",
     "read_table",
     "width_steps",

@@ -25,31 +25,13 @@ makes a layer seem slower, never faster, so the least counts."""
 _TOGETHER = 32  # layers whose networks are in memory at a time
 
 
-def measured_steps(
-    layers: Iterable[Layer],
-    *,
-    threads: int = 1,
-    batch: int = 1,
-    device: str = "cpu",
-    bench: Bench | None = None,
-    path: Path | None = None,
-    progress: Progress = lambda done, total, text: None,
-) -> LatencyTable:
-    """This machine's table with the steps of the layers' kinds, as `measured_table`; a few seconds
-    per kind, once."""
-    kinds = list(dict.fromkeys(layer.kind for layer in layers))
-    whose = (threads, batch, device)
-    return _completed(
-        whose, path, lambda table, bench: _with_steps(table, kinds, bench, progress), bench
-    )
-
-
 def measured_table(
     layers: Iterable[Layer],
     *,
     threads: int = 1,
     batch: int = 1,
     device: str = "cpu",
+    steps_alone: bool = False,
     bench: Bench | None = None,
     path: Path | None = None,
     progress: Progress = lambda done, total, text: None,
@@ -61,6 +43,7 @@ def measured_table(
     Args:
         layers: Of the network, for this batch.
         threads, batch, device: What is measured; another choice has a table of its own.
+        steps_alone: Only in which steps widths run well: a few seconds per kind of layer, once.
         bench: What times the layers. Default: ONNX Runtime on the device.
         path: The table's file. Default: in the user's cache folder.
         progress: Told `(done, total, text)`.
@@ -70,27 +53,17 @@ def measured_table(
         CompressorError: The file is no table or cannot be written; a layer does not run.
     """
     distinct = {layer.signature: layer for layer in layers}
-    whose = (threads, batch, device)
-    return _completed(
-        whose, path, lambda table, bench: _filled(table, distinct, bench, progress), bench
-    )
-
-
-def _completed(
-    whose: tuple[int, int, str],
-    path: Path | None,
-    fill: Callable[[LatencyTable, Bench], Iterator[LatencyTable]],
-    bench: Bench | None,
-) -> LatencyTable:
-    """The table of the file, filled; each state of it is kept."""
-    threads, batch, device = whose
     machine = machine_of(threads, batch, device)
     path = path or cached_at(machine)
     table = read_table(path) if path.exists() else LatencyTable(machine)
     _check_same(table.machine, machine, path)
-    for fuller in fill(table, bench or OnnxBench(threads, device)):
-        write_table(fuller, path)
-        table = fuller
+    bench = bench or OnnxBench(threads, device)
+    if steps_alone:
+        fuller = _with_steps(table, distinct, bench, progress)
+    else:
+        fuller = _filled(table, distinct, bench, progress)
+    for table in fuller:
+        write_table(table, path)
     return table
 
 
@@ -134,9 +107,14 @@ def given_table(
 
 
 def _with_steps(
-    table: LatencyTable, kinds: Iterable[str], bench: Bench, progress: Progress, more: int = 0
+    table: LatencyTable,
+    layers: Mapping[str, Layer],
+    bench: Bench,
+    progress: Progress,
+    more: int = 0,
 ) -> Iterator[LatencyTable]:
     """The table after each step that it lacked; `more` is what comes afterwards."""
+    kinds = dict.fromkeys(layer.kind for layer in layers.values())
     unstepped = [(kind, name) for kind in kinds for name in table.lacks_steps(kind)]
     for done, (kind, name) in enumerate(unstepped):
         progress(done, len(unstepped) + more, f"steps of {kind}: {name}")
@@ -148,9 +126,8 @@ def _filled(
     table: LatencyTable, layers: Mapping[str, Layer], bench: Bench, progress: Progress
 ) -> Iterator[LatencyTable]:
     """The table after each step or layer that it lacked, and after every further look at it."""
-    kinds = dict.fromkeys(layer.kind for layer in layers.values())
     steps = 0
-    for fuller in _with_steps(table, kinds, bench, progress, LOOKS * len(layers)):
+    for fuller in _with_steps(table, layers, bench, progress, LOOKS * len(layers)):
         table, steps = fuller, steps + 1
         yield table
     missing = {name: points for name, layer in layers.items() if (points := table.lacks(layer))}
