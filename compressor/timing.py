@@ -28,6 +28,10 @@ from compressor.records import Latency, Trace
 from compressor.sessions import check_provider
 from compressor.watch import Stopwatch, Tick
 
+NARROW = 64
+"""Where latency is the budget, groups up to this size may get any width: the clock, which knows
+these widths' times, takes those that save most. Wider ones keep to the steps."""
+
 FIT_SECONDS = 1.0
 """How long the original is timed, so that predictions are in its milliseconds."""
 
@@ -78,7 +82,7 @@ def timing_of(
         target = _Target(options, options.batch if is_asked else trace.batch)
         layers = layers_of(trace, network, target.batch)
         table = target.table(layers, tick, stopwatch, complete=with_clock)
-        steps = _steps(layers, table, network) if by_table else _fixed(options)
+        steps = _steps(layers, table, network, options) if by_table else _fixed(options)
         if not with_clock:
             return Timing(steps)
         clock = LatencyModel(layers, table)
@@ -93,9 +97,12 @@ def _fixed(options: Options) -> int:
     return 1 if options.round_to == "auto" else options.round_to
 
 
-def _steps(layers: tuple[Layer, ...], table: LatencyTable, network: Network) -> dict[str, int]:
+def _steps(
+    layers: tuple[Layer, ...], table: LatencyTable, network: Network, options: Options
+) -> dict[str, int]:
     by_axis = width_steps(layers, table, network.axes.values())
-    return {name: by_axis[axis] for name, axis in network.axes.items()}
+    free = NARROW if options.of == "latency" else 0
+    return {n: 1 if axis.size <= free else by_axis[axis] for n, axis in network.axes.items()}
 
 
 def _own(original: Original, options: Options) -> float:
