@@ -48,9 +48,11 @@ def at_once(planned: Planned, judge: Judge) -> Made:
 
 
 def _chosen(planned: Planned, root: Planned) -> tuple[Planned, slicing.Sliced]:
-    """The choice sliced; a budget of latency is met by this machine's clock, if it is of that."""
-    is_timed = root.options.of == LATENCY and root.timing.is_here and root.goal.ratio is not None
-    return corrected(planned, root) if is_timed else _sliced(planned)
+    """The choice sliced; a share of the time is met by this machine's clock, if it is of that. What
+    --max-drop has chosen stays as it was judged."""
+    options, ratio = root.options, root.goal.ratio
+    is_share = options.of == LATENCY and ratio is not None and options.max_drop is None
+    return corrected(planned, root) if is_share and root.timing.is_here else _sliced(planned)
 
 
 def _sliced(planned: Planned) -> tuple[Planned, slicing.Sliced]:

@@ -83,6 +83,18 @@ def test_kept_counts_are_multiples(deep: Analysed, step: int) -> None:
     assert_within_one_channel(deep, choice, 0.5, step)
 
 
+@pytest.mark.parametrize("step", [2, 4, 8])
+def test_what_a_large_step_overshoots_by_is_given_back(deep: Analysed, step: int) -> None:
+    """No group could have a step more within the budget."""
+    network = deep.network
+    choice = chosen(deep, ratio=0.5, round_to=step)
+    kept, target = counts(network, choice), 0.5 * choice.before
+    for group in network.groups:
+        wider = min(group.size, kept[group.name] + step)
+        if wider > kept[group.name]:
+            assert cost(network, "macs", kept | {group.name: wider}) > target
+
+
 def test_groups_may_have_steps_of_their_own(deep: Analysed) -> None:
     steps = {group.name: 8 for group in deep.network.groups if group.size >= 32}
     choice = chosen(deep, ratio=0.5, round_to=steps)

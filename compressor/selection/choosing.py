@@ -11,7 +11,7 @@ import numpy.typing as npt
 from compressor.network import Network
 from compressor.records import Group
 from compressor.selection.candidates import fixed_counts, narrower, prunable, rounded, units
-from compressor.selection.ranking import Clock, by_rank, by_time
+from compressor.selection.ranking import Clock, Ints, by_rank, by_time
 from compressor.selection.refusals import (
     nothing_to_prune,
     out_of_reach,
@@ -140,18 +140,17 @@ def select(
     always = round_to if isinstance(round_to, int) else 1
     given = {g.name: rounded(fixed[g.name], g, always) for g in groups if g.name in fixed}
 
-    def counts(taken: int) -> dict[str, int]:
-        after = order.after(taken, full).tolist()
-        left = {g.name: w for unit, w in zip(free, after, strict=True) for g in unit}
+    def counts(after: Ints) -> dict[str, int]:
+        left = {g.name: w for unit, w in zip(free, after.tolist(), strict=True) for g in unit}
         return {group.name: group.size for group in groups} | given | left
 
-    def cost(taken: int) -> float:
-        sizes = network.sizes(counts(taken))
+    def cost(after: Ints) -> float:
+        sizes = network.sizes(counts(after))
         return network.cost.of(of, sizes) if clock is None else clock.latency_ms(sizes)
 
     before = network.cost.of(of) if clock is None else clock.latency_ms({})
     target = before * (1 - (ratio or 0)) if most is None else most
-    lowest, highest = cost(len(order)), cost(0)
+    lowest, highest = cost(order.after(len(order), full)), cost(full)
     if ratio is None and highest == before:
         raise removes_nothing()
     if ratio is not None and not best_effort:
@@ -159,18 +158,20 @@ def select(
             raise out_of_reach(ratio, of, 1 - lowest / before, bool(fixed), losses is not None)
         if highest < target:
             raise overshot(ratio, of, 1 - highest / before)
-    taken = _first(len(order), lambda n: cost(n) <= target)
-    kept = counts(taken)
+    taken = _first(len(order), lambda n: cost(order.after(n, full)) <= target)
+    after = order.after(taken, full)
+    if clock is not None or max(steps.values()) > 1:
+        after = order.given_back(taken, full, lambda widths: cost(widths) <= target)
+    kept = counts(after)
 
     def last() -> Last | None:
         if not taken:
             return None
-        number, earlier = int(order.units[taken - 1]), counts(taken - 1)
-        lost = [
-            np.sort(scores[g.name])[g.size - earlier[g.name] : g.size - kept[g.name]].sum()
-            for g in free[number]
-        ]
-        saved = (cost(taken - 1) - cost(taken)) / before
+        wide, narrow = order.after(taken - 1, full), order.after(taken, full)
+        number = int(order.units[taken - 1])
+        ends = slice(full[number] - wide[number], full[number] - narrow[number])
+        lost = [np.sort(scores[group.name])[ends].sum() for group in free[number]]
+        saved = (cost(wide) - cost(narrow)) / before
         rank = float(order.ranks[taken - 1])
         return Last(free[number][0].name, rank, float(np.mean(lost)), saved)
 
@@ -183,7 +184,7 @@ def select(
         },
         unit=of,
         before=before,
-        after=cost(taken),
+        after=cost(after),
         fixed=frozenset(fixed),
         widths=widths,
         last=last(),

@@ -42,6 +42,18 @@ class Moves:
         np.minimum.at(widths, self.units[:count], self.widths[:count])
         return widths
 
+    def given_back(self, count: int, sizes: Ints, fits: Callable[[Ints], bool]) -> Ints:
+        """The widths after so many moves, less those, dearest first, without which the budget is
+        met as well: a large last move may save more than was asked for."""
+        widths = self.after(count, sizes)
+        for i in range(count - 1, -1, -1):
+            unit = self.units[i]
+            if widths[unit] == self.widths[i]:
+                wider = widths.copy()
+                wider[unit] = self.after(i, sizes)[unit]
+                widths = wider if fits(wider) else widths
+        return widths
+
 
 def moves(taken: Sequence[tuple[int, int, float]]) -> Moves:
     """From a unit's number, a width and a rank each."""
