@@ -203,7 +203,7 @@ def test_scopes_hold_by_the_clock_too(network: Chain, monkeypatch: pytest.Monkey
     found = planned(network, ratio=0.5, of="latency", scope="layer", round_to=1)
     counts = list(found.kept.values())
     assert len(counts) == 4
-    assert max(counts) - min(counts) <= 1
+    assert max(counts) - min(counts) <= STEP  # what the table says that saves nothing is given back
 
 
 # -- on validation data --------------------------------------------------------------------------
