@@ -80,7 +80,7 @@ def _tried(candidate: Planned, judge: Judge, whole: float, number: int) -> Trial
     recover(sliced, candidate, silent, repairs=options.repair, epochs=options.epochs)
     metric = _only(judge(f"try {number}: {removed:.3f} of the {options.of}", sliced.module))
     drop = 100 * (whole - metric)
-    is_within = drop <= options.max_drop
+    is_within = drop <= options.max_drop + 1e-9  # shares of samples are no exact numbers
     verdict = "within" if is_within else "too much"
     candidate.stopwatch.note(
         f"without {removed:.3f} of the {options.of}: {drop:+.2f} points lost, {verdict}"
