@@ -11,7 +11,7 @@ from typing import Any
 
 from compressor.errors import CompressorError
 from compressor.planning import Goal, Planned, decided
-from compressor.realising import realised
+from compressor.realising import staged
 from compressor.recovering import Judge, recover
 
 CLOSE = 0.01
@@ -74,8 +74,7 @@ def _tried(candidate: Planned, judge: Judge, whole: float, number: int) -> Trial
     assert candidate.choice is not None
     assert options.max_drop is not None
     removed = candidate.choice.removed
-    with candidate.stopwatch.stage("slice"):
-        candidate, sliced = realised(candidate)
+    candidate, sliced = staged(candidate)
     silent = Judge(candidate, None)
     recover(sliced, candidate, silent, repairs=options.repair, epochs=options.epochs)
     metric = _only(judge(f"try {number}: {removed:.3f} of the {options.of}", sliced.module))

@@ -32,3 +32,9 @@ def realised(planned: Planned) -> tuple[Planned, slicing.Sliced]:
             )
         protected.append(stuck)
         planned = decided(planned, planned.goal, protected)
+
+
+def staged(planned: Planned) -> tuple[Planned, slicing.Sliced]:
+    """The same, as a stage of its own."""
+    with planned.stopwatch.stage("slice"):
+        return realised(planned)

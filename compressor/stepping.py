@@ -20,9 +20,9 @@ from compressor.correcting import corrected
 from compressor.errors import CompressorError
 from compressor.planning import Goal, Planned, decided
 from compressor.preparing import LATENCY, Opened, Prepared, scored_and_timed
-from compressor.realising import realised
+from compressor.realising import staged
 from compressor.recovering import Judge, Moments, recover
-from compressor.selection import LEAST_SHARE, Choice
+from compressor.selection import Choice, least
 from compressor.trace import trace
 
 SCHEDULES: Mapping[str, Callable[[float, float], float]] = {
@@ -52,12 +52,7 @@ def _chosen(planned: Planned, root: Planned) -> tuple[Planned, slicing.Sliced]:
     --max-drop has chosen stays as it was judged."""
     options, ratio = root.options, root.goal.ratio
     is_share = options.of == LATENCY and ratio is not None and options.max_drop is None
-    return corrected(planned, root) if is_share and root.timing.is_here else _sliced(planned)
-
-
-def _sliced(planned: Planned) -> tuple[Planned, slicing.Sliced]:
-    with planned.stopwatch.stage("slice"):
-        return realised(planned)
+    return corrected(planned, root) if is_share and root.timing.is_here else staged(planned)
 
 
 def stepped(root: Planned, judge: Judge) -> Made:
@@ -75,7 +70,7 @@ def stepped(root: Planned, judge: Judge) -> Made:
             continue
         goal, is_last = Goal(1 - target / whole, target), target == targets[-1]
         planned = decided(current, goal, floors=_floors(root))
-        step = _chosen(planned, root) if is_last else _sliced(planned)
+        step = _chosen(planned, root) if is_last else staged(planned)
         planned, sliced = step
         prefix = f"step {number} of {len(targets)}: "
         metrics = judge(f"{prefix}evaluate sliced", sliced.module)
@@ -113,7 +108,7 @@ def _anew(root: Planned, module: nn.Module) -> Prepared:
 
 def _floors(root: Planned) -> dict[str, int]:
     """A tenth of the original's groups stay, however many steps there are."""
-    return {group.name: math.ceil(LEAST_SHARE * group.size) for group in root.network.groups}
+    return {group.name: least(group) for group in root.network.groups}
 
 
 def _as_one(
@@ -126,7 +121,7 @@ def _as_one(
     of = root.options.of
     counts = {name: len(kept) for name, kept in keep.items()}
     choice = Choice(dict(keep), of, root.total(of), root.total(of, counts))
-    whole, made = _sliced(replace(root, choice=choice, found=planned.found))
+    whole, made = staged(replace(root, choice=choice, found=planned.found))
     _check_same(made, sliced)
     slicing.carry_weights(sliced.program, made.program)
     slicing.carry_weights(made.program, made.module)

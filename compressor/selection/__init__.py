@@ -1,6 +1,6 @@
 """Selection: scores and a budget become the kept channels of each group."""
 
-from compressor.selection.candidates import LEAST_SHARE, prunable
+from compressor.selection.candidates import LEAST_SHARE, least, prunable
 from compressor.selection.choosing import Choice, Keep, Last, best, select
 from compressor.selection.ranking import Clock
 from compressor.selection.reasons import reason_of
@@ -18,6 +18,7 @@ __all__ = [
     "OutOfReachError",
     "Scores",
     "best",
+    "least",
     "prunable",
     "reason_of",
     "select",

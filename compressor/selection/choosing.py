@@ -29,13 +29,11 @@ class Last:
 
     Attributes:
         group: Which group became narrower.
-        rank: The rank that it had; what is left ranks no lower.
         lost: Sum of the scores of its channels.
         saved: Share of the network's total that it saved.
     """
 
     group: str
-    rank: float
     lost: float
     saved: float
 
@@ -172,8 +170,7 @@ def select(
         ends = slice(full[number] - wide[number], full[number] - narrow[number])
         lost = [np.sort(scores[group.name])[ends].sum() for group in free[number]]
         saved = (cost(wide) - cost(narrow)) / before
-        rank = float(order.ranks[taken - 1])
-        return Last(free[number][0].name, rank, float(np.mean(lost)), saved)
+        return Last(free[number][0].name, float(np.mean(lost)), saved)
 
     return Choice(
         keep={

@@ -16,7 +16,6 @@ from compressor.records import Group
 from compressor.selection.scopes import Scores
 
 Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Unit = Sequence[Group]
 """Groups that lose their channels together: one, or several that are linked."""
 
@@ -26,12 +25,10 @@ FINEST = 64
 
 @dataclass(frozen=True)
 class Moves:
-    """One after the other: unit `units[i]` gets down to `widths[i]` channels, since `ranks[i]` was
-    the lowest that was left."""
+    """One after the other: unit `units[i]` gets down to `widths[i]` channels."""
 
     units: Ints
     widths: Ints
-    ranks: Floats
 
     def __len__(self) -> int:
         return len(self.units)
@@ -55,10 +52,10 @@ class Moves:
         return widths
 
 
-def moves(taken: Sequence[tuple[int, int, float]]) -> Moves:
-    """From a unit's number, a width and a rank each."""
-    units, widths, ranks = zip(*taken, strict=True) if taken else ((), (), ())
-    return Moves(np.array(units, np.int64), np.array(widths, np.int64), np.array(ranks, float))
+def moves(taken: Sequence[tuple[int, int]]) -> Moves:
+    """From pairs of a unit's number and a width."""
+    both = np.array(taken, np.int64).reshape(-1, 2)
+    return Moves(both[:, 0], both[:, 1])
 
 
 def by_rank(
@@ -78,7 +75,7 @@ def by_rank(
             ranked.append((float(of_several(each[before:dropped])), before, number, width))
             before = dropped
     ranked.sort()
-    return moves([(unit, width, rank) for rank, _, unit, width in ranked if np.isfinite(rank)])
+    return moves([(unit, width) for rank, _, unit, width in ranked if np.isfinite(rank)])
 
 
 def _sorted(unit: Unit, ranked_by: Scores) -> npt.NDArray[np.float64]:
@@ -118,7 +115,7 @@ def by_time(
     sizes = {axis: axis.size for run in runs for axis in run.axes}
     queue = [(*run.best(sizes), number) for number, run in enumerate(runs)]
     heapq.heapify(queue)
-    taken: list[tuple[int, int, float]] = []
+    taken: list[tuple[int, int]] = []
     while queue:
         _, _, number = heapq.heappop(queue)
         density, width = runs[number].best(sizes)
@@ -127,7 +124,7 @@ def by_time(
         if queue and (density, width, number) > queue[0]:
             heapq.heappush(queue, (density, width, number))
             continue
-        taken.append((number, width, density))
+        taken.append((number, width))
         sizes |= dict.fromkeys(runs[number].axes, width)
         runs[number].width = width
         heapq.heappush(queue, (*runs[number].best(sizes), number))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.jsonl import append_line, read_lines
+from tools.jsonl import append_trial, key_of, read_trials
 
 Record = dict[str, Any]
 
@@ -30,13 +29,13 @@ class Trial:
 
     @property
     def key(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        return key_of(self)
 
 
 def read(path: Path) -> dict[str, Record]:
     """Records by their trial's key; a line that an interruption cut off is dropped."""
-    return {Trial(**record["trial"]).key: record for record in read_lines(path)}
+    return read_trials(path, Trial)
 
 
 def append(path: Path, trial: Trial, found: Record) -> None:
-    append_line(path, {"trial": asdict(trial), **found})
+    append_trial(path, trial, found)
