@@ -14,6 +14,7 @@ from compressor.delivery import Delivery
 from compressor.explaining import explained
 from compressor.measure import count_macs, count_params
 from compressor.planning import Planned
+from compressor.processes import processes
 from compressor.records import Trace
 from compressor.report import SCHEMA, State, protection_entries, versions
 from compressor.slicing import Sliced
@@ -59,6 +60,7 @@ def _what_went_in(planned: Planned, command: str) -> dict[str, Any]:
         "options": asdict(options),
         "seed": options.seed,
         "versions": versions(),
+        "processes": processes(),
         "model": {
             "name": loaded.name,
             "recognised": loaded.recognised,

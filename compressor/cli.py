@@ -214,10 +214,14 @@ def _compress_into(
     folder: Path, subject: Subject, options: Options, *, force: bool, command: str
 ) -> None:
     from compressor import pipeline
+    from compressor.processes import begin
     from compressor.report import table
 
+    begin(options.device)
     watch = _watch()
     result = pipeline.run(subject, options, watch, command=command)
+    if not _is_first():
+        return
     with watch.stage("write the folder"):
         result.save(folder, force=force)
     _show_written(folder, table(result.report))
@@ -253,7 +257,12 @@ def _show_plan(subject: Subject, options: Options) -> None:
 
 
 def _watch() -> Terminal:
-    return Terminal(Console(stderr=True))
+    return Terminal(Console(stderr=True, quiet=not _is_first()))
+
+
+def _is_first() -> bool:
+    """Of several processes that a launcher has started, the one that speaks and writes."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from compressor.export import export_onnx, save_program, save_weights, user_inpu
 from compressor.measure import measure_latency
 from compressor.original import TemporaryFolder
 from compressor.planning import Planned
+from compressor.processes import of_the_first
 from compressor.records import Latency, Plan, Trace
 from compressor.redraw import drawable, redraw_
 from compressor.report import to_json, to_markdown
@@ -111,8 +113,15 @@ def _latency(before: Path, after: Path, ways: list[_Way], tick: Tick) -> dict[st
     for done, (threads, batch, device) in enumerate(ways):
         tick(done, len(ways), f"{threads} threads" if threads > 1 else "1 thread")
         files = {"before": before, "after": after}
-        measured = measure_latency(
-            files, threads=threads, batch=batch, device=device, seconds=LATENCY_SECONDS
+        measured = of_the_first(
+            partial(
+                measure_latency,
+                files,
+                threads=threads,
+                batch=batch,
+                device=device,
+                seconds=LATENCY_SECONDS,
+            )
         )
         for name, latency in measured.items():
             found[name].append(latency)

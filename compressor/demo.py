@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from compressor.data import Data, batches
 from compressor.options import Options
-from compressor.recover import fine_tune
+from compressor.recover import Recipe, fine_tune
 from compressor.watch import Tick
 
 TRAINING = 1300
@@ -96,9 +96,7 @@ def trained(train: Data, *, seed: int, tick: Tick) -> DigitNet:
     fine_tune(
         network,
         batches(train, BATCH_SIZE, seed=seed, drop_last=True),
-        epochs=EPOCHS,
-        lr=PEAK_LR,
+        Recipe(EPOCHS, lr=PEAK_LR, seed=seed),
         progress=tick,
-        seed=seed,
     )
     return network

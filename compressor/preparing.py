@@ -18,6 +18,7 @@ from compressor.graph import analyse
 from compressor.network import Network
 from compressor.options import Options, ScoringOptions
 from compressor.original import Original
+from compressor.processes import of_the_first
 from compressor.records import ExampleInputs, LoadedModel, Trace
 from compressor.recover import primary_output, top1
 from compressor.score import Calibration as ScoreData
@@ -161,7 +162,7 @@ def score_channels(opened: Opened) -> Scored:
             criteria=CRITERIA,
         )
     traced.module.cpu()
-    return Scored(**vars(opened), network=network, scores=scores)
+    return Scored(**vars(opened), network=network, scores=of_the_first(lambda: scores))
 
 
 def _weighed(options: ScoringOptions) -> str | None:

@@ -3,18 +3,20 @@ choice is the same on all of them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 
 def all_summed(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Each tensor (float64, on the CPU) summed over all processes in one exchange. A process may
     lack some; as it is where there is one process alone."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not _is_distributed():
         return dict(values)
     shapes = _all_shapes(values)
     whole = {
@@ -32,12 +34,46 @@ def all_summed(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def begin(device: str) -> None:
+    """Join the others where a launcher (`accelerate launch`, `torchrun`) has started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _is_distributed():
+        from accelerate import PartialState
+
+        PartialState(cpu=torch.device(device).type == "cpu")
+
+
+def processes() -> int:
+    """How many there are."""
+    return dist.get_world_size() if _is_distributed() else 1
+
+
+def rank() -> int:
+    """Which of them this is; the first is 0."""
+    return dist.get_rank() if _is_distributed() else 0
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def shared_out(batch: tuple[tuple[Any, ...], Any]) -> tuple[tuple[tuple[Any, ...], Any], float]:
+    """This process's samples of a batch of (inputs, target), and what its mean over them weighs so
+    that the mean over all processes is that over the batch."""
+    count, parts = len(batch[0][0]), processes()
+    if parts == 1:
+        return batch, 1.0
+    own = list(range(rank(), count, parts))
+    some = own or [0]  # every process has to take part in each step
+    part = pytree.tree_map_only(Tensor, lambda x: x[some] if len(x) == count else x, batch)
+    return part, len(own) * parts / count
+
+
 Made = TypeVar("Made")
 
 
 def of_the_first(make: Callable[[], Made]) -> Made:
     """What the first process makes, on all of them: times differ from one to the next."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not _is_distributed():
         return make()
     shared: list[Any] = [None, None]
     if dist.get_rank() == 0:

@@ -22,7 +22,7 @@ from compressor.loading import (
     normalise_examples,
     refuse_non_finite,
 )
-from compressor.options import ModelOptions, Options, ScoringOptions
+from compressor.options import ModelOptions, Options, ScoringOptions, TrainingOptions
 from compressor.records import ExampleInputs, LoadedModel
 from compressor.recover import primary_output, top1
 from compressor.score import needs_data, needs_loss
@@ -51,7 +51,8 @@ class Subject:
 class Samples:
     """`train` calibrates and trains, `test` is only evaluated on; `evaluated_on` says in words
     what the metrics are from, or why there are none. `unlabelled` stands in for `test` where there
-    are no labels to compare with; `validation` is what --max-drop decides on."""
+    are no labels to compare with; `validation` is what sizes (--max-drop) and epochs of training
+    are compared on."""
 
     train: Data | None
     test: Data | None
@@ -131,16 +132,21 @@ def open_samples(
             next_step="give labelled --data, a --loss, or another --criterion",
         )
     validation = None
-    if isinstance(options, Options) and options.max_drop is not None:
+    if isinstance(options, Options) and (options.max_drop is not None or options.epochs):
         train, validation = _validation(train, subject, options, input_size)
     return _with_test(train, test, validation, subject, options)
 
 
 def _validation(
     train: Data | None, subject: Subject, options: Options, input_size: tuple[int, int] | None
-) -> tuple[Data | None, Data]:
-    """Training data, and what sizes are decided on: what is given, or a tenth of the former."""
+) -> tuple[Data | None, Data | None]:
+    """Training data, and what sizes and epochs are compared on: what is given, or a tenth of the
+    former. Without labels epochs are not compared."""
     validation = _open(None, options.validation, options, input_size)
+    if validation is None and options.max_drop is None:
+        assert train is not None
+        has_metric = train.labelled or subject.metric or options.metric
+        return hold_out(train, HELD_OUT, options.seed) if has_metric else (train, None)
     if validation is None:
         if train is None:
             raise UsageError(
@@ -152,7 +158,7 @@ def _validation(
         train, validation = hold_out(train, HELD_OUT, options.seed)
     if not validation.labelled and not (subject.metric or options.metric):
         raise UsageError(
-            "--max-drop needs labels, or a metric that does without",
+            "validation needs labels, or a metric that does without",
             where=validation.name,
             consequence="nothing was done",
             next_step="give labelled --validation DATA, or --metric",
@@ -267,6 +273,11 @@ def metric_of(subject: Subject, options: ScoringOptions) -> tuple[str, Callable[
 def loss_of(subject: Subject, options: ScoringOptions) -> Callable[[Any, Any], Tensor] | None:
     """The user's loss, or None for the default."""
     return subject.loss or (resolve(options.loss) if options.loss else None)
+
+
+def step_of(options: TrainingOptions) -> Callable[..., Tensor] | None:
+    """The user's own training step, if there is one."""
+    return resolve(options.train) if options.train else None
 
 
 def check_device(device: str) -> None:

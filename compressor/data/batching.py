@@ -82,22 +82,20 @@ def _crop(images: Tensor, rng: np.random.Generator) -> Tensor:
     samples, _, height, width = images.shape
     rows, columns = height // 8, width // 8
     padded = F.pad(images, (columns, columns, rows, rows))
-    corners = zip(
-        rng.integers(0, 2 * rows + 1, samples).tolist(),
-        rng.integers(0, 2 * columns + 1, samples).tolist(),
-        strict=True,
+    tops, lefts = (
+        torch.from_numpy(rng.integers(0, 2 * most + 1, samples)).to(images.device)
+        for most in (rows, columns)
     )
-    return torch.stack(
-        [
-            image[:, top : top + height, left : left + width]
-            for image, (top, left) in zip(padded, corners, strict=True)
-        ]
-    )
+    every = torch.arange(samples, device=images.device)[:, None, None]
+    down = (tops[:, None] + torch.arange(height, device=images.device))[:, :, None]
+    across = (lefts[:, None] + torch.arange(width, device=images.device))[:, None, :]
+    return padded.movedim(1, -1)[every, down, across].movedim(-1, 1).contiguous()
 
 
 def _flip(images: Tensor, rng: np.random.Generator) -> Tensor:
     """Each image mirrored left to right, or not."""
     mirrored = torch.from_numpy(rng.random(len(images)) < 0.5).view(-1, 1, 1, 1)
+    mirrored = mirrored.to(images.device)
     return torch.where(mirrored, images.flip(-1), images)
 
 

@@ -22,6 +22,7 @@ from compressor.options.scoring import (
 )
 from compressor.options.sensitivity import SensitivityOptions
 from compressor.options.spelling import flag
+from compressor.options.training import TrainingOptions
 
 __all__ = [
     "DEFAULT_RATIO",
@@ -38,5 +39,6 @@ __all__ = [
     "Scope",
     "ScoringOptions",
     "SensitivityOptions",
+    "TrainingOptions",
     "flag",
 ]

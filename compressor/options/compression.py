@@ -10,7 +10,6 @@ from cyclopts import Parameter
 
 from compressor.errors import UsageError
 from compressor.options.checks import at_least, count_of, glob_and_share, refusal
-from compressor.options.scoring import ScoringOptions
 from compressor.options.spelling import (
     BUDGET,
     DATA,
@@ -22,6 +21,7 @@ from compressor.options.spelling import (
     several,
     switch,
 )
+from compressor.options.training import TrainingOptions
 
 DEFAULT_RATIO = 0.5
 
@@ -49,7 +49,7 @@ LIMITS: Mapping[str, Quantity] = {
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Options(ScoringOptions):
+class Options(TrainingOptions):
     """The choices of one run; raises UsageError for a value that cannot be meant."""
 
     ratio: Annotated[float | None, option(BUDGET, "SHARE")] = None
@@ -110,8 +110,9 @@ layer replaced by its traced operators)."""
 nothing is measured here. Default: measured on this machine, once, and kept."""
 
     validation: Annotated[tuple[str, ...], several(DATA, "DATA")] = ()
-    """For --max-drop: labelled data that only the size of the network is decided on; default a \
-tenth of --data, which says little if the network was trained on it."""
+    """Labelled data that epochs of training are compared on, or with --max-drop the size of the \
+network is decided on; default a tenth of --data, which says little of the size if the network was \
+trained on it."""
 
     steps: Annotated[int, option(RECOVERY, "N")] = 1
     """Prune in so many steps, each traced and scored anew after the one before was repaired."""
@@ -125,12 +126,6 @@ cubic: most in the first (Zhu and Gupta 2017); cosine: least in the first and th
 
     repair: Annotated[bool, Parameter(group=RECOVERY, negative="--no-repair")] = True
     """Re-fit what consumes the removed channels by least squares on --data, after slicing."""
-
-    epochs: Annotated[int, option(RECOVERY, "N")] = 0
-    """Epochs of fine-tuning on --data."""
-
-    lr: Annotated[float, option(RECOVERY, "RATE")] = 0.01
-    """Highest learning rate of fine-tuning."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -150,15 +145,13 @@ cubic: most in the first (Zhu and Gupta 2017); cosine: least in the first and th
                 consequence="nothing was loaded",
                 next_step="for half of the multiply-adds: --ratio 0.5",
             )
-        at_least(self, epochs=0, step_epochs=0, steps=1, threads=1, batch=1)
+        at_least(self, step_epochs=0, steps=1, threads=1, batch=1)
         if self.round_to != "auto":
             at_least(self, round_to=1)
         _check_drop(self)
         _check_steps(self)
         if self.use is not None and self.scope != "global":
             raise refusal("use", "the measured losses rank the layers, so --scope has no say")
-        if not self.lr > 0:
-            raise refusal("lr", f"a learning rate is positive, not {self.lr:g}")
 
     @property
     def limit(self) -> Limit | None:
@@ -226,8 +219,8 @@ def _most(option: str, given: str | float) -> float:
 
 def _check_drop(options: "Options") -> None:
     if options.max_drop is None:
-        if options.validation:
-            raise refusal("validation", "it only decides with --max-drop; give --max-drop, too")
+        if options.validation and not options.epochs:
+            raise refusal("validation", "it decides with --max-drop or --epochs; give one of them")
         return
     if not 0 < options.max_drop < 100:
         raise refusal("max_drop", f"{options.max_drop:g} is no number of points between 0 and 100")

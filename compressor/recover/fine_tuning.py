@@ -1,141 +1,266 @@
-"""Train a pruned network again: on labels, on the original's outputs, or on a loss of one's own."""
+"""Train a pruned network again, epoch by epoch, on any device and any number of processes."""
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable, Sized
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compressor.errors import CompressorError, UsageError
-from compressor.recover.evaluation import (
-    Batches,
-    Progress,
-    call,
-    primary_output,
-    to_eval,
-    watched,
-)
+from compressor.errors import CompressorError
+from compressor.processes import processes, shared_out
+from compressor.recover.evaluation import Batch, Batches, Progress, to_eval
+from compressor.recover.objective import Objective
+from compressor.recover.recipe import Recipe, cosine, optimizer_of
+from compressor.recover.training_state import EpochResult, TrainingState
 
-Loss = Callable[[Any, Any], Tensor]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
-_TEMPERATURE = 4.0  # of distillation, as in Hinton et al. 2015
-_WARM_UP = 0.05  # share of the steps during which the learning rate rises
-_CLIP = 5.0  # largest norm of all gradients together
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One pass over the training data: mean loss per sample and last learning rate."""
-
-    epoch: int
-    loss: float
-    lr: float
-    seconds: float
+Penalty = Callable[[], None]
+"""Adds to the gradients that are there."""
 
 
 def fine_tune(
     module: nn.Module,
     batches: Batches,
+    recipe: Recipe,
+    objective: Objective | None = None,
     *,
-    epochs: int,
-    loss: Loss | None = None,
-    teacher: nn.Module | None = None,
-    lr: float = 0.01,
     device: str | torch.device = "cpu",
+    validate: Callable[[nn.Module], float] | None = None,
+    penalty: Penalty | None = None,
+    state: TrainingState | None = None,
+    horizon: int | None = None,
+    after_epoch: Callable[[TrainingState], None] | None = None,
     progress: Progress | None = None,
-    seed: int = 0,
-) -> list[EpochResult]:
-    """Train with SGD (Nesterov momentum 0.9, weight decay 5e-4), a short warm-up, then cosine.
+) -> TrainingState:
+    """Train the module in place; it ends on `device` in eval mode, with the last epoch's weights.
 
-    `batches` is iterated once per epoch. The default loss is cross-entropy on the labels; where
-    there are none, distillation from the teacher: Kullback-Leibler divergence of softened class
-    scores (outputs of shape (samples, classes)), mean squared error for any other output. If no
-    parameter requires a gradient, all do from here on. The module ends on `device` in eval mode.
+    `batches` is iterated once per epoch. If no parameter requires a gradient, all do from here on.
+    In a distributed run each process takes its share of every batch.
 
     Args:
-        loss: `loss(outputs, target)`, a scalar tensor; replaces both.
-        seed: Of dropout and its like; the global random state is left as it was.
+        objective: What is minimised; default cross-entropy on the labels.
+        validate: The metric of the network after an epoch; higher is better.
+        penalty: Called before each step of the optimizer.
+        state: Where an earlier training stopped: after some of the epochs, with its weights; or
+            before the first, with the moments of a training that this one goes on with.
+        horizon: Epochs over which the learning rate falls, those before `state` included; default
+            this training's.
+        after_epoch: Is given the state, to keep it.
 
     Raises:
-        CompressorError: neither labels nor teacher, a loss that is not finite (with epoch and
-            step), or a network that fails on a batch.
+        CompressorError: Nothing to learn from, a network or loss that fails, or a loss that is not
+            finite (with epoch and step; the module then has the weights after the last epoch that
+            was whole).
     """
-    if epochs < 0 or not lr > 0:
-        raise UsageError(f"Fine-tuning for {epochs} epochs at a learning rate of {lr}: impossible.")
-    if epochs == 0:
-        return []
+    objective = objective or Objective(label_smoothing=recipe.label_smoothing)
+    state = state or TrainingState()
+    if recipe.epochs <= state.epoch:
+        return state
     batches = batches if isinstance(batches, Sized) else list(batches)
     if not len(batches):
         raise CompressorError("There is not one batch to fine-tune on.")
+    device = torch.device(device)
     module.to(device)
-    if teacher is not None:
-        to_eval(teacher.to(device))
-    descent = _Descent(module, lr, epochs * len(batches))
-    results = []
-    cuda = range(torch.cuda.device_count()) if torch.device(device).type == "cuda" else ()
+    if state.weights:
+        module.load_state_dict(state.weights, strict=False)
+    state.note_weights(module)
+    if objective.teacher is not None:
+        to_eval(objective.teacher.to(device))
+    run = _Run(module, recipe, objective, device, len(batches), penalty)
+    run.resume(state, horizon or recipe.epochs)
     try:
-        module.train()
-        with torch.random.fork_rng(cuda), torch.enable_grad():
-            torch.manual_seed(seed)
-            for epoch in range(1, epochs + 1):
-                start, total, samples = time.perf_counter(), 0.0, 0
-                seen = watched(batches, device, progress, f"epoch {epoch} of {epochs}")
-                for step, (inputs, target) in enumerate(seen, start=1):
-                    value = _loss(loss, teacher, call(module, inputs), inputs, target)
-                    loss_value = descent.step(value, where=f"epoch {epoch}, step {step}")
-                    total += loss_value * len(inputs[0])
-                    samples += len(inputs[0])
-                seconds = time.perf_counter() - start
-                results.append(EpochResult(epoch, total / samples, descent.lr, seconds))
+        with _random_state_kept(device), torch.enable_grad():
+            for epoch in range(state.epoch + 1, recipe.epochs + 1):
+                torch.manual_seed(recipe.seed + epoch)
+                module.train()
+                result = run.epoch(epoch, batches, state, progress)
+                to_eval(module)
+                metric = validate(module) if validate is not None else None
+                _note(state, EpochResult(epoch, *result, metric), module, run.optimizer)
+                if after_epoch is not None:
+                    after_epoch(state)
+    except CompressorError:
+        module.load_state_dict(state.weights, strict=False)
+        raise
     finally:
+        run.end()
         to_eval(module)
-    return results
+    return state
 
 
-class _Descent:
-    """The optimiser, its schedule, and the stop when numbers are no longer finite."""
+def _note(
+    state: TrainingState,
+    result: EpochResult,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    state.epoch = result.epoch
+    state.history.append(result)
+    state.note_weights(module)
+    state.note_moments(module, optimizer)
+    if state.best_epoch == result.epoch:
+        state.best = dict(state.weights)
 
-    def __init__(self, module: nn.Module, lr: float, steps: int) -> None:
+
+def estimated_seconds(
+    module: nn.Module, batches: Any, recipe: Recipe, objective: Objective, device: str
+) -> float:
+    """How long the training will take, by two steps of a copy (after one that warms up)."""
+    trial = copy.deepcopy(module).to(device).train()
+    if objective.teacher is not None:
+        to_eval(objective.teacher.to(device))
+    run = _Run(trial, recipe, objective, torch.device(device), len(batches), None)
+    run.resume(TrainingState(), recipe.epochs)
+    try:
+        with _random_state_kept(torch.device(device)), torch.enable_grad():
+            seconds = []
+            for batch in islice(batches, 3):
+                begin = time.perf_counter()
+                run.step([batch], TrainingState(), "a first try")
+                seconds.append(time.perf_counter() - begin)
+    finally:
+        run.end()
+    timed = seconds[1:] or seconds
+    return sum(timed) / len(timed) * len(batches) * recipe.epochs
+
+
+class _Run:
+    """A training's optimizer, processes and precision."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        recipe: Recipe,
+        objective: Objective,
+        device: torch.device,
+        batches: int,
+        penalty: Penalty | None,
+    ) -> None:
+        self.module, self.recipe, self.objective = module, recipe, objective
+        self.device, self.penalty = device, penalty
         self.parameters = _trainable(module)
-        self.peak_lr = self.lr = lr
-        matrices = [p for p in self.parameters if p.ndim > 1]
-        vectors = [p for p in self.parameters if p.ndim <= 1]  # biases and norms
-        self.optimizer = torch.optim.SGD(
-            [
-                {"params": matrices, "weight_decay": 5e-4},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            lr=lr,
-            momentum=0.9,
-            nesterov=True,
-        )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, _cosine(steps))
+        self.optimizer = optimizer_of(self.parameters, recipe)
+        self.batches = batches
+        self.steps = math.ceil(batches / recipe.accumulate)
+        self.accelerator = _accelerator(device, recipe)
+        self.wrapped = self.accelerator.prepare_model(module, device_placement=False)
+        if recipe.compiled:
+            self.wrapped = torch.compile(self.wrapped)
 
-    def step(self, loss: Tensor, *, where: str) -> float:
-        """Descend once and return the loss."""
+    def resume(self, state: TrainingState, horizon: int) -> None:
+        state.give_moments(self.module, self.optimizer)
+        self.horizon = horizon * self.steps
+
+    def end(self) -> None:
+        """The module is as it was given, but for its weights."""
+        self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
+
+    def epoch(
+        self, epoch: int, batches: Batches, state: TrainingState, progress: Progress | None
+    ) -> tuple[float, float, float]:
+        """Mean loss per sample, last learning rate and seconds of one pass."""
+        if hasattr(batches, "passes"):
+            batches.passes = epoch - 1
+        begin, total, samples, seen = time.perf_counter(), 0.0, 0, 0
+        words = f"epoch {epoch} of {self.recipe.epochs}"
+        for step, some in enumerate(_groups(batches, self.recipe.accumulate), start=1):
+            loss, count = self.step(some, state, f"epoch {epoch}, step {step}")
+            total, samples, seen = total + loss * count, samples + count, seen + len(some)
+            if progress is not None:
+                spent = time.perf_counter() - begin
+                left = spent / seen * (self.batches * (self.recipe.epochs - epoch + 1) - seen)
+                done = (epoch - 1) * self.batches + seen
+                so_far = (
+                    f"{words}, loss {total / samples:.4f}{_metric(state)}, {_spoken(left)} left"
+                )
+                progress(done, self.batches * self.recipe.epochs, so_far)
+        return total / samples, self.lr, time.perf_counter() - begin
+
+    def step(self, some: list[Batch], state: TrainingState, where: str) -> tuple[float, int]:
+        """Descend once by the gradient over several batches; their mean loss, and samples."""
+        self._set_rate(cosine(state.step, self.horizon))
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        gradient = nn.utils.clip_grad_norm_(self.parameters, _CLIP)
-        for name, value in (("loss", loss.item()), ("gradient", gradient.item())):
+        whole = sum(len(inputs[0]) for inputs, _ in some)
+        total = torch.zeros((), device=self.device)
+        for number, batch in enumerate(some, start=1):
+            count = len(batch[0][0])
+            part, weight = shared_out(batch)
+            inputs, target = pytree.tree_map_only(Tensor, lambda x: x.to(self.device), part)
+            is_last = number == len(some)
+            with nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
+                with self.accelerator.autocast():
+                    loss = self.objective(self.wrapped, inputs, target)
+                scaled = loss.float() * (weight * count / whole)
+                torch.autograd.backward(scaled)
+            total += scaled.detach()
+        if self.penalty is not None:
+            self.penalty()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        mean = float(self.accelerator.reduce(total, "mean"))
+        self._check_finite(mean, float(norm), where)
+        self.optimizer.step()
+        state.step += 1
+        return mean, whole
+
+    def _set_rate(self, factor: float) -> None:
+        self.lr = self.recipe.lr * factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+
+    def _check_finite(self, loss: float, gradient: float, where: str) -> None:
+        for name, value in (("loss", loss), ("gradient", gradient)):
             if not math.isfinite(value):
                 raise CompressorError(
                     f"The {name} became {value}.",
                     where=where,
-                    consequence="Fine-tuning stopped; the network is not usable.",
-                    next_step=f"Use a learning rate below {self.peak_lr:g}, "
+                    consequence="Training stopped; the weights after the last whole epoch are "
+                    "kept.",
+                    next_step=f"Use a learning rate below {self.recipe.lr:g}, "
                     "and check the data for NaN.",
                 )
-        self.lr = float(self.schedule.get_last_lr()[0])
-        self.optimizer.step()
-        self.schedule.step()
-        return loss.item()
+
+
+def _metric(state: TrainingState) -> str:
+    known = [r.metric for r in state.history if r.metric is not None]
+    return f", validation {known[-1]:.4f}" if known else ""
+
+
+def _spoken(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes >= 120:
+        return f"{seconds / 3600:.1f} h"
+    return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def _groups(batches: Batches, size: int) -> Iterator[list[Batch]]:
+    iterator = iter(batches)
+    while some := list(islice(iterator, size)):
+        yield some
+
+
+def _accelerator(device: torch.device, recipe: Recipe) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    AcceleratorState._reset_state(reset_partial_state=processes() == 1)
+    return Accelerator(
+        cpu=device.type == "cpu",
+        device_placement=False,
+        mixed_precision="bf16" if recipe.uses_bf16(device) else "no",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
@@ -149,59 +274,8 @@ def _trainable(module: nn.Module) -> list[nn.Parameter]:
     return trainable
 
 
-def _cosine(steps: int) -> Callable[[int], float]:
-    """Factor of the learning rate at a step: a short linear rise, then half a cosine to zero."""
-    rise = max(1, round(_WARM_UP * steps))
-
-    def factor(step: int) -> float:
-        if step < rise:
-            return (step + 1) / rise
-        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-
-    return factor
-
-
-def _loss(
-    loss: Loss | None, teacher: nn.Module | None, outputs: Any, inputs: tuple[Any, ...], target: Any
-) -> Tensor:
-    """The scalar to minimise for one batch."""
-    try:
-        if loss is not None:
-            value = loss(outputs, target)
-            if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
-                raise TypeError("a loss is a scalar tensor computed from the outputs")
-            return value
-        if target is not None:
-            return F.cross_entropy(primary_output(outputs), target)
-    except CompressorError:
-        raise
-    except Exception as error:  # the loss is the user's code
-        raise CompressorError(
-            f"The loss failed: {type(error).__name__}: {error}",
-            where=getattr(loss, "__name__", "cross-entropy" if loss is None else str(loss)),
-            next_step="Check that the labels fit the outputs, or give a --loss for these targets.",
-        ) from error
-    if teacher is None:
-        raise CompressorError(
-            "The data has no labels and there is no original to learn from.",
-            consequence="The network was not fine-tuned.",
-            next_step="Give labelled data, a teacher or a loss.",
-        )
-    with torch.no_grad():
-        wanted = call(teacher, inputs)
-    return distillation(outputs, wanted)
-
-
-def distillation(outputs: Any, wanted: Any) -> Tensor:
-    """How far the outputs are from the teacher's, summed over all tensors of floating point."""
-    total = torch.zeros(())
-    for ours, theirs in zip(pytree.tree_leaves(outputs), pytree.tree_leaves(wanted), strict=False):
-        if not isinstance(ours, Tensor) or not ours.is_floating_point():
-            continue
-        if ours.ndim == 2 and ours.shape[1] > 1:
-            soft, aim = (F.log_softmax(scores / _TEMPERATURE, 1) for scores in (ours, theirs))
-            divergence = F.kl_div(soft, aim, reduction="batchmean", log_target=True)
-            total = total.to(ours) + divergence * _TEMPERATURE**2
-        else:
-            total = total.to(ours) + F.mse_loss(ours, theirs)
-    return total
+@contextmanager
+def _random_state_kept(device: torch.device) -> Iterator[None]:
+    cuda = range(torch.cuda.device_count()) if device.type == "cuda" else ()
+    with torch.random.fork_rng(cuda):
+        yield

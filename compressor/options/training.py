@@ -1,0 +1,61 @@
+"""Options of training."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from compressor.options.checks import at_least, refusal
+from compressor.options.scoring import ScoringOptions
+from compressor.options.spelling import RECOVERY, option
+
+Optimizer = Literal["sgd", "adamw"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TrainingOptions(ScoringOptions):
+    """How the smaller network is trained."""
+
+    epochs: Annotated[int, option(RECOVERY, "N")] = 0
+    """Epochs of fine-tuning on --data, a tenth of which is kept for validation."""
+
+    lr: Annotated[float | None, option(RECOVERY, "RATE")] = None
+    """Highest learning rate, from which half a cosine leads to zero; default 0.01 for sgd, \
+0.0001 for adamw."""
+
+    optimizer: Annotated[Optimizer, option(RECOVERY)] = "sgd"
+    """sgd: Nesterov momentum 0.9. Gradients are clipped to a norm of 5."""
+
+    weight_decay: Annotated[float, option(RECOVERY, "RATE")] = 5e-4
+    """Of matrices and kernels; biases and norms have none."""
+
+    label_smoothing: Annotated[float, option(RECOVERY, "SHARE")] = 0.0
+    """Of cross-entropy; the original's outputs are smooth labels already."""
+
+    distill: Annotated[float | None, option(RECOVERY, "SHARE")] = None
+    """Weight of the original's outputs beside the labels, from 0 to 1; default 0.5, and 0 with a \
+--loss of your own. Without labels it is all that is learnt from."""
+
+    accumulate: Annotated[int, option(RECOVERY, "N")] = 1
+    """Batches whose gradients make one step."""
+
+    precision: Annotated[Precision, option(RECOVERY)] = "auto"
+    """What training computes in; weights stay fp32. auto: bf16 on GPUs that have it."""
+
+    train: Annotated[str | None, option(RECOVERY, "CALLABLE")] = None
+    """Your own training step, e.g. own.py:step: called with (model, inputs, target), and teacher \
+if it has such a parameter; returns the loss. For detection, segmentation, language."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, epochs=0, accumulate=1)
+        if self.lr is not None and not self.lr > 0:
+            raise refusal("lr", f"a learning rate is positive, not {self.lr:g}")
+        if not self.weight_decay >= 0:
+            raise refusal("weight_decay", f"{self.weight_decay:g} is below zero")
+        if not 0 <= self.label_smoothing < 1:
+            raise refusal("label_smoothing", f"{self.label_smoothing:g} is no share below 1")
+        if self.distill is not None and not 0 <= self.distill <= 1:
+            raise refusal("distill", f"{self.distill:g} is no share between 0 and 1")

@@ -1,0 +1,153 @@
+"""What training makes small: a loss on labels, the distance from the original, or both."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from compressor.errors import CompressorError
+from compressor.recover.evaluation import call, primary_output
+from compressor.recover.recipe import DISTILL
+
+Loss = Callable[[Any, Any], Tensor]
+Step = Callable[..., Tensor]
+"""`step(model, inputs, target)`, and `teacher` if it has a parameter of that name: the loss."""
+
+TEMPERATURE = 4.0
+"""Of distillation, as in Hinton et al. 2015."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The scalar to minimise for one batch.
+
+    Attributes:
+        loss: Of (outputs, target); default cross-entropy on dimension 1, where there are labels.
+        step: The user's own; replaces all else.
+        teacher: The original, in eval mode on the device of the training.
+        distill: Weight of distillation from the teacher; None as in `Recipe`. Without labels and
+            without a loss it has all the weight.
+        label_smoothing: Of cross-entropy.
+    """
+
+    loss: Loss | None = None
+    step: Step | None = None
+    teacher: nn.Module | None = None
+    distill: float | None = None
+    label_smoothing: float = 0.0
+
+    @property
+    def weight(self) -> float:
+        """Of distillation, where there are labels."""
+        if self.teacher is None or self.step is not None:
+            return 0.0
+        return (DISTILL if self.loss is None else 0.0) if self.distill is None else self.distill
+
+    @property
+    def wants_teacher(self) -> bool:
+        """Whether the original is run beside the network."""
+        return self.teacher is not None and (self.step is None or _takes_teacher(self.step))
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], target: Any) -> Tensor:
+        """
+        Raises:
+            CompressorError: The network fails on the batch, the loss or the user's step raises or
+                gives no scalar, or there is nothing to learn from.
+        """
+        if self.step is not None:
+            return self._of_step(self.step, module, inputs, target)
+        outputs = call(module, inputs)
+        if self.loss is None and target is None:
+            return self._distance(outputs, inputs)
+        value = self._of_labels(outputs, target)
+        if self.weight:
+            value = (1 - self.weight) * value + self.weight * self._distance(outputs, inputs)
+        return value
+
+    def _of_step(
+        self, step: Step, module: nn.Module, inputs: tuple[Any, ...], target: Any
+    ) -> Tensor:
+        teacher = {"teacher": self.teacher} if _takes_teacher(step) else {}
+        try:
+            return _checked(step(module, inputs, target, **teacher))
+        except Exception as error:  # the step is the user's code
+            raise CompressorError(
+                f"The training step failed: {type(error).__name__}: {error}",
+                where=getattr(step, "__name__", str(step)),
+                next_step="A step takes (model, inputs, target) and returns a scalar loss.",
+            ) from error
+
+    def _of_labels(self, outputs: Any, target: Any) -> Tensor:
+        try:
+            if self.loss is not None:
+                return _checked(self.loss(outputs, target))
+            scores = primary_output(outputs)
+            return F.cross_entropy(scores, target, label_smoothing=self.label_smoothing)
+        except CompressorError:
+            raise
+        except Exception as error:  # the loss is the user's code
+            name = "cross-entropy" if self.loss is None else str(self.loss)
+            raise CompressorError(
+                f"The loss failed: {type(error).__name__}: {error}",
+                where=getattr(self.loss, "__name__", name),
+                next_step="Check that the labels fit the outputs, or give a --loss for these "
+                "targets.",
+            ) from error
+
+    def _distance(self, outputs: Any, inputs: tuple[Any, ...]) -> Tensor:
+        if self.teacher is None:
+            raise CompressorError(
+                "The data has no labels and there is no original to learn from.",
+                consequence="The network was not fine-tuned.",
+                next_step="Give labelled data, a teacher or a loss.",
+            )
+        with torch.no_grad():
+            wanted = call(self.teacher, inputs)
+        return distillation(outputs, wanted)
+
+
+def _takes_teacher(step: Step) -> bool:
+    try:
+        return "teacher" in inspect.signature(step).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _checked(value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+        raise TypeError("a loss is a scalar tensor computed from the outputs")
+    return value
+
+
+def distillation(outputs: Any, wanted: Any) -> Tensor:
+    """How far the outputs are from the teacher's, summed over all tensors of floating point:
+    Kullback-Leibler divergence of softened class scores (samples, classes), mean squared error for
+    any other output."""
+    total = torch.zeros(())
+    for ours, theirs in zip(pytree.tree_leaves(outputs), pytree.tree_leaves(wanted), strict=False):
+        if not isinstance(ours, Tensor) or not ours.is_floating_point():
+            continue
+        with _in_full(ours):
+            total = total.to(ours.device) + _distance(ours.float(), theirs.float())
+    return total
+
+
+def _in_full(tensor: Tensor) -> Any:
+    device = tensor.device.type
+    enabled = torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if enabled else nullcontext()
+
+
+def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
+    if ours.ndim != 2 or ours.shape[1] < 2:
+        return F.mse_loss(ours, theirs)
+    soft, aim = (F.log_softmax(scores / TEMPERATURE, 1) for scores in (ours, theirs))
+    return F.kl_div(soft, aim, reduction="batchmean", log_target=True) * TEMPERATURE**2

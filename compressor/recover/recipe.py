@@ -1,0 +1,108 @@
+"""How a network is trained: the defaults, and what they become where something is left open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from compressor.errors import UsageError
+
+DISTILL = 0.5
+"""Weight of distillation beside the labels."""
+
+LEARNING_RATES: Mapping[str, float] = {"sgd": 0.01, "adamw": 1e-4}
+"""Of a network that was trained before: a tenth of what training from the start would take."""
+
+FROM_THE_START = 10.0
+"""Times these: rewound or re-initialised weights have further to go."""
+
+WARM_UP = 0.05
+"""Share of the steps during which the learning rate rises."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A way to train.
+
+    Attributes:
+        epochs: Passes over the data.
+        lr: Highest learning rate; half a cosine leads from there to zero.
+        optimizer: "sgd" (Nesterov momentum 0.9) or "adamw".
+        weight_decay: Of matrices and kernels; biases and norms have none.
+        label_smoothing: Of cross-entropy (Szegedy et al. 2016, section 7).
+        distill: Weight of the original's outputs beside the labels, from 0 to 1 (Hinton et al.
+            2015); None: `DISTILL` beside cross-entropy, none beside a loss of one's own.
+        clip: Largest norm of all gradients together.
+        accumulate: Batches whose gradients make one step.
+        precision: "fp32", "bf16" (autocast; weights stay float32), or "auto": bf16 on GPUs that
+            have it.
+        compiled: Steps run through `torch.compile`.
+        seed: Of dropout and its like.
+    """
+
+    epochs: int
+    lr: float = LEARNING_RATES["sgd"]
+    optimizer: str = "sgd"
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    distill: float | None = None
+    clip: float = 5.0
+    accumulate: int = 1
+    precision: str = "auto"
+    compiled: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or not self.lr > 0 or self.accumulate < 1:
+            raise UsageError(
+                f"Training for {self.epochs} epochs at a learning rate of {self.lr}, "
+                f"{self.accumulate} batches a step: impossible."
+            )
+        if self.optimizer not in OPTIMIZERS:
+            raise UsageError(
+                f"There is no optimizer {self.optimizer!r}.",
+                next_step=f"Choose one of {', '.join(OPTIMIZERS)}.",
+            )
+
+    def uses_bf16(self, device: torch.device) -> bool:
+        """Whether steps on the device compute in bfloat16."""
+        if self.precision != "auto":
+            return self.precision == "bf16"
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _sgd(groups: list[dict[str, object]], lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+
+
+def _adamw(groups: list[dict[str, object]], lr: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=lr)
+
+
+OPTIMIZERS: Mapping[str, Callable[[list[dict[str, object]], float], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adamw": _adamw,
+}
+
+
+def optimizer_of(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """With weight decay on what has several dimensions."""
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    groups: list[dict[str, object]] = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[recipe.optimizer](groups, recipe.lr)
+
+
+def cosine(step: int, steps: int) -> float:
+    """Factor of the learning rate at a step: a short linear rise, then half a cosine to zero."""
+    rise = max(1, round(WARM_UP * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))

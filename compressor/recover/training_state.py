@@ -1,0 +1,96 @@
+"""Where a training stands, so that it can go on: later, after a kill, or in a smaller network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Tensors = dict[str, Tensor]
+Change = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One pass over the training data: mean loss per sample, last learning rate, and the metric on
+    validation data, if there are any."""
+
+    epoch: int
+    loss: float
+    lr: float
+    seconds: float
+    metric: float | None = None
+
+
+@dataclass
+class TrainingState:
+    """After some epochs.
+
+    Attributes:
+        epoch: Epochs done.
+        step: Optimizer steps done, those of earlier trainings of the same run included.
+        weights: Of the module, by its state's names.
+        moments: The optimizer's state of each parameter, by the parameter's name.
+        history: One entry per epoch.
+        best: Weights after the epoch whose metric was highest (the earliest of equal ones).
+    """
+
+    epoch: int = 0
+    step: int = 0
+    weights: Tensors = field(default_factory=dict)
+    moments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    history: list[EpochResult] = field(default_factory=list)
+    best: Tensors = field(default_factory=dict)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch of the highest metric; None where none was measured."""
+        measured = [r for r in self.history if r.metric is not None]
+        return max(measured, key=lambda r: (r.metric, -r.epoch)).epoch if measured else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers and tensors, which load without running code."""
+        return {**vars(self), "history": [asdict(result) for result in self.history]}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> TrainingState:
+        """Of `to_dict`."""
+        history = [EpochResult(**result) for result in stored["history"]]
+        return cls(**{**stored, "history": history})
+
+    def note_weights(self, module: nn.Module) -> None:
+        """Take a copy of the weights as they are now."""
+        self.weights = weights_of(module)
+
+    def note_moments(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Take the optimizer's state, by name."""
+        self.moments = {
+            name: {key: _kept(value) for key, value in optimizer.state[parameter].items()}
+            for name, parameter in module.named_parameters()
+            if parameter in optimizer.state
+        }
+
+    def give_moments(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Hand the optimizer the state of the parameters that have one."""
+        for name, parameter in module.named_parameters():
+            for key, value in self.moments.get(name, {}).items():
+                fits = isinstance(value, Tensor) and value.shape == parameter.shape
+                optimizer.state[parameter][key] = (
+                    value.to(parameter.device, copy=True) if fits else value
+                )
+
+
+def weights_of(module: nn.Module) -> Tensors:
+    """A copy of the module's state, on the CPU."""
+    return {
+        name: tensor.detach().to("cpu", copy=True)
+        for name, tensor in module.state_dict().items()
+        if isinstance(tensor, Tensor)
+    }
+
+
+def _kept(value: Any) -> Any:
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
