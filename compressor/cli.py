@@ -1,4 +1,4 @@
-"""The command line: `compress MODEL`, `compress sensitivity`, `compress inspect`, `compress demo`.
+"""The command line: `compress MODEL`, and sub-commands.
 
 A sub-command is a function with `@app.command`; torch is imported inside, so that `--help` is
 quick. Sub-command names win over files of the same name: write `./demo` for such a file.
@@ -81,7 +81,41 @@ def compress(
     if dry_run:
         _show_plan(Subject(model), options)
     else:
-        _compress_into(target, Subject(model), options, force=force, command=command)
+        _compress_into(target, Subject(model), options, force=force, command=command, model=model)
+
+
+@app.command
+def resume(
+    folder: Path,
+    /,
+    *,
+    lr: Annotated[float | None, Parameter(group=_OUTPUT, metavar="RATE")] = None,
+) -> None:
+    """Go on with a run that was interrupted while it trained; it ends as if it had not been.
+
+    Parameters
+    ----------
+    folder
+        The folder that the run was to write.
+    lr
+        Another highest learning rate from here on, e.g. where the loss was no longer finite.
+    """
+    with _watch().stage("import torch"):
+        from compressor.journal import unfinished
+        from compressor.subject import Subject
+    target = folder.absolute()
+    run, _ = unfinished(target)
+    run = run if lr is None else replace(run, options=replace(run.options, lr=lr))
+    os.chdir(run.directory)
+    check_target(target, force=run.force)
+    command = shlex.join(["compress", run.model, *run.options.spelled()])
+    _compress_into(
+        *(target, Subject(run.model), run.options),
+        force=run.force,
+        command=command,
+        model=run.model,
+        goes_on=True,
+    )
 
 
 @app.command(name="--list-criteria", group=_OUTPUT)
@@ -211,19 +245,34 @@ def _second_opinion(found: Inspection) -> dict[str, Any]:
 
 
 def _compress_into(
-    folder: Path, subject: Subject, options: Options, *, force: bool, command: str
+    folder: Path,
+    subject: Subject,
+    options: Options,
+    *,
+    force: bool,
+    command: str,
+    model: str = "",
+    goes_on: bool = False,
 ) -> None:
     from compressor import pipeline
+    from compressor.journal import Journal, Run, started, unfinished
     from compressor.processes import begin
     from compressor.report import table
 
     begin(options.device)
     watch = _watch()
-    result = pipeline.run(subject, options, watch, command=command)
+    journal = Journal()
+    if goes_on:
+        _, journal = unfinished(folder)
+    elif model and options.epochs:
+        journal = started(folder, Run(model, options, str(Path.cwd()), force))
+    with journal.unless_it_ends_early():
+        result = pipeline.run(subject, options, watch, command=command, journal=journal)
     if not _is_first():
         return
     with watch.stage("write the folder"):
         result.save(folder, force=force)
+    journal.close()
     _show_written(folder, table(result.report))
 
 

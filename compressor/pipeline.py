@@ -12,13 +12,14 @@ from compressor import slicing
 from compressor.accounting import account
 from compressor.accuracy_floor import smallest
 from compressor.delivery import deliver
+from compressor.journal import MADE, Journal
 from compressor.options import Options
 from compressor.planning import Planned, plan
 from compressor.preparing import LATENCY, seeded
 from compressor.records import Plan
-from compressor.recovering import Judge
+from compressor.recovering import Judge, recover
 from compressor.result import Result
-from compressor.stepping import at_once, stepped
+from compressor.stepping import Made, at_once, record_of, remade, stepped
 from compressor.subject import Subject
 from compressor.watch import Silent, Stopwatch, Watch
 
@@ -90,24 +91,30 @@ def _call(model: nn.Module | str, options: Options) -> str:
     return f"compressor.compress({', '.join([subject, *changed])})"
 
 
-def run(subject: Subject, options: Options, watch: Watch, *, command: str) -> Result:
+def run(
+    subject: Subject,
+    options: Options,
+    watch: Watch,
+    *,
+    command: str,
+    journal: Journal | None = None,
+) -> Result:
     """Plan and carry out."""
-    return carry_out(plan(subject, options, watch), command=command)
+    return carry_out(plan(subject, options, watch), command=command, journal=journal)
 
 
-def carry_out(planned: Planned, *, command: str) -> Result:
-    """Slice, recover, compare, export, measure and report."""
+def carry_out(planned: Planned, *, command: str, journal: Journal | None = None) -> Result:
+    """Slice, recover, compare, export, measure and report; what `journal` has is not done again."""
+    journal = journal or Journal()
     options, traced, stopwatch = planned.options, planned.trace, planned.stopwatch
     judge = Judge(planned, planned.samples.test)
     with seeded(options.seed):
         moments = [{"step": "original", "metrics": judge("evaluate original", traced.module)}]
-        if options.max_drop is not None:
-            planned = smallest(planned)
-        if options.steps > 1:
-            planned, sliced, done = stepped(planned, judge)
-        else:
-            planned, sliced, done = at_once(planned, judge)
+        planned, sliced, done = _made(planned, judge, journal)
         moments += done
+        moments += recover(
+            *(sliced, planned, judge), repairs=False, epochs=options.epochs, journal=journal
+        )
         _say_what_form(stopwatch, sliced.plan)
         with stopwatch.stage("compare"):
             slicing.carry_weights(sliced.module.cpu().eval(), sliced.program)
@@ -119,6 +126,19 @@ def carry_out(planned: Planned, *, command: str) -> Result:
     report = account(planned, sliced, delivery, moments, difference, command)
     delivery.write_report(report)
     return Result(sliced.module, sliced.program, sliced.plan, report, delivery.files)
+
+
+def _made(planned: Planned, judge: Judge, journal: Journal) -> Made:
+    """The smaller network before it is trained."""
+    record = journal.kept(MADE)
+    if record is not None:
+        planned.stopwatch.note("choice and repair are those of the run that was interrupted")
+        return remade(planned, record)
+    if planned.options.max_drop is not None:
+        planned = smallest(planned)
+    made = (stepped if planned.options.steps > 1 else at_once)(planned, judge)
+    journal.keep(MADE, record_of(made))
+    return made
 
 
 def _what_is_faster(options: Options) -> str:

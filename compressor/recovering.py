@@ -9,6 +9,7 @@ from torch import nn
 
 from compressor import slicing
 from compressor.data import Batches, Data, batches
+from compressor.journal import Journal
 from compressor.options import Options
 from compressor.planning import Planned
 from compressor.preparing import Prepared
@@ -26,6 +27,10 @@ from compressor.subject import loss_of, metric_of, step_of
 
 Moments = list[dict[str, Any]]
 """Steps of a run, in words, each with the metrics after it."""
+
+
+TRAINING = "training"
+"""The journal's record of the last training."""
 
 
 class Judge:
@@ -61,8 +66,10 @@ def recover(
     repairs: bool,
     epochs: int,
     prefix: str = "",
+    journal: Journal | None = None,
 ) -> Moments:
-    """Repair, then fine-tuning, each with its metrics; `prefix` stands before the steps' names."""
+    """Repair, then fine-tuning, each with its metrics; `prefix` stands before the steps' names, and
+    `journal` keeps what training has reached."""
     done: Moments = []
     if planned.samples.train is None:
         return done
@@ -72,16 +79,21 @@ def recover(
             metrics = judge("evaluate repaired", sliced.module)
             done.append({"step": prefix + step, "metrics": metrics})
     if epochs:
-        done += _trained(sliced.module, planned, judge, epochs, prefix)
+        done += _trained(sliced.module, planned, judge, epochs, prefix, journal or Journal())
     return done
 
 
 def _trained(
-    module: nn.Module, planned: Planned, judge: Judge, epochs: int, prefix: str
+    module: nn.Module,
+    planned: Planned,
+    judge: Judge,
+    epochs: int,
+    prefix: str,
+    journal: Journal,
 ) -> Moments:
     """Fine-tuning, with the metrics after its best epoch, if that was not the last, and after the
     last."""
-    state = _fine_tune(module, planned, epochs)
+    state = _fine_tune(module, planned, epochs, journal)
     done: Moments = []
     best = state.best_epoch
     if best is not None and best != state.epoch and judge.data is not None:
@@ -117,7 +129,7 @@ def recipe_of(options: Options, epochs: int) -> Recipe:
     )
 
 
-def _fine_tune(module: nn.Module, planned: Planned, epochs: int) -> TrainingState:
+def _fine_tune(module: nn.Module, planned: Planned, epochs: int, journal: Journal) -> TrainingState:
     train, options, stopwatch = planned.samples.train, planned.options, planned.stopwatch
     assert train is not None
     whole = batches(
@@ -132,7 +144,10 @@ def _fine_tune(module: nn.Module, planned: Planned, epochs: int) -> TrainingStat
         label_smoothing=recipe.label_smoothing,
     )
     _say_how(planned, module, whole, recipe, objective)
-    quiet = Judge(planned, planned.samples.validation)
+    quiet, record = Judge(planned, planned.samples.validation), journal.kept(TRAINING)
+    state = TrainingState() if record is None else TrainingState.from_dict(record)
+    if state.epoch:
+        stopwatch.note(f"training goes on after epoch {state.epoch}")
     with stopwatch.stage("fine-tune") as tick:
         state = fine_tune(
             module,
@@ -141,6 +156,8 @@ def _fine_tune(module: nn.Module, planned: Planned, epochs: int) -> TrainingStat
             objective,
             device=options.device,
             validate=quiet.value if quiet.data is not None else None,
+            state=state,
+            after_epoch=lambda reached: journal.keep(TRAINING, reached.to_dict()),
             progress=tick,
         )
         last = state.history[-1]

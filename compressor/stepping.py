@@ -1,4 +1,5 @@
-"""From a choice to a smaller network that is repaired: at once, or in steps.
+"""From a choice to a smaller network that is repaired: at once, or in steps. What trains at the
+end is the pipeline's.
 
 In steps, each network is traced and scored anew after the one before was repaired. At the end the
 cuts are composed into one cut of the original, which is sliced once more and given the last step's
@@ -7,9 +8,11 @@ weights: so a plan replays the same, however many steps made it.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,11 +42,11 @@ Made = tuple[Planned, slicing.Sliced, Moments]
 
 
 def at_once(planned: Planned, judge: Judge) -> Made:
-    """Slice, repair and fine-tune."""
+    """Slice and repair."""
     options = planned.options
     planned, sliced = _chosen(planned, planned)
     moments = [{"step": "sliced", "metrics": judge("evaluate sliced", sliced.module)}]
-    recovery = recover(sliced, planned, judge, repairs=options.repair, epochs=options.epochs)
+    recovery = recover(sliced, planned, judge, repairs=options.repair, epochs=0)
     return planned, sliced, moments + recovery
 
 
@@ -56,7 +59,7 @@ def _chosen(planned: Planned, root: Planned) -> tuple[Planned, slicing.Sliced]:
 
 
 def stepped(root: Planned, judge: Judge) -> Made:
-    """Slice and repair in steps; fine-tune at the end."""
+    """Slice and repair in steps."""
     options, moments = root.options, Moments()
     current: Prepared = root
     step: tuple[Planned, slicing.Sliced] | None = None
@@ -84,7 +87,6 @@ def stepped(root: Planned, judge: Judge) -> Made:
             break
     assert step is not None
     planned, sliced = _as_one(root, step[0], step[1], keep_of(root.network, indices))
-    moments += recover(sliced, planned, judge, repairs=False, epochs=options.epochs)
     return planned, sliced, moments
 
 
@@ -126,6 +128,42 @@ def _as_one(
     slicing.carry_weights(sliced.program, made.program)
     slicing.carry_weights(made.program, made.module)
     return whole, made
+
+
+def record_of(made: Made) -> dict[str, Any]:
+    """What a run has reached, to be kept."""
+    planned, sliced, moments = made
+    state = sliced.program.state_dict.items()
+    return {
+        "keep": {name: list(kept) for name, kept in planned.keep.items()},
+        "weights": {n: t.detach().clone() for n, t in state if isinstance(t, torch.Tensor)},
+        "moments": moments,
+        "found": to_plain(planned.found),
+    }
+
+
+def remade(root: Planned, record: Mapping[str, Any]) -> Made:
+    """What a run had reached: the choice sliced again, with the weights that were kept."""
+    of = root.options.of
+    keep = {name: tuple(kept) for name, kept in record["keep"].items()}
+    counts = {name: len(kept) for name, kept in keep.items()}
+    known = root.choice.keep if root.choice is not None else None
+    choice = (
+        root.choice if known == keep else Choice(keep, of, root.total(of), root.total(of, counts))
+    )
+    planned, sliced = staged(replace(root, choice=choice, found=record["found"]))
+    with torch.no_grad():
+        for name, tensor in sliced.program.state_dict.items():
+            if name in record["weights"]:
+                tensor.copy_(record["weights"][name])
+    slicing.carry_weights(sliced.program, sliced.module)
+    return planned, sliced, list(record["moments"])
+
+
+def to_plain(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers and texts alone, as a report has them."""
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=float))
+    return plain
 
 
 def _check_same(made: slicing.Sliced, last: slicing.Sliced) -> None:

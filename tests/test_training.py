@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ from torch.utils.data import TensorDataset
 
 import compressor
 from compressor import delivery
+from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
+from compressor.journal import Run, started, unfinished
 from compressor.options import Options
 from compressor.recover import Objective, Recipe, TrainingState, distillation, fine_tune
 from compressor.recover.recipe import cosine
@@ -184,6 +187,96 @@ def test_a_step_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert any("by the step of --train" in note for note in result.report["notes"])
     with pytest.raises(CompressorError, match="training step failed: ZeroDivisionError"):
         compressor.compress(TinyNet(16), inputs(), train="own.py:wrong", **options)
+
+
+# -- interrupted and gone on with --------------------------------------------------------------
+
+OPTIONS = (
+    *("net.pt", "--input", "1x3x8x8", "--data", "data.npz", "--test", "data.npz"),
+    *("--epochs", "40", "--batch-size", "8", "--round-to", "1"),
+)
+
+
+def run_in(folder: Path, *words: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "compressor", *words],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    write_model(tmp_path / "net.pt")
+    write_samples(tmp_path / "data.npz", 200)
+    whole = run_in(tmp_path, *OPTIONS, "--out", "whole")
+    assert whole.wait() == 0, whole.stderr.read()
+    killed = run_in(tmp_path, *OPTIONS, "--out", "killed")
+    home = tmp_path / "killed.unfinished"
+    for record in ("made.pt", "training.pt"):
+        while not (home / record).exists():
+            assert killed.poll() is None, killed.stderr.read()
+            time.sleep(0.005)
+    killed.kill()
+    killed.wait()
+    assert not (tmp_path / "killed").exists()
+    epoch = torch.load(home / "training.pt", weights_only=True)["epoch"]
+    assert epoch < 40
+    resumed = run_in(tmp_path, "resume", "killed")
+    _, said = resumed.communicate()
+    assert resumed.returncode == 0, said
+    assert f"training goes on after epoch {epoch}" in said
+    assert not home.exists()
+    for name in ("plan.json", "model.safetensors"):
+        one, other = ((tmp_path / folder / name).read_bytes() for folder in ("whole", "killed"))
+        assert one == other, name
+    one, other = (
+        json.loads((tmp_path / folder / "report.json").read_text())["recovery"]
+        for folder in ("whole", "killed")
+    )
+    assert [step["metrics"] for step in one] == [step["metrics"] for step in other]
+
+
+def test_nothing_stays_of_a_run_that_fails_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "net.pt")
+    write_samples(tmp_path / "data.npz", classes=CLASSES + 3)
+    assert main([*OPTIONS, "--out", "result"]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.npz", "net.pt"]
+    assert main(["resume", "result"]) == 2
+    assert "no unfinished run" in capsys.readouterr().err
+
+
+def test_what_was_kept_and_cannot_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "net.pt")
+    write_samples(tmp_path / "data.npz")
+    options = Options(data=("data.npz",), input=("1x3x8x8",), epochs=1)
+    started(tmp_path / "result", Run("net.pt", options, str(tmp_path), False))
+    (tmp_path / "result.unfinished" / "made.pt").write_bytes(b"PK broken")
+    assert main(["resume", "result"]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "result").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(ratio=0.3, data=("a.npz", "b.npz"), epochs=3, lr=0.02, train="own.py:step"),
+        Options(max_macs="2G"),
+        Options(max_drop=1.0, of="latency", validation=("v.npz",)),
+        Options(layer_ratio=("a=0.5",)),
+    ],
+)
+def test_an_unfinished_run_keeps_its_options(tmp_path: Path, options: Options) -> None:
+    run = Run("net.pt", options, str(tmp_path), True)
+    started(tmp_path / "result", run)
+    assert unfinished(tmp_path / "result")[0] == run
 
 
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
