@@ -157,8 +157,9 @@ def _validation(
             )
         train, validation = hold_out(train, HELD_OUT, options.seed)
     if not validation.labelled and not (subject.metric or options.metric):
+        asks = "--validation" if options.max_drop is None else "--max-drop"
         raise UsageError(
-            "validation needs labels, or a metric that does without",
+            f"{asks} needs labels, or a metric that does without",
             where=validation.name,
             consequence="nothing was done",
             next_step="give labelled --validation DATA, or --metric",

@@ -293,7 +293,7 @@ def test_validation_is_neither_trained_nor_tested_on(tmp_path: Path) -> None:
         ({"max_drop": 1.0, "max_macs": "1M"}, "one of --max-macs and --max-drop"),
         ({"max_drop": 0.0}, "between 0 and 100"),
         ({"max_drop": 1.0, "steps": 2}, "--max-drop is for the whole network"),
-        ({"validation": ("a.npz",)}, "only decides with --max-drop"),
+        ({"validation": ("a.npz",)}, "decides with --max-drop"),
         ({"max_latency_ms": 0.0}, "no time in milliseconds"),
         ({"max_latency_ms": 1.0, "ratio": 0.5}, "not both"),
         ({"round_to": "much"}, "is not of the kind"),
