@@ -93,7 +93,7 @@ def test_report_tells_the_whole_story(result: compressor.Result) -> None:
     assert [step["step"] for step in report["recovery"]] == [
         "original",
         "sliced",
-        "2 layers re-fitted by least squares on 58 samples",
+        "2 layers re-fitted by least squares on 52 samples",
         "1 epoch of fine-tuning",
     ]
     assert report["evaluated_on"] == "a tenth of the training data, held out (6 samples)"
