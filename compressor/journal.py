@@ -89,8 +89,19 @@ def home_of(folder: Path) -> Path:
 
 
 def started(folder: Path, run: Run) -> Journal:
-    """A journal of a run that starts anew; what an earlier one had reached is gone."""
+    """A journal of a run that starts anew.
+
+    Raises:
+        UsageError: An earlier run of the folder has reached something, and is not to be replaced.
+    """
     home = home_of(folder)
+    if (home / f"{MADE}.pt").exists() and not run.force:
+        raise UsageError(
+            "an unfinished run of this folder is there",
+            where=str(home),
+            consequence="nothing was done; it is untouched",
+            next_step="go on with it by compress resume, or start anew with --force",
+        )
     if rank() == 0:
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)

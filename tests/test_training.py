@@ -259,6 +259,8 @@ def test_what_was_kept_and_cannot_be_read_is_refused(
     options = Options(data=("data.npz",), input=("1x3x8x8",), epochs=1)
     started(tmp_path / "result", Run("net.pt", options, str(tmp_path), False))
     (tmp_path / "result.unfinished" / "made.pt").write_bytes(b"PK broken")
+    assert main([*OPTIONS, "--out", "result"]) == 2
+    assert "unfinished run of this folder is there" in capsys.readouterr().err
     assert main(["resume", "result"]) == 1
     assert "cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "result").exists()
