@@ -29,6 +29,7 @@ from compressor.terminal import Terminal
 
 if TYPE_CHECKING:
     from compressor.inspection import Inspection
+    from compressor.journal import Journal
     from compressor.subject import Subject
 
 INTERRUPTED = 130
@@ -76,12 +77,19 @@ def compress(
     if not dry_run:
         check_target(target, force=force)
     with _watch().stage("import torch"):
+        from compressor.journal import Journal, Run, started
+        from compressor.processes import begin
         from compressor.subject import Subject
     command = shlex.join(["compress", model, *options.spelled()])
     if dry_run:
         _show_plan(Subject(model), options)
     else:
-        _compress_into(target, Subject(model), options, force=force, command=command, model=model)
+        run = Run(model, options, str(Path.cwd()), force)
+        begin(options.device)
+        journal = started(target, run) if options.epochs else Journal()
+        _compress_into(
+            target, Subject(model), options, force=force, command=command, journal=journal
+        )
 
 
 @app.command
@@ -102,19 +110,20 @@ def resume(
     """
     with _watch().stage("import torch"):
         from compressor.journal import unfinished
+        from compressor.processes import begin
         from compressor.subject import Subject
     target = folder.absolute()
-    run, _ = unfinished(target)
+    run, journal = unfinished(target)
     run = run if lr is None else replace(run, options=replace(run.options, lr=lr))
     os.chdir(run.directory)
     check_target(target, force=run.force)
     command = shlex.join(["compress", run.model, *run.options.spelled()])
+    begin(run.options.device)
     _compress_into(
         *(target, Subject(run.model), run.options),
         force=run.force,
         command=command,
-        model=run.model,
-        goes_on=True,
+        journal=journal,
     )
 
 
@@ -251,21 +260,14 @@ def _compress_into(
     *,
     force: bool,
     command: str,
-    model: str = "",
-    goes_on: bool = False,
+    journal: Journal | None = None,
 ) -> None:
     from compressor import pipeline
-    from compressor.journal import Journal, Run, started, unfinished
-    from compressor.processes import begin
+    from compressor.journal import Journal
     from compressor.report import table
 
-    begin(options.device)
     watch = _watch()
-    journal = Journal()
-    if goes_on:
-        _, journal = unfinished(folder)
-    elif model and options.epochs:
-        journal = started(folder, Run(model, options, str(Path.cwd()), force))
+    journal = journal or Journal()
     with journal.unless_it_ends_early():
         result = pipeline.run(subject, options, watch, command=command, journal=journal)
     if not _is_first():

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from compressor.errors import CompressorError, UsageError
-from compressor.options import Options
+from compressor.options import LIMITS, Options
 from compressor.processes import rank
 from compressor.whole_file import written_whole
 
@@ -136,6 +136,5 @@ def unfinished(folder: Path) -> tuple[Run, Journal]:
 
 def restored(options: Mapping[str, Any]) -> Options:
     """Options from their fields; a limit says what --of is by itself."""
-    limits = ("max_macs", "max_params", "max_latency_ms")
-    is_limited = any(options.get(name) is not None for name in limits)
+    is_limited = any(options.get(name) is not None for name in LIMITS)
     return Options(**{n: v for n, v in options.items() if not (n == "of" and is_limited)})

@@ -121,8 +121,6 @@ def recipe_of(options: Options, epochs: int) -> Recipe:
         lr=options.lr or LEARNING_RATES[options.optimizer],
         optimizer=options.optimizer,
         weight_decay=options.weight_decay,
-        label_smoothing=options.label_smoothing,
-        distill=options.distill,
         accumulate=options.accumulate,
         precision=options.precision,
         seed=options.seed,
@@ -140,8 +138,8 @@ def _fine_tune(module: nn.Module, planned: Planned, epochs: int, journal: Journa
         loss=loss_of(planned.subject, options),
         step=step_of(options),
         teacher=planned.trace.module,
-        distill=recipe.distill,
-        label_smoothing=recipe.label_smoothing,
+        distill=options.distill,
+        label_smoothing=options.label_smoothing,
     )
     _say_how(planned, module, whole, recipe, objective)
     quiet, record = Judge(planned, planned.samples.validation), journal.kept(TRAINING)

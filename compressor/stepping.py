@@ -120,14 +120,17 @@ def _as_one(
     keep: Mapping[str, tuple[int, ...]],
 ) -> tuple[Planned, slicing.Sliced]:
     """The original cut once, with the last step's weights."""
-    of = root.options.of
-    counts = {name: len(kept) for name, kept in keep.items()}
-    choice = Choice(dict(keep), of, root.total(of), root.total(of, counts))
+    choice = _choice_of(root, keep)
     whole, made = staged(replace(root, choice=choice, found=planned.found))
     _check_same(made, sliced)
     slicing.carry_weights(sliced.program, made.program)
     slicing.carry_weights(made.program, made.module)
     return whole, made
+
+
+def _choice_of(root: Planned, keep: Mapping[str, tuple[int, ...]]) -> Choice:
+    of, counts = root.options.of, {name: len(kept) for name, kept in keep.items()}
+    return Choice(dict(keep), of, root.total(of), root.total(of, counts))
 
 
 def record_of(made: Made) -> dict[str, Any]:
@@ -144,13 +147,10 @@ def record_of(made: Made) -> dict[str, Any]:
 
 def remade(root: Planned, record: Mapping[str, Any]) -> Made:
     """What a run had reached: the choice sliced again, with the weights that were kept."""
-    of = root.options.of
     keep = {name: tuple(kept) for name, kept in record["keep"].items()}
-    counts = {name: len(kept) for name, kept in keep.items()}
-    known = root.choice.keep if root.choice is not None else None
-    choice = (
-        root.choice if known == keep else Choice(keep, of, root.total(of), root.total(of, counts))
-    )
+    choice = root.choice
+    if choice is None or choice.keep != keep:
+        choice = _choice_of(root, keep)
     planned, sliced = staged(replace(root, choice=choice, found=record["found"]))
     with torch.no_grad():
         for name, tensor in sliced.program.state_dict.items():

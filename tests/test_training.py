@@ -93,6 +93,16 @@ def test_a_training_that_goes_on_ends_like_one_that_was_not_stopped(optimizer: s
         assert torch.equal(a, b), name
 
 
+def test_a_training_that_had_ended_is_not_lost() -> None:
+    """A run may be killed after its last epoch, before anything is written."""
+    net, again = plain(), plain()
+    recipe, kept = Recipe(2, lr=0.05), []
+    fine_tune(net, some(), recipe, after_epoch=lambda state: kept.append(state.to_dict()))
+    fine_tune(again, some(), recipe, state=TrainingState.from_dict(kept[-1]))
+    for (name, a), b in zip(net.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
 def test_the_best_epoch_is_kept_beside_the_last() -> None:
     found = iter([0.3, 0.9, 0.9, 0.5])
     net = plain()

@@ -6,6 +6,7 @@ Every field is plain data (numbers, texts), so that a report can repeat it.
 from compressor.options.checks import MOST
 from compressor.options.compression import (
     DEFAULT_RATIO,
+    LIMITS,
     Device,
     Limit,
     Options,
@@ -26,6 +27,7 @@ from compressor.options.training import TrainingOptions
 
 __all__ = [
     "DEFAULT_RATIO",
+    "LIMITS",
     "MOST",
     "CriterionName",
     "Device",

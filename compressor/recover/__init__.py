@@ -3,13 +3,12 @@
 from compressor.recover.batch_norm import recalibrate_batch_norm
 from compressor.recover.evaluation import Batches, Metric, Progress, evaluate, primary_output, top1
 from compressor.recover.fine_tuning import estimated_seconds, fine_tune
-from compressor.recover.objective import Loss, Objective, Step, distillation
-from compressor.recover.recipe import DISTILL, FROM_THE_START, LEARNING_RATES, Recipe
+from compressor.recover.objective import DISTILL, Loss, Objective, Step, distillation
+from compressor.recover.recipe import LEARNING_RATES, Recipe
 from compressor.recover.training_state import EpochResult, TrainingState
 
 __all__ = [
     "DISTILL",
-    "FROM_THE_START",
     "LEARNING_RATES",
     "Batches",
     "EpochResult",

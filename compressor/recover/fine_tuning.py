@@ -24,9 +24,6 @@ from compressor.recover.training_state import EpochResult, TrainingState
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Penalty = Callable[[], None]
-"""Adds to the gradients that are there."""
-
 
 def fine_tune(
     module: nn.Module,
@@ -36,9 +33,7 @@ def fine_tune(
     *,
     device: str | torch.device = "cpu",
     validate: Callable[[nn.Module], float] | None = None,
-    penalty: Penalty | None = None,
     state: TrainingState | None = None,
-    horizon: int | None = None,
     after_epoch: Callable[[TrainingState], None] | None = None,
     progress: Progress | None = None,
 ) -> TrainingState:
@@ -50,11 +45,7 @@ def fine_tune(
     Args:
         objective: What is minimised; default cross-entropy on the labels.
         validate: The metric of the network after an epoch; higher is better.
-        penalty: Called before each step of the optimizer.
-        state: Where an earlier training stopped: after some of the epochs, with its weights; or
-            before the first, with the moments of a training that this one goes on with.
-        horizon: Epochs over which the learning rate falls, those before `state` included; default
-            this training's.
+        state: Where this training stopped earlier: after some or all of its epochs.
         after_epoch: Is given the state, to keep it.
 
     Raises:
@@ -62,8 +53,10 @@ def fine_tune(
             finite (with epoch and step; the module then has the weights after the last epoch that
             was whole).
     """
-    objective = objective or Objective(label_smoothing=recipe.label_smoothing)
+    objective = objective or Objective()
     state = state or TrainingState()
+    if state.weights:
+        module.load_state_dict(state.weights, strict=False)
     if recipe.epochs <= state.epoch:
         return state
     batches = batches if isinstance(batches, Sized) else list(batches)
@@ -71,13 +64,11 @@ def fine_tune(
         raise CompressorError("There is not one batch to fine-tune on.")
     device = torch.device(device)
     module.to(device)
-    if state.weights:
-        module.load_state_dict(state.weights, strict=False)
     state.note_weights(module)
     if objective.teacher is not None:
         to_eval(objective.teacher.to(device))
-    run = _Run(module, recipe, objective, device, len(batches), penalty)
-    run.resume(state, horizon or recipe.epochs)
+    run = _Run(module, recipe, objective, device, len(batches))
+    state.give_moments(module, run.optimizer)
     try:
         with _random_state_kept(device), torch.enable_grad():
             for epoch in range(state.epoch + 1, recipe.epochs + 1):
@@ -119,8 +110,7 @@ def estimated_seconds(
     trial = copy.deepcopy(module).to(device).train()
     if objective.teacher is not None:
         to_eval(objective.teacher.to(device))
-    run = _Run(trial, recipe, objective, torch.device(device), len(batches), None)
-    run.resume(TrainingState(), recipe.epochs)
+    run = _Run(trial, recipe, objective, torch.device(device), len(batches))
     try:
         with _random_state_kept(torch.device(device)), torch.enable_grad():
             seconds = []
@@ -144,22 +134,14 @@ class _Run:
         objective: Objective,
         device: torch.device,
         batches: int,
-        penalty: Penalty | None,
     ) -> None:
-        self.module, self.recipe, self.objective = module, recipe, objective
-        self.device, self.penalty = device, penalty
+        self.recipe, self.objective, self.device = recipe, objective, device
         self.parameters = _trainable(module)
         self.optimizer = optimizer_of(self.parameters, recipe)
         self.batches = batches
-        self.steps = math.ceil(batches / recipe.accumulate)
+        self.steps = recipe.epochs * math.ceil(batches / recipe.accumulate)
         self.accelerator = _accelerator(device, recipe)
         self.wrapped = self.accelerator.prepare_model(module, device_placement=False)
-        if recipe.compiled:
-            self.wrapped = torch.compile(self.wrapped)
-
-    def resume(self, state: TrainingState, horizon: int) -> None:
-        state.give_moments(self.module, self.optimizer)
-        self.horizon = horizon * self.steps
 
     def end(self) -> None:
         """The module is as it was given, but for its weights."""
@@ -189,7 +171,7 @@ class _Run:
 
     def step(self, some: list[Batch], state: TrainingState, where: str) -> tuple[float, int]:
         """Descend once by the gradient over several batches; their mean loss, and samples."""
-        self._set_rate(cosine(state.step, self.horizon))
+        self._set_rate(cosine(state.step, self.steps))
         self.optimizer.zero_grad()
         whole = sum(len(inputs[0]) for inputs, _ in some)
         total = torch.zeros((), device=self.device)
@@ -204,8 +186,6 @@ class _Run:
                 scaled = loss.float() * (weight * count / whole)
                 torch.autograd.backward(scaled)
             total += scaled.detach()
-        if self.penalty is not None:
-            self.penalty()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         mean = float(self.accelerator.reduce(total, "mean"))
         self._check_finite(mean, float(norm), where)

@@ -15,11 +15,13 @@ from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError
 from compressor.recover.evaluation import call, primary_output
-from compressor.recover.recipe import DISTILL
 
 Loss = Callable[[Any, Any], Tensor]
 Step = Callable[..., Tensor]
 """`step(model, inputs, target)`, and `teacher` if it has a parameter of that name: the loss."""
+
+DISTILL = 0.5
+"""Weight of distillation beside cross-entropy on labels."""
 
 TEMPERATURE = 4.0
 """Of distillation, as in Hinton et al. 2015."""
@@ -33,9 +35,10 @@ class Objective:
         loss: Of (outputs, target); default cross-entropy on dimension 1, where there are labels.
         step: The user's own; replaces all else.
         teacher: The original, in eval mode on the device of the training.
-        distill: Weight of distillation from the teacher; None as in `Recipe`. Without labels and
-            without a loss it has all the weight.
-        label_smoothing: Of cross-entropy.
+        distill: Weight of the teacher's outputs beside the labels, from 0 to 1 (Hinton et al.
+            2015); None: `DISTILL` beside cross-entropy, none beside a loss of one's own. Without
+            labels and without a loss it has all the weight.
+        label_smoothing: Of cross-entropy (Szegedy et al. 2016, section 7).
     """
 
     loss: Loss | None = None
@@ -50,11 +53,6 @@ class Objective:
         if self.teacher is None or self.step is not None:
             return 0.0
         return (DISTILL if self.loss is None else 0.0) if self.distill is None else self.distill
-
-    @property
-    def wants_teacher(self) -> bool:
-        """Whether the original is run beside the network."""
-        return self.teacher is not None and (self.step is None or _takes_teacher(self.step))
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], target: Any) -> Tensor:
         """

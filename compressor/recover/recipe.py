@@ -11,14 +11,8 @@ from torch import nn
 
 from compressor.errors import UsageError
 
-DISTILL = 0.5
-"""Weight of distillation beside the labels."""
-
 LEARNING_RATES: Mapping[str, float] = {"sgd": 0.01, "adamw": 1e-4}
 """Of a network that was trained before: a tenth of what training from the start would take."""
-
-FROM_THE_START = 10.0
-"""Times these: rewound or re-initialised weights have further to go."""
 
 WARM_UP = 0.05
 """Share of the steps during which the learning rate rises."""
@@ -33,14 +27,10 @@ class Recipe:
         lr: Highest learning rate; half a cosine leads from there to zero.
         optimizer: "sgd" (Nesterov momentum 0.9) or "adamw".
         weight_decay: Of matrices and kernels; biases and norms have none.
-        label_smoothing: Of cross-entropy (Szegedy et al. 2016, section 7).
-        distill: Weight of the original's outputs beside the labels, from 0 to 1 (Hinton et al.
-            2015); None: `DISTILL` beside cross-entropy, none beside a loss of one's own.
         clip: Largest norm of all gradients together.
         accumulate: Batches whose gradients make one step.
         precision: "fp32", "bf16" (autocast; weights stay float32), or "auto": bf16 on GPUs that
             have it.
-        compiled: Steps run through `torch.compile`.
         seed: Of dropout and its like.
     """
 
@@ -48,12 +38,9 @@ class Recipe:
     lr: float = LEARNING_RATES["sgd"]
     optimizer: str = "sgd"
     weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
-    distill: float | None = None
     clip: float = 5.0
     accumulate: int = 1
     precision: str = "auto"
-    compiled: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

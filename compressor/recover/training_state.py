@@ -1,4 +1,4 @@
-"""Where a training stands, so that it can go on: later, after a kill, or in a smaller network."""
+"""Where a training stands, so that it can go on after a kill."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
-Change = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class TrainingState:
 
     Attributes:
         epoch: Epochs done.
-        step: Optimizer steps done, those of earlier trainings of the same run included.
+        step: Optimizer steps done.
         weights: Of the module, by its state's names.
         moments: The optimizer's state of each parameter, by the parameter's name.
         history: One entry per epoch.
