@@ -179,13 +179,22 @@ def test_the_highest_scores_stay(deep: Analysed) -> None:
 
 
 def test_global_scope_drops_the_lowest_scores_of_all(deep: Analysed) -> None:
+    """But for those that the budget leaves room for, after the last one that was needed."""
     found, choice = scores_of(deep), chosen(deep, ratio=0.3)
     floors = {g.name: max(1, math.ceil(g.size / 10)) for g in deep.network.groups}
-    highest_dropped = max(np.delete(found[n], k).max() for n, k in choice.keep.items())
-    for name, count in counts(deep.network, choice).items():
-        if count > floors[name]:
-            kept = choice.keep.get(name, range(len(found[name])))
-            assert found[name][list(kept)].min() >= highest_dropped
+    assert choice.last is not None
+    needed = np.sort(found[choice.last.group])[-counts(deep.network, choice)[choice.last.group] - 1]
+    for name, kept in choice.keep.items():
+        assert np.delete(found[name], kept).max() <= needed
+        assert len(kept) >= floors[name]
+
+
+def test_no_channel_that_the_budget_has_room_for_is_dropped(deep: Analysed) -> None:
+    network, choice = deep.network, chosen(deep, ratio=0.3)
+    widths = counts(network, choice)
+    for name in choice.keep:
+        wider = network.sizes({**widths, name: widths[name] + 1})
+        assert network.cost.macs(wider) > 0.7 * choice.before
 
 
 def test_layer_scope_gives_equal_shares(deep: Analysed) -> None:

@@ -158,7 +158,7 @@ def select(
             raise overshot(ratio, of, 1 - highest / before)
     taken = _first(len(order), lambda n: cost(order.after(n, full)) <= target)
     after = order.after(taken, full)
-    if clock is not None or max(steps.values()) > 1:
+    if scope == "global" or max(steps.values()) > 1:
         after = order.given_back(taken, full, lambda widths: cost(widths) <= target)
     kept = counts(after)
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import datetime
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, Parameter
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from compressor.latency.machine import machine_of
-from compressor.report import versions
 from tools.latency.studies import STUDIES, Bench
 from tools.latency.table import draw, to_markdown
 from tools.latency.trial import append, read
+from tools.progress import each
+from tools.surroundings import where
 
 app = App(name="tools.latency", help=__import__("tools.latency").latency.__doc__)
 
@@ -43,15 +40,12 @@ def run(
         return 2
     known = read(out)
     todo = [t for study in only or STUDIES for t in STUDIES[study] if t.key not in known]
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task("trials", total=len(todo))
-        bench = Bench(data_root)
-        for trial in todo:
-            words = f"{trial.study}: {trial.network} {trial.method} {trial.ratio:.0%}"
-            progress.update(task, description=words)
-            append(out, trial, {**bench.run(trial), "where": _where()})
-            progress.update(task, advance=1)
+    bench = Bench(data_root)
+    each(
+        todo,
+        lambda t: f"{t.study}: {t.network} {t.method} {t.ratio:.0%}",
+        lambda t: append(out, t, {**bench.run(t), "where": where()}),
+    )
     return 0
 
 
@@ -66,16 +60,6 @@ def table(records: Path = Path("latency.jsonl"), *, out: Path | None = None) -> 
         return
     draw(found, picture)
     out.write_text(page, encoding="utf-8")
-
-
-def _where() -> dict[str, Any]:
-    machine = machine_of(1, 1, "cpu")
-    return {
-        "processor": machine["processor"],
-        "cores": os.cpu_count(),
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        **{name: versions()[name] for name in ("torch", "onnxruntime")},
-    }
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tools.progress import each
 from tools.trials import incumbent
 from tools.trials.networks import NETWORKS, Measured
 from tools.trials.ours import Ours
@@ -45,14 +45,8 @@ def run(
         return 2
     wanted = [trial for study in only or STUDIES for trial in STUDIES[study]]
     todo = missing(wanted, out)
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task("trials", total=len(todo))
-        bench = _Bench(data_root, decide)
-        for trial in todo:
-            progress.update(task, description=_line(trial))
-            append(out, trial, bench.run(trial))
-            progress.update(task, advance=1)
+    bench = _Bench(data_root, decide)
+    each(todo, _line, lambda trial: append(out, trial, bench.run(trial)))
     return 0
 
 

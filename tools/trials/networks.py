@@ -36,7 +36,8 @@ class Measured:
 
 
 @cache
-def _cifar(root: Path, name: str) -> tuple[Tensor, Tensor]:
+def cifar(root: Path, name: str) -> tuple[Tensor, Tensor]:
+    """Normalised images and labels of one file."""
     stored = np.load(root / f"cifar10_{name}.npz")
     images = torch.from_numpy(stored["images"]).permute(0, 3, 1, 2) / 255
     return (images - MEAN) / STD, torch.from_numpy(stored["labels"].astype(np.int64))
@@ -44,11 +45,12 @@ def _cifar(root: Path, name: str) -> tuple[Tensor, Tensor]:
 
 @cache
 def _cifar_training(root: Path) -> TensorDataset:
-    parts = [_cifar(root, f"train_{shard}") for shard in range(1, DECISIONS)]
+    parts = [cifar(root, f"train_{shard}") for shard in range(1, DECISIONS)]
     return TensorDataset(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
-def _top1(images: Tensor, labels: Tensor, module: nn.Module) -> dict[str, float]:
+def top1(images: Tensor, labels: Tensor, module: nn.Module) -> dict[str, float]:
+    """Per cent that are right."""
     with torch.inference_mode():
         right = sum(
             int((module(images[i : i + 250]).argmax(1) == labels[i : i + 250]).sum())
@@ -58,16 +60,21 @@ def _top1(images: Tensor, labels: Tensor, module: nn.Module) -> dict[str, float]
 
 
 def _on_cifar(module: nn.Module, root: Path, *, decide: bool) -> Measured:
-    images, labels = _cifar(root, f"train_{DECISIONS}" if decide else "test")
-    judge = partial(_top1, images, labels)
+    images, labels = cifar(root, f"train_{DECISIONS}" if decide else "test")
+    judge = partial(top1, images, labels)
     return Measured(module.eval(), images[:2], _cifar_training(root), judge, "top1")
 
 
-def _resnet(depth: int, root: Path, *, decide: bool) -> Measured:
+def trained_resnet(depth: int, root: Path) -> nn.Module:
+    """In eval mode."""
     stored = load_file(root / f"cifar10_resnet{depth}.safetensors")
     module = CifarResNet(depth)
     module.load_state_dict({name.removeprefix("module."): t for name, t in stored.items()})
-    return _on_cifar(module, root, decide=decide)
+    return module.eval()
+
+
+def _resnet(depth: int, root: Path, *, decide: bool) -> Measured:
+    return _on_cifar(trained_resnet(depth, root), root, decide=decide)
 
 
 def _transformer(root: Path, *, decide: bool) -> Measured:

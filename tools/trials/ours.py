@@ -23,7 +23,7 @@ from compressor.reconstruction import refit
 from compressor.records import ExampleInputs, Trace
 from compressor.recover import recalibrate_batch_norm
 from compressor.score import Calibration, Scores, score
-from compressor.selection import select
+from compressor.selection import Choice, select
 from compressor.trace import trace
 from tools.trials.networks import Measured
 from tools.trials.trial import Record, Trial
@@ -77,24 +77,38 @@ class Ours:
         self.latest: tuple[tuple[Any, ...], Scores, float] | None = None
 
     def run(self, trial: Trial) -> Record:
-        batches = drawn(self.measured.train, trial.samples, trial.draw)
-        if trial.augment:
-            batches = [*batches, *_changed(batches, trial.draw)]
-        network = inner_groups(self.network) if trial.inner else self.network
-        scores, scoring_s = self._scores(trial, network, batches)
-        choice = select(network, scores, ratio=trial.ratio, round_to=trial.round_to)
+        choice, sliced, seconds = self.sliced(trial)
         begin = time.perf_counter()
-        sliced = slicing.slice_network(self.trace, network, choice.keep)
-        slicing_s = time.perf_counter() - begin
-        begin = time.perf_counter()
-        REPAIRS[trial.repair](self.trace, network, choice.keep, sliced, batches)
-        repairing_s = time.perf_counter() - begin
+        self.repair(trial, choice, sliced)
         return {
             "macs": choice.after,
             "original_macs": choice.before,
-            "seconds": {"score": scoring_s, "slice": slicing_s, "repair": repairing_s},
+            "seconds": {**seconds, "repair": time.perf_counter() - begin},
             **self.measured.judge(sliced.module.eval()),
         }
+
+    def sliced(self, trial: Trial) -> tuple[Choice, slicing.Sliced, dict[str, float]]:
+        """The choice, the network before repair, and seconds."""
+        network = self._network(trial)
+        scores, scoring_s = self._scores(trial, network, self._batches(trial))
+        choice = select(
+            network, scores, ratio=trial.ratio, round_to=trial.round_to, scope=trial.scope
+        )
+        begin = time.perf_counter()
+        sliced = slicing.slice_network(self.trace, network, choice.keep)
+        return choice, sliced, {"score": scoring_s, "slice": time.perf_counter() - begin}
+
+    def repair(self, trial: Trial, choice: Choice, sliced: slicing.Sliced) -> None:
+        """In place."""
+        network, batches = self._network(trial), self._batches(trial)
+        REPAIRS[trial.repair](self.trace, network, choice.keep, sliced, batches)
+
+    def _network(self, trial: Trial) -> Network:
+        return inner_groups(self.network) if trial.inner else self.network
+
+    def _batches(self, trial: Trial) -> list[Batch]:
+        batches = drawn(self.measured.train, trial.samples, trial.draw)
+        return [*batches, *_changed(batches, trial.draw)] if trial.augment else batches
 
     def _scores(
         self, trial: Trial, network: Network, batches: Sequence[Batch]

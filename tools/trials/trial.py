@@ -26,6 +26,7 @@ class Trial:
         samples: Calibration samples, without their labels unless the criterion needs them.
         draw: Which samples these are: the seed.
         inner: Only channels inside residual blocks are removed, none of the streams.
+        scope: Whether layers compete for what is kept ("global") or lose the same share ("layer").
         augment: Samples are looked at twice: as they are, and shifted and flipped at random.
     """
 
@@ -38,6 +39,7 @@ class Trial:
     samples: int = 1024
     draw: int = 0
     inner: bool = False
+    scope: str = "global"
     augment: bool = False
 
     @property

@@ -1,0 +1,93 @@
+"""Ways to a smaller network, before it is trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor.measure import count_macs
+from tools.latency import incumbent as magnitude
+from tools.training.data import Cifar
+from tools.training.trial import Trial
+from tools.trials import incumbent, ours
+from tools.trials.networks import Measured
+from tools.trials.trial import Trial as Choosing
+
+Accuracies = dict[str, float]
+"""In per cent, on the test images, by the moment: sliced, repaired."""
+Made = tuple[nn.Module, Accuracies]
+
+
+class Bench:
+    """A trained network, analysed once, with its data."""
+
+    def __init__(self, name: str, data: Cifar) -> None:
+        self.name, self.data = name, data
+        self.module = data.network(name)
+        self.example = data.calibration.images[:2]
+        self.base = data.test(self.module)
+        self.macs = count_macs(self.module, (self.example[:1],), {})
+        measured = Measured(self.module, self.example, data.calibration, lambda _: {}, "top1")
+        self.measured, self.ours = measured, ours.Ours(measured)
+
+    def make(self, trial: Trial) -> Made:
+        """The smaller network, in eval mode on the CPU."""
+        return METHODS[trial.method](self, trial)
+
+
+def _ours(bench: Bench, trial: Trial, choice: str = "reconstruction", **options: Any) -> Made:
+    repair = "least squares" if choice == "reconstruction" else "none"
+    ratio = 1 - 1 / trial.times
+    choosing = Choosing(trial.study, bench.name, choice, repair, ratio, draw=trial.seed, **options)
+    chosen, sliced, _ = bench.ours.sliced(choosing)
+    moments = {"sliced": bench.data.test(sliced.module)}
+    if repair != "none":
+        bench.ours.repair(choosing, chosen, sliced)
+        moments["repaired"] = bench.data.test(sliced.module)
+    return sliced.module, moments
+
+
+def _incumbent(bench: Bench, trial: Trial) -> Made:
+    module, _ = magnitude.pruned(
+        *(bench.module, bench.example, 1 - 1 / trial.times, None), inside_blocks=True
+    )
+    return module, {"sliced": bench.data.test(module)}
+
+
+def _taylor(bench: Bench, trial: Trial) -> Made:
+    choosing = Choosing(
+        *(trial.study, bench.name, "tp Taylor"), ratio=1 - 1 / trial.times, draw=trial.seed
+    )
+    module = incumbent.smaller(choosing, bench.measured)[0].eval()
+    return module, {"sliced": bench.data.test(module)}
+
+
+def _from_scratch(bench: Bench, trial: Trial) -> Made:
+    """The sizes of ours, with weights drawn anew."""
+    module, _ = _ours(bench, trial)
+    module = copy.deepcopy(module)
+    torch.manual_seed(trial.seed)
+    for layer in module.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+    return module, {}
+
+
+_inner: Mapping[str, Any] = {"inner": True, "scope": "layer"}
+
+METHODS: Mapping[str, Callable[[Bench, Trial], Made]] = {
+    "ours": _ours,
+    "ours in steps of 8": partial(_ours, round_to=8),
+    "Torch-Pruning": _incumbent,
+    "Torch-Pruning Taylor": _taylor,
+    "uniform L1": partial(_ours, choice="l1", **_inner),
+    "random": partial(_ours, choice="random", **_inner),
+    "from scratch": _from_scratch,
+}
+"""Torch-Pruning's group magnitude and the controls prune inside blocks, each layer the same share
+in the controls; ours is the default with data, to within one channel or in steps."""

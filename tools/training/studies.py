@@ -1,0 +1,41 @@
+"""Which trials there are, the most telling first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tools.training.trial import Trial
+
+SEEDS = (0, 1, 2)
+OURS, INCUMBENT = "ours", "Torch-Pruning"
+CONTROLS = ("uniform L1", "random")
+FURTHER = ("ours in steps of 8", "Torch-Pruning Taylor")
+
+
+def _cpu() -> list[Trial]:
+    small = ("cpu", "ResNet-20")
+    large = ("cpu", "ResNet-56")
+    first = [Trial(*small, name, 2.0, 5) for name in (OURS, INCUMBENT, *CONTROLS)]
+    deep = [Trial(*large, name, 2.0, 1) for name in (OURS, INCUMBENT, *CONTROLS)]
+    more = [Trial(*small, name, 2.0, 5, seed) for seed in SEEDS[1:] for name in (OURS, INCUMBENT)]
+    further = [
+        Trial(*small, name, 2.0, 5) for name in ("ours in steps of 8", "Torch-Pruning Taylor")
+    ]
+    return [*first, *deep, *more, *further, Trial(*small, "", 2.0, 0), Trial(*large, "", 2.0, 0)]
+
+
+def _gpu() -> list[Trial]:
+    large, epochs = ("gpu", "ResNet-56"), 120
+    methods = (OURS, "ours with sparsity learning", INCUMBENT, "uniform L1", "from scratch")
+    return [
+        *(
+            Trial(*large, name, times, epochs, seed)
+            for seed in SEEDS
+            for times in (2.1, 2.55)
+            for name in methods
+        ),
+        *(Trial(*large, "", times, 0) for times in (2.1, 2.55)),
+    ]
+
+
+STUDIES: Mapping[str, list[Trial]] = {"cpu": _cpu(), "gpu": _gpu()}
