@@ -10,9 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from compressor.errors import CompressorError
+from compressor.journal import Journal
 from compressor.planning import Goal, Planned, decided
 from compressor.realising import staged
-from compressor.recovering import Judge, recover
+from compressor.recover import Schedule
+from compressor.recovering import Judge, repaired
+from compressor.training import trained_at_the_end
 
 CLOSE = 0.01
 """Of the whole: the search ends when it knows the share to within this."""
@@ -41,7 +44,7 @@ def smallest(planned: Planned) -> Planned:
     options, validation = planned.options, planned.samples.validation
     assert options.max_drop is not None
     judge = Judge(planned, validation)
-    whole = _only(judge("evaluate original for --max-drop", planned.trace.module))
+    whole = _only(judge("evaluate original for --max-drop", planned.original.module))
     low, high = 0.0, _reachable(planned)
     best: Planned | None = None
     trials: list[Trial] = []
@@ -76,7 +79,8 @@ def _tried(candidate: Planned, judge: Judge, whole: float, number: int) -> Trial
     removed = candidate.choice.removed
     candidate, sliced = staged(candidate)
     silent = Judge(candidate, None)
-    recover(sliced, candidate, silent, repairs=options.repair, epochs=options.epochs)
+    repaired(sliced, candidate, silent)
+    trained_at_the_end(sliced, candidate, silent, Schedule(options.epochs), Journal())
     metric = _only(judge(f"try {number}: {removed:.3f} of the {options.of}", sliced.module))
     drop = 100 * (whole - metric)
     is_within = drop <= options.max_drop + 1e-9  # shares of samples are no exact numbers

@@ -86,7 +86,7 @@ def compress(
     else:
         run = Run(model, options, str(Path.cwd()), force)
         begin(options.device)
-        journal = started(target, run) if options.epochs else Journal()
+        journal = started(target, run) if options.trains else Journal()
         _compress_into(
             target, Subject(model), options, force=force, command=command, journal=journal
         )

@@ -72,9 +72,14 @@ class Journal:
         try:
             yield
         except BaseException:
-            if self.folder is not None and not (self.folder / f"{MADE}.pt").exists():
+            if not self.has_records:
                 self.close()
             raise
+
+    @property
+    def has_records(self) -> bool:
+        """Whether anything has been reached."""
+        return self.folder is not None and any(self.folder.glob("*.pt"))
 
     def close(self) -> None:
         """The run has finished: nothing is needed any more."""
@@ -95,7 +100,7 @@ def started(folder: Path, run: Run) -> Journal:
         UsageError: An earlier run of the folder has reached something, and is not to be replaced.
     """
     home = home_of(folder)
-    if (home / f"{MADE}.pt").exists() and not run.force:
+    if Journal(home).has_records and not run.force:
         raise UsageError(
             "an unfinished run of this folder is there",
             where=str(home),

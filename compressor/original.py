@@ -8,6 +8,8 @@ import weakref
 from functools import cached_property
 from pathlib import Path
 
+from torch import nn
+
 from compressor.export import export_onnx
 from compressor.records import Trace
 
@@ -21,10 +23,15 @@ class TemporaryFolder:
 
 
 class Original:
-    """A traced network that others are timed against."""
+    """The network that went in: smaller ones learn from it and are timed against it."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
+
+    @property
+    def module(self) -> nn.Module:
+        """In eval mode."""
+        return self._trace.module
 
     @property
     def onnx(self) -> Path:

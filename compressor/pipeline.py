@@ -17,10 +17,11 @@ from compressor.options import Options
 from compressor.planning import Planned, plan
 from compressor.preparing import LATENCY, seeded
 from compressor.records import Plan
-from compressor.recovering import Judge, recover
+from compressor.recovering import Judge
 from compressor.result import Result
 from compressor.stepping import Made, at_once, record_of, remade, stepped
 from compressor.subject import Subject
+from compressor.training import sparsified, trained_at_the_end
 from compressor.watch import Silent, Stopwatch, Watch
 
 __all__ = ["carry_out", "compress", "plan", "run"]
@@ -110,11 +111,10 @@ def carry_out(planned: Planned, *, command: str, journal: Journal | None = None)
     judge = Judge(planned, planned.samples.test)
     with seeded(options.seed):
         moments = [{"step": "original", "metrics": judge("evaluate original", traced.module)}]
-        planned, sliced, done = _made(planned, judge, journal)
-        moments += done
-        moments += recover(
-            *(sliced, planned, judge), repairs=False, epochs=options.epochs, journal=journal
-        )
+        made = _made(planned, judge, journal)
+        planned, sliced = made.planned, made.sliced
+        moments += made.moments
+        moments += trained_at_the_end(sliced, planned, judge, made.schedule, journal)
         _say_what_form(stopwatch, sliced.plan)
         with stopwatch.stage("compare"):
             slicing.carry_weights(sliced.module.cpu().eval(), sliced.program)
@@ -134,9 +134,11 @@ def _made(planned: Planned, judge: Judge, journal: Journal) -> Made:
     if record is not None:
         planned.stopwatch.note("choice and repair are those of the run that was interrupted")
         return remade(planned, record)
+    planned, moments = sparsified(planned, judge, journal)
     if planned.options.max_drop is not None:
         planned = smallest(planned)
-    made = (stepped if planned.options.steps > 1 else at_once)(planned, judge)
+    made = (stepped if planned.options.steps > 1 else at_once)(planned, judge, journal)
+    made.moments[:0] = moments
     journal.keep(MADE, record_of(made))
     return made
 

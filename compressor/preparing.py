@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from compressor.calibration import Calibration
@@ -18,7 +18,7 @@ from compressor.graph import analyse
 from compressor.network import Network
 from compressor.options import Options, ScoringOptions
 from compressor.original import Original
-from compressor.processes import of_the_first
+from compressor.processes import each_alone, of_the_first
 from compressor.records import ExampleInputs, LoadedModel, Trace
 from compressor.recover import primary_output, top1
 from compressor.score import Calibration as ScoreData
@@ -29,6 +29,7 @@ from compressor.subject import (
     Subject,
     check_device,
     check_fit,
+    earlier_weights,
     loss_of,
     metric_of,
     open_inputs,
@@ -88,6 +89,8 @@ def prepare(
     """Everything before the choice."""
     sensitivity = read_sensitivity(options.use) if options.use is not None else None
     opened = open_network(subject, options, stopwatch)
+    if options.rewind_to is not None:
+        earlier_weights(opened.trace.module, options)  # what is wrong with them is said at once
     _say_what_is_missing(stopwatch, opened.samples)
     return scored_and_timed(
         opened, options, sensitivity=sensitivity, predict_latency=predict_latency
@@ -99,18 +102,31 @@ def scored_and_timed(
     options: Options,
     *,
     sensitivity: Sensitivity | None = None,
+    original: Original | None = None,
     predict_latency: bool = False,
 ) -> Prepared:
-    """What a traced network's choice follows from."""
+    """What a traced network's choice follows from; `original` is what went in, where it is not
+    this one."""
     scored = score_channels(opened)
     options = replace(options, criterion=scored.options.criterion)
-    original = Original(scored.trace)
+    own = Original(scored.trace)
     timing = timing_of(
-        *(scored.trace, scored.network, original, options, scored.stopwatch),
+        *(scored.trace, scored.network, own, options, scored.stopwatch),
         with_clock=options.of == LATENCY or predict_latency,
     )
     found = {**vars(scored), "options": options}
-    return Prepared(**found, sensitivity=sensitivity, timing=timing, original=original)
+    return Prepared(**found, sensitivity=sensitivity, timing=timing, original=original or own)
+
+
+def anew(root: Prepared, module: nn.Module) -> Prepared:
+    """A network that was made of the original, traced, scored and timed."""
+    with root.stopwatch.stage("trace"):
+        traced = trace(module, root.examples)
+    before = {name: getattr(root, name) for name in Opened.__dataclass_fields__}
+    opened = Opened(**{**before, "trace": traced})
+    return scored_and_timed(
+        opened, root.options, sensitivity=root.sensitivity, original=root.original
+    )
 
 
 def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch) -> Opened:
@@ -146,7 +162,7 @@ def score_channels(opened: Opened) -> Scored:
     options, traced = opened.options, opened.trace
     with opened.stopwatch.stage("analyse"):
         network = analyse(traced)
-    with opened.stopwatch.stage("score") as tick:
+    with opened.stopwatch.stage("score") as tick, each_alone():
         scores = score(
             network,
             _parameters(traced),

@@ -4,7 +4,9 @@ choice is the same on all of them."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +18,7 @@ from torch.utils import _pytree as pytree
 def all_summed(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Each tensor (float64, on the CPU) summed over all processes in one exchange. A process may
     lack some; as it is where there is one process alone."""
-    if not _is_distributed():
+    if not _is_distributed() or _ALONE.get():
         return dict(values)
     shapes = _all_shapes(values)
     whole = {
@@ -32,6 +34,20 @@ def all_summed(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)
     }
+
+
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextmanager
+def each_alone() -> Iterator[None]:
+    """Every process sees all of the data meanwhile, so that nothing is summed over them: what they
+    find is what one process alone would."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
 
 
 def begin(device: str) -> None:

@@ -11,6 +11,7 @@ from compressor import slicing
 from compressor.calibration import Calibration, WithoutTargets
 from compressor.data import Data, batches
 from compressor.planning import Planned
+from compressor.processes import each_alone
 from compressor.reconstruction import refit
 from compressor.recover import recalibrate_batch_norm
 
@@ -29,7 +30,7 @@ def _refitted(sliced: slicing.Sliced, planned: Planned, train: Data) -> str:
     if not Calibration.fits(trace.examples, train) or not data.samples:
         return ""
     keep = planned.keep
-    with planned.stopwatch.stage("re-fit consumers") as tick:
+    with planned.stopwatch.stage("re-fit consumers") as tick, each_alone():
         done = refit(
             trace.program,
             sliced.program,

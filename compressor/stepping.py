@@ -11,22 +11,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from compressor import slicing
 from compressor.composing import composed, keep_of
 from compressor.correcting import corrected
 from compressor.errors import CompressorError
+from compressor.journal import Journal
 from compressor.planning import Goal, Planned, decided
-from compressor.preparing import LATENCY, Opened, Prepared, scored_and_timed
+from compressor.preparing import LATENCY, Prepared, anew
 from compressor.realising import staged
-from compressor.recovering import Judge, Moments, recover
+from compressor.recover import Schedule
+from compressor.recovering import Judge, Moments, repaired
 from compressor.selection import Choice, least
-from compressor.trace import trace
+from compressor.training import Leg, trained
 
 SCHEDULES: Mapping[str, Callable[[float, float], float]] = {
     "one-shot": lambda t, left: left,
@@ -38,16 +39,23 @@ SCHEDULES: Mapping[str, Callable[[float, float], float]] = {
 """Per schedule the share that is left after the part `t` of the steps, from 1 to `left`. Cubic: Zhu
 and Gupta 2017, To prune, or not to prune, equation 1."""
 
-Made = tuple[Planned, slicing.Sliced, Moments]
+
+@dataclass
+class Made:
+    """A smaller network, how it came to be, and where the schedule of its training stands."""
+
+    planned: Planned
+    sliced: slicing.Sliced
+    moments: Moments
+    schedule: Schedule
 
 
-def at_once(planned: Planned, judge: Judge) -> Made:
+def at_once(planned: Planned, judge: Judge, journal: Journal) -> Made:
     """Slice and repair."""
-    options = planned.options
     planned, sliced = _chosen(planned, planned)
     moments = [{"step": "sliced", "metrics": judge("evaluate sliced", sliced.module)}]
-    recovery = recover(sliced, planned, judge, repairs=options.repair, epochs=0)
-    return planned, sliced, moments + recovery
+    moments += repaired(sliced, planned, judge)
+    return Made(planned, sliced, moments, Schedule(planned.options.epochs))
 
 
 def _chosen(planned: Planned, root: Planned) -> tuple[Planned, slicing.Sliced]:
@@ -58,18 +66,21 @@ def _chosen(planned: Planned, root: Planned) -> tuple[Planned, slicing.Sliced]:
     return corrected(planned, root) if is_share and root.timing.is_here else staged(planned)
 
 
-def stepped(root: Planned, judge: Judge) -> Made:
-    """Slice and repair in steps."""
+def stepped(root: Planned, judge: Judge, journal: Journal) -> Made:
+    """Slice, repair and train in steps; the trainings are one schedule, whose optimizer follows the
+    cuts."""
     options, moments = root.options, Moments()
     current: Prepared = root
     step: tuple[Planned, slicing.Sliced] | None = None
     indices: dict[str, dict[int, tuple[int, ...]]] = {}
     targets = _targets(root)
+    schedule = Schedule(options.step_epochs * (len(targets) - 1) + options.epochs)
     for number, target in enumerate(targets, start=1):
         if step is not None:
-            current = _anew(root, step[1].module)
+            current = anew(root, step[1].module)
         whole = current.total(options.of)
         if whole <= target:
+            schedule.horizon -= options.step_epochs
             continue
         goal, is_last = Goal(1 - target / whole, target), target == targets[-1]
         planned = decided(current, goal, floors=_floors(root))
@@ -78,16 +89,17 @@ def stepped(root: Planned, judge: Judge) -> Made:
         prefix = f"step {number} of {len(targets)}: "
         metrics = judge(f"{prefix}evaluate sliced", sliced.module)
         moments.append({"step": f"{prefix}sliced", "metrics": metrics})
-        epochs = 0 if is_last else options.step_epochs
-        moments += recover(
-            *(sliced, planned, judge), repairs=options.repair, epochs=epochs, prefix=prefix
-        )
+        schedule.cut(sliced.plan.tensors)
+        moments += repaired(sliced, planned, judge, prefix=prefix)
+        if not is_last:
+            leg = Leg(options.step_epochs, schedule, f"step-{number}", prefix)
+            moments += trained(sliced, planned, judge, leg, journal)
         indices = composed(indices, sliced.plan.tensors)
         if is_last:
             break
     assert step is not None
     planned, sliced = _as_one(root, step[0], step[1], keep_of(root.network, indices))
-    return planned, sliced, moments
+    return Made(planned, sliced, moments, schedule)
 
 
 def _targets(root: Planned) -> list[float]:
@@ -97,15 +109,6 @@ def _targets(root: Planned) -> list[float]:
     left, schedule = 1 - root.goal.ratio, SCHEDULES[options.schedule]
     shares = [schedule(number / options.steps, left) for number in range(1, options.steps)]
     return [*(total * share for share in shares if share > left), total * left]
-
-
-def _anew(root: Planned, module: nn.Module) -> Prepared:
-    """The network of a step, traced, scored and timed."""
-    with root.stopwatch.stage("trace"):
-        traced = trace(module, root.examples)
-    before = {name: getattr(root, name) for name in Opened.__dataclass_fields__}
-    opened = Opened(**{**before, "trace": traced})
-    return scored_and_timed(opened, root.options)
 
 
 def _floors(root: Planned) -> dict[str, int]:
@@ -135,12 +138,12 @@ def _choice_of(root: Planned, keep: Mapping[str, tuple[int, ...]]) -> Choice:
 
 def record_of(made: Made) -> dict[str, Any]:
     """What a run has reached, to be kept."""
-    planned, sliced, moments = made
-    state = sliced.program.state_dict.items()
+    planned, state = made.planned, made.sliced.program.state_dict.items()
     return {
         "keep": {name: list(kept) for name, kept in planned.keep.items()},
         "weights": {n: t.detach().clone() for n, t in state if isinstance(t, torch.Tensor)},
-        "moments": moments,
+        "moments": made.moments,
+        "schedule": vars(made.schedule),
         "found": to_plain(planned.found),
     }
 
@@ -157,7 +160,7 @@ def remade(root: Planned, record: Mapping[str, Any]) -> Made:
             if name in record["weights"]:
                 tensor.copy_(record["weights"][name])
     slicing.carry_weights(sliced.program, sliced.module)
-    return planned, sliced, list(record["moments"])
+    return Made(planned, sliced, list(record["moments"]), Schedule(**record["schedule"]))
 
 
 def to_plain(found: Mapping[str, Any]) -> dict[str, Any]:

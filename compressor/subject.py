@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +21,9 @@ from compressor.loading import (
     find_examples,
     like_sample,
     load_model,
+    load_strictly,
     normalise_examples,
+    read_weights,
     refuse_non_finite,
 )
 from compressor.options import ModelOptions, Options, ScoringOptions, TrainingOptions
@@ -132,7 +136,7 @@ def open_samples(
             next_step="give labelled --data, a --loss, or another --criterion",
         )
     validation = None
-    if isinstance(options, Options) and (options.max_drop is not None or options.epochs):
+    if isinstance(options, Options) and (options.max_drop is not None or options.trains):
         train, validation = _validation(train, subject, options, input_size)
     return _with_test(train, test, validation, subject, options)
 
@@ -211,8 +215,7 @@ def _open(
 
 def _refuse_without_data(options: ScoringOptions) -> None:
     needs = {
-        "fine-tuning (--epochs)": isinstance(options, Options)
-        and options.epochs + options.step_epochs > 0,
+        "training (--epochs)": isinstance(options, Options) and options.trains,
         f"the criterion {options.criterion}": needs_data(options.criterion, CRITERIA),
     }
     for what, wanted in needs.items():
@@ -269,6 +272,18 @@ def metric_of(subject: Subject, options: ScoringOptions) -> tuple[str, Callable[
     if options.metric is not None:
         return options.metric.rpartition(":")[2], resolve(options.metric)
     return "top1", top1
+
+
+def earlier_weights(module: nn.Module, options: TrainingOptions) -> nn.Module:
+    """A copy of the network with the weights of --rewind-to.
+
+    Raises:
+        CompressorError: They cannot be read, or are of another network.
+    """
+    assert options.rewind_to is not None
+    earlier, path = copy.deepcopy(module), Path(options.rewind_to)
+    load_strictly(earlier, read_weights(path, trust_pickle=options.trust_pickle), str(path))
+    return earlier
 
 
 def loss_of(subject: Subject, options: ScoringOptions) -> Callable[[Any, Any], Tensor] | None:

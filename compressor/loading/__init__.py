@@ -8,6 +8,7 @@ from compressor.loading.examples import find_examples, like_sample
 from compressor.loading.inputs import normalise_examples, parse_inputs
 from compressor.loading.model import load_model, refuse_non_finite
 from compressor.loading.programs import inspect_program, load_program_file
+from compressor.loading.weights import load_strictly, read_weights
 
 __all__ = [
     "find_examples",
@@ -15,7 +16,9 @@ __all__ = [
     "like_sample",
     "load_model",
     "load_program_file",
+    "load_strictly",
     "normalise_examples",
     "parse_inputs",
+    "read_weights",
     "refuse_non_finite",
 ]

@@ -154,6 +154,11 @@ cubic: most in the first (Zhu and Gupta 2017); cosine: least in the first and th
             raise refusal("use", "the measured losses rank the layers, so --scope has no say")
 
     @property
+    def trains(self) -> bool:
+        """Whether there are epochs, at the end, between steps or before the first cut."""
+        return bool(self.epochs or self.step_epochs or self.sparsity_epochs)
+
+    @property
     def limit(self) -> Limit | None:
         """What must not be exceeded, where no ratio is given."""
         for name, unit in LIMITS.items():
@@ -219,7 +224,7 @@ def _most(option: str, given: str | float) -> float:
 
 def _check_drop(options: "Options") -> None:
     if options.max_drop is None:
-        if options.validation and not options.epochs:
+        if options.validation and not options.trains:
             raise refusal("validation", "it decides with --max-drop or --epochs; give one of them")
         return
     if not 0 < options.max_drop < 100:

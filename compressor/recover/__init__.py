@@ -1,22 +1,27 @@
 """Evaluate a network, re-estimate its batch norms, fine-tune it: the class or the program alike."""
 
 from compressor.recover.batch_norm import recalibrate_batch_norm
+from compressor.recover.beginnings import reinitialised
 from compressor.recover.evaluation import Batches, Metric, Progress, evaluate, primary_output, top1
 from compressor.recover.fine_tuning import estimated_seconds, fine_tune
 from compressor.recover.objective import DISTILL, Loss, Objective, Step, distillation
-from compressor.recover.recipe import LEARNING_RATES, Recipe
-from compressor.recover.training_state import EpochResult, TrainingState
+from compressor.recover.recipe import FIRST_LEARNING_RATES, LEARNING_RATES, Recipe
+from compressor.recover.sparsity import GroupSparsity
+from compressor.recover.training_state import EpochResult, Schedule, TrainingState
 
 __all__ = [
     "DISTILL",
+    "FIRST_LEARNING_RATES",
     "LEARNING_RATES",
     "Batches",
     "EpochResult",
+    "GroupSparsity",
     "Loss",
     "Metric",
     "Objective",
     "Progress",
     "Recipe",
+    "Schedule",
     "Step",
     "TrainingState",
     "distillation",
@@ -25,5 +30,6 @@ __all__ = [
     "fine_tune",
     "primary_output",
     "recalibrate_batch_norm",
+    "reinitialised",
     "top1",
 ]

@@ -7,8 +7,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+class Penalty(Protocol):
+    """What is made small beside the objective, of the weights alone."""
+
+    def begin_epoch(self) -> None:
+        """An epoch begins."""
+
+    def __call__(self) -> Tensor:
+        """A scalar."""
+
+
 def fine_tune(
     module: nn.Module,
     batches: Batches,
@@ -33,6 +44,7 @@ def fine_tune(
     *,
     device: str | torch.device = "cpu",
     validate: Callable[[nn.Module], float] | None = None,
+    penalty: Penalty | None = None,
     state: TrainingState | None = None,
     after_epoch: Callable[[TrainingState], None] | None = None,
     progress: Progress | None = None,
@@ -45,6 +57,7 @@ def fine_tune(
     Args:
         objective: What is minimised; default cross-entropy on the labels.
         validate: The metric of the network after an epoch; higher is better.
+        penalty: Is added to the objective, and told when an epoch begins.
         state: Where this training stopped earlier: after some or all of its epochs.
         after_epoch: Is given the state, to keep it.
 
@@ -67,13 +80,15 @@ def fine_tune(
     state.note_weights(module)
     if objective.teacher is not None:
         to_eval(objective.teacher.to(device))
-    run = _Run(module, recipe, objective, device, len(batches))
+    run = _Run(module, recipe, objective, device, len(batches), penalty)
     state.give_moments(module, run.optimizer)
     try:
         with _random_state_kept(device), torch.enable_grad():
             for epoch in range(state.epoch + 1, recipe.epochs + 1):
                 torch.manual_seed(recipe.seed + epoch)
                 module.train()
+                if penalty is not None:
+                    penalty.begin_epoch()
                 result = run.epoch(epoch, batches, state, progress)
                 to_eval(module)
                 metric = validate(module) if validate is not None else None
@@ -107,7 +122,7 @@ def estimated_seconds(
     module: nn.Module, batches: Any, recipe: Recipe, objective: Objective, device: str
 ) -> float:
     """How long the training will take, by two steps of a copy (after one that warms up)."""
-    trial = copy.deepcopy(module).to(device).train()
+    trial, recipe = copy.deepcopy(module).to(device).train(), replace(recipe, compiled=False)
     if objective.teacher is not None:
         to_eval(objective.teacher.to(device))
     run = _Run(trial, recipe, objective, torch.device(device), len(batches))
@@ -134,18 +149,29 @@ class _Run:
         objective: Objective,
         device: torch.device,
         batches: int,
+        penalty: Penalty | None = None,
     ) -> None:
         self.recipe, self.objective, self.device = recipe, objective, device
+        self.penalty, self.module = penalty, module
         self.parameters = _trainable(module)
         self.optimizer = optimizer_of(self.parameters, recipe)
         self.batches = batches
-        self.steps = recipe.epochs * math.ceil(batches / recipe.accumulate)
+        epochs = recipe.horizon or recipe.epochs
+        self.steps = epochs * math.ceil(batches / recipe.accumulate)
         self.accelerator = _accelerator(device, recipe)
-        self.wrapped = self.accelerator.prepare_model(module, device_placement=False)
+        self.is_channels_last = recipe.is_channels_last(device)
+        if self.is_channels_last:
+            _lay_out(module, torch.channels_last)
+        self.prepared = self.accelerator.prepare_model(module, device_placement=False)
+        self.wrapped: nn.Module = self.prepared
+        if recipe.compiled:
+            self.wrapped = torch.compile(self.prepared)  # type: ignore[assignment]
 
     def end(self) -> None:
         """The module is as it was given, but for its weights."""
-        self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+        self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
+        if self.is_channels_last:
+            _lay_out(self.module, torch.contiguous_format)
         self.accelerator.free_memory()
 
     def epoch(
@@ -178,12 +204,13 @@ class _Run:
         for number, batch in enumerate(some, start=1):
             count = len(batch[0][0])
             part, weight = shared_out(batch)
-            inputs, target = pytree.tree_map_only(Tensor, lambda x: x.to(self.device), part)
+            inputs, target = pytree.tree_map_only(Tensor, self._placed, part)
             is_last = number == len(some)
-            with nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
+            with nullcontext() if is_last else self.accelerator.no_sync(self.prepared):
                 with self.accelerator.autocast():
                     loss = self.objective(self.wrapped, inputs, target)
-                scaled = loss.float() * (weight * count / whole)
+                loss = loss.float() + (self.penalty() if self.penalty is not None else 0.0)
+                scaled = loss * (weight * count / whole)
                 torch.autograd.backward(scaled)
             total += scaled.detach()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
@@ -192,6 +219,11 @@ class _Run:
         self.optimizer.step()
         state.step += 1
         return mean, whole
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.to(self.device, non_blocking=True)
+        is_image = self.is_channels_last and tensor.ndim == 4
+        return tensor.contiguous(memory_format=torch.channels_last) if is_image else tensor
 
     def _set_rate(self, factor: float) -> None:
         self.lr = self.recipe.lr * factor
@@ -241,6 +273,13 @@ def _accelerator(device: torch.device, recipe: Recipe) -> Accelerator:
         mixed_precision="bf16" if recipe.uses_bf16(device) else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+
+
+def _lay_out(module: nn.Module, memory_format: torch.memory_format) -> None:
+    """Kernels in this format; everything else stays as it is."""
+    for tensor in module.parameters():
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=memory_format)
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:

@@ -14,6 +14,10 @@ from compressor.errors import UsageError
 LEARNING_RATES: Mapping[str, float] = {"sgd": 0.01, "adamw": 1e-4}
 """Of a network that was trained before: a tenth of what training from the start would take."""
 
+FIRST_LEARNING_RATES: Mapping[str, float] = {"sgd": 0.1, "adamw": 1e-3}
+"""Of a network that begins anew, or whose learning rate is wound back to where its training began
+(Renda et al. 2020, Comparing Rewinding and Fine-tuning in Neural Network Pruning)."""
+
 WARM_UP = 0.05
 """Share of the steps during which the learning rate rises."""
 
@@ -32,6 +36,9 @@ class Recipe:
         precision: "fp32", "bf16" (autocast; weights stay float32), or "auto": bf16 on GPUs that
             have it.
         seed: Of dropout and its like.
+        horizon: Epochs of the whole schedule, where this is a part of one that others go on with.
+        compiled: Steps are compiled; the first ones take minutes.
+        channels_last: Memory format of images; None: on GPUs.
     """
 
     epochs: int
@@ -42,6 +49,9 @@ class Recipe:
     accumulate: int = 1
     precision: str = "auto"
     seed: int = 0
+    horizon: int | None = None
+    compiled: bool = False
+    channels_last: bool | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or not self.lr > 0 or self.accumulate < 1:
@@ -60,6 +70,10 @@ class Recipe:
         if self.precision != "auto":
             return self.precision == "bf16"
         return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+    def is_channels_last(self, device: torch.device) -> bool:
+        """Whether images lie channels last."""
+        return device.type == "cuda" if self.channels_last is None else self.channels_last
 
 
 def _sgd(groups: list[dict[str, object]], lr: float) -> torch.optim.Optimizer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
+Moments = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class TrainingState:
     epoch: int = 0
     step: int = 0
     weights: Tensors = field(default_factory=dict)
-    moments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    moments: Moments = field(default_factory=dict)
     history: list[EpochResult] = field(default_factory=list)
     best: Tensors = field(default_factory=dict)
 
@@ -80,6 +81,42 @@ class TrainingState:
                 optimizer.state[parameter][key] = (
                     value.to(parameter.device, copy=True) if fits else value
                 )
+
+
+@dataclass
+class Schedule:
+    """What trainings of one schedule hand on: with cuts in between they are one descent.
+
+    Attributes:
+        horizon: Epochs of all of them; the learning rate falls over these.
+        step: Optimizer steps done.
+        moments: The optimizer's state of each parameter, by the parameter's name.
+    """
+
+    horizon: int
+    step: int = 0
+    moments: Moments = field(default_factory=dict)
+
+    def begin(self) -> TrainingState:
+        """Of the next training."""
+        return TrainingState(step=self.step, moments=dict(self.moments))
+
+    def note(self, state: TrainingState) -> None:
+        """A training has ended there."""
+        self.step, self.moments = state.step, state.moments
+
+    def cut(self, indices: Mapping[str, Mapping[int, Sequence[int]]]) -> None:
+        """Tensors keep these positions of these dimensions: so do their moments."""
+        self.moments = {
+            name: {key: _cut(value, indices.get(name, {})) for key, value in state.items()}
+            for name, state in self.moments.items()
+        }
+
+
+def _cut(value: Any, kept: Mapping[int, Sequence[int]]) -> Any:
+    for dim, positions in kept.items() if isinstance(value, Tensor) and value.ndim else ():
+        value = value.index_select(dim, torch.tensor(positions))
+    return value
 
 
 def weights_of(module: nn.Module) -> Tensors:

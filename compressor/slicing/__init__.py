@@ -16,13 +16,14 @@ from compressor.slicing.following import follow
 from compressor.slicing.patch import apply_plan, check_source, source_of
 from compressor.slicing.program import kept_indices, slice_program
 from compressor.slicing.running import ProgramModule, as_module
-from compressor.slicing.weights import carry_weights
+from compressor.slicing.weights import carry_sliced, carry_weights
 
 __all__ = [
     "ProgramModule",
     "Sliced",
     "apply_plan",
     "as_module",
+    "carry_sliced",
     "carry_weights",
     "check_source",
     "compare",

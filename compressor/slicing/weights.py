@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from compressor.lifting import stored_tensors
+from compressor.records import Plan
+from compressor.slicing.program import slice_tensor
 
 Form = nn.Module | ExportedProgram
 
@@ -24,6 +26,16 @@ def carry_weights(source: Form, target: Form) -> None:
         for name, tensor in _tensors(target).items():
             if name in found and tensor.data_ptr() != found[name].data_ptr():
                 tensor.copy_(found[name])
+
+
+def carry_sliced(dense: nn.Module, plan: Plan, target: nn.Module) -> None:
+    """Overwrite a smaller network's tensors by what the plan keeps of the dense one's."""
+    found = named_tensors(dense)
+    with torch.no_grad():
+        for name, tensor in named_tensors(target).items():
+            if name in found:
+                kept = plan.tensors.get(plan.aliases.get(name, name), {})
+                tensor.copy_(slice_tensor(found[name], kept))
 
 
 def _tensors(form: Form) -> dict[str, Tensor]:

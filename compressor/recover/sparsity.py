@@ -1,0 +1,96 @@
+"""Sparsity learning: channels that matter little are made to matter less, before they are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compressor.axes import coordinates
+from compressor.network import Network
+from compressor.records import Group, Member
+
+SPREAD = 4.0
+"""The weakest channel of a group is pressed 2 to this power times as hard as the strongest."""
+
+
+@dataclass
+class _Place:
+    """A parameter's dimension laid along a group's channels: `channel` says which one each position
+    is of, the number of channels standing for none."""
+
+    parameter: nn.Parameter
+    dim: int
+    channel: Tensor
+
+    def squares(self, channels: int) -> Tensor:
+        """Sum of squares per channel."""
+        across = [d for d in range(self.parameter.ndim) if d != self.dim]
+        rows = self.parameter.square().sum(across) if across else self.parameter.square()
+        return rows.new_zeros(channels + 1).index_add(0, self.channel, rows)[:channels]
+
+
+class GroupSparsity:
+    """Half of `strength` times the sum, over the channels of all groups, of squared weights in all
+    that a channel is made by and consumed by, times 2 to the power of `SPREAD` for the channel with
+    the smallest sum of its group, falling to 1 for that with the largest (Fang et al. 2023,
+    DepGraph, section 3.3, equation 4). The factors are found anew as each epoch begins.
+
+    Args:
+        module: The network that is trained, on the device where it is; its parameters have the
+            network's names.
+        groups: Those of the network that may be cut.
+        strength: Of the gradient, relative to the weights: 1e-4 is a weak one.
+    """
+
+    def __init__(
+        self, network: Network, module: nn.Module, groups: Sequence[Group], strength: float
+    ) -> None:
+        self.strength = strength
+        parameters = dict(module.named_parameters(remove_duplicate=False))
+
+        def places(group: Group) -> list[_Place]:
+            known = [member for member in group.members if member.tensor in parameters]
+            return [
+                _Place(parameters[m.tensor], m.dim, _channels_of(network, group, m)) for m in known
+            ]
+
+        self.groups = [(group.size, found) for group in groups if (found := places(group))]
+        self.factors: list[Tensor] = []
+
+    def begin_epoch(self) -> None:
+        """Find out which channels are weak."""
+        with torch.no_grad():
+            self.factors = [_factors(squares) for squares in self._squares()]
+
+    def __call__(self) -> Tensor:
+        """The penalty now."""
+        terms = [
+            (factors * squares).sum()
+            for factors, squares in zip(self.factors, self._squares(), strict=True)
+        ]
+        return 0.5 * self.strength * torch.stack(terms).sum()
+
+    def _squares(self) -> list[Tensor]:
+        for _, places in self.groups:
+            for place in places:
+                place.channel = place.channel.to(place.parameter.device)
+        return [
+            torch.stack([place.squares(size) for place in places]).sum(0)
+            for size, places in self.groups
+        ]
+
+
+def _channels_of(network: Network, group: Group, member: Member) -> Tensor:
+    dim = network.tensors[member.tensor][member.dim]
+    found = coordinates(dim, network.axes[group.name])
+    numbers = torch.as_tensor(found, dtype=torch.long)
+    return torch.where(numbers < 0, group.size, numbers)
+
+
+def _factors(squares: Tensor) -> Tensor:
+    span = squares.max() - squares.min()
+    weakness = (squares.max() - squares) / span if span > 0 else torch.zeros_like(squares)
+    return 2.0 ** (SPREAD * weakness)
