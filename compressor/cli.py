@@ -268,8 +268,14 @@ def _compress_into(
 
     watch = _watch()
     journal = journal or Journal()
-    with journal.unless_it_ends_early():
+    try:
         result = pipeline.run(subject, options, watch, command=command, journal=journal)
+    except BaseException:
+        if journal.has_records:
+            watch.note(f"what was reached is kept: compress resume {folder} goes on from there")
+        else:
+            journal.close()
+        raise
     if not _is_first():
         return
     with watch.stage("write the folder"):

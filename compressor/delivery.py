@@ -23,6 +23,7 @@ from compressor.redraw import drawable, redraw_
 from compressor.report import to_json, to_markdown
 from compressor.slicing import Sliced, as_module, variants
 from compressor.slicing.compare import TOLERANCE, is_live, outputs_of
+from compressor.training_picture import draw_trainings, trainings_of
 from compressor.watch import Tick
 
 LATENCY_SECONDS = 3.0
@@ -57,6 +58,9 @@ class Delivery:
     def write_report(self, report: Mapping[str, Any]) -> None:
         (self.files.path / "report.json").write_text(to_json(report), encoding="utf-8")
         (self.files.path / "report.md").write_text(to_markdown(report), encoding="utf-8")
+        if trainings_of(report["recovery"]):
+            (metric,) = [*report["before"]["metrics"], "metric"][:1]
+            draw_trainings(report["recovery"], metric, self.files.path / "training.svg")
 
 
 def deliver(sliced: Sliced, planned: Planned) -> Delivery:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,11 @@ class Run:
 
 
 class Journal:
-    """Records by name, each whole or not there. Without a folder nothing is kept."""
+    """Records by name, each whole or not there. Without a folder nothing is kept. `made` are the
+    folders around it that were not there before, innermost first."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None = None, made: Sequence[Path] = ()) -> None:
+        self.folder, self.made = folder, made
 
     def keep(self, name: str, record: Mapping[str, Any]) -> None:
         """Plain containers and tensors; replaces an earlier record of that name."""
@@ -66,16 +67,6 @@ class Journal:
             ) from None
         return found
 
-    @contextmanager
-    def unless_it_ends_early(self) -> Iterator[None]:
-        """Where the run fails before it has reached anything, nothing stays behind."""
-        try:
-            yield
-        except BaseException:
-            if not self.has_records:
-                self.close()
-            raise
-
     @property
     def has_records(self) -> bool:
         """Whether anything has been reached."""
@@ -85,6 +76,9 @@ class Journal:
         """The run has finished: nothing is needed any more."""
         if self.folder is not None and rank() == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
+            for parent in self.made:
+                with suppress(OSError):  # it holds the result, or others
+                    parent.rmdir()
 
 
 def home_of(folder: Path) -> Path:
@@ -107,13 +101,14 @@ def started(folder: Path, run: Run) -> Journal:
             consequence="nothing was done; it is untouched",
             next_step="go on with it by compress resume, or start anew with --force",
         )
+    made = [parent for parent in home.parents if not parent.exists()]
     if rank() == 0:
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
         record = {"schema": SCHEMA, **vars(run), "options": asdict(run.options)}
         with written_whole(home / RUN) as temporary:
             temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    return Journal(home)
+    return Journal(home, made)
 
 
 def unfinished(folder: Path) -> tuple[Run, Journal]:

@@ -21,10 +21,23 @@ import compressor
 from compressor import delivery
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
-from compressor.journal import Run, started, unfinished
+from compressor.graph import analyse
+from compressor.journal import Journal, Run, started, unfinished
 from compressor.options import Options
-from compressor.recover import Objective, Recipe, TrainingState, distillation, fine_tune
+from compressor.records import ExampleInputs
+from compressor.recover import (
+    GroupSparsity,
+    Objective,
+    Recipe,
+    Schedule,
+    TrainingState,
+    distillation,
+    fine_tune,
+    reinitialised,
+)
 from compressor.recover.recipe import cosine
+from compressor.slicing import as_module
+from compressor.trace import trace
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +171,10 @@ def test_bf16_trains_weights_that_stay_float32() -> None:
         ({"weight_decay": -1.0}, "--weight-decay"),
         ({"optimizer": "adam"}, "--optimizer"),
         ({"lr": -0.1}, "--lr"),
+        ({"sparsity": 0.0}, "--sparsity"),
+        ({"policy": "reinitialise"}, "--policy"),
+        ({"policy": "rewind-weights", "epochs": 1}, "--rewind-to"),
+        ({"policy": "continue", "rewind_to": "a.pt", "epochs": 1}, "--rewind-to"),
     ],
 )
 def test_options_that_cannot_be_meant(options: dict, says: str) -> None:
@@ -197,6 +214,217 @@ def test_a_step_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert any("by the step of --train" in note for note in result.report["notes"])
     with pytest.raises(CompressorError, match="training step failed: ZeroDivisionError"):
         compressor.compress(TinyNet(16), inputs(), train="own.py:wrong", **options)
+
+
+# -- what training begins with ------------------------------------------------------------------
+
+
+def named(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def steps_of(result: compressor.Result) -> list[str]:
+    return [moment["step"] for moment in result.report["recovery"]]
+
+
+def assert_kept_of(result: compressor.Result, dense: dict[str, torch.Tensor]) -> None:
+    """Every tensor is what the plan keeps of the dense network's."""
+    for name, tensor in result.module.state_dict().items():
+        expected = dense[name]
+        for dim, kept in result.plan.tensors.get(name, {}).items():
+            expected = expected.index_select(dim, torch.tensor(kept))
+        torch.testing.assert_close(tensor, expected, msg=name)
+
+
+def hardly(**options: object) -> compressor.Result:
+    """So small a learning rate that what training begins with is what comes out."""
+    options = {"round_to": 1, "batch_size": 16, "epochs": 1, "lr": 1e-30, **options}
+    return compressor.compress(plain(), inputs(), data=labelled(), **options)  # type: ignore[arg-type]
+
+
+def test_weights_are_rewound_and_cut_as_the_network_is(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    earlier = {name: torch.randn_like(tensor) for name, tensor in plain().state_dict().items()}
+    torch.save(earlier, tmp_path / "earlier.pt")
+    rewound = hardly(policy="rewind-weights", rewind_to=str(tmp_path / "earlier.pt"))
+    assert_kept_of(rewound, earlier)
+    assert f"weights rewound to {tmp_path / 'earlier.pt'}" in steps_of(rewound)
+    assert rewound.plan.tensors == hardly().plan.tensors
+
+
+def test_weights_of_another_network_are_refused_before_any_work(tmp_path: Path) -> None:
+    torch.save(TinyNet().state_dict(), tmp_path / "other.pt")
+    with pytest.raises(CompressorError, match="do not fit the model"):
+        hardly(policy="rewind-weights", rewind_to=str(tmp_path / "other.pt"))
+
+
+def test_training_from_scratch_knows_nothing_of_the_weights() -> None:
+    def weights_after(scale: float) -> dict[str, torch.Tensor]:
+        net = plain()
+        for layer in (net[0], net[2], net[5]):
+            nn.init.constant_(layer.bias, scale)
+        result = compressor.compress(
+            *(net, inputs()),
+            data=labelled(),
+            round_to=1,
+            epochs=1,
+            lr=1e-30,
+            batch_size=16,
+            policy="reinitialise",
+            criterion="l2",
+        )
+        assert "re-initialised" in steps_of(result)
+        return named(result.module)
+
+    one, other = weights_after(1.0), weights_after(2.0)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    usual = nn.Conv2d(3, 16, 3).weight.detach().std()
+    assert float(one["0.weight"].std()) == pytest.approx(float(usual), rel=0.5)
+
+
+def test_a_program_cannot_be_reinitialised() -> None:
+    with pytest.raises(CompressorError, match="do not say how their weights begin"):
+        reinitialised(as_module(trace(plain(), ExampleInputs((inputs(2),))).program))
+
+
+def test_a_parameter_that_no_layer_resets_is_drawn_like_itself() -> None:
+    class Token(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token = nn.Parameter(3 + 0.5 * torch.randn(1000))
+
+    net = Token()
+    fresh = reinitialised(net)
+    assert not torch.equal(fresh.token, net.token)
+    drawn = fresh.token.detach()
+    assert float(drawn.mean()) == pytest.approx(3, abs=0.1)
+    assert float(drawn.std()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_rewound_learning_rate_is_that_of_a_first_training() -> None:
+    rates = {
+        policy: compressor.compress(
+            *(plain(), inputs()),
+            data=labelled(),
+            round_to=1,
+            epochs=1,
+            batch_size=16,
+            policy=policy,
+        ).report["recovery"][-1]["training"]["epochs"][-1]["lr"]
+        for policy in ("continue", "rewind-rate")
+    }
+    assert rates["rewind-rate"] == pytest.approx(10 * rates["continue"])
+
+
+# -- sparsity learning --------------------------------------------------------------------------
+
+
+def test_the_penalty_is_the_papers() -> None:
+    """By hand, on the one group of two layers: producer's rows and bias, consumer's columns."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    network = analyse(trace(net, ExampleInputs((torch.randn(2, 3),))))
+    penalty = GroupSparsity(network, net, network.groups, 0.1)
+    penalty.begin_epoch()
+    first, bias, second = net[0].weight, net[0].bias, net[2].weight
+    squares = (first**2).sum(1) + bias**2 + (second**2).sum(0)
+    weakness = (squares.max() - squares) / (squares.max() - squares.min())
+    expected = 0.05 * (2 ** (4 * weakness.detach()) * squares).sum()
+    torch.testing.assert_close(penalty(), expected)
+    (gradient,) = torch.autograd.grad(penalty(), first)
+    torch.testing.assert_close(gradient, 0.1 * (2 ** (4 * weakness))[:, None] * first)
+
+
+def test_sparsity_learning_spreads_channels_apart_before_the_cut() -> None:
+    def spread(module: nn.Module) -> float:
+        norms = module[0].weight.detach().flatten(1).norm(dim=1)
+        return float(norms.max() / norms.min())
+
+    net, loss = plain(), Objective()
+    network = analyse(trace(net, ExampleInputs((inputs(2),))))
+    before = spread(net)
+    penalty = GroupSparsity(network, net, network.groups, 0.05)
+    fine_tune(net, some(), Recipe(20, lr=0.05), loss, penalty=penalty)
+    assert spread(net) > 2 * before
+
+
+def test_sparsity_learning_is_reported_and_learns_from_the_original() -> None:
+    options = {"data": labelled(), "round_to": 1, "batch_size": 16, "criterion": "l2"}
+    result = compressor.compress(TinyNet(16), inputs(), sparsity_epochs=2, epochs=1, **options)
+    steps = steps_of(result)
+    assert 0 < steps.index("2 epochs of sparsity learning") < steps.index("sliced")
+    assert steps[-1] == "1 epoch of fine-tuning"
+    assert result.report["after"]["macs"] <= 0.5 * result.report["before"]["macs"]
+
+
+# -- one schedule through several steps ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_moments_are_cut_with_their_weights(optimizer: str) -> None:
+    """Two halves of one descent with a cut of nothing but zeros in between are one descent."""
+    torch.manual_seed(0)
+    dense, small = nn.Linear(6, 4), nn.Linear(4, 4)
+    kept = (0, 2, 3, 5)
+    with torch.no_grad():
+        small.weight.copy_(dense.weight[:, list(kept)])
+        small.bias.copy_(dense.bias)
+    batches = [((torch.randn(8, 6),), torch.arange(8) % 4) for _ in range(3)]
+    for (x,), _ in batches:
+        x[:, [1, 4]] = 0
+    fewer = [((x[:, list(kept)],), y) for (x,), y in batches]
+    recipe = Recipe(2, lr=0.1, optimizer=optimizer, weight_decay=0.0, clip=1e9, horizon=4)
+    whole, parts = Schedule(4), Schedule(4)
+    state = fine_tune(dense, batches, recipe, state=whole.begin())
+    parts.note(state)
+    parts.cut({"weight": {1: kept}})
+    with torch.no_grad():
+        small.weight.copy_(dense.weight[:, list(kept)])
+        small.bias.copy_(dense.bias)
+    whole.note(state)
+    fine_tune(dense, batches, recipe, state=whole.begin())
+    fine_tune(small, fewer, recipe, state=parts.begin())
+    torch.testing.assert_close(small.weight, dense.weight[:, list(kept)])
+    torch.testing.assert_close(small.bias, dense.bias)
+
+
+def test_steps_share_one_fall_of_the_learning_rate() -> None:
+    result = compressor.compress(
+        *(TinyNet(16), inputs()),
+        data=labelled(),
+        round_to=1,
+        batch_size=8,
+        steps=3,
+        step_epochs=2,
+        epochs=2,
+        schedule="linear",
+    )
+    trainings = [m["training"]["epochs"] for m in result.report["recovery"] if "training" in m]
+    rates = [epoch["lr"] for epochs in trainings for epoch in epochs]
+    assert len(rates) == 6
+    assert all(a > b for a, b in itertools.pairwise(rates))
+    assert rates[-1] < 0.1 * rates[0]
+
+
+# -- how steps compute ---------------------------------------------------------------------------
+
+
+def test_images_that_lie_channels_last_train_alike() -> None:
+    usual, other = plain(), plain()
+    fine_tune(usual, some(), Recipe(3, lr=0.05))
+    fine_tune(other, some(), Recipe(3, lr=0.05, channels_last=True))
+    for (name, a), b in zip(usual.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
+        assert b.is_contiguous()
+
+
+@pytest.mark.slow
+def test_compiled_steps_train_alike() -> None:
+    usual, other = plain(), plain()
+    fine_tune(usual, some(), Recipe(3, lr=0.05))
+    fine_tune(other, some(), Recipe(3, lr=0.05, compiled=True))
+    for (name, a), b in zip(usual.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
 
 
 # -- interrupted and gone on with --------------------------------------------------------------
@@ -248,13 +476,63 @@ def test_a_run_that_is_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     assert [step["metrics"] for step in one] == [step["metrics"] for step in other]
 
 
+def test_a_loss_that_is_no_number_ends_in_a_run_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "net.pt")
+    write_samples(tmp_path / "data.npz")
+    options = ["2" if word == "40" else word for word in OPTIONS]
+    assert main([*options, "--out", "result", "--lr", "1e30"]) == 1
+    assert "became" in (said := capsys.readouterr().err)
+    assert "compress resume" in said
+    assert not (tmp_path / "result").exists()
+    assert main(["resume", "result", "--lr", "0.01"]) == 0
+    report = json.loads((tmp_path / "result" / "report.json").read_text())
+    assert report["options"]["lr"] == 0.01
+    assert math.isfinite(report["recovery"][-1]["training"]["epochs"][-1]["loss"])
+    assert (tmp_path / "result" / "training.svg").read_text().startswith("<?xml")
+    assert "training.svg" in (tmp_path / "result" / "report.md").read_text()
+
+
+def test_trainings_before_the_last_cut_are_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that is stopped within its steps takes what it had trained from its records."""
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "net.pt", TinyNet(16))
+    write_samples(tmp_path / "data.npz")
+    options = ["net.pt", "--trust-pickle", "--input", "1x3x8x8", "--data", "data.npz"]
+    options += ["--test", "data.npz", "--round-to", "1", "--batch-size", "8", "--steps", "2"]
+    options += ["--step-epochs", "2", "--sparsity-epochs", "2", "--epochs", "2"]
+    assert main([*options, "--out", "whole"]) == 0
+    keep = Journal.keep
+
+    def stop(self: Journal, name: str, record: dict) -> None:
+        keep(self, name, record)
+        if name == "step-1" and record["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "keep", stop)
+        assert main([*options, "--out", "part"]) == 130
+    capsys.readouterr()
+    assert main(["resume", "part"]) == 0
+    said = capsys.readouterr().err
+    assert "training goes on after epoch 2" in said
+    assert "training goes on after epoch 1" in said
+    for name in ("plan.json", "model.safetensors"):
+        one, other = ((tmp_path / folder / name).read_bytes() for folder in ("whole", "part"))
+        assert one == other, name
+
+
 def test_nothing_stays_of_a_run_that_fails_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "net.pt")
     write_samples(tmp_path / "data.npz", classes=CLASSES + 3)
-    assert main([*OPTIONS, "--out", "result"]) == 1
+    assert main([*OPTIONS, "--out", "results/of/it"]) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.npz", "net.pt"]
     assert main(["resume", "result"]) == 2
     assert "no unfinished run" in capsys.readouterr().err
@@ -292,13 +570,12 @@ def test_an_unfinished_run_keeps_its_options(tmp_path: Path, options: Options) -
 
 
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
-    """Plans equal, trained weights equal to within rounding; the first process alone writes. (Not
-    with repair: each process re-fits on all calibration data, which then count twice.)"""
+    """Chosen, repaired and trained: plans equal, weights equal to within rounding; the first
+    process alone writes."""
     write_model(tmp_path / "net.pt", plain())
     write_samples(tmp_path / "data.npz")
     options = ["net.pt", "--input", "1x3x8x8", "--data", "data.npz", "--test", "data.npz"]
     options += ["--epochs", "2", "--batch-size", "8", "--round-to", "1", "--lr", "0.05"]
-    options += ["--no-repair", "--criterion", "l2"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += ["--nproc-per-node", "2"]
     for words in (

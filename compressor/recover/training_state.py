@@ -77,10 +77,11 @@ class TrainingState:
         """Hand the optimizer the state of the parameters that have one."""
         for name, parameter in module.named_parameters():
             for key, value in self.moments.get(name, {}).items():
-                fits = isinstance(value, Tensor) and value.shape == parameter.shape
-                optimizer.state[parameter][key] = (
-                    value.to(parameter.device, copy=True) if fits else value
-                )
+                if isinstance(value, Tensor):
+                    is_counter = value.ndim == 0  # which optimizers keep on the CPU
+                    device = value.device if is_counter else parameter.device
+                    value = value.to(device, copy=True)
+                optimizer.state[parameter][key] = value
 
 
 @dataclass

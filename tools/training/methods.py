@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,12 +12,16 @@ import torch
 from torch import nn
 
 from compressor.measure import count_macs
+from compressor.recover import GroupSparsity, Objective, Recipe, fine_tune
 from tools.latency import incumbent as magnitude
 from tools.training.data import Cifar
+from tools.training.kept import Kept
 from tools.training.trial import Trial
 from tools.trials import incumbent, ours
 from tools.trials.networks import Measured
 from tools.trials.trial import Trial as Choosing
+
+SPARSE_EPOCHS, STRENGTH = 40, 5e-4
 
 Accuracies = dict[str, float]
 """In per cent, on the test images, by the moment: sliced, repaired."""
@@ -26,14 +31,14 @@ Made = tuple[nn.Module, Accuracies]
 class Bench:
     """A trained network, analysed once, with its data."""
 
-    def __init__(self, name: str, data: Cifar) -> None:
-        self.name, self.data = name, data
+    def __init__(self, name: str, data: Cifar, kept: Kept) -> None:
+        self.name, self.data, self.kept = name, data, kept
         self.module = data.network(name)
         self.example = data.calibration.images[:2]
         self.base = data.test(self.module)
         self.macs = count_macs(self.module, (self.example[:1],), {})
-        measured = Measured(self.module, self.example, data.calibration, lambda _: {}, "top1")
-        self.measured, self.ours = measured, ours.Ours(measured)
+        self.measured = Measured(self.module, self.example, data.calibration, lambda _: {}, "top1")
+        self.ours = ours.Ours(self.measured)
 
     def make(self, trial: Trial) -> Made:
         """The smaller network, in eval mode on the CPU."""
@@ -50,6 +55,29 @@ def _ours(bench: Bench, trial: Trial, choice: str = "reconstruction", **options:
         bench.ours.repair(choosing, chosen, sliced)
         moments["repaired"] = bench.data.test(sliced.module)
     return sliced.module, moments
+
+
+def _sparse(bench: Bench, trial: Trial) -> Made:
+    """Ours, of the network after sparsity learning."""
+    module, name = copy.deepcopy(bench.module), f"{trial.file}-sparse"
+    network = bench.ours.network
+    module.to(bench.data.device)
+    fine_tune(
+        module,
+        bench.data.epochs(trial.seed),
+        Recipe(SPARSE_EPOCHS, seed=trial.seed),
+        Objective(teacher=copy.deepcopy(bench.module)),
+        device=bench.data.device,
+        penalty=GroupSparsity(network, module, network.groups, STRENGTH),
+        state=bench.kept.state(name),
+        after_epoch=lambda reached: bench.kept.keep(name, reached),
+    )
+    module.cpu()
+    learnt = copy.copy(bench)
+    learnt.measured = replace(bench.measured, module=module)
+    learnt.ours = ours.Ours(learnt.measured)
+    smaller, moments = _ours(learnt, trial)
+    return smaller, {"sparse": bench.data.test(module), **moments}
 
 
 def _incumbent(bench: Bench, trial: Trial) -> Made:
@@ -83,6 +111,7 @@ _inner: Mapping[str, Any] = {"inner": True, "scope": "layer"}
 METHODS: Mapping[str, Callable[[Bench, Trial], Made]] = {
     "ours": _ours,
     "ours in steps of 8": partial(_ours, round_to=8),
+    "ours with sparsity learning": _sparse,
     "Torch-Pruning": _incumbent,
     "Torch-Pruning Taylor": _taylor,
     "uniform L1": partial(_ours, choice="l1", **_inner),

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from compressor.measure import count_macs
-from compressor.recover import Objective, Recipe, TrainingState, fine_tune
-from compressor.whole_file import written_whole
+from compressor.recover import Objective, Recipe, fine_tune
 from tools.surroundings import where
 from tools.training.data import Cifar
+from tools.training.kept import Kept
 from tools.training.methods import Bench
 from tools.training.timing import timed
 from tools.training.trial import Record, Trial
@@ -44,7 +44,7 @@ class Runner:
     """Trials of one network after the other; what an epoch reached is kept in `folder`."""
 
     def __init__(self, data: Cifar, folder: Path) -> None:
-        self.data, self.folder = data, folder
+        self.data, self.kept = data, Kept(folder)
         self.of: tuple[str, int] | None = None
 
     def run(self, trial: Trial) -> Record:
@@ -55,14 +55,15 @@ class Runner:
 
     def _open(self, trial: Trial) -> None:
         if self.of is None or self.of[0] != trial.network:
-            self.bench = Bench(trial.network, self.data)
+            self.bench = Bench(trial.network, self.data, self.kept)
         if self.of != (trial.network, trial.seed):
             self.teacher = Remembered(self.bench.module).eval()
         self.of = (trial.network, trial.seed)
 
     def _trained(self, trial: Trial) -> Record:
         module, moments = self.bench.make(trial)
-        recipe = Recipe(trial.epochs, seed=trial.seed)
+        compiled = self.data.device == "cuda"
+        recipe = Recipe(trial.epochs, seed=trial.seed, compiled=compiled)
         begin = time.perf_counter()
         state = fine_tune(
             module,
@@ -71,8 +72,8 @@ class Runner:
             Objective(teacher=self.teacher),
             device=self.data.device,
             validate=self.data.validation,
-            state=self._kept(trial),
-            after_epoch=lambda reached: self._keep(trial, reached),
+            state=self.kept.state(trial.file),
+            after_epoch=lambda reached: self.kept.keep(trial.file, reached),
         )
         last = self.data.test(module)
         module.load_state_dict(state.best)
@@ -91,22 +92,8 @@ class Runner:
             "seconds": time.perf_counter() - begin,
             "where": self._where(),
         }
-        self._file(trial).unlink(missing_ok=True)
+        self.kept.drop(trial.file)
         return found
 
     def _where(self) -> Record:
         return {**where(self.data.device), "threads": torch.get_num_threads()}
-
-    def _file(self, trial: Trial) -> Path:
-        return self.folder / f"{trial.file}.pt"
-
-    def _keep(self, trial: Trial, reached: TrainingState) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(self._file(trial)) as temporary:
-            torch.save(reached.to_dict(), temporary)
-
-    def _kept(self, trial: Trial) -> TrainingState | None:
-        file = self._file(trial)
-        if not file.exists():
-            return None
-        return TrainingState.from_dict(torch.load(file, weights_only=True))

@@ -1,0 +1,36 @@
+"""What trainings have reached, by name, so that they can be stopped at any epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from compressor.recover import TrainingState
+from compressor.whole_file import written_whole
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Files in a folder that is made with the first of them."""
+
+    folder: Path
+
+    def keep(self, name: str, state: TrainingState) -> None:
+        """Replaces what was kept by that name."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with written_whole(self._file(name)) as temporary:
+            torch.save(state.to_dict(), temporary)
+
+    def state(self, name: str) -> TrainingState | None:
+        """What was kept by that name."""
+        if not self._file(name).exists():
+            return None
+        return TrainingState.from_dict(torch.load(self._file(name), weights_only=True))
+
+    def drop(self, name: str) -> None:
+        self._file(name).unlink(missing_ok=True)
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.pt"
