@@ -20,7 +20,7 @@ from compressor.options import Options, ScoringOptions
 from compressor.original import Original
 from compressor.processes import each_alone, of_the_first
 from compressor.records import ExampleInputs, LoadedModel, Trace
-from compressor.recover import primary_output, top1
+from compressor.recover import primary_output, reinitialised, top1
 from compressor.score import Calibration as ScoreData
 from compressor.score import Scores, score
 from compressor.subject import (
@@ -91,6 +91,8 @@ def prepare(
     opened = open_network(subject, options, stopwatch)
     if options.rewind_to is not None:
         earlier_weights(opened.trace.module, options)  # what is wrong with them is said at once
+    if options.policy == "reinitialise":
+        reinitialised(opened.trace.module)
     _say_what_is_missing(stopwatch, opened.samples)
     return scored_and_timed(
         opened, options, sensitivity=sensitivity, predict_latency=predict_latency

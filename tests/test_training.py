@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ from compressor.recover import (
 from compressor.recover.recipe import cosine
 from compressor.slicing import as_module
 from compressor.trace import trace
+from compressor.watch import Silent, Tick
 
 
 @pytest.fixture(autouse=True)
@@ -282,9 +284,29 @@ def test_training_from_scratch_knows_nothing_of_the_weights() -> None:
     assert float(one["0.weight"].std()) == pytest.approx(float(usual), rel=0.5)
 
 
+class Told(Silent):
+    """Remembers which stages began."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    def stage(self, name: str) -> AbstractContextManager[Tick]:
+        self.begun.append(name)
+        return super().stage(name)
+
+
 def test_a_program_cannot_be_reinitialised() -> None:
+    program = as_module(trace(plain(), ExampleInputs((inputs(2),))).program)
+    told = Told()
     with pytest.raises(CompressorError, match="do not say how their weights begin"):
-        reinitialised(as_module(trace(plain(), ExampleInputs((inputs(2),))).program))
+        compressor.compress(
+            *(program, inputs()),
+            data=labelled(),
+            epochs=1,
+            policy="reinitialise",
+            watch=told,
+        )
+    assert "slice" not in told.begun
 
 
 def test_a_parameter_that_no_layer_resets_is_drawn_like_itself() -> None:
