@@ -1,0 +1,115 @@
+"""The command line: `compress MODEL`, and sub-commands.
+
+A sub-command is a function with `@app.command` in a file of this package; torch is imported inside,
+so that `--help` is quick. Sub-command names win over files of the same name: write `./demo` for
+such a file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from cyclopts import CycloptsError
+from rich.console import Console
+
+from compressor.cli import compressing, looking
+from compressor.cli.app import app
+from compressor.errors import CompressorError, UsageError
+from compressor.terminal import Terminal
+
+__all__ = ["app", "compressing", "looking", "main"]
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 failure, 2 usage, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with _terminated_like_interrupted(), _quiet():
+            app(
+                arguments,
+                exit_on_error=False,
+                print_error=False,
+                result_action="return_value",
+            )
+    except KeyboardInterrupt:
+        return _fail(CompressorError("interrupted", consequence=_UNTOUCHED), INTERRUPTED)
+    except CycloptsError as error:
+        return _fail(_misuse(error), UsageError.exit_code)
+    except CompressorError as error:
+        error.consequence = error.consequence or _UNTOUCHED
+        return _fail(error, error.exit_code)
+    except (Exception, SystemExit) as error:  # a model's or a library's code: anything may come
+        if isinstance(error.__context__, BrokenPipeError):  # the reader of our output went away
+            return CompressorError.exit_code
+        if os.environ.get("COMPRESSOR_DEBUG"):
+            raise
+        return _fail(_surprise(error), CompressorError.exit_code)
+    return 0
+
+
+_UNTOUCHED = "nothing was written; an earlier result is untouched"
+
+
+def _fail(error: CompressorError, code: int) -> int:
+    Terminal(Console(stderr=True)).error(error)
+    return code
+
+
+def _misuse(error: CycloptsError) -> UsageError:
+    return UsageError(
+        " ".join(str(error).split()),
+        consequence="nothing was done",
+        next_step="compress --help lists the arguments and options",
+    )
+
+
+def _surprise(error: BaseException) -> CompressorError:
+    text = " ".join(str(error).split())
+    return CompressorError(
+        f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__,
+        consequence=_UNTOUCHED,
+        next_step="COMPRESSOR_DEBUG=1 in the environment shows where it happened",
+    )
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM unwinds as Ctrl-C does, so that hidden directories are removed."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Libraries' warnings and logs stay off the terminal, but for debugging."""
+    if os.environ.get("COMPRESSOR_DEBUG"):
+        yield
+        return
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

@@ -1,0 +1,49 @@
+"""The command line's root, and what its commands share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Group, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from compressor.terminal import Terminal
+
+OUTPUT = Group("Output", sort_key=7)
+Flag = Annotated[bool, Parameter(group=OUTPUT, negative=(), show_default=False)]
+Folder = Annotated[Path | None, Parameter(group=OUTPUT, metavar="FOLDER")]
+
+app = App(
+    name="compress",
+    help="A trained PyTorch network goes in, a genuinely smaller dense network comes out.",
+    usage="Usage: compress MODEL [OPTIONS]\n       compress COMMAND [OPTIONS]\n",
+    help_format="plaintext",
+    help_epilogue="Example: compress model.pt --ratio 0.5 --data train.npz --epochs 2",
+    version_flags=["--version"],
+    version=lambda: _version(),
+    suppress_keyboard_interrupt=False,
+)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("compressor")
+
+
+def watch_of_the_run() -> Terminal:
+    return Terminal(Console(stderr=True, quiet=not is_first()))
+
+
+def is_first() -> bool:
+    """Of several processes that a launcher has started, the one that speaks and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def show_written(folder: Path, table: Table) -> None:
+    console = Console()
+    console.print(table)
+    console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,110 @@
+"""`compress inspect`, `sensitivity`, `--list-criteria`: nothing is made smaller."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from compressor.cli.app import OUTPUT, Flag, Folder, app, show_written, watch_of_the_run
+from compressor.folder import SENSITIVITY_FILES, check_target, name_of
+from compressor.options import ModelOptions, SensitivityOptions
+
+if TYPE_CHECKING:
+    from compressor.inspection import Inspection
+
+
+@app.command(name="--list-criteria", group=OUTPUT)
+def list_criteria() -> None:
+    """Show what each --criterion measures, whether it needs data, and its paper."""
+    from compressor.criteria import CRITERIA
+    from compressor.terminal import criteria_table
+
+    Console().print(criteria_table(CRITERIA))
+
+
+@app.command
+def sensitivity(
+    model: str,
+    /,
+    *,
+    options: SensitivityOptions = SensitivityOptions(),  # noqa: B008 (frozen)
+    out: Folder = None,
+    force: Flag = False,
+) -> None:
+    """Measure how much each group of channels bears: cut it alone, and see what is lost.
+
+    With labelled --data or --test, the metric; else how far the outputs move. Nothing is sliced.
+    compress MODEL --use FOLDER/sensitivity.json then cuts each group as far as it bears.
+
+    Parameters
+    ----------
+    model
+        As for compressing: a file or a factory.
+    out
+        Folder for sensitivity.json and sensitivity.svg, both or nothing; default
+        exported/<name>-sensitivity.
+    force
+        Replace an earlier measurement.
+    """
+    target = out or Path("exported") / f"{name_of(model)}-sensitivity"
+    check_target(target, force=force, files=SENSITIVITY_FILES)
+    with watch_of_the_run().stage("import torch"):
+        from compressor import sensitivity
+        from compressor.subject import Subject
+    found = sensitivity.measure(Subject(model), options, watch_of_the_run())
+    sensitivity.write(found, target, force=force)
+    show_written(target, sensitivity.table(found))
+
+
+@app.command
+def inspect(
+    model: str,
+    /,
+    *,
+    options: ModelOptions = ModelOptions(),  # noqa: B008 (frozen)
+    json: Flag = False,
+    second_opinion: Flag = False,
+) -> None:
+    """Show which channels of a network depend on each other, and what cannot be pruned and why.
+
+    A group's share of MACs is what goes when all but one of its channels go.
+
+    Parameters
+    ----------
+    model
+        As for compressing: a file or a factory.
+    json
+        Write JSON and nothing else to standard output.
+    second_opinion
+        Compare with torch-pruning's dependency graph, and list where they differ.
+    """
+    with watch_of_the_run().stage("import torch"):
+        from compressor import inspection
+        from compressor.report import to_json
+    with redirect_stdout(sys.stderr) if json else nullcontext():  # what models and libraries print
+        found = inspection.inspect(model, options, watch_of_the_run())
+        description = inspection.describe(found)
+        opinion = _second_opinion(found) if second_opinion else None
+    if json:
+        print(to_json({**description, "second_opinion": opinion}), end="")
+        return
+    console = Console()
+    for table in inspection.tables(description, found):
+        console.print(table)
+    if opinion is not None and not opinion["failure"]:
+        console.print(inspection.opinion_table(opinion))
+
+
+def _second_opinion(found: Inspection) -> dict[str, Any]:
+    from compressor.second_opinion import second_opinion
+
+    watch = watch_of_the_run()
+    with watch.stage("second opinion"):
+        opinion = second_opinion(found.trace, found.network)
+    if opinion["failure"]:
+        watch.note(f"{opinion['by']} fails on this network: {opinion['failure']}")
+    return opinion
