@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor.errors import UsageError
+from compressor.errors import CompressorError, UsageError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """By the device's name as options spell it."""
@@ -59,3 +59,28 @@ def bound_call(
         binding.synchronize_outputs()
 
     return call
+
+
+def random_input(spec: Any, batch: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Random data for an ONNX input. Integers are ones: the only index that is nearly always
+    valid and no zero."""
+    shape = [size if isinstance(size, int) else batch for size in spec.shape]
+    if spec.type in _FLOATS:
+        return rng.standard_normal(shape).astype(_FLOATS[spec.type])
+    if spec.type in _INTEGERS:
+        return np.ones(shape, _INTEGERS[spec.type])
+    raise CompressorError(f"No random data for the input {spec.name!r} of type {spec.type}.")
+
+
+_FLOATS: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+}
+_INTEGERS: dict[str, Any] = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from compressor.latency import LatencyTable, write_table
 from compressor.latency.kernels import KERNELS
 from compressor.latency.machine import cached_at, machine_of
 from compressor.latency.steps import Step
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several run at once: each has a processor
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 STEP = 4
 """Widths run well in steps of so many channels, as tests have it."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from compressor.errors import CompressorError, UsageError
 from compressor.records import Latency
-from compressor.sessions import PROVIDERS, bound_call, check_provider, options_of
+from compressor.sessions import PROVIDERS, bound_call, check_provider, options_of, random_input
 
 
 def measure_latency(
@@ -76,7 +76,7 @@ def _prepare(
         providers = [PROVIDERS[device]]
         session = ort.InferenceSession(str(path), options_of(threads), providers=providers)
         given = {
-            spec.name: _random(spec, batch, rng) if feeds is None else feeds[spec.name]
+            spec.name: random_input(spec, batch, rng) if feeds is None else feeds[spec.name]
             for spec in session.get_inputs()
         }
         session.run(None, given)
@@ -93,31 +93,6 @@ def _prepare(
     if device == "cpu":
         return lambda: session.run(None, given)
     return bound_call(session, given, device)
-
-
-def _random(spec: Any, batch: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    """Random data for an ONNX input. Integers are ones: the only index that is nearly always
-    valid and no zero."""
-    shape = [size if isinstance(size, int) else batch for size in spec.shape]
-    if spec.type in _FLOATS:
-        return rng.standard_normal(shape).astype(_FLOATS[spec.type])
-    if spec.type in _INTEGERS:
-        return np.ones(shape, _INTEGERS[spec.type])
-    raise CompressorError(f"No random data for the input {spec.name!r} of type {spec.type}.")
-
-
-_FLOATS: dict[str, Any] = {
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-    "tensor(float16)": np.float16,
-}
-_INTEGERS: dict[str, Any] = {
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-    "tensor(bool)": np.bool_,
-}
 
 
 _Times = tuple[float, float]

@@ -3,6 +3,7 @@
 Every field is plain data (numbers, texts), so that a report can repeat it.
 """
 
+from compressor.options.bench import BenchOptions
 from compressor.options.checks import MOST
 from compressor.options.compression import (
     DEFAULT_RATIO,
@@ -29,6 +30,7 @@ __all__ = [
     "DEFAULT_RATIO",
     "LIMITS",
     "MOST",
+    "BenchOptions",
     "CriterionName",
     "Device",
     "Limit",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cyclopts import Group, Parameter, Token
@@ -18,6 +18,10 @@ RUN = Group("The run", sort_key=6)
 
 def numbers(_: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
     return tuple(float(number) for token in tokens for number in token.value.split(",") if number)
+
+
+def whole_numbers(_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
+    return tuple(int(number) for token in tokens for number in token.value.split(",") if number)
 
 
 def option(group: Group, metavar: str | None = None) -> Parameter:
@@ -38,13 +42,15 @@ def repeated(group: Group, metavar: str) -> Parameter:
     return Parameter(group=group, metavar=metavar, negative=(), show_default=False)
 
 
-def listed_numbers(group: Group, metavar: str) -> Parameter:
+def listed_numbers(
+    group: Group, metavar: str, converter: Callable[..., tuple[Any, ...]] = numbers
+) -> Parameter:
     return Parameter(
         group=group,
         metavar=metavar,
         negative=(),
         consume_multiple=True,
-        converter=numbers,
+        converter=converter,
         show_default=False,
     )
 

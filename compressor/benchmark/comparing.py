@@ -1,0 +1,136 @@
+"""Networks in processes of their own that take turns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import compressor
+from compressor.benchmark.entrants import Entrant
+from compressor.benchmark.statistics import Rounds, ratio_of, summary_of
+from compressor.benchmark.ways import Way
+from compressor.errors import CompressorError
+
+ROUNDS = 15
+"""Turns that each network gets at least."""
+
+AGAIN = "again"
+"""The name of the baseline's second process."""
+
+Tick = Callable[[int, int, str], None]
+
+
+class _Process:
+    """A worker: asked by lines, answers by lines."""
+
+    def __init__(self, name: str, asked: Mapping[str, Any]) -> None:
+        self.name = name
+        root = str(Path(compressor.__file__).parent.parent)
+        paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "compressor.benchmark.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(asked["threads"])},
+        )
+        self._ask(json.dumps(dict(asked)))
+        self._answer()
+
+    def round(self, seconds: float) -> dict[str, Any]:
+        self._ask(str(seconds))
+        return self._answer()
+
+    def end(self) -> None:
+        self._popen.kill()
+        self._popen.communicate()
+
+    def _ask(self, line: str) -> None:
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(line + "\n")
+        self._popen.stdin.flush()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._popen.stdout is not None
+        line = self._popen.stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line else {"error": "its process ended"}
+        if "error" in answer:
+            self.end()
+            raise CompressorError(
+                f"the network does not run: {answer['error']}",
+                where=self.name,
+                consequence="it was not timed in this way",
+                next_step="try another --backend or --batch, or run it by hand",
+            )
+        return answer
+
+
+@contextmanager
+def _running(name: str, asked: Mapping[str, Any]) -> Iterator[_Process]:
+    process = _Process(name, asked)
+    try:
+        yield process
+    finally:
+        process.end()
+
+
+def compared(
+    entrants: Sequence[Entrant],
+    way: Way,
+    *,
+    seconds: float = 6.0,
+    seed: int = 0,
+    tick: Tick = lambda done, total, text: None,
+) -> list[dict[str, Any]]:
+    """One record per network: milliseconds, its ratio to the first one with an interval, samples in
+    a second, memory. The first one's ratio is to itself in a second process: the noise.
+
+    Raises:
+        CompressorError: A network does not run in this way.
+    """
+    names = [entrant.name for entrant in entrants]
+    with ExitStack() as stack:
+        processes = []
+        for number, entrant in enumerate([*entrants, entrants[0]]):
+            tick(0, ROUNDS, f"starting {entrant.name}")
+            asked = {**asdict(way), "file": str(entrant.file_for(way.backend)), "seed": seed}
+            name = entrant.name if number < len(entrants) else AGAIN
+            processes.append(stack.enter_context(_running(name, asked)))
+        rounds: list[list[list[float]]] = [[] for _ in processes]
+        peaks = [0.0] * len(processes)
+        turn = seconds / ROUNDS / len(processes)
+        for done in range(ROUNDS):
+            tick(done, ROUNDS, way.words)
+            order = range(len(processes)) if done % 2 == 0 else reversed(range(len(processes)))
+            for number in order:
+                answer = processes[number].round(turn)
+                rounds[number].append(answer["ms"])
+                peaks[number] = max(peaks[number], answer["peak_mb"])
+        tick(ROUNDS, ROUNDS, "")
+    against = [rounds[-1], *rounds[1:-1]]
+    return [
+        _record(name, way, rounds[0], own, other, peak, seed)
+        for name, own, other, peak in zip(names, rounds, against, peaks, strict=False)
+    ]
+
+
+def _record(
+    name: str, way: Way, baseline: Rounds, own: Rounds, other: Rounds, peak: float, seed: int
+) -> dict[str, Any]:
+    summary = summary_of(own)
+    return {
+        "name": name,
+        **asdict(way),
+        "ms": asdict(summary),
+        "faster": asdict(ratio_of(baseline, other, seed)),
+        "samples_per_s": 1000 * way.batch / summary.p50,
+        "peak_mb": peak,
+    }

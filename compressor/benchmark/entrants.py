@@ -1,0 +1,82 @@
+"""What is timed: an ONNX file, a program, an export folder, or any MODEL, as files that a process
+of its own can run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.errors import UsageError
+
+ONNX_SUFFIX = ".onnx"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A network's files; `program` is None for a mere ONNX file."""
+
+    name: str
+    onnx: Path
+    program: Path | None
+
+    @property
+    def size_bytes(self) -> int:
+        """The ONNX file with its external weights."""
+        return sum(file.stat().st_size for file in self.onnx.parent.glob(f"{self.onnx.name}*"))
+
+    def file_for(self, backend: str) -> Path:
+        """What the backend runs.
+
+        Raises:
+            UsageError: PyTorch cannot run a mere ONNX file.
+        """
+        if backend == "onnxruntime":
+            return self.onnx
+        if self.program is None:
+            raise UsageError(
+                "PyTorch runs no ONNX files",
+                where=self.name,
+                consequence="nothing was timed",
+                next_step="give the export folder or the .pt2 program instead, or leave out "
+                f"--backend {backend}",
+            )
+        return self.program
+
+
+def opened(model: str, folder: Path, inputs: Sequence[str] = (), **loading: object) -> Entrant:
+    """The files of what the command line names.
+
+    Args:
+        model: An `.onnx` file, a folder that `compress` wrote, or a MODEL.
+        folder: Where files are made that are not there yet.
+        inputs: As `--input` says, for a MODEL that brings none.
+        loading: Keywords of `load_model`.
+
+    Raises:
+        UsageError, CompressorError: There is no such thing, or it cannot be exported.
+    """
+    path = Path(model)
+    if path.is_dir() and (path / "model.onnx").exists():
+        program = path / "model.pt2"
+        return Entrant(model, path / "model.onnx", program if program.exists() else None)
+    if path.suffix == ONNX_SUFFIX:
+        if not path.is_file():
+            raise UsageError(f"there is no file {path}", consequence="nothing was timed")
+        return Entrant(model, path, None)
+    return _exported(model, folder, inputs, loading)
+
+
+def _exported(
+    model: str, folder: Path, inputs: Sequence[str], loading: dict[str, object]
+) -> Entrant:
+    from compressor.export import export_onnx, save_program
+    from compressor.loading import find_examples, load_model
+    from compressor.trace import trace
+
+    loaded = load_model(model, **loading)  # type: ignore[arg-type]
+    traced = trace(loaded.module, find_examples(loaded, inputs, None))
+    folder.mkdir(parents=True, exist_ok=True)
+    export_onnx(traced.program, folder / "model.onnx", batch_symbol=traced.batch_symbol)
+    save_program(traced.program, folder / "model.pt2")
+    return Entrant(model, folder / "model.onnx", folder / "model.pt2")

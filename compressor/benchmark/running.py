@@ -1,0 +1,131 @@
+"""A whole benchmark: networks opened, counted, timed in every way, and looked into."""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from compressor.benchmark.comparing import compared
+from compressor.benchmark.entrants import Entrant, opened
+from compressor.benchmark.explaining import slow_layers
+from compressor.benchmark.profile import Operator, operators_of, profiled
+from compressor.benchmark.ways import Way, ways_of
+from compressor.errors import CompressorError, UsageError
+from compressor.latency.machine import machine_of
+from compressor.options import BenchOptions
+from compressor.report import versions
+from compressor.sessions import check_provider
+from compressor.watch import Stopwatch, Watch
+
+SCHEMA = 1
+
+
+def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dict[str, Any]:
+    """Time networks against the first of them.
+
+    Returns:
+        "networks" (name, macs, params, size_bytes), "ways" (each with a record per network, or why
+        it could not be measured), "layers" and "slow" per network, machine, versions.
+
+    Raises:
+        UsageError, CompressorError: A network cannot be opened, or no way works.
+    """
+    stopwatch = Stopwatch(watch)
+    if "onnxruntime" in options.backend:
+        check_provider(options.device)
+    with tempfile.TemporaryDirectory(prefix="compress-") as folder:
+        entrants = []
+        for number, model in enumerate(models):
+            with stopwatch.stage(f"open {model}"):
+                entrants.append(_opened(model, Path(folder) / str(number), options))
+        for backend in options.backend:
+            for entrant in entrants:
+                entrant.file_for(backend)
+        with stopwatch.stage("count"):
+            networks = [_counted(entrant) for entrant in entrants]
+        ways = []
+        for way in ways_of(options.backend, options.device, options.threads, options.batch):
+            ways.append(_timed(entrants, networks, way, options, stopwatch))
+        _require_one(ways)
+        with stopwatch.stage("look into layers"):
+            layers = [profiled(entrant.onnx) for entrant in entrants]
+    return {
+        "schema": SCHEMA,
+        "networks": networks,
+        "ways": ways,
+        "layers": [[asdict(operator) for operator in each] for each in layers],
+        "slow": [[asdict(s) for s in slow_layers(layers[0], each)] for each in layers[1:]],
+        "machine": machine_of(1, 1, "cpu"),
+        "versions": versions(),
+        "date": datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": stopwatch.seconds,
+    }
+
+
+def _opened(model: str, folder: Path, options: BenchOptions) -> Entrant:
+    return opened(
+        model,
+        folder,
+        options.input,
+        factory=options.factory,
+        weights=options.weights,
+        factory_args=options.factory_arg,
+        pretrained=options.pretrained,
+        trust_pickle=options.trust_pickle,
+    )
+
+
+def _counted(entrant: Entrant) -> dict[str, Any]:
+    try:
+        model = onnx.load(str(entrant.onnx), load_external_data=False)
+        operators: list[Operator] = operators_of(entrant.onnx)
+    except Exception as error:  # onnx raises protobuf's errors and its own
+        raise CompressorError(
+            f"the ONNX file cannot be read: {type(error).__name__}",
+            where=str(entrant.onnx),
+            consequence="nothing was timed",
+            next_step="export it again",
+        ) from error
+    return {
+        "name": entrant.name,
+        "macs": sum(operator.macs for operator in operators),
+        "params": sum(prod(tensor.dims) for tensor in model.graph.initializer),
+        "size_bytes": entrant.size_bytes,
+    }
+
+
+def _timed(
+    entrants: Sequence[Entrant],
+    networks: Sequence[dict[str, Any]],
+    way: Way,
+    options: BenchOptions,
+    stopwatch: Stopwatch,
+) -> dict[str, Any]:
+    try:
+        with stopwatch.stage(way.words) as tick:
+            records = compared(entrants, way, seconds=options.seconds, tick=tick)
+    except UsageError:
+        raise
+    except CompressorError as error:
+        stopwatch.note(f"{way.words}: {error.where} {error}")
+        return {**asdict(way), "records": [], "failure": f"{error.where}: {error}"}
+    for record, network in zip(records, networks, strict=True):
+        flop = 2 * network["macs"] * record["samples_per_s"]
+        record["gflop_per_s"] = flop / 1e9
+    return {**asdict(way), "records": records, "failure": ""}
+
+
+def _require_one(ways: Sequence[dict[str, Any]]) -> None:
+    if not any(way["records"] for way in ways):
+        raise CompressorError(
+            ways[0]["failure"],
+            consequence="nothing was timed",
+            next_step="check the file, or give another --backend or --batch",
+        )

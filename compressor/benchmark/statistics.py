@@ -1,0 +1,69 @@
+"""Times as numbers that can be compared: percentiles, and a ratio with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap
+
+RESAMPLES, CONFIDENCE = 2000, 0.95
+Rounds = Sequence[Sequence[float]]
+"""Milliseconds of each call, by round."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Milliseconds of one call, over all rounds."""
+
+    calls: int
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times longer the baseline takes: ratio of medians, and the interval that holds it
+    with 95 per cent confidence."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out 1: one of the two is faster."""
+        return not self.low <= 1 <= self.high
+
+
+def summary_of(rounds: Rounds) -> Summary:
+    """Of all calls together."""
+    times = np.concatenate([np.asarray(times) for times in rounds])
+    return Summary(len(times), *(float(p) for p in np.percentile(times, [50, 90, 99])))
+
+
+def ratio_of(baseline: Rounds, other: Rounds, seed: int = 0) -> Ratio:
+    """By resampling whole rounds, both networks' together: what disturbs the machine for a while
+    disturbs all calls of a round (paired percentile bootstrap of rounds' medians)."""
+    pairs = [np.array([np.median(times) for times in rounds]) for rounds in (baseline, other)]
+    value = float(np.median(pairs[0]) / np.median(pairs[1]))
+    if len(pairs[0]) < 3 or all(np.ptp(medians) == 0 for medians in pairs):
+        return Ratio(value, value, value)
+    found: Any = bootstrap(
+        pairs,
+        _ratio,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return Ratio(value, *(float(end) for end in found.confidence_interval))
+
+
+def _ratio(one: Any, other: Any, axis: int) -> Any:
+    return np.median(one, axis=axis) / np.median(other, axis=axis)

@@ -1,0 +1,149 @@
+"""One network in a process of its own: `python -m compressor.benchmark.worker`.
+
+Reads a JSON line with what to run, answers with a JSON line when it is ready, then answers every
+line (seconds of a round) with the milliseconds of its calls. A line with 0 ends it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+Call = Callable[[], float]
+"""Runs the network once, and says in how many milliseconds."""
+
+WARM_UP_SECONDS, WARM_UP_CALLS = 0.5, 5
+
+
+def _onnxruntime(asked: Mapping[str, Any]) -> Call:
+    import numpy as np
+    import onnxruntime as ort
+
+    from compressor.sessions import PROVIDERS, bound_call, options_of, random_input
+
+    providers = [PROVIDERS[asked["device"]]]
+    options = options_of(asked["threads"])
+    session = ort.InferenceSession(asked["file"], options, providers=providers)
+    rng = np.random.default_rng(asked["seed"])
+    feeds = {s.name: random_input(s, asked["batch"], rng) for s in session.get_inputs()}
+    if asked["device"] != "cpu":
+        return _by_the_clock(bound_call(session, feeds, asked["device"]))
+    return _by_the_clock(lambda: session.run(None, feeds))
+
+
+def _torch(asked: Mapping[str, Any], *, compiled: bool = False) -> Call:
+    import torch
+
+    from compressor.benchmark.programs import call_of
+
+    torch.set_num_threads(asked["threads"])
+    torch.set_grad_enabled(False)
+    call = call_of(asked["file"], asked["batch"], asked["device"], asked["seed"], compiled=compiled)
+    return _by_the_clock(call) if asked["device"] == "cpu" else _by_events(call)
+
+
+def _by_the_clock(call: Callable[[], object]) -> Call:
+    def timed() -> float:
+        begin = time.perf_counter()
+        call()
+        return 1000 * (time.perf_counter() - begin)
+
+    return timed
+
+
+def _by_events(call: Callable[[], object]) -> Call:
+    """By what the GPU says itself."""
+    import torch
+
+    make: Any = torch.cuda.Event
+    begin, end = (make(enable_timing=True) for _ in range(2))
+
+    def timed() -> float:
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end))
+
+    return timed
+
+
+BACKENDS: Mapping[str, Callable[[Mapping[str, Any]], Call]] = {
+    "onnxruntime": _onnxruntime,
+    "torch": _torch,
+    "torch-compiled": lambda asked: _torch(asked, compiled=True),
+}
+
+
+def _pin(threads: int) -> None:
+    """To as many processors as there are threads, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, allowed[:threads])
+
+
+def _peak_mb() -> float:
+    """The most memory that this process ever had; Linux counts its parent's in what it says of
+    resources."""
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):
+            return float(line.split()[1]) / 2**10
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _warm_up(call: Call) -> None:
+    end, calls = time.perf_counter() + WARM_UP_SECONDS, 0
+    while calls < WARM_UP_CALLS or time.perf_counter() < end:
+        call()
+        calls += 1
+
+
+def _round(call: Call, seconds: float) -> list[float]:
+    """Milliseconds of each call; the first one, which finds another's data in the caches, is
+    dropped."""
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        times.append(call())
+    return times
+
+
+def serve(lines: TextIO, answers: TextIO) -> None:
+    """Until the lines end."""
+
+    def answer(value: Any) -> None:
+        answers.write(json.dumps(value) + "\n")
+        answers.flush()
+
+    asked = json.loads(lines.readline())
+    try:
+        if asked["device"] == "cpu":
+            _pin(asked["threads"])
+        call = BACKENDS[asked["backend"]](asked)
+        _warm_up(call)
+    except Exception as error:  # whatever the backend's library raises: the parent says it
+        answer({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"})
+        return
+    answer({"ready": True})
+    while seconds := float(lines.readline() or 0):
+        answer({"ms": _round(call, seconds), "peak_mb": _peak_mb()})
+
+
+def main() -> None:
+    """What libraries print must not come between the answers."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

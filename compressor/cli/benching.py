@@ -1,0 +1,81 @@
+"""`compress bench`: networks timed against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from compressor.cli.app import OUTPUT, Flag, app, watch_of_the_run
+from compressor.errors import UsageError
+from compressor.options import BenchOptions
+from compressor.whole_file import written_whole
+
+
+@app.command
+def bench(
+    *models: str,
+    options: BenchOptions = BenchOptions(),  # noqa: B008 (frozen)
+    out: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FILE")] = None,
+    force: Flag = False,
+) -> None:
+    """Time networks against the first one, and say which layers are not faster, and why.
+
+    Example: compress bench exported/original.onnx exported/model --batch 1,32 --threads 1
+
+    Each runs in a process of its own; they take turns, the first one a second time, which shows the
+    noise. Random data, warm-up dropped, threads pinned.
+
+    Parameters
+    ----------
+    models
+        Two or more, or one: an .onnx file, a folder that compress wrote, a program, any MODEL.
+    out
+        Write everything that was found as JSON.
+    force
+        Replace that file.
+    """
+    if not models:
+        raise UsageError(
+            "there is nothing to time",
+            where="compress bench",
+            consequence="nothing was done",
+            next_step="give two networks, e.g. compress bench original.onnx exported/model",
+        )
+    if out is not None and out.exists() and not force:
+        raise UsageError(
+            "the output file exists",
+            where=str(out),
+            consequence="nothing was done; it is untouched",
+            next_step="replace it with --force, or give another file",
+        )
+    from compressor.benchmark import benchmark
+    from compressor.report import to_json
+
+    found = benchmark(models, options, watch_of_the_run())
+    _show(found, every_layer=options.layers)
+    if out is not None:
+        with written_whole(out) as temporary:
+            temporary.write_text(to_json(found), encoding="utf-8")
+        Console().print(f"written to {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show(found: dict[str, Any], *, every_layer: bool) -> None:
+    from compressor.benchmark.explaining import Slow
+    from compressor.benchmark.page import layers_table, networks_table, slow_table, way_table
+    from compressor.benchmark.ways import Way
+
+    console = Console()
+    console.print(networks_table(found["networks"]))
+    for entry in found["ways"]:
+        way = Way(*(entry[name] for name in Way.__dataclass_fields__))
+        if entry["records"]:
+            console.print(way_table(way, entry["records"]))
+    names = [network["name"] for network in found["networks"]]
+    if every_layer:
+        console.print(layers_table(names, found["layers"]))
+    for name, slow in zip(names[1:], found["slow"], strict=True):
+        if slow:
+            console.print(slow_table(name, [Slow(**layer) for layer in slow]))

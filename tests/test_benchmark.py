@@ -1,0 +1,218 @@
+"""Networks timed against each other: statistics, files, processes, and why one is not faster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import TinyNet, inputs, write_model
+from torch import nn
+
+import compressor
+from compressor import delivery
+from compressor.benchmark.entrants import opened
+from compressor.benchmark.explaining import slow_layers
+from compressor.benchmark.profile import Operator, operators_of, profiled
+from compressor.benchmark.programs import random_inputs
+from compressor.benchmark.statistics import ratio_of, summary_of
+from compressor.benchmark.ways import ways_of
+from compressor.cli import main
+from compressor.errors import UsageError
+from compressor.loading import load_program_file
+from compressor.measure import count_macs
+
+
+def rounds(median: float, *, spread: float = 0.02, drift: float = 0.0, seed: int = 0) -> list:
+    rng = np.random.default_rng(seed)
+    slow = 1 + drift * np.linspace(0, 1, 15)
+    return [list(median * s * (1 + spread * rng.standard_normal(20))) for s in slow]
+
+
+def deep(width: int) -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, width, 3, padding=1), nn.ReLU()]
+    for _ in range(3):
+        layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
+
+
+# -- statistics ---------------------------------------------------------------------------------
+
+
+def test_the_interval_holds_the_ratio_and_knows_when_nothing_is_clear() -> None:
+    half = ratio_of(rounds(10.0), rounds(5.0, seed=1))
+    assert half.low < 2 < half.high
+    assert half.is_clear
+    assert half.high - half.low < 0.1
+    same = ratio_of(rounds(10.0, spread=0.2), rounds(10.0, spread=0.2, seed=1))
+    assert not same.is_clear
+
+
+def test_a_machine_that_slows_down_slows_both() -> None:
+    """Rounds are resampled in pairs: drift that both share does not widen the interval."""
+    found = ratio_of(rounds(10.0, drift=1.0), rounds(5.0, drift=1.0, seed=1))
+    assert found.low < 2 < found.high
+    wide = ratio_of(rounds(10.0, drift=1.0), rounds(7.5, seed=1))
+    assert wide.high - wide.low > 2 * (found.high - found.low)
+
+
+def test_percentiles_are_of_all_calls() -> None:
+    found = summary_of([[1.0] * 50, [2.0] * 49, [100.0]])
+    assert (found.calls, found.p50, found.p90) == (100, 1.5, 2.0)
+    assert found.p99 > 2
+
+
+# -- what is timed, and how --------------------------------------------------------------------
+
+
+def test_ways_are_all_combinations_and_threads_matter_on_processors_alone() -> None:
+    found = ways_of(("onnxruntime", "torch"), "cpu", (1, 2), (1, 8))
+    assert len(set(found)) == 8
+    assert len(ways_of(("torch",), "cuda", (1, 2), (1, 8))) == 2
+
+
+def test_a_model_a_folder_and_a_file_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
+    result = compressor.compress(TinyNet(16), inputs(), 0.5, round_to=1)
+    result.save(tmp_path / "out")
+    folder = opened(str(tmp_path / "out"), tmp_path / "a")
+    file = opened(str(tmp_path / "out" / "model.onnx"), tmp_path / "b")
+    assert folder.onnx == file.onnx
+    assert folder.file_for("torch").name == "model.pt2"
+    with pytest.raises(UsageError, match="PyTorch runs no ONNX files"):
+        file.file_for("torch")
+    model = opened(str(write_model(tmp_path / "net.pt")), tmp_path / "c", ["1x3x8x8"])
+    assert model.onnx.exists()
+    assert model.size_bytes == model.onnx.stat().st_size
+    program = load_program_file(model.file_for("torch"))
+    (x,), _ = random_inputs(program, 5, "cpu", 0)
+    assert x.shape == (5, 3, 8, 8)
+    assert float(x.std()) > 0.5
+
+
+def test_macs_of_a_file_are_those_of_the_network(tmp_path: Path) -> None:
+    net = deep(12).eval()
+    write_model(tmp_path / "net.pt", net)
+    file = opened(str(tmp_path / "net.pt"), tmp_path / "x", ["2x3x16x16"]).onnx
+    expected = count_macs(net, (torch.randn(1, 3, 16, 16),), {})
+    assert sum(operator.macs for operator in operators_of(file)) == expected
+    assert sum(operator.macs for operator in operators_of(file, batch=3)) == expected
+
+
+def test_every_layer_with_macs_has_a_time(tmp_path: Path) -> None:
+    """Whatever the runtime calls it: convolutions in blocks go by another name."""
+    write_model(tmp_path / "net.pt", deep(32))
+    found = profiled(opened(str(tmp_path / "net.pt"), tmp_path / "x", ["2x3x16x16"]).onnx)
+    timed = {operator.layer: operator.ms for operator in found if operator.macs}
+    assert timed.keys() == {"0", "2", "4", "6", "10"}
+    assert all(ms > 0 for ms in timed.values())
+
+
+# -- why it is not faster -------------------------------------------------------------------------
+
+
+def operator(name: str, macs: int, ms: float, width: int = 32, traffic: int = 1) -> Operator:
+    return Operator(name, name, "Conv", macs, traffic, width, ms)
+
+
+@pytest.mark.parametrize(
+    ("after", "why"),
+    [
+        (operator("a", 500, 0.9, width=31), "31 channels: off"),
+        (operator("a", 500, 0.019), "calling it"),
+        (operator("a", 500, 0.9, traffic=1000), "bound by memory"),
+        (operator("a", 500, 0.9), "less well at this width"),
+    ],
+)
+def test_a_layer_that_did_not_follow_is_explained(after: Operator, why: str) -> None:
+    before = operator("a", 1000, 1.0 if after.ms > 0.1 else 0.02)
+    (slow,) = slow_layers([before], [after])
+    assert why in slow.why
+    assert slow.macs_left == 0.5
+    assert slow.next_step
+
+
+def test_layers_that_followed_or_are_as_they_were_are_not_named() -> None:
+    before = [operator("a", 1000, 1.0), operator("b", 1000, 1.0), operator("c", 1000, 1.0)]
+    after = [operator("a", 500, 0.52), operator("b", 1000, 1.4), operator("new", 10, 1.0)]
+    assert slow_layers(before, after) == []
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def test_a_narrower_network_is_found_faster_and_itself_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, width in (("wide", 64), ("narrow", 16)):
+        write_model(tmp_path / f"{name}.pt", deep(width))
+    models = [str(tmp_path / f"{name}.pt") for name in ("wide", "narrow")]
+    options = ["--input", "2x3x24x24", "--threads", "1", "--batch", "1", "--seconds", "1.5"]
+    options += ["--backend", "onnxruntime", "torch", "--out", str(tmp_path / "found.json")]
+    assert main(["bench", *models, *options]) == 0
+    shown = capsys.readouterr().out
+    assert "PyTorch, eager, 1 thread, batch 1" in shown
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [way["backend"] for way in found["ways"]] == ["onnxruntime", "torch"]
+    for way in found["ways"]:
+        itself, narrow = way["records"]
+        assert narrow["faster"]["low"] > 1.3
+        assert narrow["ms"]["p50"] < itself["ms"]["p50"]
+        assert 0.7 < itself["faster"]["value"] < 1.4
+        assert narrow["gflop_per_s"] > 0
+        assert narrow["peak_mb"] > 5
+    assert found["networks"][0]["macs"] > 10 * found["networks"][1]["macs"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "nothing to time"),
+        (["missing.onnx"], "there is no file missing.onnx"),
+        (["broken.onnx"], "cannot be read"),
+        (["broken.onnx", "--backend", "torch"], "PyTorch runs no ONNX files"),
+        (["broken.onnx", "--batch", "0"], "at least 1"),
+        (["broken.onnx", "--seconds", "0"], "no time"),
+        (["broken.onnx", "--out", "broken.onnx"], "output file exists"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(
+    arguments: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.onnx").write_bytes(b"\x08\x0anot a network")
+    assert main(["bench", *arguments]) in (1, 2)
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Traceback" not in error
+    assert Path("broken.onnx").read_bytes().startswith(b"\x08")
+
+
+def test_a_way_that_does_not_work_is_said_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network for one size of batch runs with no other."""
+
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x).reshape(2, 3) + 1
+
+    compressor.save(Fixed().eval(), torch.randn(2, 3), str(tmp_path / "fixed.pt"))
+    options = ["--threads", "1", "--batch", "2,3", "--seconds", "0.3", "--trust-pickle"]
+    code = main(["bench", str(tmp_path / "fixed.pt"), *options])
+    shown = capsys.readouterr()
+    assert code == 0
+    assert "batch 2" in shown.out
