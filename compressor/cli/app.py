@@ -10,6 +10,7 @@ from cyclopts import App, Group, Parameter
 from rich.console import Console
 from rich.table import Table
 
+from compressor.errors import UsageError
 from compressor.terminal import Terminal
 
 OUTPUT = Group("Output", sort_key=7)
@@ -43,7 +44,21 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def check_file(path: Path, *, force: bool) -> None:
+    """Raise UsageError before any work is done if a file is there that is not to be replaced."""
+    if path.exists() and not (force and path.is_file()):
+        raise UsageError(
+            "the output file exists",
+            where=str(path),
+            consequence="nothing was done; it is untouched",
+            next_step="replace it with --force, or give another file",
+        )
+
+
+def show_file(path: Path) -> None:
+    Console().print(f"written to {path}", highlight=False, markup=False, soft_wrap=True)
+
+
 def show_written(folder: Path, table: Table) -> None:
-    console = Console()
-    console.print(table)
-    console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
+    Console().print(table)
+    show_file(folder)

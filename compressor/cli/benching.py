@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from compressor.cli.app import OUTPUT, Flag, app, watch_of_the_run
+from compressor.cli.app import OUTPUT, Flag, app, check_file, show_file, watch_of_the_run
 from compressor.errors import UsageError
 from compressor.options import BenchOptions
 from compressor.whole_file import written_whole
@@ -44,13 +44,8 @@ def bench(
             consequence="nothing was done",
             next_step="give two networks, e.g. compress bench original.onnx exported/model",
         )
-    if out is not None and out.exists() and not force:
-        raise UsageError(
-            "the output file exists",
-            where=str(out),
-            consequence="nothing was done; it is untouched",
-            next_step="replace it with --force, or give another file",
-        )
+    if out is not None:
+        check_file(out, force=force)
     from compressor.benchmark import benchmark
     from compressor.report import to_json
 
@@ -59,7 +54,7 @@ def bench(
     if out is not None:
         with written_whole(out) as temporary:
             temporary.write_text(to_json(found), encoding="utf-8")
-        Console().print(f"written to {out}", highlight=False, markup=False, soft_wrap=True)
+        show_file(out)
 
 
 def _show(found: dict[str, Any], *, every_layer: bool) -> None:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from cyclopts import Parameter
 from rich.console import Console
 
-from compressor.cli.app import OUTPUT, Flag, Folder, app, show_written, watch_of_the_run
+from compressor.cli.app import (
+    OUTPUT,
+    Flag,
+    Folder,
+    app,
+    check_file,
+    show_file,
+    show_written,
+    watch_of_the_run,
+)
 from compressor.folder import SENSITIVITY_FILES, check_target, name_of
 from compressor.options import ModelOptions, SensitivityOptions
+from compressor.whole_file import written_whole
 
 if TYPE_CHECKING:
     from compressor.inspection import Inspection
@@ -68,6 +79,8 @@ def inspect(
     options: ModelOptions = ModelOptions(),  # noqa: B008 (frozen)
     json: Flag = False,
     second_opinion: Flag = False,
+    graph: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FILE.svg")] = None,
+    force: Flag = False,
 ) -> None:
     """Show which channels of a network depend on each other, and what cannot be pruned and why.
 
@@ -81,7 +94,13 @@ def inspect(
         Write JSON and nothing else to standard output.
     second_opinion
         Compare with torch-pruning's dependency graph, and list where they differ.
+    graph
+        Draw the network there, layer by layer, with groups as colours.
+    force
+        Replace that file.
     """
+    if graph is not None:
+        check_file(graph, force=force)
     with watch_of_the_run().stage("import torch"):
         from compressor import inspection
         from compressor.report import to_json
@@ -89,6 +108,11 @@ def inspect(
         found = inspection.inspect(model, options, watch_of_the_run())
         description = inspection.describe(found)
         opinion = _second_opinion(found) if second_opinion else None
+    if graph is not None:
+        from compressor.graph_picture import draw_network
+
+        with written_whole(graph) as temporary:
+            draw_network(found.trace, found.network, temporary)
     if json:
         print(to_json({**description, "second_opinion": opinion}), end="")
         return
@@ -97,6 +121,8 @@ def inspect(
         console.print(table)
     if opinion is not None and not opinion["failure"]:
         console.print(inspection.opinion_table(opinion))
+    if graph is not None:
+        show_file(graph)
 
 
 def _second_opinion(found: Inspection) -> dict[str, Any]:
