@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import jsonschema
 import pytest
 
+from compressor import delivery
 from compressor.latency import LatencyTable, write_table
 from compressor.latency.kernels import KERNELS
 from compressor.latency.machine import cached_at, machine_of
 from compressor.latency.steps import Step
+from compressor.report import report_schema, to_json
 
 STEP = 4
 """Widths run well in steps of so many channels, as tests have it."""
@@ -25,4 +30,19 @@ def known_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for batch in (1, 2):
             machine = machine_of(1, batch, "cpu")
             write_table(LatencyTable(machine, steps), cached_at(machine))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reports_are_of_the_schema() -> Iterator[None]:
+    """Whichever test makes a report: it is what its schema says."""
+    validator = jsonschema.Draft202012Validator(report_schema())
+
+    def validated(report: Mapping[str, Any]) -> str:
+        text = to_json(report)
+        validator.validate(json.loads(text))
+        return text
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delivery, "to_json", validated)
         yield
