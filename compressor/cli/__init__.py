@@ -19,12 +19,12 @@ from typing import Any
 from cyclopts import CycloptsError
 from rich.console import Console
 
-from compressor.cli import compressing, looking
+from compressor.cli import comparing, compressing, looking
 from compressor.cli.app import app
 from compressor.errors import CompressorError, UsageError
 from compressor.terminal import Terminal
 
-__all__ = ["app", "compressing", "looking", "main"]
+__all__ = ["app", "comparing", "compressing", "looking", "main"]
 
 INTERRUPTED = 130
 

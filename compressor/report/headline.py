@@ -12,6 +12,8 @@ from compressor.report.numbers import large, points, share, way
 _NORMAL = 1.96
 """Of a normal distribution, 95 % lie within so many standard deviations."""
 
+_SPEEDS = ((1.05, "{:.2f}× faster"), (0.95, "as fast ({:.2f}×)"), (0.0, "slower ({:.2f}×)"))
+
 
 @dataclass(frozen=True)
 class Line:
@@ -49,7 +51,7 @@ def _faster(report: Mapping[str, Any]) -> Line:
         return Line("faster", "not measured", "no latency was measured")
     before, after = times[0][0], times[1][0]
     factor = before["p50_ms"] / after["p50_ms"]
-    words = f"{factor:.2f}× faster" if factor >= 1.005 else f"not faster ({factor:.2f}×)"
+    words = next(words for least, words in _SPEEDS if factor >= least).format(factor)
     detail = f"median {before['p50_ms']:.3g} → {after['p50_ms']:.3g} ms"
     if before["p90_ms"] and after["p90_ms"]:
         detail += f", 90th percentile {before['p90_ms']:.3g} → {after['p90_ms']:.3g} ms"

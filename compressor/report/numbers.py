@@ -144,7 +144,7 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
         table.append(
             _row(name, values, "{:.2%}".format, points)
             if accuracy
-            else _row(name, values, "{:.4g}".format, _plain_difference)
+            else _row(name, values, "{:.4g}".format, difference)
         )
     return table
 
@@ -169,7 +169,8 @@ def points(before: float, after: float) -> str:
     return f"{100 * (after - before):+.2f} points"
 
 
-def _plain_difference(before: float, after: float) -> str:
+def difference(before: float, after: float) -> str:
+    """The change of any other metric."""
     return f"{after - before:+.4g}"
 
 
