@@ -8,12 +8,14 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from compressor.comparison import FILE, MACS, Entry
 from compressor.errors import CompressorError
 
 _COLOURS = ("#2171b5", "#d7301f", "#41ab5d", "#807dba", "#fc8d59", "#525252")
 _MARKS = "osD^vP"
+_UNITS = {MACS: "", FILE: "B"}
 
 
 def check_drawable(entries: Sequence[Entry]) -> None:
@@ -66,4 +68,7 @@ def _draw(axes: Axes, entries: Sequence[Entry], words: str) -> None:
         axes.plot(xs[1:], ys[1:], mark, markersize=6, color=colour, label=f" {entry.folder}")
     axes.set_title(f"{words} (hollow: the original)", loc="left", fontsize="small")
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    if words in _UNITS:
+        axes.xaxis.set_major_formatter(EngFormatter(_UNITS[words]))
     axes.spines[["top", "right"]].set_visible(False)
