@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from compressor.axes import Axis, Product, Sum
     from compressor.masking import masked
     from compressor.pipeline import compress
+    from compressor.report import report_schema
     from compressor.result import Result, load, load_program
     from compressor.rules import Call, Equations, register_rule
     from compressor.saving import save
@@ -38,6 +39,7 @@ __all__ = [
     "load_program",
     "masked",
     "register_rule",
+    "report_schema",
     "save",
 ]
 
@@ -48,6 +50,7 @@ _HOMES = {
     "load_program": "result",
     "masked": "masking",
     "save": "saving",
+    "report_schema": "report",
     "register_rule": "rules",
     "Call": "rules",
     "Equations": "rules",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,11 +12,11 @@ from torch.utils import _pytree as pytree
 from compressor.beginning import ended_after
 from compressor.delivery import Delivery
 from compressor.explaining import explained
-from compressor.measure import count_macs, count_params
+from compressor.measure import count_params, macs_by_layer
 from compressor.planning import Planned
 from compressor.processes import processes
 from compressor.records import Trace
-from compressor.report import SCHEMA, State, protection_entries, versions
+from compressor.report import SCHEMA, State, layer_entries, protection_entries, versions
 from compressor.slicing import Sliced
 
 
@@ -76,6 +76,7 @@ def _what_went_in(planned: Planned, command: str) -> dict[str, Any]:
             ],
         },
         "evaluated_on": planned.samples.evaluated_on,
+        "evaluated_samples": len(planned.samples.test) if planned.samples.test else 0,
     }
 
 
@@ -95,19 +96,35 @@ def _states(
         ("sliced", after, delivery.after, sliced),
         ("after", after, delivery.after, recovery[-1]),
     )
-    return {
-        name: State(*costs, file.size_bytes, file.latency, step["metrics"]).to_dict()
+    states = {
+        name: State(costs.params, costs.macs, file.size_bytes, file.latency, step["metrics"])
         for name, costs, file, step in moments
+    }
+    return {
+        **{name: state.to_dict() for name, state in states.items()},
+        "layers": layer_entries(before.layers, after.layers),
     }
 
 
-def _costs(module: nn.Module, traced: Trace) -> tuple[int, int]:
-    """Parameters, and MACs of one sample, counted on the network itself; with a batch that is not
-    free, a sample's share of it. What a detector computes later depends on what it finds, and is
-    not counted."""
+@dataclass(frozen=True)
+class _Costs:
+    """Parameters, and the MACs of one sample by layer."""
+
+    params: int
+    macs: int
+    layers: Mapping[str, int]
+
+
+def _costs(module: nn.Module, traced: Trace) -> _Costs:
+    """Counted on the network itself; with a batch that is not free, a sample's share of it. What a
+    detector computes later depends on what it finds, and is not counted."""
     examples = (traced.examples.args, dict(traced.examples.kwargs))
     one = pytree.tree_map(lambda x: x[:1] if isinstance(x, Tensor) and x.dim() else x, examples)
     args, kwargs = examples if traced.batch_symbol is None else one
     samples = traced.batch if traced.batch_symbol is None else 1
     with ended_after(module, traced.ends_after):
-        return count_params(module), count_macs(module, args, kwargs) // samples
+        layers = macs_by_layer(module, args, kwargs)
+    macs = sum(layers.values()) // samples
+    return _Costs(
+        count_params(module), macs, {name: count // samples for name, count in layers.items()}
+    )

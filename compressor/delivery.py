@@ -20,7 +20,7 @@ from compressor.planning import Planned
 from compressor.processes import of_the_first
 from compressor.records import Latency, Plan, Trace
 from compressor.redraw import drawable, redraw_
-from compressor.report import to_json, to_markdown
+from compressor.report import to_html, to_json, to_markdown
 from compressor.slicing import Sliced, as_module, variants
 from compressor.slicing.compare import TOLERANCE, is_live, outputs_of
 from compressor.training_picture import draw_trainings, trainings_of
@@ -56,8 +56,9 @@ class Delivery:
         return self.after.latency[0].own_ms <= 0.9 * self.before.latency[0].own_ms
 
     def write_report(self, report: Mapping[str, Any]) -> None:
-        (self.files.path / "report.json").write_text(to_json(report), encoding="utf-8")
-        (self.files.path / "report.md").write_text(to_markdown(report), encoding="utf-8")
+        pages = {"report.json": to_json, "report.md": to_markdown, "report.html": to_html}
+        for name, text_of in pages.items():
+            (self.files.path / name).write_text(text_of(report), encoding="utf-8")
         if trainings_of(report["recovery"]):
             (metric,) = [*report["before"]["metrics"], "metric"][:1]
             draw_trainings(report["recovery"], metric, self.files.path / "training.svg")

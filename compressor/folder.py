@@ -19,6 +19,7 @@ FILES = (
     "plan.json",
     "report.json",
     "report.md",
+    "report.html",
     "training.svg",
 )
 """What an export folder may hold; --force replaces a folder of these files and no other."""

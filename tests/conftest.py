@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import jsonschema
 import pytest
 import torch
 
+from compressor import delivery
 from compressor.latency import LatencyTable, write_table
 from compressor.latency.kernels import KERNELS
 from compressor.latency.machine import cached_at, machine_of
 from compressor.latency.steps import Step
+from compressor.report import report_schema, to_json
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several run at once: each has a processor
     torch.set_num_threads(1)
@@ -31,4 +36,19 @@ def known_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for batch in (1, 2):
             machine = machine_of(1, batch, "cpu")
             write_table(LatencyTable(machine, steps), cached_at(machine))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reports_are_of_the_schema() -> Iterator[None]:
+    """Whichever test makes a report: it is what its schema says."""
+    validator = jsonschema.Draft202012Validator(report_schema())
+
+    def validated(report: Mapping[str, Any]) -> str:
+        text = to_json(report)
+        validator.validate(json.loads(text))
+        return text
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delivery, "to_json", validated)
         yield

@@ -178,7 +178,8 @@ def test_a_narrower_network_is_found_faster_and_itself_is_not(
         (["broken.onnx", "--backend", "torch"], "PyTorch runs no ONNX files"),
         (["broken.onnx", "--batch", "0"], "at least 1"),
         (["broken.onnx", "--seconds", "0"], "no time"),
-        (["broken.onnx", "--out", "broken.onnx"], "output file exists"),
+        (["broken.onnx", "--out", "broken.onnx"], "no .json file"),
+        (["broken.onnx", "--out", "there.json"], "output file exists"),
     ],
 )
 def test_what_cannot_be_timed_is_refused(
@@ -190,6 +191,7 @@ def test_what_cannot_be_timed_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("broken.onnx").write_bytes(b"\x08\x0anot a network")
+    Path("there.json").write_text("{}")
     assert main(["bench", *arguments]) in (1, 2)
     error = capsys.readouterr().err
     assert says in error

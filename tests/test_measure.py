@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError, UsageError
-from compressor.measure import count_macs, count_params, measure_latency
+from compressor.measure import count_macs, count_params, macs_by_layer, measure_latency
 
 
 class Functional(nn.Module):
@@ -120,6 +120,21 @@ def test_macs_with_keywords_and_an_output_that_is_no_tuple(capfd):
     kwargs = {"other": torch.randn(1, 4), "double": True}
     assert count_macs(Net(), (torch.randn(1, 4),), kwargs) == 24
     assert capfd.readouterr() == ("", "")
+
+
+def test_macs_are_those_of_the_layer_that_computes_them() -> None:
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shared = nn.Linear(4, 4)
+            self.body = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
+
+        def forward(self, x):
+            x = self.body(self.shared(self.shared(x)))
+            return x @ x.T
+
+    found = macs_by_layer(Mixed(), (torch.randn(1, 4),), {})
+    assert found == {"": 4, "shared": 32, "body.0": 32, "body.2": 32}
 
 
 def test_macs_of_inputs_that_do_not_fit_are_a_clear_error_and_leave_no_trace():

@@ -44,15 +44,18 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def check_file(path: Path, *, force: bool) -> None:
-    """Raise UsageError before any work is done if a file is there that is not to be replaced."""
-    if path.exists() and not (force and path.is_file()):
-        raise UsageError(
-            "the output file exists",
-            where=str(path),
-            consequence="nothing was done; it is untouched",
-            next_step="replace it with --force, or give another file",
-        )
+def check_file(path: Path, suffix: str, *, force: bool) -> None:
+    """Raise UsageError before any work is done if the file's name says that it is something else,
+    or is taken."""
+    if path.suffix != suffix:
+        problem, next_step = f"the file is no {suffix} file", f"give a name that ends with {suffix}"
+    elif path.is_dir():
+        problem, next_step = "the file's name is that of a folder", "give another name"
+    elif path.exists() and not force:
+        problem, next_step = "the output file exists", "replace it with --force, or give another"
+    else:
+        return
+    raise UsageError(problem, where=str(path), consequence="nothing was done", next_step=next_step)
 
 
 def show_file(path: Path) -> None:

@@ -45,7 +45,7 @@ def bench(
             next_step="give two networks, e.g. compress bench original.onnx exported/model",
         )
     if out is not None:
-        check_file(out, force=force)
+        check_file(out, ".json", force=force)
     from compressor.benchmark import benchmark
     from compressor.report import to_json
 

@@ -100,7 +100,7 @@ def inspect(
         Replace that file.
     """
     if graph is not None:
-        check_file(graph, force=force)
+        check_file(graph, ".svg", force=force)
     with watch_of_the_run().stage("import torch"):
         from compressor import inspection
         from compressor.report import to_json

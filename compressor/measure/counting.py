@@ -157,6 +157,16 @@ def count_macs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     Raises:
         CompressorError: the module does not run on these inputs.
     """
+    return sum(macs_by_layer(module, args, kwargs).values())
+
+
+def macs_by_layer(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, int]:
+    """The same by the path of the submodule that computes them itself; "" is `module`.
+
+    Raises: what `count_macs` raises.
+    """
     flat = _Flat(module, args, kwargs)
     with warnings.catch_warnings(), unfused_attention(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -168,13 +178,23 @@ def count_macs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
         analysis.tracer_warnings("none")
         try:
             with _hooks_kept(flat):
-                return int(analysis.total())
+                return _own(analysis.by_module())
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
             raise CompressorError(
                 f"The network's multiply-adds could not be counted: {error}",
                 consequence="There is no number for its compute.",
                 next_step="Call the network with these inputs; if it runs there, report this.",
             ) from error
+
+
+def _own(counts: Mapping[str, float]) -> dict[str, int]:
+    """What modules compute without their children, where that is anything."""
+    own = {name: int(count) for name, count in counts.items()}
+    for name, count in counts.items():
+        if name:
+            own[name.rpartition(".")[0]] -= int(count)
+    outermost = len("module.")
+    return {name[outermost:]: count for name, count in own.items() if count}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The numbers of a run: one dictionary for machines, a page and a table for people.
+"""The numbers of a run: one dictionary for machines, tables for people.
 
 `report.json` has schema 1. MACs are multiply-adds for a batch of one, FLOPs are 2 x MACs; metrics
 are shares between 0 and 1 where they are accuracies.
@@ -10,11 +10,10 @@ import importlib.metadata
 import json
 import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +22,6 @@ from compressor.records import Group, Latency, Protection
 SCHEMA = 1
 _STATES = ("before", "sliced", "after")
 _PACKAGES = ("compressor", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime")
-_REASONS_ON_THE_PAGE, _PLACES_PER_REASON = 20, 3
 
 
 @dataclass(frozen=True)
@@ -81,17 +79,38 @@ def protection_entries(protections: Iterable[Protection]) -> list[dict[str, Any]
     ]
 
 
+def layer_entries(before: Mapping[str, int], after: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Per layer its MACs before and after. What is one place in the smaller network alone, such as
+    a module that runs its traced operators, is one place in both."""
+    whole = after.keys() - before.keys()
+    entries: dict[str, dict[str, Any]] = {}
+    for moment, layers in (("before", before), ("after", after)):
+        for name, macs in layers.items():
+            place = next((above for above in _upwards(name) if above in whole), name)
+            entry = entries.setdefault(place, {"name": place, "before": 0, "after": 0})
+            entry[moment] += macs
+    return list(entries.values())
+
+
+def _upwards(name: str) -> Iterator[str]:
+    """The path of a module, of its parent, and so on up to the network's, which is empty."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+    yield name
+
+
 def to_json(report: Mapping[str, Any]) -> str:
     """The text of report.json."""
-    return json.dumps(_finite(report), indent=1, allow_nan=False) + "\n"
+    return json.dumps(finite(report), indent=1, allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON knows no NaN and no infinity: they become null."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -110,44 +129,52 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
     """The before/after table; states that the report lacks (a dry run's) are left out."""
     states = [report[name] for name in _STATES]
     table = [
-        _row("MACs", [state["macs"] for state in states], _large, _share),
-        _row("parameters", [state["params"] for state in states], _large, _share),
+        _row("MACs", [state["macs"] for state in states], large, share),
+        _row("parameters", [state["params"] for state in states], large, share),
     ]
     if all(state["size_bytes"] for state in states):
-        table.append(_row("ONNX file", [state["size_bytes"] for state in states], _bytes, _share))
+        table.append(_row("ONNX file", [state["size_bytes"] for state in states], in_bytes, share))
     for index, latency in enumerate(states[0]["latency"]):
-        label = f"{latency['runtime']}, {_way(latency)}"
+        label = f"{latency['runtime']}, {way(latency)}"
         medians = [state["latency"][index]["p50_ms"] for state in states]
-        table.append(_row(label, medians, "{:.3g} ms".format, _share))
+        table.append(_row(label, medians, "{:.3g} ms".format, share))
     for name in states[0]["metrics"]:
         values = [state["metrics"][name] for state in states]
         accuracy = name == "top1"
         table.append(
-            _row(name, values, "{:.2%}".format, _points)
+            _row(name, values, "{:.2%}".format, points)
             if accuracy
-            else _row(name, values, "{:.4g}".format, _plain_difference)
+            else _row(name, values, "{:.4g}".format, difference)
         )
     return table
 
 
-def _row(label: str, values: Sequence[float], show: Any, compare: Any) -> Row:
-    before, sliced, after = (show(value) for value in values)
-    return Row(label, before, sliced, after, compare(values[0], values[-1]))
+def _row(label: str, values: Sequence[float | None], show: Any, compare: Any) -> Row:
+    before, sliced, after = ("–" if not _known(value) else show(value) for value in values)
+    ends = (values[0], values[-1])
+    return Row(label, before, sliced, after, compare(*ends) if all(map(_known, ends)) else "")
 
 
-def _share(before: float, after: float) -> str:
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def share(before: float, after: float) -> str:
+    """The change as a share of what was."""
     return f"{after / before - 1:+.1%}" if before else ""
 
 
-def _points(before: float, after: float) -> str:
+def points(before: float, after: float) -> str:
+    """The change of a share, in hundredths."""
     return f"{100 * (after - before):+.2f} points"
 
 
-def _plain_difference(before: float, after: float) -> str:
+def difference(before: float, after: float) -> str:
+    """The change of any other metric."""
     return f"{after - before:+.4g}"
 
 
-def _way(latency: Mapping[str, Any]) -> str:
+def way(latency: Mapping[str, Any]) -> str:
     """Threads, and what is not usual: the device, the number of samples."""
     threads = latency["threads"]
     words = ["1 thread" if threads == 1 else f"{threads} threads"]
@@ -156,14 +183,16 @@ def _way(latency: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _large(number: float) -> str:
+def large(number: float) -> str:
+    """A count in thousands, millions or billions."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if number >= limit:
             return f"{number / limit:.2f} {unit}" if unit != "k" else f"{number / 1e3:.1f} k"
     return f"{number:.0f}"
 
 
-def _bytes(number: float) -> str:
+def in_bytes(number: float) -> str:
+    """A file's size."""
     for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if number >= limit:
             return f"{number / limit:.2f} {unit}"
@@ -210,34 +239,6 @@ def plan_tables(
     for header in ("", "before", "after", "change"):
         numbers.add_column(header, justify="right" if header else "left")
     for name, (before, after) in predictions.items():
-        show = "{:.3g} ms".format if name == "latency" else _large
-        numbers.add_row(name, show(before), show(after), _share(before, after))
+        show = "{:.3g} ms".format if name == "latency" else large
+        numbers.add_row(name, show(before), show(after), share(before, after))
     return [plan, numbers]
-
-
-def to_markdown(report: Mapping[str, Any]) -> str:
-    """The text of report.md."""
-    environment = Environment(
-        loader=PackageLoader("compressor"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # Markdown for a file, no page of a server
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(large=_large, cell=_cell)
-    pruned = [group for group in report["groups"] if group["kept"] < group["size"]]
-    return environment.get_template("report.md.j2").render(
-        report=report,
-        rows=rows(report),
-        pruned=pruned,
-        whole=len(report["groups"]) - len(pruned),
-        protected=report["protected"][:_REASONS_ON_THE_PAGE],
-        more_reasons=max(0, len(report["protected"]) - _REASONS_ON_THE_PAGE),
-        places=_PLACES_PER_REASON,
-    )
-
-
-def _cell(text: Any) -> str:
-    """Text that cannot break out of a cell of a Markdown table."""
-    return " ".join(str(text).split()).replace("|", "\\|")

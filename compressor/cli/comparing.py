@@ -1,0 +1,53 @@
+"""`compress compare`: results beside one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from compressor.cli.app import OUTPUT, Flag, app, check_file, show_file, watch_of_the_run
+from compressor.errors import UsageError
+
+
+@app.command
+def compare(
+    *folders: Path,
+    out: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FILE.svg")] = None,
+    force: Flag = False,
+) -> None:
+    """Show several results in one table: sizes, time, metrics, each with its change.
+
+    Parameters
+    ----------
+    folders
+        Folders that compress has written, one or more.
+    out
+        Also draw the metric against MACs, latency and size.
+    force
+        Replace an earlier picture.
+    """
+    if not folders:
+        raise UsageError(
+            "there is nothing to compare",
+            consequence="nothing was done",
+            next_step="compress compare FOLDER FOLDER ...",
+        )
+    if out is not None:
+        check_file(out, ".svg", force=force)
+    from compressor import comparison
+
+    entries = [comparison.read_result(folder) for folder in folders]
+    Console().print(comparison.table(entries))
+    for note in comparison.notes(entries):
+        watch_of_the_run().note(note)
+    if out is not None:
+        from compressor.comparison_picture import check_drawable, draw_comparison
+        from compressor.whole_file import written_whole
+
+        check_drawable(entries)
+        with written_whole(out) as temporary:
+            draw_comparison(entries, temporary)
+        show_file(out)

@@ -1,0 +1,32 @@
+"""The report of a run: numbers for machines, pages and tables for people."""
+
+from compressor.report.numbers import (
+    SCHEMA,
+    State,
+    group_entries,
+    layer_entries,
+    plan_tables,
+    protection_entries,
+    rows,
+    table,
+    to_json,
+    versions,
+)
+from compressor.report.pages import to_html, to_markdown
+from compressor.report.schema import report_schema
+
+__all__ = [
+    "SCHEMA",
+    "State",
+    "group_entries",
+    "layer_entries",
+    "plan_tables",
+    "protection_entries",
+    "report_schema",
+    "rows",
+    "table",
+    "to_html",
+    "to_json",
+    "to_markdown",
+    "versions",
+]

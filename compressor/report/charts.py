@@ -1,0 +1,51 @@
+"""Trainings as line charts: the points of an inline SVG, which takes its colours from the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+WIDTH, HEIGHT = 320.0, 140.0
+_CURVES = (("training loss", "loss"), ("validation", "metric"), ("learning rate", "lr"))
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One panel; per training its name and points. `low` and `high` are the values at the bottom
+    and the top, `last` is the last epoch."""
+
+    title: str
+    lines: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
+    low: float
+    high: float
+    last: int
+
+
+def charts(report: Mapping[str, Any]) -> list[Chart]:
+    """What a report knows of its trainings, one after the other by epoch."""
+    trainings = [s for s in report["recovery"] if "training" in s]
+    found = (_chart(title, key, trainings) for title, key in _CURVES)
+    return [chart for chart in found if chart is not None]
+
+
+def _chart(title: str, key: str, trainings: Sequence[Mapping[str, Any]]) -> Chart | None:
+    values: list[tuple[str, list[tuple[int, float]]]] = []
+    before = 0
+    for step in trainings:
+        epochs = step["training"]["epochs"]
+        known = [(before + e["epoch"], e[key]) for e in epochs if e[key] is not None]
+        values.append((step["step"], known))
+        before += len(epochs)
+    heights = [y for _, line in values for _, y in line]
+    if not heights:
+        return None
+    low, high = min(heights), max(heights)
+
+    def placed(point: tuple[int, float]) -> tuple[float, float]:
+        right = (point[0] - 1) / max(before - 1, 1)
+        up = (point[1] - low) / (high - low) if high > low else 1.0
+        return round(WIDTH * right, 1), round(HEIGHT * (1 - up), 1)
+
+    lines = tuple((name, tuple(map(placed, line))) for name, line in values)
+    return Chart(title, lines, low, high, before)

@@ -1,0 +1,80 @@
+"""What a run comes to, in three lines: how much smaller, how much faster, at what loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+from compressor.report.numbers import large, points, share, way
+
+_NORMAL = 1.96
+"""Of a normal distribution, 95 % lie within so many standard deviations."""
+
+_SPEEDS = ((1.05, "{:.2f}× faster"), (0.95, "as fast ({:.2f}×)"), (0.0, "slower ({:.2f}×)"))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A number with what it is of, and where it comes from."""
+
+    title: str
+    number: str
+    detail: str
+
+
+def headline(report: Mapping[str, Any]) -> list[Line]:
+    """Size, time, quality; what was not measured says so."""
+    return [_smaller(report), _faster(report), _quality(report)]
+
+
+def half_width(value: float, samples: int) -> float:
+    """Of the 95 % interval (Wilson) of a share that was found on so many samples."""
+    z2 = _NORMAL**2 / samples
+    spread = sqrt(value * (1 - value) / samples + z2 / (4 * samples))
+    return _NORMAL * spread / (1 + z2)
+
+
+def _smaller(report: Mapping[str, Any]) -> Line:
+    before, after = report["before"], report["after"]
+    parts = [f"multiply-adds {large(before['macs'])} → {large(after['macs'])}"]
+    for words, key in (("parameters", "params"), ("ONNX file", "size_bytes")):
+        if before[key]:
+            parts.append(f"{words} {share(before[key], after[key])}")
+    return Line("smaller", f"{share(before['macs'], after['macs'])} MACs", ", ".join(parts))
+
+
+def _faster(report: Mapping[str, Any]) -> Line:
+    times = [report[moment]["latency"][:1] for moment in ("before", "after")]
+    if not all(times) or not all(time[0]["p50_ms"] for time in times):
+        return Line("faster", "not measured", "no latency was measured")
+    before, after = times[0][0], times[1][0]
+    factor = before["p50_ms"] / after["p50_ms"]
+    words = next(words for least, words in _SPEEDS if factor >= least).format(factor)
+    detail = f"median {before['p50_ms']:.3g} → {after['p50_ms']:.3g} ms"
+    if before["p90_ms"] and after["p90_ms"]:
+        detail += f", 90th percentile {before['p90_ms']:.3g} → {after['p90_ms']:.3g} ms"
+    return Line("faster", words, f"{detail}; {before['runtime']}, {way(before)}")
+
+
+def _quality(report: Mapping[str, Any]) -> Line:
+    where = report["evaluated_on"]
+    for name, before in report["before"]["metrics"].items():
+        after = report["after"]["metrics"].get(name)
+        if before is None or after is None:
+            return Line(name, "no number", f"it is no finite number on {where}")
+        if name == "top1":
+            return _accuracy(report, before, after)
+        return Line(name, f"{after - before:+.4g}", f"{before:.4g} → {after:.4g}, on {where}")
+    return Line("accuracy", "not measured", where)
+
+
+def _accuracy(report: Mapping[str, Any], before: float, after: float) -> Line:
+    samples, where = report.get("evaluated_samples", 0), report["evaluated_on"]
+    show: Callable[[float], str] = "{:.2%}".format
+    if samples:
+        show = lambda value: f"{value:.2%} ± {100 * half_width(value, samples):.2f}"  # noqa: E731
+        where += "; ± is what so many samples leave open (95 %)"
+    detail = f"top-1 {show(before)} → {show(after)}, on {where}"
+    return Line("accuracy", points(before, after), detail)

@@ -1,0 +1,14 @@
+"""The JSON schema of report.json."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import Any
+
+
+def report_schema() -> dict[str, Any]:
+    """What report.json holds, as a JSON schema (draft 2020-12)."""
+    file = resources.files("compressor") / "templates" / "report.schema.json"
+    schema: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return schema
