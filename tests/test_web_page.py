@@ -191,8 +191,8 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(tmp_path: Path) -> 
     (tmp_path / "frame.html").write_text(
         "<iframe src='report.html' style='width:390px;height:800px'></iframe><p></p><script>"
         "onload = () => { const page = frames[0].document.documentElement;"
-        "document.querySelector('p').textContent ="
-        " page.clientWidth + ' of ' + page.scrollWidth; }</script>"
+        "const widths = page.clientWidth + ' of ' + page.scrollWidth;"
+        "document.querySelector('p').textContent = widths; }</script>"
     )
     options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files")
     shown = subprocess.run(
