@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 from cyclopts import Group, Parameter, Token
 
@@ -47,6 +47,12 @@ def listed_numbers(group: Group, metavar: str) -> Parameter:
         converter=numbers,
         show_default=False,
     )
+
+
+def named_in(options: type, *groups: Group) -> list[str]:
+    """Names of the options that stand in some groups."""
+    hints = get_type_hints(options, include_extras=True)
+    return [name for name, hint in hints.items() if {*hint.__metadata__[0].group} & {*groups}]
 
 
 def flag(name: str) -> str:
