@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
-from compressor.records import Plan
 from compressor.plan_file import read_plan
+from compressor.records import Plan
 from compressor.slicing import check_source
 from compressor.slicing.weights import named_tensors
 from compressor.trace import detached_copy
