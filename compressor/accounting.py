@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import Tensor
 
-from compressor.beginning import ended_after
 from compressor.delivery import Delivery
 from compressor.explaining import explained
-from compressor.measure import count_params, macs_by_layer
 from compressor.planning import Planned
 from compressor.processes import processes
-from compressor.records import Trace
 from compressor.report import SCHEMA, State, layer_entries, protection_entries, versions
 from compressor.slicing import Sliced
 
@@ -31,7 +27,7 @@ def account(
     """The report of a run; `difference` is the largest between program and module."""
     return {
         **_what_went_in(planned, command),
-        **_states(planned, sliced.module, delivery, recovery),
+        **_states(delivery, recovery),
         "recovery": recovery,
         "budget": planned.budget(),
         "groups": explained(planned),
@@ -80,51 +76,21 @@ def _what_went_in(planned: Planned, command: str) -> dict[str, Any]:
     }
 
 
-def _states(
-    planned: Planned,
-    module: nn.Module,
-    delivery: Delivery,
-    recovery: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
+def _states(delivery: Delivery, recovery: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The network before, right after slicing, and at the end. Recovery changes no shape, so the
     sliced network's sizes and latency are those of the result."""
     sliced = [step for step in recovery if step["step"].endswith("sliced")][-1]
-    before = _costs(planned.trace.module, planned.trace)
-    after = _costs(module, planned.trace)
     moments = (
-        ("before", before, delivery.before, recovery[0]),
-        ("sliced", after, delivery.after, sliced),
-        ("after", after, delivery.after, recovery[-1]),
+        ("before", delivery.before, recovery[0]),
+        ("sliced", delivery.after, sliced),
+        ("after", delivery.after, recovery[-1]),
     )
     states = {
-        name: State(costs.params, costs.macs, file.size_bytes, file.latency, step["metrics"])
-        for name, costs, file, step in moments
+        name: State(
+            *(made.costs.params, made.costs.macs, made.size_bytes, made.latency),
+            metrics=step["metrics"],
+        ).to_dict()
+        for name, made, step in moments
     }
-    return {
-        **{name: state.to_dict() for name, state in states.items()},
-        "layers": layer_entries(before.layers, after.layers),
-    }
-
-
-@dataclass(frozen=True)
-class _Costs:
-    """Parameters, and the MACs of one sample by layer."""
-
-    params: int
-    macs: int
-    layers: Mapping[str, int]
-
-
-def _costs(module: nn.Module, traced: Trace) -> _Costs:
-    """Counted on the network itself; with a batch that is not free, a sample's share of it. What a
-    detector computes later depends on what it finds, and is not counted."""
-    examples = (traced.examples.args, dict(traced.examples.kwargs))
-    one = pytree.tree_map(lambda x: x[:1] if isinstance(x, Tensor) and x.dim() else x, examples)
-    args, kwargs = examples if traced.batch_symbol is None else one
-    samples = traced.batch if traced.batch_symbol is None else 1
-    with ended_after(module, traced.ends_after):
-        layers = macs_by_layer(module, args, kwargs)
-    macs = sum(layers.values()) // samples
-    return _Costs(
-        count_params(module), macs, {name: count // samples for name, count in layers.items()}
-    )
+    layers = layer_entries(delivery.before.costs.layers, delivery.after.costs.layers)
+    return {**states, "layers": layers}

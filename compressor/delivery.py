@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from compressor.costs import Costs, costs_of
 from compressor.export import export_onnx, save_program, save_weights, user_inputs, verify_onnx
 from compressor.measure import measure_latency
 from compressor.original import TemporaryFolder
 from compressor.planning import Planned
 from compressor.processes import of_the_first
+from compressor.provenance import provenance
 from compressor.records import Latency, Plan, Trace
 from compressor.redraw import drawable, redraw_
 from compressor.report import to_html, to_json, to_markdown
@@ -34,8 +36,9 @@ _LIVE = 10 * TOLERANCE
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """What an ONNX file weighs and how long one call takes."""
+    """What a network costs, what its ONNX file weighs and how long one call takes."""
 
+    costs: Costs
     size_bytes: int
     latency: tuple[Latency, ...]
 
@@ -73,15 +76,21 @@ def deliver(sliced: Sliced, planned: Planned) -> Delivery:
     traced, stopwatch, files = planned.trace, planned.stopwatch, TemporaryFolder()
     after = files.path / "model.onnx"
     with stopwatch.stage("export") as tick:
-        tick(0, 4, "ONNX")
-        export_onnx(sliced.program, after, batch_symbol=traced.batch_symbol)
-        tick(1, 4, "program")
+        tick(0, 4, "program")
         save_program(sliced.program, files.path / "model.pt2")
-        tick(2, 4, "weights and plan")
+        tick(1, 4, "weights and plan")
         weights = files.path / "model.safetensors"
         aliases = save_weights(sliced.module, weights, sliced.plan.aliases)
         plan = replace(sliced.plan, aliases=aliases)
         (files.path / "plan.json").write_text(plan.to_json(), encoding="utf-8")
+        tick(2, 4, "ONNX")
+        costs = [costs_of(module, traced) for module in (traced.module, sliced.module)]
+        metadata = provenance(
+            source=planned.loaded.sha256,
+            plan=plan.to_json(),
+            macs=(costs[0].macs, costs[1].macs),
+        )
+        export_onnx(sliced.program, after, batch_symbol=traced.batch_symbol, metadata=metadata)
         tick(3, 4, "the original, to compare with")
         before = planned.original.onnx
         tick(4, 4, "")
@@ -93,8 +102,8 @@ def deliver(sliced: Sliced, planned: Planned) -> Delivery:
         files,
         plan,
         worst,
-        OnnxFile(_size_bytes(before), tuple(latency["before"])),
-        OnnxFile(_size_bytes(after), tuple(latency["after"])),
+        OnnxFile(costs[0], size_of(before), tuple(latency["before"])),
+        OnnxFile(costs[1], size_of(after), tuple(latency["after"])),
     )
 
 
@@ -134,7 +143,7 @@ def _latency(before: Path, after: Path, ways: list[_Way], tick: Tick) -> dict[st
     return found
 
 
-def _size_bytes(path: Path) -> int:
+def size_of(path: Path) -> int:
     """The file with its external weights."""
     return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from compressor.planning import Planned
 from compressor.preparing import LATENCY
+from compressor.records import Group
 from compressor.report import group_entries
 from compressor.selection import reason_of
 
@@ -23,9 +24,15 @@ def explained(planned: Planned) -> list[dict[str, Any]]:
     ):
         without = {name: count for name, count in kept.items() if name != group.name}
         saves = (planned.total(unit, without) - now) / whole if group.name in kept else 0.0
-        reason = reason_of(group, planned.choice, planned.scores) if planned.choice else ""
+        reason = _reason(group, planned)
         entries.append({**entry, "saves": saves, "reason": reason})
     return entries
+
+
+def _reason(group: Group, planned: Planned) -> str:
+    if planned.options.plan is not None:
+        return "as the plan says"
+    return reason_of(group, planned.choice, planned.scores) if planned.choice else ""
 
 
 def shadow_price(planned: Planned) -> str:

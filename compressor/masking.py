@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
+from compressor.plan_file import read_plan
 from compressor.records import Plan
-from compressor.result import read_plan
 from compressor.slicing import check_source
 from compressor.slicing.weights import named_tensors
 from compressor.trace import detached_copy
@@ -66,7 +66,7 @@ def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
     Raises:
         CompressorError: The plan is of another network, or too old to say where zeros go.
     """
-    plan = plan if isinstance(plan, Plan) else read_plan(Path(plan))
+    plan = plan if isinstance(plan, Plan) else read_plan(Path(plan) / "plan.json")
     _check_silenced(plan)
     check_source(plan, model)
     module = detached_copy(model)

@@ -46,7 +46,7 @@ def compress(
         example_inputs: A tensor, a tuple of positionals, a dict of keywords, or a pair
             (tuple, dict); may be left out where the model or the data has some.
         ratio: Share to remove of the whole network's total MACs (or what `of` says); 0.5, or with
-            `layer_ratio` alone what that removes.
+            `layer_ratio` alone what that removes; with `plan` what that says.
         data: Training data: a dataset of (inputs, target), or specs as for --data.
         test: Data that is only evaluated on, likewise.
         loss: Callable of (outputs, target), or its spec; default cross-entropy.

@@ -6,12 +6,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from compressor.curves import Sensitivity, losses_of
 from compressor.errors import UsageError
 from compressor.options import Options, flag
+from compressor.plan_file import read_plan
 from compressor.preparing import LATENCY, UNITS, Prepared, prepare, seeded
+from compressor.replaying import keep_of_plan
 from compressor.selection import Choice, OutOfReachError, prunable, select
 from compressor.subject import Subject
 from compressor.watch import Stopwatch, Watch
@@ -69,14 +72,21 @@ class Planned(Prepared):
 def plan(
     subject: Subject, options: Options, watch: Watch, *, predict_latency: bool = False
 ) -> Planned:
-    """Load, trace, analyse, score and select.
+    """Load, trace, analyse, score and select, or take the plan that the options name.
 
     Args:
         predict_latency: Also where the budget is of something else; layers are then timed.
     """
     stopwatch = Stopwatch(watch)
+    given = read_plan(Path(options.plan)) if options.plan is not None else None
     with seeded(options.seed):
-        prepared = prepare(subject, options, stopwatch, predict_latency=predict_latency)
+        prepared = prepare(
+            subject, options, stopwatch, given=given, predict_latency=predict_latency
+        )
+        if given is not None:
+            choice = choice_of(prepared, keep_of_plan(given, prepared.network))
+            found = {"plan": options.plan}
+            return Planned(**vars(prepared), goal=Goal(None), choice=choice, found=found)
         if options.max_drop is not None:
             return Planned(**vars(prepared), goal=Goal(None), choice=None)
         with stopwatch.stage("select"):
@@ -84,6 +94,12 @@ def plan(
     if planned.sensitivity is not None:
         _say_what_was_used(planned, planned.sensitivity, planned.keep)
     return planned
+
+
+def choice_of(prepared: Prepared, keep: Keep) -> Choice:
+    """What is kept, as a choice that was not made here."""
+    of, counts = prepared.options.of, {name: len(kept) for name, kept in keep.items()}
+    return Choice(dict(keep), of, prepared.total(of), prepared.total(of, counts))
 
 
 def goal_of(prepared: Prepared) -> Goal:

@@ -19,10 +19,11 @@ from compressor.network import Network
 from compressor.options import Options, ScoringOptions
 from compressor.original import Original
 from compressor.processes import each_alone, of_the_first
-from compressor.records import ExampleInputs, LoadedModel, Trace
+from compressor.records import ExampleInputs, LoadedModel, Plan, Trace
 from compressor.recover import primary_output, reinitialised, top1
 from compressor.score import Calibration as ScoreData
 from compressor.score import Scores, score
+from compressor.slicing import check_source
 from compressor.subject import (
     RANDOM,
     Samples,
@@ -84,11 +85,18 @@ class Prepared(Scored):
 
 
 def prepare(
-    subject: Subject, options: Options, stopwatch: Stopwatch, *, predict_latency: bool = False
+    subject: Subject,
+    options: Options,
+    stopwatch: Stopwatch,
+    *,
+    given: Plan | None = None,
+    predict_latency: bool = False,
 ) -> Prepared:
-    """Everything before the choice."""
+    """Everything before the choice; a network that a `given` plan is not for is refused."""
     sensitivity = read_sensitivity(options.use) if options.use is not None else None
     opened = open_network(subject, options, stopwatch)
+    if given is not None:
+        check_source(given, opened.trace.module)
     if options.rewind_to is not None:
         earlier_weights(opened.trace.module, options)  # what is wrong with them is said at once
     if options.policy == "reinitialise":
@@ -139,7 +147,8 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
     with stopwatch.stage("data and example inputs"):
         examples, samples = open_inputs(loaded, subject, options)
     fits = samples.train is not None and Calibration.fits(examples, samples.train)
-    options = replace(options, criterion=resolved(options.criterion, has_data=fits))
+    if options.scores:
+        options = replace(options, criterion=resolved(options.criterion, has_data=fits))
     if loaded.weights == RANDOM:
         stopwatch.note("random weights: sizes and latency are real, accuracy means nothing")
     traced = capture(loaded, examples, stopwatch)
@@ -160,10 +169,12 @@ def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) 
 
 
 def score_channels(opened: Opened) -> Scored:
-    """Analyse, and score each channel by the criterion."""
+    """Analyse, and score each channel by the criterion, where the options ask for scores."""
     options, traced = opened.options, opened.trace
     with opened.stopwatch.stage("analyse"):
         network = analyse(traced)
+    if not options.scores:
+        return Scored(**vars(opened), network=network, scores={})
     with opened.stopwatch.stage("score") as tick, each_alone():
         scores = score(
             network,

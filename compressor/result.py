@@ -15,6 +15,7 @@ from compressor.errors import CompressorError
 from compressor.folder import all_or_nothing, copy_into
 from compressor.loading import load_model, load_program_file
 from compressor.original import TemporaryFolder
+from compressor.plan_file import read_plan
 from compressor.records import Plan
 
 
@@ -62,7 +63,7 @@ def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments
             is no result, or the factory builds another network than the one compressed.
     """
     folder = Path(folder)
-    plan = read_plan(folder)
+    plan = read_plan(folder / "plan.json")
     if plan.form != "class":
         raise CompressorError(
             f"the network's own class could not follow the plan: {plan.obstacle}",
@@ -83,22 +84,6 @@ def load_program(folder: str | Path) -> nn.Module:
         CompressorError: the folder is no result, or its program would run code when loaded.
     """
     return slicing.as_module(load_program_file(Path(folder) / "model.pt2")).eval()
-
-
-def read_plan(folder: Path) -> Plan:
-    path = folder / "plan.json"
-    try:
-        return Plan.from_json(path.read_text())
-    except OSError as error:
-        problem = f"there is no plan to read: {error.strerror}"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = f"this is no plan of compress: {error}"
-    raise CompressorError(
-        problem,
-        where=str(path),
-        consequence="no network was built",
-        next_step="give a folder that compress has written",
-    )
 
 
 def _build(factory: Callable[[], nn.Module] | str, arguments: dict[str, Any]) -> nn.Module:

@@ -21,12 +21,12 @@ from compressor.composing import composed, keep_of
 from compressor.correcting import corrected
 from compressor.errors import CompressorError
 from compressor.journal import Journal
-from compressor.planning import Goal, Planned, decided
+from compressor.planning import Goal, Planned, choice_of, decided
 from compressor.preparing import LATENCY, Prepared, anew
 from compressor.realising import staged
 from compressor.recover import Schedule
 from compressor.recovering import Judge, Moments, repaired
-from compressor.selection import Choice, least
+from compressor.selection import least
 from compressor.training import Leg, trained
 
 SCHEDULES: Mapping[str, Callable[[float, float], float]] = {
@@ -123,17 +123,12 @@ def _as_one(
     keep: Mapping[str, tuple[int, ...]],
 ) -> tuple[Planned, slicing.Sliced]:
     """The original cut once, with the last step's weights."""
-    choice = _choice_of(root, keep)
+    choice = choice_of(root, keep)
     whole, made = staged(replace(root, choice=choice, found=planned.found))
     _check_same(made, sliced)
     slicing.carry_weights(sliced.program, made.program)
     slicing.carry_weights(made.program, made.module)
     return whole, made
-
-
-def _choice_of(root: Planned, keep: Mapping[str, tuple[int, ...]]) -> Choice:
-    of, counts = root.options.of, {name: len(kept) for name, kept in keep.items()}
-    return Choice(dict(keep), of, root.total(of), root.total(of, counts))
 
 
 def record_of(made: Made) -> dict[str, Any]:
@@ -153,7 +148,7 @@ def remade(root: Planned, record: Mapping[str, Any]) -> Made:
     keep = {name: tuple(kept) for name, kept in record["keep"].items()}
     choice = root.choice
     if choice is None or choice.keep != keep:
-        choice = _choice_of(root, keep)
+        choice = choice_of(root, keep)
     planned, sliced = staged(replace(root, choice=choice, found=record["found"]))
     with torch.no_grad():
         for name, tensor in sliced.program.state_dict.items():

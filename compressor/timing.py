@@ -73,7 +73,7 @@ def timing_of(
         UsageError: The runtime does not run on the device, or the program not with the batch.
         CompressorError: A table cannot be read, or a layer not be timed.
     """
-    by_table = options.round_to == "auto"
+    by_table = options.round_to == "auto" and options.scores
     if not by_table and not with_clock:
         return Timing(_fixed(options))
     stage = "time layers" if with_clock else "which widths run well"

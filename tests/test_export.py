@@ -159,6 +159,15 @@ def test_onnx_is_the_same_file_every_time(program, onnx_path, tmp_path):
     assert (tmp_path / "again.onnx").read_bytes() == onnx_path.read_bytes()
 
 
+def test_onnx_says_of_itself_what_it_is_given_in_order(program, tmp_path):
+    for number, given in enumerate(({"b": "2", "a": "1"}, {"a": "1", "b": "2"})):
+        path = tmp_path / f"{number}.onnx"
+        export_onnx(program, path, batch_symbol=batch_symbol(program), metadata=given)
+    assert (tmp_path / "0.onnx").read_bytes() == (tmp_path / "1.onnx").read_bytes()
+    props = onnx.load(tmp_path / "0.onnx").metadata_props
+    assert [(entry.key, entry.value) for entry in props] == [("a", "1"), ("b", "2")]
+
+
 def test_onnx_export_is_silent(program, tmp_path, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -31,6 +33,7 @@ from compressor.errors import CompressorError, UsageError
 from compressor.folder import FILES
 from compressor.options import Options
 from compressor.pipeline import plan
+from compressor.provenance import provenance_of
 from compressor.records import Plan
 from compressor.report import to_markdown
 from compressor.slicing import slice_network
@@ -432,3 +435,22 @@ def test_demo_network_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         correct = network(*batch.inputs).argmax(1) == batch.target
     assert correct.double().mean() > 0.9
+
+
+def test_the_onnx_file_says_where_it_comes_from(result: compressor.Result, folder: Path) -> None:
+    model = onnx.load(folder / "model.onnx")
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    report, plan_text = result.report, (folder / "plan.json").read_bytes()
+    assert said == {
+        "compress.source.sha256": report["model"]["sha256"],
+        "compress.plan.sha256": hashlib.sha256(plan_text).hexdigest(),
+        "compress.macs.before": str(report["before"]["macs"]),
+        "compress.macs.after": str(report["after"]["macs"]),
+        **{f"compress.version.{n}": report["versions"][n] for n in ("compressor", "torch", "onnx")},
+    }
+    assert provenance_of(folder) == said
+
+
+def test_what_an_incomplete_folder_does_not_tell_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("[]")
+    assert {name.split(".")[1] for name in provenance_of(tmp_path)} == {"version"}

@@ -21,7 +21,13 @@ _PROTO_LIMIT = 2**31 - 2**20  # bytes of weights that fit into one protobuf with
 _KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # the layers' names
 
 
-def export_onnx(program: ExportedProgram, path: Path, *, batch_symbol: str | None) -> None:
+def export_onnx(
+    program: ExportedProgram,
+    path: Path,
+    *,
+    batch_symbol: str | None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write the program as ONNX: the same bytes for the same program, nothing of its source code.
 
     The inputs have the program's names. Weights lie inside the file; beyond protobuf's 2 GiB
@@ -29,6 +35,7 @@ def export_onnx(program: ExportedProgram, path: Path, *, batch_symbol: str | Non
 
     Args:
         batch_symbol: The program's symbol for the batch size, called `batch` in the file.
+        metadata: What the file says of itself, by name.
 
     Raises:
         CompressorError: the program has an operator that ONNX cannot express, the result is not
@@ -36,6 +43,7 @@ def export_onnx(program: ExportedProgram, path: Path, *, batch_symbol: str | Non
     """
     model = _convert(with_attention_written_out(program))
     _strip(model, batch_symbol)
+    onnx.helper.set_model_props(model, dict(sorted((metadata or {}).items())))
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     try:
         if weights > _PROTO_LIMIT:

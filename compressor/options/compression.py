@@ -12,10 +12,12 @@ from compressor.errors import UsageError
 from compressor.options.checks import at_least, count_of, glob_and_share, refusal
 from compressor.options.spelling import (
     BUDGET,
+    CHOICE,
     DATA,
     LATENCY,
     RECOVERY,
     flag,
+    named_in,
     option,
     repeated,
     several,
@@ -47,6 +49,10 @@ LIMITS: Mapping[str, Quantity] = {
 }
 
 
+_MAKING_STEPS = ("steps", "step_epochs", "sparsity_epochs")
+"""Options of recovery after which channels are chosen."""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options(TrainingOptions):
@@ -72,6 +78,10 @@ falls by at most so many points with the recovery asked for."""
     of: Annotated[Quantity, option(BUDGET)] = "macs"
     """What the share is of: multiply-adds, parameters, channels, or the time of one call, which \
 is measured (see --latency-on)."""
+
+    plan: Annotated[str | None, option(BUDGET, "FILE")] = None
+    """The plan.json of an earlier run: other weights of the same network are cut by it, and \
+nothing is chosen."""
 
     scope: Annotated[Scope, option(BUDGET)] = "global"
     """Compare channels across the whole network, or take the same share of each layer, or of all \
@@ -129,11 +139,14 @@ cubic: most in the first (Zhu and Gupta 2017); cosine: least in the first and th
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.plan is not None:
+            _check_plan(self)
         if self.limit is not None:
             _check_alone(self)
             object.__setattr__(self, "of", self.limit.unit)
         elif (
             self.ratio is None
+            and self.plan is None
             and self.max_drop is None
             and not (self.layer_ratios and self.use is None)
         ):
@@ -152,6 +165,11 @@ cubic: most in the first (Zhu and Gupta 2017); cosine: least in the first and th
         _check_steps(self)
         if self.use is not None and self.scope != "global":
             raise refusal("use", "the measured losses rank the layers, so --scope has no say")
+
+    @property
+    def scores(self) -> bool:
+        """Not where a plan is given."""
+        return self.plan is None
 
     @property
     def trains(self) -> bool:
@@ -232,6 +250,14 @@ def _check_drop(options: "Options") -> None:
     others = [n for n in ("ratio", *LIMITS) if getattr(options, n) is not None]
     if others:
         raise refusal("max_drop", f"give one of {flag(others[0])} and --max-drop, not both")
+
+
+def _check_plan(options: "Options") -> None:
+    """With a plan, options of a choice would have no say."""
+    deciding = {*named_in(Options, BUDGET, CHOICE), *_MAKING_STEPS} - {"plan"}
+    for field in fields(options):
+        if field.name in deciding and getattr(options, field.name) != field.default:
+            raise refusal(field.name, "--plan has chosen already; give one of the two")
 
 
 def _check_steps(options: "Options") -> None:

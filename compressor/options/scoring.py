@@ -141,6 +141,11 @@ from the original where the data has no labels."""
     device: Annotated[str, option(RUN)] = "cpu"
     """Where data runs through the network: cpu, cuda, cuda:1, mps."""
 
+    @property
+    def scores(self) -> bool:
+        """Whether anything depends on what channels matter."""
+        return True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, batch_size=2, calibration=1)

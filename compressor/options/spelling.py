@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 from cyclopts import Group, Parameter, Token
 
@@ -53,6 +53,12 @@ def listed_numbers(
         converter=converter,
         show_default=False,
     )
+
+
+def named_in(options: type, *groups: Group) -> list[str]:
+    """Names of the options that stand in some groups."""
+    hints = get_type_hints(options, include_extras=True)
+    return [name for name, hint in hints.items() if {*hint.__metadata__[0].group} & {*groups}]
 
 
 def flag(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from torch.export import ExportedProgram
@@ -27,6 +28,7 @@ __all__ = [
     "carry_weights",
     "check_source",
     "compare",
+    "group_entries",
     "kept_indices",
     "slice_network",
     "variants",
@@ -72,16 +74,7 @@ def slice_network(
     )
     plan = Plan(
         source=source_of(trace.module),
-        groups={
-            g.name: {
-                "size": g.size,
-                "role": g.role,
-                "exact": g.exact,
-                "keep": sorted(keep[g.name]),
-            }
-            for g in network.groups
-            if g.name in keep
-        },
+        groups=group_entries(network, keep),
         tensors=indices,
         aliases=dict(network.aliases),
         attributes=followed.attributes,
@@ -91,6 +84,15 @@ def slice_network(
         silenced=network.silenced(keep),
     )
     return Sliced(program, followed.module, plan, followed.difference, followed.stuck)
+
+
+def group_entries(network: Network, keep: Mapping[str, Sequence[int]]) -> dict[str, dict[str, Any]]:
+    """What a plan says of the groups that lose channels."""
+    return {
+        g.name: {"size": g.size, "role": g.role, "exact": g.exact, "keep": sorted(keep[g.name])}
+        for g in network.groups
+        if g.name in keep
+    }
 
 
 def compare(sliced: Sliced, trace: Trace) -> float:
