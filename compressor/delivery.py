@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,7 @@ def deliver(sliced: Sliced, planned: Planned) -> Delivery:
         export_onnx(sliced.program, after, batch_symbol=traced.batch_symbol, metadata=metadata)
         tick(3, 4, "the original, to compare with")
         before = planned.original.onnx
+        _for_other_machines(before, files.path)
         tick(4, 4, "")
     with stopwatch.stage("verify ONNX"):
         worst = _verify(sliced.program, after, traced)
@@ -105,6 +108,15 @@ def deliver(sliced: Sliced, planned: Planned) -> Delivery:
         OnnxFile(costs[0], size_of(before), tuple(latency["before"])),
         OnnxFile(costs[1], size_of(after), tuple(latency["after"])),
     )
+
+
+def _for_other_machines(original: Path, folder: Path) -> None:
+    """A script that needs nothing of ours times both networks anywhere; the original lies beside it
+    unless its weights do not fit into one file."""
+    script = resources.files("compressor") / "templates" / "bench.py"
+    (folder / "bench.py").write_text(script.read_text(encoding="utf-8"), encoding="utf-8")
+    if not original.with_name(f"{original.name}.data").exists():
+        shutil.copyfile(original, folder / "original.onnx")
 
 
 _Way = tuple[int, int, str]

@@ -12,6 +12,8 @@ from pathlib import Path
 from compressor.errors import CompressorError, UsageError
 
 FILES = (
+    "bench.py",
+    "original.onnx",
     "model.onnx",
     "model.onnx.data",
     "model.pt2",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -218,3 +221,37 @@ def test_a_way_that_does_not_work_is_said_and_the_others_go_on(
     shown = capsys.readouterr()
     assert code == 0
     assert "batch 2" in shown.out
+
+
+# -- on another machine --------------------------------------------------------------------------
+
+
+def test_a_result_brings_a_script_that_times_it_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
+    compressor.compress(deep(64), torch.randn(2, 3, 24, 24), 0.9).save(tmp_path / "out")
+    script = tmp_path / "out" / "bench.py"
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(script.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
+    words = [sys.executable, str(script), "--seconds", "0.5", "--layers", "--json", "found.json"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "x faster; the original differs from itself by" in done.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["ms"]["after"] < found["ms"]["before"]
+    assert found["layers"]["before"]
+    (tmp_path / "out" / "original.onnx").unlink()
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "original.onnx should lie beside this script" in done.stderr
