@@ -111,6 +111,8 @@ _inner: Mapping[str, Any] = {"inner": True, "scope": "layer"}
 METHODS: Mapping[str, Callable[[Bench, Trial], Made]] = {
     "ours": _ours,
     "ours in steps of 8": partial(_ours, round_to=8),
+    "ours inside blocks": partial(_ours, inner=True),
+    "ours inside blocks, uniform": partial(_ours, **_inner),
     "ours with sparsity learning": _sparse,
     "Torch-Pruning": _incumbent,
     "Torch-Pruning Taylor": _taylor,

@@ -9,7 +9,12 @@ from tools.training.trial import Trial
 SEEDS = (0, 1, 2)
 OURS, INCUMBENT = "ours", "Torch-Pruning"
 CONTROLS = ("uniform L1", "random")
-FURTHER = ("ours in steps of 8", "Torch-Pruning Taylor")
+FURTHER = (
+    "ours inside blocks",
+    "ours inside blocks, uniform",
+    "ours in steps of 8",
+    "Torch-Pruning Taylor",
+)
 
 
 def _cpu() -> list[Trial]:
@@ -18,10 +23,9 @@ def _cpu() -> list[Trial]:
     first = [Trial(*small, name, 2.0, 5) for name in (OURS, INCUMBENT, *CONTROLS)]
     deep = [Trial(*large, name, 2.0, 1) for name in (OURS, INCUMBENT, *CONTROLS)]
     more = [Trial(*small, name, 2.0, 5, seed) for seed in SEEDS[1:] for name in (OURS, INCUMBENT)]
-    further = [
-        Trial(*small, name, 2.0, 5) for name in ("ours in steps of 8", "Torch-Pruning Taylor")
-    ]
-    return [*first, *deep, *more, *further, Trial(*small, "", 2.0, 0), Trial(*large, "", 2.0, 0)]
+    further = [Trial(*small, name, 2.0, 5) for name in FURTHER]
+    timed = [Trial(*network, "", 2.0, 0) for network in (small, large)]
+    return [*first, *deep, *more, *further, *timed]
 
 
 def _gpu() -> list[Trial]:

@@ -18,14 +18,16 @@ Written by `python -m tools.training table`; run by `python -m tools.training --
 
 CIFAR-10: 45 000 images to train on, 5 000 to compare epochs on, 10 000 test images that decide
 nothing (top-1 in per cent, mean ± standard deviation over seeds). The original weights were
-trained by their author, on all 50 000. Every row has the same training, that of `compress --epochs`
-with `--batch-size 128 --augment crop-flip` and defaults: SGD, half a cosine from 0.01, half of the
+trained by their author, on all 50 000: of the 5 000 it remembers much, so they compare epochs of
+one training, not methods. Every row has the same training, that of `compress --epochs` with
+`--batch-size 128 --augment crop-flip` and defaults: SGD, half a cosine from 0.01, half of the
 weight on the original's outputs. *fine-tuned* is after the last epoch, *difference* is from the
 base.
 
 *ours*: chosen by reconstruction, to within one channel (`--round-to 1`), repaired on 1 024 images.
 *Torch-Pruning*: its group magnitude (L2), global, or Taylor, by bisection to within 0.5 % of
-the MACs, inside blocks (its streams break at the padded shortcut). *uniform L1* and *random*: each
+the MACs, inside blocks (its streams break at the padded shortcut). *ours inside blocks*: ours
+without the streams; *uniform*: of each layer the same share. *uniform L1* and *random*: each
 layer loses the same share of the channels inside blocks, nothing is repaired. *from scratch*: the
 widths of *ours*, weights drawn anew. *time*: of one call of the network's ONNX file, one thread,
 all taking turns, as a share of the original's (on a GPU: PyTorch's)."""
