@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.errors import CompressorError
-from compressor.report.numbers import difference, in_bytes, large, points, share, way
+from compressor.report.numbers import SCHEMA, difference, in_bytes, large, points, share, way
 
 MACS, PARAMS, FILE = "MACs", "parameters", "ONNX file"
 
@@ -74,8 +74,8 @@ def read_result(folder: Path) -> Entry:
 
 
 def _entry(folder: str, report: Any) -> Entry:
-    if not isinstance(report, dict) or report.get("schema") != 1:
-        raise ValueError("it is not of schema 1")
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+        raise ValueError(f"it is not of schema {SCHEMA}")
     before, after = report["before"], report["after"]
     found: dict[str, tuple[Any, Any, Quantity]] = {
         name: (before[key], after[key], Quantity(show, share))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from torch.export import ExportedProgram
 
 from compressor.costs import Costs, costs_of
 from compressor.export import export_onnx, save_program, save_weights, user_inputs, verify_onnx
+from compressor.folder import size_of
 from compressor.measure import measure_latency
 from compressor.original import TemporaryFolder
 from compressor.planning import Planned
@@ -25,6 +25,7 @@ from compressor.provenance import provenance
 from compressor.records import Latency, Plan, Trace
 from compressor.redraw import drawable, redraw_
 from compressor.report import to_html, to_json, to_markdown
+from compressor.sessions import cores
 from compressor.slicing import Sliced, as_module, variants
 from compressor.slicing.compare import TOLERANCE, is_live, outputs_of
 from compressor.training_picture import draw_trainings, trainings_of
@@ -126,8 +127,7 @@ _Way = tuple[int, int, str]
 def _ways(planned: Planned) -> list[_Way]:
     """One thread and all of them, one sample each; and what a budget of latency is for."""
     options = planned.options
-    affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    ways = [(threads, 1, "cpu") for threads in sorted({1, affine or os.cpu_count() or 1})]
+    ways = [(threads, 1, "cpu") for threads in sorted({1, cores()})]
     if planned.timing.clock is not None and planned.timing.is_here:
         ways.append((options.threads, options.batch, options.latency_on))
     return list(dict.fromkeys(ways))
@@ -153,11 +153,6 @@ def _latency(before: Path, after: Path, ways: list[_Way], tick: Tick) -> dict[st
             found[name].append(latency)
     tick(len(ways), len(ways), "")
     return found
-
-
-def size_of(path: Path) -> int:
-    """The file with its external weights."""
-    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
 
 
 def _verify(program: ExportedProgram, path: Path, traced: Trace) -> float:

@@ -37,6 +37,11 @@ def name_of(model: str) -> str:
     return (model.rpartition(":")[2] if is_factory else path.stem) or "model"
 
 
+def size_of(onnx: Path) -> int:
+    """Bytes of an ONNX file with its external weights."""
+    return sum(file.stat().st_size for file in onnx.parent.glob(f"{onnx.name}*"))
+
+
 def check_target(folder: Path, *, force: bool, files: Collection[str] = FILES) -> None:
     """Raise before any work is done if `folder` could not be written at the end.
 

@@ -24,8 +24,12 @@ from compressor.benchmark.statistics import ratio_of, summary_of
 from compressor.benchmark.ways import ways_of
 from compressor.cli import main
 from compressor.errors import UsageError
+from compressor.folder import size_of
 from compressor.loading import load_program_file
 from compressor.measure import count_macs
+from compressor.options import ModelOptions
+
+SHAPED, LARGER = (ModelOptions(input=(shape,)) for shape in ("1x3x8x8", "2x3x16x16"))
 
 
 def rounds(median: float, *, spread: float = 0.02, drift: float = 0.0, seed: int = 0) -> list:
@@ -83,15 +87,15 @@ def test_a_model_a_folder_and_a_file_are_opened(
     monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
     result = compressor.compress(TinyNet(16), inputs(), 0.5, round_to=1)
     result.save(tmp_path / "out")
-    folder = opened(str(tmp_path / "out"), tmp_path / "a")
-    file = opened(str(tmp_path / "out" / "model.onnx"), tmp_path / "b")
+    folder = opened(str(tmp_path / "out"), tmp_path / "a", SHAPED)
+    file = opened(str(tmp_path / "out" / "model.onnx"), tmp_path / "b", SHAPED)
     assert folder.onnx == file.onnx
     assert folder.file_for("torch").name == "model.pt2"
     with pytest.raises(UsageError, match="PyTorch runs no ONNX files"):
         file.file_for("torch")
-    model = opened(str(write_model(tmp_path / "net.pt")), tmp_path / "c", ["1x3x8x8"])
+    model = opened(str(write_model(tmp_path / "net.pt")), tmp_path / "c", SHAPED)
     assert model.onnx.exists()
-    assert model.size_bytes == model.onnx.stat().st_size
+    assert size_of(model.onnx) == model.onnx.stat().st_size
     program = load_program_file(model.file_for("torch"))
     (x,), _ = random_inputs(program, 5, "cpu", 0)
     assert x.shape == (5, 3, 8, 8)
@@ -101,7 +105,7 @@ def test_a_model_a_folder_and_a_file_are_opened(
 def test_macs_of_a_file_are_those_of_the_network(tmp_path: Path) -> None:
     net = deep(12).eval()
     write_model(tmp_path / "net.pt", net)
-    file = opened(str(tmp_path / "net.pt"), tmp_path / "x", ["2x3x16x16"]).onnx
+    file = opened(str(tmp_path / "net.pt"), tmp_path / "x", LARGER).onnx
     expected = count_macs(net, (torch.randn(1, 3, 16, 16),), {})
     assert sum(operator.macs for operator in operators_of(file)) == expected
     assert sum(operator.macs for operator in operators_of(file, batch=3)) == expected
@@ -110,7 +114,7 @@ def test_macs_of_a_file_are_those_of_the_network(tmp_path: Path) -> None:
 def test_every_layer_with_macs_has_a_time(tmp_path: Path) -> None:
     """Whatever the runtime calls it: convolutions in blocks go by another name."""
     write_model(tmp_path / "net.pt", deep(32))
-    found = profiled(opened(str(tmp_path / "net.pt"), tmp_path / "x", ["2x3x16x16"]).onnx)
+    found = profiled(opened(str(tmp_path / "net.pt"), tmp_path / "x", LARGER).onnx)
     timed = {operator.layer: operator.ms for operator in found if operator.macs}
     assert timed.keys() == {"0", "2", "4", "6", "10"}
     assert all(ms > 0 for ms in timed.values())

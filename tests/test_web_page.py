@@ -98,7 +98,8 @@ def test_the_page_is_whole_and_needs_nothing_else(report: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
 def test_the_schema_describes_reports(report: dict[str, Any]) -> None:
-    jsonschema.validate(json.loads(reports.to_json(report)), compressor.report_schema())
+    validator = jsonschema.Draft202012Validator(compressor.report_schema())
+    assert not list(validator.iter_errors(json.loads(reports.to_json(report))))
 
 
 @pytest.mark.parametrize(

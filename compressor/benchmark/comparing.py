@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,14 +17,13 @@ from compressor.benchmark.entrants import Entrant
 from compressor.benchmark.statistics import Rounds, ratio_of, summary_of
 from compressor.benchmark.ways import Way
 from compressor.errors import CompressorError
+from compressor.watch import Tick
 
 ROUNDS = 15
 """Turns that each network gets at least."""
 
 AGAIN = "again"
 """The name of the baseline's second process."""
-
-Tick = Callable[[int, int, str], None]
 
 
 class _Process:

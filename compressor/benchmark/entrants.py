@@ -3,11 +3,11 @@ of its own can run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.errors import UsageError
+from compressor.options import ModelOptions
 
 ONNX_SUFFIX = ".onnx"
 
@@ -19,11 +19,6 @@ class Entrant:
     name: str
     onnx: Path
     program: Path | None
-
-    @property
-    def size_bytes(self) -> int:
-        """The ONNX file with its external weights."""
-        return sum(file.stat().st_size for file in self.onnx.parent.glob(f"{self.onnx.name}*"))
 
     def file_for(self, backend: str) -> Path:
         """What the backend runs.
@@ -44,14 +39,13 @@ class Entrant:
         return self.program
 
 
-def opened(model: str, folder: Path, inputs: Sequence[str] = (), **loading: object) -> Entrant:
+def opened(model: str, folder: Path, options: ModelOptions) -> Entrant:
     """The files of what the command line names.
 
     Args:
         model: An `.onnx` file, a folder that `compress` wrote, or a MODEL.
         folder: Where files are made that are not there yet.
-        inputs: As `--input` says, for a MODEL that brings none.
-        loading: Keywords of `load_model`.
+        options: How a MODEL is opened.
 
     Raises:
         UsageError, CompressorError: There is no such thing, or it cannot be exported.
@@ -64,18 +58,17 @@ def opened(model: str, folder: Path, inputs: Sequence[str] = (), **loading: obje
         if not path.is_file():
             raise UsageError(f"there is no file {path}", consequence="nothing was timed")
         return Entrant(model, path, None)
-    return _exported(model, folder, inputs, loading)
+    return _exported(model, folder, options)
 
 
-def _exported(
-    model: str, folder: Path, inputs: Sequence[str], loading: dict[str, object]
-) -> Entrant:
+def _exported(model: str, folder: Path, options: ModelOptions) -> Entrant:
     from compressor.export import export_onnx, save_program
-    from compressor.loading import find_examples, load_model
+    from compressor.loading import find_examples
+    from compressor.subject import open_model
     from compressor.trace import trace
 
-    loaded = load_model(model, **loading)  # type: ignore[arg-type]
-    traced = trace(loaded.module, find_examples(loaded, inputs, None))
+    loaded = open_model(model, options)
+    traced = trace(loaded.module, find_examples(loaded, options.input, None))
     folder.mkdir(parents=True, exist_ok=True)
     export_onnx(traced.program, folder / "model.onnx", batch_symbol=traced.batch_symbol)
     save_program(traced.program, folder / "model.pt2")

@@ -18,6 +18,7 @@ from compressor.benchmark.explaining import slow_layers
 from compressor.benchmark.profile import Operator, operators_of, profiled
 from compressor.benchmark.ways import Way, ways_of
 from compressor.errors import CompressorError, UsageError
+from compressor.folder import size_of
 from compressor.latency.machine import machine_of
 from compressor.options import BenchOptions
 from compressor.report import versions
@@ -44,7 +45,7 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
         entrants = []
         for number, model in enumerate(models):
             with stopwatch.stage(f"open {model}"):
-                entrants.append(_opened(model, Path(folder) / str(number), options))
+                entrants.append(opened(model, Path(folder) / str(number), options))
         for backend in options.backend:
             for entrant in entrants:
                 entrant.file_for(backend)
@@ -69,19 +70,6 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
     }
 
 
-def _opened(model: str, folder: Path, options: BenchOptions) -> Entrant:
-    return opened(
-        model,
-        folder,
-        options.input,
-        factory=options.factory,
-        weights=options.weights,
-        factory_args=options.factory_arg,
-        pretrained=options.pretrained,
-        trust_pickle=options.trust_pickle,
-    )
-
-
 def _counted(entrant: Entrant) -> dict[str, Any]:
     try:
         model = onnx.load(str(entrant.onnx), load_external_data=False)
@@ -97,7 +85,7 @@ def _counted(entrant: Entrant) -> dict[str, Any]:
         "name": entrant.name,
         "macs": sum(operator.macs for operator in operators),
         "params": sum(prod(tensor.dims) for tensor in model.graph.initializer),
-        "size_bytes": entrant.size_bytes,
+        "size_bytes": size_of(entrant.onnx),
     }
 
 

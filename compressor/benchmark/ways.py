@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from compressor.sessions import cores
 
 BACKENDS: Mapping[str, str] = {
     "onnxruntime": "ONNX Runtime",
@@ -38,10 +39,3 @@ def ways_of(
     numbers = tuple(threads) or tuple(dict.fromkeys((1, cores())))
     every = itertools.product(backends, numbers if device == "cpu" else (1,), batches)
     return [Way(backend, device, number, batch) for backend, number, batch in every]
-
-
-def cores() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
