@@ -12,7 +12,14 @@ from compressor.delivery import Delivery
 from compressor.explaining import explained
 from compressor.planning import Planned
 from compressor.processes import processes
-from compressor.report import SCHEMA, State, layer_entries, protection_entries, versions
+from compressor.report import (
+    SCHEMA,
+    State,
+    layer_entries,
+    protection_entries,
+    timed_layers,
+    versions,
+)
 from compressor.slicing import Sliced
 
 
@@ -41,6 +48,7 @@ def account(
             "program and module": difference,
             "program and ONNX file": delivery.onnx_difference,
         },
+        "files": delivery.hashes(),
         "seconds": planned.stopwatch.seconds,
         "notes": planned.stopwatch.notes,
     }
@@ -92,5 +100,8 @@ def _states(delivery: Delivery, recovery: Sequence[Mapping[str, Any]]) -> dict[s
         ).to_dict()
         for name, made, step in moments
     }
-    layers = layer_entries(delivery.before.costs.layers, delivery.after.costs.layers)
-    return {**states, "layers": layers}
+    before, after = delivery.before, delivery.after
+    entries = layer_entries(before.costs.layers, after.costs.layers)
+    layers, other = timed_layers(entries, before.operators, after.operators)
+    speedups = [asdict(ratio) for ratio in delivery.speedups]
+    return {**states, "speedups": speedups, "layers": layers, "other_ms": other}

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.errors import CompressorError
+from compressor.integrity import check_files
 from compressor.report.numbers import SCHEMA, difference, in_bytes, large, points, share, way
 
 MACS, PARAMS, FILE = "MACs", "parameters", "ONNX file"
@@ -55,6 +56,7 @@ def read_result(folder: Path) -> Entry:
         CompressorError: There is none, it is cut off, of another version or something else.
     """
     path = folder / "report.json"
+    check_files(folder, ("model.onnx", "model.onnx.data"))
     try:
         return _entry(str(folder), json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:

@@ -17,7 +17,8 @@ from torch.export import ExportedProgram
 from compressor.costs import Costs, costs_of
 from compressor.export import export_onnx, save_program, save_weights, user_inputs, verify_onnx
 from compressor.folder import size_of
-from compressor.measure import measure_latency
+from compressor.integrity import hashes_of
+from compressor.measure import Operator, Ratio, measure_turns, profiled, ratio_of
 from compressor.original import TemporaryFolder
 from compressor.planning import Planned
 from compressor.processes import of_the_first
@@ -39,11 +40,13 @@ _LIVE = 10 * TOLERANCE
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """What a network costs, what its ONNX file weighs and how long one call takes."""
+    """What a network costs, what its ONNX file weighs and how long one call takes, whole and by
+    operator."""
 
     costs: Costs
     size_bytes: int
     latency: tuple[Latency, ...]
+    operators: tuple[Operator, ...]
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,17 @@ class Delivery:
     onnx_difference: float
     before: OnnxFile
     after: OnnxFile
+    speedups: tuple[Ratio, ...]
+    """Per latency how many times less the smaller network takes."""
 
     @property
     def is_faster(self) -> bool:
         """By a tenth or more, with one thread."""
         return self.after.latency[0].own_ms <= 0.9 * self.before.latency[0].own_ms
+
+    def hashes(self) -> dict[str, str]:
+        """Of the files that the report answers for."""
+        return hashes_of(self.files.path)
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         pages = {"report.json": to_json, "report.md": to_markdown, "report.html": to_html}
@@ -101,14 +110,14 @@ def deliver(sliced: Sliced, planned: Planned) -> Delivery:
     with stopwatch.stage("verify ONNX"):
         worst = _verify(sliced.program, after, traced)
     with stopwatch.stage("measure latency") as tick:
-        latency = _latency(before, after, _ways(planned), tick)
-    return Delivery(
-        files,
-        plan,
-        worst,
-        OnnxFile(costs[0], size_of(before), tuple(latency["before"])),
-        OnnxFile(costs[1], size_of(after), tuple(latency["after"])),
+        latency, speedups = _latency(before, after, _ways(planned), tick)
+    with stopwatch.stage("time each layer"):
+        operators = of_the_first(lambda: [profiled(path) for path in (before, after)])
+    first, last = (
+        OnnxFile(costs[i], size_of(path), tuple(latency[name]), tuple(operators[i]))
+        for i, (name, path) in enumerate({"before": before, "after": after}.items())
     )
+    return Delivery(files, plan, worst, first, last, tuple(speedups))
 
 
 def _for_other_machines(original: Path, folder: Path) -> None:
@@ -133,15 +142,18 @@ def _ways(planned: Planned) -> list[_Way]:
     return list(dict.fromkeys(ways))
 
 
-def _latency(before: Path, after: Path, ways: list[_Way], tick: Tick) -> dict[str, list[Latency]]:
-    """Both networks take turns within each way."""
+def _latency(
+    before: Path, after: Path, ways: list[_Way], tick: Tick
+) -> tuple[dict[str, list[Latency]], list[Ratio]]:
+    """Both networks take turns within each way; how much faster the smaller one is."""
     found: dict[str, list[Latency]] = {"before": [], "after": []}
+    speedups = []
     for done, (threads, batch, device) in enumerate(ways):
         tick(done, len(ways), f"{threads} threads" if threads > 1 else "1 thread")
         files = {"before": before, "after": after}
         measured = of_the_first(
             partial(
-                measure_latency,
+                measure_turns,
                 files,
                 threads=threads,
                 batch=batch,
@@ -149,10 +161,11 @@ def _latency(before: Path, after: Path, ways: list[_Way], tick: Tick) -> dict[st
                 seconds=LATENCY_SECONDS,
             )
         )
-        for name, latency in measured.items():
-            found[name].append(latency)
+        for name, timed in measured.items():
+            found[name].append(timed.latency)
+        speedups.append(ratio_of(measured["before"].turns, measured["after"].turns))
     tick(len(ways), len(ways), "")
-    return found
+    return found, speedups
 
 
 def _verify(program: ExportedProgram, path: Path, traced: Trace) -> float:

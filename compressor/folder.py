@@ -37,6 +37,11 @@ def name_of(model: str) -> str:
     return (model.rpartition(":")[2] if is_factory else path.stem) or "model"
 
 
+def is_result(folder: Path) -> bool:
+    """Whether it is what compress writes, whole or not."""
+    return (folder / "model.onnx").exists() or (folder / "report.json").exists()
+
+
 def size_of(onnx: Path) -> int:
     """Bytes of an ONNX file with its external weights."""
     return sum(file.stat().st_size for file in onnx.parent.glob(f"{onnx.name}*"))

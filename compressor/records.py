@@ -170,6 +170,7 @@ class Plan:
 class Latency:
     """Median and 90th percentile of one call, in milliseconds.
 
+    `quantiles_ms`: the 5th, 25th, 50th, 75th and 95th percentile, where they are known.
     `cpu_ms` is the median of the processor's time; known for one thread on the CPU, where it is
     what a call takes when the machine does nothing else.
     """
@@ -181,6 +182,7 @@ class Latency:
     p50_ms: float
     p90_ms: float
     cpu_ms: float | None = None
+    quantiles_ms: tuple[float, ...] = ()
 
     @property
     def own_ms(self) -> float:

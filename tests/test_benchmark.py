@@ -18,15 +18,13 @@ import compressor
 from compressor import delivery
 from compressor.benchmark.entrants import opened
 from compressor.benchmark.explaining import slow_layers
-from compressor.benchmark.profile import Operator, operators_of, profiled
 from compressor.benchmark.programs import random_inputs
-from compressor.benchmark.statistics import ratio_of, summary_of
 from compressor.benchmark.ways import ways_of
 from compressor.cli import main
 from compressor.errors import UsageError
 from compressor.folder import size_of
 from compressor.loading import load_program_file
-from compressor.measure import count_macs
+from compressor.measure import Operator, count_macs, operators_of, profiled, ratio_of, summary_of
 from compressor.options import ModelOptions
 
 SHAPED, LARGER = (ModelOptions(input=(shape,)) for shape in ("1x3x8x8", "2x3x16x16"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,32 @@ def test_flops_are_twice_the_macs_and_keys_are_those_of_schema_1() -> None:
     state = make_report()["after"]
     assert state["flops"] == 2 * state["macs"] == 8_000_000
     assert state.keys() == {"params", "macs", "flops", "size_bytes", "latency", "metrics"}
-    keys = {"runtime", "device", "threads", "batch", "p50_ms", "p90_ms", "cpu_ms"}
+    keys = {"runtime", "device", "threads", "batch", "p50_ms", "p90_ms", "cpu_ms", "quantiles_ms"}
     assert state["latency"][0].keys() == keys
+
+
+@dataclass(frozen=True)
+class Timed:
+    layer: str
+    ms: float
+
+
+def test_times_go_to_the_innermost_layer_that_is_known() -> None:
+    entries = reports.layer_entries({"a": 8, "b.c": 4, "": 1}, {"a": 2, "b.c": 1, "": 1})
+    before = [Timed("a", 2.0), Timed("a.norm", 0.5), Timed("b", 0.25), Timed("node_7", 0.125)]
+    layers, other = reports.timed_layers(entries, before, [Timed("a", 1.0), Timed("b.c", 0.5)])
+    assert layers == [
+        {"name": "a", "before": 8, "after": 2, "before_ms": 2.5, "after_ms": 1.0},
+        {"name": "b.c", "before": 4, "after": 1, "before_ms": 0.0, "after_ms": 0.5},
+        {"name": "", "before": 1, "after": 1},
+    ]
+    assert other == {"before": 0.375, "after": 0.0}
+
+
+def test_a_page_for_pull_requests_says_when_a_metric_is_no_number() -> None:
+    report = make_report(recovery=[{"step": "sliced", "metrics": {"top1": float("nan")}}])
+    assert "nan" not in reports.to_markdown(report)
+    assert "| sliced | – |" in reports.to_markdown(report)
 
 
 def test_json_is_read_back_as_it_was() -> None:

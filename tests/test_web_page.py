@@ -16,6 +16,7 @@ from test_report import make_report
 
 import compressor
 from compressor import report as reports
+from compressor.report.charts import distributions
 from compressor.report.headline import half_width, headline
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -70,7 +71,23 @@ def not_finite() -> dict[str, Any]:
     return report
 
 
+def timed() -> dict[str, Any]:
+    report = make_report()
+    for moment, factor in (("before", 2.0), ("sliced", 1.0), ("after", 1.0)):
+        quantiles = [factor * ms for ms in (0.9, 0.95, 1.0, 1.1, 1.5)]
+        report[moment]["latency"][0]["quantiles_ms"] = quantiles
+    layer = {"before": 8, "after": 4, "before_ms": 1.5, "after_ms": 0.5}
+    return {
+        **report,
+        "layers": [{"name": "a", **layer}, {"name": "b", **layer}],
+        "other_ms": {"before": 0.5, "after": 0.25},
+        "speedups": [{"value": 2.0, "low": 1.9, "high": 2.1}],
+        "files": {"model.onnx": "ab" * 32},
+    }
+
+
 REPORTS = {
+    "timed": timed(),
     "usual": make_report(evaluated_samples=500),
     "trained": make_report(
         recovery=[{"step": "sliced", "metrics": {"top1": 0.4}}, trained(top1=1)]
@@ -208,3 +225,18 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(tmp_path: Path) -> 
     )
     visible, whole = re.findall(r"<p>(\d+) of (\d+)</p>", shown.stdout)[0]
     assert 300 < int(visible) == int(whole)
+
+
+def test_how_long_calls_took_is_drawn_where_it_is_known() -> None:
+    (drawn,) = distributions(timed())
+    assert (drawn.most_ms, drawn.title) == (3.0, "onnxruntime, 1 thread")
+    assert [box.places[2] for box in drawn.boxes] == [213.3, 106.7]
+    assert not distributions(make_report())
+    assert "how long calls took" in reports.to_html(timed())
+    assert "how long calls took" not in reports.to_html(make_report())
+
+
+def test_the_headline_has_the_interval_of_the_speed_up() -> None:
+    faster = headline(timed())[1]
+    assert faster.number == "2.00× faster"
+    assert "95 % interval 1.90 to 2.10" in faster.detail

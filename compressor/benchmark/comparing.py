@@ -14,9 +14,9 @@ from typing import Any
 
 import compressor
 from compressor.benchmark.entrants import Entrant
-from compressor.benchmark.statistics import Rounds, ratio_of, summary_of
 from compressor.benchmark.ways import Way
 from compressor.errors import CompressorError
+from compressor.measure import Rounds, ratio_of, summary_of
 from compressor.watch import Tick
 
 ROUNDS = 15

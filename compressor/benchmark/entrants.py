@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.errors import UsageError
+from compressor.folder import is_result
+from compressor.integrity import check_files
 from compressor.options import ModelOptions
 
 ONNX_SUFFIX = ".onnx"
@@ -51,7 +53,8 @@ def opened(model: str, folder: Path, options: ModelOptions) -> Entrant:
         UsageError, CompressorError: There is no such thing, or it cannot be exported.
     """
     path = Path(model)
-    if path.is_dir() and (path / "model.onnx").exists():
+    if path.is_dir() and is_result(path):
+        check_files(path, ("model.onnx", "model.onnx.data", "model.pt2"))
         program = path / "model.pt2"
         return Entrant(model, path / "model.onnx", program if program.exists() else None)
     if path.suffix == ONNX_SUFFIX:

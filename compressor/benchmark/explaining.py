@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from compressor.benchmark.profile import Operator
+from compressor.measure import Operator
 
 STEP = 8
 """Widths that are multiples of it suit the kernels of every common processor."""

@@ -15,11 +15,11 @@ import onnx
 from compressor.benchmark.comparing import compared
 from compressor.benchmark.entrants import Entrant, opened
 from compressor.benchmark.explaining import slow_layers
-from compressor.benchmark.profile import Operator, operators_of, profiled
 from compressor.benchmark.ways import Way, ways_of
 from compressor.errors import CompressorError, UsageError
 from compressor.folder import size_of
 from compressor.latency.machine import machine_of
+from compressor.measure import Operator, operators_of, profiled
 from compressor.options import BenchOptions
 from compressor.report import versions
 from compressor.sessions import check_provider

@@ -1,6 +1,22 @@
 """What a network costs: multiply-adds and parameters by counting, latency by the clock."""
 
 from compressor.measure.counting import count_macs, count_params, macs_by_layer
-from compressor.measure.latency import measure_latency
+from compressor.measure.latency import Timed, measure_latency, measure_turns
+from compressor.measure.operators import Operator, operators_of, profiled
+from compressor.measure.statistics import Ratio, Rounds, ratio_of, summary_of
 
-__all__ = ["count_macs", "count_params", "macs_by_layer", "measure_latency"]
+__all__ = [
+    "Operator",
+    "Ratio",
+    "Rounds",
+    "Timed",
+    "count_macs",
+    "count_params",
+    "macs_by_layer",
+    "measure_latency",
+    "measure_turns",
+    "operators_of",
+    "profiled",
+    "ratio_of",
+    "summary_of",
+]

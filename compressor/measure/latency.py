@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,23 @@ from compressor.errors import CompressorError, UsageError
 from compressor.records import Latency
 from compressor.sessions import PROVIDERS, bound_call, check_provider, options_of, random_input
 
+_QUANTILES = (5, 25, 50, 75, 95)
 
-def measure_latency(
+
+@dataclass(frozen=True)
+class Timed:
+    """What was measured of one network: in short, and the milliseconds of each call by turn."""
+
+    latency: Latency
+    turns: tuple[tuple[float, ...], ...]
+
+
+def measure_latency(models: Mapping[str, Path], **how: Any) -> dict[str, Latency]:
+    """Time ONNX files against each other, as `measure_turns` does; the latencies alone."""
+    return {name: timed.latency for name, timed in measure_turns(models, **how).items()}
+
+
+def measure_turns(
     models: Mapping[str, Path],
     *,
     feeds: Mapping[str, np.ndarray[Any, Any]] | None = None,
@@ -22,7 +38,7 @@ def measure_latency(
     batch: int = 1,
     device: str = "cpu",
     seconds: float = 3.0,
-) -> dict[str, Latency]:
+) -> dict[str, Timed]:
     """Time ONNX files against each other on ONNX Runtime.
 
     The models take turns (A, B, A, B, …), so that a machine that slows down slows all of them;
@@ -48,21 +64,25 @@ def measure_latency(
         )
     check_provider(device)
     calls = {name: _prepare(path, feeds, threads, batch, device) for name, path in models.items()}
-    times: dict[str, list[_Times]] = {name: [] for name in calls}
+    times: dict[str, list[list[_Times]]] = {name: [] for name in calls}
     turn_seconds = min(0.02, seconds / max(1, 6 * len(calls)))
     end, turns = time.perf_counter() + seconds, 0
     while calls and (turns < 3 or time.perf_counter() < end):
         for name, call in calls.items():
-            times[name] += _turn(call, turn_seconds)
+            times[name].append(_turn(call, turn_seconds))
         turns += 1
-    by_processor = device == "cpu" and threads == 1
-    found = {}
-    for name, both in times.items():
-        wall, processor = np.asarray(both).T
-        p50, p90 = np.percentile(wall, [50, 90])
-        own = float(np.median(processor)) if by_processor else None
-        found[name] = Latency("onnxruntime", device, threads, batch, float(p50), float(p90), own)
-    return found
+    return {name: _timed(found, threads, batch, device) for name, found in times.items()}
+
+
+def _timed(turns: list[list[_Times]], threads: int, batch: int, device: str) -> Timed:
+    wall, processor = np.concatenate([np.asarray(turn) for turn in turns]).T
+    quantiles = tuple(map(float, np.percentile(wall, _QUANTILES)))
+    own = float(np.median(processor)) if device == "cpu" and threads == 1 else None
+    p90 = float(np.percentile(wall, 90))
+    latency = Latency(
+        "onnxruntime", device, threads, batch, quantiles[2], p90, own, quantiles_ms=quantiles
+    )
+    return Timed(latency, tuple(tuple(ms for ms, _ in turn) for turn in turns))
 
 
 def _prepare(

@@ -9,6 +9,7 @@ from compressor.report.numbers import (
     protection_entries,
     rows,
     table,
+    timed_layers,
     to_json,
     versions,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "report_schema",
     "rows",
     "table",
+    "timed_layers",
     "to_html",
     "to_json",
     "to_markdown",

@@ -1,10 +1,12 @@
-"""Trainings as line charts: the points of an inline SVG, which takes its colours from the page."""
+"""What is drawn on the page: the points of inline SVGs, which take their colours from it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from compressor.report.numbers import way
 
 WIDTH, HEIGHT = 320.0, 140.0
 _CURVES = (("training loss", "loss"), ("validation", "metric"), ("learning rate", "lr"))
@@ -20,6 +22,42 @@ class Chart:
     low: float
     high: float
     last: int
+
+
+@dataclass(frozen=True)
+class Box:
+    """How long calls took: places of the 5th, 25th, 50th, 75th and 95th percentile in a row."""
+
+    moment: str
+    places: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The calls of both networks in one way of running them; `most_ms` is at the right end."""
+
+    title: str
+    most_ms: float
+    boxes: tuple[Box, ...]
+
+
+def distributions(report: Mapping[str, Any]) -> list[Distribution]:
+    """Per latency whose percentiles the report knows."""
+    pairs = zip(report["before"]["latency"], report["after"]["latency"], strict=False)
+    found = (_distribution(*pair) for pair in pairs)
+    return [distribution for distribution in found if distribution is not None]
+
+
+def _distribution(before: Mapping[str, Any], after: Mapping[str, Any]) -> Distribution | None:
+    rows = {"before": before.get("quantiles_ms"), "after": after.get("quantiles_ms")}
+    most = max((max(row) for row in rows.values() if row), default=0.0)
+    if not all(rows.values()) or not most:
+        return None
+    boxes = (
+        Box(moment, tuple(round(WIDTH * ms / most, 1) for ms in row or ()))
+        for moment, row in rows.items()
+    )
+    return Distribution(f"{before['runtime']}, {way(before)}", most, tuple(boxes))
 
 
 def charts(report: Mapping[str, Any]) -> list[Chart]:

@@ -50,12 +50,16 @@ def _faster(report: Mapping[str, Any]) -> Line:
     if not all(times) or not all(time[0]["p50_ms"] for time in times):
         return Line("faster", "not measured", "no latency was measured")
     before, after = times[0][0], times[1][0]
-    factor = before["p50_ms"] / after["p50_ms"]
+    factor, interval = before["p50_ms"] / after["p50_ms"], ""
+    if report.get("speedups"):
+        found = report["speedups"][0]
+        factor = found["value"]
+        interval = f"; 95 % interval {found['low']:.2f} to {found['high']:.2f}"
     words = next(words for least, words in _SPEEDS if factor >= least).format(factor)
     detail = f"median {before['p50_ms']:.3g} → {after['p50_ms']:.3g} ms"
     if before["p90_ms"] and after["p90_ms"]:
         detail += f", 90th percentile {before['p90_ms']:.3g} → {after['p90_ms']:.3g} ms"
-    return Line("faster", words, f"{detail}; {before['runtime']}, {way(before)}")
+    return Line("faster", words, f"{detail}{interval}; {before['runtime']}, {way(before)}")
 
 
 def _quality(report: Mapping[str, Any]) -> Line:

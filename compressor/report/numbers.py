@@ -12,7 +12,7 @@ import math
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rich.table import Table
 from rich.text import Text
@@ -90,6 +90,39 @@ def layer_entries(before: Mapping[str, int], after: Mapping[str, int]) -> list[d
             entry = entries.setdefault(place, {"name": place, "before": 0, "after": 0})
             entry[moment] += macs
     return list(entries.values())
+
+
+class TimedOperator(Protocol):
+    """An operator of an ONNX file: the module that it is of, and its milliseconds."""
+
+    @property
+    def layer(self) -> str: ...
+
+    @property
+    def ms(self) -> float: ...
+
+
+def timed_layers(
+    entries: Sequence[Mapping[str, Any]],
+    before: Iterable[TimedOperator],
+    after: Iterable[TimedOperator],
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The entries with each layer's milliseconds before and after, and what all other operators
+    take together. An operator counts for the innermost layer that it lies in."""
+    names = {entry["name"] for entry in entries} - {""}
+    times: dict[str, dict[str, float]] = {name: {"before": 0.0, "after": 0.0} for name in names}
+    other = {"before": 0.0, "after": 0.0}
+    for moment, operators in (("before", before), ("after", after)):
+        for operator in operators:
+            place = next((above for above in _upwards(operator.layer) if above in names), None)
+            (times[place] if place is not None else other)[moment] += operator.ms
+    timed = [
+        {**entry, **{f"{moment}_ms": ms for moment, ms in times[entry["name"]].items()}}
+        if entry["name"] in times
+        else dict(entry)
+        for entry in entries
+    ]
+    return timed, other
 
 
 def _upwards(name: str) -> Iterator[str]:

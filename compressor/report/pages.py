@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from compressor.report.charts import charts
+from compressor.report.charts import charts, distributions
 from compressor.report.headline import headline
 from compressor.report.numbers import finite, large, rows, way
 
@@ -17,6 +17,7 @@ UNKNOWN = "–"
 
 def to_markdown(report: Mapping[str, Any]) -> str:
     """The text of report.md."""
+    report = finite(report)
     pruned = [group for group in report["groups"] if group["kept"] < group["size"]]
     return (
         _environment(escapes=False)  # Markdown for a file, no page of a server
@@ -47,6 +48,7 @@ def to_html(report: Mapping[str, Any]) -> str:
                 zip(known["before"]["latency"], known["after"]["latency"], strict=False)
             ),
             charts=charts(known),
+            distributions=distributions(known),
         )
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -17,7 +19,8 @@ from onnx import shape_inference
 
 from compressor.sessions import options_of, random_input
 
-CALLS = 30
+CALLS, LEAST, WARM_UP = 30, 8, 3
+SECONDS = 3.0
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -27,7 +30,7 @@ class Operator:
 
     Attributes:
         name: The node's.
-        layer: The module whose weights it has, else its own name.
+        layer: The module that it is of, as far as the file says; else its own name.
         kind: The operator's.
         macs: Multiply-adds for one sample; 0 where it has none.
         traffic: Bytes that it reads and writes for one sample, weights included.
@@ -103,9 +106,19 @@ def _operator(node: onnx.NodeProto, shapes: Shapes, weights: Shapes, batch: int)
     owners = [n.rpartition(".")[0] for n in node.input if n in weights and "." in n]
     made = shapes.get(node.output[0], ())
     width = made[1 if len(made) == 4 else -1] if macs and made else 0
-    return Operator(
-        node.name, owners[0] if owners else node.name, node.op_type, macs, 4 * sum(touched), width
-    )
+    layer = owners[0] if owners else _scope(node) or node.name
+    return Operator(node.name, layer, node.op_type, macs, 4 * sum(touched), width)
+
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    """The module in which PyTorch's exporter met the operator: the last but one of its scopes, of
+    which the first is the network and the last the operator itself."""
+    written = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
+    scopes = ast.literal_eval(written)
+    return str(scopes[-2]) if len(scopes) > 2 and scopes[0] == "" else ""
 
 
 def profiled(path: Path, *, threads: int = 1, batch: int = 1, seed: int = 0) -> list[Operator]:
@@ -120,12 +133,19 @@ def profiled(path: Path, *, threads: int = 1, batch: int = 1, seed: int = 0) -> 
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         rng = np.random.default_rng(seed)
         feeds = {s.name: random_input(s, batch, rng) for s in session.get_inputs()}
-        for _ in range(CALLS + 3):
-            session.run(None, feeds)
+        _call(lambda: session.run(None, feeds))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     times, kinds = _times(events, _blocked(path))
     found = [replace(o, ms=times.pop(o.name, 0.0)) for o in operators_of(path, batch)]
     return [*found, *(Operator(n, n, kinds[n], 0, 0, 0, ms) for n, ms in times.items())]
+
+
+def _call(run: Callable[[], object]) -> None:
+    """So often that a median says something; a slow network less often."""
+    end, calls = time.perf_counter() + SECONDS, 0
+    while calls < LEAST or (calls < CALLS + WARM_UP and time.perf_counter() < end):
+        run()
+        calls += 1
 
 
 _BLOCKED = "_nchwc"
@@ -159,4 +179,4 @@ def _times(
             name = names.get(name, name) if kind == "Conv" else name
             every.setdefault(name, []).append(event["dur"] / 1000)
             kinds[name] = kind
-    return {name: median(times[3:] or times) for name, times in every.items()}, kinds
+    return {name: median(times[WARM_UP:] or times) for name, times in every.items()}, kinds

@@ -1,0 +1,65 @@
+"""Is what lies in a result's folder what was written there?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from compressor.errors import CompressorError
+from compressor.loading.weights import sha256_of
+
+HASHED = (
+    "model.onnx",
+    "model.onnx.data",
+    "model.pt2",
+    "model.safetensors",
+    "original.onnx",
+    "plan.json",
+)
+"""Of these the report holds the hashes."""
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """Name -> SHA-256 of the files that the report answers for."""
+    return {name: sha256_of(folder / name) for name in HASHED if (folder / name).is_file()}
+
+
+def check_files(folder: Path, names: Iterable[str]) -> None:
+    """Raise where a file is not the one that the folder's report.json tells of.
+
+    A folder whose report is missing or says nothing of files cannot be checked, and passes.
+
+    Raises:
+        CompressorError: Names the file, and whether it is gone, cut off or changed.
+    """
+    known = _known(folder / "report.json")
+    for name in names:
+        if name in known:
+            _check(folder / name, known[name])
+
+
+def _known(report: Path) -> dict[str, str]:
+    try:
+        told = json.loads(report.read_text(encoding="utf-8"))["files"]
+        return {str(name): str(digest) for name, digest in told.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _check(path: Path, digest: str) -> None:
+    if not path.is_file():
+        problem = f"{path.name} is missing from the result"
+    elif sha256_of(path) != digest:
+        problem = (
+            f"{path.name} is not the file that compress wrote: it was changed, or is cut off "
+            f"(SHA-256 differs from report.json's)"
+        )
+    else:
+        return
+    raise CompressorError(
+        problem,
+        where=str(path),
+        consequence="nothing was done with it, since the report's numbers are not this file's",
+        next_step="compress again, or copy the folder again from where it was whole",
+    )
