@@ -10,12 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.export import ExportedProgram
-
 from compressor.costs import Costs, costs_of
-from compressor.export import export_onnx, save_program, save_weights, user_inputs, verify_onnx
+from compressor.export import export_onnx, save_program, save_weights
 from compressor.folder import size_of
 from compressor.integrity import hashes_of
 from compressor.measure import Operator, Ratio, measure_turns, profiled, ratio_of
@@ -23,19 +19,16 @@ from compressor.original import TemporaryFolder
 from compressor.planning import Planned
 from compressor.processes import of_the_first
 from compressor.provenance import provenance
-from compressor.records import Latency, Plan, Trace
-from compressor.redraw import drawable, redraw_
+from compressor.records import Latency, Plan
 from compressor.report import to_html, to_json, to_markdown
 from compressor.sessions import cores
-from compressor.slicing import Sliced, as_module, variants
-from compressor.slicing.compare import TOLERANCE, is_live, outputs_of
+from compressor.slicing import Sliced
 from compressor.training_picture import draw_trainings, trainings_of
+from compressor.verifying import real_inputs, verified
 from compressor.watch import Tick
 
 LATENCY_SECONDS = 3.0
 """How long both networks together are timed, for each number of threads."""
-
-_LIVE = 10 * TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,8 @@ def deliver(sliced: Sliced, planned: Planned) -> Delivery:
         _for_other_machines(before, files.path)
         tick(4, 4, "")
     with stopwatch.stage("verify ONNX"):
-        worst = _verify(sliced.program, after, traced)
+        some = planned.samples.train or planned.samples.test or planned.samples.unlabelled
+        worst = verified(sliced.program, after, traced, real=real_inputs(some, traced))
     with stopwatch.stage("measure latency") as tick:
         latency, speedups = _latency(before, after, _ways(planned), tick)
     with stopwatch.stage("time each layer"):
@@ -166,32 +160,3 @@ def _latency(
         speedups.append(ratio_of(measured["before"].turns, measured["after"].turns))
     tick(len(ways), len(ways), "")
     return found, speedups
-
-
-def _verify(program: ExportedProgram, path: Path, traced: Trace) -> float:
-    """Compare the ONNX file with the program, under live weights where its own are dead."""
-    cases = _cases(program, traced)
-    if is_live([outputs for _, outputs in cases], _LIVE):
-        return verify_onnx(path, cases, TOLERANCE)
-    module = as_module(program)
-    kept = {name: tensor.clone() for name, tensor in drawable(module)}
-    alive = TemporaryFolder()
-    try:
-        redraw_(drawable(module))
-        redrawn = alive.path / path.name
-        export_onnx(program, redrawn, batch_symbol=traced.batch_symbol)
-        return verify_onnx(redrawn, _cases(program, traced), TOLERANCE)
-    finally:
-        with torch.no_grad():
-            for name, tensor in drawable(module):
-                tensor.copy_(kept[name])
-
-
-def _cases(
-    program: ExportedProgram, traced: Trace
-) -> list[tuple[Mapping[str, Tensor], list[Tensor]]]:
-    module = as_module(program)
-    return [
-        (user_inputs(program, inputs.args, inputs.kwargs), outputs_of(module, inputs))
-        for inputs in variants(traced)
-    ]

@@ -7,9 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from compressor.errors import CompressorError, UsageError
+
+EXPORTS = "exports.json"
+"""What `compress export` says of the files that it has written."""
 
 FILES = (
     "bench.py",
@@ -23,8 +27,12 @@ FILES = (
     "report.md",
     "report.html",
     "training.svg",
+    "model_*.onnx",
+    "model_*.onnx.data",
+    EXPORTS,
 )
-"""What an export folder may hold; --force replaces a folder of these files and no other."""
+"""What an export folder may hold, as patterns; --force replaces a folder of these files and no
+other."""
 
 SENSITIVITY_FILES = ("sensitivity.json", "sensitivity.svg")
 """The same for what `compress sensitivity` writes."""
@@ -71,7 +79,8 @@ def check_target(folder: Path, *, force: bool, files: Collection[str] = FILES) -
 
 
 def _check_replaceable(folder: Path, *, force: bool, files: Collection[str]) -> None:
-    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in files)
+    names = sorted(entry.name for entry in folder.iterdir())
+    foreign = [name for name in names if not any(fnmatchcase(name, known) for known in files)]
     if foreign:
         raise UsageError(
             f"the output folder holds what is no earlier result: {', '.join(foreign[:5])}",

@@ -269,9 +269,12 @@ def metric_of(subject: Subject, options: ScoringOptions) -> tuple[str, Callable[
     """Name and callable of the metric."""
     if subject.metric is not None:
         return getattr(subject.metric, "__name__", "metric"), subject.metric
-    if options.metric is not None:
-        return options.metric.rpartition(":")[2], resolve(options.metric)
-    return "top1", top1
+    return metric_named(options.metric)
+
+
+def metric_named(spec: str | None) -> tuple[str, Callable[[Any, Any], Any]]:
+    """The metric of a spec, or the default one."""
+    return ("top1", top1) if spec is None else (spec.rpartition(":")[2], resolve(spec))
 
 
 def earlier_weights(module: nn.Module, options: TrainingOptions) -> nn.Module:

@@ -27,7 +27,7 @@ from compressor.records import ExampleInputs, Trace
 from compressor.regions import inline_regions
 
 
-def trace(module: nn.Module, examples: ExampleInputs) -> Trace:
+def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True) -> Trace:
     """Export a detached copy of `module` in eval mode.
 
     A free batch is tried first, with inputs that share dimension 0 repeated to a batch of at least
@@ -37,11 +37,14 @@ def trace(module: nn.Module, examples: ExampleInputs) -> Trace:
     other one at run time. Where evaluation leaves parameters unused, the training mode is
     captured as well.
 
+    Args:
+        free_batch: Off: the batch stays that of the examples.
+
     Raises:
         CompressorError: `torch.export` cannot capture the model.
     """
     copied = detached_copy(module)
-    program, way, notes = _captured(copied, examples)
+    program, way, notes = _captured(copied, examples, free_batch)
     inputs = (way.free_batch and _with_batch(examples)) or examples
     training = None
     is_whole = not way.ends_after and not isinstance(copied, torch.fx.GraphModule)
@@ -60,6 +63,24 @@ def trace(module: nn.Module, examples: ExampleInputs) -> Trace:
     )
 
 
+def trace_of(program: ExportedProgram, module: nn.Module) -> Trace:
+    """Of a program that is there already, `module` being its own as a module.
+
+    Raises:
+        CompressorError: The program has no example inputs.
+    """
+    if program.example_inputs is None:
+        raise CompressorError(
+            "the program has no example inputs",
+            consequence="nothing can be compared with it",
+            next_step="export it again with torch.export",
+        )
+    args, kwargs = program.example_inputs
+    examples = ExampleInputs(args, kwargs, "the program's own")
+    symbol = _batch_symbol(program)
+    return Trace(program, module, examples, symbol, _leading_size(examples) or 1)
+
+
 @dataclass(frozen=True)
 class _Way:
     """One way to capture: with a free batch or not, following the example's branches or not, the
@@ -71,10 +92,10 @@ class _Way:
 
 
 def _captured(
-    module: nn.Module, examples: ExampleInputs
+    module: nn.Module, examples: ExampleInputs, free_batch: bool
 ) -> tuple[ExportedProgram, _Way, list[str]]:
     """The program by the first way that works, and what to say about it."""
-    batched = _with_batch(examples)
+    batched = _with_batch(examples) if free_batch else None
     failures: list[Exception] = []
     calls: list[str] = []
     for way in _ways(batched is not None, failures, calls):

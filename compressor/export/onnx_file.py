@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from compressor.errors import CompressorError
+from compressor.errors import CompressorError, UsageError
 from compressor.export.attention import with_attention_written_out
 from compressor.export.output import silence, write
 
@@ -27,6 +27,7 @@ def export_onnx(
     *,
     batch_symbol: str | None,
     metadata: Mapping[str, str] | None = None,
+    opset: int | None = None,
 ) -> None:
     """Write the program as ONNX: the same bytes for the same program, nothing of its source code.
 
@@ -36,14 +37,25 @@ def export_onnx(
     Args:
         batch_symbol: The program's symbol for the batch size, called `batch` in the file.
         metadata: What the file says of itself, by name.
+        opset: Version of ONNX's operators; default the exporter's.
 
     Raises:
         CompressorError: the program has an operator that ONNX cannot express, the result is not
             valid, or the file cannot be written.
+        UsageError: the program cannot be written with this opset.
     """
-    model = _convert(with_attention_written_out(program))
+    model = _convert(with_attention_written_out(program), opset)
     _strip(model, batch_symbol)
-    onnx.helper.set_model_props(model, dict(sorted((metadata or {}).items())))
+    write_onnx(model, path, metadata or {})
+
+
+def write_onnx(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
+    """Check and write a model that says this of itself; weights beyond 2 GiB lie beside it.
+
+    Raises:
+        CompressorError: the model is not valid, or the file cannot be written.
+    """
+    onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     try:
         if weights > _PROTO_LIMIT:
@@ -62,12 +74,12 @@ def export_onnx(
         ) from error
 
 
-def _convert(program: ExportedProgram) -> onnx.ModelProto:
+def _convert(program: ExportedProgram, opset: int | None) -> onnx.ModelProto:
     with silence():
         try:
-            converted = torch.onnx.export(program, dynamo=True, verbose=False)
+            converted = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
             assert converted is not None
-            return converted.model_proto
+            model = converted.model_proto
         except Exception as error:  # the exporter's errors share no base but this one
             cause: BaseException = error
             while cause.__cause__ is not None:
@@ -78,6 +90,20 @@ def _convert(program: ExportedProgram) -> onnx.ModelProto:
                 consequence="There is no ONNX file; the program itself is not affected.",
                 next_step="Replace the operator that is named, or deploy the .pt2 program.",
             ) from error
+    _check_opset(model, opset)
+    return model
+
+
+def _check_opset(model: onnx.ModelProto, asked: int | None) -> None:
+    """The exporter keeps its own version, with a warning, where it cannot convert."""
+    found = next(entry.version for entry in model.opset_import if not entry.domain)
+    if asked is not None and found != asked:
+        raise UsageError(
+            f"the network cannot be written with version {asked} of ONNX's operators",
+            where="--opset",
+            consequence="nothing was written",
+            next_step=f"version {found} works",
+        )
 
 
 def _strip(message: Any, batch_symbol: str | None) -> None:

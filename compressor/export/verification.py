@@ -20,13 +20,22 @@ Array = np.ndarray[Any, Any]
 _DEAD = 1e-12  # no network that works has outputs this small
 
 
-def verify_onnx(path: Path, cases: Sequence[Case], tolerance: float = 1e-4) -> float:
+def verify_onnx(
+    path: Path,
+    cases: Sequence[Case],
+    tolerance: float = 1e-4,
+    *,
+    live: float | None = None,
+    optimised: bool = True,
+) -> float:
     """Run the file on ONNX Runtime and compare with what PyTorch gave.
 
     Args:
         cases: At least two, with different inputs: were the outputs then equal, or constant,
             the comparison would show nothing, and that is an error.
         tolerance: Largest relative difference, max|a-b| / max|a| of an output a.
+        optimised: Off: operators run as they stand in the file, none fused with others.
+        live: What the outputs must differ by from place to place; default the tolerance.
 
     Returns:
         The worst relative difference over all outputs and cases.
@@ -35,8 +44,8 @@ def verify_onnx(path: Path, cases: Sequence[Case], tolerance: float = 1e-4) -> f
         CompressorError: above the tolerance, a dead reference, a file that does not run.
     """
     wanted = [[_array(output) for output in outputs] for _, outputs in cases]
-    _require_alive(wanted, path, tolerance)
-    run, worst = _open(path), 0.0
+    _require_alive(wanted, path, tolerance if live is None else live)
+    run, worst = _open(path, optimised=optimised), 0.0
     for (feeds, _), expected in zip(cases, wanted, strict=True):
         found = run(feeds)
         if [a.shape for a in expected] != [b.shape for b in found]:
@@ -106,12 +115,14 @@ def _is_equal(some: Sequence[Array], others: Sequence[Array], tolerance: float) 
     )
 
 
-def _open(path: Path) -> Callable[[Mapping[str, Any]], list[Array]]:
+def _open(path: Path, *, optimised: bool) -> Callable[[Mapping[str, Any]], list[Array]]:
     """The file as a function from named inputs to outputs; inputs it has no use for are ignored."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     with _failures_named(path):
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     wanted = {spec.name for spec in session.get_inputs()}

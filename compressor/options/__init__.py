@@ -15,8 +15,10 @@ from compressor.options.compression import (
     Schedule,
     Scope,
 )
+from compressor.options.export import ExportOptions
 from compressor.options.scoring import (
     CriterionName,
+    DataOptions,
     ModelOptions,
     NormalisationName,
     ReductionName,
@@ -32,7 +34,9 @@ __all__ = [
     "MOST",
     "BenchOptions",
     "CriterionName",
+    "DataOptions",
     "Device",
+    "ExportOptions",
     "Limit",
     "ModelOptions",
     "NormalisationName",

@@ -61,6 +61,7 @@ _KINDS: dict[Any, tuple[type, ...]] = {
     int: (int,),
     float: (int, float),
     float | None: (int, float, type(None)),
+    int | None: (int, type(None)),
     str: (str,),
     str | None: (str, type(None)),
 }

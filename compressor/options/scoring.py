@@ -47,9 +47,18 @@ Role = Literal["stream"]
 Augment = Literal["none", "crop", "crop-flip"]
 
 
+@dataclass(frozen=True)
+class Checked:
+    """Options that are of their kinds."""
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            check_kind(name, getattr(self, name), hint)
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(Checked):
     """How MODEL is opened; raises UsageError for a value that cannot be meant."""
 
     input: Annotated[tuple[str, ...], repeated(MODEL, "SPEC")] = ()
@@ -71,14 +80,45 @@ class ModelOptions:
     trust_pickle: Annotated[bool, switch(MODEL)] = False
     """Load a file that can run code. Only for files whose author you trust."""
 
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DataOptions(Checked):
+    """Samples, and how they are read and measured; raises UsageError for a value that cannot be
+    meant."""
+
+    data: Annotated[tuple[str, ...], several(DATA, "TRAIN")] = ()
+    """Training data: .npz files (images, labels), a folder with one sub-folder per class, or \
+'package.module:callable' returning a dataset. Calibrates and fine-tunes."""
+
+    test: Annotated[tuple[str, ...], several(DATA, "TEST")] = ()
+    """Data that is only evaluated on; without it a tenth of --data is held out."""
+
+    mean: Annotated[tuple[float, ...], listed_numbers(DATA, "R,G,B")] = ()
+    """Per colour, subtracted after dividing by 255; default ImageNet's, 0.5 for grey."""
+
+    std: Annotated[tuple[float, ...], listed_numbers(DATA, "R,G,B")] = ()
+    """Per colour, divided by afterwards; default ImageNet's, 0.5 for grey."""
+
+    batch_size: Annotated[int, option(DATA, "N")] = 64
+    """Samples per step of calibration, fine-tuning and evaluation."""
+
+    metric: Annotated[str | None, option(DATA, "SPEC")] = None
+    """'module:callable' called with (outputs, target); default top-1 accuracy."""
+
+    seed: Annotated[int, option(RUN, "N")] = 0
+    """Seed of everything that is random."""
+
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            check_kind(name, getattr(self, name), hint)
+        super().__post_init__()
+        at_least(self, batch_size=2)
+        if any(not deviation > 0 for deviation in self.std):
+            raise refusal("std", "a standard deviation is positive")
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class ScoringOptions(ModelOptions):
+class ScoringOptions(ModelOptions, DataOptions):
     """What channels are scored by, and on which data; raises UsageError for a value that cannot be
     meant."""
 
@@ -104,25 +144,9 @@ deviation 1; lamp: shares of what is not smaller; usual: mean, unless the criter
     """Prune a role that is left alone otherwise: 'stream', residual streams that cross a \
 LayerNorm's statistics (approximate). Repeatable."""
 
-    data: Annotated[tuple[str, ...], several(DATA, "TRAIN")] = ()
-    """Training data: .npz files (images, labels), a folder with one sub-folder per class, or \
-'package.module:callable' returning a dataset. Calibrates and fine-tunes."""
-
-    test: Annotated[tuple[str, ...], several(DATA, "TEST")] = ()
-    """Data that is only evaluated on; without it a tenth of --data is held out."""
-
-    mean: Annotated[tuple[float, ...], listed_numbers(DATA, "R,G,B")] = ()
-    """Per colour, subtracted after dividing by 255; default ImageNet's, 0.5 for grey."""
-
-    std: Annotated[tuple[float, ...], listed_numbers(DATA, "R,G,B")] = ()
-    """Per colour, divided by afterwards; default ImageNet's, 0.5 for grey."""
-
     augment: Annotated[Augment, option(DATA)] = "none"
     """Random changes of the training images, while fine-tuning and, beside the images as they \
 are, for calibration."""
-
-    batch_size: Annotated[int, option(DATA, "N")] = 64
-    """Samples per step of calibration, fine-tuning and evaluation."""
 
     calibration: Annotated[int, option(RECOVERY, "N")] = 1024
     """Samples of --data that criteria look at and that the network is repaired on; labels are not \
@@ -131,12 +155,6 @@ needed for reconstruction and repair."""
     loss: Annotated[str | None, option(RECOVERY, "SPEC")] = None
     """'module:callable' called with (outputs, target); default cross-entropy, or distillation \
 from the original where the data has no labels."""
-
-    metric: Annotated[str | None, option(DATA, "SPEC")] = None
-    """'module:callable' called with (outputs, target); default top-1 accuracy."""
-
-    seed: Annotated[int, option(RUN, "N")] = 0
-    """Seed of everything that is random."""
 
     device: Annotated[str, option(RUN)] = "cpu"
     """Where data runs through the network: cpu, cuda, cuda:1, mps."""
@@ -148,8 +166,6 @@ from the original where the data has no labels."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, batch_size=2, calibration=1)
-        if any(not deviation > 0 for deviation in self.std):
-            raise refusal("std", "a standard deviation is positive")
+        at_least(self, calibration=1)
         if not 0 < self.norm_p < math.inf:
             raise refusal("norm_p", f"p is a positive number, not {self.norm_p:g}")

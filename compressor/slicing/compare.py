@@ -80,7 +80,7 @@ def _relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return largest / scale if scale and largest == largest else float("inf")
 
 
-def is_live(outputs: Sequence[Outputs], bound: float = 1e-6) -> bool:
+def is_live(outputs: Sequence[Sequence[torch.Tensor]], bound: float = 1e-6) -> bool:
     """Whether the outputs vary from place to place, and between the first two inputs, by more than
     `bound` of the largest value."""
     first, second = outputs[0], outputs[1]

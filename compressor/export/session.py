@@ -1,0 +1,45 @@
+"""An ONNX file that is called as a module is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.sessions import cores, options_of
+
+
+class OnnxModule(nn.Module):
+    """Runs the file on ONNX Runtime's CPU: positional tensors in, a tuple of tensors out.
+
+    A file whose batch is fixed gets the samples in parts of that size, the last one filled up.
+    """
+
+    def __init__(self, path: Path, names: tuple[str, ...]) -> None:
+        """`names` are those of the inputs, in order; the file may lack some that it has no use
+        for."""
+        import onnxruntime as ort
+
+        super().__init__()
+        providers = ["CPUExecutionProvider"]
+        self._session = ort.InferenceSession(str(path), options_of(cores()), providers=providers)
+        sizes = [spec.shape[0] for spec in self._session.get_inputs() if spec.shape]
+        self._batch = next((size for size in sizes if isinstance(size, int)), None)
+        self._names = names
+        self._taken = {spec.name for spec in self._session.get_inputs()}
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        samples, size = len(inputs[0]), self._batch or len(inputs[0])
+        parts = [self._run(inputs, start, size) for start in range(0, samples, size)]
+        return tuple(torch.cat(part)[:samples] for part in zip(*parts, strict=True))
+
+    def _run(self, inputs: tuple[Tensor, ...], start: int, size: int) -> list[Tensor]:
+        feeds: dict[str, Any] = {}
+        for name, whole in zip(self._names, inputs, strict=False):
+            part = whole[start : start + size]
+            filling = part[-1:].expand(size - len(part), *part.shape[1:])
+            if name in self._taken:
+                feeds[name] = torch.cat([part, filling]).numpy()
+        return [torch.from_numpy(output) for output in self._session.run(None, feeds)]

@@ -1,0 +1,58 @@
+"""`compress export`: a result's ONNX file again, with other options, and in smaller types."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from compressor.exporting.measuring import latencies_of, metrics_of, runnable_of
+from compressor.exporting.publishing import check_free, publish
+from compressor.exporting.source import opened
+from compressor.exporting.writing import names_of, written
+from compressor.folder import size_of
+from compressor.options import ExportOptions
+from compressor.report import versions
+from compressor.watch import Stopwatch, Watch
+
+__all__ = ["export_again", "names_of"]
+
+
+def export_again(
+    folder: Path, options: ExportOptions, watch: Watch, *, target: Path, force: bool = False
+) -> dict[str, Any]:
+    """Write the files into `target`, verified, and what was measured of them into exports.json.
+
+    Returns:
+        The entries of exports.json for the files written, and for the one with 32 bits.
+
+    Raises:
+        UsageError: a file is there already and `force` is off; sizes that the network cannot take.
+        CompressorError: the folder holds no result or a damaged one; an export fails, or computes
+            something else than the network.
+    """
+    check_free(target, names_of(options), force=force)
+    stopwatch = Stopwatch(watch)
+    with stopwatch.stage("load"):
+        source = opened(folder, options, stopwatch)
+    with tempfile.TemporaryDirectory(prefix="compress-") as temporary:
+        files, differences = written(source, Path(temporary), stopwatch)
+        runnable = runnable_of(files, stopwatch)
+        metrics = metrics_of(source, runnable, stopwatch)
+        latency = latencies_of(runnable, source.batch or 1, stopwatch)
+        found = {
+            name: {
+                "options": asdict(source.options),
+                "size_bytes": size_of(path),
+                "difference": differences[name],
+                "metrics": metrics.get(name, {}),
+                "latency": [asdict(each) for each in latency.get(name, [])],
+                "versions": versions(),
+            }
+            for name, path in files.items()
+        }
+        asked = {name: files[name] for name in names_of(options)}
+        with stopwatch.stage("write the files"):
+            publish(asked, {name: found[name] for name in asked}, target)
+    return found

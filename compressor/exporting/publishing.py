@@ -1,0 +1,67 @@
+"""Files that appear whole in a folder that is there already."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compressor.errors import CompressorError, UsageError
+from compressor.folder import EXPORTS
+from compressor.report import to_json
+
+SCHEMA = 1
+
+
+def check_free(target: Path, names: Sequence[str], *, force: bool) -> None:
+    """Raise UsageError before any work is done where a file would be in the way."""
+    there = [name for name in names if (target / name).exists()]
+    if there and not force:
+        raise UsageError(
+            f"{there[0]} exists",
+            where=str(target / there[0]),
+            consequence="nothing was done; the file is untouched",
+            next_step="replace it with --force, or give another folder with --out",
+        )
+    if target.exists() and not target.is_dir():
+        raise UsageError("the folder is a file", where=str(target), consequence="nothing was done")
+
+
+def publish(files: Mapping[str, Path], entries: Mapping[str, Any], target: Path) -> None:
+    """Each file appears whole, external weights before the file that names them, and what is said
+    of them last."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as hidden:
+            for name, path in files.items():
+                for part in sorted(path.parent.glob(f"{name}*"), reverse=True):
+                    shutil.copyfile(part, Path(hidden) / part.name)
+            said = Path(hidden) / EXPORTS
+            everything = {**_earlier(target / EXPORTS), **entries}
+            said.write_text(to_json({"schema": SCHEMA, "files": everything}), encoding="utf-8")
+            for part in sorted(Path(hidden).iterdir(), key=_order):
+                part.replace(target / part.name)
+    except OSError as error:
+        raise CompressorError(
+            f"the files cannot be written: {error.strerror or error}",
+            where=str(target),
+            consequence="files that were there are whole",
+            next_step="give another folder with --out",
+        ) from error
+
+
+def _order(part: Path) -> tuple[bool, bool]:
+    """Weights, then the files that name them, then what is said of all."""
+    return part.name == EXPORTS, part.suffix != ".data"
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    """What an earlier export said of its files."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return dict(told["files"]) if told["schema"] == SCHEMA else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -1,0 +1,117 @@
+"""The files, each compared with the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from compressor.export import export_onnx, verify_onnx, write_half, write_int8
+from compressor.exporting.source import Source
+from compressor.options import ExportOptions
+from compressor.original import TemporaryFolder
+from compressor.provenance import provenance_of
+from compressor.records import ExampleInputs
+from compressor.slicing import as_module, variants
+from compressor.slicing.compare import TOLERANCE, is_live
+from compressor.verifying import LIVE, alive_for_a_while, cases_of, real_inputs, verified
+from compressor.watch import Stopwatch
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """From the file with 32 bits to one with fewer. `allowed` is the largest relative difference of
+    the outputs; beyond it the file computes something else."""
+
+    suffix: str
+    stage: str
+    allowed: float
+    is_asked: Callable[[ExportOptions], bool]
+    write: Callable[[Source, Path, Path], None]
+
+
+CONVERSIONS = (
+    Conversion(
+        "_fp16",
+        "convert to 16 bits",
+        0.05,
+        lambda options: options.half,
+        lambda source, whole, target: write_half(whole, target, provenance_of(source.folder)),
+    ),
+    Conversion(
+        "_int8",
+        "quantise to 8 bits",
+        1.0,
+        lambda options: options.quantize == "int8",
+        lambda source, whole, target: write_int8(
+            whole, target, source.feeds(), provenance_of(source.folder)
+        ),
+    ),
+)
+
+
+def names_of(options: ExportOptions) -> list[str]:
+    """The files that the options ask for, the one with 32 bits first."""
+    asked = [conversion.suffix for conversion in CONVERSIONS if conversion.is_asked(options)]
+    whole = [] if asked and options.stem == "model" else [""]
+    return [f"{options.stem}{suffix}.onnx" for suffix in (*whole, *asked)]
+
+
+def written(
+    source: Source, folder: Path, stopwatch: Stopwatch
+) -> tuple[dict[str, Path], dict[str, float]]:
+    """The files by name, and how far each is from the network; the one with 32 bits is always
+    made, since the others are made of it."""
+    options, traced = source.options, source.traced
+    whole = folder / f"{options.stem}.onnx"
+    with stopwatch.stage("export"):
+        _export(source, whole)
+    with stopwatch.stage("verify ONNX"):
+        real = real_inputs(source.train or source.test, traced)
+        difference = verified(traced.program, whole, traced, real=real, opset=options.opset)
+    files, differences = {whole.name: whole}, {whole.name: difference}
+    for conversion in CONVERSIONS:
+        if conversion.is_asked(options):
+            path = folder / f"{options.stem}{conversion.suffix}.onnx"
+            with stopwatch.stage(conversion.stage):
+                conversion.write(source, whole, path)
+                differences[path.name] = _difference(source, conversion, path)
+            files[path.name] = path
+    return files, differences
+
+
+def _export(source: Source, path: Path) -> None:
+    traced = source.traced
+    export_onnx(
+        traced.program,
+        path,
+        batch_symbol=traced.batch_symbol,
+        metadata=provenance_of(source.folder),
+        opset=source.options.opset,
+    )
+
+
+def _difference(source: Source, conversion: Conversion, path: Path) -> float:
+    """From what the network computes, on the user's samples where there are some; under live
+    weights, in files made for that, where its own outputs are dead."""
+    inputs = _inputs(source)
+    cases = cases_of(source.traced.program, inputs)
+    if is_live([outputs for _, outputs in cases], LIVE):
+        return verify_onnx(path, cases, conversion.allowed, live=TOLERANCE, optimised=False)
+    alive = TemporaryFolder()
+    whole, converted = alive.path / "whole.onnx", alive.path / path.name
+    with alive_for_a_while(as_module(source.traced.program)):
+        _export(source, whole)
+        conversion.write(source, whole, converted)
+        cases = cases_of(source.traced.program, inputs)
+        return verify_onnx(converted, cases, conversion.allowed, live=TOLERANCE, optimised=False)
+
+
+def _inputs(source: Source) -> list[ExampleInputs]:
+    real = real_inputs(source.train or source.test, source.traced)
+    if real is None:
+        return variants(source.traced)
+    others = tuple(x.flip(0) if isinstance(x, Tensor) else x for x in real)
+    return [ExampleInputs(real), ExampleInputs(others)]

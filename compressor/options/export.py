@@ -1,0 +1,76 @@
+"""Options of `compress export`."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from compressor.errors import UsageError
+from compressor.options.checks import at_least, refusal
+from compressor.options.scoring import DataOptions
+from compressor.options.spelling import RECOVERY, option, switch
+
+FILE = Group("The file", sort_key=1)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ExportOptions(DataOptions):
+    """What the ONNX file is to be; raises UsageError for a value that cannot be meant."""
+
+    opset: Annotated[int | None, option(FILE, "N")] = None
+    """Version of ONNX's operators; default what PyTorch's exporter prefers."""
+
+    batch: Annotated[int | None, option(FILE, "N")] = None
+    """Fix the batch at so many samples; default free, where the network allows it."""
+
+    image_size: Annotated[str | None, option(FILE, "HxW")] = None
+    """Size of the images, such as 320 or 320x480; default that of the example inputs."""
+
+    half: Annotated[bool, switch(FILE)] = False
+    """Also a file that computes in 16 bits; inputs and outputs stay as they are."""
+
+    quantize: Annotated[Literal["none", "int8"], option(FILE)] = "none"
+    """Also a file that computes in 8 bits, its ranges found on --data."""
+
+    calibration: Annotated[int, option(RECOVERY, "N")] = 256
+    """Samples of --data that the ranges are found on; labels are not needed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, calibration=1)
+        for name in ("opset", "batch"):
+            if getattr(self, name) is not None:
+                at_least(self, **{name: 1})
+        if self.image_size is not None and not _SIZE.fullmatch(self.image_size):
+            raise refusal("image_size", f"{self.image_size!r} is no size such as 320 or 320x480")
+        if self.quantize == "int8" and not self.data:
+            raise UsageError(
+                "the ranges of 8-bit numbers are found on samples",
+                where="--quantize int8",
+                consequence="nothing was loaded",
+                next_step="give --data, for example the training data; labels are not needed",
+            )
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the images that are asked for."""
+        if self.image_size is None:
+            return None
+        height, _, width = self.image_size.partition("x")
+        return int(height), int(width or height)
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its ending: what is not the usual is in it."""
+        words = [
+            "model",
+            f"b{self.batch}" if self.batch is not None else "",
+            "{}x{}".format(*self.size) if self.size is not None else "",
+            f"opset{self.opset}" if self.opset is not None else "",
+        ]
+        return "_".join(filter(None, words))
+
+
+_SIZE = re.compile(r"[1-9][0-9]{0,4}(x[1-9][0-9]{0,4})?")
