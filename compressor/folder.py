@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from compressor.checksums import NAME as CHECKSUMS
+from compressor.claimed import abandoned, new_folder, temporary_folder
 from compressor.errors import CompressorError, UsageError
 
 EXPORTS = "exports.json"
@@ -30,6 +31,7 @@ FILES = (
     "model_*.onnx",
     "model_*.onnx.data",
     EXPORTS,
+    CHECKSUMS,
 )
 """What an export folder may hold, as patterns; --force replaces a folder of these files and no
 other."""
@@ -66,6 +68,7 @@ def check_target(folder: Path, *, force: bool, files: Collection[str] = FILES) -
         UsageError: it exists and `force` is off, or holds files that are not a result's.
         CompressorError: the place cannot be written.
     """
+    _finish_swap(folder.absolute())
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UsageError(
             "the output folder is the name of something that is no folder",
@@ -100,7 +103,8 @@ def _check_replaceable(folder: Path, *, force: bool, files: Collection[str]) -> 
 def _check_writable(folder: Path) -> None:
     try:
         ancestor = _nearest_existing(folder.absolute().parent)
-        Path(tempfile.mkdtemp(prefix=".compress-", dir=ancestor)).rmdir()
+        _, remove = new_folder(ancestor, ".")
+        remove()
     except OSError as error:
         raise CompressorError(
             f"the output folder cannot be written: {error.strerror or error}",
@@ -132,11 +136,11 @@ def all_or_nothing(
     lasting = _nearest_existing(folder.parent)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as hidden:
-            staged = Path(hidden) / "new"
+        with temporary_folder(folder.parent, _hidden(folder)) as hidden:
+            staged = hidden / "new"
             staged.mkdir()
             yield staged
-            _swap(staged, folder, aside=Path(hidden) / "old")
+            _swap(staged, folder, aside=hidden / "old")
     except BaseException:
         _remove_empty(folder.parent, up_to=lasting)
         raise
@@ -151,6 +155,17 @@ def _swap(staged: Path, folder: Path, *, aside: Path) -> None:
         if aside.exists() and not folder.exists():
             aside.rename(folder)
         raise
+
+
+def _hidden(folder: Path) -> str:
+    return f".{folder.name}."
+
+
+def _finish_swap(folder: Path) -> None:
+    """A process that was killed between the two renames had a whole result to put there."""
+    for hidden in abandoned(folder.parent, _hidden(folder)):
+        if (hidden / "old").exists() and (hidden / "new").exists() and not folder.exists():
+            (hidden / "new").rename(folder)
 
 
 def _remove_empty(path: Path, *, up_to: Path) -> None:

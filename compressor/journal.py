@@ -73,8 +73,11 @@ class Journal:
         return self.folder is not None and any(self.folder.glob("*.pt"))
 
     def close(self) -> None:
-        """The run has finished: nothing is needed any more."""
+        """The run has finished: nothing is needed any more. What says that there was a run goes
+        last: were we killed meanwhile, `compress resume` still knows it."""
         if self.folder is not None and rank() == 0:
+            for record in self.folder.glob("*.pt"):
+                record.unlink()
             shutil.rmtree(self.folder, ignore_errors=True)
             for parent in self.made:
                 with suppress(OSError):  # it holds the result, or others

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import weakref
 from functools import cached_property
 from pathlib import Path
 
 from torch import nn
 
+from compressor.claimed import new_folder
 from compressor.export import export_onnx
 from compressor.records import Trace
 
@@ -18,8 +17,8 @@ class TemporaryFolder:
     """A directory that is removed with the last reference to it."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="compress-"))
-        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        self.path, remove = new_folder()
+        self.remove = weakref.finalize(self, remove)
 
 
 class Original:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from compressor import slicing
+from compressor.checksums import check_unchanged, write_checksums
 from compressor.errors import CompressorError
 from compressor.folder import all_or_nothing, copy_into
 from compressor.loading import load_model, load_program_file
@@ -48,6 +49,7 @@ class Result:
         """
         with all_or_nothing(Path(folder), force=force) as staged:
             copy_into(self._files.path, staged)
+            write_checksums(staged)
 
 
 def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments: Any) -> nn.Module:
@@ -97,6 +99,7 @@ def _with_weights(module: nn.Module, plan: Plan, path: Path) -> nn.Module:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_unchanged(path)
     try:
         stored = load_file(path)
         aliases = {alias: stored[name] for alias, name in plan.aliases.items()}

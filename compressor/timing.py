@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from compressor.claimed import temporary_folder
 from compressor.latency import (
     LatencyModel,
     LatencyTable,
@@ -168,7 +169,7 @@ class _Target:
         except OSError as error:
             why = error.strerror or error
             stopwatch.note(f"measured times are not kept: {path.parent} cannot be written ({why})")
-            with tempfile.TemporaryDirectory(prefix="compress-") as folder:
-                yield Path(folder) / path.name
+            with temporary_folder() as folder:
+                yield folder / path.name
         else:
             yield path

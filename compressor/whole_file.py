@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from compressor.claimed import new_file
 from compressor.errors import CompressorError
 
 
@@ -19,17 +18,16 @@ def written_whole(target: Path) -> Iterator[Path]:
         CompressorError: The file cannot be written; an earlier one of that name is untouched.
     """
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        temporary, remove = new_file(target.parent, f".{target.name}.")
     except OSError as error:
         raise _unwritable(target, error) from error
     try:
-        os.close(handle)
-        yield Path(temporary)
-        Path(temporary).replace(target)
+        yield temporary
+        temporary.replace(target)
     except OSError as error:
         raise _unwritable(target, error) from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        remove()
 
 
 def _unwritable(target: Path, error: OSError) -> CompressorError:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -16,6 +14,7 @@ from compressor.benchmark.comparing import compared
 from compressor.benchmark.entrants import Entrant, opened
 from compressor.benchmark.explaining import slow_layers
 from compressor.benchmark.ways import Way, ways_of
+from compressor.claimed import temporary_folder
 from compressor.errors import CompressorError, UsageError
 from compressor.folder import size_of
 from compressor.latency.machine import machine_of
@@ -41,11 +40,11 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
     stopwatch = Stopwatch(watch)
     if "onnxruntime" in options.backend:
         check_provider(options.device)
-    with tempfile.TemporaryDirectory(prefix="compress-") as folder:
+    with temporary_folder() as folder:
         entrants = []
         for number, model in enumerate(models):
             with stopwatch.stage(f"open {model}"):
-                entrants.append(opened(model, Path(folder) / str(number), options))
+                entrants.append(opened(model, folder / str(number), options))
         for backend in options.backend:
             for entrant in entrants:
                 entrant.file_for(backend)

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from compressor.cli.app import OUTPUT, Flag, Folder, app, is_first, show_written, watch_of_the_run
+from compressor.cli.app import (
+    OUTPUT,
+    Flag,
+    Folder,
+    app,
+    is_first,
+    show_file,
+    show_written,
+    watch_of_the_run,
+)
 from compressor.errors import UsageError
 from compressor.folder import check_target, name_of
 from compressor.options import Options
@@ -86,6 +95,11 @@ def resume(
         from compressor.subject import Subject
     target = folder.absolute()
     run, journal = unfinished(target)
+    if (target / "report.json").exists() and not run.force:  # nothing was there when it began
+        journal.close()
+        watch_of_the_run().note("the run had finished when it was interrupted")
+        show_file(target)
+        return
     run = run if lr is None else replace(run, options=replace(run.options, lr=lr))
     os.chdir(run.directory)
     check_target(target, force=run.force)

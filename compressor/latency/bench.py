@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from compressor.claimed import temporary_folder
 from compressor.errors import CompressorError
 from compressor.latency.clocks import Clock, Recorded, Waited
 from compressor.latency.kernels import network_of
@@ -70,9 +70,9 @@ class OnnxBench:
         Raises:
             CompressorError: The runtime cannot run a layer.
         """
-        with tempfile.TemporaryDirectory(prefix="compress-") as folder:
-            clocks = [self._started(case, Path(folder) / str(i)) for i, case in enumerate(cases)]
-            idle = [] if self.device == "cpu" else [self._started(_NOTHING, Path(folder))]
+        with temporary_folder() as folder:
+            clocks = [self._started(case, folder / str(i)) for i, case in enumerate(cases)]
+            idle = [] if self.device == "cpu" else [self._started(_NOTHING, folder)]
             end, turns = time.perf_counter() + self.seconds * len(clocks), 0
             while turns < self.least or (turns < self.most and time.perf_counter() < end):
                 for clock in (*clocks, *idle):

@@ -10,6 +10,7 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from compressor.errors import CompressorError
+from compressor.loading.archives import require_whole
 from compressor.loading.harmless import allow_list, refusals
 from compressor.loading.imports import importable_from_here
 from compressor.loading.pickle_scan import PickleScan, scan_pickle
@@ -31,6 +32,8 @@ def load_torch_save(path: Path, kind: FileKind, *, trust_pickle: bool) -> Any:
     Raises:
         CompressorError: It would run code and is not trusted, or it cannot be read.
     """
+    if kind is FileKind.TORCH_SAVE:
+        require_whole(path)
     if trust_pickle:
         return _load_trusted(path, kind)
     if kind is FileKind.PICKLE:

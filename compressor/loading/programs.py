@@ -17,7 +17,9 @@ from torch.export.pt2_archive import PT2ArchiveReader
 from torch.export.pt2_archive._package import load_pt2
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
+from compressor.checksums import check_unchanged
 from compressor.errors import CompressorError
+from compressor.loading.archives import require_whole
 from compressor.loading.pickle_scan import scan_pickle
 from compressor.loading.pickles import TRUST
 from compressor.loading.program_text import harmful_texts
@@ -41,6 +43,8 @@ def load_program_file(path: str | Path, *, trust_pickle: bool = False) -> Export
     path = Path(path)
     if not path.is_file() or sniff(path) is not FileKind.PROGRAM:
         raise CompressorError(f"{path.name} is not a torch.export program", where=str(path))
+    check_unchanged(path)
+    require_whole(path)
     if not trust_pickle:
         inspect_program(path)
     try:

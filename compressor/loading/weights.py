@@ -121,7 +121,15 @@ def load_strictly(module: nn.Module, given: StateDict, where: str) -> None:
         for key, tensor in expected.items()
         if key in state and state[key].shape != tensor.shape
     ]
-    lists = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshaped))
+    mistyped = [
+        f"{key}: {state[key].dtype} in the file, {tensor.dtype} in the model"
+        for key, tensor in expected.items()
+        if key in state and state[key].is_floating_point() != tensor.is_floating_point()
+    ]
+    lists = (
+        *(("missing", missing), ("unexpected", unexpected)),
+        *(("mis-shaped", misshaped), ("of another kind", mistyped)),
+    )
     problems = [f"{len(names)} {kind} ({cut_list(names)})" for kind, names in lists if names]
     if problems:
         raise CompressorError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import shape_inference
 
+from compressor.claimed import temporary_folder
 from compressor.sessions import options_of, random_input
 
 CALLS, LEAST, WARM_UP = 30, 8, 3
@@ -126,10 +126,10 @@ def profiled(path: Path, *, threads: int = 1, batch: int = 1, seed: int = 0) -> 
     runtime adds (changes of layout) stand at the end."""
     import onnxruntime as ort
 
-    with tempfile.TemporaryDirectory(prefix="compress-") as folder:
+    with temporary_folder() as folder:
         options = options_of(threads)
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.profile_file_prefix = str(folder / "profile")
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         rng = np.random.default_rng(seed)
         feeds = {s.name: random_input(s, batch, rng) for s in session.get_inputs()}

@@ -1,0 +1,103 @@
+"""Temporary folders and files that are held while their maker lives. A process that was killed
+removes nothing; whoever makes the next one of that name removes what nobody holds any more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is held, and so nothing is removed for others
+    fcntl = None  # type: ignore[assignment]
+
+MARK = "compressor-"
+"""Ends the part of the name that is chosen; what follows is drawn at random."""
+
+
+@contextmanager
+def temporary_folder(folder: Path | None = None, prefix: str = "") -> Iterator[Path]:
+    """A new folder for as long as the block runs; default among the system's temporary ones."""
+    path, release = new_folder(folder, prefix)
+    try:
+        yield path
+    finally:
+        release()
+
+
+def new_folder(folder: Path | None = None, prefix: str = "") -> tuple[Path, Callable[[], None]]:
+    """A new folder, and what removes it."""
+    home, start = folder or Path(tempfile.gettempdir()), prefix + MARK
+    return _claimed(home, start, lambda: Path(tempfile.mkdtemp(prefix=start, dir=home)))
+
+
+def new_file(folder: Path, prefix: str) -> tuple[Path, Callable[[], None]]:
+    """A new file, and what removes it; if it was renamed meanwhile, it stays."""
+
+    def make() -> Path:
+        handle, name = tempfile.mkstemp(prefix=prefix + MARK, dir=folder)
+        os.close(handle)
+        return Path(name)
+
+    return _claimed(folder, prefix + MARK, make)
+
+
+def abandoned(folder: Path, prefix: str) -> Iterator[Path]:
+    """What processes that no longer live have left; held by us while the caller looks at it."""
+    for path in sorted(folder.glob(f"{escape(prefix + MARK)}*")):
+        handle = _held(path)
+        if handle is not None:
+            try:
+                yield path
+            finally:
+                os.close(handle)
+
+
+def _claimed(home: Path, start: str, make: Callable[[], Path]) -> tuple[Path, Callable[[], None]]:
+    for path in abandoned(home, start.removesuffix(MARK)):
+        _remove(path)
+    while True:
+        path = make()
+        handle = _held(path, wait=True)
+        if path.exists():  # else it was taken for abandoned before we held it
+            break
+
+    def release() -> None:
+        _remove(path)
+        if handle is not None:
+            with suppress(OSError):
+                os.close(handle)
+
+    return path, release
+
+
+def _held(path: Path, *, wait: bool = False) -> int | None:
+    """A handle that keeps others from the file or folder, if nobody else does."""
+    if fcntl is None:
+        return None
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        is_ours = os.fstat(handle).st_uid == os.geteuid()
+        if is_ours:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            return handle
+    except OSError:
+        pass
+    os.close(handle)
+    return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

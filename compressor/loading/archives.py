@@ -1,0 +1,44 @@
+"""Zip archives of torch: torch itself reads them without looking at their checksums."""
+
+import zipfile
+from pathlib import Path
+from zlib import error as ZlibError
+
+from compressor.errors import CompressorError
+from compressor.loading.wording import cut_list
+
+_PART = 1 << 20
+
+
+def require_whole(path: Path) -> None:
+    """Refuse an archive with entries that are not what was written.
+
+    Where it was saved without checksums (`torch.serialization.set_crc32_options`) these are 0, and
+    nothing is known.
+
+    Raises:
+        CompressorError: Names the entries.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if entry.CRC]
+            damaged = [entry.filename for entry in entries if not _fits(archive, entry)]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        damaged = [str(error)]
+    if damaged:
+        raise CompressorError(
+            f"{path.name} is damaged: {cut_list(damaged)}",
+            where=str(path),
+            consequence="nothing was loaded",
+            next_step="copy or save the file again",
+        )
+
+
+def _fits(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(entry) as file:
+            while file.read(_PART):
+                pass
+    except (zipfile.BadZipFile, ZlibError, EOFError, RuntimeError, NotImplementedError):
+        return False
+    return True
