@@ -67,7 +67,7 @@ def read_result(folder: Path) -> Entry:
         problem = f"this is no whole report.json, but cut off or something else: {error}"
     except KeyError as error:
         problem = f"this is no report.json: it lacks {error}"
-    except (ValueError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
         problem = f"this is no report.json that can be used: {error}"
     raise CompressorError(
         problem,

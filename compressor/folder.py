@@ -69,6 +69,7 @@ def check_target(folder: Path, *, force: bool, files: Collection[str] = FILES) -
         CompressorError: the place cannot be written.
     """
     _finish_swap(folder.absolute())
+    _check_writable(folder)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UsageError(
             "the output folder is the name of something that is no folder",
@@ -78,7 +79,6 @@ def check_target(folder: Path, *, force: bool, files: Collection[str] = FILES) -
         )
     if folder.is_dir() and any(folder.iterdir()):
         _check_replaceable(folder, force=force, files=files)
-    _check_writable(folder)
 
 
 def _check_replaceable(folder: Path, *, force: bool, files: Collection[str]) -> None:
@@ -103,7 +103,7 @@ def _check_replaceable(folder: Path, *, force: bool, files: Collection[str]) -> 
 def _check_writable(folder: Path) -> None:
     try:
         ancestor = _nearest_existing(folder.absolute().parent)
-        _, remove = new_folder(ancestor, ".")
+        _, remove = new_folder(ancestor, _hidden(folder))
         remove()
     except OSError as error:
         raise CompressorError(

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from tiny import SIDE, TinyNet, inputs, names_in, sequential, write_model, write_samples
+from tiny import SIDE, names_in, sequential, write_model
 from torch import nn
 
-import compressor
 from compressor import delivery, pipeline, preparing, result
 from compressor.cli import main
+from tools.selfcheck.bad_inputs import CASES, GROUPS
+from tools.selfcheck.refusal import problems_of, typed
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 INPUT = ("--input", f"1x3x{SIDE}x{SIDE}")
-TINY = f"{Path(__file__).parent / 'tiny.py'}"
 
 
 class Attempt:
@@ -71,233 +67,18 @@ def attempt(
     return Attempt(tmp_path, capsys)
 
 
-# -- the model -----------------------------------------------------------------------------------
+# -- the table -----------------------------------------------------------------------------------
 
 
-def test_wrong_path(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    attempt.assert_fails("nett.pt", code=USAGE, says=["nett.pt", "Did you mean net.pt"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_bad_input_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
+    assert problems_of(CASES[name], tmp_path, typed) == []
 
 
-def test_empty_file(attempt: Attempt) -> None:
-    Path("net.pt").touch()
-    attempt.assert_fails("net.pt", code=FAILURE, says=["net.pt", "empty"])
-
-
-def test_truncated_file(attempt: Attempt) -> None:
-    whole = write_model(attempt.folder / "net.pt").read_bytes()
-    Path("net.pt").write_bytes(whole[: len(whole) // 2])
-    attempt.assert_fails("net.pt", code=FAILURE, says=["net.pt"])
-
-
-@pytest.mark.parametrize(
-    "content", [b"hello, this is text\n" * 9, b"\x89PNG\r\n\x1a\n" + b"\0" * 99]
-)
-def test_file_that_is_no_model(attempt: Attempt, content: bytes) -> None:
-    Path("net.pt").write_bytes(content)
-    attempt.assert_fails("net.pt", code=FAILURE, says=["net.pt"])
-
-
-def test_tensors_are_no_model(attempt: Attempt) -> None:
-    torch.save([1, 2, 3], "net.pt")
-    attempt.assert_fails("net.pt", code=FAILURE, says=["no model"])
-
-
-def test_folder_is_no_model(attempt: Attempt) -> None:
-    Path("nets").mkdir()
-    attempt.assert_fails("nets", code=USAGE, says=["folder"])
-
-
-def test_state_dict_without_factory(attempt: Attempt) -> None:
-    torch.save(TinyNet().state_dict(), "net.pt")
-    attempt.assert_fails("net.pt", code=USAGE, says=["state dict", "--factory"])
-
-
-def test_state_dict_of_another_network(attempt: Attempt) -> None:
-    torch.save(TinyNet(width=6).state_dict(), "net.pt")
-    attempt.assert_fails(
-        "net.pt", "--factory", f"{TINY}:TinyNet", code=FAILURE, says=["stem.weight"]
-    )
-
-
-FACTORIES = """
-def fails():
-    raise OSError("the disk is on fire")
-
-def wants(width, depth):
-    raise AssertionError
-
-def gives():
-    return "a network"
-
-def leaves():
-    raise SystemExit(3)
-"""
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("fails", ["the disk is on fire"]),
-        ("wants", ["width", "--factory-arg"]),
-        ("gives", ["str"]),
-        ("leaves", ["SystemExit"]),
-        ("lacks", ["lacks"]),
-    ],
-)
-def test_factory_that_makes_no_network(attempt: Attempt, name: str, says: list[str]) -> None:
-    Path("nets.py").write_text(FACTORIES)
-    attempt.assert_fails(
-        f"nets.py:{name}", code=USAGE if name in ("wants", "lacks") else FAILURE, says=says
-    )
-
-
-class Marks:
-    """Pickled as a call that leaves a mark."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, ...]]:
-        return os.mkdir, (str(self.mark),)
-
-
-def test_pickle_that_would_run_code(attempt: Attempt) -> None:
-    network = sequential()
-    network.extra = Marks(attempt.folder / "mark")
-    torch.save(network, "net.pt")
-    attempt.assert_fails("net.pt", *INPUT, code=FAILURE, says=["mkdir", "--trust-pickle"])
-    assert not Path("mark").exists()
-
-
-def test_program_that_would_run_code(attempt: Attempt) -> None:
-    compressor.save(TinyNet(), inputs(), "good.pt2")
-    evil = io.BytesIO()
-    torch.save(Marks(attempt.folder / "mark"), evil)
-    with zipfile.ZipFile("good.pt2") as good, zipfile.ZipFile("net.pt2", "w") as crafted:
-        for entry in good.namelist():
-            hit = "sample_inputs" in entry and entry.endswith(".pt")
-            crafted.writestr(entry, evil.getvalue() if hit else good.read(entry))
-    attempt.assert_fails(
-        "net.pt2", code=FAILURE, says=["would run code", "mkdir", "--trust-pickle"]
-    )
-    assert not Path("mark").exists()
-
-
-def test_weights_that_are_not_finite(attempt: Attempt) -> None:
-    network = sequential()
-    with torch.no_grad():
-        network[3].weight[0, 0, 0, 0] = float("nan")
-    write_model(attempt.folder / "net.pt", network)
-    attempt.assert_fails("net.pt", *INPUT, code=FAILURE, says=["NaN", "3.weight"])
-
-
-# -- inputs and data -----------------------------------------------------------------------------
-
-
-def test_wrong_input_shape(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    attempt.assert_fails("net.pt", "--input", "1x5x8x8", code=FAILURE, says=["1x5x8x8", "layer 0"])
-
-
-def test_input_that_cannot_be_read(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    attempt.assert_fails(
-        "net.pt", "--input", "a picture", code=USAGE, says=["a picture", "--input"]
-    )
-
-
-def test_labels_out_of_range(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    write_samples(attempt.folder / "data.npz", classes=9)
-    attempt.assert_fails("net.pt", "--data", "data.npz", code=FAILURE, says=["label", "4 classes"])
-
-
-def test_samples_that_do_not_fit(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    np.savez("data.npz", images=np.zeros((9, 8, 8, 1), np.uint8), labels=np.zeros(9, np.int64))
-    attempt.assert_fails(
-        "net.pt", *INPUT, "--data", "data.npz", code=FAILURE, says=["do not fit", "data.npz"]
-    )
-
-
-@pytest.mark.parametrize("option", ["--data", "--test"])
-def test_data_that_is_not_there(attempt: Attempt, option: str) -> None:
-    write_model(attempt.folder / "net.pt")
-    attempt.assert_fails("net.pt", option, "nowhere.npz", code=USAGE, says=["nowhere.npz"])
-
-
-def test_data_that_cannot_be_read(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    Path("data.npz").write_bytes(b"PK\x03\x04 no archive")
-    attempt.assert_fails("net.pt", "--data", "data.npz", code=FAILURE, says=["data.npz"])
-
-
-def test_fine_tuning_without_data(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    attempt.assert_fails("net.pt", *INPUT, "--epochs", "1", code=USAGE, says=["--data"])
-
-
-def test_metric_that_fails(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    write_samples(attempt.folder / "data.npz")
-    Path("own.py").write_text("def metric(outputs, target):\n    return 1 / 0\n")
-    metric = ("--metric", "own.py:metric")
-    attempt.assert_fails(
-        "net.pt", "--data", "data.npz", *metric, code=FAILURE, says=["ZeroDivisionError"]
-    )
-
-
-# -- the budget ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("ratio", ["0", "1", "-0.5", "1.5", "nan", "half"])
-def test_ratio_that_is_no_share(attempt: Attempt, ratio: str) -> None:
-    write_model(attempt.folder / "net.pt")
-    attempt.assert_fails("net.pt", f"--ratio={ratio}", code=USAGE, says=["ratio"])
-
-
-def test_ratio_out_of_reach(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    says = ["out of reach", "at most", "--best-effort"]
-    attempt.assert_fails("net.pt", *INPUT, "--ratio", "0.999", code=FAILURE, says=says)
-
-
-def test_nothing_to_prune(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt", nn.Sequential(nn.Linear(6, 3)))
-    attempt.assert_fails("net.pt", code=FAILURE, says=["no group"])
-
-
-def test_everything_protected(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    attempt.assert_fails("net.pt", *INPUT, "--protect", "*", code=FAILURE, says=["no group"])
-
-
-def test_glob_that_matches_nothing(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    says = ["'3.wait' matches no", "3.weight"]
-    attempt.assert_fails("net.pt", *INPUT, "--protect", "3.wait", code=USAGE, says=says)
-
-
-@pytest.mark.parametrize("given", ["3", "=0.3", "3=", "3=half", "3=1", "3=0.95", "3=-0.1", "3=nan"])
-def test_layer_ratio_that_cannot_be_read(attempt: Attempt, given: str) -> None:
-    write_model(attempt.folder / "net.pt")
-    says = [repr(given), "--layer-ratio 'blocks.*=0.3'"]
-    attempt.assert_fails("net.pt", *INPUT, "--layer-ratio", given, code=USAGE, says=says)
-
-
-def test_layer_ratio_that_matches_nothing(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    says = ["--layer-ratio '3.wait' matches no", "3.weight"]
-    attempt.assert_fails("net.pt", *INPUT, "--layer-ratio", "3.wait=0.5", code=USAGE, says=says)
-
-
-def test_layer_ratio_beyond_the_ratio(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    both = ("--layer-ratio", "*=0.8", "--ratio", "0.2")
-    attempt.assert_fails(
-        "net.pt", *INPUT, *both, code=FAILURE, says=["alone removes", "more than --ratio 0.2"]
-    )
+def test_the_names_of_bad_inputs_are_their_own() -> None:
+    assert len(CASES) == sum(len(cases) for cases in GROUPS.values()) > 150
 
 
 # -- sensitivities -------------------------------------------------------------------------------
@@ -380,25 +161,10 @@ def test_ratio_beyond_what_was_measured(attempt: Attempt) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        (("--ratios", "0.5,1"), USAGE, ["--ratios", "between 0 and 1"]),
-        (("--ratios", "half"), USAGE, ["half"]),
-        (("--samples", "0"), USAGE, ["--samples"]),
-        (("--epochs", "1"), USAGE, ["--epochs"]),
-        (("--criterion", "taylor"), USAGE, ["needs training data"]),
-        (("--protect", "*"), FAILURE, ["no group"]),
-        (("--out", "out", "--force"), USAGE, ["plan.json", "untouched"]),
-        (("--data", "none.npz"), USAGE, ["none.npz"]),
-    ],
-)
-def test_sensitivity_that_cannot_be_measured(
-    attempt: Attempt, arguments: tuple[str, ...], code: int, says: list[str]
-) -> None:
+def test_a_measurement_over_a_result_is_refused(attempt: Attempt) -> None:
     write_model(attempt.folder / "net.pt")
-    out = () if "--out" in arguments else ("--out", "measured")
-    attempt.assert_fails("sensitivity", "net.pt", *INPUT, *arguments, *out, code=code, says=says)
+    says = ["plan.json", "untouched"]
+    attempt.assert_fails("sensitivity", "net.pt", "--out", "out", "--force", code=USAGE, says=says)
 
 
 def test_outputs_that_are_zero_have_no_sensitivity(attempt: Attempt) -> None:
@@ -411,59 +177,7 @@ def test_outputs_that_are_zero_have_no_sensitivity(attempt: Attempt) -> None:
     )
 
 
-# -- the command ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ((), ["MODEL"]),
-        (("--rato", "0.5"), ["--rato", "--ratio"]),
-        (("--criterion", "l3"), ["l3", "l2"]),
-        (("--round-to", "0"), ["--round-to"]),
-        (("--norm-p", "0"), ["--norm-p", "positive"]),
-        (("--norm-p", "inf"), ["--norm-p", "positive"]),
-        (("--reduction", "median"), ["median", "first"]),
-        (("--normalise", "median"), ["median", "lamp"]),
-        (("--scope", "everywhere"), ["everywhere", "isomorphic"]),
-        (("--criterion", "fisher"), ["fisher", "--data"]),
-        (("--epochs", "-1"), ["--epochs"]),
-        (("--device", "abacus"), ["abacus", "--device cpu"]),
-        (("--prune", "everything"), ["everything", "stream"]),
-        (("--std", "0"), ["--std"]),
-        (("--use", "found.json", "--scope", "layer"), ["--use", "--scope has no say"]),
-    ],
-)
-def test_command_that_cannot_be_meant(
-    attempt: Attempt, arguments: tuple[str, ...], says: list[str]
-) -> None:
-    write_model(attempt.folder / "net.pt")
-    attempt.assert_fails(*(("net.pt", *arguments) if arguments else ()), code=USAGE, says=says)
-
-
 # -- the output ----------------------------------------------------------------------------------
-
-
-def test_existing_output_folder(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    attempt.assert_fails("net.pt", *INPUT, "--out", "out", code=USAGE, says=["exists", "--force"])
-
-
-def test_output_folder_with_other_files(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    Path("thesis").mkdir()
-    Path("thesis", "chapter1.tex").write_text("years of work")
-    arguments = ("net.pt", *INPUT, "--out", "thesis", "--force")
-    attempt.assert_fails(*arguments, code=USAGE, says=["chapter1.tex", "untouched"])
-    assert Path("thesis", "chapter1.tex").exists()
-
-
-def test_unwritable_output_folder(attempt: Attempt) -> None:
-    write_model(attempt.folder / "net.pt")
-    Path("file").touch()
-    attempt.assert_fails(
-        "net.pt", *INPUT, "--out", "file/net", code=FAILURE, says=["cannot be written"]
-    )
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")

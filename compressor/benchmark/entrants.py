@@ -62,7 +62,11 @@ def opened(model: str, folder: Path, options: ModelOptions) -> Entrant:
         return Entrant(model, path / "model.onnx", program if program.exists() else None)
     if path.suffix == ONNX_SUFFIX:
         if not path.is_file():
-            raise UsageError(f"there is no file {path}", consequence="nothing was timed")
+            raise UsageError(
+                f"there is no file {path}",
+                consequence="nothing was timed",
+                next_step="give an .onnx file, a folder that compress wrote, or a MODEL",
+            )
         return Entrant(model, path, None)
     return _exported(model, folder, options)
 

@@ -112,6 +112,7 @@ def _folder(
         raise CompressorError(
             f"The folder holds no images in sub-folders, one per class: {error}",
             where=str(path),
+            next_step="Give a folder with a sub-folder of images for each class.",
         ) from error
     return Data(path.name, dataset, True, int(dataset.labels.max()) + 1)
 
@@ -145,6 +146,8 @@ def _from_callable(spec: str) -> Data:
             next_step="A dataset has a length, and dataset[i] is a pair (inputs, target).",
         )
     if len(dataset) == 0:
-        raise CompressorError("The dataset is empty.", where=spec)
+        raise CompressorError(
+            "The dataset is empty.", where=spec, next_step="Give data with at least one sample."
+        )
     data = Data(spec, dataset, True, None)
     return Data(spec, dataset, data.fetch([0]).target is not None, None)

@@ -112,12 +112,13 @@ def call_factory(factory: Factory, arguments: dict[str, Any], *, pretrained: boo
     try:
         with factory.importing():
             made = factory.make(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _factory_failed(factory, error, pretrained) from error
     if not isinstance(made, nn.Module):
         raise CompressorError(
             f"the factory {factory.spec} returned {type(made).__name__}, not an nn.Module",
             where=f"{factory.name}{signature}",
+            next_step="name a class of networks, or a function that returns one",
         )
     return made
 
@@ -160,7 +161,11 @@ def _torchvision_factory(spec: str, name: str) -> Factory:
 
     known = models.list_models()
     if name not in known:
-        raise UsageError(f"torchvision has no model {name}.{did_you_mean(name, known)}", where=spec)
+        raise UsageError(
+            f"torchvision has no model {name}.{did_you_mean(name, known)}",
+            where=spec,
+            next_step="torchvision.models.list_models() lists them",
+        )
     make = models.get_model_builder(name)
     backbone = (
         {"weights_backbone": None} if "weights_backbone" in _signature(make).parameters else {}
@@ -178,7 +183,11 @@ def _timm_factory(spec: str, name: str) -> Factory:
         ) from error
     if not timm.is_model(name):
         known = timm.list_models()
-        raise UsageError(f"timm has no model {name}.{did_you_mean(name, known)}", where=spec)
+        raise UsageError(
+            f"timm has no model {name}.{did_you_mean(name, known)}",
+            where=spec,
+            next_step="timm.list_models() lists them",
+        )
 
     def create(**arguments: Any) -> Any:
         return timm.create_model(name, **arguments)
@@ -195,7 +204,11 @@ def _file_factory(spec: str, path: Path, name: str) -> Factory:
         siblings = (
             [entry.name for entry in path.parent.glob("*.py")] if path.parent.is_dir() else []
         )
-        raise UsageError(f"there is no file {path}.{did_you_mean(path.name, siblings)}", where=spec)
+        raise UsageError(
+            f"there is no file {path}.{did_you_mean(path.name, siblings)}",
+            where=spec,
+            next_step=f"a factory is {SPEC_FORMS}",
+        )
 
     def importing() -> AbstractContextManager[None]:
         return importable_from_here(path.parent)
@@ -233,15 +246,24 @@ def _from_module(
         raise CompressorError(
             f"importing {source} raised {one_line(error)}",
             where=_own_line(error, getattr(error, "filename", None) or source) or spec,
+            next_step="repair it, or name another factory",
         ) from error
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
             known = [known for known in dir(found) if not known.startswith("_")]
-            raise UsageError(f"{source} has no {name}.{did_you_mean(part, known)}", where=spec)
+            raise UsageError(
+                f"{source} has no {name}.{did_you_mean(part, known)}",
+                where=spec,
+                next_step=f"a factory is {SPEC_FORMS}",
+            )
         found = getattr(found, part)
     if not callable(found):
-        raise UsageError(f"{name} in {source} is not callable", where=spec)
+        raise UsageError(
+            f"{name} in {source} is not callable",
+            where=spec,
+            next_step="name a class of networks, or a function that returns one",
+        )
     beside = getattr(module, "example_inputs", None)
     return Factory(
         spec, name, found, importing, beside if callable(beside) else None,
@@ -256,7 +278,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
         return inspect.signature(lambda **arguments: None)
 
 
-def _factory_failed(factory: Factory, error: Exception, pretrained: bool) -> CompressorError:
+def _factory_failed(factory: Factory, error: BaseException, pretrained: bool) -> CompressorError:
     if pretrained and isinstance(error, OSError):
         return CompressorError(
             f"the pretrained weights of {factory.spec} could not be fetched: {one_line(error)}",

@@ -79,7 +79,11 @@ def load_model(
     if path.is_file():
         if weights or pretrained:
             option = "--weights" if weights else "--pretrained"
-            raise UsageError(f"{option} goes with a factory, and {spec} is a file", where=option)
+            raise UsageError(
+                f"{option} goes with a factory, and {spec} is a file",
+                where=option,
+                next_step=f"leave {option} out, or give the factory as MODEL: {SPEC_FORMS}",
+            )
         loaded = _load_file(path, factory, factory_args, trust_pickle)
     elif path.is_dir():
         raise UsageError(
@@ -90,7 +94,9 @@ def load_model(
     elif ":" in spec:
         if factory:
             raise UsageError(
-                f"{spec} is a factory itself, so --factory is one too many", where="--factory"
+                f"{spec} is a factory itself, so --factory is one too many",
+                where="--factory",
+                next_step="leave --factory out; its weights are given as --weights FILE",
             )
         loaded = _load_factory(spec, weights, factory_args, pretrained, trust_pickle)
     else:
@@ -170,7 +176,9 @@ def _no_factory(
     if factory or factory_args:
         option = "--factory" if factory else "--factory-arg"
         raise UsageError(
-            f"{path.name} holds a whole model ({kind}), so {option} has no use", where=option
+            f"{path.name} holds a whole model ({kind}), so {option} has no use",
+            where=option,
+            next_step=f"leave {option} out",
         )
 
 
@@ -227,7 +235,11 @@ def _load_factory(
     trust_pickle: bool,
 ) -> LoadedModel:
     if weights and pretrained:
-        raise UsageError("--weights and --pretrained exclude each other", where="--weights")
+        raise UsageError(
+            "--weights and --pretrained exclude each other",
+            where="--weights",
+            next_step="leave one of the two out",
+        )
     arguments = parse_factory_args(factory_args)
     path = Path(weights).expanduser() if weights else None
     state = read_weights(path, trust_pickle=trust_pickle) if path else None

@@ -39,7 +39,11 @@ def read_weights(path: Path, *, trust_pickle: bool) -> StateDict:
         CompressorError: The file holds no state dict, or is not safe or not possible to read.
     """
     if not path.is_file():
-        raise UsageError(f"there is no file {path}", where="--weights")
+        raise UsageError(
+            f"there is no file {path}",
+            where="--weights",
+            next_step="give a state dict: .pt or .pth by torch.save, or .safetensors",
+        )
     kind = sniff(path)
     if kind is FileKind.SAFETENSORS:
         return read_safetensors(path)
@@ -54,7 +58,11 @@ def read_weights(path: Path, *, trust_pickle: bool) -> StateDict:
     if isinstance(found, nn.Module):
         return dict(found.state_dict())
     if found is None:
-        raise CompressorError(f"{path.name} holds {describe(content)}, no weights", where=str(path))
+        raise CompressorError(
+            f"{path.name} holds {describe(content)}, no weights",
+            where=str(path),
+            next_step="give a state dict: .pt or .pth by torch.save, or .safetensors",
+        )
     return found
 
 

@@ -20,7 +20,12 @@ def at_least(options: Any, **least: int) -> None:
 
 
 def refusal(name: str, what: str) -> UsageError:
-    return UsageError(what, where=flag(name), consequence="nothing was loaded")
+    return UsageError(
+        what,
+        where=flag(name),
+        consequence="nothing was loaded",
+        next_step=f"compress --help says what {flag(name)} takes",
+    )
 
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}

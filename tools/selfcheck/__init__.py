@@ -1,4 +1,4 @@
-"""The command against what happens to commands: twice the same, killed at any moment, given nonsense.
+"""The command against what happens to commands: run twice, killed at any moment, given nonsense.
 
     python -m tools.selfcheck [--only kills] [--kills 100] [--out docs/results/selfcheck.jsonl]
     python -m tools.selfcheck table docs/results/selfcheck.jsonl --out docs/results/selfcheck.md

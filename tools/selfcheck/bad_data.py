@@ -12,7 +12,9 @@ from tools.selfcheck.refusal import INPUT, OVER, USAGE, BadInput
 from tools.tiny import CHANNELS, SIDE, write_samples
 
 
-def _arrays(shape: tuple[int, ...], labels: Any = None, dtype: Any = np.uint8) -> Callable[..., Any]:
+def _arrays(
+    shape: tuple[int, ...], labels: Any = None, dtype: Any = np.uint8
+) -> Callable[..., Any]:
     def make(folder: Path) -> None:
         given = np.zeros(shape[0], np.int64) if labels is None else labels
         np.savez(folder / "data.npz", images=np.zeros(shape, dtype), labels=given)
@@ -30,7 +32,8 @@ def _empty_folders(folder: Path) -> None:
 
 def _no_picture(folder: Path) -> None:
     _empty_folders(folder)
-    (folder / "photos" / "cat" / "a.jpg").write_bytes(b"no picture")
+    for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg"):
+        (folder / "photos" / "cat" / name).write_bytes(b"no picture")
 
 
 _OWN = """
@@ -60,7 +63,6 @@ BAD_INPUTS = [
              ("a picture", "--input"), code=USAGE),
     BadInput("input of size 0", ("net.pt", "--input", "1x3x0x8", *OVER), ("1x3x0x8",),
              code=USAGE),
-    BadInput("no input at all", ("net.pt", *OVER), ("--input",), code=USAGE),
 ]  # fmt: skip
 BAD_DATA = [
     *BAD_INPUTS,
@@ -92,9 +94,9 @@ BAD_DATA = [
     BadInput("half of the data", ("net.pt", *INPUT, *_DATA, *OVER), ("data.npz",),
              lambda f: (f / "data.npz").write_bytes((f / "data.npz").read_bytes()[:9000])),
     BadInput("folder of data without pictures", ("net.pt", *INPUT, "--data", "photos", *OVER),
-             ("photos",), _empty_folders),
-    BadInput("picture that is none", ("net.pt", *INPUT, "--data", "photos", *OVER), ("a.jpg",),
-             _no_picture),
+             ("photos", "sub-folder"), _empty_folders),
+    BadInput("picture that is none", ("net.pt", *INPUT, "--data", "photos", *OVER),
+             (".jpg", "Not a readable image"), _no_picture),
     BadInput("callable that gives no data", ("net.pt", *INPUT, "--data", "own.py:samples", *OVER),
              ("own.py:samples",), _own),
     BadInput("training without data", ("net.pt", *INPUT, "--epochs", "1", *OVER), ("--data",),
@@ -102,7 +104,7 @@ BAD_DATA = [
     BadInput("metric that fails", ("net.pt", *_DATA, "--metric", "own.py:metric", *OVER),
              ("ZeroDivisionError",), _own),
     BadInput("loss that fails",
-             ("net.pt", *_DATA, "--epochs", "1", "--loss", "own.py:loss", *OVER),
+             ("net.pt", *_DATA, "--criterion", "taylor", "--loss", "own.py:loss", *OVER),
              ("no loss today",), _own),
     BadInput("loss that is not there", ("net.pt", *_DATA, "--loss", "own.py:no", *OVER),
              ("no",), _own, USAGE),

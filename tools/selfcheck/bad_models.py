@@ -227,7 +227,7 @@ FACTORY = [
              code=USAGE),
     BadInput("transformers folder that is not there", ("hf:nowhere", *OVER), ("nowhere",),
              code=USAGE),
-    BadInput("transformers folder without a model", ("hf:out", *OVER), ("out",)),
+    BadInput("transformers folder without a model", ("hf:out", *OVER), ("out",), code=USAGE),
 ]  # fmt: skip
 HOSTILE = [
     BadInput("pickle that runs code", ("net.pt", *INPUT, *OVER), ("mkdir", "--trust-pickle"),

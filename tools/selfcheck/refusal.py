@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+from compressor.cli import main
 from tools.tiny import SIDE, write_model, write_samples
 
 FAILURE, USAGE = 1, 2
@@ -33,6 +36,8 @@ class BadInput:
     says: tuple[str, ...]
     make: Callable[[Path], object] = _nothing
     code: int = FAILURE
+    largest_file: int | None = None
+    """A disk that is full: no file can be larger, in bytes."""
 
 
 def problems_of(case: BadInput, folder: Path, run: Run) -> list[str]:
@@ -43,13 +48,37 @@ def problems_of(case: BadInput, folder: Path, run: Run) -> list[str]:
     (folder / "out" / "plan.json").write_text("earlier", encoding="utf-8")
     case.make(folder)
     before = snapshot(folder)
-    code, shown, said = run(case.arguments)
+    with _full_beyond(case.largest_file):
+        code, shown, said = run(case.arguments)
     found = [] if code == case.code else [f"exit status {code}, and not {case.code}"]
     if "written to" in shown:
         found.append("it says that something was written")
     after = snapshot(folder)
     changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
     return [*found, *unclear(said, case.says), *(f"changed: {name}" for name in changed)]
+
+
+@contextmanager
+def _full_beyond(size: int | None) -> Iterator[None]:
+    if size is None:
+        yield
+        return
+    import resource
+
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+
+def typed(arguments: Sequence[str]) -> tuple[int, str, str]:
+    """Run the command in this process."""
+    shown, said = io.StringIO(), io.StringIO()
+    with redirect_stdout(shown), redirect_stderr(said):
+        code = main(list(arguments))
+    return code, shown.getvalue(), said.getvalue()
 
 
 def unclear(said: str, wanted: Sequence[str] = ()) -> list[str]:
