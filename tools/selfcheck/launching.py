@@ -27,8 +27,8 @@ CHANGES = frozenset(
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit code (negative: the signal), what it said, how long it took, how
-    often it changed files."""
+    """How a process ended: its exit code (negative: the signal), what it said, how long it took,
+    and how often it changed files."""
 
     code: int
     said: str
