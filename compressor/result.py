@@ -73,9 +73,7 @@ def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments
             consequence="no network was built",
             next_step=f"compressor.load_program({str(folder)!r}) has the same weights and outputs",
         )
-    module = slicing.apply_plan(
-        plan, _build(factory, arguments), lambda: load_program_file(folder / "model.pt2")
-    )
+    module = _applied(plan, _build(factory, arguments), folder)
     return _with_weights(module, plan, folder / "model.safetensors").eval()
 
 
@@ -86,6 +84,20 @@ def load_program(folder: str | Path) -> nn.Module:
         CompressorError: the folder is no result, or its program would run code when loaded.
     """
     return slicing.as_module(load_program_file(Path(folder) / "model.pt2")).eval()
+
+
+def _applied(plan: Plan, module: nn.Module, folder: Path) -> nn.Module:
+    try:
+        return slicing.apply_plan(plan, module, lambda: load_program_file(folder / "model.pt2"))
+    except CompressorError:
+        raise
+    except Exception as error:  # a plan that was changed by hand may hold anything
+        raise CompressorError(
+            f"the plan does not fit the network: {type(error).__name__}: {error}",
+            where=str(folder / "plan.json"),
+            consequence="no network was built",
+            next_step="give the plan as compress wrote it",
+        ) from error
 
 
 def _build(factory: Callable[[], nn.Module] | str, arguments: dict[str, Any]) -> nn.Module:

@@ -8,6 +8,8 @@ from compressor.errors import CompressorError
 from compressor.loading.wording import cut_list
 
 _PART = 1 << 20
+_DIRECTORY = 0x10
+"""The attribute of a directory, of which torch reads nothing: it leaves the memory as it was."""
 
 
 def require_whole(path: Path) -> None:
@@ -35,6 +37,8 @@ def require_whole(path: Path) -> None:
 
 
 def _fits(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
+    if entry.external_attr & _DIRECTORY:
+        return False
     try:
         with archive.open(entry) as file:
             while file.read(_PART):

@@ -42,7 +42,13 @@ def load_program_file(path: str | Path, *, trust_pickle: bool = False) -> Export
     """
     path = Path(path)
     if not path.is_file() or sniff(path) is not FileKind.PROGRAM:
-        raise CompressorError(f"{path.name} is not a torch.export program", where=str(path))
+        is_there = "is not a torch.export program" if path.is_file() else "is not there"
+        raise CompressorError(
+            f"{path.name} {is_there}",
+            where=str(path),
+            consequence="nothing was loaded",
+            next_step="copy or save the file again",
+        )
     check_unchanged(path)
     require_whole(path)
     if not trust_pickle:

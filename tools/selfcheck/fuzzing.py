@@ -39,13 +39,11 @@ def damaged(content: bytes, rng: Random) -> bytes:
     """Bits flipped, a part cut off, zeroed, doubled or drawn anew."""
     begin = rng.randrange(len(content))
     end = min(len(content), begin + rng.choice((1, 1, 4, 64)))
-    part = content[begin:end]
+    part, flipped = content[begin:end], content[begin] ^ (1 << rng.randrange(8))
     return rng.choice(
         (
             lambda: content[:begin],
-            lambda: (
-                content[:begin] + bytes([part[0] ^ (1 << rng.randrange(8))]) + content[begin + 1 :]
-            ),
+            lambda: content[:begin] + bytes([flipped]) + content[begin + 1 :],
             lambda: content[:begin] + bytes(len(part)) + content[end:],
             lambda: content[:begin] + part + content[begin:],
             lambda: content[:begin] + content[end:],
@@ -138,7 +136,7 @@ def _program(folder: Path) -> Any:
 
 
 class Target:
-    """A file, how it is damaged, and what is made of it. `by_itself`: no checksums lie beside it."""
+    """A file, how it is damaged, and what is made of it. `by_itself`: there are no checksums."""
 
     def __init__(
         self, file: str, use: Callable[[Path], Any], *, as_json: bool = False,
