@@ -56,7 +56,7 @@ def pruned(
             copied.hidden_dim = copied.conv_proj.out_channels
         return copied, count_macs(copied, (example,), {}) / whole
 
-    return _bisected(smaller, 1 - ratio)
+    return bisected(smaller, 1 - ratio)
 
 
 def streams(module: nn.Module) -> list[nn.Module]:
@@ -90,7 +90,7 @@ def _kept(module: nn.Module) -> dict[str, Any]:
 _LOOSE = ("class_token", "encoder.pos_embedding")
 
 
-def _bisected(smaller: Callable[[float], tuple[Any, float]], left: float) -> tuple[Any, float]:
+def bisected(smaller: Callable[[float], tuple[Any, float]], left: float) -> tuple[Any, float]:
     """The nearest to the share that is to be left."""
     low, high = 0.0, 1.0
     best: tuple[Any, float] | None = None
@@ -127,5 +127,5 @@ def chosen(
         sizes = network.sizes({name: len(kept) for name, kept in found.items()})
         return found, network.cost.macs(sizes) / whole
 
-    kept: dict[str, tuple[int, ...]] = _bisected(keep, 1 - ratio)[0]
+    kept: dict[str, tuple[int, ...]] = bisected(keep, 1 - ratio)[0]
     return kept

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -39,12 +40,35 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         return Batch((self.images[chosen],), self.labels[chosen])
 
 
+class Judged(Protocol):
+    """Networks with data to train and to judge them by: numbers are per cent that are right."""
+
+    device: str
+    loss: Callable[[Any, Any], Tensor] | None
+    """None: cross-entropy, with half of the weight on the original's outputs."""
+
+    @property
+    def train(self) -> Images: ...
+
+    @property
+    def calibration(self) -> Images: ...
+
+    def epochs(self, seed: int) -> Batches: ...
+
+    def validation(self, module: nn.Module) -> float: ...
+
+    def test(self, module: nn.Module) -> float: ...
+
+    def network(self, name: str) -> nn.Module: ...
+
+
 @dataclass(frozen=True)
 class Cifar:
     """45 000 images to train on, 5 000 to compare epochs on, 10 000 that decide nothing."""
 
     root: Path
     device: str
+    loss: None = None
 
     @cached_property
     def _shuffled(self) -> tuple[Tensor, Tensor]:

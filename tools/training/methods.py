@@ -14,7 +14,7 @@ from torch import nn
 from compressor.measure import count_macs
 from compressor.recover import GroupSparsity, Objective, Recipe, fine_tune
 from tools.latency import incumbent as magnitude
-from tools.training.data import Cifar
+from tools.training.data import Judged
 from tools.training.kept import Kept
 from tools.training.trial import Trial
 from tools.trials import incumbent, ours
@@ -31,8 +31,9 @@ Made = tuple[nn.Module, Accuracies]
 class Bench:
     """A trained network, analysed once, with its data."""
 
-    def __init__(self, name: str, data: Cifar, kept: Kept) -> None:
+    def __init__(self, name: str, data: Judged, kept: Kept, methods: Methods | None = None) -> None:
         self.name, self.data, self.kept = name, data, kept
+        self.methods = METHODS if methods is None else methods
         self.module = data.network(name)
         self.example = data.calibration.images[:2]
         self.base = data.test(self.module)
@@ -42,7 +43,7 @@ class Bench:
 
     def make(self, trial: Trial) -> Made:
         """The smaller network, in eval mode on the CPU."""
-        return METHODS[trial.method](self, trial)
+        return self.methods[trial.method](self, trial)
 
 
 def _ours(bench: Bench, trial: Trial, choice: str = "reconstruction", **options: Any) -> Made:
@@ -108,7 +109,8 @@ def _from_scratch(bench: Bench, trial: Trial) -> Made:
 
 _inner: Mapping[str, Any] = {"inner": True, "scope": "layer"}
 
-METHODS: Mapping[str, Callable[[Bench, Trial], Made]] = {
+Methods = Mapping[str, Callable[[Bench, Trial], Made]]
+METHODS: Methods = {
     "ours": _ours,
     "ours in steps of 8": partial(_ours, round_to=8),
     "ours inside blocks": partial(_ours, inner=True),

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from compressor.measure import count_macs
 from compressor.recover import Objective, Recipe, fine_tune
 from tools.surroundings import where
-from tools.training.data import Cifar
+from tools.training.data import Judged
 from tools.training.kept import Kept
-from tools.training.methods import Bench
+from tools.training.methods import METHODS, Bench, Methods
+from tools.training.studies import STUDIES, Studies
 from tools.training.timing import timed
 from tools.training.trial import Record, Trial
 
@@ -43,25 +44,31 @@ class Remembered(nn.Module):
 class Runner:
     """Trials of one network after the other; what an epoch reached is kept in `folder`."""
 
-    def __init__(self, data: Cifar, folder: Path) -> None:
+    def __init__(
+        self, data: Judged, folder: Path, methods: Methods = METHODS, studies: Studies = STUDIES
+    ) -> None:
         self.data, self.kept = data, Kept(folder)
+        self.methods, self.studies = methods, studies
         self.of: tuple[str, int] | None = None
 
     def run(self, trial: Trial) -> Record:
         self._open(trial)
         if not trial.method:
-            return {**timed(self.bench, trial, self.data.device), "where": self._where()}
+            study = self.studies[trial.study]
+            return {**timed(self.bench, trial, study, self.data.device), "where": self._where()}
         return self._trained(trial)
 
     def _open(self, trial: Trial) -> None:
         if self.of is None or self.of[0] != trial.network:
-            self.bench = Bench(trial.network, self.data, self.kept)
+            self.bench = Bench(trial.network, self.data, self.kept, self.methods)
         if self.of != (trial.network, trial.seed):
             self.teacher = Remembered(self.bench.module).eval()
         self.of = (trial.network, trial.seed)
 
     def _trained(self, trial: Trial) -> Record:
+        begin = time.perf_counter()
         module, moments = self.bench.make(trial)
+        made_s = time.perf_counter() - begin
         compiled = self.data.device == "cuda"
         recipe = Recipe(trial.epochs, seed=trial.seed, compiled=compiled)
         begin = time.perf_counter()
@@ -69,7 +76,7 @@ class Runner:
             module,
             self.data.epochs(trial.seed),
             recipe,
-            Objective(teacher=self.teacher),
+            Objective(loss=self.data.loss, teacher=self.teacher),
             device=self.data.device,
             validate=self.data.validation,
             state=self.kept.state(trial.file),
@@ -89,6 +96,7 @@ class Runner:
             "base_params": sum(p.numel() for p in self.bench.module.parameters()),
             "recipe": asdict(recipe),
             "epochs": [asdict(result) for result in state.history],
+            "made_s": made_s,
             "seconds": time.perf_counter() - begin,
             "where": self._where(),
         }

@@ -42,4 +42,5 @@ def _gpu() -> list[Trial]:
     ]
 
 
-STUDIES: Mapping[str, list[Trial]] = {"cpu": _cpu(), "gpu": _gpu()}
+Studies = Mapping[str, list[Trial]]
+STUDIES: Studies = {"cpu": _cpu(), "gpu": _gpu()}

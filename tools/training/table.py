@@ -61,15 +61,16 @@ def to_markdown(records: Sequence[Record]) -> str:
     for study, title in TITLES.items():
         found = [r for r in records if r["trial"]["study"] == study]
         parts.append(f"## {title}")
-        parts.append(_study(found) if found else OPEN.get(study, "Open."))
+        parts.append(study_table(found, STUDIES[study]) if found else OPEN.get(study, "Open."))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _study(records: Sequence[Record]) -> str:
+def study_table(records: Sequence[Record], trials: Sequence[Trial]) -> str:
+    """A row per method, seeds side by side, and where and with what noise it was measured."""
     known = {Trial(**record["trial"]).key: record for record in records}
     rows: dict[tuple[Any, ...], list[Record]] = {}
     times: dict[tuple[Any, ...], Record] = {}
-    for trial in STUDIES[records[0]["trial"]["study"]]:
+    for trial in trials:
         if trial.key in known:
             at = (trial.network, trial.times)
             if trial.method:

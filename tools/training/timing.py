@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,16 @@ from tools.latency.timing import exported_module
 from tools.latency.timing import timed as timed_files
 from tools.training.gpu import timed_modules
 from tools.training.methods import Bench
-from tools.training.studies import STUDIES
 from tools.training.trial import Record, Trial
 
 BATCHES = {"cpu": (1, 32), "cuda": (1, 256)}
 
 
-def timed(bench: Bench, trial: Trial, device: str) -> Record:
+def timed(bench: Bench, trial: Trial, study: Sequence[Trial], device: str) -> Record:
     """ONNX Runtime in one thread, or PyTorch eager and compiled on a GPU; all taking turns."""
     methods = dict.fromkeys(
         other.method
-        for other in STUDIES[trial.study]
+        for other in study
         if other.method and (other.network, other.times) == (trial.network, trial.times)
     )
     made = {
