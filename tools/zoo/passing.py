@@ -80,7 +80,7 @@ class Pass:
             self._run(build)
             self.record |= {"status": "passed", "stage": ""}
         except Exception as error:
-            self.record |= {"status": "failed", "error": _described(error)}
+            self.record |= {"status": "failed", "error": described(error)}
         finally:
             torch.backends.mha.set_fastpath_enabled(usual)
         return self.record
@@ -298,7 +298,7 @@ def time_limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-def _described(error: Exception) -> dict[str, str]:
+def described(error: Exception) -> dict[str, str]:
     """Kind, first line, place (as the error says it, else the deepest frame) of what went wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     frame = traceback.extract_tb(error.__traceback__)[-1]

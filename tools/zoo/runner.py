@@ -39,6 +39,7 @@ class Job:
     zoo: str
     name: str
     arguments: tuple[str, ...] = ()
+    tool: str = "tools.zoo"
 
 
 # -- the file ------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ def run_apart(job: Job, limits: Limits) -> Record:
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "record.json"
         command = [
-            *(sys.executable, "-m", "tools.zoo", "member", job.zoo, job.name, str(notes)),
+            *(sys.executable, "-m", job.tool, "member", job.zoo, job.name, str(notes)),
             *("--memory-gb", str(limits.memory_gb), "--onnx-seconds", str(limits.onnx_seconds)),
             *job.arguments,
         ]
@@ -121,18 +122,23 @@ def run_here(
     zoo: str, name: str, build: Callable[[], Subject], notes: Path, limits: Limits
 ) -> None:
     """The process of one member: what is known so far lies in `notes` before every stage."""
-    _limit_memory(limits.memory_gb)
+    limit_memory(limits.memory_gb)
 
     def write(record: Record) -> None:
-        part = notes.with_suffix(".part")
-        part.write_text(json.dumps(record), encoding="utf-8")
-        part.replace(notes)
+        note(notes, record)
 
     record = Pass({"zoo": zoo, "name": name}, limits.onnx_seconds, write).run(build)
     write(record | {"peak_memory_gb": _peak_memory_gb()})
 
 
-def _limit_memory(gigabytes: float) -> None:
+def note(notes: Path, record: Record) -> None:
+    """What is known so far, whole or not at all."""
+    part = notes.with_suffix(".part")
+    part.write_text(json.dumps(record), encoding="utf-8")
+    part.replace(notes)
+
+
+def limit_memory(gigabytes: float) -> None:
     """Only where the system can (not on Windows)."""
     try:
         import resource

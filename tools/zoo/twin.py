@@ -69,7 +69,7 @@ def twin_difference(
         _deafen(dict(twin.named_parameters()), network, masks)
         double_(twin)
     sliced = double_(copy.deepcopy(as_module(program)))
-    inputs = [_double(x) for x in variants(trace)]
+    inputs = [in_double(x) for x in variants(trace)]
     with InFloat64():  # type: ignore[no-untyped-call]
         expected = [outputs_of(twin, x) for x in inputs]
         found = [outputs_of(sliced, x) for x in inputs]
@@ -85,7 +85,7 @@ def rounding_error(
     single = outputs_of(module, inputs, ends_after)
     exact = double_(copy.deepcopy(module))
     with InFloat64():  # type: ignore[no-untyped-call]
-        double = outputs_of(exact, _double(inputs), ends_after)
+        double = outputs_of(exact, in_double(inputs), ends_after)
     pairs = [(a, b.double()) for a, b in zip(double, single, strict=True) if b.is_floating_point()]
     return difference([a for a, _ in pairs], [b for _, b in pairs])
 
@@ -109,7 +109,9 @@ def _is_live(found: list[Outputs]) -> bool:
     return all(bool(t.isfinite().all()) for t in floats) and is_live(found, LIVE)
 
 
-def _double(inputs: ExampleInputs) -> ExampleInputs:
+def in_double(inputs: ExampleInputs) -> ExampleInputs:
+    """Tensors of floating point in double precision."""
+
     def doubled(leaf: Any) -> Any:
         is_float = isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
         return leaf.double() if is_float else leaf
