@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from compressor.checksums import NAME as CHECKSUMS
-from compressor.claimed import abandoned, new_folder, temporary_folder
+from compressor.claimed import MARK, abandoned, new_folder, temporary_folder
 from compressor.errors import CompressorError, UsageError
 
 EXPORTS = "exports.json"
@@ -31,7 +30,7 @@ FILES = (
     "model_*.onnx",
     "model_*.onnx.data",
     EXPORTS,
-    CHECKSUMS,
+    f".{MARK}*",
 )
 """What an export folder may hold, as patterns; --force replaces a folder of these files and no
 other."""

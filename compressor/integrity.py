@@ -43,7 +43,7 @@ def _known(report: Path) -> dict[str, str]:
     try:
         told = json.loads(report.read_text(encoding="utf-8"))["files"]
         return {str(name): str(digest) for name, digest in told.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compressor.checksums import check_unchanged
 from compressor.errors import CompressorError
+from compressor.integrity import check_files
 from compressor.records import Plan
 
 
@@ -15,7 +15,7 @@ def read_plan(path: Path) -> Plan:
     Raises:
         CompressorError: There is none, or it is no plan.
     """
-    check_unchanged(path)
+    check_files(path.parent, (path.name,))
     try:
         return Plan.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:

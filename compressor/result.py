@@ -11,9 +11,9 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from compressor import slicing
-from compressor.checksums import check_unchanged, write_checksums
 from compressor.errors import CompressorError
 from compressor.folder import all_or_nothing, copy_into
+from compressor.integrity import check_files
 from compressor.loading import load_model, load_program_file
 from compressor.original import TemporaryFolder
 from compressor.plan_file import read_plan
@@ -49,7 +49,6 @@ class Result:
         """
         with all_or_nothing(Path(folder), force=force) as staged:
             copy_into(self._files.path, staged)
-            write_checksums(staged)
 
 
 def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments: Any) -> nn.Module:
@@ -65,6 +64,7 @@ def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments
             is no result, or the factory builds another network than the one compressed.
     """
     folder = Path(folder)
+    check_files(folder, ("model.safetensors", "model.pt2"))
     plan = read_plan(folder / "plan.json")
     if plan.form != "class":
         raise CompressorError(
@@ -83,6 +83,7 @@ def load_program(folder: str | Path) -> nn.Module:
     Raises:
         CompressorError: the folder is no result, or its program would run code when loaded.
     """
+    check_files(Path(folder), ("model.pt2",))
     return slicing.as_module(load_program_file(Path(folder) / "model.pt2")).eval()
 
 
@@ -111,7 +112,6 @@ def _with_weights(module: nn.Module, plan: Plan, path: Path) -> nn.Module:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    check_unchanged(path)
     try:
         stored = load_file(path)
         aliases = {alias: stored[name] for alias, name in plan.aliases.items()}

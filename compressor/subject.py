@@ -17,6 +17,7 @@ from compressor.callables import resolve
 from compressor.criteria import CRITERIA
 from compressor.data import Data, check_labels, hold_out, load_data
 from compressor.errors import CompressorError, UsageError
+from compressor.integrity import check_files
 from compressor.loading import (
     find_examples,
     like_sample,
@@ -79,6 +80,9 @@ def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
             weights="given",
             sha256=tensors_sha256(model),
         )
+    for file in (model, options.weights):
+        if file is not None:
+            check_files(Path(file).parent, (Path(file).name,))
     loaded = load_model(
         model,
         factory=options.factory,

@@ -33,7 +33,6 @@ SHARED = {
     "beginning",
     "whole_file",
     "claimed",
-    "checksums",
     "processes",
     "sessions",
 }
@@ -98,7 +97,6 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("callables", {"errors"}),
         ("whole_file", {"claimed", "errors"}),
         ("claimed", set()),
-        ("checksums", {"errors"}),
         ("curves", {"errors", "records"}),
         ("regions", {"errors"}),
         ("groups", {"axes", "network", "records", "rules"}),

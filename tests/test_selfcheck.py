@@ -12,8 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compressor.checksums import NAME as CHECKSUMS
-from compressor.checksums import check_unchanged, write_checksums
 from compressor.claimed import MARK, new_file, new_folder, temporary_folder
 from compressor.errors import CompressorError
 from compressor.loading.archives import require_whole
@@ -115,19 +113,6 @@ def test_an_entry_that_torch_would_not_read_is_refused(tmp_path: Path) -> None:
         archive.writestr(entry, b"12345678")
     with pytest.raises(CompressorError, match="net/data/0"):
         require_whole(tmp_path / "net.pt")
-
-
-def test_checksums_are_those_of_sha256sum(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("hello")
-    write_checksums(tmp_path)
-    digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-    assert (tmp_path / CHECKSUMS).read_text() == f"{digest}  a\n"
-    check_unchanged(tmp_path / "a")
-    (tmp_path / "a").write_text("Hello")
-    with pytest.raises(CompressorError, match="a is not what was written"):
-        check_unchanged(tmp_path / "a")
-    (tmp_path / CHECKSUMS).write_text("")
-    check_unchanged(tmp_path / "a")
 
 
 # -- refusals, the file and the page -----------------------------------------------------------

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from compressor.checksums import check_unchanged
 from compressor.errors import UsageError
 from compressor.folder import is_result
 from compressor.integrity import check_files
@@ -57,8 +56,6 @@ def opened(model: str, folder: Path, options: ModelOptions) -> Entrant:
     if path.is_dir() and is_result(path):
         check_files(path, ("model.onnx", "model.onnx.data", "model.pt2"))
         program = path / "model.pt2"
-        for name in ("model.onnx", "model.onnx.data", "model.pt2"):
-            check_unchanged(path / name)
         return Entrant(model, path / "model.onnx", program if program.exists() else None)
     if path.suffix == ONNX_SUFFIX:
         if not path.is_file():

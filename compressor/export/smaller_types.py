@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from compressor.claimed import temporary_folder
 from compressor.errors import CompressorError
 from compressor.export.onnx_file import write_onnx
 from compressor.export.output import silence
@@ -48,7 +48,7 @@ def write_int8(
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory(prefix="compress-") as folder:
+    with temporary_folder() as folder:
         folded, written = (str(Path(folder) / name) for name in ("folded.onnx", "int8.onnx"))
         with _failures_named("in 8 bits"), silence():
             quant_pre_process(str(source), folded, skip_symbolic_shape=True)

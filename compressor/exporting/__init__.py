@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from compressor.claimed import temporary_folder
 from compressor.exporting.measuring import latencies_of, metrics_of, runnable_of
 from compressor.exporting.publishing import check_free, publish
 from compressor.exporting.source import opened
@@ -36,8 +36,8 @@ def export_again(
     stopwatch = Stopwatch(watch)
     with stopwatch.stage("load"):
         source = opened(folder, options, stopwatch)
-    with tempfile.TemporaryDirectory(prefix="compress-") as temporary:
-        files, differences = written(source, Path(temporary), stopwatch)
+    with temporary_folder() as temporary:
+        files, differences = written(source, temporary, stopwatch)
         runnable = runnable_of(files, stopwatch)
         metrics = metrics_of(source, runnable, stopwatch)
         latency = latencies_of(runnable, source.batch or 1, stopwatch)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compressor.claimed import temporary_folder
 from compressor.errors import CompressorError, UsageError
 from compressor.folder import EXPORTS
 from compressor.report import to_json
@@ -35,14 +35,14 @@ def publish(files: Mapping[str, Path], entries: Mapping[str, Any], target: Path)
     of them last."""
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as hidden:
+        with temporary_folder(target, ".") as hidden:
             for name, path in files.items():
                 for part in sorted(path.parent.glob(f"{name}*"), reverse=True):
-                    shutil.copyfile(part, Path(hidden) / part.name)
-            said = Path(hidden) / EXPORTS
+                    shutil.copyfile(part, hidden / part.name)
+            said = hidden / EXPORTS
             everything = {**_earlier(target / EXPORTS), **entries}
             said.write_text(to_json({"schema": SCHEMA, "files": everything}), encoding="utf-8")
-            for part in sorted(Path(hidden).iterdir(), key=_order):
+            for part in sorted(hidden.iterdir(), key=_order):
                 part.replace(target / part.name)
     except OSError as error:
         raise CompressorError(

@@ -9,7 +9,6 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
 
-from compressor.checksums import check_unchanged
 from compressor.errors import CompressorError, UsageError
 from compressor.loading.factories import (
     SPEC_FORMS,
@@ -139,7 +138,6 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 def _load_file(
     path: Path, factory: str | None, factory_args: Sequence[str], trust_pickle: bool
 ) -> LoadedModel:
-    check_unchanged(path)
     kind = sniff(path)
     if kind is FileKind.PROGRAM:
         _no_factory(path, kind, factory, factory_args)

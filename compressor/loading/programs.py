@@ -17,7 +17,6 @@ from torch.export.pt2_archive import PT2ArchiveReader
 from torch.export.pt2_archive._package import load_pt2
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from compressor.checksums import check_unchanged
 from compressor.errors import CompressorError
 from compressor.loading.archives import require_whole
 from compressor.loading.pickle_scan import scan_pickle
@@ -49,7 +48,6 @@ def load_program_file(path: str | Path, *, trust_pickle: bool = False) -> Export
             consequence="nothing was loaded",
             next_step="copy or save the file again",
         )
-    check_unchanged(path)
     require_whole(path)
     if not trust_pickle:
         inspect_program(path)

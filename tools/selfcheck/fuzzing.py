@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 import compressor
 from compressor import comparison, delivery
-from compressor.checksums import NAME as CHECKSUMS
 from compressor.errors import CompressorError
 from compressor.graph import analyse
 from compressor.loading import load_model, load_program_file
@@ -29,6 +28,7 @@ from compressor.records import ExampleInputs
 from compressor.replaying import keep_of_plan
 from compressor.slicing import as_module, check_source
 from compressor.trace import trace
+from tools.selfcheck.damage import edit
 from tools.tiny import TinyNet, inputs
 
 REFUSED = "refused"
@@ -136,7 +136,7 @@ def _program(folder: Path) -> Any:
 
 
 class Target:
-    """A file, how it is damaged, and what is made of it. `by_itself`: there are no checksums."""
+    """A file, how it is damaged, what is made of it. `by_itself`: no report says what it was."""
 
     def __init__(
         self, file: str, use: Callable[[Path], Any], *, as_json: bool = False,
@@ -175,7 +175,7 @@ TARGETS: Mapping[str, Target] = {
         "result/report.json", _report, as_json=True, by_itself=True
     ),
     "program of a result": Target("result/model.pt2", _program_of_a_result),
-    "checksums": Target(f"result/{CHECKSUMS}", _weights_of_a_result),
+    "report of a result": Target("result/report.json", _weights_of_a_result),
     "file of torch.save": Target("net.pt", _saved),
     "file of compressor.save": Target("net.pt2", _program),
 }
@@ -188,7 +188,7 @@ def problem(target: Target, rng: Random) -> str:
         folder = Path(name)
         shutil.copytree(whole.home, folder, dirs_exist_ok=True)
         if target.by_itself:
-            (folder / "result" / CHECKSUMS).unlink()
+            edit(folder / "result" / "report.json", lambda report: report.pop("files"))
         expected = _tried(target.use, whole.home)
         target.damage(folder / target.file, rng)
         found = _tried(target.use, folder)

@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 
-from compressor.checksums import NAME as CHECKSUMS
-from compressor.checksums import check_unchanged
 from compressor.claimed import MARK
 from compressor.errors import CompressorError
+from compressor.integrity import HASHED, check_files
 from compressor.journal import home_of
 from tools.selfcheck.launching import Death, Ended, launch
 from tools.selfcheck.refusal import INPUT
@@ -167,11 +166,10 @@ class Place:
         return sorted(path.name for path in self.folder.iterdir() if path.name not in known)
 
     def result(self) -> Files:
-        """The files of the result, whose checksums fit."""
+        """The files of the result, which are those that its report tells of."""
         folder = self.folder / OUT
         found = {path.name: path.read_bytes() for path in folder.iterdir()}
-        for name in found if CHECKSUMS in found else ():
-            check_unchanged(folder / name)
+        check_files(folder, HASHED)
         return found
 
     def reached(self) -> dict[str, Any]:

@@ -24,10 +24,10 @@ for byte. Networks of torchvision have random weights, which the seed draws.""",
 ## Killed at a random moment
 
 SIGKILL to the process group at a moment drawn uniformly from the run's duration (in a forked
-process that has everything imported). Afterwards the result is not there, or whole (its checksums
-fit, its bytes are those of a run that nobody killed), or still the earlier one. Going on (`compress
-resume` where it trains, else the same command) gives the same bytes, loses no epoch that had ended,
-and leaves nothing but the result.""",
+process that has everything imported). Afterwards the result is not there, or whole (its files are
+those of its report, its bytes are those of a run that nobody killed), or still the earlier one.
+Going on (`compress resume` where it trains, else the same command) gives the same bytes, loses no
+epoch that had ended, and leaves nothing but the result.""",
     "changes": """\
 ## Killed before every change of a file
 
@@ -44,7 +44,7 @@ was.""",
 
 Bits flipped, parts cut off, zeroed, doubled, drawn anew; or keys taken out of JSON and values of
 other types put there. Each is refused clearly, or what comes of it is the same. *By itself*:
-without the SHA256SUMS that lie in a result's folder. Weights in files of their own have no
+without a report that says what the file was. Weights in files of their own have no
 checksum: of those, only the header is damaged.""",
 }
 
