@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from compressor.errors import CompressorError
+from compressor.folder import EXPORTS
 from compressor.loading.weights import sha256_of
 
 HASHED = (
@@ -33,16 +35,23 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
     Raises:
         CompressorError: Names the file, and whether it is gone, cut off or changed.
     """
-    known = _known(folder / "report.json")
+    known = _known(folder)
     for name in names:
         if name in known:
             _check(folder / name, known[name])
 
 
-def _known(report: Path) -> dict[str, str]:
+def _known(folder: Path) -> dict[str, str]:
+    """As the report has it, and what was exported again later."""
+    exported = _told(folder / EXPORTS)
+    later = {n: e["sha256"] for n, e in exported.items() if isinstance(e, dict) and "sha256" in e}
+    return _told(folder / "report.json") | later
+
+
+def _told(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(report.read_text(encoding="utf-8"))["files"]
-        return {str(name): str(digest) for name, digest in told.items()}
+        told = json.loads(path.read_text(encoding="utf-8"))["files"]
+        return {str(name): value for name, value in told.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 

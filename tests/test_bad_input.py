@@ -202,7 +202,7 @@ STAGES = [
     (preparing, "analyse"),
     (pipeline, "deliver"),
     (delivery, "save_weights"),
-    (delivery, "measure_latency"),
+    (delivery, "measure_turns"),
     (result, "copy_into"),
 ]
 

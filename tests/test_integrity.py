@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,14 @@ def test_commands_refuse_an_onnx_file_that_was_changed(
     error = " ".join(capsys.readouterr().err.split())
     assert "model.onnx is not the file that compress wrote" in error
     assert "SHA-256" in error
+
+
+@pytest.mark.parametrize("entry", [{"sha256": sha256(b"again").hexdigest()}, {}, 3])
+def test_what_was_exported_again_is_known_by_its_own_hash(folder: Path, entry: object) -> None:
+    (folder / "model.onnx").write_text("again")
+    (folder / "exports.json").write_text(json.dumps({"files": {"model.onnx": entry}}))
+    if entry and entry != 3:
+        check_files(folder, HASHED)
+    else:
+        with pytest.raises(CompressorError, match="model.onnx"):
+            check_files(folder, HASHED)

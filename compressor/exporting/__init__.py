@@ -12,6 +12,7 @@ from compressor.exporting.publishing import check_free, publish
 from compressor.exporting.source import opened
 from compressor.exporting.writing import names_of, written
 from compressor.folder import size_of
+from compressor.loading.weights import sha256_of
 from compressor.options import ExportOptions
 from compressor.report import versions
 from compressor.watch import Stopwatch, Watch
@@ -45,6 +46,7 @@ def export_again(
             name: {
                 "options": asdict(source.options),
                 "size_bytes": size_of(path),
+                "sha256": sha256_of(path),
                 "difference": differences[name],
                 "metrics": metrics.get(name, {}),
                 "latency": [asdict(each) for each in latency.get(name, [])],
