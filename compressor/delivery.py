@@ -14,6 +14,7 @@ from compressor.costs import Costs, costs_of
 from compressor.export import export_onnx, save_program, save_weights
 from compressor.folder import size_of
 from compressor.integrity import hashes_of
+from compressor.latency import layers_of, portable_layers
 from compressor.measure import Operator, Ratio, measure_turns, profiled, ratio_of
 from compressor.original import TemporaryFolder
 from compressor.planning import Planned
@@ -98,7 +99,7 @@ def deliver(sliced: Sliced, planned: Planned) -> Delivery:
         export_onnx(sliced.program, after, batch_symbol=traced.batch_symbol, metadata=metadata)
         tick(3, 4, "the original, to compare with")
         before = planned.original.onnx
-        _for_other_machines(before, files.path)
+        _for_other_machines(before, files.path, planned)
         tick(4, 4, "")
     with stopwatch.stage("verify ONNX"):
         some = planned.samples.train or planned.samples.test or planned.samples.unlabelled
@@ -114,13 +115,18 @@ def deliver(sliced: Sliced, planned: Planned) -> Delivery:
     return Delivery(files, plan, worst, first, last, tuple(speedups))
 
 
-def _for_other_machines(original: Path, folder: Path) -> None:
-    """A script that needs nothing of ours times both networks anywhere; the original lies beside it
-    unless its weights do not fit into one file."""
+def _for_other_machines(original: Path, folder: Path, planned: Planned) -> None:
+    """A script that needs nothing of ours times both networks and the original's layers anywhere;
+    the original lies beside it unless its weights do not fit into one file."""
     script = resources.files("compressor") / "templates" / "bench.py"
     (folder / "bench.py").write_text(script.read_text(encoding="utf-8"), encoding="utf-8")
     if not original.with_name(f"{original.name}.data").exists():
         shutil.copyfile(original, folder / "original.onnx")
+    traced, table = planned.trace, planned.timing.table
+    batch = traced.batch if traced.batch_symbol is None else planned.options.batch
+    layers = layers_of(traced, planned.network, batch)
+    steps = table.steps if table is not None else {}
+    (folder / "layers.json.gz").write_bytes(portable_layers(layers, steps, batch))
 
 
 _Way = tuple[int, int, str]

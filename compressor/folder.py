@@ -17,6 +17,7 @@ EXPORTS = "exports.json"
 
 FILES = (
     "bench.py",
+    "layers.json.gz",
     "original.onnx",
     "model.onnx",
     "model.onnx.data",

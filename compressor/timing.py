@@ -44,11 +44,13 @@ class Timing:
     Attributes:
         steps: Widths are multiples of it, or of what it says for each group.
         clock: Predicts the network's latency; None where nothing asked for it.
+        table: What was measured or given; None where widths are fixed.
         is_here: The clock's times are this machine's, so that its predictions can be checked.
     """
 
     steps: int | Mapping[str, int] = 1
     clock: LatencyModel | None = None
+    table: LatencyTable | None = None
     is_here: bool = True
 
     def finer(self) -> Timing | None:
@@ -85,13 +87,13 @@ def timing_of(
         table = target.table(layers, tick, stopwatch, complete=with_clock)
         steps = _steps(layers, table, network, options) if by_table else _fixed(options)
         if not with_clock:
-            return Timing(steps)
+            return Timing(steps, table=table)
         clock = LatencyModel(layers, table)
         if target.is_here(table):
             tick(1, 1, "the whole network")
             clock = clock.fitted(of_the_first(lambda: _own(original, options)))
         tick(1, 1, f"{clock.latency_ms({}):.4g} ms")
-    return Timing(steps, clock, target.is_here(table))
+    return Timing(steps, clock, table, target.is_here(table))
 
 
 def _fixed(options: Options) -> int:

@@ -23,6 +23,8 @@ from compressor.benchmark.ways import ways_of
 from compressor.cli import main
 from compressor.errors import UsageError
 from compressor.folder import size_of
+from compressor.latency import read_table
+from compressor.latency.machine import machine_of
 from compressor.loading import load_program_file
 from compressor.measure import Operator, count_macs, operators_of, profiled, ratio_of, summary_of
 from compressor.options import ModelOptions
@@ -257,3 +259,22 @@ def test_a_result_brings_a_script_that_times_it_anywhere(
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "original.onnx should lie beside this script" in done.stderr
+
+
+def test_the_script_times_layers_for_a_latency_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
+    model = str(write_model(tmp_path / "net.pt", TinyNet()))
+    command = [model, "--input", "1x3x8x8", "--trust-pickle"]
+    assert main([*command, "--ratio", "0.4", "--out", str(tmp_path / "out")]) == 0
+    table = tmp_path / "table.json"
+    words = [sys.executable, str(tmp_path / "out" / "bench.py"), "--table", str(table)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    measured = read_table(table)
+    assert measured.machine == machine_of(1, 1, "cpu")
+    assert all(ms > 0 for points in measured.times.values() for ms in points.values())
+    asked = ["--of", "latency", "--latency-table", str(table), "--ratio", "0.05", "--dry-run"]
+    assert main([*command, *asked]) == 0
+    assert "time layers" in capsys.readouterr().err

@@ -10,17 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import names_in, write_model, write_samples
+from tiny import RESULT_FILES, names_in, write_model, write_samples
 
 from compressor import delivery, demo
 from compressor.cli import main
 from compressor.criteria import CRITERIA
-from compressor.folder import FILES
 from compressor.options import Options, flag
 from compressor.score import needs_data, needs_loss
-
-LATER = {"model.onnx.data", "training.svg", "exports.json"}
-ALL_FILES = sorted(name for name in FILES if name not in LATER and "*" not in name)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +35,7 @@ def test_compress_writes_the_folder_and_says_so(
     assert main([*arguments, "--mean", "0.5,0.5,0.5", "--std", "0.5", "0.5", "0.5"]) == 0
     shown = capsys.readouterr()
     folder = tmp_path / "exported" / "net"
-    assert names_in(folder) == ALL_FILES
+    assert names_in(folder) == RESULT_FILES
     assert names_in(folder.parent) == ["net"]
     for text in ("MACs", "parameters", "ONNX file", "top1", "written to exported/net"):
         assert text in shown.out
@@ -107,7 +103,7 @@ def test_demo_goes_the_whole_way(
     monkeypatch.setattr(demo, "EPOCHS", 1)
     Path("demo").write_text("a file of the same name")
     assert main(["demo", "--out", "out"]) == 0
-    assert names_in(tmp_path / "out") == sorted([*ALL_FILES, "training.svg"])
+    assert names_in(tmp_path / "out") == sorted([*RESULT_FILES, "training.svg"])
     assert "train a network" in capsys.readouterr().err
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["after"]["macs"] <= 0.5 * report["before"]["macs"]

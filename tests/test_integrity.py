@@ -69,5 +69,5 @@ def test_what_was_exported_again_is_known_by_its_own_hash(folder: Path, entry: o
     if entry and entry != 3:
         check_files(folder, HASHED)
     else:
-        with pytest.raises(CompressorError, match="model.onnx"):
+        with pytest.raises(CompressorError, match=r"model\.onnx"):
             check_files(folder, HASHED)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -514,6 +515,26 @@ def test_every_kind_of_layer_runs_on_its_own() -> None:
     times = OnnxBench(seconds=0.001, least=2).times_ms(CASES)
     assert {case.kind for case in CASES} == set(KERNELS)
     assert all(math.isfinite(ms) and 0 <= ms < 1000 for ms in times)
+
+
+def operators_that_run(network: bytes, folder: Path) -> list[str]:
+    """The kinds of operators that the runtime calls, in order."""
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+    session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+    session.run(None, {s.name: np.ones(s.shape, kinds[s.type]) for s in session.get_inputs()})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    return [e["args"]["op_name"] for e in events if e["name"].endswith("_kernel_time")]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
+def test_a_layer_is_the_same_network_without_its_weights(case: Case, tmp_path: Path) -> None:
+    """The runtime fills them in when it opens the file; what runs afterwards is the same."""
+    given = (case.kind, case.sizes, case.literals)
+    light = network_of(*given, with_weights=False)
+    assert operators_that_run(light, tmp_path) == operators_that_run(network_of(*given), tmp_path)
+    assert len(light) < 2500
 
 
 def test_more_work_takes_longer() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from tiny import (
     CLASSES,
+    RESULT_FILES,
     HardCoded,
     TinyNet,
     inputs,
@@ -30,7 +31,6 @@ import compressor
 from compressor import delivery, demo
 from compressor.criteria import CRITERIA
 from compressor.errors import CompressorError, UsageError
-from compressor.folder import FILES
 from compressor.options import Options
 from compressor.pipeline import plan
 from compressor.provenance import provenance_of
@@ -39,8 +39,6 @@ from compressor.report import to_markdown
 from compressor.slicing import slice_network
 from compressor.subject import Subject
 from compressor.watch import Silent
-
-ALL_FILES = sorted(set(FILES) - {"model.onnx.data"})
 
 
 @pytest.fixture(autouse=True)
@@ -153,7 +151,7 @@ def test_seed_draws_the_random_criterion(network: TinyNet) -> None:
 
 
 def test_folder_holds_every_file(folder: Path) -> None:
-    assert names_in(folder) == ALL_FILES
+    assert names_in(folder) == RESULT_FILES
     report = json.loads((folder / "report.json").read_text())
     assert report["after"]["size_bytes"] == (folder / "model.onnx").stat().st_size
     assert "| MACs |" in (folder / "report.md").read_text()
@@ -225,7 +223,7 @@ def test_save_does_not_replace_without_force(result: compressor.Result, tmp_path
     with pytest.raises(UsageError, match="exists"):
         result.save(tmp_path / "net")
     result.save(tmp_path / "net", force=True)
-    assert names_in(tmp_path / "net") == ALL_FILES
+    assert names_in(tmp_path / "net") == RESULT_FILES
 
 
 class Unlabelled(torch.utils.data.Dataset[Any]):

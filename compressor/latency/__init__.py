@@ -4,6 +4,7 @@ from compressor.latency.bench import Bench, Case, OnnxBench
 from compressor.latency.layers import Layer, layers_of
 from compressor.latency.measuring import given_table, measured_table
 from compressor.latency.model import LatencyModel
+from compressor.latency.portable import portable_layers
 from compressor.latency.table import LatencyTable, read_table, write_table
 from compressor.latency.widths import width_steps
 
@@ -17,6 +18,7 @@ __all__ = [
     "given_table",
     "layers_of",
     "measured_table",
+    "portable_layers",
     "read_table",
     "width_steps",
     "write_table",

@@ -6,12 +6,12 @@ call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from compressor.latency.sketches import (
     Literals,
@@ -48,8 +48,13 @@ class Kernel:
     probe: tuple[Sizes, Literals] = field(default_factory=lambda: ({}, {}))
 
 
-def network_of(kind: str, sizes: Sizes, literals: Literals) -> bytes:
-    """The ONNX network of one layer, serialised."""
+def network_of(kind: str, sizes: Sizes, literals: Literals, *, with_weights: bool = True) -> bytes:
+    """The ONNX network of one layer, serialised.
+
+    Args:
+        with_weights: Off: the runtime fills them in when it opens the network, which is then small
+            enough to be sent along.
+    """
     sketch = continued(KERNELS[kind].sketch(sizes, literals), literals.get("then", ()))
     inputs = [
         helper.make_tensor_value_info(
@@ -58,12 +63,34 @@ def network_of(kind: str, sizes: Sizes, literals: Literals) -> bytes:
         for name, shape in sketch.inputs.items()
     ]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
-    weights = [numpy_helper.from_array(_filled(s), name) for name, s in sketch.weights.items()]
-    graph = helper.make_graph(list(sketch.nodes), "layer", inputs, outputs, weights)
+    make = _drawn if with_weights else _described
+    made, weights = make(sketch.weights)
+    graph = helper.make_graph([*made, *sketch.nodes], "layer", inputs, outputs, weights)
     opset = helper.make_opsetid("", _OPSET)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION)
     content: bytes = model.SerializeToString()
     return content
+
+
+def _drawn(shapes: Mapping[str, tuple[int, ...]]) -> _Constants:
+    return [], [numpy_helper.from_array(_filled(s), name) for name, s in shapes.items()]
+
+
+def _described(shapes: Mapping[str, tuple[int, ...]]) -> _Constants:
+    """No number that an optimisation would take out as having no effect."""
+    value = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.75])
+    nodes = [
+        helper.make_node("ConstantOfShape", [f"{name}_shape"], [name], value=value)
+        for name in shapes
+    ]
+    sizes = [
+        helper.make_tensor(f"{name}_shape", TensorProto.INT64, [len(s)], s)
+        for name, s in shapes.items()
+    ]
+    return nodes, sizes
+
+
+_Constants = tuple[list[NodeProto], list[TensorProto]]
 
 
 def _filled(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:

@@ -1,0 +1,64 @@
+"""A network's layers as a file that a machine without this package can time."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from compressor.latency.grid import Steps, grid_of
+from compressor.latency.kernels import network_of
+from compressor.latency.layers import Layer
+from compressor.latency.sketches import BESIDE
+from compressor.latency.steps import Step, step_names
+
+SCHEMA = 1
+
+
+def portable_layers(layers: Iterable[Layer], steps: Mapping[str, Steps], batch: int) -> bytes:
+    """The distinct layers at the points of their grids, each an ONNX network without weights.
+
+    What is measured of them is a latency table (`LatencyTable`). In which steps widths run well
+    takes hundreds of further networks to find out: `steps`, found here, are taken as they are.
+
+    Args:
+        layers: Of a network, for this batch.
+        steps: Per kind of layer and size; those that are not known count as 1.
+    """
+    distinct = {layer.signature: layer for layer in layers}
+    known = {
+        layer.kind: {
+            name: steps.get(layer.kind, {}).get(name, Step()) for name in step_names(layer.kind)
+        }
+        for layer in distinct.values()
+    }
+    content = {
+        "schema": SCHEMA,
+        "batch": batch,
+        "beside": BESIDE,
+        "steps": {
+            kind: {name: [step.every, step.grain] for name, step in found.items()}
+            for kind, found in known.items()
+        },
+        "layers": {
+            signature: _networks(layer, known[layer.kind]) for signature, layer in distinct.items()
+        },
+    }
+    return gzip.compress(json.dumps(content).encode(), mtime=0)
+
+
+def _networks(layer: Layer, steps: Steps) -> dict[str, Any]:
+    """By the widths of the layer's free sizes."""
+    return {
+        " ".join(map(str, point)): base64.b64encode(
+            network_of(
+                layer.kind,
+                layer.full | dict(zip(layer.free, point, strict=True)),
+                layer.literals,
+                with_weights=False,
+            )
+        ).decode()
+        for point in grid_of(layer, steps).points
+    }
