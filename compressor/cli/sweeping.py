@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from compressor.cli.app import Folder, app, show_written, watch_of_the_run
+from rich.console import Console
+
+from compressor.cli.app import Folder, app, show_file, watch_of_the_run
 from compressor.errors import CompressorError
 from compressor.folder import name_of
 from compressor.options import SweepOptions
@@ -47,7 +49,9 @@ def sweep(
     except KeyboardInterrupt:
         watch.note(f"what was reached is kept in {target}: the same command goes on from there")
         raise
-    show_written(target, found.table())
+    for table in found.tables():
+        Console().print(table)
+    show_file(target)
     if found.failed:
         raise CompressorError(
             f"{len(found.failed)} of {len(found.rows)} trials failed: {found.failed[0]['failure']}",

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from compressor.criteria import resolved
 from compressor.errors import UsageError
 from compressor.options import (
     AXES,
@@ -50,7 +51,7 @@ class Trial:
         if self.kind == DENSE:
             return "dense original"
         if self.kind == UNSTRUCTURED:
-            return f"unstructured magnitude ({NOT_SMALLER})"
+            return f"unstructured ({NOT_SMALLER})"
         return f"{self.options.criterion}, {self.options.scope}"
 
     @property
@@ -85,8 +86,9 @@ def complete(options: SweepOptions, *, has_data: bool) -> SweepOptions:
         "schedules": ("one-shot",),
         "recoveries": (f"epochs={options.epochs}" if options.epochs else recovery,),
     }
-    missing = {name: value for name, value in defaults.items() if not getattr(options, name)}
-    return replace(options, **missing)
+    found = {name: getattr(options, name) or value for name, value in defaults.items()}
+    found["criteria"] = tuple(resolved(name, has_data=has_data) for name in found["criteria"])
+    return replace(options, **found)
 
 
 def trials_of(options: SweepOptions) -> list[Trial]:
@@ -124,9 +126,10 @@ def _options(sweep: SweepOptions, **own: Any) -> Options:
     found = {**sweep.shared, **own}
     if not found["epochs"]:
         found |= {"step_epochs": 0, "sparsity_epochs": 0, "validation": ()}
-        found |= {"sparsity_epochs": own.get("sparsity_epochs", 0)}
     if found.get("steps", 1) == 1:
         found["step_epochs"] = 0
+    if found.get("scope", "global") != "global":
+        found["use"] = None
     if found.get("policy", "continue") != "rewind-weights":
         found["rewind_to"] = None
     return Options(**found)
@@ -146,9 +149,8 @@ def _with_file(options: SweepOptions, path: Path) -> SweepOptions:
         return replace(options, **lists)
     except UsageError as error:
         next_step = error.next_step or "the lists hold what the options of these names take"
-        raise _unusable(
-            path, f"{error.where.removeprefix('--')}: {error.what}", next_step
-        ) from None
+        what = f"{error.where.removeprefix('--')}: {error.what}"
+        raise _unusable(path, what, next_step) from None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from compressor.sweep.trial import Task
 from compressor.timing import timed
 from compressor.watch import Stopwatch
 
-SECONDS = 2.0
+SECONDS = 1.0
 """How long each network and the original are timed together."""
 
 

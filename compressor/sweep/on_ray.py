@@ -11,7 +11,7 @@ from typing import Any
 import compressor
 from compressor.errors import UsageError
 from compressor.sessions import cores
-from compressor.sweep.trial import Outcome, Task, carried_out
+from compressor.sweep.trial import Outcome, Outcomes, Task, carried_out
 
 LOCAL = "local"
 
@@ -30,7 +30,7 @@ def check_ray() -> Any:
     return ray
 
 
-def on_ray(tasks: Sequence[Task], jobs: int, address: str) -> Iterator[tuple[Task, Outcome]]:
+def on_ray(tasks: Sequence[Task], jobs: int, address: str) -> Outcomes:
     """Each task with its outcome, as they come, `jobs` at once. The machines of a cluster have the
     package, and the files under the same paths."""
     ray = check_ray()

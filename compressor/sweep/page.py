@@ -1,4 +1,4 @@
-"""report.html of a sweep: one file that needs no other, and no network; and the terminal's table."""
+"""report.html of a sweep, one file that needs no other and no network; the terminal's tables."""
 
 from __future__ import annotations
 
@@ -119,20 +119,21 @@ def shown(metric: str, value: float, sign: str = "") -> str:
     return format(value, f"{sign}.4g")
 
 
-def table(curves: Sequence[Curve], metrics: Mapping[str, float]) -> Table:
-    """A line per method and ratio, for the terminal."""
+def tables(curves: Sequence[Curve], metrics: Mapping[str, float]) -> list[Table]:
+    """For the terminal: per setting a line per method and ratio."""
     name = next(iter(metrics))
     words = METRIC_WORDS.get(name, name)
-    title = f"dense original: {words} {shown(name, metrics[name])}"
-    found = Table(title=title, title_justify="left")
-    for header in ("method", "recovery"):
-        found.add_column(header, overflow="fold")
-    for header in ("asked", "compression", "speed-up", "measured", words, "difference", "seeds"):
-        found.add_column(header, justify="right")
-    for curve in curves:
-        for point in curve.points:
-            cells = _cells(curve, point, [name])
-            value, difference = cells["values"][0]
-            line = (cells["method"], curve.setting, cells["asked"], *cells["costs"])
-            found.add_row(*map(Text, (*line, value, difference, cells["seeds"])))
+    found = []
+    for setting, those in settings_of(curves).items():
+        title = f"{setting} (dense original: {words} {shown(name, metrics[name])})"
+        table = Table(title=title, title_justify="left")
+        table.add_column("method", overflow="fold")
+        for header in ("smaller", "fewer MACs", "faster", words, "difference"):
+            table.add_column(header, justify="right")
+        for curve in those:
+            for point in curve.points:
+                cells = _cells(curve, point, [name])
+                table.add_row(*map(Text, (cells["method"], *cells["costs"], *cells["values"][0])))
+            table.add_section()
+        found.append(table)
     return found

@@ -144,7 +144,10 @@ def curves_of(rows: Iterable[Row], metrics: Sequence[str]) -> list[Curve]:
             key = tuple(row[name] for name in _CURVE)
             by_curve.setdefault(key, {}).setdefault(row["ratio"], []).append(row)
     return [
-        Curve(*key, points=tuple(_point(r, some, numbers) for r, some in sorted(by_ratio.items())))
+        Curve(
+            **dict(zip(_CURVE, key, strict=True)),
+            points=tuple(_point(ratio, some, numbers) for ratio, some in sorted(by_ratio.items())),
+        )
         for key, by_ratio in by_curve.items()
     ]
 

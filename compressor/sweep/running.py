@@ -7,19 +7,19 @@ import pickle
 import queue
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import compressor
 from compressor.errors import UsageError
 from compressor.sessions import cores
-from compressor.sweep.trial import Outcome, Task, Tell, carried_out
+from compressor.sweep.trial import Outcome, Outcomes, Task, Tell, carried_out
 
 Tells = Callable[[Task, str], None]
 """Told which trial is at what."""
-Outcomes = Iterator[tuple[Task, Outcome]]
 
 
 def run_all(tasks: Sequence[Task], jobs: int, ray: str | None, tells: Tells) -> Outcomes:
@@ -50,6 +50,7 @@ def in_processes(tasks: Sequence[Task], jobs: int, tells: Tells) -> Outcomes:
     finally:
         workers.end()
         pool.shutdown(cancel_futures=True)
+        workers.end()  # one may have been starting meanwhile
 
 
 def _for(task: Task, tells: Tells) -> Tell:
@@ -127,11 +128,18 @@ class _Worker:
                     return answer
                 tell(answer)
         except (OSError, EOFError, pickle.UnpicklingError, ValueError):
-            code = self._popen.wait()
+            code = self._code()
             reason = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
             raise _DiedError(f"its process ended: {reason}; is there memory enough?") from None
 
+    def _code(self) -> int:
+        with suppress(subprocess.TimeoutExpired):
+            return self._popen.wait(5)
+        self.end()
+        return self._popen.wait()
+
     def end(self) -> None:
+        """Whatever it is at."""
         self._popen.kill()
         self._popen.wait()
 

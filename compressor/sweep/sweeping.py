@@ -24,7 +24,7 @@ from compressor.sweep.grid import DENSE, complete, dense_of, trials_of
 from compressor.sweep.identity import key_of, surroundings_of
 from compressor.sweep.latencies import timed_all, way_of
 from compressor.sweep.on_ray import check_ray
-from compressor.sweep.page import pictures_of, table, to_html
+from compressor.sweep.page import pictures_of, tables, to_html
 from compressor.sweep.pictures import drawn, file_of, settings_of, styles_of
 from compressor.sweep.results import Curve, Done, Row, curves_of, rows_of, to_csv
 from compressor.sweep.running import run_all
@@ -55,9 +55,9 @@ class Sweep:
         """Trials that did not succeed, with their reason."""
         return [row for row in self.rows if row["failure"]]
 
-    def table(self) -> Table:
-        """A line per method and ratio, for the terminal."""
-        return table(self.curves, self.results["dense"]["metrics"])
+    def tables(self) -> list[Table]:
+        """For the terminal: per setting a line per method and ratio."""
+        return tables(self.curves, self.results["dense"]["metrics"])
 
 
 def sweep(
@@ -145,7 +145,7 @@ def _opened(subject: Subject, options: SweepOptions, stopwatch: Stopwatch) -> Op
     if samples.test is None:
         raise _unjudged("--test or --metric", samples.evaluated_on)
     if samples.train is None:
-        wanting = [name for name in options.criteria if needs_data(name, CRITERIA)]
+        wanting: list[str] = [n for n in options.criteria if needs_data(n, CRITERIA)]
         wanting += [text for text in options.recoveries if recovery_of(text, 1) != _NO_RECOVERY]
         _refuse(wanting, "--data", "training data")
     elif not (samples.train.labelled or subject.loss or options.loss):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +53,10 @@ class Outcome:
     failure: str = ""
 
 
+Outcomes = Generator[tuple[Task, Outcome], None, None]
+"""Tasks with what came of them, in whatever order."""
+
+
 @dataclass(frozen=True)
 class Made:
     """A network, what it costs and how it came to be."""
@@ -60,7 +64,7 @@ class Made:
     module: nn.Module
     program: ExportedProgram
     params: int
-    macs: float
+    macs: int
     moments: Moments
 
 

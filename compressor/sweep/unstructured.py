@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class Sparse:
     """What is left if zeros are not counted, and the moments of the network."""
 
     params: int
-    macs: float
+    macs: int
     moments: Moments
 
 
@@ -45,8 +46,8 @@ def zeroed_and_recovered(module: nn.Module, prepared: Prepared, judge: Judge) ->
         moments += _recalibrated(module, prepared, judge)
     if options.epochs:
         moments += _trained(module, masks, prepared, judge)
-    left = {name: float(mask.mean()) for name, mask in masks.items()}
-    macs = sum(n * left.get(f"{layer}.weight", 1.0) for layer, n in dense.layers.items())
+    left = {name: int(mask.sum()) / mask.numel() for name, mask in masks.items()}
+    macs = round(sum(n * left.get(f"{layer}.weight", 1.0) for layer, n in dense.layers.items()))
     zeros = sum(int((mask == 0).sum()) for mask in masks.values())
     return Sparse(dense.params - zeros, macs, moments)
 
@@ -60,7 +61,7 @@ def zeroed(module: nn.Module, share: float) -> dict[str, Tensor]:
     """
     layers = _layers(module)
     wanted = round(share * count_params(module))
-    most = sum(weight.numel() for weight in (layer.weight for layer in layers.values()))
+    most = sum(layer.get_parameter("weight").numel() for layer in layers.values())
     if wanted >= most:
         raise CompressorError(
             f"{share:g} of all parameters are {wanted}, and layers have {most} weights",
@@ -71,8 +72,8 @@ def zeroed(module: nn.Module, share: float) -> dict[str, Tensor]:
     prune.global_unstructured(pairs, prune.L1Unstructured, amount=wanted)
     masks = {}
     for name, layer in layers.items():
-        masks[f"{name}.weight" if name else "weight"] = layer.weight_mask.detach().clone()
-        prune.remove(layer, "weight")
+        masks[f"{name}.weight" if name else "weight"] = layer.get_buffer("weight_mask").clone()
+        prune.remove(layer, "weight")  # type: ignore[no-untyped-call]
     return masks
 
 
@@ -132,5 +133,8 @@ def _keep_zeros(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
         if parameter.is_floating_point():
             parameter.requires_grad_(True)
         if name in masks:
-            mask = masks[name]
-            parameter.register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient.device))
+            parameter.register_hook(partial(_masked, masks[name]))  # type: ignore[no-untyped-call]
+
+
+def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
+    return gradient * mask.to(gradient.device)
