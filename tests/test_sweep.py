@@ -25,9 +25,11 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from compressor.cli import main
+from compressor.costs import costs_of
 from compressor.errors import CompressorError, UsageError
 from compressor.options import PAPER_RATIOS, Options, SweepOptions, recovery_of, schedule_of
 from compressor.preparing import open_network
+from compressor.records import ExampleInputs
 from compressor.recover import Recipe, fine_tune, top1, top5
 from compressor.subject import Subject
 from compressor.sweep import latencies, running, sweep, sweeping
@@ -44,9 +46,10 @@ from compressor.sweep.grid import (
 from compressor.sweep.identity import key_of, surroundings_of
 from compressor.sweep.pictures import Picture, drawn, for_a_page, styles_of
 from compressor.sweep.results import TIMES, curves_of
-from compressor.sweep.store import Store
+from compressor.sweep.store import Store, check_folder
 from compressor.sweep.trial import Outcome, Task
-from compressor.sweep.unstructured import _keep_zeros, zeroed
+from compressor.sweep.unstructured import _keep_zeros, uses_of_weights, zeroed
+from compressor.trace import trace
 from compressor.watch import Silent, Stopwatch
 
 SMALL = ("--ratios", "0.5", "--criteria", "l2", "--seeds", "1", "--recoveries", "none")
@@ -286,6 +289,22 @@ def test_zeros_stay_zeros_while_it_trains() -> None:
         assert not torch.equal(parameter, before[name])
 
 
+def macs_of(module: nn.Module, *given: torch.Tensor) -> None:
+    """Each weight's uses times its numbers are all multiply-adds."""
+    traced = trace(module, ExampleInputs(given))
+    uses = uses_of_weights(traced)
+    sizes = {name: p.numel() for name, p in module.named_parameters()}
+    assert sum(n * sizes[name] for name, n in uses.items()) == costs_of(module, traced).macs
+
+
+def test_zeros_save_the_multiply_adds_that_they_take_part_in() -> None:
+    macs_of(sequential().eval(), inputs(2))
+    macs_of(nn.Sequential(nn.ConvTranspose2d(3, 6, 2, 2), nn.Conv2d(6, 6, 3, groups=3)), inputs(2))
+    macs_of(Ten(), torch.randn(2, 5, 12))
+    shared = nn.Linear(8, 8)
+    macs_of(nn.Sequential(shared, nn.ReLU(), shared), torch.randn(2, 8))
+
+
 def test_top5_counts_a_target_among_the_five_best() -> None:
     scores = torch.arange(10.0).repeat(4, 1)
     target = torch.tensor([9, 5, 4, 0])
@@ -406,7 +425,7 @@ def test_an_interruption_costs_the_running_trial(
     with monkeypatch.context() as patch:
         patch.setattr(sweeping, "run_all", interrupted)
         assert main(command(home, out, *SMALL)) == 130
-    assert names_in(out) == ["curves", "trials"]
+    assert names_in(out) == ["trials"]
     assert len(list((out / "trials").glob("*.json"))) == 2
     assert main(command(home, out, *SMALL)) == 0
     assert timeless(out) == timeless(done)
@@ -466,6 +485,15 @@ def test_a_killed_sweep_goes_on_and_ends_the_same(done: Path, home: Path, tmp_pa
     assert main(command(home, out, *SMALL)) == 0
     assert timeless(out) == timeless(done)
     assert not [name for name in names_in(out / "trials") if name.startswith(".")]
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    for name in (".results.csv.abc", "trials/.key.json.abc", "curves/.a.svg.abc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("cut off")
+    check_folder(tmp_path)
+    Store(tmp_path)
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
 
 
 class Ten(nn.Module):
@@ -658,6 +686,3 @@ def test_a_damaged_trial_is_run_again(tmp_path: Path) -> None:
     assert store.kept("key") is not None
     (tmp_path / "trials" / "key.json").write_text('{"metr')
     assert store.kept("key") is None
-    (tmp_path / "trials" / ".key.json.abc").write_text("cut off")
-    Store(tmp_path)
-    assert names_in(tmp_path / "trials") == ["key.json"]

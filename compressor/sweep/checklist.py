@@ -165,6 +165,7 @@ def _eras(found: Found) -> Answer:
     years = {
         curve.criterion: [int(y) for y in re.findall(r"\b(?:19|20)\d\d\b", _paper(curve))]
         for curve in found.own
+        if not curve.control
     }
     old = [name for name, found_years in years.items() if any(y < 2010 for y in found_years)]
     new = [name for name, found_years in years.items() if any(y >= 2018 for y in found_years)]

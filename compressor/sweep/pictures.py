@@ -88,7 +88,7 @@ def drawn(
 ) -> str:
     """The text of an SVG; the same text for the same curves."""
     with mpl.rc_context({"svg.hashsalt": picture.file, "svg.fonttype": "none"}):
-        figure = Figure(figsize=(4.6, 5.2 if legend else 3.3), layout="constrained")
+        figure = Figure(figsize=(4.6, 5.0) if legend else (4.0, 3.0), layout="constrained")
         figure.patch.set_alpha(0.0 if not legend else 1.0)
         axes = figure.subplots()
         _draw(axes, curves, picture, styles)

@@ -38,17 +38,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.trials = folder / TRIALS
-        try:
-            for needed in (self.trials, folder / CURVES):
-                needed.mkdir(parents=True, exist_ok=True)
-                _remove_leftovers(needed)
-        except OSError as error:
-            raise CompressorError(
-                f"the output folder cannot be written: {error.strerror or error}",
-                where=str(folder),
-                consequence="nothing was done",
-                next_step="give another folder with --out",
-            ) from None
+        for part in (self.trials, folder / CURVES):
+            _remove_leftovers(part)
 
     def kept(self, key: str) -> Outcome | None:
         """What came of a trial, if it has succeeded; a file that was damaged is not there."""
@@ -58,8 +49,7 @@ class Store:
     def keep(self, key: str, outcome: Outcome) -> None:
         """The numbers last: where they are, all is there."""
         if outcome.onnx is not None:
-            with written_whole(self.onnx(key)) as temporary:
-                temporary.write_bytes(outcome.onnx)
+            self.write(f"{TRIALS}/{key}.onnx", outcome.onnx)
         self.write(f"{TRIALS}/{key}.json", to_json(outcome.record))
 
     def onnx(self, key: str) -> Path:
@@ -74,10 +64,24 @@ class Store:
     def keep_latency(self, key: str, record: Mapping[str, Any]) -> None:
         self.write(f"{TRIALS}/{key}.latency.json", to_json(record))
 
-    def write(self, name: str, text: str) -> None:
-        """A file of the folder, whole."""
-        with written_whole(self.folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="")
+    def write(self, name: str, content: str | bytes) -> None:
+        """A file of the folder, whole.
+
+        Raises:
+            CompressorError: It cannot be written.
+        """
+        path = self.folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CompressorError(
+                f"the output folder cannot be written: {error.strerror or error}",
+                where=str(path.parent),
+                consequence="what was there before is untouched",
+                next_step="give another folder with --out",
+            ) from None
+        with written_whole(path) as temporary:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

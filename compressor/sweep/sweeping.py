@@ -31,7 +31,6 @@ from compressor.sweep.running import run_all
 from compressor.sweep.store import CSV, CURVES, JSON, PAGE, Store, check_folder
 from compressor.sweep.trial import Outcome, Task
 from compressor.watch import Silent, Stopwatch, Watch
-from compressor.whole_file import written_whole
 
 SCHEMA = 1
 
@@ -282,9 +281,8 @@ def _write(found: Sweep, store: Store) -> None:
     styles, metrics = styles_of(found.curves), found.results["dense"]["metrics"]
     for setting, curves in settings_of(found.curves).items():
         for picture in pictures_of(metrics):
-            path = store.folder / CURVES / file_of(setting, picture)
-            with written_whole(path) as temporary:
-                temporary.write_text(drawn(curves, picture, styles, legend=True), encoding="utf-8")
+            text = drawn(curves, picture, styles, legend=True)
+            store.write(f"{CURVES}/{file_of(setting, picture)}", text)
     store.write(PAGE, to_html(found.results, found.curves))
     store.write(JSON, to_json(found.results))
     store.write(CSV, to_csv(found.rows))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from compressor.errors import CompressorError
 from compressor.journal import Journal
 from compressor.measure import count_params
 from compressor.preparing import Prepared
+from compressor.records import Trace
 from compressor.recover import Schedule, recalibrate_batch_norm
 from compressor.recovering import Judge, Moments
 from compressor.slicing.weights import named_tensors
@@ -46,10 +49,10 @@ def zeroed_and_recovered(module: nn.Module, prepared: Prepared, judge: Judge) ->
         moments += _recalibrated(module, prepared, judge)
     if options.epochs:
         moments += _trained(module, masks, prepared, judge)
-    left = {name: int(mask.sum()) / mask.numel() for name, mask in masks.items()}
-    macs = round(sum(n * left.get(f"{layer}.weight", 1.0) for layer, n in dense.layers.items()))
-    zeros = sum(int((mask == 0).sum()) for mask in masks.values())
-    return Sparse(dense.params - zeros, macs, moments)
+    zeros = {name: int((mask == 0).sum()) for name, mask in masks.items()}
+    uses = uses_of_weights(prepared.trace)
+    saved = round(sum(uses.get(name, 0) * count for name, count in zeros.items()))
+    return Sparse(dense.params - sum(zeros.values()), dense.macs - saved, moments)
 
 
 def zeroed(module: nn.Module, share: float) -> dict[str, Tensor]:
@@ -75,6 +78,40 @@ def zeroed(module: nn.Module, share: float) -> dict[str, Tensor]:
         masks[f"{name}.weight" if name else "weight"] = layer.get_buffer("weight_mask").clone()
         prune.remove(layer, "weight")  # type: ignore[no-untyped-call]
     return masks
+
+
+_OUTPUT, _INPUT = "output", "input"
+_MEETS: Mapping[str, tuple[str, int]] = {
+    "linear": (_OUTPUT, -1),
+    **{f"conv{n}d": (_OUTPUT, 1) for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": (_INPUT, 1) for n in (1, 2, 3)},
+}
+"""Per operator with a weight: every number of it is used once at each position of its output or of
+its input, whose channels lie in that dimension."""
+
+
+def uses_of_weights(trace: Trace) -> dict[str, float]:
+    """By a weight's name: in how many multiply-adds each of its numbers takes part, for a sample.
+    Weights of other operators are not named: their zeros save nothing that is known."""
+    named = trace.program.graph_signature.inputs_to_parameters
+    found: dict[str, float] = {}
+    for node in trace.program.graph.nodes:
+        name = getattr(node.target, "overloadpacket", None)
+        of = _MEETS.get(str(name).rpartition(".")[2])
+        if of is None:
+            continue
+        data, weight = node.args[:2]
+        shape = [_size(dim) for dim in (node if of[0] == _OUTPUT else data).meta["val"].shape]
+        positions = math.prod(shape) / shape[of[1]] / trace.batch
+        parameter = named.get(str(weight))
+        if parameter is not None:
+            found[parameter] = found.get(parameter, 0) + positions
+    return found
+
+
+def _size(dim: Any) -> int:
+    """A number, or what a symbol stood for when the network was traced."""
+    return dim if isinstance(dim, int) else int(dim.node.hint)
 
 
 def _layers(module: nn.Module) -> dict[str, nn.Module]:
