@@ -289,6 +289,17 @@ def test_zeros_stay_zeros_while_it_trains() -> None:
         assert not torch.equal(parameter, before[name])
 
 
+class Twice(nn.Module):
+    """One layer that is called two times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(torch.relu(self.layer(x)))
+
+
 def macs_of(module: nn.Module, *given: torch.Tensor) -> None:
     """Each weight's uses times its numbers are all multiply-adds."""
     traced = trace(module, ExampleInputs(given))
@@ -301,8 +312,7 @@ def test_zeros_save_the_multiply_adds_that_they_take_part_in() -> None:
     macs_of(sequential().eval(), inputs(2))
     macs_of(nn.Sequential(nn.ConvTranspose2d(3, 6, 2, 2), nn.Conv2d(6, 6, 3, groups=3)), inputs(2))
     macs_of(Ten(), torch.randn(2, 5, 12))
-    shared = nn.Linear(8, 8)
-    macs_of(nn.Sequential(shared, nn.ReLU(), shared), torch.randn(2, 8))
+    macs_of(Twice(), torch.randn(2, 8))
 
 
 def test_top5_counts_a_target_among_the_five_best() -> None:
