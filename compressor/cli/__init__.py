@@ -24,7 +24,16 @@ from compressor.cli.app import app
 from compressor.errors import CompressorError, UsageError
 from compressor.terminal import Terminal
 
-__all__ = ["app", "benching", "comparing", "compressing", "exporting", "looking", "main", "sweeping"]
+__all__ = [
+    "app",
+    "benching",
+    "comparing",
+    "compressing",
+    "exporting",
+    "looking",
+    "main",
+    "sweeping",
+]
 
 INTERRUPTED = 130
 

@@ -6,6 +6,7 @@ same ratios, seeds and recovery, beside controls that are always there.
 """
 
 from compressor.sweep.store import check_folder
-from compressor.sweep.sweeping import Sweep, check, run, sweep
+from compressor.sweep.summary import Sweep
+from compressor.sweep.sweeping import check, run, sweep
 
 __all__ = ["Sweep", "check", "check_folder", "run", "sweep"]
