@@ -398,7 +398,9 @@ def test_a_larger_grid_reuses_what_is_there(
         return running.run_all(tasks, *more)
 
     monkeypatch.setattr(sweeping, "run_all", spied)
+    (done / "curves" / "of-an-earlier-grid.svg").write_text("")
     assert main(command(home, done, *SMALL[:2], "--criteria", "l2,l1", *SMALL[4:])) == 0
+    assert len(list((done / "curves").iterdir())) == 6
     assert ran == ["l1, global, 2×, one-shot, none, seed 0"]
     assert len(rows_in(done)) == 6
     assert main(command(home, done, *SMALL)) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,12 @@ class Store:
             ) from None
         with written_whole(path) as temporary:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def remove_curves_but(self, names: Collection[str]) -> None:
+        """Pictures of an earlier grid, which are not of these results."""
+        for file in (self.folder / CURVES).glob("*.svg"):
+            if file.name not in names:
+                file.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -94,10 +94,13 @@ def found_of(
 def write(found: Sweep, store: Store) -> None:
     """Pictures, the page, the numbers: each whole."""
     styles, metrics = styles_of(found.curves), found.results["dense"]["metrics"]
+    written = set()
     for setting, curves in settings_of(found.curves).items():
         for picture in pictures_of(metrics):
             text = drawn(curves, picture, styles, legend=True)
+            written.add(file_of(setting, picture))
             store.write(f"{CURVES}/{file_of(setting, picture)}", text)
+    store.remove_curves_but(written)
     store.write(PAGE, to_html(found.results, found.curves))
     store.write(JSON, to_json(found.results))
     store.write(CSV, to_csv(found.rows))
