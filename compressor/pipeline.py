@@ -24,7 +24,7 @@ from compressor.subject import Subject
 from compressor.training import sparsified, trained_at_the_end
 from compressor.watch import Silent, Stopwatch, Watch
 
-__all__ = ["carry_out", "compress", "plan", "run"]
+__all__ = ["carry_out", "compress", "plan", "run", "smaller"]
 
 
 def compress(
@@ -111,10 +111,9 @@ def carry_out(planned: Planned, *, command: str, journal: Journal | None = None)
     judge = Judge(planned, planned.samples.test)
     with seeded(options.seed):
         moments = [{"step": "original", "metrics": judge("evaluate original", traced.module)}]
-        made = _made(planned, judge, journal)
+        made = smaller(planned, judge, journal)
         planned, sliced = made.planned, made.sliced
         moments += made.moments
-        moments += trained_at_the_end(sliced, planned, judge, made.schedule, journal)
         _say_what_form(stopwatch, sliced.plan)
         with stopwatch.stage("compare"):
             slicing.carry_weights(sliced.module.cpu().eval(), sliced.program)
@@ -126,6 +125,13 @@ def carry_out(planned: Planned, *, command: str, journal: Journal | None = None)
     report = account(planned, sliced, delivery, moments, difference, command)
     delivery.write_report(report)
     return Result(sliced.module, sliced.program, sliced.plan, report, delivery.files)
+
+
+def smaller(planned: Planned, judge: Judge, journal: Journal) -> Made:
+    """The network sliced, repaired and trained, with the metrics at each moment."""
+    made = _made(planned, judge, journal)
+    made.moments += trained_at_the_end(made.sliced, made.planned, judge, made.schedule, journal)
+    return made
 
 
 def _made(planned: Planned, judge: Judge, journal: Journal) -> Made:

@@ -93,7 +93,7 @@ def stepped(root: Planned, judge: Judge, journal: Journal) -> Made:
         moments += repaired(sliced, planned, judge, prefix=prefix)
         if not is_last:
             leg = Leg(options.step_epochs, schedule, f"step-{number}", prefix)
-            moments += trained(sliced, planned, judge, leg, journal)
+            moments += trained(sliced.module, planned, judge, leg, journal)
         indices = composed(indices, sliced.plan.tensors)
         if is_last:
             break

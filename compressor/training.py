@@ -47,14 +47,14 @@ class Leg:
 
 
 def trained(
-    sliced: slicing.Sliced, planned: Planned, judge: Judge, leg: Leg, journal: Journal
+    module: nn.Module, prepared: Prepared, judge: Judge, leg: Leg, journal: Journal
 ) -> Moments:
-    """Train the sliced network in place: the metrics after the best epoch on validation data, if
-    that was not the last, and after the last."""
-    if not leg.epochs or planned.samples.train is None:
+    """Train a network in place: the metrics after the best epoch on validation data, if that was
+    not the last, and after the last."""
+    if not leg.epochs or prepared.samples.train is None:
         return []
-    state = _descend(sliced.module, planned, leg, journal)
-    return _moments(sliced.module, state, judge, leg, "fine-tuning")
+    state = _descend(module, prepared, leg, journal)
+    return _moments(module, state, judge, leg, "fine-tuning")
 
 
 def trained_at_the_end(
@@ -67,9 +67,8 @@ def trained_at_the_end(
     done = _begun(sliced, planned, judge)
     if options.policy != "continue":
         schedule = Schedule(options.epochs)
-    return done + trained(
-        sliced, planned, judge, Leg(options.epochs, schedule, AT_THE_END), journal
-    )
+    leg = Leg(options.epochs, schedule, AT_THE_END)
+    return done + trained(sliced.module, planned, judge, leg, journal)
 
 
 def sparsified(root: Planned, judge: Judge, journal: Journal) -> tuple[Planned, Moments]:
@@ -97,17 +96,24 @@ def _with(root: Planned, prepared: Prepared) -> Planned:
 
 def _begun(sliced: slicing.Sliced, planned: Planned, judge: Judge) -> Moments:
     """The moment after the policy has given the sliced network other weights, if it does."""
-    options, original = planned.options, planned.original.module
-    if options.policy == "reinitialise":
-        dense, words = reinitialised(original, options.seed), "re-initialised"
-    elif options.rewind_to is not None:
-        dense = earlier_weights(original, options)
-        words = f"weights rewound to {options.rewind_to}"
-    else:
+    beginning = beginning_of(planned)
+    if beginning is None:
         return []
+    dense, words = beginning
     slicing.carry_sliced(dense, sliced.plan, sliced.module)
     metrics = judge("evaluate what training begins with", sliced.module)
     return [{"step": words, "metrics": metrics}]
+
+
+def beginning_of(prepared: Prepared) -> tuple[nn.Module, str] | None:
+    """The dense network with the weights that the policy begins with, and what they are; None where
+    training goes on with what is left."""
+    options, original = prepared.options, prepared.original.module
+    if options.policy == "reinitialise":
+        return reinitialised(original, options.seed), "re-initialised"
+    if options.rewind_to is not None:
+        return earlier_weights(original, options), f"weights rewound to {options.rewind_to}"
+    return None
 
 
 def recipe_of(options: Options, leg: Leg) -> Recipe:
@@ -129,7 +135,7 @@ def recipe_of(options: Options, leg: Leg) -> Recipe:
 
 def _descend(
     module: nn.Module,
-    planned: Planned,
+    planned: Prepared,
     leg: Leg,
     journal: Journal,
     penalty: GroupSparsity | None = None,
@@ -206,7 +212,7 @@ def _moments(
 
 
 def _say_how(
-    planned: Planned, module: nn.Module, whole: Batches, recipe: Recipe, objective: Objective
+    planned: Prepared, module: nn.Module, whole: Batches, recipe: Recipe, objective: Objective
 ) -> None:
     """The recipe, and how long it will take, before it starts."""
     with planned.stopwatch.stage("estimate training time") as tick:

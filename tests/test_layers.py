@@ -120,7 +120,8 @@ def test_the_algebra_and_the_rules_do_without_torch(name: str) -> None:
 
 def test_only_the_ends_know_the_order() -> None:
     assert importers("cli") <= {"__main__"}
-    assert importers("pipeline") <= {"cli", "__init__"}
+    assert importers("pipeline") <= {"cli", "__init__", "sweep"}
+    assert importers("sweep") <= {"cli"}
 
 
 def test_the_command_line_answers_without_torch() -> None:

@@ -19,12 +19,21 @@ from typing import Any
 from cyclopts import CycloptsError
 from rich.console import Console
 
-from compressor.cli import benching, comparing, compressing, exporting, looking
+from compressor.cli import benching, comparing, compressing, exporting, looking, sweeping
 from compressor.cli.app import app
 from compressor.errors import CompressorError, UsageError
 from compressor.terminal import Terminal
 
-__all__ = ["app", "benching", "comparing", "compressing", "exporting", "looking", "main"]
+__all__ = [
+    "app",
+    "benching",
+    "comparing",
+    "compressing",
+    "exporting",
+    "looking",
+    "main",
+    "sweeping",
+]
 
 INTERRUPTED = 130
 

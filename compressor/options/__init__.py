@@ -26,12 +26,15 @@ from compressor.options.scoring import (
 )
 from compressor.options.sensitivity import SensitivityOptions
 from compressor.options.spelling import flag
+from compressor.options.sweep import AXES, PAPER_RATIOS, SweepOptions, recovery_of, schedule_of
 from compressor.options.training import TrainingOptions
 
 __all__ = [
+    "AXES",
     "DEFAULT_RATIO",
     "LIMITS",
     "MOST",
+    "PAPER_RATIOS",
     "BenchOptions",
     "CriterionName",
     "DataOptions",
@@ -47,6 +50,9 @@ __all__ = [
     "Scope",
     "ScoringOptions",
     "SensitivityOptions",
+    "SweepOptions",
     "TrainingOptions",
     "flag",
+    "recovery_of",
+    "schedule_of",
 ]

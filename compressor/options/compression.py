@@ -4,7 +4,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from cyclopts import Parameter
 
@@ -205,7 +205,7 @@ cubic: most in the first (Zhu and Gupta 2017); cosine: least in the first and th
         return words
 
     @classmethod
-    def of_keywords(cls, keywords: dict[str, Any]) -> "Options":
+    def of_keywords(cls, keywords: dict[str, Any]) -> Self:
         """Options from Python keywords; a single text stands for a list of one."""
         known = [field.name for field in fields(cls)]
         for name in keywords.keys() - set(known):

@@ -14,6 +14,7 @@ MODEL = Group("The model", sort_key=3)
 DATA = Group("Data", sort_key=4)
 RECOVERY = Group("Recovering accuracy", sort_key=5)
 RUN = Group("The run", sort_key=6)
+GRID = Group("The grid", sort_key=0)
 
 
 def numbers(_: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
@@ -22,6 +23,10 @@ def numbers(_: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
 
 def whole_numbers(_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
     return tuple(int(number) for token in tokens for number in token.value.split(",") if number)
+
+
+def texts(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    return tuple(text for token in tokens for text in token.value.split(",") if text)
 
 
 def option(group: Group, metavar: str | None = None) -> Parameter:

@@ -2,7 +2,15 @@
 
 from compressor.recover.batch_norm import recalibrate_batch_norm
 from compressor.recover.beginnings import reinitialised
-from compressor.recover.evaluation import Batches, Metric, Progress, evaluate, primary_output, top1
+from compressor.recover.evaluation import (
+    Batches,
+    Metric,
+    Progress,
+    evaluate,
+    primary_output,
+    top1,
+    top5,
+)
 from compressor.recover.fine_tuning import estimated_seconds, fine_tune
 from compressor.recover.objective import DISTILL, Loss, Objective, Step, distillation
 from compressor.recover.recipe import FIRST_LEARNING_RATES, LEARNING_RATES, Recipe
@@ -32,4 +40,5 @@ __all__ = [
     "recalibrate_batch_norm",
     "reinitialised",
     "top1",
+    "top5",
 ]

@@ -42,6 +42,12 @@ def top1(outputs: Any, target: Any) -> float:
     return float((scores.argmax(1) == torch.as_tensor(target)).double().mean())
 
 
+def top5(outputs: Any, target: Any) -> float:
+    """Share of samples (or positions) of whose five largest class scores one is the target's."""
+    best = primary_output(outputs).topk(5, dim=1).indices
+    return float((best == torch.as_tensor(target).unsqueeze(1)).any(1).double().mean())
+
+
 def evaluate(
     module: nn.Module,
     batches: Batches,

@@ -1,0 +1,12 @@
+"""`compress sweep`: ways to make one network smaller, compared fairly.
+
+Blalock et al. 2020, "What is the State of Neural Network Pruning?", found results that could not be
+compared: other networks, other trainings, single points, no controls. Here every method meets the
+same ratios, seeds and recovery, beside controls that are always there.
+"""
+
+from compressor.sweep.store import check_folder
+from compressor.sweep.summary import Sweep
+from compressor.sweep.sweeping import check, run, sweep
+
+__all__ = ["Sweep", "check", "check_folder", "run", "sweep"]

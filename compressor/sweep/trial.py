@@ -1,0 +1,177 @@
+"""One trial: a network made, judged and exported; a failure is an outcome, too."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from compressor import slicing
+from compressor.costs import costs_of
+from compressor.data import batches
+from compressor.errors import CompressorError
+from compressor.export import export_onnx
+from compressor.journal import Journal
+from compressor.original import TemporaryFolder
+from compressor.pipeline import plan, smaller
+from compressor.preparing import Prepared, prepare, seeded
+from compressor.recover import evaluate, primary_output, top5
+from compressor.recovering import Judge, Moments
+from compressor.subject import Subject
+from compressor.sweep.grid import DENSE, STRUCTURED, UNSTRUCTURED, Trial
+from compressor.sweep.unstructured import zeroed_and_recovered
+from compressor.watch import Stopwatch, Tick
+
+Tell = Callable[[str], None]
+"""Told what a trial is at, in words."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A trial with all that another process needs for it."""
+
+    key: str
+    trial: Trial
+    subject: Subject
+    directory: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a trial: numbers and an ONNX file, or why there are none."""
+
+    record: Mapping[str, Any] = field(default_factory=dict)
+    onnx: bytes | None = None
+    failure: str = ""
+
+
+Outcomes = Generator[tuple[Task, Outcome], None, None]
+"""Tasks with what came of them, in whatever order."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A network, what it costs and how it came to be."""
+
+    module: nn.Module
+    program: ExportedProgram
+    params: int
+    macs: int
+    moments: Moments
+
+
+class _Told:
+    """A watch that passes on what a trial is at."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Tick]:
+        self._tell(name)
+        yield lambda done, total, note: self._tell(f"{name} {note}".strip())
+
+    def note(self, text: str) -> None:
+        pass
+
+
+def nobody(text: str) -> None:
+    """Is told in vain."""
+
+
+def carried_out(task: Task, tell: Tell = nobody) -> Outcome:
+    """Run the trial; nothing that goes wrong in it gets out, but an interruption."""
+    begin = time.perf_counter()
+    try:
+        record, onnx = _carried_out(task, tell)
+    except CompressorError as error:
+        reason = "; ".join(filter(None, (error.what, error.where, error.next_step)))
+        return Outcome(failure=" ".join(reason.split()))
+    except (Exception, SystemExit) as error:  # a model's or a library's code: anything may come
+        if os.environ.get("COMPRESSOR_DEBUG"):
+            raise
+        return Outcome(failure=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+    return Outcome({**record, "seconds": time.perf_counter() - begin}, onnx)
+
+
+def _carried_out(task: Task, tell: Tell) -> tuple[dict[str, Any], bytes | None]:
+    trial, stopwatch = task.trial, Stopwatch(_Told(tell))
+    make = plan if trial.kind == STRUCTURED else prepare
+    prepared: Prepared = make(task.subject, trial.options, stopwatch)
+    judge = Judge(prepared, prepared.samples.test)
+    with seeded(trial.options.seed):
+        made = MAKERS[trial.kind](prepared, judge)
+    module = made.module.cpu().eval()
+    slicing.carry_weights(module, made.program)
+    metrics = {**made.moments[-1]["metrics"], **_top5(prepared, judge, module)}
+    with stopwatch.stage("export"):
+        onnx = _onnx(made.program, prepared)
+    record = {
+        "params": made.params,
+        "macs": made.macs,
+        "metrics": metrics,
+        "moments": made.moments,
+    }
+    return record, onnx
+
+
+def _dense(prepared: Prepared, judge: Judge) -> Made:
+    traced = prepared.trace
+    costs = costs_of(traced.module, traced)
+    moments = [{"step": "original", "metrics": judge("evaluate", traced.module)}]
+    return Made(traced.module, traced.program, costs.params, costs.macs, moments)
+
+
+def _structured(planned: Any, judge: Judge) -> Made:
+    made = smaller(planned, judge, Journal())
+    module = made.sliced.module.cpu().eval()
+    slicing.carry_weights(module, made.sliced.program)
+    slicing.compare(made.sliced, planned.trace)
+    costs = costs_of(module, planned.trace)
+    return Made(module, made.sliced.program, costs.params, costs.macs, made.moments)
+
+
+def _unstructured(prepared: Prepared, judge: Judge) -> Made:
+    module = copy.deepcopy(prepared.trace.module)
+    sparse = zeroed_and_recovered(module, prepared, judge)
+    return Made(module, prepared.trace.program, sparse.params, sparse.macs, sparse.moments)
+
+
+MAKERS: Mapping[str, Callable[[Any, Judge], Made]] = {
+    DENSE: _dense,
+    STRUCTURED: _structured,
+    UNSTRUCTURED: _unstructured,
+}
+
+
+def _top5(prepared: Prepared, judge: Judge, module: nn.Module) -> dict[str, float]:
+    """Beside top-1, where there are classes enough for it to say something."""
+    if judge.name != "top1" or judge.data is None:
+        return {}
+    options = prepared.options
+    with torch.no_grad():
+        scores = primary_output(module(*judge.data.first_sample))
+    if scores.ndim < 2 or scores.shape[1] <= 5:
+        return {}
+    with prepared.stopwatch.stage("evaluate top-5") as tick:
+        whole = batches(judge.data, options.batch_size)
+        value = evaluate(module, whole, top5, options.device, tick)
+    module.cpu()
+    return {"top5": value}
+
+
+def _onnx(program: ExportedProgram, prepared: Prepared) -> bytes | None:
+    """The bytes of the file; None where protobuf's limit cuts the weights off from it."""
+    folder = TemporaryFolder()
+    path = folder.path / "model.onnx"
+    export_onnx(program, path, batch_symbol=prepared.trace.batch_symbol)
+    is_whole = [file.name for file in folder.path.iterdir()] == [path.name]
+    return path.read_bytes() if is_whole else None

@@ -1,0 +1,177 @@
+"""Global magnitude pruning of single weights, as a reference: zeros, not a smaller network."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from compressor.costs import costs_of
+from compressor.data import batches
+from compressor.errors import CompressorError
+from compressor.journal import Journal
+from compressor.measure import count_params
+from compressor.preparing import Prepared
+from compressor.records import Trace
+from compressor.recover import Schedule, recalibrate_batch_norm
+from compressor.recovering import Judge, Moments
+from compressor.slicing.weights import named_tensors
+from compressor.training import AT_THE_END, Leg, beginning_of, trained
+
+_LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """What is left if zeros are not counted, and the moments of the network."""
+
+    params: int
+    macs: int
+    moments: Moments
+
+
+def zeroed_and_recovered(module: nn.Module, prepared: Prepared, judge: Judge) -> Sparse:
+    """Zero the share that the options say of all parameters, the smallest first, and recover by the
+    same means as a smaller network, but least squares; zeros stay zeros."""
+    options = prepared.options
+    assert options.ratio is not None
+    dense = costs_of(module, prepared.trace)
+    masks = zeroed(module, options.ratio)
+    moments = [{"step": "zeroed", "metrics": judge("evaluate zeroed", module)}]
+    if options.repair and prepared.samples.train is not None:
+        moments += _recalibrated(module, prepared, judge)
+    if options.epochs:
+        moments += _trained(module, masks, prepared, judge)
+    zeros = {name: int((mask == 0).sum()) for name, mask in masks.items()}
+    uses = uses_of_weights(prepared.trace)
+    saved = round(sum(uses.get(name, 0) * count for name, count in zeros.items()))
+    return Sparse(dense.params - sum(zeros.values()), dense.macs - saved, moments)
+
+
+def zeroed(module: nn.Module, share: float) -> dict[str, Tensor]:
+    """Zero a share of all of a network's parameters, in place: of the weights of layers those that
+    are nearest to zero, wherever they are. Returns the masks by the weights' names.
+
+    Raises:
+        CompressorError: These layers have fewer weights than that.
+    """
+    layers = _layers(module)
+    wanted = round(share * count_params(module))
+    most = sum(layer.get_parameter("weight").numel() for layer in layers.values())
+    if wanted >= most:
+        raise CompressorError(
+            f"{share:g} of all parameters are {wanted}, and layers have {most} weights",
+            where="the unstructured reference",
+            next_step="smaller --ratios, or --no-reference",
+        )
+    pairs = [(layer, "weight") for layer in layers.values()]
+    prune.global_unstructured(pairs, prune.L1Unstructured, amount=wanted)
+    masks = {}
+    for name, layer in layers.items():
+        masks[f"{name}.weight" if name else "weight"] = layer.get_buffer("weight_mask").clone()
+        prune.remove(layer, "weight")  # type: ignore[no-untyped-call]
+    return masks
+
+
+_OUTPUT, _INPUT = "output", "input"
+_MEETS: Mapping[str, tuple[str, int]] = {
+    "linear": (_OUTPUT, -1),
+    **{f"conv{n}d": (_OUTPUT, 1) for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": (_INPUT, 1) for n in (1, 2, 3)},
+}
+"""Per operator with a weight: every number of it is used once at each position of its output or of
+its input, whose channels lie in that dimension."""
+
+
+def uses_of_weights(trace: Trace) -> dict[str, float]:
+    """By a weight's name: in how many multiply-adds each of its numbers takes part, for a sample.
+    Weights of other operators are not named: their zeros save nothing that is known."""
+    named = trace.program.graph_signature.inputs_to_parameters
+    found: dict[str, float] = {}
+    for node in trace.program.graph.nodes:
+        name = getattr(node.target, "overloadpacket", None)
+        of = _MEETS.get(str(name).rpartition(".")[2])
+        if of is None:
+            continue
+        data, weight = node.args[:2]
+        shape = [_size(dim) for dim in (node if of[0] == _OUTPUT else data).meta["val"].shape]
+        positions = math.prod(shape) / shape[of[1]] / trace.batch
+        parameter = named.get(str(weight))
+        if parameter is not None:
+            found[parameter] = found.get(parameter, 0) + positions
+    return found
+
+
+def _size(dim: Any) -> int:
+    """A number, or what a symbol stood for when the network was traced."""
+    return dim if isinstance(dim, int) else int(dim.node.hint)
+
+
+def _layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Those with a matrix or a kernel of their own; tied weights are not theirs alone."""
+    uses = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if not isinstance(layer, _LOOKED_UP)
+        and (weight := layer._parameters.get("weight")) is not None
+        and weight.ndim > 1
+        and uses[id(weight)] == 1
+    }
+
+
+def _recalibrated(module: nn.Module, prepared: Prepared, judge: Judge) -> Moments:
+    options, train = prepared.options, prepared.samples.train
+    assert train is not None
+    some = batches(
+        train, options.batch_size, seed=options.seed, limit=options.calibration, drop_last=True
+    )
+    with prepared.stopwatch.stage("re-estimate batch norm") as tick:
+        used = recalibrate_batch_norm(module, some, options.device, tick)
+    if not used:
+        return []
+    step = f"batch norm re-estimated on {used} samples"
+    return [{"step": step, "metrics": judge("evaluate repaired", module)}]
+
+
+def _trained(
+    module: nn.Module, masks: Mapping[str, Tensor], prepared: Prepared, judge: Judge
+) -> Moments:
+    moments, beginning = Moments(), beginning_of(prepared)
+    if beginning is not None:
+        dense, words = beginning
+        module.load_state_dict(dense.state_dict())
+        _apply(module, masks)
+        metrics = judge("evaluate what training begins with", module)
+        moments.append({"step": words, "metrics": metrics})
+    _keep_zeros(module, masks)
+    epochs = prepared.options.epochs
+    leg = Leg(epochs, Schedule(epochs), AT_THE_END)
+    return moments + trained(module, prepared, judge, leg, Journal())
+
+
+def _apply(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    tensors = named_tensors(module)
+    with torch.no_grad():
+        for name, mask in masks.items():
+            tensors[name].mul_(mask)
+
+
+def _keep_zeros(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """No gradient reaches a zero, and so neither momentum nor decay does: it stays one, exactly."""
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
+        if name in masks:
+            parameter.register_hook(partial(_masked, masks[name]))  # type: ignore[no-untyped-call]
+
+
+def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
+    return gradient * mask.to(gradient.device)
