@@ -3,6 +3,7 @@
 from tools.tiny import (
     CHANNELS,
     CLASSES,
+    RESULT_FILES,
     SIDE,
     HardCoded,
     TinyNet,
@@ -16,6 +17,7 @@ from tools.tiny import (
 __all__ = [
     "CHANNELS",
     "CLASSES",
+    "RESULT_FILES",
     "SIDE",
     "HardCoded",
     "TinyNet",

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressor.folder import FILES
+
 CLASSES, CHANNELS, SIDE = 4, 3, 8
 
 
@@ -74,6 +76,11 @@ def write_samples(
 def write_model(path: Path, network: nn.Module | None = None) -> Path:
     torch.save(network or sequential(), path)
     return path
+
+
+_LATER = {"model.onnx.data", "training.svg", "exports.json"}
+RESULT_FILES = sorted(name for name in FILES if name not in _LATER and "*" not in name)
+"""What every result's folder holds."""
 
 
 def names_in(folder: Path) -> Sequence[str]:
