@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ import pytest
 from tiny import RESULT_FILES, names_in, write_model, write_samples
 
 from compressor import delivery, demo
-from compressor.cli import main
+from compressor.cli import app, main
+from compressor.cli.examples import EXAMPLES
 from compressor.criteria import CRITERIA
 from compressor.options import Options, flag
 from compressor.score import needs_data, needs_loss
@@ -165,3 +167,40 @@ def test_every_option_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> Non
     for field in dataclasses.fields(Options):
         words = next(words for words in lines if flag(field.name) in words)
         assert len(words) > 3, words
+
+
+COMMANDS = [name for name in app if not name.startswith("-")]
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_the_help_of_every_command_ends_with_examples(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*([name] if name else []), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.rstrip().endswith(EXAMPLES[name][-1])
+    assert shown.count("Examples:") == 1
+
+
+@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+def test_the_examples_are_commands_that_there_are(line: str) -> None:
+    app.parse_args(line.split()[1:], exit_on_error=False, print_error=False)
+
+
+def test_the_examples_are_of_every_command_and_no_other() -> None:
+    assert EXAMPLES.keys() == {"", *COMMANDS}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete_commands_and_options(shell: str) -> None:
+    script = app.generate_completion(shell=shell)
+    for word in (*COMMANDS, "ratio", "max-latency-ms", "quantize"):
+        assert word in script
+
+
+def test_completion_is_installed_into_the_home_folder(tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "SHELL": "/bin/bash"}
+    command = [sys.executable, "-m", "compressor", "--install-completion", "--shell", "bash"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert any("compress" in path.name for path in tmp_path.rglob("*") if path.is_file())

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from compressor.cli import benching, comparing, compressing, exporting, looking, sweeping
 from compressor.cli.app import app
+from compressor.cli.examples import EXAMPLES, epilogue
 from compressor.errors import CompressorError, UsageError
 from compressor.terminal import Terminal
 
@@ -36,6 +37,9 @@ __all__ = [
 ]
 
 INTERRUPTED = 130
+
+for _name in EXAMPLES.keys() - {""}:
+    app[_name].help_epilogue = epilogue(_name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

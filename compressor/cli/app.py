@@ -10,6 +10,7 @@ from cyclopts import App, Group, Parameter
 from rich.console import Console
 from rich.table import Table
 
+from compressor.cli.examples import epilogue
 from compressor.errors import UsageError
 from compressor.terminal import Terminal
 
@@ -22,10 +23,15 @@ app = App(
     help="A trained PyTorch network goes in, a genuinely smaller dense network comes out.",
     usage="Usage: compress MODEL [OPTIONS]\n       compress COMMAND [OPTIONS]\n",
     help_format="plaintext",
-    help_epilogue="Example: compress model.pt --ratio 0.5 --data train.npz --epochs 2",
+    help_epilogue=epilogue(""),
     version_flags=["--version"],
     version=lambda: _version(),
     suppress_keyboard_interrupt=False,
+)
+
+
+app.register_install_completion_command(
+    help="Let this shell complete commands and options; adds a line to its start-up file."
 )
 
 

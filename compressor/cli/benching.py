@@ -23,8 +23,6 @@ def bench(
 ) -> None:
     """Time networks against the first one, and say which layers are not faster, and why.
 
-    Example: compress bench exported/original.onnx exported/model --batch 1,32 --threads 1
-
     Each runs in a process of its own; they take turns, the first one a second time, which shows the
     noise. Random data, warm-up dropped, threads pinned.
 

@@ -24,8 +24,6 @@ def export(
 ) -> None:
     """Write a result's ONNX file again: another opset, batch or image size, 16 or 8 bits.
 
-    Example: compress export exported/resnet50 --quantize int8 --data train/ --test test/
-
     Each file is compared with the network before it appears, and timed against the one with 32
     bits; with data its accuracy is measured. Names say what is special: model_b8_opset18.onnx,
     model_fp16.onnx, model_int8.onnx.

@@ -23,8 +23,6 @@ def sweep(
 ) -> None:
     """Compare criteria, scopes, schedules and recoveries over ratios and seeds, beside controls.
 
-    Example: compress sweep model.pt --data train.npz --test test.npz --criteria reconstruction,l2
-
     Random and uniform magnitude pruning, unstructured pruning and the dense original are always
     there. Trials are kept as they finish: the same command again goes on, a larger grid reuses
     them. Every other option of compress holds for all trials.
