@@ -22,7 +22,8 @@ def to_markdown(accuracy: Sequence[Record], coverage: Sequence[Record]) -> str:
     parts += [_open(accuracy), "## Coverage", COVERAGE]
     found = [record for record in coverage if "ours" in record]
     if found:
-        parts += [_totals(found), _seconds(found), _failures(found), _surroundings(found)]
+        parts += [_totals(found), _named(found), _seconds(found)]
+        parts += [_failures(found), _surroundings(found)]
     cut = [f"{r['zoo']}/{r['name']}" for r in coverage if "ours" not in r]
     if cut:
         parts.append(f"Ended before either was done: {', '.join(cut)}.")
@@ -116,6 +117,26 @@ def _totals(records: Sequence[Record]) -> str:
         cells = (zoo, len(found), len(one), len(other), len(one - other), len(other - one))
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
+
+
+def _named(records: Sequence[Record]) -> str:
+    """Who was run, since all others of the zoo are open."""
+    kinds = {
+        (True, True): "Both pass",
+        (True, False): "Only ours passes",
+        (False, True): "Only Torch-Pruning passes",
+        (False, False): "Neither passes",
+    }
+    lines = []
+    for outcome, words in kinds.items():
+        names = [
+            f"{r['zoo']}/{r['name']}"
+            for r in records
+            if (_passed(r, "ours"), _passed(r, "torch_pruning")) == outcome
+        ]
+        lines += [f"{words}: {', '.join(names)}."] if names else []
+    lines.append("All other members of the zoo are open: not run yet.")
+    return "\n\n".join(lines)
 
 
 def _seconds(records: Sequence[Record]) -> str:
