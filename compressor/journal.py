@@ -4,7 +4,6 @@ killed goes on from there (`compress resume FOLDER`)."""
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from compressor.claimed import temporary_folder
 from compressor.errors import CompressorError, UsageError
 from compressor.options import LIMITS, Options
 from compressor.processes import rank
@@ -73,12 +73,12 @@ class Journal:
         return self.folder is not None and any(self.folder.glob("*.pt"))
 
     def close(self) -> None:
-        """The run has finished: nothing is needed any more. What says that there was a run goes
-        last: were we killed meanwhile, `compress resume` still knows it."""
+        """The run has finished: nothing is needed any more. All of it is gone at once, and not
+        piece by piece, were we killed meanwhile."""
         if self.folder is not None and rank() == 0:
-            for record in self.folder.glob("*.pt"):
-                record.unlink()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            beside = self.folder.parent, f".{self.folder.stem}."
+            with suppress(OSError), temporary_folder(*beside) as hidden:
+                self.folder.rename(hidden / self.folder.name)
             for parent in self.made:
                 with suppress(OSError):  # it holds the result, or others
                     parent.rmdir()
@@ -106,7 +106,7 @@ def started(folder: Path, run: Run) -> Journal:
         )
     made = [parent for parent in home.parents if not parent.exists()]
     if rank() == 0:
-        shutil.rmtree(home, ignore_errors=True)
+        Journal(home).close()
         home.mkdir(parents=True)
         record = {"schema": SCHEMA, **vars(run), "options": asdict(run.options)}
         with written_whole(home / RUN) as temporary:

@@ -107,6 +107,73 @@ def test_with_a_decomposition_the_example_is_compressed_to_onnx(
     assert loaded.down.in_features == 4
 
 
+# -- the README's numbers ------------------------------------------------------------------------
+
+RESULTS = ROOT / "docs" / "results"
+SCALES = {"k": 1e3, "M": 1e6, "G": 1e9}
+NUMBER = re.compile(
+    r"(?<![\w.,/-])(\d{1,3}(?: \d{3})+|\d+(?:\.\d+)?)(?![\w.]*\w)(?: ([kMG])(?:B)?\b)?(?!\w)"
+)
+
+
+def numbers_in(text: str) -> list[tuple[float, float]]:
+    """Numbers with half of what their last digit is worth; code and links say none."""
+    plain = re.sub(r"`[^`]*`|\]\([^)]*\)|[A-Za-z]+-\d+", "", text)
+    found = []
+    for match in NUMBER.finditer(plain):
+        digits, scale = match[1].replace(" ", ""), SCALES.get(match[2] or "", 1.0)
+        decimals = len(digits.partition(".")[2])
+        found.append((float(digits) * scale, 0.5001 * scale * 10.0**-decimals))
+    return found
+
+
+def measured() -> list[float]:
+    """All numbers of the pages of results, and of their records."""
+    pages = [path.read_text() for path in RESULTS.glob("*.md")]
+    return [number for page in pages for number, _ in numbers_in(page)]
+
+
+def section(title: str) -> str:
+    return (ROOT / "README.md").read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_results() -> None:
+    known, text = measured(), section("A real result")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    prose = [line for line in text.splitlines() if not line.startswith("|")]
+    shown = [number for line in prose for number in numbers_in(line)]
+    for row in rows:
+        *values, last = row.strip("|").split("|")
+        is_change = "−" in last  # what follows from the two before
+        pair = [number for value in values[1:] for number in numbers_in(value)]
+        shown += pair if is_change else numbers_in("|".join((*values[1:], last)))
+        if is_change:
+            (before, some), (after, more), (change, half) = *pair, *numbers_in(last)
+            if "points" not in last:  # sizes are rounded, and so is what follows from them
+                half += 100 * (more + some * after / before) / before
+            found = before - after if "points" in last else 100 * (1 - after / before)
+            assert abs(found - change) <= half + 1e-9, row
+    assert len(shown) > 15
+    missing = [n for n, half in shown if not any(abs(n - k) <= half for k in known)]
+    assert missing == []
+
+
+def test_a_number_that_nobody_measured_is_seen() -> None:
+    assert numbers_in("ResNet-56 on CIFAR-10: 92.5 % of 12.3 M, `--round-to 1`, resnet50") == [
+        (92.5, pytest.approx(0.05, rel=1e-3)),
+        (12.3e6, pytest.approx(0.05e6, rel=1e-3)),
+    ]
+    assert numbers_in("| 853 018 | 1.97× |") == [
+        (853018.0, pytest.approx(0.5, rel=1e-3)),
+        (1.97, pytest.approx(0.005, rel=1e-3)),
+    ]
+
+
+def test_no_other_part_of_the_readme_has_measured_numbers() -> None:
+    text = (ROOT / "README.md").read_text().replace(section("A real result"), "")
+    assert re.findall(r"[\d.]+ ?(?:×|%|ms\b)", re.sub(r"`[^`]*`", "", text)) == []
+
+
 # -- the README ----------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -22,3 +23,13 @@ def where(device: str = "cpu") -> dict[str, Any]:
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         **{name: versions()[name] for name in ("torch", "onnxruntime")},
     }
+
+
+def measured_on(records: Iterable[Mapping[str, Any]]) -> str:
+    """A sentence for a page, of the records that say where they were made; "" if none does."""
+    said = {
+        f"{w['device']}, {w['cores']} cores, torch {w['torch']}, onnxruntime {w['onnxruntime']}, "
+        f"{w['date']}"
+        for w in (record["where"] for record in records if "where" in record)
+    }
+    return f"Measured on: {'; '.join(sorted(said))}." if said else ""

@@ -109,7 +109,7 @@ def _theirs(subject: Subject, traced: Trace) -> Record:
     for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     inputs, names = traced.examples, {layer: n for n, layer in module.named_modules()}
-    ignored = [module.get_submodule(path) for path in _making_outputs(network, module)]
+    ignored = [module.get_submodule(path) for path in _making_outputs(traced, network)]
     torch.manual_seed(0)
     begin = time.perf_counter()
     with torch.enable_grad():
@@ -145,15 +145,34 @@ def _macs(module: nn.Module, traced: Trace) -> int:
         return count_macs(module, traced.examples.args, traced.examples.kwargs)
 
 
-def _making_outputs(network: Network, module: nn.Module) -> list[str]:
-    places = {
+def _making_outputs(traced: Trace, network: Network) -> list[str]:
+    """Layers whose outputs are the network's: the same memory, or what our equations call so."""
+    made: dict[str, Tensor] = {}
+
+    def hear(path: str) -> Callable[..., None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                made[path] = output
+
+        return hook
+
+    layers = {path: layer for path, layer in traced.module.named_modules() if path}
+    hooks = [layer.register_forward_hook(hear(path)) for path, layer in layers.items()]
+    try:
+        given = outputs_of(traced.module, traced.examples, traced.ends_after)
+    finally:
+        for each in hooks:
+            each.remove()
+    places = {output.untyped_storage().data_ptr() for output in given}
+    found = {path for path, x in made.items() if x.untyped_storage().data_ptr() in places}
+    found |= {
         tensor.rpartition(":")[0].rpartition(".")[0]
         for protection in network.protections
         if protection.reason == "a model output"
         for tensor in protection.tensors
         if tensor.endswith(":0")
     }
-    return sorted(places & {name for name, _ in module.named_modules()} - {""})
+    return sorted(path for path in found & layers.keys() if not list(layers[path].children()))
 
 
 Lost = list[tuple[str, int, list[int]]]
@@ -162,11 +181,10 @@ Lost = list[tuple[str, int, list[int]]]
 
 def _pruned(pruner: Any, names: dict[nn.Module, str], network: Network) -> Lost:
     """Prune all groups but those that cross a statistic."""
-    crossing = {m.tensor for g in network.groups if not g.exact for m in g.members}
+    crossing = {f"{m.tensor}:{m.dim}" for g in network.groups if not g.exact for m in g.members}
     lost: Lost = []
     for group in pruner.step(interactive=True):
-        touched = {f"{names.get(dep.target.module)}.weight" for dep, _ in group}
-        if touched & crossing:
+        if crossing & {_place(pruner.DG, dep, names) for dep, _ in group}:
             continue
         lost += [
             (names[dep.target.module], _channels(dep.target.module), list(indices))
@@ -175,6 +193,12 @@ def _pruned(pruner: Any, names: dict[nn.Module, str], network: Network) -> Lost:
         ]
         group.prune()
     return lost
+
+
+def _place(graph: Any, dep: Any, names: dict[nn.Module, str]) -> str:
+    """The dimension of a weight that is cut, as our groups name their members."""
+    dim = 0 if graph.is_out_channel_pruning_fn(dep.handler) else 1
+    return f"{names.get(dep.target.module)}.weight:{dim}"
 
 
 def _channels(layer: nn.Module) -> int:

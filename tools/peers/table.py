@@ -16,17 +16,80 @@ Record = dict[str, Any]
 
 def to_markdown(accuracy: Sequence[Record], coverage: Sequence[Record]) -> str:
     """The page; rows that were not run are named."""
-    parts = [INTRODUCTION, "## Accuracy", ACCURACY]
+    parts = [INTRODUCTION, _ahead(accuracy, coverage), "## Accuracy", ACCURACY]
     if accuracy:
         parts.append(study_table(accuracy, STUDIES["accuracy"]))
     parts += [_open(accuracy), "## Coverage", COVERAGE]
     found = [record for record in coverage if "ours" in record]
     if found:
-        parts += [_totals(found), _seconds(found), _failures(found), _surroundings(found)]
+        parts += [_totals(found), _named(found), _seconds(found)]
+        parts += [_failures(found), _surroundings(found)]
     cut = [f"{r['zoo']}/{r['name']}" for r in coverage if "ours" not in r]
     if cut:
         parts.append(f"Ended before either was done: {', '.join(cut)}.")
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+AHEAD = "Where Torch-Pruning is ahead of us:"
+OURS, THEIRS = "ours", "Torch-Pruning"
+
+
+def _ahead(accuracy: Sequence[Record], coverage: Sequence[Record]) -> str:
+    """What this page's records say, before anything else."""
+    found = [*_more_accurate(accuracy), *_faster(accuracy), *_quicker(coverage)]
+    alone = [
+        f"{r['zoo']}/{r['name']}"
+        for r in coverage
+        if _passed(r, "torch_pruning") and not _passed(r, "ours")
+    ]
+    found += [f"it alone passes on {', '.join(alone)}."] if alone else []
+    return "\n".join([AHEAD, "", *(f"- {line}" for line in found or ["nowhere in what was run."])])
+
+
+def _more_accurate(records: Sequence[Record]) -> list[str]:
+    """After the same training; ours at its best way."""
+    lines = []
+    for network, rows in _by_network(records).items():
+        best = {
+            tool: max(
+                (r["tuned"] for r in rows if r["trial"]["method"].startswith(tool)), default=0
+            )
+            for tool in (OURS, THEIRS)
+        }
+        if best[THEIRS] > best[OURS]:
+            lines.append(
+                f"accuracy after training, {network}: {best[THEIRS]:.2f} and not {best[OURS]:.2f}."
+            )
+    return lines
+
+
+def _by_network(records: Sequence[Record]) -> dict[str, list[Record]]:
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        if "tuned" in record:
+            found.setdefault(record["trial"]["network"], []).append(record)
+    return found
+
+
+def _faster(records: Sequence[Record]) -> list[str]:
+    """By more than the noise, at widths that nothing rounds."""
+    return [
+        f"time of a call, {record['trial']['network']}, batch {timed['batch']}, free widths: "
+        f"{timed['share'][THEIRS]:.2f} of the original's and not {timed['share'][OURS]:.2f}."
+        for record in records
+        for timed in record.get("times", ())
+        if timed["share"][THEIRS] < timed["share"][OURS] * (1 - timed["noise"])
+    ]
+
+
+def _quicker(records: Sequence[Record]) -> list[str]:
+    both = [r for r in records if all(_passed(r, tool) for tool in TOOLS)]
+    lines = []
+    for words, key in (("analysis", "analyse_s"), ("slicing", "slice_s")):
+        ours, theirs = (median([r[tool][key] for r in both] or [0]) for tool in TOOLS)
+        if theirs < ours:
+            lines.append(f"{words} takes {theirs:.2f} s and not {ours:.2f} s (median).")
+    return lines
 
 
 def _open(records: Sequence[Record]) -> str:
@@ -56,13 +119,34 @@ def _totals(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
+def _named(records: Sequence[Record]) -> str:
+    """Who was run, since all others of the zoo are open."""
+    kinds = {
+        (True, True): "Both pass",
+        (True, False): "Only ours passes",
+        (False, True): "Only Torch-Pruning passes",
+        (False, False): "Neither passes",
+    }
+    lines = []
+    for outcome, words in kinds.items():
+        names = [
+            f"{r['zoo']}/{r['name']}"
+            for r in records
+            if (_passed(r, "ours"), _passed(r, "torch_pruning")) == outcome
+        ]
+        lines += [f"{words}: {', '.join(names)}."] if names else []
+    lines.append("All other members of the zoo are open: not run yet.")
+    return "\n\n".join(lines)
+
+
 def _seconds(records: Sequence[Record]) -> str:
     both = [r for r in records if all(_passed(r, tool) for tool in TOOLS)]
     if not both:
         return ""
-    lines = ["| tool | analysis, s | slicing, s |", "|---|---|---|"]
+    lines = ["| tool | analysis, s | slicing, s | share of MACs removed |", "|---|---|---|---|"]
     for tool, name in TOOLS.items():
-        cells = (_spread([r[tool][key] for r in both]) for key in ("analyse_s", "slice_s"))
+        keys = ("analyse_s", "slice_s", "removed")
+        cells = (_spread([r[tool][key] for r in both]) for key in keys)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     said = f"Median and range over the {len(both)} networks on which both pass:"
     return "\n\n".join((said, "\n".join(lines)))

@@ -101,10 +101,9 @@ def killed(scenario: Scenario, whole: Whole, death: Death) -> dict[str, Any]:
             problems.append(f"it failed by itself: {ended.said[-500:]}")
         problems += _going_on(place, scenario, reached)
         problems += [f"after going on: {problem}" for problem in _at_the_end(place, whole)]
-        if any(MARK in path.name for path in place.temporary.iterdir()):
+        if place.abandoned():
             place.run((*scenario.command, "--force"))  # any later run
-            if left := [p.name for p in place.temporary.iterdir() if MARK in p.name]:
-                problems.append(f"left among temporary files: {left}")
+            problems += [f"left after a later run: {name}" for name in place.abandoned()]
     return {"killed": ended.was_killed, "seconds": ended.seconds, **reached, "problems": problems}
 
 
@@ -140,7 +139,7 @@ def _at_the_end(place: Place, whole: Whole) -> Iterator[str]:
         changed = [name for name in SAME if found.get(name) != whole.result.get(name)]
         yield f"another result: {changed or sorted(found)}"
     for name in place.added():
-        if name != OUT:
+        if name != OUT and MARK not in name:
             yield f"left behind: {name}"
 
 
@@ -164,6 +163,11 @@ class Place:
     def added(self) -> list[str]:
         known = {"net.pt", "data.npz", "__pycache__"}
         return sorted(path.name for path in self.folder.iterdir() if path.name not in known)
+
+    def abandoned(self) -> list[str]:
+        """What a killed process held, which the next one of that name removes."""
+        places = (self.folder, self.temporary)
+        return sorted(p.name for place in places for p in place.iterdir() if MARK in p.name)
 
     def result(self) -> Files:
         """The files of the result, which are those that its report tells of."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tools.surroundings import measured_on
+
 Record = dict[str, Any]
 
 INTRODUCTION = """\
@@ -95,10 +97,5 @@ def _problems(records: Iterable[Record]) -> list[str]:
 
 
 def _surroundings(records: Sequence[Record]) -> str:
-    seconds = sum(record["took_s"] for record in records)
-    where = {
-        f"{w['device']}, {w['cores']} cores, torch {w['torch']}, onnxruntime {w['onnxruntime']}, "
-        f"{w['date']}"
-        for w in (record["where"] for record in records)
-    }
-    return f"{'; '.join(sorted(where))}; {seconds / 60:.1f} minutes."
+    minutes = sum(record["took_s"] for record in records) / 60
+    return f"{measured_on(records)} It took {minutes:.0f} minutes."

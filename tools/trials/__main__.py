@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from tools.progress import each
+from tools.surroundings import where
 from tools.trials import incumbent
 from tools.trials.networks import NETWORKS, Measured
 from tools.trials.ours import Ours
@@ -46,7 +47,12 @@ def run(
     wanted = [trial for study in only or STUDIES for trial in STUDIES[study]]
     todo = missing(wanted, out)
     bench = _Bench(data_root, decide)
-    each(todo, _line, lambda trial: append(out, trial, bench.run(trial)))
+    surroundings = where()
+    each(
+        todo,
+        _line,
+        lambda trial: append(out, trial, {**bench.run(trial), "where": surroundings}),
+    )
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from tools.surroundings import measured_on
 from tools.trials.studies import STUDIES
 from tools.trials.trial import Record, Trial
 
@@ -66,7 +67,8 @@ def to_markdown(records: Sequence[Record]) -> str:
         found = [r for r in records if r["trial"]["study"] == study]
         if found:
             parts += [TITLES[study], TABLES[study](found)]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    parts.append(measured_on(records))
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
 def _grid(

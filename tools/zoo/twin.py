@@ -135,7 +135,7 @@ def _deafen(tensors: Mapping[str, torch.Tensor], network: Network, masks: Masks)
 
 def _crossed(trace: Trace, network: Network, masks: Masks) -> set[str]:
     """Nodes with a statistic over an axis that loses channels."""
-    reading = _Shapes(trace, network)
+    reading = NodeShapes(trace, network)
     found = set()
     for node in trace.program.graph.nodes:
         if str(node.target) in NORMS | REDUCTIONS:
@@ -156,7 +156,7 @@ def _is_over_channels(node: Node) -> bool:
     return "batch_norm" not in str(node.target) or bool(node.args[5])
 
 
-class _Shapes:
+class NodeShapes:
     """The solved dimensions of a program's nodes."""
 
     def __init__(self, trace: Trace, network: Network) -> None:
@@ -190,7 +190,7 @@ class _CompactStatistics(nn.Module):
     ) -> None:
         super().__init__()
         self.trace, self.masks, self.crossed = trace, masks, crossed
-        self.shapes = _Shapes(trace, network)
+        self.shapes = NodeShapes(trace, network)
         self.spelled = {node.name: node for node in sliced.graph.nodes}
         program = trace.program
         self.tensors: dict[str, Any] = {}
