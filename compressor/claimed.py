@@ -42,9 +42,17 @@ def new_file(folder: Path, prefix: str) -> tuple[Path, Callable[[], None]]:
     def make() -> Path:
         handle, name = tempfile.mkstemp(prefix=prefix + MARK, dir=folder)
         os.close(handle)
+        Path(name).chmod(0o666 & ~_umask())  # as any file that is made; temporary ones are private
         return Path(name)
 
     return _claimed(folder, prefix + MARK, make)
+
+
+def _umask() -> int:
+    """The system tells it only to whoever sets it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def abandoned(folder: Path, prefix: str) -> Iterator[Path]:

@@ -73,6 +73,12 @@ def test_a_claimed_file_that_was_renamed_stays(tmp_path: Path) -> None:
     assert (tmp_path / "a").exists()
 
 
+def test_a_claimed_file_has_the_rights_of_any_file(tmp_path: Path) -> None:
+    path, _ = new_file(tmp_path, ".a.")
+    (tmp_path / "usual").touch()
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_a_folder_is_released_once(tmp_path: Path) -> None:
     path, remove = new_folder(tmp_path)
     remove()

@@ -28,6 +28,7 @@ from compressor.recovering import Judge, Moments
 from compressor.subject import Subject
 from compressor.sweep.grid import DENSE, STRUCTURED, UNSTRUCTURED, Trial
 from compressor.sweep.unstructured import zeroed_and_recovered
+from compressor.verifying import real_inputs, verified
 from compressor.watch import Stopwatch, Tick
 
 Tell = Callable[[str], None]
@@ -113,7 +114,7 @@ def _carried_out(task: Task, tell: Tell) -> tuple[dict[str, Any], bytes | None]:
     slicing.carry_weights(module, made.program)
     metrics = {**made.moments[-1]["metrics"], **_top5(prepared, judge, module)}
     with stopwatch.stage("export"):
-        onnx = _onnx(made.program, prepared)
+        onnx = _verified_onnx(made.program, prepared)
     record = {
         "params": made.params,
         "macs": made.macs,
@@ -168,10 +169,15 @@ def _top5(prepared: Prepared, judge: Judge, module: nn.Module) -> dict[str, floa
     return {"top5": value}
 
 
-def _onnx(program: ExportedProgram, prepared: Prepared) -> bytes | None:
-    """The bytes of the file; None where protobuf's limit cuts the weights off from it."""
+def _verified_onnx(program: ExportedProgram, prepared: Prepared) -> bytes | None:
+    """The bytes of the file; None where protobuf's limit cuts the weights off from it.
+
+    Raises:
+        CompressorError: ONNX Runtime computes something else than PyTorch.
+    """
     folder = TemporaryFolder()
     path = folder.path / "model.onnx"
     export_onnx(program, path, batch_symbol=prepared.trace.batch_symbol)
+    verified(program, path, prepared.trace, real=real_inputs(prepared.samples.test, prepared.trace))
     is_whole = [file.name for file in folder.path.iterdir()] == [path.name]
     return path.read_bytes() if is_whole else None
