@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import subprocess
 import sys
@@ -16,12 +17,13 @@ from torch import nn
 
 import compressor
 from compressor import delivery
+from compressor.benchmark import comparing
 from compressor.benchmark.entrants import opened
 from compressor.benchmark.explaining import slow_layers
 from compressor.benchmark.programs import random_inputs
 from compressor.benchmark.ways import ways_of
 from compressor.cli import main
-from compressor.errors import UsageError
+from compressor.errors import CompressorError, UsageError
 from compressor.folder import size_of
 from compressor.latency import read_table
 from compressor.latency.machine import machine_of
@@ -278,3 +280,16 @@ def test_the_script_times_layers_for_a_latency_table(
     asked = ["--of", "latency", "--latency-table", str(table), "--ratio", "0.05", "--dry-run"]
     assert main([*command, *asked]) == 0
     assert "time layers" in capsys.readouterr().err
+
+
+def test_a_worker_that_dies_between_rounds_is_named(tmp_path: Path) -> None:
+    entrant = opened(str(write_model(tmp_path / "net.pt")), tmp_path / "made", SHAPED)
+    (way, *_) = ways_of(("onnxruntime",), "cpu", (1,), (1,))
+    asked = {**dataclasses.asdict(way), "file": str(entrant.onnx), "seed": 0}
+    with comparing._running("net", asked) as process:
+        assert process.round(0.01)["ms"]
+        process._popen.kill()
+        process._popen.wait()
+        with pytest.raises(CompressorError, match="its process ended") as caught:
+            process.round(0.01)
+    assert caught.value.where == "net"

@@ -698,3 +698,19 @@ def test_a_damaged_trial_is_run_again(tmp_path: Path) -> None:
     assert store.kept("key") is not None
     (tmp_path / "trials" / "key.json").write_text('{"metr')
     assert store.kept("key") is None
+
+
+def test_an_interruption_says_that_trials_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("compressor.sweep.run", interrupted)
+    data = str(write_samples(tmp_path / "data.npz"))
+    model = str(write_model(tmp_path / "net.pt"))
+    out = str(tmp_path / "swept")
+    assert main(["sweep", model, "--data", data, "--test", data, "--out", out]) == 130
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "the same command goes on from there" in shown
+    assert "nothing was written" not in shown

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,9 @@ class _Process:
 
     def _ask(self, line: str) -> None:
         assert self._popen.stdin is not None
-        self._popen.stdin.write(line + "\n")
-        self._popen.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended: no answer will come, which is said
+            self._popen.stdin.write(line + "\n")
+            self._popen.stdin.flush()
 
     def _answer(self) -> dict[str, Any]:
         assert self._popen.stdout is not None

@@ -53,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print_error=False,
                 result_action="return_value",
             )
-    except KeyboardInterrupt:
-        return _fail(CompressorError("interrupted", consequence=_UNTOUCHED), INTERRUPTED)
+    except KeyboardInterrupt as interruption:
+        consequence = str(interruption) or _UNTOUCHED
+        return _fail(CompressorError("interrupted", consequence=consequence), INTERRUPTED)
     except CycloptsError as error:
         return _fail(_misuse(error), UsageError.exit_code)
     except CompressorError as error:

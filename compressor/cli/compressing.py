@@ -163,11 +163,14 @@ def compress_into(
     journal = journal or Journal()
     try:
         result = pipeline.run(subject, options, watch, command=command, journal=journal)
-    except BaseException:
-        if journal.has_records:
-            watch.note(f"what was reached is kept: compress resume {folder} goes on from there")
-        else:
+    except BaseException as error:
+        if not journal.has_records:
             journal.close()
+            raise
+        kept = f"what was reached is kept: compress resume {folder} goes on from there"
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(kept) from None
+        watch.note(kept)
         raise
     if not is_first():
         return

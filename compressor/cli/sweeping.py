@@ -45,8 +45,8 @@ def sweep(
     try:
         found = sweep.run(Subject(model), options, target, watch, command=command)
     except KeyboardInterrupt:
-        watch.note(f"what was reached is kept in {target}: the same command goes on from there")
-        raise
+        kept = f"what was reached is kept in {target}: the same command goes on from there"
+        raise KeyboardInterrupt(kept) from None
     for table in found.tables():
         Console().print(table)
     show_file(target)
