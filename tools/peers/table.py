@@ -209,14 +209,14 @@ ACCURACY = """\
 Same weights, data, training code and budget of multiply-adds, in one run. *ours*: chosen by
 reconstruction, to within one channel (or in steps of 8), repaired by least squares on unlabelled
 training samples. *Torch-Pruning*: its group magnitude (L2), global, by bisection to within 0.5 % of
-the MACs, or the nearest that whole heads allow; in ResNets inside blocks (its streams break at the padded shortcut), in the character GPT
-whole heads and inner widths, told where they are. Every row has the same training (*fine-tuned*:
+the MACs, or the nearest that whole heads allow; in ResNets inside blocks (its streams break at the
+padded shortcut), in the character GPT whole heads and inner widths, told where they are. Every row has the same training (*fine-tuned*:
 after the last epoch). *time*: one call of the network's ONNX file, one thread, all taking turns, as
 a share of the original's, at a batch of 1 / 32.
 
 ResNets: as in [training.md](training.md), one epoch. MobileNets: 125 photos of ImageNet alone are
 at hand, most likely of its training set; a third is trained and calibrated on, the other 83 are the
-test data, so that one photo is 1.2 points and training is on 42 photos. That is next to no training,
+test data, so that one photo is 1.2 points and training is on 42 photos. That is next to none,
 on which Torch-Pruning relies, since it repairs nothing: these rows show what repair is worth where
 there is hardly any data, not which choice is better. Character GPT: 4 blocks of
 width 128, trained here on tiny Shakespeare; per cent of next characters that are right."""
