@@ -210,7 +210,8 @@ Same weights, data, training code and budget of multiply-adds, in one run. *ours
 reconstruction, to within one channel (or in steps of 8), repaired by least squares on unlabelled
 training samples. *Torch-Pruning*: its group magnitude (L2), global, by bisection to within 0.5 % of
 the MACs, or the nearest that whole heads allow; in ResNets inside blocks (its streams break at the
-padded shortcut), in the character GPT whole heads and inner widths, told where they are. Every row has the same training (*fine-tuned*:
+padded shortcut), in the character GPT whole heads and inner widths, told where they
+are. Every row has the same training (*fine-tuned*:
 after the last epoch). *time*: one call of the network's ONNX file, one thread, all taking turns, as
 a share of the original's, at a batch of 1 / 32.
 
