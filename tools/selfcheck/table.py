@@ -47,7 +47,7 @@ was.""",
 Bits flipped, parts cut off, zeroed, doubled, drawn anew; or keys taken out of JSON and values of
 other types put there. Each is refused clearly, or what comes of it is the same. *By itself*:
 without a report that says what the file was. Weights in files of their own have no
-checksum: of those, only the header is damaged.""",
+checksum: of those, only the header is damaged. One check is a hundred files.""",
 }
 
 
