@@ -53,7 +53,6 @@ def _faster(report: Mapping[str, Any]) -> Line:
     factor, interval = before["p50_ms"] / after["p50_ms"], ""
     if report.get("speedups"):
         found = report["speedups"][0]
-        factor = found["value"]
         interval = f"; 95 % interval {found['low']:.2f} to {found['high']:.2f}"
     words = next(words for least, words in _SPEEDS if factor >= least).format(factor)
     detail = f"median {before['p50_ms']:.3g} → {after['p50_ms']:.3g} ms"
