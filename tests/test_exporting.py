@@ -42,6 +42,11 @@ class Flattening(nn.Module):
         return scores
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "LATENCY_SECONDS", 0.05)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A result's folder, with the data beside it."""

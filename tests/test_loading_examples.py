@@ -297,8 +297,11 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_program_file_must_be_a_program(tmp_path: Path) -> None:
     (tmp_path / "model.pt2").write_bytes(b"hello")
-    for path in (tmp_path / "model.pt2", tmp_path / "missing.pt2"):
-        with pytest.raises(CompressorError, match="not a torch"):
+    for path, problem in (
+        (tmp_path / "model.pt2", "not a torch"),
+        (tmp_path / "missing.pt2", "not there"),
+    ):
+        with pytest.raises(CompressorError, match=problem):
             load_program_file(path)
 
 

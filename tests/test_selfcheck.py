@@ -35,7 +35,7 @@ def test_a_run_that_fails_is_no_equal_run() -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("name", ["compress", "fine-tuning"])
+@pytest.mark.parametrize("name", ["compress", "fine-tuning", "sweep"])
 def test_a_killed_run_leaves_nothing_half_written_and_goes_on(name: str) -> None:
     whole = unharmed(SCENARIOS[name])
     at_the_end = Death(change=whole.changes - random.Random(name).randrange(2, 12))
@@ -46,7 +46,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_goes_on(name: str) -> None
 
 
 def test_what_a_kill_leaves_is_seen(tmp_path: Path) -> None:
-    folder = Place(tmp_path)
+    folder = Place(tmp_path, SCENARIOS["compress"])
     (folder.folder / "out").mkdir()
     (folder.folder / "out" / "model.onnx").write_bytes(b"half")
     (folder.folder / "scratch").touch()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.selfcheck.kills import SAME
+from tools.selfcheck.contents import SAME
 from tools.selfcheck.refusal import INPUT
 from tools.tiny import write_model, write_samples
 

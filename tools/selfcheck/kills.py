@@ -16,32 +16,39 @@ import torch
 
 from compressor.claimed import MARK
 from compressor.errors import CompressorError
-from compressor.integrity import HASHED, check_files
 from compressor.journal import home_of
+from tools.selfcheck.contents import Contents, of_result, of_sweep, trials_of
 from tools.selfcheck.launching import Death, Ended, launch
 from tools.selfcheck.refusal import INPUT
 from tools.tiny import write_model, write_samples
 
 OUT = "out"
-SAME = ("plan.json", "model.safetensors", "model.onnx", "model.pt2", "original.onnx")
-"""Files that are the same, byte for byte, however often a run was killed."""
-
 _NET = ("net.pt", *INPUT, "--round-to", "1")
 _TUNED = (
     *("--data", "data.npz", "--test", "data.npz", "--epochs", "12", "--batch-size", "8"),
     *("--seed", "3"),
+)
+_SWEEP = (
+    *("sweep", "net.pt", *INPUT, "--data", "data.npz", "--test", "data.npz"),
+    *("--ratios", "0.2,0.4", "--criteria", "l2", "--seeds", "1", "--recoveries", "none"),
 )
 
 
 @dataclass(frozen=True)
 class Scenario:
     """A command, and how one goes on after it was killed. `over`: a command that has written an
-    earlier result, which is there until the new one is."""
+    earlier result, which is there until the new one is. `grows`: its folder is there from the
+    beginning, and each trial in it once it is whole."""
 
     command: tuple[str, ...]
     again: tuple[str, ...]
     over: tuple[str, ...] = ()
     trains: bool = False
+    grows: bool = False
+
+    def contents(self, folder: Path) -> Contents:
+        """What of it must be the same every time."""
+        return (of_sweep if self.grows else of_result)(folder)
 
 
 SCENARIOS = {
@@ -57,10 +64,9 @@ SCENARIOS = {
         ("resume", OUT),
         trains=True,
     ),
+    "sweep": Scenario((*_SWEEP, "--out", OUT), (*_SWEEP, "--out", OUT), grows=True),
 }
 """What is killed. A further command is an entry here: what it writes is `OUT`."""
-
-Files = dict[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,10 @@ class Whole:
     """What a run that nobody kills gives, in how many seconds and changes of files; `earlier` is
     what it replaces."""
 
-    result: Files
+    result: Contents
     seconds: float
     changes: int
-    earlier: Files | None
+    earlier: Contents | None
 
 
 def unharmed(scenario: Scenario) -> Whole:
@@ -96,14 +102,20 @@ def killed(scenario: Scenario, whole: Whole, death: Death) -> dict[str, Any]:
     with _place(scenario) as place:
         ended = place.run(scenario.command, death)
         problems = [*_after_the_kill(place, whole)] if ended.was_killed else []
-        reached = place.reached()
+        reached, trials = place.reached(), trials_of(place.folder / OUT)
         if not ended.was_killed and ended.code:
             problems.append(f"it failed by itself: {ended.said[-500:]}")
         problems += _going_on(place, scenario, reached)
+        again = trials_of(place.folder / OUT)
+        lost = [name for name, seconds in trials.items() if again.get(name) != seconds]
+        problems += [f"a trial is lost: {name}" for name in lost]
         problems += [f"after going on: {problem}" for problem in _at_the_end(place, whole)]
         if place.abandoned():
-            place.run((*scenario.command, "--force"))  # any later run
+            later = scenario.again if scenario.grows else (*_NET, "--out", OUT, "--force")
+            place.run(later)
             problems += [f"left after a later run: {name}" for name in place.abandoned()]
+    if scenario.grows:
+        reached = {"trials": len(trials)}
     return {"killed": ended.was_killed, "seconds": ended.seconds, **reached, "problems": problems}
 
 
@@ -111,7 +123,8 @@ def _after_the_kill(place: Place, whole: Whole) -> Iterator[str]:
     if (place.folder / OUT).exists():
         known = [whole.result, *([whole.earlier] if whole.earlier else [])]
         found = place.result()
-        if not any(_is_same(found, each) for each in known):
+        grows = place.scenario.grows
+        if not any(found.items() <= each.items() if grows else found == each for each in known):
             yield f"half a result: {sorted(found)}"
     ours = {OUT, home_of(Path(OUT)).name}
     for name in place.added():
@@ -121,7 +134,8 @@ def _after_the_kill(place: Place, whole: Whole) -> Iterator[str]:
 
 def _going_on(place: Place, scenario: Scenario, reached: dict[str, Any]) -> Iterator[str]:
     is_unfinished = home_of(place.folder / OUT).is_dir()
-    if (place.folder / OUT).exists() and not is_unfinished and not scenario.over:
+    is_there = (place.folder / OUT).exists() and not scenario.grows
+    if is_there and not is_unfinished and not scenario.over:
         return  # it had finished
     again = place.run(scenario.again)
     if again.code and scenario.trains and "no unfinished run" in again.said:
@@ -135,22 +149,20 @@ def _going_on(place: Place, scenario: Scenario, reached: dict[str, Any]) -> Iter
 
 def _at_the_end(place: Place, whole: Whole) -> Iterator[str]:
     found = place.result() if (place.folder / OUT).exists() else {}
-    if not _is_same(found, whole.result):
-        changed = [name for name in SAME if found.get(name) != whole.result.get(name)]
-        yield f"another result: {changed or sorted(found)}"
+    if found != whole.result:
+        names = sorted(found.keys() | whole.result.keys())
+        changed = [name for name in names if found.get(name) != whole.result.get(name)]
+        yield f"another result: {changed}"
     for name in place.added():
         if name != OUT and MARK not in name:
             yield f"left behind: {name}"
 
 
-def _is_same(found: Files, whole: Files) -> bool:
-    return set(found) == set(whole) and all(found[n] == whole[n] for n in SAME)
-
-
 class Place:
     """A folder with what the scenarios need, one for temporary files, and what was added."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, scenario: Scenario) -> None:
+        self.scenario = scenario
         self.folder, self.temporary = home / "work", home / "temporary"
         self.folder.mkdir()
         self.temporary.mkdir()
@@ -169,12 +181,9 @@ class Place:
         places = (self.folder, self.temporary)
         return sorted(p.name for place in places for p in place.iterdir() if MARK in p.name)
 
-    def result(self) -> Files:
-        """The files of the result, which are those that its report tells of."""
-        folder = self.folder / OUT
-        found = {path.name: path.read_bytes() for path in folder.iterdir()}
-        check_files(folder, HASHED)
-        return found
+    def result(self) -> Contents:
+        """What must be the same of what was written."""
+        return self.scenario.contents(self.folder / OUT)
 
     def reached(self) -> dict[str, Any]:
         """What a resumed run begins with: the epoch of the training at the end."""
@@ -188,7 +197,7 @@ class Place:
 def _place(scenario: Scenario) -> Iterator[Place]:
     home = Path(tempfile.mkdtemp(prefix="selfcheck-"))
     try:
-        place = Place(home)
+        place = Place(home, scenario)
         if scenario.over:
             earlier = place.run(scenario.over)
             assert earlier.code == 0, earlier.said
