@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from compressor import delivery
 from compressor.cli import main
@@ -80,13 +81,6 @@ def launch(
 def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tools.selfcheck.warm"])
-    threads = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # torch's pool of several threads does not survive a fork
-    try:
-        forkserver.ensure_running()
-    finally:
-        del os.environ["OMP_NUM_THREADS"]
-        os.environ |= {"OMP_NUM_THREADS": threads} if threads is not None else {}
     return context
 
 
@@ -108,6 +102,7 @@ def _child(
         os.dup2(handle, stream)
     os.environ["TMPDIR"] = str(temporary)
     os.chdir(folder)
+    torch.set_num_threads(1)  # the pool that the fork left broken is renewed before threads race
     delivery.LATENCY_SECONDS = LATENCY_SECONDS
     changes = _Changes((str(folder), str(temporary)), change)
     sys.addaudithook(changes.hear)
