@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from compressor import delivery
+from compressor.exporting import measuring
 from compressor.latency import LatencyTable, write_table
 from compressor.latency.kernels import KERNELS
 from compressor.latency.machine import cached_at, machine_of
@@ -36,6 +37,15 @@ def known_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for batch in (1, 2):
             machine = machine_of(1, batch, "cpu")
             write_table(LatencyTable(machine, steps), cached_at(machine))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def latency_is_measured_briefly() -> Iterator[None]:
+    """How long a network takes is no test's matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (delivery, measuring):
+            patch.setattr(module, "LATENCY_SECONDS", 0.05)
         yield
 
 

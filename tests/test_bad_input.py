@@ -63,7 +63,6 @@ def attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Attempt:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
     return Attempt(tmp_path, capsys)
 
 
@@ -73,7 +72,6 @@ def attempt(
 @pytest.mark.parametrize("name", CASES)
 def test_a_bad_input_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
     assert problems_of(CASES[name], tmp_path, typed) == []
 
 

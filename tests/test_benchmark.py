@@ -16,7 +16,6 @@ from tiny import TinyNet, inputs, write_model
 from torch import nn
 
 import compressor
-from compressor import delivery
 from compressor.benchmark import comparing
 from compressor.benchmark.entrants import opened
 from compressor.benchmark.explaining import slow_layers
@@ -83,10 +82,7 @@ def test_ways_are_all_combinations_and_threads_matter_on_processors_alone() -> N
     assert len(ways_of(("torch",), "cuda", (1, 2), (1, 8))) == 2
 
 
-def test_a_model_a_folder_and_a_file_are_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
+def test_a_model_a_folder_and_a_file_are_opened(tmp_path: Path) -> None:
     result = compressor.compress(TinyNet(16), inputs(), 0.5, round_to=1)
     result.save(tmp_path / "out")
     folder = opened(str(tmp_path / "out"), tmp_path / "a", SHAPED)
@@ -161,7 +157,7 @@ def test_a_narrower_network_is_found_faster_and_itself_is_not(
     for name, width in (("wide", 64), ("narrow", 16)):
         write_model(tmp_path / f"{name}.pt", deep(width))
     models = [str(tmp_path / f"{name}.pt") for name in ("wide", "narrow")]
-    options = ["--input", "2x3x24x24", "--threads", "1", "--batch", "1", "--seconds", "1.5"]
+    options = ["--input", "2x3x24x24", "--threads", "1", "--batch", "1", "--seconds", "0.8"]
     options += ["--backend", "onnxruntime", "torch", "--out", str(tmp_path / "found.json")]
     assert main(["bench", *models, *options]) == 0
     shown = capsys.readouterr().out
@@ -232,10 +228,7 @@ def test_a_way_that_does_not_work_is_said_and_the_others_go_on(
 # -- on another machine --------------------------------------------------------------------------
 
 
-def test_a_result_brings_a_script_that_times_it_anywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
+def test_a_result_brings_a_script_that_times_it_anywhere(tmp_path: Path) -> None:
     compressor.compress(deep(64), torch.randn(2, 3, 24, 24), 0.9).save(tmp_path / "out")
     script = tmp_path / "out" / "bench.py"
     imported = {
@@ -264,9 +257,8 @@ def test_a_result_brings_a_script_that_times_it_anywhere(
 
 
 def test_the_script_times_layers_for_a_latency_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
     model = str(write_model(tmp_path / "net.pt", TinyNet()))
     command = [model, "--input", "1x3x8x8", "--trust-pickle"]
     assert main([*command, "--ratio", "0.4", "--out", str(tmp_path / "out")]) == 0

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import compressor
-from compressor import accuracy_floor, correcting, delivery, preparing, timing
+from compressor import accuracy_floor, correcting, preparing, timing
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.latency import Case, read_table, write_table
@@ -42,11 +42,6 @@ class Chain(nn.Sequential):
         for before, after in itertools.pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(WIDTH, 4))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny import RESULT_FILES, names_in, write_model, write_samples
 
-from compressor import delivery, demo
+from compressor import demo
 from compressor.cli import app, main
 from compressor.cli.examples import EXAMPLES
 from compressor.criteria import CRITERIA
@@ -25,7 +25,6 @@ from compressor.score import needs_data, needs_loss
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
 
 
 def test_compress_writes_the_folder_and_says_so(

@@ -26,7 +26,7 @@ from twin import (
 )
 
 import compressor
-from compressor import delivery, rules
+from compressor import rules
 from compressor.callables import resolve
 from compressor.cli import main
 from compressor.graph import analyse
@@ -91,9 +91,8 @@ def test_without_its_rule_the_example_is_protected(example: str) -> None:
 
 
 def test_with_a_decomposition_the_example_is_compressed_to_onnx(
-    example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    example: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
     build = resolve(example)
     exec(code_for("nets.py")[1], vars(sys.modules[build.__module__]))
     try:

@@ -10,22 +10,25 @@ import pytest
 from tools.zoo.members import Settings, zoos
 from tools.zoo.passing import Pass
 
-IN_THEIR_CLASS = {
-    "torchvision": (
-        *("squeezenet1_1", "resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small"),
-        *("mnasnet0_5", "efficientnet_b0", "alexnet"),
-    ),
-    "timm": (
-        *("starnet_s050", "regnetx_002", "cs3darknet_focus_s", "deit_tiny_patch16_224"),
-        *("swiftformer_xs", "pit_ti_224", "mobilevit_xxs", "fasternet_t0", "resnet10t"),
-    ),
-    "transformers": (*("bert", "gpt2", "llama", "qwen3", "t5", "vit", "swin", "mamba", "whisper"),),
+QUICK = {
+    "torchvision": ("squeezenet1_1", "resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small"),
+    "timm": ("starnet_s050", "regnetx_002", "deit_tiny_patch16_224", "swiftformer_xs"),
+    "transformers": ("bert", "gpt2", "llama", "t5", "vit", "swin"),
 }
+SLOW = {
+    "torchvision": ("mnasnet0_5", "efficientnet_b0", "alexnet"),
+    "timm": ("cs3darknet_focus_s", "pit_ti_224", "mobilevit_xxs", "fasternet_t0", "resnet10t"),
+    "transformers": ("qwen3", "mamba", "whisper"),
+}
+CASES = [
+    pytest.param(zoo, name, marks=marks)
+    for named, marks in ((QUICK, ()), (SLOW, pytest.mark.slow))
+    for zoo, names in named.items()
+    for name in names
+]
 
 
-@pytest.mark.parametrize(
-    ("zoo", "name"), [(zoo, name) for zoo, names in IN_THEIR_CLASS.items() for name in names]
-)
+@pytest.mark.parametrize(("zoo", "name"), CASES)
 def test_a_network_of_a_library_passes(zoo: str, name: str, tmp_path: Path) -> None:
     record = Pass({}, onnx_seconds=120).run(lambda: zoos()[zoo].build(name, Settings(tmp_path)))
     assert record["status"] == "passed", record["error"]

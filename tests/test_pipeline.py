@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import compressor
-from compressor import delivery, demo
+from compressor import demo
 from compressor.criteria import CRITERIA
 from compressor.errors import CompressorError, UsageError
 from compressor.options import Options
@@ -39,11 +39,6 @@ from compressor.report import to_markdown
 from compressor.slicing import slice_network
 from compressor.subject import Subject
 from compressor.watch import Silent
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +53,9 @@ def labelled(samples: int = 64, classes: int = CLASSES) -> TensorDataset:
 
 @pytest.fixture(scope="module")
 def result(network: TinyNet) -> compressor.Result:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(delivery, "LATENCY_SECONDS", 0.05)
-        return compressor.compress(
-            network, inputs(), data=labelled(), epochs=1, lr=0.001, batch_size=16, round_to=1
-        )
+    return compressor.compress(
+        network, inputs(), data=labelled(), epochs=1, lr=0.001, batch_size=16, round_to=1
+    )
 
 
 @pytest.fixture(scope="module")

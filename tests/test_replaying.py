@@ -12,16 +12,10 @@ from tiny import TinyNet, inputs, write_model, write_samples
 from torch import nn
 
 import compressor
-from compressor import delivery
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.options import Options
 from compressor.options.spelling import BUDGET, CHOICE, named_in
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
 
 
 def network(seed: int, width: int = 8) -> nn.Module:
@@ -31,9 +25,7 @@ def network(seed: int, width: int = 8) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(delivery, "LATENCY_SECONDS", 0.05)
-        first = compressor.compress(network(0), inputs(), criterion="random", seed=3, round_to=1)
+    first = compressor.compress(network(0), inputs(), criterion="random", seed=3, round_to=1)
     path = tmp_path_factory.mktemp("plan") / "plan.json"
     path.write_text(first.plan.to_json())
     return path

@@ -34,8 +34,9 @@ def test_a_run_that_fails_is_no_equal_run() -> None:
 # -- kills -------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("name", ["compress", "fine-tuning", "sweep"])
+@pytest.mark.parametrize(
+    "name", ["compress", "fine-tuning", pytest.param("sweep", marks=pytest.mark.slow)]
+)
 def test_a_killed_run_leaves_nothing_half_written_and_goes_on(name: str) -> None:
     whole = unharmed(SCENARIOS[name])
     at_the_end = Death(change=whole.changes - random.Random(name).randrange(2, 12))

@@ -25,7 +25,6 @@ from twin import (
 )
 
 import compressor
-from compressor import delivery
 from compressor.errors import CompressorError
 from compressor.records import Plan
 from compressor.slicing import Sliced, apply_plan, as_module
@@ -325,10 +324,7 @@ def test_a_plan_and_the_program_rebuild_the_class() -> None:
 
 
 @pytest.mark.parametrize("name", ["halves", "attention"])
-def test_a_saved_result_comes_back_with_its_stand_ins(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
+def test_a_saved_result_comes_back_with_its_stand_ins(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     build = CASES[name].build
     inputs = torch.randn(2, 7, 5)

@@ -16,7 +16,6 @@ from torch.utils.data import TensorDataset
 from twin import EXACT, Keep, analysed, assert_same
 
 import compressor
-from compressor import delivery
 from compressor.composing import composed, keep_of
 from compressor.errors import CompressorError, UsageError
 from compressor.graph import analyse
@@ -26,11 +25,6 @@ from compressor.records import ExampleInputs
 from compressor.slicing import as_module, slice_network
 from compressor.stepping import SCHEDULES
 from compressor.trace import trace
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
 
 
 def labelled(samples: int = 64) -> TensorDataset:

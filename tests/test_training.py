@@ -19,7 +19,6 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import compressor
-from compressor import delivery
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.graph import analyse
@@ -40,11 +39,6 @@ from compressor.recover.recipe import cosine
 from compressor.slicing import as_module
 from compressor.trace import trace
 from compressor.watch import Silent, Tick
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "LATENCY_SECONDS", 0.05)
 
 
 def labelled(samples: int = 64) -> TensorDataset:
@@ -457,9 +451,19 @@ OPTIONS = (
 )
 
 
+BRIEF = """\
+import sys
+from compressor import delivery
+from compressor.cli import main
+delivery.LATENCY_SECONDS = 0.05
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def run_in(folder: Path, *words: str) -> subprocess.Popen:
+    (folder / "brief.py").write_text(BRIEF)
     return subprocess.Popen(
-        [sys.executable, "-m", "compressor", *words],
+        [sys.executable, "brief.py", *words],
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -596,13 +600,14 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     process alone writes."""
     write_model(tmp_path / "net.pt", plain())
     write_samples(tmp_path / "data.npz")
+    (tmp_path / "brief.py").write_text(BRIEF)
     options = ["net.pt", "--input", "1x3x8x8", "--data", "data.npz", "--test", "data.npz"]
     options += ["--epochs", "2", "--batch-size", "8", "--round-to", "1", "--lr", "0.05"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += ["--nproc-per-node", "2"]
     for words in (
-        [sys.executable, "-m", "compressor", *options, "--out", "one"],
-        [*launch, "-m", "compressor", *options, "--out", "two"],
+        [sys.executable, "brief.py", *options, "--out", "one"],
+        [*launch, "brief.py", *options, "--out", "two"],
     ):
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tools.cifar_resnet import CifarResNet
-from tools.training import methods
-from tools.training.data import Cifar, Images
+from tools.training import methods, own
+from tools.training.data import Cifar, Images, Unseen
 from tools.training.methods import METHODS
 from tools.training.run import Remembered, Runner
 from tools.training.studies import STUDIES
@@ -95,6 +95,24 @@ def test_the_split_is_whole_and_disjoint(tmp_path: Path) -> None:
     assert isinstance(data.train, Images)
     assert len(data.train) + 5000 == len(whole)
     assert torch.equal(torch.cat([whole[:5000], data.train.images]), whole)
+
+
+def test_a_default_is_decided_by_images_that_no_network_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SmallUnseen(Unseen):
+        _shuffled = Small._shuffled
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(own, "EPOCHS", 2)
+    monkeypatch.setattr(own, "CifarResNet", lambda depth: CifarResNet(8))
+    data = SmallUnseen(tmp_path / "nowhere", "cpu")
+    once, again = data.network("ResNet-20"), data.network("ResNet-20")
+    for one, other in zip(once.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+    images, labels = data._shuffled
+    right = (once(images[:5000]).argmax(1) == labels[:5000]).double().mean()
+    assert data.test(once) == pytest.approx(100 * float(right))
 
 
 def record(trial: Trial) -> dict:

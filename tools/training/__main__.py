@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from tools.progress import each
-from tools.training.data import Cifar
+from tools.training.data import DATA
 from tools.training.run import Runner
 from tools.training.studies import STUDIES
 from tools.training.table import to_markdown
@@ -35,7 +35,7 @@ def run(
     data_root
         Folder with the trained weights and their data.
     only
-        Names of studies: cpu, gpu.
+        Names of studies: cpu, gpu, decisions.
     device
         Where networks are trained.
     out
@@ -46,9 +46,10 @@ def run(
         print("where is the data? give --data-root FOLDER or set COMPRESSOR_DATA", file=sys.stderr)
         return 2
     known = read(out)
-    todo = [trial for study in only for trial in STUDIES[study] if trial.key not in known]
-    runner = Runner(Cifar(data_root, device), out.with_suffix(".unfinished"))
-    each(todo, _words, lambda trial: append(out, trial, runner.run(trial)))
+    for study in only:
+        todo = [trial for trial in STUDIES[study] if trial.key not in known]
+        runner = Runner(DATA[study](data_root, device), out.with_suffix(".unfinished"))
+        each(todo, _words, lambda trial, runner=runner: append(out, trial, runner.run(trial)))
     return 0
 
 

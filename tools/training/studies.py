@@ -42,5 +42,12 @@ def _gpu() -> list[Trial]:
     ]
 
 
+def _decisions() -> list[Trial]:
+    """Inside blocks alone, or streams too?"""
+    names = (OURS, "ours inside blocks", "uniform L1", INCUMBENT)
+    small = ("decisions", "ResNet-20")
+    return [Trial(*small, name, 2.0, 2, seed) for seed in SEEDS for name in names]
+
+
 Studies = Mapping[str, list[Trial]]
-STUDIES: Studies = {"cpu": _cpu(), "gpu": _gpu()}
+STUDIES: Studies = {"cpu": _cpu(), "gpu": _gpu(), "decisions": _decisions()}
