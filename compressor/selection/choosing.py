@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from compressor.axes import Axis
 from compressor.network import Network
 from compressor.records import Group
 from compressor.selection.candidates import fixed_counts, narrower, prunable, rounded, units
-from compressor.selection.ranking import Clock, Ints, by_rank, by_time
+from compressor.selection.ranking import Clock, Ints, Moves, Unit, by_rank, by_time
 from compressor.selection.refusals import (
     nothing_to_prune,
     out_of_reach,
@@ -128,50 +130,21 @@ def select(
     free = [unit for unit in together if unit[0].name not in fixed and ratio is not None]
     competing = [group for unit in free for group in unit]
     widths = {g.name: narrower(g, steps[g.name], (floors or {}).get(g.name, 0)) for g in competing}
-    if losses is not None:
-        order = by_rank(free, losses, widths, np.max)
-    elif clock is not None and scope == "global":
-        order = by_time(network, free, scores, widths, clock)
-    else:
-        order = by_rank(free, SCOPES[scope](network, competing, scores), widths, np.mean)
-    full = np.array([unit[0].size for unit in free], np.int64)
+    order = _order(network, free, scores, losses, widths, scope, clock)
     always = round_to if isinstance(round_to, int) else 1
     given = {g.name: rounded(fixed[g.name], g, always) for g in groups if g.name in fixed}
-
-    def counts(after: Ints) -> dict[str, int]:
-        left = {g.name: w for unit, w in zip(free, after.tolist(), strict=True) for g in unit}
-        return {group.name: group.size for group in groups} | given | left
-
-    def cost(after: Ints) -> float:
-        sizes = network.sizes(counts(after))
-        return network.cost.of(of, sizes) if clock is None else clock.latency_ms(sizes)
-
-    before = network.cost.of(of) if clock is None else clock.latency_ms({})
+    bill = _Bill(network, groups, free, given, of, clock)
+    before = bill.before
     target = before * (1 - (ratio or 0)) if most is None else most
-    lowest, highest = cost(order.after(len(order), full)), cost(full)
-    if ratio is None and highest == before:
+    if ratio is None and bill.of(bill.full) == before:
         raise removes_nothing()
     if ratio is not None and not best_effort:
-        if lowest > target:
-            raise out_of_reach(ratio, of, 1 - lowest / before, bool(fixed), losses is not None)
-        if highest < target:
-            raise overshot(ratio, of, 1 - highest / before)
-    taken = _first(len(order), lambda n: cost(order.after(n, full)) <= target)
-    after = order.after(taken, full)
+        _refuse_what_cannot_be(ratio, target, bill, order, measured=losses is not None)
+    taken = _first(len(order), lambda n: bill.of(order.after(n, bill.full)) <= target)
+    after = order.after(taken, bill.full)
     if scope == "global" or max(steps.values()) > 1:
-        after = order.given_back(taken, full, lambda widths: cost(widths) <= target)
-    kept = counts(after)
-
-    def last() -> Last | None:
-        if not taken:
-            return None
-        wide, narrow = order.after(taken - 1, full), order.after(taken, full)
-        number = int(order.units[taken - 1])
-        ends = slice(full[number] - wide[number], full[number] - narrow[number])
-        lost = [np.sort(scores[group.name])[ends].sum() for group in free[number]]
-        saved = (cost(wide) - cost(narrow)) / before
-        return Last(free[number][0].name, float(np.mean(lost)), saved)
-
+        after = order.given_back(taken, bill.full, lambda widths: bill.of(widths) <= target)
+    kept = bill.counts(after)
     return Choice(
         keep={
             group.name: best(scores[group.name], kept[group.name])
@@ -181,11 +154,91 @@ def select(
         },
         unit=of,
         before=before,
-        after=cost(after),
+        after=bill.of(after),
         fixed=frozenset(fixed),
         widths=widths,
-        last=last(),
+        last=_last(order, taken, bill, scores),
     )
+
+
+def _order(
+    network: Network,
+    free: Sequence[Unit],
+    scores: Scores,
+    losses: Scores | None,
+    widths: Mapping[str, Sequence[int]],
+    scope: str,
+    clock: Clock | None,
+) -> Moves:
+    """In which order those that compete become narrower."""
+    if losses is not None:
+        return by_rank(free, losses, widths, np.max)
+    if clock is not None and scope == "global":
+        return by_time(network, free, scores, widths, clock)
+    competing = [group for unit in free for group in unit]
+    return by_rank(free, SCOPES[scope](network, competing, scores), widths, np.mean)
+
+
+@dataclass(frozen=True)
+class _Bill:
+    """What the network costs at given widths of the units that compete.
+
+    Attributes:
+        given: Per other group that loses some how many are kept.
+        unit: The budget's; with a clock a name alone.
+    """
+
+    network: Network
+    groups: Sequence[Group]
+    free: Sequence[Unit]
+    given: Mapping[str, int]
+    unit: str
+    clock: Clock | None
+
+    @cached_property
+    def full(self) -> Ints:
+        return np.array([unit[0].size for unit in self.free], np.int64)
+
+    @cached_property
+    def before(self) -> float:
+        """Of the network as it is."""
+        return self._of({})
+
+    def of(self, after: Ints) -> float:
+        return self._of(self.network.sizes(self.counts(after)))
+
+    def counts(self, after: Ints) -> dict[str, int]:
+        """How many channels each group keeps."""
+        left = {g.name: w for unit, w in zip(self.free, after.tolist(), strict=True) for g in unit}
+        return {group.name: group.size for group in self.groups} | dict(self.given) | left
+
+    def _of(self, sizes: Mapping[Axis, int]) -> float:
+        if self.clock is not None:
+            return self.clock.latency_ms(sizes)
+        return self.network.cost.of(self.unit, sizes)
+
+
+def _refuse_what_cannot_be(
+    ratio: float, target: float, bill: _Bill, order: Moves, *, measured: bool
+) -> None:
+    lowest, highest = bill.of(order.after(len(order), bill.full)), bill.of(bill.full)
+    if lowest > target:
+        reachable = 1 - lowest / bill.before
+        raise out_of_reach(ratio, bill.unit, reachable, bool(bill.given), measured)
+    if highest < target:
+        raise overshot(ratio, bill.unit, 1 - highest / bill.before)
+
+
+def _last(order: Moves, taken: int, bill: _Bill, scores: Scores) -> Last | None:
+    """The move that met the budget."""
+    if not taken:
+        return None
+    wide, narrow = order.after(taken - 1, bill.full), order.after(taken, bill.full)
+    number = int(order.units[taken - 1])
+    unit = bill.free[number]
+    ends = slice(bill.full[number] - wide[number], bill.full[number] - narrow[number])
+    lost = [np.sort(scores[group.name])[ends].sum() for group in unit]
+    return Last(unit[0].name, float(np.mean(lost)), (bill.of(wide) - bill.of(narrow)) / bill.before)
 
 
 def _steps(groups: Sequence[Group], round_to: int | Mapping[str, int]) -> dict[str, int]:

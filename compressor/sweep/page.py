@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
-from compressor.report.numbers import large
+from compressor.report.templating import UNKNOWN, filled
 from compressor.sweep.pictures import (
     COLOURS,
     COST_WORDS,
@@ -23,8 +22,6 @@ from compressor.sweep.pictures import (
     styles_of,
 )
 from compressor.sweep.results import COSTS, Curve, Point, Spread
-
-UNKNOWN = "–"
 
 
 def pictures_of(metrics: Mapping[str, float]) -> list[Picture]:
@@ -39,18 +36,10 @@ def pictures_of(metrics: Mapping[str, float]) -> list[Picture]:
 
 def to_html(results: Mapping[str, Any], curves: Sequence[Curve]) -> str:
     """The text of the page, from what results.json has."""
-    environment = Environment(
-        loader=PackageLoader("compressor"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        autoescape=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(large=large)
     metrics = results["dense"]["metrics"]
     styles = styles_of(curves)
-    return environment.get_template("sweep.html.j2").render(
+    return filled(
+        "sweep.html.j2",
         results=results,
         metrics=[(METRIC_WORDS.get(name, name), shown(name, v)) for name, v in metrics.items()],
         settings=[
