@@ -8,7 +8,6 @@ cifar10_test.npz. Every further option is handed to `compress`.
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from compressor.cli import main as compress
+from tools.options import DataRoot
 
 
 class ZeroPaddedShortcut(nn.Module):
@@ -90,15 +90,12 @@ app = App(help="Compress a trained CIFAR-10 ResNet; further options go to `compr
 @app.default
 def command(
     *options: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    data_root: Annotated[Path | None, Parameter(env_var="COMPRESSOR_DATA")] = None,
+    data_root: DataRoot,
     depth: int = 56,
     ratio: float = 0.5,
     epochs: int = 2,
 ) -> int:
     """Compress the trained network of this depth and report every step of its recovery."""
-    if data_root is None:
-        print("where is the data? give --data-root FOLDER or set COMPRESSOR_DATA", file=sys.stderr)
-        return 2
     files = [f"cifar10_train_{shard}.npz" for shard in range(1, 6)]
     return compress(
         [

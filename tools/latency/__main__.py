@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from tools.latency.studies import STUDIES, Bench
 from tools.latency.table import draw, to_markdown
 from tools.latency.trial import append, read
+from tools.options import DataRoot
 from tools.progress import each
 from tools.surroundings import where
 
@@ -20,7 +20,7 @@ app = App(name="tools.latency", help=__import__("tools.latency").latency.__doc__
 @app.default
 def run(
     *,
-    data_root: Annotated[Path | None, Parameter(env_var="COMPRESSOR_DATA")] = None,
+    data_root: DataRoot,
     only: tuple[str, ...] = (),
     out: Path = Path("latency.jsonl"),
 ) -> int:
@@ -35,9 +35,6 @@ def run(
     out
         File of records, one line per trial; a second run goes on where the first stopped.
     """
-    if data_root is None:
-        print("where is the data? give --data-root FOLDER or set COMPRESSOR_DATA", file=sys.stderr)
-        return 2
     known = read(out)
     todo = [t for study in only or STUDIES for t in STUDIES[study] if t.key not in known]
     bench = Bench(data_root)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from tools.options import DataRoot
 from tools.peers.data import DATA
 from tools.peers.studies import STUDIES
 from tools.peers.table import to_markdown
@@ -23,7 +24,6 @@ from tools.zoo.runner import append as append_member
 RECORDS = Path("docs/results/peers.jsonl")
 COVERAGE = Path("docs/results/peers-coverage.jsonl")
 ZooName = Literal["transformers", "data", "timm", "torchvision", "ultralytics"]
-DataRoot = Annotated[Path | None, Parameter(env_var="COMPRESSOR_DATA")]
 
 app = App(name="tools.peers", help=__import__("tools.peers").peers.__doc__)
 
@@ -31,7 +31,7 @@ app = App(name="tools.peers", help=__import__("tools.peers").peers.__doc__)
 @app.default
 def run(
     *,
-    data_root: DataRoot = None,
+    data_root: DataRoot | None = None,
     only: tuple[Literal["coverage", "accuracy"], ...] = ("accuracy", "coverage"),
     zoo: tuple[ZooName, ...] = ("transformers", "data", "torchvision", "timm"),
     name: str = "*",
@@ -135,7 +135,7 @@ def member(
     notes: Path,
     *,
     cache: Path = Path(),
-    data_root: DataRoot = None,
+    data_root: DataRoot | None = None,
     memory_gb: float = Limits.memory_gb,
     onnx_seconds: int = Limits.onnx_seconds,
 ) -> None:

@@ -6,12 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 from rich.console import Console
 from rich.table import Table
 
+from tools.options import DataRoot
 from tools.results.studies import STUDIES, Study
 
 app = App(name="tools.results", help=__import__("tools.results").results.__doc__)
@@ -21,7 +21,7 @@ console = Console()
 @app.default
 def run(
     *,
-    data_root: Annotated[Path | None, Parameter(env_var="COMPRESSOR_DATA")] = None,
+    data_root: DataRoot | None = None,
     only: tuple[str, ...] = (),
     again: bool = False,
     list_: bool = False,

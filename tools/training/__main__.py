@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from tools.options import DataRoot
 from tools.progress import each
 from tools.training.data import DATA
 from tools.training.run import Runner
@@ -23,7 +24,7 @@ app = App(name="tools.training", help=__import__("tools.training").training.__do
 @app.default
 def run(
     *,
-    data_root: Annotated[Path | None, Parameter(env_var="COMPRESSOR_DATA")] = None,
+    data_root: DataRoot,
     only: tuple[str, ...] = ("cpu",),
     device: Literal["cpu", "cuda"] = "cpu",
     out: Path = RECORDS,
@@ -42,9 +43,6 @@ def run(
         File of records, one line per trial; a second run goes on where the first stopped, epochs
         of the trial that was interrupted are kept in a folder beside it.
     """
-    if data_root is None:
-        print("where is the data? give --data-root FOLDER or set COMPRESSOR_DATA", file=sys.stderr)
-        return 2
     known = read(out)
     for study in only:
         todo = [trial for trial in STUDIES[study] if trial.key not in known]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from tools.options import DataRoot
 from tools.progress import each
 from tools.surroundings import where
 from tools.trials import incumbent
@@ -23,7 +23,7 @@ app = App(name="tools.trials", help=__import__("tools.trials").trials.__doc__)
 @app.default
 def run(
     *,
-    data_root: Annotated[Path | None, Parameter(env_var="COMPRESSOR_DATA")] = None,
+    data_root: DataRoot,
     only: tuple[str, ...] = (),
     out: Path = Path("trials.jsonl"),
     decide: bool = False,
@@ -41,9 +41,6 @@ def run(
     decide
         Judge on the data that is kept for decisions; nothing of the test data is looked at.
     """
-    if data_root is None:
-        print("where is the data? give --data-root FOLDER or set COMPRESSOR_DATA", file=sys.stderr)
-        return 2
     wanted = [trial for study in only or STUDIES for trial in STUDIES[study]]
     todo = missing(wanted, out)
     bench = _Bench(data_root, decide)

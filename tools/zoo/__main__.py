@@ -10,12 +10,12 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tools.options import DataRoot
 from tools.zoo.members import Settings, zoos
 from tools.zoo.runner import Job, Limits, append, circumstances, read, run_all, run_here
 from tools.zoo.table import to_markdown
 
 ZooName = Literal["transformers", "data", "timm", "torchvision", "ultralytics"]
-DataRoot = Annotated[Path | None, Parameter(env_var="COMPRESSOR_DATA")]
 
 app = App(name="tools.zoo", help="Compress whole zoos of networks and check every result.")
 console = Console()
@@ -29,7 +29,7 @@ def run(
     out: Path = Path("zoo.jsonl"),
     jobs: int = 1,
     again: Literal["none", "failed", "all"] = "none",
-    data_root: DataRoot = None,
+    data_root: DataRoot | None = None,
     seconds: int = Limits.seconds,
     memory_gb: float = Limits.memory_gb,
     onnx_seconds: int = Limits.onnx_seconds,
@@ -137,7 +137,7 @@ def member(
     notes: Path,
     *,
     cache: Path = Path(),
-    data_root: DataRoot = None,
+    data_root: DataRoot | None = None,
     memory_gb: float = Limits.memory_gb,
     onnx_seconds: int = Limits.onnx_seconds,
 ) -> None:
