@@ -23,9 +23,10 @@ def _cpu() -> list[Trial]:
     first = [Trial(*small, name, 2.0, 5) for name in (OURS, INCUMBENT, *CONTROLS)]
     deep = [Trial(*large, name, 2.0, 1) for name in (OURS, INCUMBENT, *CONTROLS)]
     more = [Trial(*small, name, 2.0, 5, seed) for seed in SEEDS[1:] for name in (OURS, INCUMBENT)]
+    again = [Trial(*small, CONTROLS[0], 2.0, 5, seed) for seed in SEEDS[1:]]
     further = [Trial(*small, name, 2.0, 5) for name in FURTHER]
     timed = [Trial(*network, "", 2.0, 0) for network in (small, large)]
-    return [*first, *deep, *more, *further, *timed]
+    return [*first, *deep, *more, *again, *further, *timed]
 
 
 def _gpu() -> list[Trial]:
