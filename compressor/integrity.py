@@ -43,9 +43,11 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
 
 def _known(folder: Path) -> dict[str, str]:
     """As the report has it, and what was exported again later."""
-    exported = _told(folder / EXPORTS)
-    later = {n: e["sha256"] for n, e in exported.items() if isinstance(e, dict) and "sha256" in e}
-    return _told(folder / "report.json") | later
+    known = _told(folder / "report.json")
+    for entry in _told(folder / EXPORTS).values():
+        hashes = entry.get("sha256") if isinstance(entry, dict) else None
+        known |= hashes if isinstance(hashes, dict) else {}
+    return known
 
 
 def _told(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from compressor import exporting
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.exporting import measuring, trial
+from compressor.integrity import check_files
 from compressor.options import ExportOptions
 from compressor.watch import Silent
 
@@ -83,6 +84,21 @@ def test_sizes_and_opset_are_in_the_file_and_its_name(folder: Path) -> None:
     assert shape_of(path) == [2, CHANNELS, 12, 10]
     assert [e.version for e in onnx.load(path).opset_import if not e.domain] == [18]
     assert found[path.name]["latency"][0]["batch"] == 2
+
+
+def test_weights_beside_a_file_are_known_by_their_own_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "wide"
+    compressor.compress(TinyNet(32), inputs(), 0.3).save(folder)
+    monkeypatch.setattr("compressor.export.onnx_file._PROTO_LIMIT", 100)
+    export(folder)
+    names = ("model.onnx", "model.onnx.data")
+    check_files(folder, names)
+    data = folder / "model.onnx.data"
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(CompressorError, match=r"model\.onnx\.data"):
+        check_files(folder, names)
 
 
 def test_a_larger_image_leaves_the_batch_free(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from compressor.claimed import temporary_folder
 from compressor.exporting.measuring import latencies_of, metrics_of, runnable_of
-from compressor.exporting.publishing import check_free, publish
+from compressor.exporting.publishing import check_free, parts_of, publish
 from compressor.exporting.source import opened
 from compressor.exporting.writing import names_of, written
 from compressor.folder import size_of
@@ -46,7 +46,7 @@ def export_again(
             name: {
                 "options": asdict(source.options),
                 "size_bytes": size_of(path),
-                "sha256": sha256_of(path),
+                "sha256": {part.name: sha256_of(part) for part in parts_of(path)},
                 "difference": differences[name],
                 "metrics": metrics.get(name, {}),
                 "latency": [asdict(each) for each in latency.get(name, [])],

@@ -13,7 +13,7 @@ from compressor.errors import CompressorError, UsageError
 from compressor.folder import EXPORTS
 from compressor.report import to_json
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def check_free(target: Path, names: Sequence[str], *, force: bool) -> None:
@@ -36,8 +36,8 @@ def publish(files: Mapping[str, Path], entries: Mapping[str, Any], target: Path)
     try:
         target.mkdir(parents=True, exist_ok=True)
         with temporary_folder(target, ".") as hidden:
-            for name, path in files.items():
-                for part in sorted(path.parent.glob(f"{name}*"), reverse=True):
+            for path in files.values():
+                for part in parts_of(path):
                     shutil.copyfile(part, hidden / part.name)
             said = hidden / EXPORTS
             everything = {**_earlier(target / EXPORTS), **entries}
@@ -51,6 +51,11 @@ def publish(files: Mapping[str, Path], entries: Mapping[str, Any], target: Path)
             consequence="files that were there are whole",
             next_step="give another folder with --out",
         ) from error
+
+
+def parts_of(path: Path) -> list[Path]:
+    """An ONNX file, and the weights beside it that have no room within."""
+    return [part for part in (path, path.with_name(f"{path.name}.data")) if part.exists()]
 
 
 def _order(part: Path) -> tuple[bool, bool]:
