@@ -11,6 +11,7 @@ import torch
 from cases import CASES, Case
 from networks import PaddedShortcut, Residual
 from torch import Tensor, nn
+from torch.fx import Interpreter, Node
 from twin import (
     EXACT,
     Keep,
@@ -35,9 +36,12 @@ from compressor.slicing import (
     as_module,
     carry_weights,
     compare,
+    kept_indices,
     slice_network,
     variants,
 )
+from compressor.slicing.program import slice_program
+from compressor.slicing.propagation import _Propagation
 from compressor.trace import trace
 
 FOLLOWING = [name for name, case in CASES.items() if case.follows]
@@ -361,3 +365,50 @@ def test_a_size_that_the_code_reads_from_a_part_follows() -> None:
     assert not found.plan.stand_ins
     assert 1 <= found.plan.attributes["cell"]["width"] < 7
     assert_same(masked_twin(of, keep), found.module, of.case)
+
+
+# -- what nodes yield --------------------------------------------------------------------------
+
+
+class Shapes(nn.Module):
+    """Pointwise operators and norms, in one order of memory and in another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)
+        self.norm, self.activation = nn.BatchNorm2d(8), nn.ReLU6(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.activation(self.norm(self.first(x)))
+        turned = self.second(torch.sigmoid(x)).permute(0, 2, 3, 1).exp() > 1
+        return turned.float().clone(memory_format=torch.contiguous_format) * 2
+
+
+def test_what_is_known_of_a_node_is_what_running_it_yields(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, seen = _Propagation._known, []
+
+    def checked(self: _Propagation, node: Node) -> Tensor | None:
+        found = known(self, node)
+        if found is not None:
+            run = Interpreter.run_node(self, node)
+            for it in ("shape", "dtype", "device"):
+                assert getattr(found, it) == getattr(run, it), node
+            assert found.stride() == run.stride(), node
+            seen.append(str(node.target).split(".")[1])
+        return found
+
+    monkeypatch.setattr(_Propagation, "_known", checked)
+    found = trace(Shapes().eval(), ExampleInputs((torch.randn(2, 3, 6, 6),)))
+    network = analyse(found)
+    slice_network(found, network, random_keep(network, seed=0))
+    assert {"batch_norm", "hardtanh_", "sigmoid"} <= set(seen)
+    assert "exp" not in seen
+
+
+def test_a_norm_that_does_not_fit_is_said() -> None:
+    found = trace(Shapes().eval(), ExampleInputs((torch.randn(2, 3, 6, 6),)))
+    network = analyse(found)
+    masks = network.masks(random_keep(network, seed=0))
+    wrong = {n: kept for n, kept in kept_indices(network, masks).items() if "norm" not in n}
+    with pytest.raises(CompressorError, match="does not fit together"):
+        slice_program(found, network, masks, wrong)

@@ -10,17 +10,15 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch._dispatch.python import enable_python_dispatcher
-from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
-from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.fx import Graph, GraphModule, Node
 
 from compressor.axes import Axis, Bools, keep_mask, size_after
-from compressor.errors import CompressorError
 from compressor.lifting import stored_names
 from compressor.network import BATCH, Network, Spelling
 from compressor.nodes import argument, set_argument
 from compressor.records import Trace
+from compressor.slicing.propagation import propagate
 
 Indices = dict[str, dict[int, tuple[int, ...]]]
 """Tensor name -> dimension -> kept indices, for the dimensions that shrink."""
@@ -72,7 +70,7 @@ def slice_program(
     module = GraphModule(program.graph_module, graph)
     stored = {**state, **constants}
     tensors = {n: stored[name] for n, name in stored_names(program).items() if name in stored}
-    _propagate(module, program, tensors)
+    propagate(module, program, tensors)
     graph.lint()
     return ExportedProgram(
         root=module,
@@ -201,44 +199,3 @@ def _symbol_of(graph: Graph, batch_symbol: str | None) -> Callable[[], Node]:
 def _leading(node: Node) -> Any:
     value = node.meta.get("val")
     return value.shape[0] if isinstance(value, torch.Tensor) and value.dim() else None
-
-
-# -- metadata ----------------------------------------------------------------------------------
-
-
-class _Propagation(Interpreter):
-    """Runs the graph on fake tensors and writes down what each node now yields."""
-
-    def run_node(self, node: Node) -> Any:
-        try:
-            result = super().run_node(node)
-        except Exception as error:
-            raise CompressorError(
-                f"the sliced program does not fit together at {node.target}",
-                where=f"{node.name}: {str(error).splitlines()[0]}",
-                consequence="nothing is returned, since the result would be wrong",
-                next_step="protect the layer (--protect) and please report it with its code",
-            ) from error
-        if node.op != "output":
-            node.meta["val"] = result
-        node.meta.pop("tensor_meta", None)
-        return result
-
-
-def _propagate(
-    module: GraphModule, program: ExportedProgram, tensors: Mapping[str, torch.Tensor]
-) -> None:
-    values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"]
-    mode = detect_fake_mode(values)
-    assert mode is not None
-    arguments = []
-    for node in module.graph.nodes:
-        if node.op == "placeholder":
-            real = tensors.get(node.name)
-            fake = (
-                node.meta.get("val") if real is None else mode.from_tensor(real, static_shapes=True)
-            )
-            arguments.append(fake)
-    # the exporter's own dispatch: compiled composite operators would fix the batch to its hint
-    with enable_python_dispatcher(), mode, torch.no_grad():
-        _Propagation(module).run(*arguments, enable_io_processing=False)

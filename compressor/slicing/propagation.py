@@ -1,0 +1,91 @@
+"""What each node of a sliced program yields, by running it on tensors without data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._dispatch.python import enable_python_dispatcher
+from torch._guards import detect_fake_mode
+from torch._ops import OpOverload
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Interpreter, Node
+
+from compressor.errors import CompressorError
+
+
+def propagate(module: GraphModule, program: ExportedProgram, tensors: Mapping[str, Tensor]) -> None:
+    """Write it down in the nodes of `module`.
+
+    Args:
+        program: The one that the module's graph is a slice of, with the same placeholders.
+        tensors: The sliced tensors, by the name of their placeholder.
+
+    Raises:
+        CompressorError: An operator doesn't take what it gets.
+    """
+    values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"]
+    mode = detect_fake_mode(values)
+    assert mode is not None
+    arguments = []
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            real = tensors.get(node.name)
+            fake = (
+                node.meta.get("val") if real is None else mode.from_tensor(real, static_shapes=True)
+            )
+            arguments.append(fake)
+    # the exporter's own dispatch: compiled composite operators would fix the batch to its hint
+    with enable_python_dispatcher(), mode, torch.no_grad():
+        _Propagation(module).run(*arguments, enable_io_processing=False)
+
+
+class _Propagation(Interpreter):
+    """Runs the graph on fake tensors."""
+
+    def run_node(self, node: Node) -> Any:
+        try:
+            result = self._known(node)
+            if result is None:
+                result = super().run_node(node)
+        except Exception as error:
+            raise CompressorError(
+                f"the sliced program does not fit together at {node.target}",
+                where=f"{node.name}: {str(error).splitlines()[0]}",
+                consequence="nothing is returned, since the result would be wrong",
+                next_step="protect the layer (--protect) and please report it with its code",
+            ) from error
+        if node.op != "output":
+            node.meta["val"] = result
+        node.meta.pop("tensor_meta", None)
+        return result
+
+    def _known(self, node: Node) -> Tensor | None:
+        """What the node yields, where that is plain without running it: batch sizes are symbols,
+        with which operators take tens of milliseconds."""
+        before = node.meta.get("val")
+        if not isinstance(node.target, OpOverload) or not isinstance(before, Tensor):
+            return None
+        args, kwargs = self.fetch_args_kwargs_from_env(node)
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        if not tensors or not tensors[0].is_contiguous():
+            return None
+        if not (_is_unary(node.target, tensors) or _is_fixed_norm(node.target, args, tensors)):
+            return None
+        return torch.empty_like(tensors[0], dtype=before.dtype)
+
+
+def _is_unary(target: OpOverload, tensors: Sequence[Tensor]) -> bool:
+    """Pointwise, and not another view or order of its operand."""
+    is_copy = target is torch.ops.aten.clone.default
+    return torch.Tag.pointwise in target.tags and len(tensors) == 1 and not is_copy
+
+
+def _is_fixed_norm(target: OpOverload, args: Sequence[Any], tensors: Sequence[Tensor]) -> bool:
+    """A batch norm with statistics of its own, and vectors that fit its channels."""
+    if target is not torch.ops.aten.batch_norm.default or args[5]:
+        return False
+    x, *vectors = tensors
+    return all(vector.shape == (x.shape[1],) for vector in vectors)
