@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compressor.axes import Axis, Product, Sum
+    from compressor.delivery.result import Result, load, load_program
+    from compressor.delivery.saving import save
     from compressor.masking import masked
     from compressor.pipeline import compress
     from compressor.report import report_schema
-    from compressor.result import Result, load, load_program
     from compressor.rules import Call, Equations, register_rule
-    from compressor.saving import save
 
     __version__: str
 

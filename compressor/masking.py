@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
-from compressor.plan_file import read_plan
+from compressor.planning.plan_file import read_plan
 from compressor.records import Plan
 from compressor.slicing import check_source
 from compressor.slicing.weights import named_tensors

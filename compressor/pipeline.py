@@ -9,19 +9,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from compressor import slicing
-from compressor.accounting import account
-from compressor.accuracy_floor import smallest
-from compressor.delivery import deliver
-from compressor.journal import MADE, Journal
+from compressor.delivery.accounting import account
+from compressor.delivery.delivering import deliver
+from compressor.delivery.result import Result
 from compressor.options import Options
-from compressor.planning import Planned, plan
-from compressor.preparing import LATENCY, seeded
+from compressor.planning.deciding import Planned, plan
+from compressor.planning.preparing import LATENCY, seeded
+from compressor.planning.subject import Subject
 from compressor.records import Plan
-from compressor.recovering import Judge
-from compressor.result import Result
-from compressor.stepping import Made, at_once, record_of, remade, stepped
-from compressor.subject import Subject
-from compressor.training import sparsified, trained_at_the_end
+from compressor.recovery.journal import MADE, Journal
+from compressor.recovery.recovering import Judge
+from compressor.recovery.training import sparsified, trained_at_the_end
+from compressor.stepping.accuracy_floor import smallest
+from compressor.stepping.steps import Made, at_once, record_of, remade, stepped
 from compressor.watch import Silent, Stopwatch, Watch
 
 __all__ = ["carry_out", "compress", "plan", "run", "smaller"]

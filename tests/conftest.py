@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import torch
 
-from compressor import delivery
+from compressor.delivery import delivering
 from compressor.exporting import measuring
 from compressor.latency import LatencyTable, write_table
 from compressor.latency.kernels import KERNELS
@@ -44,7 +44,7 @@ def known_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def latency_is_measured_briefly() -> Iterator[None]:
     """How long a network takes is no test's matter."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (delivery, measuring):
+        for module in (delivering, measuring):
             patch.setattr(module, "LATENCY_SECONDS", 0.05)
         yield
 
@@ -60,5 +60,5 @@ def reports_are_of_the_schema() -> Iterator[None]:
         return text
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(delivery, "to_json", validated)
+        patch.setattr(delivering, "to_json", validated)
         yield

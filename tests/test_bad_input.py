@@ -16,8 +16,10 @@ import pytest
 from tiny import SIDE, names_in, sequential, write_model
 from torch import nn
 
-from compressor import delivery, pipeline, preparing, result
+from compressor import pipeline
 from compressor.cli import main
+from compressor.delivery import delivering, result
+from compressor.planning import preparing
 from tools.selfcheck.bad_inputs import CASES, GROUPS
 from tools.selfcheck.refusal import problems_of, typed
 
@@ -199,8 +201,8 @@ def test_output_is_checked_before_the_work(
 STAGES = [
     (preparing, "analyse"),
     (pipeline, "deliver"),
-    (delivery, "save_weights"),
-    (delivery, "measure_turns"),
+    (delivering, "save_weights"),
+    (delivering, "measure_turns"),
     (result, "copy_into"),
 ]
 

@@ -13,8 +13,8 @@ from twin import Analysed, analysed_case, assert_smaller, live, masked_twin, out
 from zoo_member import net
 
 import compressor
-from compressor.beginning import calls_noted, ended_after
 from compressor.errors import CompressorError
+from compressor.programs.beginning import calls_noted, ended_after
 
 NOISE = (6, 5)
 

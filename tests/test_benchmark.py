@@ -23,7 +23,7 @@ from compressor.benchmark.programs import random_inputs
 from compressor.benchmark.ways import ways_of
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
-from compressor.folder import size_of
+from compressor.files.folder import size_of
 from compressor.latency import read_table
 from compressor.latency.machine import machine_of
 from compressor.loading import load_program_file

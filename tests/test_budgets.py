@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import compressor
-from compressor import accuracy_floor, correcting, preparing, timing
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.latency import Case, read_table, write_table
@@ -24,10 +23,12 @@ from compressor.latency import measuring as latency_measuring
 from compressor.latency.machine import cached_at, machine_of
 from compressor.options import Options
 from compressor.pipeline import plan
-from compressor.planning import Planned
+from compressor.planning import preparing, timing
+from compressor.planning.deciding import Planned
+from compressor.planning.subject import Subject
 from compressor.records import Latency
 from compressor.report import to_markdown
-from compressor.subject import Subject
+from compressor.stepping import accuracy_floor, correcting
 from compressor.watch import Silent
 
 WIDTH = 48

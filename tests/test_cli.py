@@ -16,8 +16,8 @@ from tiny import RESULT_FILES, names_in, write_model, write_samples
 from compressor import demo
 from compressor.cli import app, main
 from compressor.cli.examples import EXAMPLES
-from compressor.criteria import CRITERIA
 from compressor.options import Options, flag
+from compressor.planning.criteria import CRITERIA
 from compressor.score import needs_data, needs_loss
 
 

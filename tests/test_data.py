@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from compressor.calibration import Calibration
 from compressor.data import batches, check_labels, hold_out, load_data
 from compressor.errors import CompressorError, UsageError
 from compressor.options import Options
+from compressor.planning.calibration import Calibration
 from compressor.records import ExampleInputs
 from compressor.trace import trace
 

@@ -25,7 +25,7 @@ from compressor import exporting
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.exporting import measuring, trial
-from compressor.integrity import check_files
+from compressor.files.integrity import check_files
 from compressor.options import ExportOptions
 from compressor.watch import Silent
 

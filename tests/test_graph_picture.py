@@ -9,7 +9,7 @@ from tiny import TinyNet, inputs, write_model
 
 from compressor.cli import main
 from compressor.graph import analyse
-from compressor.graph_picture import Row, draw_network, rows_of
+from compressor.inspection.picture import Row, draw_network, rows_of
 from compressor.records import ExampleInputs
 from compressor.trace import trace
 

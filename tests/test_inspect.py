@@ -16,7 +16,7 @@ from twin import analysed
 import compressor
 from compressor.cli import main
 from compressor.inspection import macs_share
-from compressor.second_opinion import second_opinion
+from compressor.inspection.second_opinion import second_opinion
 
 PRINTS = """
 import torch

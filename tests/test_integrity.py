@@ -11,7 +11,7 @@ import pytest
 
 from compressor.cli import main
 from compressor.errors import CompressorError
-from compressor.integrity import HASHED, check_files, hashes_of
+from compressor.files.integrity import HASHED, check_files, hashes_of
 
 
 @pytest.fixture

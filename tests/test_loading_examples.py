@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import compressor.loading as loading
+from compressor.delivery.saving import save
 from compressor.errors import CompressorError, UsageError
 from compressor.loading import (
     find_examples,
@@ -17,7 +18,6 @@ from compressor.loading import (
     parse_inputs,
 )
 from compressor.records import ExampleInputs, LoadedModel
-from compressor.saving import save
 
 
 def loaded(module: nn.Module, examples: ExampleInputs | None = None) -> LoadedModel:

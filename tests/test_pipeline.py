@@ -29,15 +29,15 @@ from torch.utils.data import TensorDataset
 
 import compressor
 from compressor import demo
-from compressor.criteria import CRITERIA
+from compressor.delivery.provenance import provenance_of
 from compressor.errors import CompressorError, UsageError
 from compressor.options import Options
 from compressor.pipeline import plan
-from compressor.provenance import provenance_of
+from compressor.planning.criteria import CRITERIA
+from compressor.planning.subject import Subject
 from compressor.records import Plan
 from compressor.report import to_markdown
 from compressor.slicing import slice_network
-from compressor.subject import Subject
 from compressor.watch import Silent
 
 

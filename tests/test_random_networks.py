@@ -14,8 +14,8 @@ from random_networks import SIDE, RandomNetwork, Recipe, recipes
 from twin import random_keep
 
 from compressor.graph import analyse
+from compressor.programs.redraw import drawable, redraw_
 from compressor.records import ExampleInputs
-from compressor.redraw import drawable, redraw_
 from compressor.slicing import as_module
 from compressor.slicing.compare import difference, is_live, outputs_of
 from compressor.slicing.program import slice_program

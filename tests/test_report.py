@@ -13,7 +13,7 @@ from rich.console import Console
 
 from compressor import report as reports
 from compressor.errors import CompressorError, UsageError
-from compressor.folder import all_or_nothing, check_target
+from compressor.files.folder import all_or_nothing, check_target
 from compressor.records import Group, Latency, Protection
 
 

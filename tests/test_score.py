@@ -16,11 +16,11 @@ from expressions import positions
 from torch import Tensor, multiprocessing, nn
 from twin import Analysed, analysed, analysed_case
 
-from compressor.criteria import AUTO
-from compressor.criteria import CRITERIA as ALL_CRITERIA
 from compressor.errors import CompressorError, UsageError
 from compressor.graph import analyse
 from compressor.options import CriterionName, NormalisationName, ReductionName
+from compressor.planning.criteria import AUTO
+from compressor.planning.criteria import CRITERIA as ALL_CRITERIA
 from compressor.records import ExampleInputs, Member
 from compressor.score import (
     CRITERIA,

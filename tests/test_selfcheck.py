@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compressor.claimed import MARK, new_file, new_folder, temporary_folder
 from compressor.errors import CompressorError
+from compressor.files.claimed import MARK, new_file, new_folder, temporary_folder
 from compressor.loading.archives import require_whole
 from tools.selfcheck import determinism, fuzzing
 from tools.selfcheck.checks import Check, made, wanted

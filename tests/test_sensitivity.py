@@ -17,20 +17,20 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from twin import analysed
 
-from compressor import drawing, sensitivity
+from compressor import sensitivity
 from compressor.cli import main
-from compressor.curves import Curve, Point, Sensitivity, losses_of, read_sensitivity
-from compressor.drawing import draw_sensitivity, mean_loss
 from compressor.errors import CompressorError
 from compressor.graph import analyse
 from compressor.options import Options, SensitivityOptions
-from compressor.planning import Planned, plan
+from compressor.planning.curves import Curve, Point, Sensitivity, losses_of, read_sensitivity
+from compressor.planning.deciding import Planned, plan
+from compressor.planning.subject import Subject
 from compressor.records import ExampleInputs, Trace
 from compressor.score import score
 from compressor.selection import best, select
-from compressor.sensitivity import measure
+from compressor.sensitivity import measure, picture
+from compressor.sensitivity.picture import draw_sensitivity, mean_loss
 from compressor.slicing import slice_network
-from compressor.subject import Subject
 from compressor.trace import trace
 from compressor.watch import Silent
 
@@ -360,7 +360,7 @@ def test_the_files_appear_together_or_not_at_all(
     def fails(found: Sensitivity, path: Path) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(drawing, "draw_sensitivity", fails)
+    monkeypatch.setattr(picture, "draw_sensitivity", fails)
     before = names_in(here)
     assert main(["sensitivity", "net.pt", "--input", "1x3x8x8", "--out", "out"]) == 1
     assert names_in(here) == before

@@ -16,14 +16,14 @@ from torch.utils.data import TensorDataset
 from twin import EXACT, Keep, analysed, assert_same
 
 import compressor
-from compressor.composing import composed, keep_of
 from compressor.errors import CompressorError, UsageError
 from compressor.graph import analyse
 from compressor.network import Network
 from compressor.options import Options
 from compressor.records import ExampleInputs
 from compressor.slicing import as_module, slice_network
-from compressor.stepping import SCHEDULES
+from compressor.stepping.composing import composed, keep_of
+from compressor.stepping.steps import SCHEDULES
 from compressor.trace import trace
 
 

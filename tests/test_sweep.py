@@ -25,13 +25,13 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from compressor.cli import main
-from compressor.costs import costs_of
+from compressor.delivery.costs import costs_of
 from compressor.errors import CompressorError, UsageError
 from compressor.options import PAPER_RATIOS, Options, SweepOptions, recovery_of, schedule_of
-from compressor.preparing import open_network
+from compressor.planning.preparing import open_network
+from compressor.planning.subject import Subject
 from compressor.records import ExampleInputs
 from compressor.recover import Recipe, fine_tune, top1, top5
-from compressor.subject import Subject
 from compressor.sweep import latencies, running, sweep, sweeping
 from compressor.sweep.checklist import ITEMS, Found, checklist
 from compressor.sweep.grid import (

@@ -22,7 +22,6 @@ import compressor
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.graph import analyse
-from compressor.journal import Journal, Run, started, unfinished
 from compressor.options import Options
 from compressor.records import ExampleInputs
 from compressor.recover import (
@@ -36,6 +35,7 @@ from compressor.recover import (
     reinitialised,
 )
 from compressor.recover.recipe import cosine
+from compressor.recovery.journal import Journal, Run, started, unfinished
 from compressor.slicing import as_module
 from compressor.trace import trace
 from compressor.watch import Silent, Tick
@@ -453,9 +453,9 @@ OPTIONS = (
 
 BRIEF = """\
 import sys
-from compressor import delivery
+from compressor.delivery import delivering
 from compressor.cli import main
-delivery.LATENCY_SECONDS = 0.05
+delivering.LATENCY_SECONDS = 0.05
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from compressor.graph import analyse
 from compressor.network import Network
+from compressor.programs.redraw import drawable, redraw_
 from compressor.records import ExampleInputs, Trace
-from compressor.redraw import drawable, redraw_
 from compressor.slicing import as_module, variants
 from compressor.slicing.program import slice_program
 from compressor.trace import trace

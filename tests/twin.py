@@ -16,8 +16,8 @@ from torch.utils import _pytree as pytree
 from compressor.axes import keep_mask
 from compressor.graph import analyse
 from compressor.network import Network
+from compressor.programs.redraw import drawable, redraw_
 from compressor.records import ExampleInputs, Trace
-from compressor.redraw import drawable, redraw_
 from compressor.slicing import ProgramModule, Sliced, as_module, slice_network
 from compressor.trace import trace
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.folder import FILES
+from compressor.files.folder import FILES
 
 CLASSES, CHANNELS, SIDE = 4, 3, 8
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.errors import UsageError
-from compressor.folder import is_result
-from compressor.integrity import check_files
+from compressor.files.folder import is_result
+from compressor.files.integrity import check_files
 from compressor.options import ModelOptions
 
 ONNX_SUFFIX = ".onnx"
@@ -71,7 +71,7 @@ def opened(model: str, folder: Path, options: ModelOptions) -> Entrant:
 def _exported(model: str, folder: Path, options: ModelOptions) -> Entrant:
     from compressor.export import export_onnx, save_program
     from compressor.loading import find_examples
-    from compressor.subject import open_model
+    from compressor.planning.subject import open_model
     from compressor.trace import trace
 
     loaded = open_model(model, options)

@@ -14,9 +14,9 @@ from compressor.benchmark.comparing import compared
 from compressor.benchmark.entrants import Entrant, opened
 from compressor.benchmark.explaining import slow_layers
 from compressor.benchmark.ways import Way, ways_of
-from compressor.claimed import temporary_folder
 from compressor.errors import CompressorError, UsageError
-from compressor.folder import size_of
+from compressor.files.claimed import temporary_folder
+from compressor.files.folder import size_of
 from compressor.latency.machine import machine_of
 from compressor.measure import Operator, operators_of, profiled
 from compressor.options import BenchOptions

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from compressor.cli.app import OUTPUT, Flag, app, check_file, show_file, watch_of_the_run
 from compressor.errors import UsageError
+from compressor.files.whole_file import written_whole
 from compressor.options import BenchOptions
-from compressor.whole_file import written_whole
 
 
 @app.command

@@ -44,8 +44,8 @@ def compare(
     for note in comparison.notes(entries):
         watch_of_the_run().note(note)
     if out is not None:
-        from compressor.comparison_picture import check_drawable, draw_comparison
-        from compressor.whole_file import written_whole
+        from compressor.comparison.picture import check_drawable, draw_comparison
+        from compressor.files.whole_file import written_whole
 
         check_drawable(entries)
         with written_whole(out) as temporary:

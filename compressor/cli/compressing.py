@@ -22,12 +22,12 @@ from compressor.cli.app import (
     watch_of_the_run,
 )
 from compressor.errors import UsageError
-from compressor.folder import check_target, name_of
+from compressor.files.folder import check_target, name_of
 from compressor.options import Options
 
 if TYPE_CHECKING:
-    from compressor.journal import Journal
-    from compressor.subject import Subject
+    from compressor.planning.subject import Subject
+    from compressor.recovery.journal import Journal
 
 
 @app.default
@@ -58,9 +58,9 @@ def compress(
     if not dry_run:
         check_target(target, force=force)
     with watch_of_the_run().stage("import torch"):
-        from compressor.journal import Journal, Run, started
+        from compressor.planning.subject import Subject
         from compressor.processes import begin
-        from compressor.subject import Subject
+        from compressor.recovery.journal import Journal, Run, started
     command = shlex.join(["compress", model, *options.spelled()])
     if dry_run:
         _show_plan(Subject(model), options)
@@ -90,9 +90,9 @@ def resume(
         Another highest learning rate from here on, e.g. where the loss was no longer finite.
     """
     with watch_of_the_run().stage("import torch"):
-        from compressor.journal import unfinished
+        from compressor.planning.subject import Subject
         from compressor.processes import begin
-        from compressor.subject import Subject
+        from compressor.recovery.journal import unfinished
     target = folder.absolute()
     run, journal = unfinished(target)
     if (target / "report.json").exists() and not run.force:  # nothing was there when it began
@@ -136,7 +136,7 @@ def demo(
     check_target(out, force=force)
     with watch_of_the_run().stage("import torch"):
         from compressor import demo
-        from compressor.subject import Subject
+        from compressor.planning.subject import Subject
     train, test = demo.digits()
     options, command = replace(demo.OPTIONS, seed=seed), f"compress demo --seed {seed}"
     with demo.one_thread():
@@ -156,7 +156,7 @@ def compress_into(
     journal: Journal | None = None,
 ) -> None:
     from compressor import pipeline
-    from compressor.journal import Journal
+    from compressor.recovery.journal import Journal
     from compressor.report import table
 
     watch = watch_of_the_run()
@@ -182,7 +182,7 @@ def compress_into(
 
 def _show_plan(subject: Subject, options: Options) -> None:
     from compressor import pipeline
-    from compressor.explaining import explained, shadow_price
+    from compressor.delivery.explaining import explained, shadow_price
     from compressor.report import plan_tables
 
     if options.max_drop is not None:

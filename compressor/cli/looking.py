@@ -20,9 +20,9 @@ from compressor.cli.app import (
     show_written,
     watch_of_the_run,
 )
-from compressor.folder import SENSITIVITY_FILES, check_target, name_of
+from compressor.files.folder import SENSITIVITY_FILES, check_target, name_of
+from compressor.files.whole_file import written_whole
 from compressor.options import ModelOptions, SensitivityOptions
-from compressor.whole_file import written_whole
 
 if TYPE_CHECKING:
     from compressor.inspection import Inspection
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @app.command(name="--list-criteria", group=OUTPUT)
 def list_criteria() -> None:
     """Show what each --criterion measures, whether it needs data, and its paper."""
-    from compressor.criteria import CRITERIA
+    from compressor.planning.criteria import CRITERIA
     from compressor.terminal import criteria_table
 
     Console().print(criteria_table(CRITERIA))
@@ -65,7 +65,7 @@ def sensitivity(
     check_target(target, force=force, files=SENSITIVITY_FILES)
     with watch_of_the_run().stage("import torch"):
         from compressor import sensitivity
-        from compressor.subject import Subject
+        from compressor.planning.subject import Subject
     found = sensitivity.measure(Subject(model), options, watch_of_the_run())
     sensitivity.write(found, target, force=force)
     show_written(target, sensitivity.table(found))
@@ -109,7 +109,7 @@ def inspect(
         description = inspection.describe(found)
         opinion = _second_opinion(found) if second_opinion else None
     if graph is not None:
-        from compressor.graph_picture import draw_network
+        from compressor.inspection.picture import draw_network
 
         with written_whole(graph) as temporary:
             draw_network(found.trace, found.network, temporary)
@@ -126,7 +126,7 @@ def inspect(
 
 
 def _second_opinion(found: Inspection) -> dict[str, Any]:
-    from compressor.second_opinion import second_opinion
+    from compressor.inspection.second_opinion import second_opinion
 
     watch = watch_of_the_run()
     with watch.stage("second opinion"):

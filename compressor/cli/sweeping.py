@@ -9,7 +9,7 @@ from rich.console import Console
 
 from compressor.cli.app import Folder, app, show_file, watch_of_the_run
 from compressor.errors import CompressorError
-from compressor.folder import name_of
+from compressor.files.folder import name_of
 from compressor.options import SweepOptions
 
 
@@ -39,7 +39,7 @@ def sweep(
     watch = watch_of_the_run()
     with watch.stage("import torch"):
         from compressor import sweep
-        from compressor.subject import Subject
+        from compressor.planning.subject import Subject
     sweep.check(options)
     command = shlex.join(["compress", "sweep", model, *options.spelled()])
     try:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compressor.claimed import temporary_folder
 from compressor.errors import CompressorError
 from compressor.export.onnx_file import write_onnx
 from compressor.export.output import silence
+from compressor.files.claimed import temporary_folder
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
 

@@ -6,13 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from compressor.claimed import temporary_folder
 from compressor.exporting.measuring import latencies_of, metrics_of, runnable_of
 from compressor.exporting.publishing import check_free, parts_of, publish
 from compressor.exporting.source import opened
 from compressor.exporting.writing import names_of, written
-from compressor.folder import size_of
-from compressor.loading.weights import sha256_of
+from compressor.files.claimed import temporary_folder
+from compressor.files.folder import size_of
+from compressor.files.hashes import sha256_of
 from compressor.options import ExportOptions
 from compressor.report import versions
 from compressor.watch import Stopwatch, Watch

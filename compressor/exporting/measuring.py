@@ -10,10 +10,10 @@ from compressor.export import OnnxModule
 from compressor.exporting.source import Source
 from compressor.exporting.trial import runs_here
 from compressor.measure import measure_latency
+from compressor.planning.subject import metric_named
 from compressor.records import Latency
 from compressor.recover import evaluate
 from compressor.sessions import cores
-from compressor.subject import metric_named
 from compressor.watch import Stopwatch
 
 LATENCY_SECONDS = 3.0

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compressor.claimed import temporary_folder
 from compressor.errors import CompressorError, UsageError
-from compressor.folder import EXPORTS
+from compressor.files.claimed import temporary_folder
+from compressor.files.folder import EXPORTS
 from compressor.report import to_json
 
 SCHEMA = 2

@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from compressor.data import Data, batches, hold_out, load_data
+from compressor.delivery.verifying import fits
 from compressor.errors import CompressorError, UsageError
-from compressor.integrity import check_files
+from compressor.files.integrity import check_files
 from compressor.loading import load_program_file
 from compressor.options import DataOptions, ExportOptions
+from compressor.planning.subject import HELD_OUT
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
-from compressor.subject import HELD_OUT
 from compressor.trace import trace, trace_of
-from compressor.verifying import fits
 from compressor.watch import Stopwatch
 
 

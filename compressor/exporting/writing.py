@@ -8,15 +8,15 @@ from pathlib import Path
 
 from torch import Tensor
 
+from compressor.delivery.provenance import provenance_of
+from compressor.delivery.verifying import LIVE, alive_for_a_while, cases_of, real_inputs, verified
 from compressor.export import export_onnx, verify_onnx, write_half, write_int8
 from compressor.exporting.source import Source
 from compressor.options import ExportOptions
-from compressor.original import TemporaryFolder
-from compressor.provenance import provenance_of
+from compressor.planning.original import TemporaryFolder
 from compressor.records import ExampleInputs
 from compressor.slicing import as_module, variants
 from compressor.slicing.compare import TOLERANCE, is_live
-from compressor.verifying import LIVE, alive_for_a_while, cases_of, real_inputs, verified
 from compressor.watch import Stopwatch
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from compressor.claimed import temporary_folder
 from compressor.errors import CompressorError
+from compressor.files.claimed import temporary_folder
 from compressor.latency.clocks import Clock, Recorded, Waited
 from compressor.latency.kernels import network_of
 from compressor.sessions import check_provider

@@ -9,7 +9,7 @@ from typing import Any
 from torch.fx import Node
 
 from compressor.network import Shape
-from compressor.nodes import argument, operand, schema_names
+from compressor.programs.nodes import argument, operand, schema_names
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from compressor.latency.fusing import base_name
 from compressor.latency.operands import Operands, Reader, Reading
 from compressor.network import Shape
-from compressor.nodes import operand, schema_names
+from compressor.programs.nodes import operand, schema_names
 
 _ONNX_ELEMENTWISE = {
     "Relu": "relu threshold",

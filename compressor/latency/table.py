@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import CompressorError
+from compressor.files.whole_file import written_whole
 from compressor.latency.grid import Grid, Point, Steps, Surface, grid_of
 from compressor.latency.layers import Layer
 from compressor.latency.steps import Step, step_names
-from compressor.whole_file import written_whole
 
 SCHEMA = 1
 

@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
 
 from compressor.errors import CompressorError, UsageError
+from compressor.files.hashes import sha256_of
 from compressor.loading.factories import (
     SPEC_FORMS,
     call_factory,
@@ -29,7 +30,6 @@ from compressor.loading.weights import (
     load_strictly,
     read_safetensors,
     read_weights,
-    sha256_of,
 )
 from compressor.loading.wording import cut_list, did_you_mean
 from compressor.records import ExampleInputs, LoadedModel

@@ -1,6 +1,5 @@
 """State dicts: found inside checkpoints, freed of wrappers' prefixes, loaded strictly."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,6 @@ USUAL_KEYS = (
 WRAPPER_PREFIXES = ("module.", "model.", "net.", "network.")
 COMPILED_PREFIX = "_orig_mod."
 BATCH_COUNTER = ".num_batches_tracked"
-
-
-def sha256_of(path: Path) -> str:
-    """The hexadecimal digest of the file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weights(path: Path, *, trust_pickle: bool) -> StateDict:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compressor.attention_path import unfused_attention
 from compressor.errors import CompressorError
+from compressor.programs.attention_path import unfused_attention
 
 Values = Sequence[Any]
 """Inputs or outputs of a traced operator (`torch._C.Value`)."""

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import shape_inference
 
-from compressor.claimed import temporary_folder
+from compressor.files.claimed import temporary_folder
 from compressor.sessions import options_of, random_input
 
 CALLS, LEAST, WARM_UP = 30, 8, 3

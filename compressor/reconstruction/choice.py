@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from compressor.axes import coordinates
-from compressor.lifting import stored_tensors
 from compressor.network import Network
+from compressor.programs.lifting import stored_tensors
 from compressor.reconstruction.consumers import Contraction, consumers
 from compressor.reconstruction.elimination import RIDGE, Elimination, Regression, eliminate
 from compressor.reconstruction.layouts import blocks_of

@@ -11,8 +11,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from compressor.lifting import stored_names
-from compressor.nodes import argument, given_arguments, live_nodes
+from compressor.programs.lifting import stored_names
+from compressor.programs.nodes import argument, given_arguments, live_nodes
 from compressor.reconstruction.layouts import LAYOUTS, Layout
 
 _VALUE = "input"

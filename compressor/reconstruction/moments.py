@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from compressor.nodes import argument, schema_names
 from compressor.processes import all_summed
+from compressor.programs.nodes import argument, schema_names
 from compressor.reconstruction.consumers import Contraction
 from compressor.reconstruction.layouts import row_count
 from compressor.reconstruction.walk import Script, Walk

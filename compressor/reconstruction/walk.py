@@ -12,8 +12,8 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from compressor.lifting import lifted, stored_tensors
-from compressor.nodes import ASSERTION
+from compressor.programs.lifting import lifted, stored_tensors
+from compressor.programs.nodes import ASSERTION
 
 Values = dict[Node, Any]
 

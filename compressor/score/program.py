@@ -16,9 +16,9 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError
-from compressor.lifting import lifted, stored_tensors
 from compressor.network import Consumer
-from compressor.nodes import ASSERTION
+from compressor.programs.lifting import lifted, stored_tensors
+from compressor.programs.nodes import ASSERTION
 from compressor.records import Trace
 from compressor.rules import convolution, linear
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from compressor.beginning import ended_after
 from compressor.errors import CompressorError
+from compressor.programs.beginning import ended_after
+from compressor.programs.redraw import drawable, redraw_
 from compressor.records import ExampleInputs, Trace
-from compressor.redraw import drawable, redraw_
 
 TOLERANCE = 1e-4
 """Largest relative difference between two forms of the same float32 network."""

@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from compressor.axes import Axis, Dim, size_after
 from compressor.errors import CompressorError
 from compressor.network import BATCH, Network
-from compressor.nodes import argument, owner_of, schema_names
+from compressor.programs.nodes import argument, owner_of, schema_names
 from compressor.records import Plan, Trace
 from compressor.slicing.program import Indices, slice_tensor
 from compressor.slicing.stand_in import Wiring, install, part_of

@@ -14,9 +14,9 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
 from compressor.axes import Axis, Bools, keep_mask, size_after
-from compressor.lifting import stored_names
 from compressor.network import BATCH, Network, Spelling
-from compressor.nodes import argument, set_argument
+from compressor.programs.lifting import stored_names
+from compressor.programs.nodes import argument, set_argument
 from compressor.records import Trace
 from compressor.slicing.propagation import propagate
 

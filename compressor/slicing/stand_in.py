@@ -19,8 +19,8 @@ from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError
-from compressor.lifting import lifted, stored_names
-from compressor.nodes import ASSERTION
+from compressor.programs.lifting import lifted, stored_names
+from compressor.programs.nodes import ASSERTION
 from compressor.records import ExampleInputs
 from compressor.slicing.running import set_training
 from compressor.slicing.weights import named_tensors

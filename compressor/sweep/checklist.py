@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compressor.criteria import CRITERIA
 from compressor.options import PAPER_RATIOS
+from compressor.planning.criteria import CRITERIA
 from compressor.sweep.grid import STRUCTURED, UNSTRUCTURED
 from compressor.sweep.results import COSTS, Curve
 

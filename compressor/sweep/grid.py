@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 
-from compressor.criteria import resolved
 from compressor.errors import UsageError
 from compressor.options import (
     AXES,
@@ -24,6 +23,7 @@ from compressor.options import (
     recovery_of,
     schedule_of,
 )
+from compressor.planning.criteria import resolved
 
 DENSE, STRUCTURED, UNSTRUCTURED = "dense", "structured", "unstructured"
 NOT_SMALLER = "zeros, not smaller"

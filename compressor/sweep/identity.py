@@ -14,9 +14,9 @@ from torch.utils import _pytree as pytree
 
 from compressor.data import Data
 from compressor.options import SweepOptions
-from compressor.preparing import Opened
+from compressor.planning.preparing import Opened
+from compressor.planning.subject import tensors_sha256
 from compressor.report import versions
-from compressor.subject import tensors_sha256
 from compressor.sweep.grid import DENSE, Trial
 
 _SAMPLES = 16

@@ -9,9 +9,9 @@ from typing import Any
 from compressor.errors import CompressorError
 from compressor.latency.machine import machine_of
 from compressor.options import Options
+from compressor.planning.timing import timed
 from compressor.sweep.store import Store
 from compressor.sweep.trial import Task
-from compressor.timing import timed
 from compressor.watch import Stopwatch
 
 SECONDS = 1.0

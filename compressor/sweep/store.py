@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import CompressorError
-from compressor.folder import check_target
+from compressor.files.folder import check_target
+from compressor.files.whole_file import written_whole
 from compressor.report import to_json
 from compressor.sweep.trial import Outcome
-from compressor.whole_file import written_whole
 
 TRIALS, CURVES = "trials", "curves"
 CSV, JSON, PAGE = "results.csv", "results.json", "report.html"

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from compressor.options import Options, SweepOptions
-from compressor.preparing import Opened
+from compressor.planning.preparing import Opened
 from compressor.report import to_json, versions
 from compressor.sweep.checklist import Found, checklist
 from compressor.sweep.grid import DENSE, dense_of

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compressor.criteria import CRITERIA
 from compressor.errors import CompressorError, UsageError
 from compressor.options import SweepOptions, recovery_of
-from compressor.preparing import Opened, open_network
+from compressor.planning.criteria import CRITERIA
+from compressor.planning.preparing import Opened, open_network
+from compressor.planning.subject import Subject
 from compressor.score import needs_data, needs_loss
-from compressor.subject import Subject
 from compressor.sweep.grid import DENSE, complete, dense_of, trials_of
 from compressor.sweep.identity import key_of, surroundings_of
 from compressor.sweep.latencies import timed_all

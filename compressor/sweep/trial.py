@@ -15,20 +15,20 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from compressor import slicing
-from compressor.costs import costs_of
 from compressor.data import batches
+from compressor.delivery.costs import costs_of
+from compressor.delivery.verifying import real_inputs, verified
 from compressor.errors import CompressorError
 from compressor.export import export_onnx
-from compressor.journal import Journal
-from compressor.original import TemporaryFolder
 from compressor.pipeline import plan, smaller
-from compressor.preparing import Prepared, prepare, seeded
+from compressor.planning.original import TemporaryFolder
+from compressor.planning.preparing import Prepared, prepare, seeded
+from compressor.planning.subject import Subject
 from compressor.recover import evaluate, primary_output, top5
-from compressor.recovering import Judge, Moments
-from compressor.subject import Subject
+from compressor.recovery.journal import Journal
+from compressor.recovery.recovering import Judge, Moments
 from compressor.sweep.grid import DENSE, STRUCTURED, UNSTRUCTURED, Trial
 from compressor.sweep.unstructured import zeroed_and_recovered
-from compressor.verifying import real_inputs, verified
 from compressor.watch import Stopwatch, Tick
 
 Tell = Callable[[str], None]

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from compressor.costs import costs_of
 from compressor.data import batches
+from compressor.delivery.costs import costs_of
 from compressor.errors import CompressorError
-from compressor.journal import Journal
 from compressor.measure import count_params
-from compressor.preparing import Prepared
+from compressor.planning.preparing import Prepared
 from compressor.records import Trace
 from compressor.recover import Schedule, recalibrate_batch_norm
-from compressor.recovering import Judge, Moments
+from compressor.recovery.journal import Journal
+from compressor.recovery.recovering import Judge, Moments
+from compressor.recovery.training import AT_THE_END, Leg, beginning_of, trained
 from compressor.slicing.weights import named_tensors
-from compressor.training import AT_THE_END, Leg, beginning_of, trained
 
 _LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)
 

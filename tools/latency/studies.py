@@ -16,11 +16,11 @@ import compressor
 from compressor import slicing
 from compressor.measure import count_macs
 from compressor.options import Options
-from compressor.planning import Goal, decided, plan
-from compressor.preparing import Prepared, prepare
-from compressor.realising import realised
+from compressor.planning.deciding import Goal, decided, plan
+from compressor.planning.preparing import Prepared, prepare
+from compressor.planning.subject import Subject
 from compressor.reconstruction import refit
-from compressor.subject import Subject
+from compressor.stepping.realising import realised
 from compressor.watch import Silent, Stopwatch
 from tools.latency import incumbent
 from tools.latency.networks import CALIBRATION, NETWORKS, Timed

@@ -19,12 +19,12 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from compressor.beginning import ended_after
 from compressor.graph import analyse
 from compressor.measure import count_macs
 from compressor.network import Network
+from compressor.programs.beginning import ended_after
+from compressor.programs.redraw import drawable, redraw_
 from compressor.records import Trace
-from compressor.redraw import drawable, redraw_
 from compressor.slicing import slice_network, variants
 from compressor.slicing.compare import difference, outputs_of
 from compressor.trace import trace

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compressor.whole_file import written_whole
+from compressor.files.whole_file import written_whole
 
 LENGTH, WIDTH, HEADS, LAYERS = 64, 128, 4, 4
 STEPS, BATCH, RATE, DECAY = 2500, 24, 2e-3, 0.1

@@ -6,7 +6,7 @@ import csv
 import json
 from pathlib import Path
 
-from compressor.integrity import HASHED, check_files
+from compressor.files.integrity import HASHED, check_files
 from compressor.sweep.results import TIMES
 
 SAME = ("plan.json", "model.safetensors", "model.onnx", "model.pt2", "original.onnx")

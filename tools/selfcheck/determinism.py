@@ -42,9 +42,9 @@ def differences(command: tuple[str, ...]) -> list[str]:
 
 _BRIEFLY_TIMED = """\
 import sys
-from compressor import delivery
+from compressor.delivery import delivering
 from compressor.cli import main
-delivery.LATENCY_SECONDS = 0.05
+delivering.LATENCY_SECONDS = 0.05
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -18,14 +18,15 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import compressor
-from compressor import comparison, delivery
+from compressor import comparison
+from compressor.delivery import delivering
 from compressor.errors import CompressorError
 from compressor.graph import analyse
 from compressor.loading import load_model, load_program_file
 from compressor.network import Network
-from compressor.plan_file import read_plan
+from compressor.planning.plan_file import read_plan
+from compressor.planning.replaying import keep_of_plan
 from compressor.records import ExampleInputs
-from compressor.replaying import keep_of_plan
 from compressor.slicing import as_module, check_source
 from compressor.trace import trace
 from tools.selfcheck.damage import edit
@@ -83,11 +84,11 @@ class Honest:
         self.home = Path(self._kept.name)
         torch.manual_seed(0)
         self.module = TinyNet().eval()
-        usual, delivery.LATENCY_SECONDS = delivery.LATENCY_SECONDS, 0.05
+        usual, delivering.LATENCY_SECONDS = delivering.LATENCY_SECONDS, 0.05
         try:
             compressor.compress(self.module, inputs(), round_to=1).save(self.home / "result")
         finally:
-            delivery.LATENCY_SECONDS = usual
+            delivering.LATENCY_SECONDS = usual
         torch.save(self.module.state_dict(), self.home / "net.pt")
         compressor.save(self.module, inputs(), self.home / "net.pt2")
         self.network: Network = analyse(trace(self.module, ExampleInputs((inputs(),))))

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from compressor.claimed import MARK
 from compressor.errors import CompressorError
-from compressor.journal import home_of
+from compressor.files.claimed import MARK
+from compressor.recovery.journal import home_of
 from tools.selfcheck.contents import Contents, of_result, of_sweep, trials_of
 from tools.selfcheck.launching import Death, Ended, launch
 from tools.selfcheck.refusal import INPUT

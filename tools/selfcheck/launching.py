@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from compressor import delivery
 from compressor.cli import main
+from compressor.delivery import delivering
 
 LATENCY_SECONDS = 0.05
 CHANGES = frozenset(
@@ -103,7 +103,7 @@ def _child(
     os.environ["TMPDIR"] = str(temporary)
     os.chdir(folder)
     torch.set_num_threads(1)  # the pool that the fork left broken is renewed before threads race
-    delivery.LATENCY_SECONDS = LATENCY_SECONDS
+    delivering.LATENCY_SECONDS = LATENCY_SECONDS
     changes = _Changes((str(folder), str(temporary)), change)
     sys.addaudithook(changes.hear)
     code = main(arguments)

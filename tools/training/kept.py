@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from compressor.files.whole_file import written_whole
 from compressor.recover import TrainingState
-from compressor.whole_file import written_whole
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from compressor import slicing
-from compressor.criteria import CRITERIA
 from compressor.data.batching import AUGMENTATIONS
 from compressor.graph import analyse
 from compressor.network import Network
+from compressor.planning.criteria import CRITERIA
 from compressor.reconstruction import refit
 from compressor.records import ExampleInputs, Trace
 from compressor.recover import recalibrate_batch_norm

@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 
-from compressor.beginning import ended_after
 from compressor.errors import CompressorError
 from compressor.export import export_onnx, user_inputs, verify_onnx
 from compressor.graph import analyse
 from compressor.measure import count_macs, count_params
 from compressor.network import Network
+from compressor.programs.beginning import ended_after
+from compressor.programs.redraw import drawable, redraw_
 from compressor.records import ExampleInputs, Trace
 from compressor.recover import recalibrate_batch_norm
-from compressor.redraw import drawable, redraw_
 from compressor.score import Calibration, score
 from compressor.selection import DEFAULT_ROLES, Choice, select
 from compressor.slicing import as_module, slice_network, variants

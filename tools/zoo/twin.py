@@ -18,8 +18,8 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from compressor.axes import Axis, Bools, Dim, keep_mask, leaves
-from compressor.lifting import lifted, stored_names, stored_tensors
 from compressor.network import Network, Shape
+from compressor.programs.lifting import lifted, stored_names, stored_tensors
 from compressor.records import ExampleInputs, Trace
 from compressor.rules import RULES
 from compressor.rules.norm import group_norm, last_dimensions, per_channel

@@ -1,0 +1,157 @@
+"""Results beside one another: what their reports say, as a table."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from compressor.errors import CompressorError
+from compressor.files.integrity import check_files
+from compressor.report.numbers import SCHEMA, difference, in_bytes, large, points, share, way
+
+MACS, PARAMS, FILE = "MACs", "parameters", "ONNX file"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A column: how its numbers are shown and compared, and whether more of it is better."""
+
+    show: Callable[[float], str]
+    change: Callable[[float, float], str]
+    more_is_better: bool = False
+
+
+_SIZES = {MACS: ("macs", large), PARAMS: ("params", large), FILE: ("size_bytes", in_bytes)}
+_TIME = Quantity("{:.3g} ms".format, share)
+_ACCURACY = Quantity("{:.2%}".format, points, more_is_better=True)
+_OTHER_METRIC = Quantity("{:.4g}".format, difference, more_is_better=True)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One result: per column the original's number and its own, where they are known."""
+
+    folder: str
+    model: str
+    sha256: str | None
+    original: tuple[int, int]
+    evaluated_on: str
+    pairs: Mapping[str, tuple[float, float]]
+    quantities: Mapping[str, Quantity]
+    latency: str | None
+    metric: str | None
+
+
+def read_result(folder: Path) -> Entry:
+    """What report.json of a result's folder says.
+
+    Raises:
+        CompressorError: There is none, it is cut off, of another version or something else.
+    """
+    path = folder / "report.json"
+    check_files(folder, ("model.onnx", "model.onnx.data"))
+    try:
+        return _entry(str(folder), json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        problem = f"there is no report to read: {error.strerror}"
+    except json.JSONDecodeError as error:
+        problem = f"this is no whole report.json, but cut off or something else: {error}"
+    except KeyError as error:
+        problem = f"this is no report.json: it lacks {error}"
+    except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        problem = f"this is no report.json that can be used: {error}"
+    raise CompressorError(
+        problem,
+        where=str(path),
+        consequence="nothing was compared",
+        next_step="give folders that compress has written",
+    )
+
+
+def _entry(folder: str, report: Any) -> Entry:
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+        raise ValueError(f"it is not of schema {SCHEMA}")
+    before, after = report["before"], report["after"]
+    found: dict[str, tuple[Any, Any, Quantity]] = {
+        name: (before[key], after[key], Quantity(show, share))
+        for name, (key, show) in _SIZES.items()
+    }
+    times = {
+        f"{was['runtime']}, {way(was)}": (was["p50_ms"], now["p50_ms"], _TIME)
+        for was, now in zip(before["latency"], after["latency"], strict=True)
+    }
+    metrics = {
+        name: (value, after["metrics"][name], _ACCURACY if name == "top1" else _OTHER_METRIC)
+        for name, value in before["metrics"].items()
+    }
+    found |= {**times, **metrics}
+    known = {name: cells for name, cells in found.items() if _is_known(cells)}
+    return Entry(
+        folder=folder,
+        model=str(report["model"]["name"]),
+        sha256=report["model"]["sha256"],
+        original=(int(before["macs"]), int(before["params"])),
+        evaluated_on=str(report["evaluated_on"]),
+        pairs={name: (float(was), float(now)) for name, (was, now, _) in known.items()},
+        quantities={name: quantity for name, (_, _, quantity) in known.items()},
+        latency=next((name for name in times if name in known), None),
+        metric=next((name for name in metrics if name in known), None),
+    )
+
+
+def _is_known(cells: tuple[Any, Any, Quantity]) -> bool:
+    """A number that was not finite is null, and a file that was not written weighs nothing."""
+    was, now, quantity = cells
+    if was is None or now is None:
+        return False
+    if not (math.isfinite(was) and math.isfinite(now)):
+        return False
+    return quantity.more_is_better or now > 0
+
+
+def notes(entries: Sequence[Entry]) -> list[str]:
+    """What a reader of the table must know."""
+    found = []
+    if len({(e.model, e.sha256, e.original) for e in entries}) > 1:
+        found.append("these are of different originals; each change is from its own")
+    measured = {e.evaluated_on for e in entries if e.metric is not None}
+    if len(measured) > 1:
+        found.append(f"metrics are on different data: {'; '.join(sorted(measured))}")
+    unmeasured = [e.folder for e in entries if e.metric is None]
+    if unmeasured:
+        found.append(f"no metric was measured: {', '.join(unmeasured)}")
+    return found
+
+
+def table(entries: Sequence[Entry]) -> Table:
+    """A row per result, the best of each column in bold, under it the change from its original."""
+    columns = {name: quantity for entry in entries for name, quantity in entry.quantities.items()}
+    shown = Table(title="results", title_justify="left", show_lines=True)
+    shown.add_column("", overflow="fold")
+    for name in columns:
+        shown.add_column(Text(name), justify="right")
+    best = {name: _best(entries, name, quantity) for name, quantity in columns.items()}
+    for entry in entries:
+        cells = (_cell(entry, name, quantity, best[name]) for name, quantity in columns.items())
+        shown.add_row(Text(entry.folder), *cells)
+    return shown
+
+
+def _best(entries: Sequence[Entry], name: str, quantity: Quantity) -> float:
+    values = [entry.pairs[name][1] for entry in entries if name in entry.pairs]
+    return max(values) if quantity.more_is_better else min(values)
+
+
+def _cell(entry: Entry, name: str, quantity: Quantity, best: float) -> Text:
+    if name not in entry.pairs:
+        return Text("–")
+    was, now = entry.pairs[name]
+    cell = Text(quantity.show(now), style="bold" if now == best else "")
+    return cell.append(f"\n{quantity.change(was, now)}", style="not bold")

@@ -1,0 +1,107 @@
+"""The report's contents: what went in, what each moment of the network costs, what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from compressor.delivery.delivering import Delivery
+from compressor.delivery.explaining import explained
+from compressor.planning.deciding import Planned
+from compressor.processes import processes
+from compressor.report import (
+    SCHEMA,
+    State,
+    layer_entries,
+    protection_entries,
+    timed_layers,
+    versions,
+)
+from compressor.slicing import Sliced
+
+
+def account(
+    planned: Planned,
+    sliced: Sliced,
+    delivery: Delivery,
+    recovery: Sequence[Mapping[str, Any]],
+    difference: float,
+    command: str,
+) -> dict[str, Any]:
+    """The report of a run; `difference` is the largest between program and module."""
+    return {
+        **_what_went_in(planned, command),
+        **_states(delivery, recovery),
+        "recovery": recovery,
+        "budget": planned.budget(),
+        "groups": explained(planned),
+        "protected": protection_entries(planned.network.protections),
+        "form": {
+            "form": sliced.plan.form,
+            "obstacle": sliced.plan.obstacle,
+            "stand_ins": sorted(sliced.plan.stand_ins),
+        },
+        "differences": {
+            "program and module": difference,
+            "program and ONNX file": delivery.onnx_difference,
+        },
+        "files": delivery.hashes(),
+        "seconds": planned.stopwatch.seconds,
+        "notes": planned.stopwatch.notes,
+    }
+
+
+def _what_went_in(planned: Planned, command: str) -> dict[str, Any]:
+    loaded, options = planned.loaded, planned.options
+    named = {f"input {i}": value for i, value in enumerate(planned.examples.args)}
+    named |= planned.examples.kwargs
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "options": asdict(options),
+        "seed": options.seed,
+        "versions": versions(),
+        "processes": processes(),
+        "model": {
+            "name": loaded.name,
+            "recognised": loaded.recognised,
+            "weights": loaded.weights,
+            "sha256": loaded.sha256,
+        },
+        "examples": {
+            "origin": planned.examples.origin,
+            "inputs": [
+                {"name": name, "shape": list(value.shape), "dtype": str(value.dtype)[6:]}
+                for name, value in named.items()
+                if isinstance(value, Tensor)
+            ],
+        },
+        "evaluated_on": planned.samples.evaluated_on,
+        "evaluated_samples": len(planned.samples.test) if planned.samples.test else 0,
+    }
+
+
+def _states(delivery: Delivery, recovery: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The network before, right after slicing, and at the end. Recovery changes no shape, so the
+    sliced network's sizes and latency are those of the result."""
+    sliced = [step for step in recovery if step["step"].endswith("sliced")][-1]
+    moments = (
+        ("before", delivery.before, recovery[0]),
+        ("sliced", delivery.after, sliced),
+        ("after", delivery.after, recovery[-1]),
+    )
+    states = {
+        name: State(
+            *(made.costs.params, made.costs.macs, made.size_bytes, made.latency),
+            metrics=step["metrics"],
+        ).to_dict()
+        for name, made, step in moments
+    }
+    before, after = delivery.before, delivery.after
+    entries = layer_entries(before.costs.layers, after.costs.layers)
+    layers, other = timed_layers(entries, before.operators, after.operators)
+    speedups = [asdict(ratio) for ratio in delivery.speedups]
+    return {**states, "speedups": speedups, "layers": layers, "other_ms": other}

@@ -1,0 +1,46 @@
+"""Why each group keeps what it keeps, and what that saves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compressor.planning.deciding import Planned
+from compressor.planning.preparing import LATENCY
+from compressor.records import Group
+from compressor.report import group_entries
+from compressor.selection import reason_of
+
+_UNITS = {"macs": "MACs", "params": "parameters", "channels": "channels", LATENCY: "latency"}
+
+
+def explained(planned: Planned) -> list[dict[str, Any]]:
+    """One entry per group: its name, role, size and kept channels, the share of the network's cost
+    that would come back if it alone kept all, and why."""
+    unit, kept = planned.options.of, planned.kept
+    whole, now = planned.total(unit), planned.total(unit, kept)
+    entries = []
+    for group, entry in zip(
+        planned.network.groups, group_entries(planned.network.groups, planned.keep), strict=True
+    ):
+        without = {name: count for name, count in kept.items() if name != group.name}
+        saves = (planned.total(unit, without) - now) / whole if group.name in kept else 0.0
+        reason = _reason(group, planned)
+        entries.append({**entry, "saves": saves, "reason": reason})
+    return entries
+
+
+def _reason(group: Group, planned: Planned) -> str:
+    if planned.options.plan is not None:
+        return "as the plan says"
+    return reason_of(group, planned.choice, planned.scores) if planned.choice else ""
+
+
+def shadow_price(planned: Planned) -> str:
+    """What one per cent more would cost, in words; nothing where no score decided."""
+    last = planned.choice.last if planned.choice is not None else None
+    if last is None or last.saved <= 0:
+        return ""
+    return (
+        f"shadow price: the last 1 % of the {_UNITS[planned.options.of]} cost {last.price:.3g} of "
+        f"{planned.options.criterion} score; {last.group} went last"
+    )

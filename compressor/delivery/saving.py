@@ -1,0 +1,46 @@
+"""`compressor.save`: a model and its example inputs in one file that needs no code to come back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compressor.errors import CompressorError
+from compressor.export import save_program
+from compressor.files.whole_file import written_whole
+from compressor.loading import inspect_program, normalise_examples
+from compressor.trace import trace
+
+
+def save(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) -> None:
+    """Write the model with its example inputs as a self-contained `torch.export` program.
+
+    The batch is kept free where the model allows it. The model is not changed; the file appears
+    whole or not at all, and an earlier file of that name stays if anything fails.
+
+    Args:
+        model: Saved as it is in eval mode.
+        example_inputs: A tensor, a tuple of positionals, a dict of keywords, or a pair
+            (tuple, dict).
+        path: The file, whatever its extension.
+
+    Raises:
+        UsageError: The example inputs are of no such form.
+        CompressorError: The model cannot be exported, or the file cannot be written.
+    """
+    examples = normalise_examples(example_inputs)
+    traced = trace(model, examples)
+    if traced.branched or traced.ends_after:
+        raise CompressorError(
+            "the model cannot be exported whole: its forward branches on values",
+            consequence="nothing was written, since the file would hold a part of it only",
+            next_step="save a state dict, and use it with --factory",
+        )
+    program = traced.program
+    program.example_inputs = (examples.args, dict(examples.kwargs))
+    with written_whole(Path(path)) as temporary:
+        save_program(program, temporary)
+        inspect_program(temporary)

@@ -1,0 +1,180 @@
+"""A folder that appears complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from compressor.errors import CompressorError, UsageError
+from compressor.files.claimed import MARK, abandoned, new_folder, temporary_folder
+
+EXPORTS = "exports.json"
+"""What `compress export` says of the files that it has written."""
+
+FILES = (
+    "bench.py",
+    "layers.json.gz",
+    "original.onnx",
+    "model.onnx",
+    "model.onnx.data",
+    "model.pt2",
+    "model.safetensors",
+    "plan.json",
+    "report.json",
+    "report.md",
+    "report.html",
+    "training.svg",
+    "model_*.onnx",
+    "model_*.onnx.data",
+    EXPORTS,
+    f".{MARK}*",
+)
+"""What an export folder may hold, as patterns; --force replaces a folder of these files and no
+other."""
+
+SENSITIVITY_FILES = ("sensitivity.json", "sensitivity.svg")
+"""The same for what `compress sensitivity` writes."""
+
+
+def name_of(model: str) -> str:
+    """A folder's name for a MODEL: of the file, or of the factory's callable."""
+    path = Path(model)
+    is_factory = ":" in model and not path.exists()
+    return (model.rpartition(":")[2] if is_factory else path.stem) or "model"
+
+
+def is_result(folder: Path) -> bool:
+    """Whether it is what compress writes, whole or not."""
+    return (folder / "model.onnx").exists() or (folder / "report.json").exists()
+
+
+def size_of(onnx: Path) -> int:
+    """Bytes of an ONNX file with its external weights."""
+    return sum(file.stat().st_size for file in onnx.parent.glob(f"{onnx.name}*"))
+
+
+def check_target(folder: Path, *, force: bool, files: Collection[str] = FILES) -> None:
+    """Raise before any work is done if `folder` could not be written at the end.
+
+    Args:
+        folder: Where the result will be.
+        force: A folder that holds `files` and no other may be replaced.
+
+    Raises:
+        UsageError: it exists and `force` is off, or holds files that are not a result's.
+        CompressorError: the place cannot be written.
+    """
+    _finish_swap(folder.absolute())
+    _check_writable(folder)
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UsageError(
+            "the output folder is the name of something that is no folder",
+            where=str(folder),
+            consequence="nothing was done; it is untouched",
+            next_step="give another folder with --out",
+        )
+    if folder.is_dir() and any(folder.iterdir()):
+        _check_replaceable(folder, force=force, files=files)
+
+
+def _check_replaceable(folder: Path, *, force: bool, files: Collection[str]) -> None:
+    names = sorted(entry.name for entry in folder.iterdir())
+    foreign = [name for name in names if not any(fnmatchcase(name, known) for known in files)]
+    if foreign:
+        raise UsageError(
+            f"the output folder holds what is no earlier result: {', '.join(foreign[:5])}",
+            where=str(folder),
+            consequence="nothing was done; the folder is untouched, --force would not replace it",
+            next_step="give another folder with --out",
+        )
+    if not force:
+        raise UsageError(
+            "the output folder exists",
+            where=str(folder),
+            consequence="nothing was done; the earlier result is untouched",
+            next_step="replace it with --force, or give another folder with --out",
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        ancestor = _nearest_existing(folder.absolute().parent)
+        _, remove = new_folder(ancestor, _hidden(folder))
+        remove()
+    except OSError as error:
+        raise CompressorError(
+            f"the output folder cannot be written: {error.strerror or error}",
+            where=str(folder),
+            consequence="nothing was done",
+            next_step="give another folder with --out",
+        ) from None
+
+
+def _nearest_existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+@contextmanager
+def all_or_nothing(
+    folder: Path, *, force: bool = False, files: Collection[str] = FILES
+) -> Iterator[Path]:
+    """Yield a hidden directory beside `folder`; it becomes `folder` when the block succeeds.
+
+    If the block fails or is interrupted, what `folder` held before is untouched and the hidden
+    directory is gone, as are parents that were made for it.
+
+    Raises: what `check_target` raises.
+    """
+    check_target(folder, force=force, files=files)
+    folder = folder.absolute()
+    lasting = _nearest_existing(folder.parent)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder.parent, _hidden(folder)) as hidden:
+            staged = hidden / "new"
+            staged.mkdir()
+            yield staged
+            _swap(staged, folder, aside=hidden / "old")
+    except BaseException:
+        _remove_empty(folder.parent, up_to=lasting)
+        raise
+
+
+def _swap(staged: Path, folder: Path, *, aside: Path) -> None:
+    if folder.exists():
+        folder.rename(aside)
+    try:
+        staged.rename(folder)
+    except BaseException:
+        if aside.exists() and not folder.exists():
+            aside.rename(folder)
+        raise
+
+
+def _hidden(folder: Path) -> str:
+    return f".{folder.name}."
+
+
+def _finish_swap(folder: Path) -> None:
+    """A process that was killed between the two renames had a whole result to put there."""
+    for hidden in abandoned(folder.parent, _hidden(folder)):
+        if (hidden / "old").exists() and (hidden / "new").exists() and not folder.exists():
+            (hidden / "new").rename(folder)
+
+
+def _remove_empty(path: Path, *, up_to: Path) -> None:
+    while path != up_to and path.is_dir() and not os.listdir(path):  # noqa: PTH208
+        path.rmdir()
+        path = path.parent
+
+
+def copy_into(source: Path, staged: Path) -> None:
+    """Copy the files of one directory into another."""
+    for file in sorted(source.iterdir()):
+        shutil.copyfile(file, staged / file.name)

@@ -1,0 +1,76 @@
+"""Is what lies in a result's folder what was written there?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from compressor.errors import CompressorError
+from compressor.files.folder import EXPORTS
+from compressor.files.hashes import sha256_of
+
+HASHED = (
+    "model.onnx",
+    "model.onnx.data",
+    "model.pt2",
+    "model.safetensors",
+    "original.onnx",
+    "plan.json",
+)
+"""Of these the report holds the hashes."""
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """Name -> SHA-256 of the files that the report answers for."""
+    return {name: sha256_of(folder / name) for name in HASHED if (folder / name).is_file()}
+
+
+def check_files(folder: Path, names: Iterable[str]) -> None:
+    """Raise where a file is not the one that the folder's report.json tells of.
+
+    A folder whose report is missing or says nothing of files cannot be checked, and passes.
+
+    Raises:
+        CompressorError: Names the file, and whether it is gone, cut off or changed.
+    """
+    known = _known(folder)
+    for name in names:
+        if name in known:
+            _check(folder / name, known[name])
+
+
+def _known(folder: Path) -> dict[str, str]:
+    """As the report has it, and what was exported again later."""
+    known = _told(folder / "report.json")
+    for entry in _told(folder / EXPORTS).values():
+        hashes = entry.get("sha256") if isinstance(entry, dict) else None
+        known |= hashes if isinstance(hashes, dict) else {}
+    return known
+
+
+def _told(path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))["files"]
+        return {str(name): value for name, value in told.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _check(path: Path, digest: str) -> None:
+    if not path.is_file():
+        problem = f"{path.name} is missing from the result"
+    elif sha256_of(path) != digest:
+        problem = (
+            f"{path.name} is not the file that compress wrote: it was changed, or is cut off "
+            f"(SHA-256 differs from report.json's)"
+        )
+    else:
+        return
+    raise CompressorError(
+        problem,
+        where=str(path),
+        consequence="nothing was done with it, since the report's numbers are not this file's",
+        next_step="compress again, or copy the folder again from where it was whole",
+    )

@@ -1,0 +1,7 @@
+"""The analysis: a program and rules become axes, groups, protections and costs."""
+
+from compressor.graph.analysis import (
+    analyse,
+)
+
+__all__ = ["analyse"]

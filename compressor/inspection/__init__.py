@@ -1,0 +1,12 @@
+"""`compress inspect`: groups and protections as a table, as a picture, beside torch-pruning's."""
+
+from compressor.inspection.inspecting import (
+    Inspection,
+    describe,
+    inspect,
+    macs_share,
+    opinion_table,
+    tables,
+)
+
+__all__ = ["Inspection", "describe", "inspect", "macs_share", "opinion_table", "tables"]

@@ -1,0 +1,1 @@
+"""From a subject to a plan: what is known of network and machine, and which channels go."""

@@ -1,0 +1,50 @@
+"""All criteria by name: those that score what is there, and reconstruction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from compressor import score
+from compressor.options import CriterionName
+from compressor.planning.calibration import WithoutTargets
+from compressor.reconstruction import reconstruction_scores
+from compressor.score import Criterion, Material, Rows
+
+AUTO = "auto"
+
+
+def _reconstruction(material: Material) -> Rows:
+    data = material.data
+    found = reconstruction_scores(
+        data.trace,
+        material.network,
+        lambda: WithoutTargets(data.batches),
+        of=material.unit,
+        device=data.device,
+        seed=material.seed,
+        progress=material.progress,
+    )
+    return {name: [row] for name, row in found.items()}
+
+
+CRITERIA: Mapping[str, Criterion] = MappingProxyType(
+    {
+        "reconstruction": Criterion(
+            "what a least-squares re-fit of the consumers cannot make up for, per unit of cost",
+            "Hassibi and Stork 1993, Optimal Brain Surgeon, for whole channels; cf. Frantar and "
+            "Alistarh 2022, Optimal Brain Compression",
+            _reconstruction,
+            needs="data",
+            normalise="none",
+        ),
+        **score.CRITERIA,
+    }
+)
+
+
+def resolved(criterion: CriterionName, *, has_data: bool) -> CriterionName:
+    """The criterion that "auto" stands for."""
+    if criterion != AUTO:
+        return criterion
+    return "reconstruction" if has_data else "l2"

@@ -1,0 +1,234 @@
+"""From a model to all that a choice follows from: load, trace, analyse, score, time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compressor.graph import analyse
+from compressor.network import Network
+from compressor.options import Options, ScoringOptions
+from compressor.planning.calibration import Calibration
+from compressor.planning.criteria import CRITERIA, resolved
+from compressor.planning.curves import Sensitivity, read_sensitivity
+from compressor.planning.original import Original
+from compressor.planning.subject import (
+    RANDOM,
+    Samples,
+    Subject,
+    check_device,
+    check_fit,
+    earlier_weights,
+    loss_of,
+    metric_of,
+    open_inputs,
+    open_model,
+)
+from compressor.planning.timing import Timing, timing_of
+from compressor.processes import each_alone, of_the_first
+from compressor.records import ExampleInputs, LoadedModel, Plan, Trace
+from compressor.recover import primary_output, reinitialised, top1
+from compressor.score import Calibration as ScoreData
+from compressor.score import Scores, score
+from compressor.slicing import check_source
+from compressor.trace import trace
+from compressor.watch import Stopwatch
+
+LATENCY = "latency"
+UNITS = ("macs", "params", "channels")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network that was loaded, with its samples, and traced."""
+
+    subject: Subject
+    options: ScoringOptions
+    loaded: LoadedModel
+    examples: ExampleInputs
+    samples: Samples
+    trace: Trace
+    stopwatch: Stopwatch
+
+
+@dataclass(frozen=True)
+class Scored(Opened):
+    """Its channels are known, and what they matter."""
+
+    network: Network
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Prepared(Scored):
+    """All that a choice follows from, but how much is to go."""
+
+    options: Options
+    sensitivity: Sensitivity | None
+    timing: Timing
+    original: Original
+
+    def total(self, unit: str, kept: Mapping[str, int] | None = None) -> float:
+        """Cost of the network where groups keep so many channels, from the equations alone; in
+        "latency" milliseconds, if the clock is there."""
+        sizes = self.network.sizes(kept or {})
+        if unit != LATENCY:
+            return self.network.cost.of(unit, sizes)
+        assert self.timing.clock is not None
+        return self.timing.clock.latency_ms(sizes)
+
+
+def prepare(
+    subject: Subject,
+    options: Options,
+    stopwatch: Stopwatch,
+    *,
+    given: Plan | None = None,
+    predict_latency: bool = False,
+) -> Prepared:
+    """Everything before the choice; a network that a `given` plan is not for is refused."""
+    sensitivity = read_sensitivity(options.use) if options.use is not None else None
+    opened = open_network(subject, options, stopwatch)
+    if given is not None:
+        check_source(given, opened.trace.module)
+    if options.rewind_to is not None:
+        earlier_weights(opened.trace.module, options)  # what is wrong with them is said at once
+    if options.policy == "reinitialise":
+        reinitialised(opened.trace.module)
+    _say_what_is_missing(stopwatch, opened.samples)
+    return scored_and_timed(
+        opened, options, sensitivity=sensitivity, predict_latency=predict_latency
+    )
+
+
+def scored_and_timed(
+    opened: Opened,
+    options: Options,
+    *,
+    sensitivity: Sensitivity | None = None,
+    original: Original | None = None,
+    predict_latency: bool = False,
+) -> Prepared:
+    """What a traced network's choice follows from; `original` is what went in, where it is not
+    this one."""
+    scored = score_channels(opened)
+    options = replace(options, criterion=scored.options.criterion)
+    own = Original(scored.trace)
+    timing = timing_of(
+        *(scored.trace, scored.network, own, options, scored.stopwatch),
+        with_clock=options.of == LATENCY or predict_latency,
+    )
+    found = {**vars(scored), "options": options}
+    return Prepared(**found, sensitivity=sensitivity, timing=timing, original=original or own)
+
+
+def anew(root: Prepared, module: nn.Module) -> Prepared:
+    """A network that was made of the original, traced, scored and timed."""
+    with root.stopwatch.stage("trace"):
+        traced = trace(module, root.examples)
+    before = {name: getattr(root, name) for name in Opened.__dataclass_fields__}
+    opened = Opened(**{**before, "trace": traced})
+    return scored_and_timed(
+        opened, root.options, sensitivity=root.sensitivity, original=root.original
+    )
+
+
+def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch) -> Opened:
+    """Load and trace; the samples are known to fit the network."""
+    check_device(options.device)
+    with stopwatch.stage("load"):
+        loaded = open_model(subject.model, options)
+    with stopwatch.stage("data and example inputs"):
+        examples, samples = open_inputs(loaded, subject, options)
+    fits = samples.train is not None and Calibration.fits(examples, samples.train)
+    if options.scores:
+        options = replace(options, criterion=resolved(options.criterion, has_data=fits))
+    if loaded.weights == RANDOM:
+        stopwatch.note("random weights: sizes and latency are real, accuracy means nothing")
+    traced = capture(loaded, examples, stopwatch)
+    loss, (_, metric) = loss_of(subject, options), metric_of(subject, options)
+    check_fit(traced.module, samples, own_loss=loss is not None, own_metric=metric is not top1)
+    return Opened(subject, options, loaded, examples, samples, traced, stopwatch)
+
+
+def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) -> Trace:
+    """Trace, and note what the user should know of it."""
+    if examples.origin.startswith("a guess"):
+        stopwatch.note(f"example inputs are {examples.origin}; --input says others")
+    with stopwatch.stage("trace"):
+        traced = trace(loaded.module, examples)
+    for note in traced.notes:
+        stopwatch.note(note)
+    return traced
+
+
+def score_channels(opened: Opened) -> Scored:
+    """Analyse, and score each channel by the criterion, where the options ask for scores."""
+    options, traced = opened.options, opened.trace
+    with opened.stopwatch.stage("analyse"):
+        network = analyse(traced)
+    if not options.scores:
+        return Scored(**vars(opened), network=network, scores={})
+    with opened.stopwatch.stage("score") as tick, each_alone():
+        scores = score(
+            network,
+            _parameters(traced),
+            options.criterion,
+            calibration=_calibration(opened),
+            reduction=options.reduction,
+            normalise=options.normalise,
+            norm_p=options.norm_p,
+            seed=options.seed,
+            unit=_weighed(options),
+            progress=tick,
+            note=opened.stopwatch.note,
+            criteria=CRITERIA,
+        )
+    traced.module.cpu()
+    return Scored(**vars(opened), network=network, scores=of_the_first(lambda: scores))
+
+
+def _weighed(options: ScoringOptions) -> str | None:
+    """The unit that scores are per; the clock weighs its milliseconds itself."""
+    unit = getattr(options, "of", "macs")
+    return None if unit == LATENCY else unit
+
+
+def _say_what_is_missing(stopwatch: Stopwatch, samples: Samples) -> None:
+    if samples.train is None:
+        stopwatch.note("no --data: nothing is repaired after slicing, and no metric is measured")
+    elif samples.test is None:
+        stopwatch.note(f"no metric is measured: {samples.evaluated_on}")
+
+
+def _parameters(traced: Trace) -> dict[str, Tensor]:
+    program = traced.program
+    return {name: program.state_dict[name] for name in program.graph_signature.parameters}
+
+
+def _calibration(opened: Opened) -> ScoreData | None:
+    options, train = opened.options, opened.samples.train
+    if train is None:
+        return None
+    some = Calibration(opened.trace, train, options).batches()
+    loss = loss_of(opened.subject, options) or cross_entropy
+    return ScoreData(opened.trace, some, loss, options.device)
+
+
+def cross_entropy(outputs: Any, target: Any) -> Tensor:
+    """The default loss, on the first tensor of the outputs."""
+    return functional.cross_entropy(primary_output(outputs), target)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's random numbers start from the seed, and go on afterwards as if nothing had been."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,177 @@
+"""How the target runs the network: which widths suit its kernels, and what any widths take."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from compressor.files.claimed import temporary_folder
+from compressor.latency import (
+    LatencyModel,
+    LatencyTable,
+    Layer,
+    given_table,
+    layers_of,
+    measured_table,
+    width_steps,
+)
+from compressor.latency.machine import cached_at, machine_of
+from compressor.measure import measure_latency
+from compressor.network import Network
+from compressor.options import Options
+from compressor.planning.original import Original
+from compressor.processes import of_the_first
+from compressor.records import Latency, Trace
+from compressor.sessions import check_provider
+from compressor.watch import Stopwatch, Tick
+
+NARROW = 64
+"""Where latency is the budget, groups up to this size may get any width: the clock, which knows
+these widths' times, takes those that save most. Wider ones keep to the steps."""
+
+FIT_SECONDS = 1.0
+"""How long the original is timed, so that predictions are in its milliseconds."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What is known of the target.
+
+    Attributes:
+        steps: Widths are multiples of it, or of what it says for each group.
+        clock: Predicts the network's latency; None where nothing asked for it.
+        table: What was measured or given; None where widths are fixed.
+        is_here: The clock's times are this machine's, so that its predictions can be checked.
+    """
+
+    steps: int | Mapping[str, int] = 1
+    clock: LatencyModel | None = None
+    table: LatencyTable | None = None
+    is_here: bool = True
+
+    def finer(self) -> Timing | None:
+        """With steps half as large; None where no group has one."""
+        if isinstance(self.steps, int) or max(self.steps.values(), default=1) == 1:
+            return None
+        halves = {name: max(1, step // 2) for name, step in self.steps.items()}
+        return replace(self, steps=halves)
+
+
+def timing_of(
+    trace: Trace,
+    network: Network,
+    original: Original,
+    options: Options,
+    stopwatch: Stopwatch,
+    *,
+    with_clock: bool,
+) -> Timing:
+    """By this machine's table, completed by measuring, or by the one that is given.
+
+    Raises:
+        UsageError: The runtime does not run on the device, or the program not with the batch.
+        CompressorError: A table cannot be read, or a layer not be timed.
+    """
+    by_table = options.round_to == "auto" and options.scores
+    if not by_table and not with_clock:
+        return Timing(_fixed(options))
+    stage = "time layers" if with_clock else "which widths run well"
+    with stopwatch.stage(stage) as tick:
+        is_asked = options.of == "latency" or trace.batch_symbol is not None
+        target = _Target(options, options.batch if is_asked else trace.batch)
+        layers = layers_of(trace, network, target.batch)
+        table = target.table(layers, tick, stopwatch, complete=with_clock)
+        steps = _steps(layers, table, network, options) if by_table else _fixed(options)
+        if not with_clock:
+            return Timing(steps, table=table)
+        clock = LatencyModel(layers, table)
+        if target.is_here(table):
+            tick(1, 1, "the whole network")
+            clock = clock.fitted(of_the_first(lambda: _own(original, options)))
+        tick(1, 1, f"{clock.latency_ms({}):.4g} ms")
+    return Timing(steps, clock, table, target.is_here(table))
+
+
+def _fixed(options: Options) -> int:
+    return 1 if options.round_to == "auto" else options.round_to
+
+
+def _steps(
+    layers: tuple[Layer, ...], table: LatencyTable, network: Network, options: Options
+) -> dict[str, int]:
+    by_axis = width_steps(layers, table, network.axes.values())
+    free = NARROW if options.of == "latency" else 0
+    return {n: 1 if axis.size <= free else by_axis[axis] for n, axis in network.axes.items()}
+
+
+def _own(original: Original, options: Options) -> float:
+    return timed({"original": original.onnx}, options, FIT_SECONDS)["original"].own_ms
+
+
+def timed(files: Mapping[str, Path], options: Options, seconds: float) -> dict[str, Latency]:
+    """ONNX files against each other, as the options say."""
+    return measure_latency(
+        files,
+        threads=options.threads,
+        batch=options.batch,
+        device=options.latency_on,
+        seconds=seconds,
+    )
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What the times are for."""
+
+    options: Options
+    batch: int
+
+    def table(
+        self,
+        layers: tuple[Layer, ...],
+        tick: Tick,
+        stopwatch: Stopwatch,
+        *,
+        complete: bool,
+    ) -> LatencyTable:
+        """With the times of all layers, or with the steps alone."""
+        options = self.options
+        if options.latency_table is not None:
+            covered = layers if complete else ()
+            return given_table(Path(options.latency_table), covered, **self._spelled)
+        check_provider(options.latency_on)
+        with self._file(stopwatch) as path:
+            asked = {**self._spelled, "steps_alone": not complete, "progress": tick}
+            return of_the_first(lambda: measured_table(layers, path=path, **asked))
+
+    def is_here(self, table: LatencyTable) -> bool:
+        """Whether the table holds for this machine."""
+        return self.options.latency_table is None or dict(table.machine) == self._machine
+
+    @property
+    def _spelled(self) -> dict[str, Any]:
+        options = self.options
+        return {"threads": options.threads, "batch": self.batch, "device": options.latency_on}
+
+    @property
+    def _machine(self) -> dict[str, Any]:
+        return machine_of(**self._spelled)
+
+    @contextmanager
+    def _file(self, stopwatch: Stopwatch) -> Iterator[Path]:
+        """Where the table is kept; a temporary file where the user's cache cannot be written."""
+        path = cached_at(self._machine)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            why = error.strerror or error
+            stopwatch.note(f"measured times are not kept: {path.parent} cannot be written ({why})")
+            with temporary_folder() as folder:
+                yield folder / path.name
+        else:
+            yield path

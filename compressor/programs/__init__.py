@@ -1,0 +1,1 @@
+"""How programs are read: nodes, stored tensors, what comes before data decide."""

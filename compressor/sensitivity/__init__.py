@@ -1,0 +1,9 @@
+"""`compress sensitivity`: what is lost when one group alone is cut."""
+
+from compressor.sensitivity.measuring import (
+    measure,
+    table,
+    write,
+)
+
+__all__ = ["measure", "table", "write"]

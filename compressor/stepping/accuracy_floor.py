@@ -1,0 +1,106 @@
+"""The smallest network whose accuracy falls by no more than is allowed: by trying.
+
+How much is to go is halved in, as a share of what --of says; each trial is sliced and recovered as
+the result will be, and judged on data that decides nothing else and that no result is judged by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from compressor.errors import CompressorError
+from compressor.planning.deciding import Goal, Planned, decided
+from compressor.recover import Schedule
+from compressor.recovery.journal import Journal
+from compressor.recovery.recovering import Judge, repaired
+from compressor.recovery.training import trained_at_the_end
+from compressor.stepping.realising import staged
+
+CLOSE = 0.01
+"""Of the whole: the search ends when it knows the share to within this."""
+
+_ALL = 0.999
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network of one size: which share is gone, and by how many points the metric fell."""
+
+    removed: float
+    metric: float
+    drop: float
+    is_within: bool
+
+
+def smallest(planned: Planned) -> Planned:
+    """The choice of the smallest network that was found to fall by at most --max-drop points.
+
+    The metric is taken to be better when it is higher, and to be a share: a point is a hundredth.
+
+    Raises:
+        CompressorError: There is nothing to judge by, or even the smallest cut falls further.
+    """
+    options, validation = planned.options, planned.samples.validation
+    assert options.max_drop is not None
+    judge = Judge(planned, validation)
+    whole = _only(judge("evaluate original for --max-drop", planned.original.module))
+    low, high = 0.0, _reachable(planned)
+    best: Planned | None = None
+    trials: list[Trial] = []
+    seen: set[tuple[tuple[str, int], ...]] = set()
+    while high - low > CLOSE:
+        share = (low + high) / 2
+        candidate = decided(planned, Goal(share), best_effort=True)
+        kept = tuple(sorted(candidate.kept.items()))
+        if kept in seen:
+            break  # the steps of widths leave no other choice in between
+        seen.add(kept)
+        trial = _tried(candidate, judge, whole, len(trials) + 1)
+        trials.append(trial)
+        low, high = (share, high) if trial.is_within else (low, share)
+        best = candidate if trial.is_within else best
+    record = {"whole": whole, "max_drop": options.max_drop, "trials": [vars(t) for t in trials]}
+    if best is None:
+        raise _falls_further(options.max_drop, trials)
+    return replace(best, found={"accuracy_floor": record})
+
+
+def _reachable(planned: Planned) -> float:
+    furthest = decided(planned, Goal(_ALL), best_effort=True)
+    assert furthest.choice is not None
+    return furthest.choice.removed
+
+
+def _tried(candidate: Planned, judge: Judge, whole: float, number: int) -> Trial:
+    options = candidate.options
+    assert candidate.choice is not None
+    assert options.max_drop is not None
+    removed = candidate.choice.removed
+    candidate, sliced = staged(candidate)
+    silent = Judge(candidate, None)
+    repaired(sliced, candidate, silent)
+    trained_at_the_end(sliced, candidate, silent, Schedule(options.epochs), Journal())
+    metric = _only(judge(f"try {number}: {removed:.3f} of the {options.of}", sliced.module))
+    drop = 100 * (whole - metric)
+    is_within = drop <= options.max_drop + 1e-9  # shares of samples are no exact numbers
+    verdict = "within" if is_within else "too much"
+    candidate.stopwatch.note(
+        f"without {removed:.3f} of the {options.of}: {drop:+.2f} points lost, {verdict}"
+    )
+    return Trial(removed, metric, drop, is_within)
+
+
+def _only(metrics: dict[str, float]) -> float:
+    (value,) = metrics.values()
+    return value
+
+
+def _falls_further(max_drop: float, trials: list[Trial]) -> CompressorError:
+    least: Any = min(trials, key=lambda trial: trial.drop, default=None)
+    return CompressorError(
+        f"every network that was tried falls by more than {max_drop:g} points",
+        where=f"the least: {least.drop:.2f} points without {least.removed:.3f}" if least else "",
+        consequence="nothing was written",
+        next_step="allow more with --max-drop, or recover more (--epochs, --calibration)",
+    )

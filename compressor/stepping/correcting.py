@@ -1,0 +1,139 @@
+"""A budget of latency is met by the clock: the smaller network is timed against the original, and
+the choice corrected until what was measured is what was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from compressor.errors import CompressorError
+from compressor.export import export_onnx
+from compressor.options import Options
+from compressor.planning.deciding import Goal, Planned, decided
+from compressor.planning.original import Original, TemporaryFolder
+from compressor.planning.preparing import LATENCY
+from compressor.planning.timing import timed
+from compressor.processes import of_the_first
+from compressor.slicing import Sliced
+from compressor.stepping.realising import realised
+
+SECONDS = 3.0
+"""How long each candidate is timed against the original."""
+
+LOOKS, STEADY = 3, 0.01
+"""A candidate is timed up to so often while the original differs from itself by more than this."""
+
+TRIES = 8
+BELOW, ABOVE = 0.95, 0.995
+"""Of what is asked for: what a measured time may be. Later measurements differ a little."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One candidate: its share of the original's time, predicted and measured, and both times;
+    `noise` is by how much the original differed from itself."""
+
+    predicted: float
+    share: float
+    before_ms: float
+    after_ms: float
+    noise: float
+
+    @property
+    def words(self) -> str:
+        return (
+            f"{self.after_ms:.3g} of {self.before_ms:.3g} ms, {self.share:.3f} "
+            f"(noise {self.noise:.1%})"
+        )
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A network that was timed; `fills` is its time over what is asked for."""
+
+    planned: Planned
+    sliced: Sliced
+    measured: Measured
+    fills: float
+
+
+def corrected(planned: Planned, root: Planned) -> tuple[Planned, Sliced]:
+    """The slowest network found that is as quick as was asked for.
+
+    Args:
+        planned: A first choice, by the clock's predictions.
+        root: The original's, with the goal: a share of its time, or milliseconds.
+
+    Raises:
+        CompressorError: No choice was quick enough.
+    """
+    assert root.goal.ratio is not None
+    asked, whole_ms = 1 - root.goal.ratio, root.total(LATENCY)
+    predicted = aim = asked * (BELOW + ABOVE) / 2
+    tried: list[_Candidate] = []
+    with planned.stopwatch.stage("correct by the clock") as tick:
+        for number in range(TRIES):
+            goal = Goal(1 - predicted * whole_ms / planned.total(LATENCY), predicted * whole_ms)
+            choice, sliced = realised(decided(planned, goal, best_effort=True))
+            if any(choice.keep == earlier.planned.keep for earlier in tried):
+                break  # the steps of widths are too coarse for a closer one
+            measured = _measured(choice, sliced, root.original, whole_ms)
+            tick(number + 1, TRIES, measured.words)
+            most = root.goal.most
+            fills = measured.share / asked if most is None else measured.after_ms / most
+            tried.append(_Candidate(choice, sliced, measured, fills))
+            if BELOW <= fills <= ABOVE:
+                break
+            predicted = _next([c.measured for c in tried], aim)
+        within = [candidate for candidate in tried if candidate.fills <= ABOVE]
+        best = max(within, key=lambda candidate: candidate.fills, default=None)
+        tick(TRIES, TRIES, best.measured.words if best is not None else "too slow")
+    if best is None:
+        raise _too_slow(planned, asked, min(c.measured.share for c in tried))
+    found = {"measured": {**asdict(best.measured), "asked": asked, "tries": len(tried)}}
+    return replace(best.planned, goal=planned.goal, found=found), best.sliced
+
+
+def _measured(planned: Planned, sliced: Sliced, original: Original, whole_ms: float) -> Measured:
+    files = TemporaryFolder()
+    smaller = files.path / "model.onnx"
+    export_onnx(sliced.program, smaller, batch_symbol=planned.trace.batch_symbol)
+
+    before, after, noise = of_the_first(lambda: _steadily(original.onnx, smaller, planned.options))
+    predicted = planned.total(LATENCY, planned.kept) / whole_ms
+    return Measured(predicted, after / before, before, after, noise)
+
+
+def _steadily(original: Path, smaller: Path, options: Options) -> tuple[float, float, float]:
+    """Times of both, and by what share the original differed from itself: of several looks the
+    steadiest."""
+    looks: list[tuple[float, float, float]] = []
+    while not looks or (looks[-1][2] > STEADY and len(looks) < LOOKS):
+        networks = {"before": original, "after": smaller, "again": original}
+        times = timed(networks, options, SECONDS)
+        before, after, again = (times[name].own_ms for name in networks)
+        whole = (before + again) / 2
+        looks.append((whole, after, abs(before - again) / whole))
+    return min(looks, key=lambda look: look[2])
+
+
+def _next(tried: list[Measured], aim: float) -> float:
+    """The prediction to ask for: between the nearest on both sides, else in proportion."""
+    slower = min((t for t in tried if t.share > aim), key=lambda t: t.share, default=None)
+    faster = max((t for t in tried if t.share <= aim), key=lambda t: t.share, default=None)
+    if slower is not None and faster is not None and slower.predicted > faster.predicted:
+        weight = (aim - faster.share) / (slower.share - faster.share)
+        return faster.predicted + weight * (slower.predicted - faster.predicted)
+    nearest = min(tried, key=lambda t: abs(t.share - aim))
+    return nearest.predicted * aim / nearest.share
+
+
+def _too_slow(planned: Planned, asked: float, least: float) -> CompressorError:
+    less = f"ask for less (--ratio {max(0.0, 1 - least / BELOW):.2f})"
+    more = "" if planned.options.prune else ", or --prune stream for more groups"
+    return CompressorError(
+        f"no choice was quick enough: the quickest takes {least:.3f} of the original's time, "
+        f"{asked:.3f} was asked for",
+        consequence="nothing was written",
+        next_step=less + more,
+    )

@@ -1,0 +1,303 @@
+"""Capture: the model's computation as a `torch.export` program, on a copy, on the CPU."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch._functorch import config as functorch_config
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.utils import _pytree as pytree
+
+from compressor.errors import CompressorError
+from compressor.programs.attention_path import unfused_attention
+from compressor.programs.beginning import calls_noted, ended_after
+from compressor.records import ExampleInputs, Trace
+from compressor.trace.regions import inline_regions
+
+
+def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True) -> Trace:
+    """Export a detached copy of `module` in eval mode.
+
+    A free batch is tried first, with inputs that share dimension 0 repeated to a batch of at least
+    two, since a batch of one silently becomes static; then the batch as given, which is noted.
+    Where forward goes on with sizes that data decide (a detector's boxes), what it computes before
+    is captured. Where it branches on values, the branch of the example inputs is, which refuses the
+    other one at run time. Where evaluation leaves parameters unused, the training mode is
+    captured as well.
+
+    Args:
+        free_batch: Off: the batch stays that of the examples.
+
+    Raises:
+        CompressorError: `torch.export` cannot capture the model.
+    """
+    copied = detached_copy(module)
+    program, way, notes = _captured(copied, examples, free_batch)
+    inputs = (way.free_batch and _with_batch(examples)) or examples
+    training = None
+    is_whole = not way.ends_after and not isinstance(copied, torch.fx.GraphModule)
+    if is_whole and unused_parameters(program):
+        training = _training_program(copied, inputs, way, notes)
+    return Trace(
+        program=program,
+        module=copied,
+        examples=inputs,
+        batch_symbol=_batch_symbol(program) if way.free_batch else None,
+        batch=_leading_size(inputs) or 1,
+        notes=tuple(notes),
+        training=training,
+        branched=way.draft,
+        ends_after=way.ends_after,
+    )
+
+
+def trace_of(program: ExportedProgram, module: nn.Module) -> Trace:
+    """Of a program that is there already, `module` being its own as a module.
+
+    Raises:
+        CompressorError: The program has no example inputs.
+    """
+    if program.example_inputs is None:
+        raise CompressorError(
+            "the program has no example inputs",
+            consequence="nothing can be compared with it",
+            next_step="export it again with torch.export",
+        )
+    args, kwargs = program.example_inputs
+    examples = ExampleInputs(args, kwargs, "the program's own")
+    symbol = _batch_symbol(program)
+    return Trace(program, module, examples, symbol, _leading_size(examples) or 1)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to capture: with a free batch or not, following the example's branches or not, the
+    whole forward or up to some calls of modules."""
+
+    free_batch: bool
+    draft: bool = False
+    ends_after: tuple[str, ...] = ()
+
+
+def _captured(
+    module: nn.Module, examples: ExampleInputs, free_batch: bool
+) -> tuple[ExportedProgram, _Way, list[str]]:
+    """The program by the first way that works, and what to say about it."""
+    batched = _with_batch(examples) if free_batch else None
+    failures: list[Exception] = []
+    calls: list[str] = []
+    for way in _ways(batched is not None, failures, calls):
+        inputs = (way.free_batch and batched) or examples
+        try:
+            with calls_noted(module, calls):
+                program = _export(module, inputs, way)
+            return program, way, _notes(way, batched is not None, failures)
+        except Exception as error:
+            failures.append(error)
+    raise CompressorError(
+        "torch.export cannot capture this model",
+        where=_first_line(failures[0]),
+        consequence="its channels cannot be analysed",
+        next_step="remove branches on tensor values from forward, or pass other inputs (--input)",
+    ) from failures[0]
+
+
+def _ways(has_batch: bool, failures: Sequence[Exception], calls: Sequence[str]) -> Iterator[_Way]:
+    """What to try next, seeing what failed and which modules had returned by then."""
+    batches = (True, False) if has_batch else (False,)
+    yield from (_Way(free) for free in batches)
+    if _is_about_sizes(failures[-1]) and calls:
+        before = tuple(calls)
+        yield from (_Way(free, ends_after=before) for free in batches)
+    yield from (_Way(free, draft=True) for free in batches)
+
+
+def _is_about_sizes(error: Exception) -> bool:
+    """Whether forward branched on a size that data decide (a number of boxes)."""
+    is_unknown = isinstance(error, GuardOnDataDependentSymNode)
+    return is_unknown and "Size-like symbols: none" not in str(error)
+
+
+def _notes(way: _Way, has_batch: bool, failures: list[Exception]) -> list[str]:
+    notes = []
+    if has_batch and not way.free_batch:
+        notes.append(f"the batch is static: {_first_line(failures[-1])}")
+    if way.draft:
+        notes.append("forward branches on values: only the example inputs' branch is captured")
+    if way.ends_after:
+        ends = ", ".join(dict.fromkeys(way.ends_after))
+        notes.append(
+            "forward goes on with sizes that data decide: program and ONNX file end with what "
+            f"{ends} return, and layers used only later are left as they are"
+        )
+    return notes
+
+
+def _training_program(
+    module: nn.Module, inputs: ExampleInputs, way: _Way, notes: list[str]
+) -> ExportedProgram | None:
+    """The network in training mode, or None, with a note, where that cannot be captured."""
+    unseen = "parameters that evaluation never uses"
+    try:
+        program = _export(copy.deepcopy(module).train(), inputs, way)
+    except Exception as error:
+        why = f"training mode cannot be captured: {_first_line(error)}"
+        notes.append(f"{unseen} were left alone and may no longer fit: {why}")
+        return None
+    still = unused_parameters(program)
+    if still:
+        notes.append(f"{len(still)} {unseen}, nor does training: they were left alone")
+    return program
+
+
+def unused_parameters(program: ExportedProgram) -> set[str]:
+    """Parameters that no operator of the program takes, by this name or by one that is tied."""
+    users = {node.name: len(node.users) for node in program.graph.nodes}
+    specs = [s for s in program.graph_signature.input_specs if s.kind == InputKind.PARAMETER]
+    memory = {
+        str(spec.target): program.state_dict[str(spec.target)].untyped_storage().data_ptr()
+        for spec in specs
+    }
+    used = {str(spec.target) for spec in specs if users.get(spec.arg.name)}
+    shared = {memory[name] for name in used} - {0}
+    return {name for name in memory if name not in used and memory[name] not in shared}
+
+
+def detached_copy(module: nn.Module) -> nn.Module:
+    """A copy on the CPU, in eval mode, without gradients; the original is left alone."""
+    try:
+        copied = copy.deepcopy(module, _computed_tensors(module)).to("cpu")
+    except Exception as error:
+        raise CompressorError(
+            "the model cannot be copied",
+            where=f"{type(module).__name__}: {_first_line(error)}",
+            consequence="it is not touched, and so not compressed",
+            next_step="make it deep-copyable (no locks, files or non-leaf tensors as attributes)",
+        ) from error
+    if not isinstance(copied, torch.fx.GraphModule):
+        copied.eval()
+    for parameter in copied.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    return copied
+
+
+def _computed_tensors(module: nn.Module) -> dict[int, Any]:
+    """Copies of tensors that hang on a gradient graph (old weight norm keeps such), which
+    `deepcopy` refuses."""
+    attributes = [value for layer in module.modules() for value in vars(layer).values()]
+    return {
+        id(value): value.detach().clone()
+        for value in attributes
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
+
+
+def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProgram:
+    leading = {0: torch.export.Dim("batch")} if way.free_batch else None
+
+    def shape_of(leaf: Any) -> Any:
+        return leading if isinstance(leaf, torch.Tensor) and leaf.dim() else None
+
+    shapes = pytree.tree_map(shape_of, _by_name(module, inputs)) if leading else None
+    following = branches_followed() if way.draft else nullcontext()
+    with quiet_capture(), following, ended_after(module, way.ends_after):
+        program = torch.export.export(
+            module, inputs.args, dict(inputs.kwargs), dynamic_shapes=shapes, strict=False
+        )
+    inline_regions(program)
+    return program
+
+
+def branches_followed() -> AbstractContextManager[Any]:
+    """Where forward branches on values, the captured program takes the branch of the example inputs
+    and asserts at run time that it is taken.
+
+    What `torch.export.draft_export` does, without its log of every symbolic expression (with a
+    detector's 91 classes that took three quarters of the time), and without making a free batch
+    static on its own.
+    """
+    patched: AbstractContextManager[Any] = functorch_config.patch(
+        fake_tensor_propagate_real_tensors=True
+    )
+    return patched
+
+
+def _by_name(module: nn.Module, inputs: ExampleInputs) -> dict[str, Any]:
+    """Inputs as `dynamic_shapes` wants them: by the names in forward's signature."""
+    bound = inspect.signature(module.forward).bind(*inputs.args, **inputs.kwargs)
+    return dict(bound.arguments)
+
+
+@contextmanager
+def quiet_capture() -> Iterator[None]:
+    """No gradients, no fused fast paths (they hide the layers), no words from the exporter."""
+    muted = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            redirect_stderr(io.StringIO()),  # where a capture that fails prints its graph
+            torch.no_grad(),
+            unfused_attention(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(muted)
+
+
+def _tensors(inputs: ExampleInputs) -> list[torch.Tensor]:
+    return [
+        leaf
+        for leaf in pytree.tree_leaves((inputs.args, dict(inputs.kwargs)))
+        if isinstance(leaf, torch.Tensor)
+    ]
+
+
+def _leading_size(inputs: ExampleInputs) -> int | None:
+    """The size of dimension 0, where all tensor inputs share it."""
+    sizes = {tensor.shape[0] if tensor.dim() else None for tensor in _tensors(inputs)}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _with_batch(inputs: ExampleInputs) -> ExampleInputs | None:
+    """The inputs with a batch of two or more, or None where they share no dimension 0."""
+    size = _leading_size(inputs)
+    if not size:
+        return None
+    if size >= 2:
+        return inputs
+
+    def repeat(leaf: Any) -> Any:
+        return torch.cat([leaf, leaf]) if isinstance(leaf, torch.Tensor) else leaf
+
+    args, kwargs = pytree.tree_map(repeat, (inputs.args, dict(inputs.kwargs)))
+    return ExampleInputs(args, kwargs, inputs.origin)
+
+
+def _batch_symbol(program: ExportedProgram) -> str | None:
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "placeholder" and isinstance(value, torch.Tensor):
+            for size in value.shape[:1]:
+                if isinstance(size, torch.SymInt):
+                    return str(size)
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
