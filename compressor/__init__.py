@@ -45,11 +45,11 @@ __all__ = [
 
 _HOMES = {
     "compress": "pipeline",
-    "Result": "result",
-    "load": "result",
-    "load_program": "result",
+    "Result": "delivery.result",
+    "load": "delivery.result",
+    "load_program": "delivery.result",
     "masked": "masking",
-    "save": "saving",
+    "save": "delivery.saving",
     "report_schema": "report",
     "register_rule": "rules",
     "Call": "rules",

@@ -151,19 +151,26 @@ def test_layers_that_followed_or_are_as_they_were_are_not_named() -> None:
 # -- the command -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        ("onnxruntime", "ONNX Runtime, 1 thread, batch 1"),
+        pytest.param("torch", "PyTorch, eager, 1 thread, batch 1", marks=pytest.mark.slow),
+    ],
+)
 def test_a_narrower_network_is_found_faster_and_itself_is_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    backend: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, width in (("wide", 64), ("narrow", 16)):
         write_model(tmp_path / f"{name}.pt", deep(width))
     models = [str(tmp_path / f"{name}.pt") for name in ("wide", "narrow")]
     options = ["--input", "2x3x24x24", "--threads", "1", "--batch", "1", "--seconds", "0.8"]
-    options += ["--backend", "onnxruntime", "torch", "--out", str(tmp_path / "found.json")]
+    options += ["--backend", backend, "--out", str(tmp_path / "found.json")]
     assert main(["bench", *models, *options]) == 0
     shown = capsys.readouterr().out
-    assert "PyTorch, eager, 1 thread, batch 1" in shown
+    assert words in shown
     found = json.loads((tmp_path / "found.json").read_text())
-    assert [way["backend"] for way in found["ways"]] == ["onnxruntime", "torch"]
+    assert [way["backend"] for way in found["ways"]] == [backend]
     for way in found["ways"]:
         itself, narrow = way["records"]
         assert narrow["faster"]["low"] > 1.3
