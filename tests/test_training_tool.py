@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tools.cifar_resnet import CifarResNet
 from tools.training import methods, own
 from tools.training.data import Cifar, Images, Unseen
+from tools.training.kept import Kept
 from tools.training.methods import METHODS
 from tools.training.run import Remembered, Runner
 from tools.training.studies import STUDIES
@@ -61,13 +62,11 @@ def test_every_method_meets_the_macs_and_is_trained(
 def test_a_trial_that_was_stopped_goes_on(runner: Runner, tmp_path: Path) -> None:
     trial = Trial("cpu", "ResNet-20", "uniform L1", 1.5, 2)
     whole = runner.run(trial)
-    keep = runner.kept.keep
-    try:
-        type(runner.kept).keep = lambda self, name, state: (keep(name, state), 1 / 0)[1]
+    keep = Kept.keep
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Kept, "keep", lambda *given: (keep(*given), 1 / 0)[1])
         with pytest.raises(ZeroDivisionError):
             runner.run(trial)
-    finally:
-        type(runner.kept).keep = lambda self, name, state: keep(name, state)
     assert runner.kept.state(trial.file).epoch == 1
     again = runner.run(trial)
     assert runner.kept.state(trial.file) is None
