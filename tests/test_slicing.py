@@ -412,3 +412,20 @@ def test_a_norm_that_does_not_fit_is_said() -> None:
     wrong = {n: kept for n, kept in kept_indices(network, masks).items() if "norm" not in n}
     with pytest.raises(CompressorError, match="does not fit together"):
         slice_program(found, network, masks, wrong)
+
+
+class Chosen(nn.Module):
+    """Goes on with as many rows as the data choose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.up(x)[x[:, 0] > 0].sigmoid())
+
+
+def test_rows_that_data_choose_are_run() -> None:
+    found = trace(Chosen().eval(), ExampleInputs((torch.randn(8, 6),)))
+    network = analyse(found)
+    assert slice_network(found, network, random_keep(network, seed=0)).difference < 1e-6

@@ -12,6 +12,7 @@ from torch._guards import detect_fake_mode
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from compressor.errors import CompressorError
 
@@ -68,6 +69,8 @@ class _Propagation(Interpreter):
         before = node.meta.get("val")
         if not isinstance(node.target, OpOverload) or not isinstance(before, Tensor):
             return None
+        if free_unbacked_symbols(before):
+            return None  # sizes that data decide
         args, kwargs = self.fetch_args_kwargs_from_env(node)
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
         if not tensors or not tensors[0].is_contiguous():
