@@ -183,7 +183,8 @@ def test_the_help_of_every_command_ends_with_examples(
 
 @pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
 def test_the_examples_are_commands_that_there_are(line: str) -> None:
-    app.parse_args(line.split()[1:], exit_on_error=False, print_error=False)
+    command, *_ = app.parse_args(line.split()[1:], exit_on_error=False, print_error=False)
+    assert callable(command)
 
 
 def test_the_examples_are_of_every_command_and_no_other() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -288,6 +290,27 @@ def test_the_program_tells_nothing_of_its_source_and_keeps_it_itself(program, tm
     save_program(program, tmp_path / "m.pt2")
     assert_no_source((tmp_path / "m.pt2").read_bytes())
     assert [node.meta.get("stack_trace") for node in program.graph.nodes] == before
+
+
+WRITE = """
+import sys, warnings; warnings.simplefilter("ignore")
+sys.path[:0] = {path!r}
+from pathlib import Path
+from test_export import batch_symbol, tiny_program
+from compressor.export import export_onnx, save_program
+program = tiny_program()
+folder = Path(sys.argv[1])
+export_onnx(program, folder / "x.onnx", batch_symbol=batch_symbol(program))
+save_program(program, folder / "other.name")
+"""
+
+
+def test_files_are_the_same_from_another_process(program, onnx_path, tmp_path):
+    save_program(program, tmp_path / "m.pt2")
+    code = WRITE.format(path=[str(Path(__file__).parent), *sys.path])
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    for ours, theirs in ((onnx_path, "x.onnx"), (tmp_path / "m.pt2", "other.name")):
+        assert ours.read_bytes() == (tmp_path / theirs).read_bytes(), theirs
 
 
 # weights

@@ -34,6 +34,7 @@ def test_a_run_that_fails_is_no_equal_run() -> None:
 # -- kills -------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "name", ["compress", "fine-tuning", pytest.param("sweep", marks=pytest.mark.slow)]
 )

@@ -300,7 +300,7 @@ class Twice(nn.Module):
         return self.layer(torch.relu(self.layer(x)))
 
 
-def macs_of(module: nn.Module, *given: torch.Tensor) -> None:
+def assert_uses_are_macs(module: nn.Module, *given: torch.Tensor) -> None:
     """Each weight's uses times its numbers are all multiply-adds."""
     traced = trace(module, ExampleInputs(given))
     uses = uses_of_weights(traced)
@@ -309,10 +309,12 @@ def macs_of(module: nn.Module, *given: torch.Tensor) -> None:
 
 
 def test_zeros_save_the_multiply_adds_that_they_take_part_in() -> None:
-    macs_of(sequential().eval(), inputs(2))
-    macs_of(nn.Sequential(nn.ConvTranspose2d(3, 6, 2, 2), nn.Conv2d(6, 6, 3, groups=3)), inputs(2))
-    macs_of(Ten(), torch.randn(2, 5, 12))
-    macs_of(Twice(), torch.randn(2, 8))
+    assert_uses_are_macs(sequential().eval(), inputs(2))
+    assert_uses_are_macs(
+        nn.Sequential(nn.ConvTranspose2d(3, 6, 2, 2), nn.Conv2d(6, 6, 3, groups=3)), inputs(2)
+    )
+    assert_uses_are_macs(Ten(), torch.randn(2, 5, 12))
+    assert_uses_are_macs(Twice(), torch.randn(2, 8))
 
 
 def test_top5_counts_a_target_among_the_five_best() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import CLASSES, TinyNet, inputs, write_model, write_samples
+from tiny import BRIEFLY_TIMED, CLASSES, TinyNet, inputs, write_model, write_samples
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -451,17 +451,8 @@ OPTIONS = (
 )
 
 
-BRIEF = """\
-import sys
-from compressor.delivery import delivering
-from compressor.cli import main
-delivering.LATENCY_SECONDS = 0.05
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def run_in(folder: Path, *words: str) -> subprocess.Popen:
-    (folder / "brief.py").write_text(BRIEF)
+    (folder / "brief.py").write_text(BRIEFLY_TIMED)
     return subprocess.Popen(
         [sys.executable, "brief.py", *words],
         cwd=folder,
@@ -600,7 +591,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     process alone writes."""
     write_model(tmp_path / "net.pt", plain())
     write_samples(tmp_path / "data.npz")
-    (tmp_path / "brief.py").write_text(BRIEF)
+    (tmp_path / "brief.py").write_text(BRIEFLY_TIMED)
     options = ["net.pt", "--input", "1x3x8x8", "--data", "data.npz", "--test", "data.npz"]
     options += ["--epochs", "2", "--batch-size", "8", "--round-to", "1", "--lr", "0.05"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

@@ -1,6 +1,7 @@
 """Tiny networks and files, which the tools share."""
 
 from tools.tiny import (
+    BRIEFLY_TIMED,
     CHANNELS,
     CLASSES,
     RESULT_FILES,
@@ -15,6 +16,7 @@ from tools.tiny import (
 )
 
 __all__ = [
+    "BRIEFLY_TIMED",
     "CHANNELS",
     "CLASSES",
     "RESULT_FILES",

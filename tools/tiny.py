@@ -85,3 +85,13 @@ RESULT_FILES = sorted(name for name in FILES if name not in _LATER and "*" not i
 
 def names_in(folder: Path) -> Sequence[str]:
     return sorted(entry.name for entry in folder.iterdir())
+
+
+BRIEFLY_TIMED = """\
+import sys
+from compressor.cli import main
+from compressor.delivery import delivering
+delivering.LATENCY_SECONDS = 0.05
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command as a script whose networks are timed for a moment only."""

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from compressor.exporting.measuring import latencies_of, metrics_of, runnable_of
-from compressor.exporting.publishing import check_free, parts_of, publish
+from compressor.exporting.publishing import check_free, publish
 from compressor.exporting.source import opened
 from compressor.exporting.writing import names_of, written
 from compressor.files.claimed import temporary_folder
-from compressor.files.folder import size_of
+from compressor.files.folder import parts_of, size_of
 from compressor.files.hashes import sha256_of
 from compressor.options import ExportOptions
 from compressor.report import versions

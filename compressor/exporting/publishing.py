@@ -10,7 +10,7 @@ from typing import Any
 
 from compressor.errors import CompressorError, UsageError
 from compressor.files.claimed import temporary_folder
-from compressor.files.folder import EXPORTS
+from compressor.files.folder import EXPORTS, parts_of
 from compressor.report import to_json
 
 SCHEMA = 2
@@ -51,11 +51,6 @@ def publish(files: Mapping[str, Path], entries: Mapping[str, Any], target: Path)
             consequence="files that were there are whole",
             next_step="give another folder with --out",
         ) from error
-
-
-def parts_of(path: Path) -> list[Path]:
-    """An ONNX file, and the weights beside it that have no room within."""
-    return [part for part in (path, path.with_name(f"{path.name}.data")) if part.exists()]
 
 
 def _order(part: Path) -> tuple[bool, bool]:

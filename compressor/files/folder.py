@@ -54,7 +54,12 @@ def is_result(folder: Path) -> bool:
 
 def size_of(onnx: Path) -> int:
     """Bytes of an ONNX file with its external weights."""
-    return sum(file.stat().st_size for file in onnx.parent.glob(f"{onnx.name}*"))
+    return sum(part.stat().st_size for part in parts_of(onnx))
+
+
+def parts_of(onnx: Path) -> list[Path]:
+    """An ONNX file, and the weights beside it that have no room within."""
+    return sorted(onnx.parent.glob(f"{onnx.name}*"))
 
 
 def check_target(folder: Path, *, force: bool, files: Collection[str] = FILES) -> None:

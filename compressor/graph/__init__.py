@@ -1,7 +1,5 @@
 """The analysis: a program and rules become axes, groups, protections and costs."""
 
-from compressor.graph.analysis import (
-    analyse,
-)
+from compressor.graph.analysis import analyse
 
 __all__ = ["analyse"]

@@ -15,6 +15,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from compressor.errors import CompressorError
+from compressor.programs.nodes import argument
 
 
 def propagate(module: GraphModule, program: ExportedProgram, tensors: Mapping[str, Tensor]) -> None:
@@ -73,9 +74,8 @@ class _Propagation(Interpreter):
             return None  # sizes that data decide
         args, kwargs = self.fetch_args_kwargs_from_env(node)
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-        if not tensors or not tensors[0].is_contiguous():
-            return None
-        if not (_is_unary(node.target, tensors) or _is_fixed_norm(node.target, args, tensors)):
+        is_like_first = _is_unary(node.target, tensors) or _is_fixed_norm(node, tensors)
+        if not is_like_first or not tensors[0].is_contiguous():
             return None
         return torch.empty_like(tensors[0], dtype=before.dtype)
 
@@ -86,9 +86,9 @@ def _is_unary(target: OpOverload, tensors: Sequence[Tensor]) -> bool:
     return torch.Tag.pointwise in target.tags and len(tensors) == 1 and not is_copy
 
 
-def _is_fixed_norm(target: OpOverload, args: Sequence[Any], tensors: Sequence[Tensor]) -> bool:
+def _is_fixed_norm(node: Node, tensors: Sequence[Tensor]) -> bool:
     """A batch norm with statistics of its own, and vectors that fit its channels."""
-    if target is not torch.ops.aten.batch_norm.default or args[5]:
+    if node.target is not torch.ops.aten.batch_norm.default or argument(node, "training"):
         return False
     x, *vectors = tensors
     return all(vector.shape == (x.shape[1],) for vector in vectors)

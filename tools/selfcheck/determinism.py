@@ -13,7 +13,7 @@ from typing import Any
 
 from tools.selfcheck.contents import SAME
 from tools.selfcheck.refusal import INPUT
-from tools.tiny import write_model, write_samples
+from tools.tiny import BRIEFLY_TIMED, write_model, write_samples
 
 _DATA = ("--data", "data.npz", "--test", "data.npz")
 
@@ -40,15 +40,6 @@ def differences(command: tuple[str, ...]) -> list[str]:
     return [f"{name} differs" for name in SAME if one.get(name) != other.get(name)]
 
 
-_BRIEFLY_TIMED = """\
-import sys
-from compressor.delivery import delivering
-from compressor.cli import main
-delivering.LATENCY_SECONDS = 0.05
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def _digests(command: tuple[str, ...], hash_seed: str) -> dict[str, str]:
     """Of the files of a run in a folder of its own; the order of sets is another each time."""
     with tempfile.TemporaryDirectory(prefix=f"selfcheck-{hash_seed}-") as name:
@@ -56,7 +47,7 @@ def _digests(command: tuple[str, ...], hash_seed: str) -> dict[str, str]:
         write_model(folder / "net.pt")
         write_samples(folder / "data.npz", 96)
         ended = subprocess.run(
-            [sys.executable, "-c", _BRIEFLY_TIMED, *command, "--out", "out"],
+            [sys.executable, "-c", BRIEFLY_TIMED, *command, "--out", "out"],
             cwd=folder,
             env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": _paths()},
             capture_output=True,

@@ -66,7 +66,7 @@ def to_markdown(records: Sequence[Record]) -> str:
     parts = [INTRODUCTION]
     for study, title in TITLES.items():
         found = [r for r in records if r["trial"]["study"] == study]
-        parts += [f"## {title}", *filter(None, [ABOUT.get(study)])]
+        parts.append(f"## {title}\n\n{ABOUT.get(study, '')}")
         parts.append(study_table(found, STUDIES[study]) if found else OPEN.get(study, "Open."))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
