@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
+from compressor.plain import made_plain
 from compressor.planning.plan_file import read_plan
 from compressor.records import Plan
 from compressor.slicing import check_source
 from compressor.slicing.weights import named_tensors
-from compressor.trace import detached_copy
+from compressor.trace import copied_to_cpu, detached_copy
 
 Places = Mapping[str, Mapping[int, Sequence[int]]]
 """Tensor -> dimension -> the positions that are zero."""
@@ -68,6 +69,7 @@ def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
     """
     plan = plan if isinstance(plan, Plan) else read_plan(Path(plan) / "plan.json")
     _check_silenced(plan)
+    model = made_plain(model, copied_to_cpu).module
     check_source(plan, model)
     module = detached_copy(model)
     tensors = named_tensors(module)

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from compressor import slicing
 from compressor.delivery.accounting import account
 from compressor.delivery.delivering import deliver
+from compressor.delivery.giving_back import given_back
 from compressor.delivery.result import Result
 from compressor.options import Options
+from compressor.plain import round_to
 from compressor.planning.deciding import Planned, plan
 from compressor.planning.preparing import LATENCY, seeded
 from compressor.planning.subject import Subject
@@ -116,13 +118,16 @@ def carry_out(planned: Planned, *, command: str, journal: Journal | None = None)
         moments += made.moments
         _say_what_form(stopwatch, sliced.plan)
         with stopwatch.stage("compare"):
-            slicing.carry_weights(sliced.module.cpu().eval(), sliced.program)
+            round_to(sliced.module.cpu().eval(), planned.loaded.stored)
+            slicing.carry_weights(sliced.module, sliced.program)
             difference = slicing.compare(sliced, traced)
         delivery = deliver(sliced, planned)
+        in_type = given_back(sliced, planned)
     if options.of != LATENCY and not delivery.is_faster:
         stopwatch.note(f"hardly faster: {_what_is_faster(options)}")
     sliced = replace(sliced, plan=delivery.plan)
-    report = account(planned, sliced, delivery, moments, difference, command)
+    found = {"program and module": difference, **in_type}
+    report = account(planned, sliced, delivery, moments, found, command)
     delivery.write_report(report)
     return Result(sliced.module, sliced.program, sliced.plan, report, delivery.files)
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from torch.export import ExportedProgram
 
@@ -32,6 +33,9 @@ class LoadedModel:
 
     `recognised` says in words what the file or spec was taken for; `weights` is one of
     "loaded", "pretrained" or "random weights"; `sha256` is of the weights' file, if one was read.
+    `module` computes in float32 by weights that are plain parameters, and `given` is the network as
+    it came; `types` are the types of its tensors, by name, that were others, and `stored` those in
+    which a file held them. `notes` say what the user should know.
     """
 
     module: nn.Module
@@ -40,6 +44,10 @@ class LoadedModel:
     weights: str
     sha256: str | None = None
     examples: ExampleInputs | None = None
+    given: nn.Module | None = None
+    types: Mapping[str, torch.dtype] = field(default_factory=dict)
+    stored: Mapping[str, torch.dtype] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ class Trace:
     in training mode, where that has parameters that evaluation never uses (auxiliary heads).
     `branched`: forward chooses by values, and the program is the example inputs' choice.
     `ends_after`: where data decide the sizes of what follows, the calls of modules after which the
-    program ends, by the modules' paths; it returns what they return.
+    program ends, by the modules' paths; it returns what they return. `learning`: the parameters
+    that learn (`requires_grad`) in the network that was traced, by all their names.
     """
 
     program: ExportedProgram
@@ -64,6 +73,7 @@ class Trace:
     training: ExportedProgram | None = None
     branched: bool = False
     ends_after: tuple[str, ...] = ()
+    learning: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,9 @@ class Plan:
         obstacle: For "program": the module that could not follow, and why.
         silenced: Per tensor the sliced dimensions at which zeros stand for dropping; None in plans
             of earlier versions, which did not say.
+        frozen: The parameters that do not learn; None in plans that do not say, where the factory
+            decides.
+        types: Per tensor its type, where the network came in another than float32.
     """
 
     source: str
@@ -146,6 +159,8 @@ class Plan:
     obstacle: str = ""
     stand_ins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     silenced: Mapping[str, tuple[int, ...]] | None = None
+    frozen: tuple[str, ...] | None = None
+    types: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """A text that is the same for the same plan, byte for byte."""
@@ -163,6 +178,8 @@ class Plan:
         }
         if raw.get("silenced") is not None:
             raw["silenced"] = {name: tuple(dims) for name, dims in raw["silenced"].items()}
+        if raw.get("frozen") is not None:
+            raw["frozen"] = tuple(raw["frozen"])
         return cls(**raw)
 
 

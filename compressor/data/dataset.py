@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import Dataset, default_collate
 
 from compressor.errors import CompressorError
+from compressor.plain import widened
 
 
 class Batch(NamedTuple):
@@ -24,13 +25,15 @@ class Data:
 
     `dataset[i]` is one sample: a float tensor C×H×W, normalised (for a callable's dataset,
     whatever that gives), and an integer class or None. `classes` is None where only the
-    dataset itself knows.
+    dataset itself knows. `widens`: inputs in half or double precision are given in float32, for a
+    network that is computed in it.
     """
 
     name: str
     dataset: Dataset[Any]
     labelled: bool
     classes: int | None
+    widens: bool = False
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -49,7 +52,8 @@ class Data:
         try:
             many = getattr(self.dataset, "__getitems__", None)
             samples = many(list(indices)) if many else [self.dataset[i] for i in indices]
-            return samples if isinstance(samples, Batch) else _collate(samples)
+            batch = samples if isinstance(samples, Batch) else _collate(samples)
+            return Batch(widened(batch.inputs), batch.target) if self.widens else batch
         except CompressorError:
             raise
         except Exception as error:  # the dataset is the user's code

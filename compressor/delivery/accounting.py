@@ -10,6 +10,7 @@ from torch import Tensor
 
 from compressor.delivery.delivering import Delivery
 from compressor.delivery.explaining import explained
+from compressor.plain import name_of
 from compressor.planning.deciding import Planned
 from compressor.processes import processes
 from compressor.report import (
@@ -28,10 +29,10 @@ def account(
     sliced: Sliced,
     delivery: Delivery,
     recovery: Sequence[Mapping[str, Any]],
-    difference: float,
+    differences: Mapping[str, float],
     command: str,
 ) -> dict[str, Any]:
-    """The report of a run; `difference` is the largest between program and module."""
+    """The report of a run; `differences` are the largest between the forms of the result."""
     return {
         **_what_went_in(planned, command),
         **_states(delivery, recovery),
@@ -45,7 +46,7 @@ def account(
             "stand_ins": sorted(sliced.plan.stand_ins),
         },
         "differences": {
-            "program and module": difference,
+            **differences,
             "program and ONNX file": delivery.onnx_difference,
         },
         "files": delivery.hashes(),
@@ -70,6 +71,7 @@ def _what_went_in(planned: Planned, command: str) -> dict[str, Any]:
             "recognised": loaded.recognised,
             "weights": loaded.weights,
             "sha256": loaded.sha256,
+            "type": name_of(loaded.stored),
         },
         "examples": {
             "origin": planned.examples.origin,

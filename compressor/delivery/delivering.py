@@ -18,6 +18,7 @@ from compressor.files.folder import size_of
 from compressor.files.integrity import hashes_of
 from compressor.latency import layers_of, portable_layers
 from compressor.measure import Operator, Ratio, measure_turns, profiled, ratio_of
+from compressor.plain import name_of
 from compressor.planning.deciding import Planned
 from compressor.planning.original import TemporaryFolder
 from compressor.processes import of_the_first
@@ -86,8 +87,10 @@ def deliver(sliced: Sliced, planned: Planned) -> Delivery:
         save_program(sliced.program, files.path / "model.pt2")
         tick(1, 4, "weights and plan")
         weights = files.path / "model.safetensors"
-        aliases = save_weights(sliced.module, weights, sliced.plan.aliases)
-        plan = replace(sliced.plan, aliases=aliases)
+        loaded = planned.loaded
+        aliases = save_weights(sliced.module, weights, sliced.plan.aliases, types=loaded.stored)
+        types = {name: name_of({name: dtype}) for name, dtype in loaded.types.items()}
+        plan = replace(sliced.plan, aliases=aliases, types=types)
         (files.path / "plan.json").write_text(plan.to_json(), encoding="utf-8")
         tick(2, 4, "ONNX")
         costs = [costs_of(module, traced) for module in (traced.module, sliced.module)]

@@ -15,6 +15,7 @@ from compressor.errors import CompressorError
 from compressor.files.folder import all_or_nothing, copy_into
 from compressor.files.integrity import check_files
 from compressor.loading import load_model, load_program_file
+from compressor.plain import give_back_types, made_plain, named_types
 from compressor.planning.original import TemporaryFolder
 from compressor.planning.plan_file import read_plan
 from compressor.records import Plan
@@ -52,7 +53,8 @@ class Result:
 
 
 def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments: Any) -> nn.Module:
-    """Rebuild the user's own class from an export folder, in eval mode.
+    """Rebuild the user's own class from an export folder, in eval mode; weights that the factory's
+    network computes from others are plain parameters, as in the result.
 
     Args:
         folder: What `compress` wrote.
@@ -74,7 +76,9 @@ def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments
             next_step=f"compressor.load_program({str(folder)!r}) has the same weights and outputs",
         )
     module = _applied(plan, _build(factory, arguments), folder)
-    return _with_weights(module, plan, folder / "model.safetensors").eval()
+    module = _with_weights(module, plan, folder / "model.safetensors").eval()
+    give_back_types(module, named_types(plan.types))
+    return module
 
 
 def load_program(folder: str | Path) -> nn.Module:
@@ -104,8 +108,8 @@ def _applied(plan: Plan, module: nn.Module, folder: Path) -> nn.Module:
 def _build(factory: Callable[[], nn.Module] | str, arguments: dict[str, Any]) -> nn.Module:
     if isinstance(factory, str):
         literals = [f"{name}={value!r}" for name, value in arguments.items()]
-        return load_model(factory, factory_args=literals).module
-    return factory(**arguments)
+        return made_plain(load_model(factory, factory_args=literals).module).module
+    return made_plain(factory(**arguments)).module
 
 
 def _with_weights(module: nn.Module, plan: Plan, path: Path) -> nn.Module:

@@ -12,14 +12,16 @@ from compressor.errors import CompressorError
 from compressor.export import save_program
 from compressor.files.whole_file import written_whole
 from compressor.loading import inspect_program, normalise_examples
-from compressor.trace import trace
+from compressor.plain import made_plain
+from compressor.trace import copied_to_cpu, trace
 
 
 def save(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) -> None:
     """Write the model with its example inputs as a self-contained `torch.export` program.
 
-    The batch is kept free where the model allows it. The model is not changed; the file appears
-    whole or not at all, and an earlier file of that name stays if anything fails.
+    The batch is kept free where the model allows it; weights that are computed from others are
+    saved as they act. The model is not changed; the file appears whole or not at all, and an
+    earlier file of that name stays if anything fails.
 
     Args:
         model: Saved as it is in eval mode.
@@ -32,7 +34,7 @@ def save(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) ->
         CompressorError: The model cannot be exported, or the file cannot be written.
     """
     examples = normalise_examples(example_inputs)
-    traced = trace(model, examples)
+    traced = trace(made_plain(model, copied_to_cpu).module, examples)
     if traced.branched or traced.ends_after:
         raise CompressorError(
             "the model cannot be exported whole: its forward branches on values",
@@ -40,6 +42,8 @@ def save(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) ->
             next_step="save a state dict, and use it with --factory",
         )
     program = traced.program
+    for name, parameter in program.state_dict.items():
+        parameter.requires_grad_(name in traced.learning)
     program.example_inputs = (examples.args, dict(examples.kwargs))
     with written_whole(Path(path)) as temporary:
         save_program(program, temporary)

@@ -14,13 +14,18 @@ from compressor.export.output import write
 
 
 def save_weights(
-    source: nn.Module | Mapping[str, Tensor], path: Path, aliases: Mapping[str, str]
+    source: nn.Module | Mapping[str, Tensor],
+    path: Path,
+    aliases: Mapping[str, str],
+    *,
+    types: Mapping[str, torch.dtype] | None = None,
 ) -> dict[str, str]:
     """Write parameters and buffers as safetensors; tensors that are tied are stored once.
 
     Args:
         source: A module (its state dict is taken) or tensors by name.
         aliases: Name of a tied tensor -> name under which it is stored.
+        types: Name of a tensor -> the type that it is stored in, where that is not its own.
 
     Returns:
         The aliases in effect: those given, and any other tensors found to be the same memory.
@@ -45,7 +50,7 @@ def save_weights(
             original = first.setdefault(_place(tensor, name), name)
             effective |= {name: original} if original != name else {}
     kept = {
-        name: tensor.cpu().contiguous().clone()
+        name: tensor.cpu().to((types or {}).get(name, tensor.dtype)).contiguous().clone()
         for name, tensor in tensors.items()
         if name not in effective
     }

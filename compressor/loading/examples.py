@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from compressor.errors import CompressorError
 from compressor.loading.inputs import parse_inputs
 from compressor.loading.wording import one_line
+from compressor.plain import widened
 from compressor.records import ExampleInputs, LoadedModel
 
 # spatial sizes tried for a first convolution, likeliest first; 28 is handwritten digits
@@ -81,6 +82,9 @@ def find_examples(
         examples = _noise_like(_batch_of_one(first_sample), seed)
     else:
         return _guess(model, seed)
+    if loaded.types:
+        args, kwargs = widened((examples.args, dict(examples.kwargs)))
+        examples = ExampleInputs(args, kwargs, examples.origin)
     failure = try_inputs(model, examples)
     if failure:
         raise CompressorError(

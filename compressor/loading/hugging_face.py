@@ -51,7 +51,7 @@ def load_hugging_face(spec: str, folder: Path) -> LoadedModel:
             next_step="check the folder with transformers itself; weights must be safetensors",
         ) from error
     return LoadedModel(
-        module=module.float().eval(),
+        module=module.eval(),
         name=folder.resolve().name,
         recognised=f"a transformers folder, {type(module).__name__}",
         weights="loaded" if has_weights else "random weights",

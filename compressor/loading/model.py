@@ -215,9 +215,10 @@ def _from_state_dict(
             f" or --factory package.module:callable, or --factory path/file.py:callable",
         )
     made = _load_factory(factory, None, factory_args, False, False)
-    load_strictly(made.module, state, f"{path} into {factory}")
+    stored = load_strictly(made.module, state, f"{path} into {factory}")
     return replace(
         made,
+        stored=stored,
         name=path.stem,
         recognised=f"a state dict in {kind}, for {factory}",
         weights="loaded",
@@ -244,8 +245,9 @@ def _load_factory(
     found = find_factory(spec)
     module = call_factory(found, arguments, pretrained=pretrained)
     origin = "pretrained" if pretrained else "random weights"
+    stored: dict[str, torch.dtype] = {}
     if path is not None and state is not None:
-        load_strictly(module, state, f"{path} into {spec}")
+        stored = load_strictly(module, state, f"{path} into {spec}")
         origin = "loaded"
     return LoadedModel(
         module=module.cpu(),
@@ -254,6 +256,7 @@ def _load_factory(
         weights=origin,
         sha256=sha256_of(path) if path else None,
         examples=examples_beside(found),
+        stored=stored,
     )
 
 

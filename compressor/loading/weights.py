@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -98,8 +99,11 @@ def describe(content: Any) -> str:
     return f"an object of type {type(content).__name__}"
 
 
-def load_strictly(module: nn.Module, given: StateDict, where: str) -> None:
+def load_strictly(module: nn.Module, given: StateDict, where: str) -> dict[str, torch.dtype]:
     """Load every tensor, or say which are missing, unexpected or of another shape.
+
+    Returns:
+        The types of the tensors in the file that the module has in another.
 
     Raises:
         CompressorError: With all three lists, cut to a readable length. The module is unchanged.
@@ -140,6 +144,9 @@ def load_strictly(module: nn.Module, given: StateDict, where: str) -> None:
             next_step="check the factory and its arguments, such as --factory-arg num_classes=10",
         )
     module.load_state_dict(state, strict=False)
+    return {
+        n: state[n].dtype for n, t in expected.items() if n in state and state[n].dtype != t.dtype
+    }
 
 
 def fit_keys(given: StateDict, expected: Mapping[str, Any]) -> StateDict:

@@ -98,7 +98,7 @@ def prepare(
     if given is not None:
         check_source(given, opened.trace.module)
     if options.rewind_to is not None:
-        earlier_weights(opened.trace.module, options)  # what is wrong with them is said at once
+        earlier_weights(opened.loaded, options)  # what is wrong with them is said at once
     if options.policy == "reinitialise":
         reinitialised(opened.trace.module)
     _say_what_is_missing(stopwatch, opened.samples)
@@ -163,7 +163,7 @@ def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) 
         stopwatch.note(f"example inputs are {examples.origin}; --input says others")
     with stopwatch.stage("trace"):
         traced = trace(loaded.module, examples)
-    for note in traced.notes:
+    for note in (*loaded.notes, *traced.notes):
         stopwatch.note(note)
     return traced
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,10 +26,12 @@ from compressor.loading import (
     refuse_non_finite,
 )
 from compressor.options import ModelOptions, Options, ScoringOptions, TrainingOptions
+from compressor.plain import Types, made_plain, name_of, types_of, work_in_float32
 from compressor.planning.criteria import CRITERIA
 from compressor.records import ExampleInputs, LoadedModel
 from compressor.recover import primary_output, top1
 from compressor.score import needs_data, needs_loss
+from compressor.trace import copied_to_cpu
 
 HELD_OUT = 0.1
 RANDOM = "random weights"
@@ -67,10 +68,41 @@ class Samples:
 
 
 def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
-    """Load the model, with a hash of what it came from.
+    """Load the model, with a hash of what it came from, as it is worked on: by plain weights, in
+    float32. A module that is given is not changed.
 
-    Raises: what `load_model` raises; CompressorError for weights that are not finite.
+    Raises: what `load_model` raises; CompressorError for weights that are not finite, or that are
+        computed in an unknown way.
     """
+    loaded = _as_it_came(model, options)
+    plain = made_plain(loaded.module, copied_to_cpu)
+    worked, types = plain.module, types_of(plain.module)
+    if types:
+        worked = copied_to_cpu(worked) if worked is loaded.module else worked
+        work_in_float32(worked)
+    stored = {n: t for n, t in loaded.stored.items() if n in worked.state_dict()}
+    return replace(
+        loaded,
+        module=worked,
+        given=loaded.module,
+        types=types,
+        stored=stored | types,
+        notes=(*loaded.notes, *plain.notes, *_on_types(types, stored)),
+    )
+
+
+def _on_types(types: Types, stored: Types) -> list[str]:
+    where = "model.onnx and model.pt2 are in float32 (compress export --half writes another file)"
+    if types:
+        name = name_of(types)
+        return [f"{name} is computed in float32 and given back in {name}; {where}"]
+    if stored:
+        name = name_of(stored)
+        return [f"the weights were stored in {name}, and are again; {where}"]
+    return []
+
+
+def _as_it_came(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
     if isinstance(model, nn.Module):
         refuse_non_finite(model)
         return LoadedModel(
@@ -116,10 +148,18 @@ def open_inputs(
     if options.input or loaded.examples is not None:
         known = find_examples(loaded, options.input, None, options.seed)
     samples = open_samples(subject, options, _image_size(known))
+    if loaded.types:
+        samples = _widened(samples)
     first = samples.train or samples.test
     if known is None and first is not None:
         loaded = replace(loaded, examples=like_sample(first.first_sample, options.seed))
     return known or find_examples(loaded, (), None, options.seed), samples
+
+
+def _widened(samples: Samples) -> Samples:
+    """All samples in the type that the network is computed in."""
+    found = {name: value for name, value in vars(samples).items() if isinstance(value, Data)}
+    return replace(samples, **{n: replace(data, widens=True) for n, data in found.items()})
 
 
 def open_samples(
@@ -281,15 +321,17 @@ def metric_named(spec: str | None) -> tuple[str, Callable[[Any, Any], Any]]:
     return ("top1", top1) if spec is None else (spec.rpartition(":")[2], resolve(spec))
 
 
-def earlier_weights(module: nn.Module, options: TrainingOptions) -> nn.Module:
-    """A copy of the network with the weights of --rewind-to.
+def earlier_weights(loaded: LoadedModel, options: TrainingOptions) -> nn.Module:
+    """A copy of the network, as it is worked on, with the weights of --rewind-to.
 
     Raises:
         CompressorError: They cannot be read, or are of another network.
     """
     assert options.rewind_to is not None
-    earlier, path = copy.deepcopy(module), Path(options.rewind_to)
+    earlier, path = copied_to_cpu(loaded.given or loaded.module), Path(options.rewind_to)
     load_strictly(earlier, read_weights(path, trust_pickle=options.trust_pickle), str(path))
+    earlier = made_plain(earlier).module.eval()
+    work_in_float32(earlier)
     return earlier
 
 

@@ -283,11 +283,7 @@ def _lay_out(module: nn.Module, memory_format: torch.memory_format) -> None:
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
-    parameters = [p for p in module.parameters() if p.is_floating_point()]
-    if not any(p.requires_grad for p in parameters):
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-    trainable = [p for p in parameters if p.requires_grad]
+    trainable = [p for p in module.parameters() if p.requires_grad]
     if not trainable:
         raise CompressorError("The network has no parameter that could be trained.")
     return trainable

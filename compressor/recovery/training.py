@@ -30,6 +30,7 @@ from compressor.recover import (
 from compressor.recovery.journal import Journal
 from compressor.recovery.recovering import Judge, Moments
 from compressor.selection import prunable
+from compressor.trace import learning_in
 
 AT_THE_END, BEFORE = "training", "sparsity"
 """The journal's records of the last training, and of that before the first cut."""
@@ -77,6 +78,7 @@ def sparsified(root: Planned, judge: Judge, journal: Journal) -> tuple[Planned, 
     if not options.sparsity_epochs or root.samples.train is None:
         return root, []
     module = copy.deepcopy(root.original.module)
+    slicing.learn(module, root.trace.learning)
     groups = prunable(root.network, options.protect, options.prune)
     penalty = GroupSparsity(root.network, module, groups, options.sparsity)
     epochs = options.sparsity_epochs
@@ -112,7 +114,7 @@ def beginning_of(prepared: Prepared) -> tuple[nn.Module, str] | None:
     if options.policy == "reinitialise":
         return reinitialised(original, options.seed), "re-initialised"
     if options.rewind_to is not None:
-        return earlier_weights(original, options), f"weights rewound to {options.rewind_to}"
+        return earlier_weights(prepared.loaded, options), f"weights rewound to {options.rewind_to}"
     return None
 
 
@@ -154,6 +156,7 @@ def _descend(
         distill=options.distill,
         label_smoothing=options.label_smoothing,
     )
+    learning = _let_learn(module, planned)
     _say_how(planned, module, whole, recipe, objective)
     quiet, record = Judge(planned, planned.samples.validation), journal.kept(leg.record)
     state = leg.schedule.begin()
@@ -178,8 +181,24 @@ def _descend(
         found = f", {quiet.name} {last.metric:.4f} on validation" if last.metric is not None else ""
         tick(1, 1, f"loss {last.loss:.4f} in the last epoch{found}")
     teacher.cpu()
+    slicing.learn(module, learning)
     leg.schedule.note(state)
     return state
+
+
+def _let_learn(module: nn.Module, planned: Prepared) -> frozenset[str]:
+    """Where every parameter is frozen, training would do nothing: all learn then, in place. Returns
+    the names of those that learned before."""
+    learning = learning_in(module)
+    named = dict(module.named_parameters())
+    frozen = len(named) - len(learning & named.keys())
+    if not learning:
+        numbers = [n for n, p in named.items() if p.is_floating_point() or p.is_complex()]
+        slicing.learn(module, numbers)
+        planned.stopwatch.note("every parameter is frozen: all are trained, and frozen again")
+    elif frozen:
+        planned.stopwatch.note(f"{frozen} of {len(named)} parameters are frozen: not trained")
+    return learning
 
 
 def _fits(weights: Mapping[str, Any], module: nn.Module) -> bool:

@@ -17,7 +17,7 @@ from compressor.slicing.following import follow
 from compressor.slicing.patch import apply_plan, check_source, source_of
 from compressor.slicing.program import kept_indices, slice_program
 from compressor.slicing.running import ProgramModule, as_module
-from compressor.slicing.weights import carry_sliced, carry_weights
+from compressor.slicing.weights import carry_sliced, carry_weights, learn
 
 __all__ = [
     "ProgramModule",
@@ -30,6 +30,7 @@ __all__ = [
     "compare",
     "group_entries",
     "kept_indices",
+    "learn",
     "slice_network",
     "variants",
 ]
@@ -82,8 +83,14 @@ def slice_network(
         form="program" if followed.obstacle else "class",
         obstacle=followed.obstacle,
         silenced=network.silenced(keep),
+        frozen=_frozen(trace),
     )
     return Sliced(program, followed.module, plan, followed.difference, followed.stuck)
+
+
+def _frozen(trace: Trace) -> tuple[str, ...]:
+    named = trace.module.named_parameters(remove_duplicate=False)
+    return tuple(sorted({name for name, _ in named} - trace.learning))
 
 
 def group_entries(network: Network, keep: Mapping[str, Sequence[int]]) -> dict[str, dict[str, Any]]:

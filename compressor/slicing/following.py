@@ -20,6 +20,7 @@ from compressor.slicing.patch import Attributes, patched_class
 from compressor.slicing.program import Indices
 from compressor.slicing.running import as_module
 from compressor.slicing.stand_in import CannotStandInError, Part, Wiring, install, part_of, wirings
+from compressor.slicing.weights import learn
 
 ATTEMPTS = 6
 """How many kinds of modules may be replaced before the program is delivered instead."""
@@ -63,8 +64,7 @@ def follow(
             install(module.get_submodule(path), part, wiring)
         difference, failed, reason = _tried(reference, module)
         if difference <= TOLERANCE:
-            for parameter in module.parameters():
-                parameter.requires_grad_(parameter.is_floating_point())
+            learn(module, trace.learning)
             spelled = {path: asdict(wiring) for path, (_, wiring) in stand_ins.items()}
             return Followed(module, difference, "", attributes, spelled)
         where = failed or next((p for p in suspects if not _lies_in(p, stand_ins)), "")

@@ -20,6 +20,7 @@ from compressor.programs.nodes import argument, owner_of, schema_names
 from compressor.records import Plan, Trace
 from compressor.slicing.program import Indices, slice_tensor
 from compressor.slicing.stand_in import Wiring, install, part_of
+from compressor.slicing.weights import learn
 
 Attributes = dict[str, dict[str, Any]]
 """Module path -> attribute -> value."""
@@ -140,7 +141,11 @@ def _slice_in_place(module: nn.Module, name: str, kept: Mapping[int, tuple[int, 
     except AttributeError:
         return  # a constant that lives in the code: the comparison with the program tells
     new = slice_tensor(old, kept)
-    setattr(owner, leaf, nn.Parameter(new) if isinstance(old, nn.Parameter) else new)
+    setattr(
+        owner,
+        leaf,
+        new if not isinstance(old, nn.Parameter) else nn.Parameter(new, old.requires_grad),
+    )
 
 
 # -- literals that the code takes from attributes ------------------------------------------------
@@ -277,6 +282,9 @@ def apply_plan(
     apply_sizes(module, plan.tensors, plan.aliases, attributes)
     if plan.stand_ins:
         _install_stand_ins(plan, module, program)
+    if plan.frozen is not None:
+        named = dict(module.named_parameters(remove_duplicate=False))
+        learn(module, named.keys() - set(plan.frozen))
     return module
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Any
 
@@ -59,8 +59,8 @@ def slice_program(
     """
     program = trace.program
     indices = kept_indices(network, masks) if indices is None else indices
-    state = _sliced_tensors(program.state_dict, indices, network.aliases)
-    constants = _sliced_tensors(program.constants, indices, network.aliases)
+    state = _sliced_tensors(program.state_dict, indices, network.aliases, trace.learning)
+    constants = _sliced_tensors(program.constants, indices, network.aliases, trace.learning)
     sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
     graph = _copied(program.graph)
     symbol = _symbol_of(graph, trace.batch_symbol)
@@ -94,9 +94,13 @@ def _copied(graph: Graph) -> Graph:
 
 
 def _sliced_tensors(
-    tensors: Mapping[str, Any], indices: Indices, aliases: Mapping[str, str]
+    tensors: Mapping[str, Any],
+    indices: Indices,
+    aliases: Mapping[str, str],
+    learning: Collection[str],
 ) -> dict[str, Any]:
-    """Every tensor sliced once; tied names get the same tensor again."""
+    """Every tensor sliced once; tied names get the same tensor again. The parameters named in
+    `learning` learn."""
     sliced: dict[str, Any] = {}
     for name, tensor in tensors.items():
         stored = aliases.get(name, name)
@@ -104,7 +108,7 @@ def _sliced_tensors(
             sliced[name] = sliced[stored]
         elif isinstance(tensor, torch.nn.Parameter):
             data = slice_tensor(tensor, indices.get(name, {}))
-            sliced[name] = torch.nn.Parameter(data, tensor.requires_grad)
+            sliced[name] = torch.nn.Parameter(data, name in learning)
         elif isinstance(tensor, torch.Tensor):
             sliced[name] = slice_tensor(tensor, indices.get(name, {}))
         else:

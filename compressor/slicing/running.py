@@ -53,7 +53,8 @@ def set_training(module: GraphModule, mode: bool) -> None:
 
 
 def as_module(program: ExportedProgram) -> ProgramModule:
-    """The program as a module in eval mode, its parameters shared with the program's state."""
+    """The program as a module in eval mode, its parameters shared with the program's state; those
+    learn that learn there."""
     unlifted = program.module(check_guards=False)
     for node in unlifted.graph.find_nodes(op="call_function", target=ASSERTION):
         unlifted.graph.erase_node(node)
@@ -61,6 +62,18 @@ def as_module(program: ExportedProgram) -> ProgramModule:
     for name in program.graph_signature.non_persistent_buffers:
         owner, _, leaf = name.rpartition(".")
         module.get_submodule(owner)._non_persistent_buffers_set.add(leaf)
-    for parameter in module.parameters():
-        parameter.requires_grad_(torch.is_floating_point(parameter))
+    _tie(module)
     return module.eval()
+
+
+def _tie(module: GraphModule) -> None:
+    """One parameter again of those that are the same memory: a program that is read from a file
+    has several."""
+    first: dict[Any, torch.nn.Parameter] = {}
+    for name, parameter in list(module.named_parameters(remove_duplicate=False)):
+        memory = parameter.untyped_storage().data_ptr()
+        place = (memory, parameter.dtype, parameter.shape, parameter.stride())
+        same = first.setdefault((*place, parameter.storage_offset()), parameter)
+        if memory and same is not parameter:
+            owner, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(owner), leaf, same)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -17,6 +19,14 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by all their names."""
     parameters = module.named_parameters(remove_duplicate=False)
     return {**dict(parameters), **dict(module.named_buffers(remove_duplicate=False))}
+
+
+def learn(module: nn.Module, learning: Collection[str]) -> None:
+    """Let the parameters of these names learn, and no others; in place."""
+    tied = module.named_parameters(remove_duplicate=False)
+    wanted = {id(parameter) for name, parameter in tied if name in learning}
+    for parameter in module.parameters():
+        parameter.requires_grad_(id(parameter) in wanted)
 
 
 def carry_weights(source: Form, target: Form) -> None:

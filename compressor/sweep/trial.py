@@ -142,6 +142,7 @@ def _structured(planned: Any, judge: Judge) -> Made:
 
 def _unstructured(prepared: Prepared, judge: Judge) -> Made:
     module = copy.deepcopy(prepared.trace.module)
+    slicing.learn(module, prepared.trace.learning)
     sparse = zeroed_and_recovered(module, prepared, judge)
     return Made(module, prepared.trace.program, sparse.params, sparse.macs, sparse.moments)
 

@@ -167,10 +167,11 @@ def _apply(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
 def _keep_zeros(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """No gradient reaches a zero, and so neither momentum nor decay does: it stays one, exactly."""
     for name, parameter in module.named_parameters():
-        if parameter.is_floating_point():
-            parameter.requires_grad_(True)
         if name in masks:
+            learns = parameter.requires_grad
+            parameter.requires_grad_(True)  # else torch registers no hook
             parameter.register_hook(partial(_masked, masks[name]))  # type: ignore[no-untyped-call]
+            parameter.requires_grad_(learns)
 
 
 def _masked(mask: Tensor, gradient: Tensor) -> Tensor:

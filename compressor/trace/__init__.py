@@ -2,7 +2,9 @@
 
 from compressor.trace.tracing import (
     branches_followed,
+    copied_to_cpu,
     detached_copy,
+    learning_in,
     quiet_capture,
     trace,
     trace_of,
@@ -11,7 +13,9 @@ from compressor.trace.tracing import (
 
 __all__ = [
     "branches_followed",
+    "copied_to_cpu",
     "detached_copy",
+    "learning_in",
     "quiet_capture",
     "trace",
     "trace_of",

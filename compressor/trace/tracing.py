@@ -60,7 +60,14 @@ def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True
         training=training,
         branched=way.draft,
         ends_after=way.ends_after,
+        learning=learning_in(module),
     )
+
+
+def learning_in(module: nn.Module) -> frozenset[str]:
+    """The parameters that learn, by all their names."""
+    named = module.named_parameters(remove_duplicate=False)
+    return frozenset(name for name, parameter in named if parameter.requires_grad)
 
 
 def trace_of(program: ExportedProgram, module: nn.Module) -> Trace:
@@ -78,7 +85,8 @@ def trace_of(program: ExportedProgram, module: nn.Module) -> Trace:
     args, kwargs = program.example_inputs
     examples = ExampleInputs(args, kwargs, "the program's own")
     symbol = _batch_symbol(program)
-    return Trace(program, module, examples, symbol, _leading_size(examples) or 1)
+    batch = _leading_size(examples) or 1
+    return Trace(program, module, examples, symbol, batch, learning=learning_in(module))
 
 
 @dataclass(frozen=True)
@@ -176,9 +184,28 @@ def unused_parameters(program: ExportedProgram) -> set[str]:
 
 
 def detached_copy(module: nn.Module) -> nn.Module:
-    """A copy on the CPU, in eval mode, without gradients; the original is left alone."""
+    """A copy on the CPU, in eval mode, without gradients; the original is left alone.
+
+    Raises:
+        CompressorError: The model cannot be copied.
+    """
+    copied = copied_to_cpu(module)
+    if not isinstance(copied, torch.fx.GraphModule):
+        copied.eval()
+    for parameter in copied.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    return copied
+
+
+def copied_to_cpu(module: nn.Module) -> nn.Module:
+    """A copy on the CPU, else as it is; the original is left alone.
+
+    Raises:
+        CompressorError: The model cannot be copied.
+    """
     try:
-        copied = copy.deepcopy(module, _computed_tensors(module)).to("cpu")
+        return copy.deepcopy(module, _computed_tensors(module)).to("cpu")
     except Exception as error:
         raise CompressorError(
             "the model cannot be copied",
@@ -186,12 +213,6 @@ def detached_copy(module: nn.Module) -> nn.Module:
             consequence="it is not touched, and so not compressed",
             next_step="make it deep-copyable (no locks, files or non-leaf tensors as attributes)",
         ) from error
-    if not isinstance(copied, torch.fx.GraphModule):
-        copied.eval()
-    for parameter in copied.parameters():
-        parameter.requires_grad_(False)
-        parameter.grad = None
-    return copied
 
 
 def _computed_tensors(module: nn.Module) -> dict[int, Any]:

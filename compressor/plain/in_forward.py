@@ -1,0 +1,173 @@
+"""Layers whose own forward computes the weight that acts: weight standardisation, sums with low-rank
+matrices.
+
+Such a layer is known by running it: a convolution or linear layer of an own class hands to the
+operator a weight that is none of its parameters and does not depend on the input. It becomes the
+layer of torch.nn that it is derived from, holding that weight, if that computes the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
+
+OPERATORS = {
+    *(torch.conv1d, torch.conv2d, torch.conv3d, functional.linear),
+    *(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
+}
+SIDES = (9, 12)
+"""Positions beyond a kernel's reach, of the two inputs that a layer is run on: paddings that depend
+on the size show on one of them."""
+
+
+class PaddedToSize(nn.Module):
+    """A convolution whose padding is TensorFlow's "same", computed from the input's size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As many positions as strides fit, with more of the padding at the end."""
+        padding: list[int] = []
+        layer: Any = self
+        for size, kernel, stride, dilation in zip(
+            x.shape[2:], layer.kernel_size, layer.stride, layer.dilation, strict=True
+        ):
+            total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+            padding = [total // 2, total - total // 2, *padding]
+        padded = functional.pad(x, padding)
+        output: Tensor = layer._conv_forward(padded, layer.weight, layer.bias)
+        return output
+
+
+class Conv1dPaddedToSize(PaddedToSize, nn.Conv1d):
+    """In one dimension."""
+
+
+class Conv2dPaddedToSize(PaddedToSize, nn.Conv2d):
+    """In two dimensions."""
+
+
+class Conv3dPaddedToSize(PaddedToSize, nn.Conv3d):
+    """In three dimensions."""
+
+
+PADDED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: Conv1dPaddedToSize,
+    nn.Conv2d: Conv2dPaddedToSize,
+    nn.Conv3d: Conv3dPaddedToSize,
+}
+
+
+class _Operands(TorchFunctionMode):
+    """Notes weight and bias of every convolution and linear map that is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Any, Any]] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in OPERATORS:
+            given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+            self.seen.append((given.get("weight"), given.get("bias")))
+        return func(*args, **kwargs)
+
+
+def plain_layer(layer: nn.Module) -> bool:
+    """Make a layer whose forward computes its weight, in place, the layer of torch.nn that it is
+    derived from; whether it was one. The layer is in eval mode."""
+    base = _base_of(layer)
+    if base is None:
+        return False
+    with torch.no_grad(), torch.random.fork_rng(devices=()):
+        inputs = [_input_for(layer, beyond) for beyond in SIDES]
+        try:
+            runs = [_run(layer, given) for given in inputs]
+        except Exception:  # its forward takes something else
+            return False
+        weight = _computed(layer, [operands for _, operands in runs])
+        if weight is None:
+            return False
+        outputs = [output for output, _ in runs]
+        return any(_becomes(layer, kind, weight, inputs, outputs) for kind in _kinds(base))
+
+
+def may_compute(layer: nn.Module) -> bool:
+    """Whether a layer is of an own class that may compute its weight; it is not run."""
+    return _base_of(layer) is not None
+
+
+def _base_of(layer: nn.Module) -> type[nn.Module] | None:
+    """torch.nn's class that an own class of a leaf derives from."""
+    if not isinstance(layer, _ConvNd | nn.Linear) or list(layer.children()):
+        return None
+    base = next(kind for kind in type(layer).__mro__ if kind.__module__.startswith("torch.nn."))
+    overridden = type(layer).forward is not base.forward or (
+        isinstance(layer, _ConvNd)
+        and type(layer)._conv_forward is not getattr(base, "_conv_forward", None)
+    )
+    return base if overridden else None
+
+
+def _kinds(base: type[nn.Module]) -> list[type[nn.Module]]:
+    return [base, *([PADDED[base]] if base in PADDED else [])]
+
+
+def _input_for(layer: Any, beyond: int) -> Tensor:
+    like = layer.weight
+    if isinstance(layer, nn.Linear):
+        return torch.randn(2, layer.in_features, dtype=like.dtype)
+    reach = [(k - 1) * d for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
+    return torch.randn(2, layer.in_channels, *(side + beyond for side in reach), dtype=like.dtype)
+
+
+def _run(layer: nn.Module, given: Tensor) -> tuple[Tensor, list[tuple[Any, Any]]]:
+    with _Operands() as operands:
+        return layer(given), operands.seen
+
+
+def _computed(layer: Any, runs: list[list[tuple[Any, Any]]]) -> Tensor | None:
+    """The weight that acts, where one operator takes one that is computed, whatever the input."""
+    if any(len(operands) != 1 for operands in runs):
+        return None
+    (weight, bias), (again, _) = runs[0][0], runs[1][0]
+    if weight is again or bias is not layer.bias:
+        return None  # a tensor that is stored, or a bias that is computed too
+    if weight.shape != layer.weight.shape or not torch.equal(weight, again):
+        return None
+    own = {tensor.untyped_storage().data_ptr() for tensor in layer.parameters()}
+    return None if weight.untyped_storage().data_ptr() in own else weight.detach().clone()
+
+
+def _becomes(
+    layer: nn.Module,
+    kind: type[nn.Module],
+    weight: Tensor,
+    inputs: list[Tensor],
+    outputs: list[Tensor],
+) -> bool:
+    """Turn the layer into one of this kind, unless that computes something else."""
+    before, parameters, buffers = type(layer), dict(layer._parameters), dict(layer._buffers)
+    sources = [p for name, p in parameters.items() if name != "bias" and p is not None]
+    learns = any(source.requires_grad for source in sources)
+    layer.__class__ = kind
+    layer._parameters.clear()
+    layer._buffers.clear()
+    layer._parameters.update(weight=nn.Parameter(weight, learns), bias=parameters["bias"])
+    if all(_agree(layer, *pair) for pair in zip(inputs, outputs, strict=True)):
+        return True
+    layer.__class__ = before
+    layer._parameters.update(parameters)
+    layer._buffers.update(buffers)
+    return False
+
+
+def _agree(layer: nn.Module, given: Tensor, expected: Tensor) -> bool:
+    found: Tensor = layer(given)
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-5)

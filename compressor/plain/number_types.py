@@ -1,0 +1,113 @@
+"""Types of numbers: a network in half or double precision is computed in float32 and given back in
+the type that it came in, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+Types = Mapping[str, torch.dtype]
+"""Name of a tensor -> its type, for those that are not in the type that is computed in."""
+
+COMPUTED_IN: Mapping[torch.dtype, torch.dtype] = {
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.float64: torch.float32,
+    torch.complex32: torch.complex64,
+    torch.complex128: torch.complex64,
+}
+WIDE = {torch.float64, torch.complex128}
+
+
+def types_of(module: nn.Module) -> dict[str, torch.dtype]:
+    """The types of the parameters and buffers that are not computed in as they are.
+
+    A network is in a type where its parameters are: a float32 network may have buffers in others,
+    which are its own business. It is in double precision only where all of it is.
+    """
+    parameters = {p.dtype for p in module.parameters() if p.is_floating_point() or p.is_complex()}
+    narrow = (parameters & COMPUTED_IN.keys()) - WIDE
+    its = parameters if parameters <= WIDE else narrow
+    return {name: t.dtype for name, t in _tensors(module) if t.dtype in its}
+
+
+def work_in_float32(module: nn.Module) -> None:
+    """Change the tensors of a network in place, and the types that a program spells out."""
+    types = types_of(module)
+    named = dict(_tensors(module))
+    for name, dtype in types.items():
+        named[name].data = named[name].data.to(COMPUTED_IN[dtype])
+    _respell(module, {dtype: COMPUTED_IN[dtype] for dtype in types.values()})
+
+
+def give_back_types(module: nn.Module, types: Types) -> None:
+    """Change the tensors of a network in place to the types by name; what runs traced operators
+    computes in the commonest of them."""
+    for name, tensor in _tensors(module):
+        if name in types:
+            tensor.data = tensor.data.to(types[name])
+    if types:
+        (common, _), *_ = Counter(types.values()).most_common(1)
+        _respell(module, {COMPUTED_IN[common]: common})
+
+
+def round_to(module: nn.Module, types: Types) -> None:
+    """Give tensors, in place, the values that they will have in these types."""
+    with torch.no_grad():
+        for name, tensor in _tensors(module):
+            if name in types:
+                tensor.copy_(tensor.to(types[name]))
+
+
+def widened(value: Any) -> Any:
+    """Inputs, however nested, as a network takes them that is computed in float32."""
+    return pytree.tree_map(
+        lambda leaf: leaf.to(COMPUTED_IN.get(leaf.dtype, leaf.dtype)) if _is(leaf) else leaf, value
+    )
+
+
+def narrowed(value: Any, types: Types) -> Any:
+    """The same inputs as the network takes them in the commonest of its types."""
+    (common, _), *_ = Counter(types.values()).most_common(1)
+    worked = COMPUTED_IN[common]
+    return pytree.tree_map(
+        lambda leaf: leaf.to(common) if _is(leaf) and leaf.dtype == worked else leaf, value
+    )
+
+
+def name_of(types: Types) -> str:
+    """The types in words, the commonest first; "float32" where there are none."""
+    counted = Counter(str(dtype).removeprefix("torch.") for dtype in types.values())
+    return " and ".join(name for name, _ in counted.most_common()) or "float32"
+
+
+def named_types(names: Mapping[str, str]) -> dict[str, torch.dtype]:
+    """Types by their names, as a plan holds them."""
+    return {name: getattr(torch, dtype) for name, dtype in names.items()}
+
+
+def _is(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor)
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _respell(module: nn.Module, types: Mapping[torch.dtype, torch.dtype]) -> None:
+    """Other types where the operators of traced parts spell them out."""
+    for part in module.modules():
+        if isinstance(part, GraphModule):
+            for node in part.graph.nodes:
+                node.args, node.kwargs = pytree.tree_map(
+                    lambda leaf: types.get(leaf, leaf) if isinstance(leaf, torch.dtype) else leaf,
+                    (node.args, node.kwargs),
+                )
+            part.recompile()
