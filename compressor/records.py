@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 PLAN_SCHEMA = 1
 
+RANDOM = "random weights"
+AS_MADE = "as the factory made them"
+"""Of a factory that is not a library's own: it may draw its weights, or load them."""
+
 
 @dataclass(frozen=True)
 class ExampleInputs:
@@ -31,7 +35,8 @@ class LoadedModel:
     """What `load` makes of a MODEL.
 
     `recognised` says in words what the file or spec was taken for; `weights` is one of
-    "loaded", "pretrained" or "random weights"; `sha256` is of the weights' file, if one was read.
+    "loaded", "pretrained", "given", `RANDOM` or `AS_MADE`; `sha256` is of the weights' file, if one
+    was read; `notes` are what the user should know of how it was loaded.
     """
 
     module: nn.Module
@@ -40,6 +45,7 @@ class LoadedModel:
     weights: str
     sha256: str | None = None
     examples: ExampleInputs | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ from compressor.recover import primary_output, top1
 from compressor.score import needs_data, needs_loss
 
 HELD_OUT = 0.1
-RANDOM = "random weights"
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,10 @@ def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
     loaded = load_model(
         model,
         factory=options.factory,
-        weights=options.weights,
         factory_args=options.factory_arg,
+        weights=options.weights,
+        weights_key=options.weights_key,
+        ignore_unexpected=options.ignore_unexpected,
         pretrained=options.pretrained,
         trust_pickle=options.trust_pickle,
     )
@@ -289,7 +290,8 @@ def earlier_weights(module: nn.Module, options: TrainingOptions) -> nn.Module:
     """
     assert options.rewind_to is not None
     earlier, path = copy.deepcopy(module), Path(options.rewind_to)
-    load_strictly(earlier, read_weights(path, trust_pickle=options.trust_pickle), str(path))
+    content = read_weights(path, trust_pickle=options.trust_pickle, option="--rewind-to")
+    load_strictly(earlier, content, str(path))
     return earlier
 
 
