@@ -22,6 +22,7 @@ from compressor.recovery.recovering import Judge
 from compressor.recovery.training import sparsified, trained_at_the_end
 from compressor.stepping.accuracy_floor import smallest
 from compressor.stepping.steps import Made, at_once, record_of, remade, stepped
+from compressor.unexpected import Explaining
 from compressor.watch import Silent, Stopwatch, Watch
 
 __all__ = ["carry_out", "compress", "plan", "run", "smaller"]
@@ -57,20 +58,22 @@ def compress(
 
     Raises:
         UsageError: an option that cannot be meant.
-        CompressorError: anything else that is wrong with the model, the data or the budget.
+        CompressorError: anything else that is wrong with the model, the data or the budget; what
+            nobody foresaw too, with the exception that it was chained to it.
     """
     plain = {name: value for name, value in (("loss", loss), ("metric", metric)) if _is_spec(value)}
     plain |= {name: value for name, value in (("data", data), ("test", test)) if _is_specs(value)}
-    chosen = Options.of_keywords({"ratio": ratio, **plain, **options})
-    subject = Subject(
-        model,
-        example_inputs,
-        data=None if "data" in plain else data,
-        test=None if "test" in plain else test,
-        loss=loss if callable(loss) else None,
-        metric=metric if callable(metric) else None,
-    )
-    return run(subject, chosen, watch or Silent(), command=_call(model, chosen))
+    with Explaining():
+        chosen = Options.of_keywords({"ratio": ratio, **plain, **options})
+        subject = Subject(
+            model,
+            example_inputs,
+            data=None if "data" in plain else data,
+            test=None if "test" in plain else test,
+            loss=loss if callable(loss) else None,
+            metric=metric if callable(metric) else None,
+        )
+        return run(subject, chosen, watch or Silent(), command=_call(model, chosen))
 
 
 def _is_spec(value: Any) -> bool:
