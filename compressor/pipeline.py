@@ -13,7 +13,7 @@ from compressor.delivery.accounting import account
 from compressor.delivery.delivering import deliver
 from compressor.delivery.result import Result
 from compressor.options import Options
-from compressor.planning.deciding import Planned, plan
+from compressor.planning.deciding import Planned, plan, say_how_met
 from compressor.planning.preparing import LATENCY, seeded
 from compressor.planning.subject import Subject
 from compressor.records import Plan
@@ -133,6 +133,7 @@ def carry_out(planned: Planned, *, command: str, journal: Journal | None = None)
 def smaller(planned: Planned, judge: Judge, journal: Journal) -> Made:
     """The network sliced, repaired and trained, with the metrics at each moment."""
     made = _made(planned, judge, journal)
+    say_how_met(made.planned)
     made.moments += trained_at_the_end(made.sliced, made.planned, judge, made.schedule, journal)
     return made
 
