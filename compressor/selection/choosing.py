@@ -249,13 +249,12 @@ class _Meeting:
 
     def off_step(self, taken: int, after: Ints, target: float) -> Ints:
         """The widths, or where they save far too much, those with one unit between its steps."""
-        bill, most = self.bill, target - FAR * self.bill.before
-        if bill.of(after) < most:
-            fits = lambda widths: bill.of(widths) <= target  # noqa: E731
-            for after in self.order.in_between(after, taken, bill.full, fits):
-                if bill.of(after) >= most:
-                    break
-        return after
+        bill, least = self.bill, target - FAR * self.bill.before
+        fits = lambda widths: bill.of(widths) <= target  # noqa: E731
+        closer = [after]
+        if bill.of(after) < least:
+            closer += self.order.in_between(after, taken, bill.full, fits)
+        return next((widths for widths in closer if bill.of(widths) >= least), closer[-1])
 
 
 def _refuse_what_cannot_be(
