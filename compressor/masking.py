@@ -24,6 +24,7 @@ from compressor.records import Plan
 from compressor.slicing import check_source
 from compressor.slicing.weights import named_tensors
 from compressor.trace import copied_to_cpu, detached_copy
+from compressor.unexpected import Explaining
 
 Places = Mapping[str, Mapping[int, Sequence[int]]]
 """Tensor -> dimension -> the positions that are zero."""
@@ -67,7 +68,13 @@ def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
     Raises:
         CompressorError: The plan is of another network, or too old to say where zeros go.
     """
-    plan = plan if isinstance(plan, Plan) else read_plan(Path(plan) / "plan.json")
+    with Explaining():
+        return _masked(
+            model, plan if isinstance(plan, Plan) else read_plan(Path(plan) / "plan.json")
+        )
+
+
+def _masked(model: nn.Module, plan: Plan) -> Masked:
     _check_silenced(plan)
     model = made_plain(model, copied_to_cpu).module
     check_source(plan, model)

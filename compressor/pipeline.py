@@ -15,7 +15,7 @@ from compressor.delivery.giving_back import given_back
 from compressor.delivery.result import Result
 from compressor.options import Options
 from compressor.plain import round_to
-from compressor.planning.deciding import Planned, plan
+from compressor.planning.deciding import Planned, plan, say_how_met
 from compressor.planning.preparing import LATENCY, seeded
 from compressor.planning.subject import Subject
 from compressor.records import Plan
@@ -24,6 +24,7 @@ from compressor.recovery.recovering import Judge
 from compressor.recovery.training import sparsified, trained_at_the_end
 from compressor.stepping.accuracy_floor import smallest
 from compressor.stepping.steps import Made, at_once, record_of, remade, stepped
+from compressor.unexpected import Explaining
 from compressor.watch import Silent, Stopwatch, Watch
 
 __all__ = ["carry_out", "compress", "plan", "run", "smaller"]
@@ -59,20 +60,22 @@ def compress(
 
     Raises:
         UsageError: an option that cannot be meant.
-        CompressorError: anything else that is wrong with the model, the data or the budget.
+        CompressorError: anything else that is wrong with the model, the data or the budget; what
+            nobody foresaw too, with the exception that it was chained to it.
     """
     plain = {name: value for name, value in (("loss", loss), ("metric", metric)) if _is_spec(value)}
     plain |= {name: value for name, value in (("data", data), ("test", test)) if _is_specs(value)}
-    chosen = Options.of_keywords({"ratio": ratio, **plain, **options})
-    subject = Subject(
-        model,
-        example_inputs,
-        data=None if "data" in plain else data,
-        test=None if "test" in plain else test,
-        loss=loss if callable(loss) else None,
-        metric=metric if callable(metric) else None,
-    )
-    return run(subject, chosen, watch or Silent(), command=_call(model, chosen))
+    with Explaining():
+        chosen = Options.of_keywords({"ratio": ratio, **plain, **options})
+        subject = Subject(
+            model,
+            example_inputs,
+            data=None if "data" in plain else data,
+            test=None if "test" in plain else test,
+            loss=loss if callable(loss) else None,
+            metric=metric if callable(metric) else None,
+        )
+        return run(subject, chosen, watch or Silent(), command=_call(model, chosen))
 
 
 def _is_spec(value: Any) -> bool:
@@ -135,6 +138,7 @@ def carry_out(planned: Planned, *, command: str, journal: Journal | None = None)
 def smaller(planned: Planned, judge: Judge, journal: Journal) -> Made:
     """The network sliced, repaired and trained, with the metrics at each moment."""
     made = _made(planned, judge, journal)
+    say_how_met(made.planned)
     made.moments += trained_at_the_end(made.sliced, made.planned, judge, made.schedule, journal)
     return made
 

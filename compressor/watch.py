@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+from compressor.unexpected import note_stage
+
 Tick = Callable[[int, int, str], None]
 """`tick(done, total, note)`: progress within a stage."""
 
@@ -44,7 +46,11 @@ class Stopwatch:
     def stage(self, name: str) -> Iterator[Tick]:
         begin = time.perf_counter()
         with self._watch.stage(name) as tick:
-            yield tick
+            try:
+                yield tick
+            except Exception as error:
+                note_stage(error, name)
+                raise
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
 
     def note(self, text: str) -> None:

@@ -212,9 +212,14 @@ STAGES = [
     ("error", "code", "says"),
     [
         (KeyboardInterrupt(), INTERRUPTED, ["interrupted", "nothing was written"]),
-        (MemoryError("no space"), FAILURE, ["MemoryError: no space", "COMPRESSOR_DEBUG=1"]),
+        (MemoryError("no space"), FAILURE, ["memory ran out: no space", "--batch-size"]),
+        (
+            ZeroDivisionError(),
+            FAILURE,
+            ["ZeroDivisionError", "please report", "COMPRESSOR_DEBUG=1"],
+        ),
     ],
-    ids=["Ctrl-C", "surprise"],
+    ids=["Ctrl-C", "memory", "surprise"],
 )
 def test_stage_that_does_not_end_well(
     attempt: Attempt,

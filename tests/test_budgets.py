@@ -24,10 +24,11 @@ from compressor.latency.machine import cached_at, machine_of
 from compressor.options import Options
 from compressor.pipeline import plan
 from compressor.planning import preparing, timing
-from compressor.planning.deciding import Planned
+from compressor.planning.deciding import Planned, say_how_met
 from compressor.planning.subject import Subject
 from compressor.records import Latency
 from compressor.report import to_markdown
+from compressor.selection import FAR
 from compressor.stepping import accuracy_floor, correcting
 from compressor.watch import Silent
 
@@ -99,12 +100,60 @@ def test_widths_are_multiples_of_what_this_machine_runs_well(network: Chain) -> 
 def test_steps_are_halved_where_they_do_not_reach_the_budget() -> None:
     torch.manual_seed(0)
     model = TinyNet(8)
-    assert all(count % STEP == 0 for count in planned(model, ratio=0.3).kept.values())
+    found = planned(model, ratio=0.3, round_to=STEP)
+    assert all(count % STEP == 0 for count in found.kept.values())
     found = planned(model, ratio=0.85)
     assert found.total("macs", found.kept) <= 0.15 * found.total("macs")
     assert any(count % STEP for count in found.kept.values())
     with pytest.raises(CompressorError, match="out of reach"):
         planned(model, ratio=0.85, round_to=STEP)
+
+
+class Pair(nn.Sequential):
+    """Two groups of 32; half of the first, which goes first, is 0.01 % less than half of all."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4000, 32), nn.ReLU(), nn.Linear(32, 32), nn.Linear(32, 1))
+        with torch.no_grad():
+            self[0].weight *= 1e-3
+
+
+def of_pair(**options: Any) -> Planned:
+    torch.manual_seed(0)
+    options = {"criterion": "l2", **options}
+    return plan(Subject(Pair(), torch.randn(2, 4000)), Options(**options), Silent())
+
+
+def test_a_step_that_falls_just_short_is_enough_for_a_ratio() -> None:
+    found = of_pair(ratio=0.5, round_to=16)
+    assert found.kept == {"0.weight:0": 16}
+    assert found.budget()["ratio"] == 0.5
+    assert 0.4998 < found.budget()["removed"] < 0.5
+
+
+@pytest.mark.parametrize("options", [{"round_to": 16}, {"round_to": 1}, {}])
+def test_a_limit_is_never_exceeded(options: dict[str, Any]) -> None:
+    most = 129_056 // 2
+    assert of_pair(max_macs=str(most), **options).predictions()["macs"][1] <= most
+
+
+def test_steps_that_remove_far_too_much_are_left_by_one_group() -> None:
+    """With steps of the user's own none is, which is said."""
+    fine, coarse = of_pair(ratio=0.4), of_pair(ratio=0.4, round_to=32 // 2)
+    assert 0.4 <= fine.budget()["removed"] <= 0.4 + FAR
+    assert coarse.budget()["removed"] > 0.49
+    for found in (fine, coarse):
+        say_how_met(found)
+    assert not any("asked for" in note for note in fine.stopwatch.notes)
+    note = coarse.stopwatch.notes[-1]
+    assert note.startswith("50.0% of the macs are removed, 40.0% were asked for")
+    assert "--round-to 1" in note
+
+
+def test_less_than_was_asked_for_is_said() -> None:
+    found = of_pair(ratio=0.99, best_effort=True, round_to=1)
+    say_how_met(found)
+    assert "99.0% were asked for: no more can go" in found.stopwatch.notes[-1]
 
 
 def test_where_the_cache_cannot_be_written_times_are_not_kept(

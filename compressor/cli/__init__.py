@@ -24,6 +24,7 @@ from compressor.cli.app import app
 from compressor.cli.examples import EXAMPLES, epilogue
 from compressor.errors import CompressorError, UsageError
 from compressor.terminal import Terminal
+from compressor.unexpected import UNTOUCHED, explained, is_debugging
 
 __all__ = [
     "app",
@@ -54,23 +55,39 @@ def main(argv: Sequence[str] | None = None) -> int:
                 result_action="return_value",
             )
     except KeyboardInterrupt as interruption:
-        consequence = str(interruption) or _UNTOUCHED
-        return _fail(CompressorError("interrupted", consequence=consequence), INTERRUPTED)
+        stopped = CompressorError(
+            "interrupted",
+            consequence=str(interruption) or UNTOUCHED,
+            next_step="give the same command again, or compress resume where a run was kept",
+        )
+        return _fail(stopped, INTERRUPTED)
     except CycloptsError as error:
         return _fail(_misuse(error), UsageError.exit_code)
     except CompressorError as error:
-        error.consequence = error.consequence or _UNTOUCHED
+        error.consequence = error.consequence or UNTOUCHED
         return _fail(error, error.exit_code)
-    except (Exception, SystemExit) as error:  # a model's or a library's code: anything may come
-        if isinstance(error.__context__, BrokenPipeError):  # the reader of our output went away
+    except BaseException as error:  # a model's or a library's code: anything may come
+        if _reader_went_away(error):
             return CompressorError.exit_code
-        if os.environ.get("COMPRESSOR_DEBUG"):
+        if is_debugging():
             raise
-        return _fail(_surprise(error), CompressorError.exit_code)
+        return _fail(explained(error), CompressorError.exit_code)
     return 0
 
 
-_UNTOUCHED = "nothing was written; an earlier result is untouched"
+def _reader_went_away(error: BaseException) -> bool:
+    """Whether nobody reads our output any more, as `| head` does. Python would complain when it
+    empties its buffers at the end, so they go nowhere."""
+    if isinstance(error, SystemExit):  # so rich says it
+        return isinstance(error.__context__, BrokenPipeError)
+    if not isinstance(error, BrokenPipeError):
+        return False
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _fail(error: CompressorError, code: int) -> int:
@@ -83,15 +100,6 @@ def _misuse(error: CycloptsError) -> UsageError:
         " ".join(str(error).split()),
         consequence="nothing was done",
         next_step="compress --help lists the arguments and options",
-    )
-
-
-def _surprise(error: BaseException) -> CompressorError:
-    text = " ".join(str(error).split())
-    return CompressorError(
-        f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__,
-        consequence=_UNTOUCHED,
-        next_step="COMPRESSOR_DEBUG=1 in the environment shows where it happened",
     )
 
 
@@ -116,7 +124,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Libraries' warnings and logs stay off the terminal, but for debugging."""
-    if os.environ.get("COMPRESSOR_DEBUG"):
+    if is_debugging():
         yield
         return
     disabled = logging.root.manager.disable

@@ -183,6 +183,7 @@ def compress_into(
 def _show_plan(subject: Subject, options: Options) -> None:
     from compressor import pipeline
     from compressor.delivery.explaining import explained, shadow_price
+    from compressor.planning.deciding import say_how_met
     from compressor.report import plan_tables
 
     if options.max_drop is not None:
@@ -194,6 +195,7 @@ def _show_plan(subject: Subject, options: Options) -> None:
         )
     watch = watch_of_the_run()
     planned = pipeline.plan(subject, options, watch, predict_latency=True)
+    say_how_met(planned)
     if options.steps > 1:
         watch.note("the plan of one step: with --steps later choices depend on those before")
     console = Console()

@@ -19,6 +19,7 @@ from compressor.plain import give_back_types, made_plain, named_types
 from compressor.planning.original import TemporaryFolder
 from compressor.planning.plan_file import read_plan
 from compressor.records import Plan
+from compressor.unexpected import Explaining
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Result:
             UsageError: the folder exists and `force` is off, or holds other files.
             CompressorError: the place cannot be written.
         """
-        with all_or_nothing(Path(folder), force=force) as staged:
+        with Explaining(), all_or_nothing(Path(folder), force=force) as staged:
             copy_into(self._files.path, staged)
 
 
@@ -65,7 +66,13 @@ def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments
         CompressorError: the class could not follow (then `load_program(folder)` works), the folder
             is no result, or the factory builds another network than the one compressed.
     """
-    folder = Path(folder)
+    with Explaining():
+        return _loaded(Path(folder), factory, arguments)
+
+
+def _loaded(
+    folder: Path, factory: Callable[[], nn.Module] | str, arguments: dict[str, Any]
+) -> nn.Module:
     check_files(folder, ("model.safetensors", "model.pt2"))
     plan = read_plan(folder / "plan.json")
     if plan.form != "class":
@@ -87,8 +94,9 @@ def load_program(folder: str | Path) -> nn.Module:
     Raises:
         CompressorError: the folder is no result, or its program would run code when loaded.
     """
-    check_files(Path(folder), ("model.pt2",))
-    return slicing.as_module(load_program_file(Path(folder) / "model.pt2")).eval()
+    with Explaining():
+        check_files(Path(folder), ("model.pt2",))
+        return slicing.as_module(load_program_file(Path(folder) / "model.pt2")).eval()
 
 
 def _applied(plan: Plan, module: nn.Module, folder: Path) -> nn.Module:

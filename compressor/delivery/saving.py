@@ -13,7 +13,9 @@ from compressor.export import save_program
 from compressor.files.whole_file import written_whole
 from compressor.loading import inspect_program, normalise_examples
 from compressor.plain import made_plain
+from compressor.records import ExampleInputs
 from compressor.trace import copied_to_cpu, trace
+from compressor.unexpected import Explaining
 
 
 def save(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) -> None:
@@ -33,7 +35,11 @@ def save(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) ->
         UsageError: The example inputs are of no such form.
         CompressorError: The model cannot be exported, or the file cannot be written.
     """
-    examples = normalise_examples(example_inputs)
+    with Explaining():
+        _save(model, normalise_examples(example_inputs), Path(path))
+
+
+def _save(model: nn.Module, examples: ExampleInputs, path: Path) -> None:
     traced = trace(made_plain(model, copied_to_cpu).module, examples)
     if traced.branched or traced.ends_after:
         raise CompressorError(
@@ -45,6 +51,6 @@ def save(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) ->
     for name, parameter in program.state_dict.items():
         parameter.requires_grad_(name in traced.learning)
     program.example_inputs = (examples.args, dict(examples.kwargs))
-    with written_whole(Path(path)) as temporary:
+    with written_whole(path) as temporary:
         save_program(program, temporary)
         inspect_program(temporary)

@@ -1,7 +1,7 @@
 """Weights: read from any file that holds some, chosen by what fits the network, loaded strictly."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Taken:
 
     key: str
     notes: tuple[str, ...]
-    stored: Mapping[str, torch.dtype]
+    stored: Mapping[str, torch.dtype] = field(default_factory=dict)
 
     @property
     def words(self) -> str:

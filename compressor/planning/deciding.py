@@ -16,19 +16,23 @@ from compressor.planning.plan_file import read_plan
 from compressor.planning.preparing import LATENCY, UNITS, Prepared, prepare, seeded
 from compressor.planning.replaying import keep_of_plan
 from compressor.planning.subject import Subject
-from compressor.selection import Choice, OutOfReachError, prunable, select
+from compressor.selection import FAR, Choice, OutOfReachError, prunable, select
 from compressor.watch import Stopwatch, Watch
 
 Keep = Mapping[str, tuple[int, ...]]
+
+SHORT = 0.005
+"""Of a ratio: so little may be missing where the next step of widths removes far more."""
 
 
 @dataclass(frozen=True)
 class Goal:
     """How much is to go: a share, and what that leaves where it is known exactly. Neither: what
-    the layers' own ratios say."""
+    the layers' own ratios say. A limit is never exceeded; a ratio may be missed by `SHORT`."""
 
     ratio: float | None
     most: float | None = None
+    is_limit: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def goal_of(prepared: Prepared) -> Goal:
             consequence="nothing is pruned",
             next_step="give a smaller number, or --ratio",
         )
-    return Goal(1 - limit.most / before, limit.most)
+    return Goal(1 - limit.most / before, limit.most, is_limit=True)
 
 
 def decided(
@@ -133,8 +137,8 @@ def decided(
     best_effort: bool = False,
     floors: Mapping[str, int] | None = None,
 ) -> Planned:
-    """The choice that meets a goal by the options; where widths that run well do not reach it, in
-    steps half as large.
+    """The choice that meets a goal by the options. Where widths that run well do not reach it, in
+    steps half as large; where they remove far too much, with one group between its steps.
 
     Args:
         also_protect: Further globs of what stays as it is.
@@ -148,6 +152,7 @@ def decided(
         wanted = prunable(network, protect, options.prune)
         losses = losses_of(prepared.sensitivity, network.groups, wanted)
     before = {name: getattr(prepared, name) for name in Prepared.__dataclass_fields__}
+    counted = options.of != LATENCY
     while True:
         timing = before["timing"]
         try:
@@ -167,6 +172,8 @@ def decided(
                 best_effort=best_effort or options.best_effort,
                 keep_linked=options.keep_class,
                 floors=floors or {},
+                short=SHORT if counted and not goal.is_limit else 0.0,
+                off_step=counted and options.round_to == "auto",
             )
         except OutOfReachError:
             finer = timing.finer()
@@ -175,6 +182,22 @@ def decided(
             before["timing"] = finer
         else:
             return Planned(**before, goal=goal, choice=choice)
+
+
+def say_how_met(planned: Planned) -> None:
+    """A note where clearly more or less is removed than was asked for."""
+    budget = planned.budget()
+    asked, removed, of = budget["ratio"], budget["removed"], budget["of"]
+    if asked is None or planned.found or abs(removed - asked) <= FAR:
+        return
+    said = f"{removed:.1%} of the {of} are removed, {asked:.1%} were asked for"
+    if removed < asked:
+        planned.stopwatch.note(f"{said}: no more can go (--best-effort)")
+        return
+    round_to = planned.options.round_to
+    steps = "the steps that run well are" if round_to == "auto" else f"steps of {round_to} are"
+    why = f"{steps} so large; --round-to 1 comes within one channel"
+    planned.stopwatch.note(f"{said}: {why if round_to != 1 else 'one channel is so much'}")
 
 
 def _say_what_was_used(scored: Prepared, sensitivity: Sensitivity, keep: Keep) -> None:

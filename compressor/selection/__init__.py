@@ -1,7 +1,7 @@
 """Selection: scores and a budget become the kept channels of each group."""
 
 from compressor.selection.candidates import LEAST_SHARE, least, prunable
-from compressor.selection.choosing import Choice, Keep, Last, best, select
+from compressor.selection.choosing import FAR, Choice, Keep, Last, best, select
 from compressor.selection.ranking import Clock
 from compressor.selection.reasons import reason_of
 from compressor.selection.refusals import DEFAULT_ROLES, OutOfReachError
@@ -9,6 +9,7 @@ from compressor.selection.scopes import SCOPES, Scores
 
 __all__ = [
     "DEFAULT_ROLES",
+    "FAR",
     "LEAST_SHARE",
     "SCOPES",
     "Choice",

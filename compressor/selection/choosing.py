@@ -24,6 +24,9 @@ from compressor.selection.scopes import SCOPES, Scores
 
 Keep = dict[str, tuple[int, ...]]
 
+FAR = 0.02
+"""Of the whole network: what a step of widths may remove beyond the budget."""
+
 
 @dataclass(frozen=True)
 class Last:
@@ -88,6 +91,8 @@ def select(
     best_effort: bool = False,
     keep_linked: bool = False,
     floors: Mapping[str, int] | None = None,
+    short: float = 0.0,
+    off_step: bool = False,
 ) -> Choice:
     """Drop the lowest-ranked channels until `ratio` of the network's total is gone.
 
@@ -115,6 +120,9 @@ def select(
         keep_linked: Groups that user code takes to be of one size lose equal numbers.
         floors: Numbers of channels that groups keep at least, beside `LEAST_SHARE` of what they
             have.
+        short: Where widths go in steps, the ratio may be missed by this share of it, if what is
+            removed is then closer to the ratio.
+        off_step: One group may leave its step, where more than `FAR` too much would go else.
 
     Raises:
         UsageError: A glob matches nothing.
@@ -140,10 +148,14 @@ def select(
         raise removes_nothing()
     if ratio is not None and not best_effort:
         _refuse_what_cannot_be(ratio, target, bill, order, measured=losses is not None)
-    taken = _first(len(order), lambda n: bill.of(order.after(n, bill.full)) <= target)
-    after = order.after(taken, bill.full)
-    if scope == "global" or max(steps.values()) > 1:
-        after = order.given_back(taken, bill.full, lambda widths: bill.of(widths) <= target)
+    in_steps = max(steps.values()) > 1
+    meeting = _Meeting(order, bill, gives_back=scope == "global" or in_steps)
+    taken, after = meeting.of(target)
+    if in_steps and short:
+        nearly = meeting.of(target + short * (before - target))
+        taken, after = min((taken, after), nearly, key=lambda met: abs(bill.of(met[1]) - target))
+    if in_steps and off_step:
+        after = meeting.off_step(taken, after, target)
     kept = bill.counts(after)
     return Choice(
         keep={
@@ -216,6 +228,33 @@ class _Bill:
         if self.clock is not None:
             return self.clock.latency_ms(sizes)
         return self.network.cost.of(self.unit, sizes)
+
+
+@dataclass(frozen=True)
+class _Meeting:
+    """How a budget is met by moves in their order."""
+
+    order: Moves
+    bill: _Bill
+    gives_back: bool
+
+    def of(self, target: float) -> tuple[int, Ints]:
+        """How many moves are taken, and the units' widths."""
+        order, bill = self.order, self.bill
+        taken = _first(len(order), lambda n: bill.of(order.after(n, bill.full)) <= target)
+        if not self.gives_back:
+            return taken, order.after(taken, bill.full)
+        fits = lambda widths: bill.of(widths) <= target  # noqa: E731
+        return taken, order.given_back(taken, bill.full, fits)
+
+    def off_step(self, taken: int, after: Ints, target: float) -> Ints:
+        """The widths, or where they save far too much, those with one unit between its steps."""
+        bill, least = self.bill, target - FAR * self.bill.before
+        fits = lambda widths: bill.of(widths) <= target  # noqa: E731
+        closer = [after]
+        if bill.of(after) < least:
+            closer += self.order.in_between(after, taken, bill.full, fits)
+        return next((widths for widths in closer if bill.of(widths) >= least), closer[-1])
 
 
 def _refuse_what_cannot_be(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,6 +50,23 @@ class Moves:
                 wider[unit] = self.after(i, sizes)[unit]
                 widths = wider if fits(wider) else widths
         return widths
+
+    def in_between(
+        self, widths: Ints, count: int, sizes: Ints, fits: Callable[[Ints], bool]
+    ) -> Iterator[Ints]:
+        """The widths once more, each time with the unit that moved last wider by half of what is
+        left of its step, where that fits; the last ones are right to within one channel."""
+        last = next((u for u in self.units[:count][::-1] if widths[u] < sizes[u]), None)
+        if last is None:
+            return
+        wider = self.widths[(self.units == last) & (self.widths > widths[last])]
+        step = int(min(wider, default=sizes[last]) - widths[last])
+        while step > 1:
+            step = (step + 1) // 2
+            tried = widths.copy()
+            tried[last] = min(sizes[last], widths[last] + step)
+            widths = tried if fits(tried) else widths
+            yield widths
 
 
 def moves(taken: Sequence[tuple[int, int]]) -> Moves:

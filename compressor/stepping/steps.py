@@ -82,7 +82,8 @@ def stepped(root: Planned, judge: Judge, journal: Journal) -> Made:
         if whole <= target:
             schedule.horizon -= options.step_epochs
             continue
-        goal, is_last = Goal(1 - target / whole, target), target == targets[-1]
+        goal = Goal(1 - target / whole, target, root.goal.is_limit)
+        is_last = target == targets[-1]
         planned = decided(current, goal, floors=_floors(root))
         step = _chosen(planned, root) if is_last else staged(planned)
         planned, sliced = step

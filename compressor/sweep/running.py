@@ -17,6 +17,7 @@ import compressor
 from compressor.errors import UsageError
 from compressor.sessions import cores
 from compressor.sweep.trial import Outcome, Outcomes, Task, Tell, carried_out
+from compressor.unexpected import is_debugging
 
 Tells = Callable[[Task, str], None]
 """Told which trial is at what."""
@@ -115,7 +116,7 @@ class _Worker:
             [sys.executable, "-m", "compressor.sweep.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=None if os.environ.get("COMPRESSOR_DEBUG") else subprocess.DEVNULL,
+            stderr=None if is_debugging() else subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)},
         )
 

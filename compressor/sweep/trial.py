@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from compressor.recovery.journal import Journal
 from compressor.recovery.recovering import Judge, Moments
 from compressor.sweep.grid import DENSE, STRUCTURED, UNSTRUCTURED, Trial
 from compressor.sweep.unstructured import zeroed_and_recovered
+from compressor.unexpected import explained, is_debugging
 from compressor.watch import Stopwatch, Tick
 
 Tell = Callable[[str], None]
@@ -94,13 +94,17 @@ def carried_out(task: Task, tell: Tell = nobody) -> Outcome:
     try:
         record, onnx = _carried_out(task, tell)
     except CompressorError as error:
-        reason = "; ".join(filter(None, (error.what, error.where, error.next_step)))
-        return Outcome(failure=" ".join(reason.split()))
+        return Outcome(failure=_in_a_line(error))
     except (Exception, SystemExit) as error:  # a model's or a library's code: anything may come
-        if os.environ.get("COMPRESSOR_DEBUG"):
+        if is_debugging():
             raise
-        return Outcome(failure=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        return Outcome(failure=_in_a_line(explained(error)))
     return Outcome({**record, "seconds": time.perf_counter() - begin}, onnx)
+
+
+def _in_a_line(error: CompressorError) -> str:
+    reason = "; ".join(filter(None, (error.what, error.where, error.next_step)))
+    return " ".join(reason.split())
 
 
 def _carried_out(task: Task, tell: Tell) -> tuple[dict[str, Any], bytes | None]:
