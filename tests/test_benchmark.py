@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from tiny import TinyNet, inputs, write_model
 from torch import nn
 
 import compressor
 from compressor.benchmark import comparing
 from compressor.benchmark.entrants import opened
-from compressor.benchmark.explaining import slow_layers
+from compressor.benchmark.explaining import FixedCost, fixed_cost, slow_layers
+from compressor.benchmark.page import fixed_words, layers_table, slow_tables
 from compressor.benchmark.programs import random_inputs
 from compressor.benchmark.ways import ways_of
 from compressor.cli import main
@@ -128,7 +132,7 @@ def operator(name: str, macs: int, ms: float, width: int = 32, traffic: int = 1)
 @pytest.mark.parametrize(
     ("after", "why"),
     [
-        (operator("a", 500, 0.9, width=31), "31 channels: off"),
+        (operator("a", 500, 0.9, width=31), "off the kernels' step"),
         (operator("a", 500, 0.019), "calling it"),
         (operator("a", 500, 0.9, traffic=1000), "bound by memory"),
         (operator("a", 500, 0.9), "less well at this width"),
@@ -138,7 +142,7 @@ def test_a_layer_that_did_not_follow_is_explained(after: Operator, why: str) -> 
     before = operator("a", 1000, 1.0 if after.ms > 0.1 else 0.02)
     (slow,) = slow_layers([before], [after])
     assert why in slow.why
-    assert slow.macs_left == 0.5
+    assert (slow.macs_left, slow.width) == (0.5, after.width)
     assert slow.next_step
 
 
@@ -146,6 +150,56 @@ def test_layers_that_followed_or_are_as_they_were_are_not_named() -> None:
     before = [operator("a", 1000, 1.0), operator("b", 1000, 1.0), operator("c", 1000, 1.0)]
     after = [operator("a", 500, 0.52), operator("b", 1000, 1.4), operator("new", 10, 1.0)]
     assert slow_layers(before, after) == []
+
+
+def test_what_did_not_fall_with_the_macs_is_a_fixed_cost() -> None:
+    """A layer at a quarter of its MACs that takes 61 % of its time has 48 % that stays."""
+    before = [operator("a", 1000, 1.0), operator("b", 1000, 1.0), operator("c", 0, 0.3)]
+    after = [operator("a", 250, 0.61), operator("b", 250, 0.25), operator("c", 0, 0.3)]
+    found = fixed_cost(before, after)
+    assert (found.ms, found.layers) == (pytest.approx(0.48), 2)
+    assert found.share == pytest.approx(0.48 / 1.16)
+    words = fixed_words("small", found)
+    assert "about 41% of its time (0.48 of 1.16 ms)" in words
+    assert "only fewer layers" in words
+    assert fixed_cost(before, before) == FixedCost(0.0, 2.3, 0)
+    assert fixed_words("same", fixed_cost(before, before)) == ""
+
+
+def printed(*tables: Any) -> list[str]:
+    console = Console(width=80, file=io.StringIO())
+    for table in tables:
+        console.print(table)
+    written: Any = console.file
+    return str(written.getvalue()).splitlines()
+
+
+def test_layers_with_one_reason_are_a_table_with_one_advice() -> None:
+    name = "exported/a-folder-with-a-long-name/resnet50-halved"
+    before = [operator(f"encoder.layers.encoder_layer_{i}.mlp.0", 1000, 1.0) for i in range(25)]
+    after = [operator(o.name, 500, 0.9, width=31) for o in before[1:]]
+    after += [operator(before[0].name, 500, 0.9)]
+    lines = printed(*slow_tables(name, slow_layers(before, after)))
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert text.count("--round-to auto") == 1 and text.count("--of latency") == 1
+    assert "16 more" in text
+    assert all(f"encoder_layer_{i}" in text for i in range(9))
+
+
+def test_what_the_runtime_adds_is_one_row(tmp_path: Path) -> None:
+    def layers(count: int) -> list[dict[str, Any]]:
+        own = [operator(f"stages.{i}.conv", 1000, 1.0) for i in range(3)]
+        added = [Operator(f"r{i}", f"r{i}", "ReorderInput", 0, 0, 0, 0.5) for i in range(count)]
+        return [dataclasses.asdict(o) for o in (*own, *added)]
+
+    names = ["exported/a-folder-with-a-long-name/model.onnx", "exported/another-one/model.onnx"]
+    lines = printed(layers_table(names, [layers(4), layers(2)]))
+    assert max(map(len, lines)) <= 80
+    rows = [line for line in lines if "ReorderInput" in line]
+    assert len(rows) == 1
+    assert "2 ms" in rows[0] and "1 ms" in rows[0]
+    assert "(4 and 2)" in " ".join(lines)
 
 
 # -- the command -----------------------------------------------------------------------------------

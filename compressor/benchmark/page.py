@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from compressor.benchmark.explaining import Slow
+from compressor.benchmark.explaining import FixedCost, Slow
 from compressor.benchmark.ways import Way
 
 _HEADERS = ("", "ms: p50", "p90", "p99", "faster", "samples/s", "GFLOP/s", "MB")
 LISTED = 8
+"""Layers per reason that are named; the others are one row."""
+
+SAID = 0.05
+"""Of a network's time: less of it is not worth a line."""
 
 
 def networks_table(networks: Sequence[Mapping[str, Any]]) -> Table:
@@ -47,40 +51,70 @@ def way_table(way: Way, records: Iterable[Mapping[str, Any]]) -> Table:
     return table
 
 
-def slow_table(name: str, slow: Sequence[Slow]) -> Table:
-    """Layers whose time did not follow their multiply-adds."""
-    more = f" ({len(slow) - LISTED} more)" if len(slow) > LISTED else ""
-    table = Table(
-        title=f"{name}: layers whose time did not follow their MACs{more}", title_justify="left"
-    )
-    for header in ("layer", "before", "after", "MACs left", "time left", "why", "try"):
-        table.add_column(header, overflow="fold")
+def slow_tables(name: str, slow: Sequence[Slow]) -> Iterator[Table]:
+    """Layers whose time did not follow their multiply-adds: a table per reason, under the reason
+    and what to try."""
+    for why in dict.fromkeys(layer.why for layer in slow):
+        some = [layer for layer in slow if layer.why == why]
+        title = f"{name}, layers slower than their MACs: {why} ({some[0].next_step})"
+        yield _slow_table(title, some)
+
+
+def _slow_table(title: str, slow: Sequence[Slow]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("layer", overflow="fold")
+    for header in ("width", "ms", "MACs\nleft", "time\nleft"):
+        table.add_column(header, justify="right")
     for layer in slow[:LISTED]:
-        table.add_row(
-            Text(layer.layer),
-            f"{layer.before_ms:.3g} ms",
-            f"{layer.after_ms:.3g} ms",
-            f"{layer.macs_left:.0%}",
-            f"{layer.time_left:.0%}",
-            layer.why,
-            layer.next_step,
+        ms = f"{layer.before_ms:.3g} → {layer.after_ms:.3g}"
+        shares = (f"{layer.macs_left:.0%}", f"{layer.time_left:.0%}")
+        table.add_row(Text(layer.layer), str(layer.width or ""), ms, *shares)
+    if len(slow) > LISTED:
+        before, after = (
+            sum(getattr(layer, name) for layer in slow[LISTED:])
+            for name in ("before_ms", "after_ms")
         )
+        cells = (f"{len(slow) - LISTED} more", "", f"{before:.3g} → {after:.3g}", "")
+        table.add_row(*cells, f"{after / before:.0%}", style="dim")
     return table
 
 
+def fixed_words(name: str, fixed: FixedCost) -> str:
+    """How much of the network's time narrower layers do not save; nothing where hardly any."""
+    if fixed.share < SAID:
+        return ""
+    layers = "layer that was" if fixed.layers == 1 else f"{fixed.layers} layers that were"
+    return (
+        f"{name}: about {fixed.share:.0%} of its time ({fixed.ms:.3g} of {fixed.total_ms:.3g} ms) "
+        f"is a fixed cost, which did not fall with the MACs of the {layers} cut. "
+        "Narrower layers keep it: only fewer layers save it."
+    )
+
+
 def layers_table(names: Sequence[str], layers: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
-    """Milliseconds of each operator that takes any, in all networks; the runtime's own at the
-    end."""
+    """Milliseconds of each operator that takes any, in all networks; what the runtime adds itself
+    (changes of layout and of type) is one row at the end."""
     table = Table(title="layers, ONNX Runtime, 1 thread, batch 1", title_justify="left")
     for header in ("layer", "operator"):
         table.add_column(header, overflow="fold")
     for name in names:
         table.add_column(name, justify="right", overflow="fold")
-    found = [{operator["name"]: operator for operator in each} for each in layers]
+    found = [{o["name"]: o for o in each if not _is_added(o)} for each in layers]
     for name in dict.fromkeys(name for each in found for name in each):
         known = [each.get(name) for each in found]
         some = next(operator for operator in known if operator)
         if any(operator and operator["ms"] for operator in known):
             times = (f"{operator['ms']:.3g} ms" if operator else "" for operator in known)
             table.add_row(Text(some["layer"]), some["kind"], *times)
+    added = [[o for o in each if _is_added(o)] for each in layers]
+    if kinds := sorted({operator["kind"] for each in added for operator in each}):
+        sums = (f"{sum(o['ms'] for o in each):.3g} ms" for each in added)
+        numbers = " and ".join(str(len(each)) for each in added)
+        table.add_section()
+        table.add_row(f"conversions by the runtime ({numbers})", ", ".join(kinds), *sums)
     return table
+
+
+def _is_added(operator: Mapping[str, Any]) -> bool:
+    """Whether the runtime has put it in: the file knows no such operator."""
+    return not operator["traffic"] and operator["layer"] == operator["name"]

@@ -12,7 +12,7 @@ import onnx
 
 from compressor.benchmark.comparing import compared
 from compressor.benchmark.entrants import Entrant, opened
-from compressor.benchmark.explaining import slow_layers
+from compressor.benchmark.explaining import fixed_cost, slow_layers
 from compressor.benchmark.ways import Way, ways_of
 from compressor.errors import CompressorError, UsageError
 from compressor.files.claimed import temporary_folder
@@ -32,7 +32,8 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
 
     Returns:
         "networks" (name, macs, params, size_bytes), "ways" (each with a record per network, or why
-        it could not be measured), "layers" and "slow" per network, machine, versions.
+        it could not be measured), "layers" per network, "slow" and "fixed" per network but the
+        first, machine, versions.
 
     Raises:
         UsageError, CompressorError: A network cannot be opened, or no way works.
@@ -62,6 +63,7 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
         "ways": ways,
         "layers": [[asdict(operator) for operator in each] for each in layers],
         "slow": [[asdict(s) for s in slow_layers(layers[0], each)] for each in layers[1:]],
+        "fixed": [asdict(fixed_cost(layers[0], each)) for each in layers[1:]],
         "machine": machine_of(1, 1, "cpu"),
         "versions": versions(),
         "date": datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),

@@ -56,8 +56,14 @@ def bench(
 
 
 def _show(found: dict[str, Any], *, every_layer: bool) -> None:
-    from compressor.benchmark.explaining import Slow
-    from compressor.benchmark.page import layers_table, networks_table, slow_table, way_table
+    from compressor.benchmark.explaining import FixedCost, Slow
+    from compressor.benchmark.page import (
+        fixed_words,
+        layers_table,
+        networks_table,
+        slow_tables,
+        way_table,
+    )
     from compressor.benchmark.ways import Way
 
     console = Console()
@@ -69,6 +75,8 @@ def _show(found: dict[str, Any], *, every_layer: bool) -> None:
     names = [network["name"] for network in found["networks"]]
     if every_layer:
         console.print(layers_table(names, found["layers"]))
-    for name, slow in zip(names[1:], found["slow"], strict=True):
-        if slow:
-            console.print(slow_table(name, [Slow(**layer) for layer in slow]))
+    for name, slow, fixed in zip(names[1:], found["slow"], found["fixed"], strict=True):
+        for table in slow_tables(name, [Slow(**layer) for layer in slow]):
+            console.print(table)
+        if words := fixed_words(name, FixedCost(**fixed)):
+            console.print(words, highlight=False, markup=False)
