@@ -126,7 +126,7 @@ def carry_out(planned: Planned, *, command: str, journal: Journal | None = None)
             difference = slicing.compare(sliced, traced)
         delivery = deliver(sliced, planned)
         in_type = given_back(sliced, planned)
-    if options.of != LATENCY and not delivery.is_faster:
+    if options.of != LATENCY and delivery.is_hardly_faster:
         stopwatch.note(f"hardly faster: {_what_is_faster(options)}")
     sliced = replace(sliced, plan=delivery.plan)
     found = {"program and module": difference, **in_type}

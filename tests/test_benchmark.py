@@ -31,7 +31,15 @@ from compressor.files.folder import size_of
 from compressor.latency import read_table
 from compressor.latency.machine import machine_of
 from compressor.loading import load_program_file
-from compressor.measure import Operator, count_macs, operators_of, profiled, ratio_of, summary_of
+from compressor.measure import (
+    Operator,
+    count_macs,
+    operators_of,
+    profiled,
+    ratio_of,
+    speedup_of,
+    summary_of,
+)
 from compressor.options import ModelOptions
 
 SHAPED, LARGER = (ModelOptions(input=(shape,)) for shape in ("1x3x8x8", "2x3x16x16"))
@@ -61,6 +69,22 @@ def test_the_interval_holds_the_ratio_and_knows_when_nothing_is_clear() -> None:
     assert half.high - half.low < 0.1
     same = ratio_of(rounds(10.0, spread=0.2), rounds(10.0, spread=0.2, seed=1))
     assert not same.is_clear
+
+
+@pytest.mark.parametrize(
+    ("smaller", "again", "is_noisy"),
+    [
+        ({"spread": 0.02}, {"median": 10.0}, False),
+        ({"spread": 2.0}, {"median": 10.0}, True),
+        ({"spread": 0.02}, {"median": 12.0}, True),
+    ],
+)
+def test_times_are_noisy_where_the_interval_is_wide_or_the_original_is_not_itself(
+    smaller: dict[str, float], again: dict[str, float], is_noisy: bool
+) -> None:
+    found = speedup_of(rounds(10.0), rounds(5.0, seed=1, **smaller), rounds(seed=2, **again))
+    assert found.is_noisy is is_noisy
+    assert found.noise.value == pytest.approx(10.0 / again["median"], rel=0.02)
 
 
 def test_a_machine_that_slows_down_slows_both() -> None:

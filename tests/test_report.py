@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from rich.console import Console
 from compressor import report as reports
 from compressor.errors import CompressorError, UsageError
 from compressor.files.folder import all_or_nothing, check_target
+from compressor.measure import speedup_of
 from compressor.records import Group, Latency, Protection
 
 
@@ -105,6 +107,22 @@ def test_json_says_null_for_a_metric_that_is_no_number() -> None:
     report = make_report()
     report["after"]["metrics"] = {"top1": float("nan")}
     assert json.loads(reports.to_json(report))["after"]["metrics"]["top1"] is None
+
+
+def test_the_change_of_a_time_has_its_interval() -> None:
+    report = make_report(speedups=[speedup_of([[2.0]] * 5, [[1.0]] * 5, [[2.0]] * 5).__dict__])
+    row = next(row for row in reports.rows(report) if "thread" in row.label)
+    assert (row.label, row.change) == ("onnxruntime, 1 thread", "-50.0%")
+    for latency in (report[name]["latency"][0] for name in ("before", "sliced", "after")):
+        latency["cpu_ms"] = 0.9 * latency["p50_ms"]
+    report["speedups"] = [{"value": 2.0, "low": 1.6, "high": 2.5, "is_noisy": True}]
+    row = next(row for row in reports.rows(report) if "thread" in row.label)
+    assert (row.before, row.after) == ("1.8 ms", "0.9 ms")
+    assert row.label == "onnxruntime, 1 thread, CPU time"
+    assert row.change == "-50.0% (-60% to -38%), noisy"
+    console = Console(width=80, file=io.StringIO())
+    console.print(reports.table(report))
+    assert "noisy" in console.file.getvalue()
 
 
 def test_rows_compare_before_with_after() -> None:

@@ -14,7 +14,16 @@ from rich.text import Text
 
 from compressor.errors import CompressorError
 from compressor.files.integrity import check_files
-from compressor.report.numbers import SCHEMA, difference, in_bytes, large, points, share, way
+from compressor.report.numbers import (
+    SCHEMA,
+    difference,
+    in_bytes,
+    large,
+    own_ms,
+    points,
+    share,
+    way,
+)
 
 MACS, PARAMS, FILE = "MACs", "parameters", "ONNX file"
 
@@ -84,7 +93,7 @@ def _entry(folder: str, report: Any) -> Entry:
         for name, (key, show) in _SIZES.items()
     }
     times = {
-        f"{was['runtime']}, {way(was)}": (was["p50_ms"], now["p50_ms"], _TIME)
+        f"{was['runtime']}, {way(was)}": (own_ms(was), own_ms(now), _TIME)
         for was, now in zip(before["latency"], after["latency"], strict=True)
     }
     metrics = {

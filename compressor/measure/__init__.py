@@ -3,12 +3,20 @@
 from compressor.measure.counting import count_macs, count_params, macs_by_layer
 from compressor.measure.latency import Timed, measure_latency, measure_turns
 from compressor.measure.operators import Operator, operators_of, profiled
-from compressor.measure.statistics import Ratio, Rounds, ratio_of, summary_of
+from compressor.measure.statistics import (
+    Ratio,
+    Rounds,
+    Speedup,
+    ratio_of,
+    speedup_of,
+    summary_of,
+)
 
 __all__ = [
     "Operator",
     "Ratio",
     "Rounds",
+    "Speedup",
     "Timed",
     "count_macs",
     "count_params",
@@ -18,5 +26,6 @@ __all__ = [
     "operators_of",
     "profiled",
     "ratio_of",
+    "speedup_of",
     "summary_of",
 ]

@@ -19,7 +19,8 @@ _QUANTILES = (5, 25, 50, 75, 95)
 
 @dataclass(frozen=True)
 class Timed:
-    """What was measured of one network: in short, and the milliseconds of each call by turn."""
+    """What was measured of one network: in short, and the milliseconds of each call by turn, of
+    the processor where `latency` knows them."""
 
     latency: Latency
     turns: tuple[tuple[float, ...], ...]
@@ -82,7 +83,8 @@ def _timed(turns: list[list[_Times]], threads: int, batch: int, device: str) -> 
     latency = Latency(
         "onnxruntime", device, threads, batch, quantiles[2], p90, own, quantiles_ms=quantiles
     )
-    return Timed(latency, tuple(tuple(ms for ms, _ in turn) for turn in turns))
+    which = 0 if own is None else 1
+    return Timed(latency, tuple(tuple(times[which] for times in turn) for turn in turns))
 
 
 def _prepare(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,31 @@ class Ratio:
     def is_clear(self) -> bool:
         """Whether the interval leaves out 1: one of the two is faster."""
         return not self.low <= 1 <= self.high
+
+
+@dataclass(frozen=True)
+class Speedup(Ratio):
+    """How many times longer the original takes than the smaller network.
+
+    Attributes:
+        noise: The same of the original to itself, measured in the same turns.
+        is_noisy: Whether the machine disturbed the times so much that they say little.
+    """
+
+    noise: Ratio
+    is_noisy: bool
+
+
+WIDE, DIFFERS = 0.15, 0.05
+"""Times are noisy if the interval is this wide, as a share of the ratio, or if the original differs
+from itself by this."""
+
+
+def speedup_of(original: Rounds, smaller: Rounds, again: Rounds, seed: int = 0) -> Speedup:
+    """The ratio, and what the original's second measurement says of it."""
+    found, noise = ratio_of(original, smaller, seed), ratio_of(original, again, seed)
+    is_wide = found.high - found.low > WIDE * found.value
+    return Speedup(*astuple(found), noise, is_wide or abs(noise.value - 1) > DIFFERS)
 
 
 def summary_of(rounds: Rounds) -> Summary:

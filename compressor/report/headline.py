@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-from compressor.report.numbers import large, points, share, way
+from compressor.report.numbers import large, own_ms, points, share, timed_as
 
 _NORMAL = 1.96
 """Of a normal distribution, 95 % lie within so many standard deviations."""
@@ -47,18 +47,17 @@ def _smaller(report: Mapping[str, Any]) -> Line:
 
 def _faster(report: Mapping[str, Any]) -> Line:
     times = [report[moment]["latency"][:1] for moment in ("before", "after")]
-    if not all(times) or not all(time[0]["p50_ms"] for time in times):
+    if not all(times) or not all(own_ms(time[0]) for time in times):
         return Line("faster", "not measured", "no latency was measured")
     before, after = times[0][0], times[1][0]
-    factor, interval = before["p50_ms"] / after["p50_ms"], ""
+    factor, interval = own_ms(before) / own_ms(after), ""
+    words = next(words for least, words in _SPEEDS if factor >= least).format(factor)
     if report.get("speedups"):
         found = report["speedups"][0]
         interval = f"; 95 % interval {found['low']:.2f} to {found['high']:.2f}"
-    words = next(words for least, words in _SPEEDS if factor >= least).format(factor)
-    detail = f"median {before['p50_ms']:.3g} → {after['p50_ms']:.3g} ms"
-    if before["p90_ms"] and after["p90_ms"]:
-        detail += f", 90th percentile {before['p90_ms']:.3g} → {after['p90_ms']:.3g} ms"
-    return Line("faster", words, f"{detail}{interval}; {before['runtime']}, {way(before)}")
+        words += ", noisy" if found.get("is_noisy") else ""
+    detail = f"median {own_ms(before):.3g} → {own_ms(after):.3g} ms"
+    return Line("faster", words, f"{detail}{interval}; {timed_as(before)}")
 
 
 def _quality(report: Mapping[str, Any]) -> Line:

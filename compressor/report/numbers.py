@@ -11,7 +11,7 @@ import json
 import math
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from rich.table import Table
@@ -168,9 +168,10 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
     if all(state["size_bytes"] for state in states):
         table.append(_row("ONNX file", [state["size_bytes"] for state in states], in_bytes, share))
     for index, latency in enumerate(states[0]["latency"]):
-        label = f"{latency['runtime']}, {way(latency)}"
-        medians = [state["latency"][index]["p50_ms"] for state in states]
-        table.append(_row(label, medians, "{:.3g} ms".format, share))
+        medians = [own_ms(state["latency"][index]) for state in states]
+        row = _row(timed_as(latency), medians, "{:.3g} ms".format, share)
+        spread = "".join(map(interval, report.get("speedups", [])[index : index + 1]))
+        table.append(replace(row, change=f"{row.change}{spread}"))
     for name in states[0]["metrics"]:
         values = [state["metrics"][name] for state in states]
         accuracy = name == "top1"
@@ -205,6 +206,37 @@ def points(before: float, after: float) -> str:
 def difference(before: float, after: float) -> str:
     """The change of any other metric."""
     return f"{after - before:+.4g}"
+
+
+def own_ms(latency: Mapping[str, Any]) -> float:
+    """What a call takes by itself: the processor's time where it is known, else the median by the
+    clock on the wall."""
+    found: float = latency["p50_ms"] if latency.get("cpu_ms") is None else latency["cpu_ms"]
+    return found
+
+
+def timed_as(latency: Mapping[str, Any]) -> str:
+    """Runtime, way and which time it is."""
+    known = latency.get("cpu_ms") is not None
+    return f"{latency['runtime']}, {way(latency)}{', CPU time' if known else ''}"
+
+
+def interval(speedup: Mapping[str, Any]) -> str:
+    """What the change may be with 95 % confidence, and whether the times are noisy."""
+    low, high = speedup["low"], speedup["high"]
+    noisy = ", noisy" if speedup.get("is_noisy") else ""
+    if not (low and high) or low == high:
+        return noisy
+    return f" ({1 / high - 1:+.0%} to {1 / low - 1:+.0%}){noisy}"
+
+
+def noisy_words(latency: Mapping[str, Any], speedup: Mapping[str, Any]) -> str:
+    """A note: something else kept the machine busy while this way was timed."""
+    return (
+        f"noisy times ({timed_as(latency)}): {speedup['low']:.2f} to {speedup['high']:.2f} times "
+        f"faster, and the original {speedup['noise']['value']:.2f} times as fast as itself; "
+        "compress bench times again, on a quiet machine"
+    )
 
 
 def way(latency: Mapping[str, Any]) -> str:
