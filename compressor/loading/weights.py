@@ -144,9 +144,8 @@ def load_strictly(module: nn.Module, given: StateDict, where: str) -> dict[str, 
             next_step="check the factory and its arguments, such as --factory-arg num_classes=10",
         )
     module.load_state_dict(state, strict=False)
-    return {
-        n: state[n].dtype for n, t in expected.items() if n in state and state[n].dtype != t.dtype
-    }
+    types = {name: state[name].dtype for name in expected.keys() & state.keys()}
+    return {name: dtype for name, dtype in types.items() if dtype != expected[name].dtype}
 
 
 def fit_keys(given: StateDict, expected: Mapping[str, Any]) -> StateDict:

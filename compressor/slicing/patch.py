@@ -141,11 +141,8 @@ def _slice_in_place(module: nn.Module, name: str, kept: Mapping[int, tuple[int, 
     except AttributeError:
         return  # a constant that lives in the code: the comparison with the program tells
     new = slice_tensor(old, kept)
-    setattr(
-        owner,
-        leaf,
-        new if not isinstance(old, nn.Parameter) else nn.Parameter(new, old.requires_grad),
-    )
+    is_parameter = isinstance(old, nn.Parameter)
+    setattr(owner, leaf, nn.Parameter(new, old.requires_grad) if is_parameter else new)
 
 
 # -- literals that the code takes from attributes ------------------------------------------------
