@@ -18,7 +18,7 @@ from compressor.graph import analyse
 from compressor.network import Network
 from compressor.programs.redraw import drawable, redraw_
 from compressor.records import ExampleInputs, Trace
-from compressor.slicing import ProgramModule, Sliced, as_module, slice_network
+from compressor.slicing import ProgramModule, Sliced, as_module, learn, slice_network
 from compressor.trace import trace
 
 Keep = dict[str, tuple[int, ...]]
@@ -58,8 +58,10 @@ def live(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def dense_program(of: Analysed) -> ProgramModule:
-    """The traced program as a module with parameters of its own: these require gradients."""
-    return as_module(copy.deepcopy(of.trace.program))
+    """The traced program as a module with parameters of its own, which learn as the model's do."""
+    module = as_module(copy.deepcopy(of.trace.program))
+    learn(module, of.trace.learning)
+    return module
 
 
 def random_keep(network: Network, seed: int, roles: Collection[str] = EXACT) -> Keep:

@@ -19,6 +19,7 @@ from compressor.plain import give_back_types, made_plain, named_types
 from compressor.planning.original import TemporaryFolder
 from compressor.planning.plan_file import read_plan
 from compressor.records import Plan
+from compressor.trace import copied_to_cpu
 from compressor.unexpected import Explaining
 
 
@@ -116,8 +117,12 @@ def _applied(plan: Plan, module: nn.Module, folder: Path) -> nn.Module:
 def _build(factory: Callable[[], nn.Module] | str, arguments: dict[str, Any]) -> nn.Module:
     if isinstance(factory, str):
         literals = [f"{name}={value!r}" for name, value in arguments.items()]
-        return made_plain(load_model(factory, factory_args=literals).module).module
-    return made_plain(factory(**arguments)).module
+        return _plain(load_model(factory, factory_args=literals).module)
+    return _plain(factory(**arguments))
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    return made_plain(module, copied_to_cpu).module
 
 
 def _with_weights(module: nn.Module, plan: Plan, path: Path) -> nn.Module:

@@ -1,5 +1,5 @@
-"""Weights that a layer computes from other tensors before its forward runs: parametrisations, weight
-norm, spectral norm, masks of `torch.nn.utils.prune`."""
+"""Weights that a layer computes from other tensors before its forward runs: parametrisations,
+weight norm, spectral norm, masks of `torch.nn.utils.prune`."""
 
 from __future__ import annotations
 
@@ -59,6 +59,9 @@ def plain_tensors(layer: nn.Module, path: str) -> list[Computed]:
         CompressorError: A hook of an unknown kind computes a tensor of the layer.
     """
     found = [*_without_hooks(layer), *_without_parametrisations(layer)]
+    others = layer._parameters.keys() - {computed.name for computed in found}
+    for name in [name for name in layer._parameters if found and name in others]:
+        layer._parameters[name] = layer._parameters.pop(name)  # groups are named after the first
     _refuse_unknown(layer, path)
     return found
 
@@ -78,8 +81,19 @@ def _without_hooks(layer: nn.Module) -> Iterator[Computed]:
         sources = [getattr(layer, name + ending) for ending in kind.sources]
         learns = any(source.requires_grad for source in sources)
         kind.end(layer, name)
+        _without_state_hooks(layer, type(hook))
         getattr(layer, name).requires_grad_(learns)
         yield Computed(name, kind.words, tuple(map(id, sources)))
+
+
+def _without_state_hooks(layer: nn.Module, kind: type) -> None:
+    """Take off what a computation from the same file of torch does when the layer's state is read
+    or written: `remove_spectral_norm` misses it, since torch wraps it in an object."""
+    for hooks in (layer._state_dict_hooks, layer._load_state_dict_pre_hooks):
+        for key, hook in list(hooks.items()):
+            inner = getattr(hook, "hook", hook)
+            if type(inner).__module__ == kind.__module__:
+                del hooks[key]
 
 
 def _without_parametrisations(layer: nn.Module) -> Iterator[Computed]:

@@ -1,5 +1,5 @@
-"""Layers whose own forward computes the weight that acts: weight standardisation, sums with low-rank
-matrices.
+"""Layers whose own forward computes the weight that acts: weight standardisation, sums with
+low-rank matrices.
 
 Such a layer is known by running it: a convolution or linear layer of an own class hands to the
 operator a weight that is none of its parameters and does not depend on the input. It becomes the
@@ -107,12 +107,11 @@ def _base_of(layer: nn.Module) -> type[nn.Module] | None:
     """torch.nn's class that an own class of a leaf derives from."""
     if not isinstance(layer, _ConvNd | nn.Linear) or list(layer.children()):
         return None
-    base = next(kind for kind in type(layer).__mro__ if kind.__module__.startswith("torch.nn."))
-    overridden = type(layer).forward is not base.forward or (
-        isinstance(layer, _ConvNd)
-        and type(layer)._conv_forward is not getattr(base, "_conv_forward", None)
-    )
-    return base if overridden else None
+    own: type[nn.Module] = type(layer)
+    base = next(kind for kind in own.__mro__ if kind.__module__.startswith("torch.nn."))
+    methods = ("forward", "_conv_forward")
+    same = all(getattr(own, name, None) is getattr(base, name, None) for name in methods)
+    return None if same else base
 
 
 def _kinds(base: type[nn.Module]) -> list[type[nn.Module]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,9 +23,7 @@ class Plain:
     notes: tuple[str, ...] = ()
 
 
-def made_plain(
-    module: nn.Module, copied: Callable[[nn.Module], nn.Module] = copy.deepcopy
-) -> Plain:
+def made_plain(module: nn.Module, copied: Callable[[nn.Module], nn.Module]) -> Plain:
     """The network with the weights that act in eval mode as plain parameters; tensors that were
     computed from the same sources stay tied, and what was frozen stays frozen.
 

@@ -159,8 +159,11 @@ def open_inputs(
 
 def _widened(samples: Samples) -> Samples:
     """All samples in the type that the network is computed in."""
-    found = {name: value for name, value in vars(samples).items() if isinstance(value, Data)}
-    return replace(samples, **{n: replace(data, widens=True) for n, data in found.items()})
+    widened: dict[str, Any] = {
+        name: replace(value, widens=True) if isinstance(value, Data) else value
+        for name, value in vars(samples).items()
+    }
+    return Samples(**widened)
 
 
 def open_samples(
@@ -332,7 +335,7 @@ def earlier_weights(loaded: LoadedModel, options: TrainingOptions) -> nn.Module:
     earlier, path = copied_to_cpu(loaded.given or loaded.module), Path(options.rewind_to)
     content = read_weights(path, trust_pickle=options.trust_pickle, option="--rewind-to")
     load_strictly(earlier, content, str(path))
-    earlier = made_plain(earlier).module.eval()
+    earlier = made_plain(earlier, copied_to_cpu).module.eval()
     work_in_float32(earlier)
     return earlier
 

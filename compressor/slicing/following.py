@@ -16,7 +16,8 @@ from compressor.axes import Axis, Bools
 from compressor.network import Network
 from compressor.records import Trace
 from compressor.slicing.compare import TOLERANCE, Reference, outputs_of
-from compressor.slicing.patch import Attributes, patched_class
+from compressor.slicing.literals import Attributes
+from compressor.slicing.patch import patched_class
 from compressor.slicing.program import Indices
 from compressor.slicing.running import as_module
 from compressor.slicing.stand_in import CannotStandInError, Part, Wiring, install, part_of, wirings

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 from torch.export import ExportedProgram
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from compressor.axes import Axis, Dim, size_after
+from compressor.axes import Axis
 from compressor.errors import CompressorError
-from compressor.network import BATCH, Network
-from compressor.programs.nodes import argument, owner_of, schema_names
+from compressor.network import Network
 from compressor.records import Plan, Trace
+from compressor.slicing.literals import Attributes, literal_attributes
 from compressor.slicing.program import Indices, slice_tensor
 from compressor.slicing.stand_in import Wiring, install, part_of
 from compressor.slicing.weights import learn
-
-Attributes = dict[str, dict[str, Any]]
-"""Module path -> attribute -> value."""
 
 Sizes = Mapping[str, Callable[[Any], Any]]
 
@@ -79,7 +75,7 @@ def patched_class(
     code spells sizes that change: first those where no attribute holds them, then those where the
     attribute is a guess."""
     module = _copied_without(trace.module, indices)
-    attributes, unspelled = _literal_attributes(module, trace, network, sizes)
+    attributes, unspelled = literal_attributes(module, trace, network, sizes)
     suspects = [*unspelled, *attributes]
     apply_sizes(module, indices, network.aliases, attributes)
     for path, layer in module.named_modules():
@@ -121,7 +117,7 @@ def apply_sizes(
         target = module.get_submodule(path)
         for name, value in values.items():
             kind = type(getattr(target, name))
-            setattr(target, name, kind(value) if kind in (tuple, list) else value)
+            setattr(target, name, kind(value) if issubclass(kind, tuple | list) else value)
 
 
 def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -141,99 +137,8 @@ def _slice_in_place(module: nn.Module, name: str, kept: Mapping[int, tuple[int, 
     except AttributeError:
         return  # a constant that lives in the code: the comparison with the program tells
     new = slice_tensor(old, kept)
-    setattr(
-        owner,
-        leaf,
-        new if not isinstance(old, nn.Parameter) else nn.Parameter(new, old.requires_grad),
-    )
-
-
-# -- literals that the code takes from attributes ------------------------------------------------
-
-
-def _literal_attributes(
-    module: nn.Module, trace: Trace, network: Network, sizes: Mapping[Axis, int]
-) -> tuple[Attributes, list[str]]:
-    """New values of integer attributes whose value the code uses as a size that changes; and the
-    modules with such a size that no attribute holds."""
-    spelled: dict[str, list[tuple[int, int]]] = {}
-    for path, old, new in _literals_by_owner(trace, network, sizes):
-        spelled.setdefault(path, []).append((old, new))
-    attributes: Attributes = {}
-    elsewhere: Attributes = {}
-    unspelled: list[str] = []
-    for path, pairs in spelled.items():
-        if all(old == new for old, new in pairs):
-            continue
-        found, whole = _spelled_by(module.get_submodule(path), pairs)
-        if found:
-            attributes[path] = found
-        if not whole:
-            unspelled.append(path)
-            elsewhere |= _spelled_by_parts(module.get_submodule(path), path, pairs)
-    for path, values in elsewhere.items():
-        attributes[path] = values | attributes.get(path, {})
-    return attributes, unspelled
-
-
-def _spelled_by_parts(owner: nn.Module, path: str, pairs: list[tuple[int, int]]) -> Attributes:
-    """New values for integers that the owner's code reads from the modules that it is made of; what
-    their own code says about them goes before."""
-    found: Attributes = {}
-    for name, part in owner.named_children():
-        if values := _spelled_by(part, pairs)[0]:
-            found[f"{path}.{name}".removeprefix(".")] = values
-    return found
-
-
-def _literals_by_owner(
-    trace: Trace, network: Network, sizes: Mapping[Axis, int]
-) -> Iterator[tuple[str, int, int]]:
-    """(owning module, old size, new size) of every size that the code spells out."""
-    for node in trace.program.graph.nodes:
-        spelling = network.nodes.get(node.name)
-        if spelling is None:
-            continue
-        for name, spelled in spelling.literals.items():
-            for value, dim in _given_sizes(node, name, spelled):
-                old, new = _per_sample(dim.size), _per_sample(size_after(dim, sizes))
-                if value != -1 and value is not None:
-                    yield owner_of(node), old, new
-
-
-def _given_sizes(node: torch.fx.Node, name: str, spelled: Any) -> Iterator[tuple[Any, Dim]]:
-    """The values of an argument beside their dimensions. An operator that gives one size for all
-    pieces has no argument of that name; the pieces are given then."""
-    dims = spelled if isinstance(spelled, tuple) else (spelled,)
-    if name in schema_names(node):
-        given = argument(node, name)
-        values = given if isinstance(given, list | tuple) else (given,)
-    else:
-        values = [dim.size for dim in dims]
-    yield from ((v, d) for v, d in zip(values, dims, strict=False) if not isinstance(d, int))
-
-
-def _per_sample(size: int) -> int:
-    return size // BATCH if size % BATCH == 0 else size
-
-
-def _spelled_by(owner: nn.Module, pairs: list[tuple[int, int]]) -> tuple[dict[str, Any], bool]:
-    """New values for the owner's integers: in order of use, or the one new size that there is (the
-    old one may also stand for something else, such as the 3 of a fused query, key and value)."""
-    found: dict[str, Any] = {}
-    whole = True
-    for old in dict.fromkeys(old for old, new in pairs if old != new):
-        news = [new for before, new in pairs if before == old]
-        names = [name for name, value in vars(owner).items() if type(value) is int and value == old]
-        changed = {new for new in news if new != old}
-        if len(names) == len(news):
-            found |= dict(zip(names, news, strict=True))
-        elif len(changed) == 1:
-            found |= dict.fromkeys(names, changed.pop())
-        else:
-            names = []
-        whole = whole and bool(names)
-    return {name: value for name, value in found.items() if value != getattr(owner, name)}, whole
+    is_parameter = isinstance(old, nn.Parameter)
+    setattr(owner, leaf, nn.Parameter(new, old.requires_grad) if is_parameter else new)
 
 
 # -- replaying -----------------------------------------------------------------------------------

@@ -1,0 +1,160 @@
+"""Sizes that the code takes from attributes: their new values, from what the operators spell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor.axes import Axis, Dim, size_after
+from compressor.network import BATCH, Network
+from compressor.programs.nodes import argument, owner_of, schema_names
+from compressor.records import Trace
+
+Attributes = dict[str, dict[str, Any]]
+"""Module path -> attribute -> value."""
+
+COUNTS: Mapping[str, str] = {
+    "aten.batch_norm.default": "num_features",
+    "aten.instance_norm.default": "num_features",
+    "aten.group_norm.default": "num_channels",
+}
+"""Attribute of a layer without tensors that says how many channels its operator gets."""
+
+
+def literal_attributes(
+    module: nn.Module, trace: Trace, network: Network, sizes: Mapping[Axis, int]
+) -> tuple[Attributes, list[str]]:
+    """New values of integer attributes whose value the code uses as a size that changes; and the
+    modules with such a size that no attribute holds."""
+    spelled: dict[str, list[tuple[int, int]]] = {}
+    for path, old, new in _literals_by_owner(trace, network, sizes):
+        spelled.setdefault(path, []).append((old, new))
+    attributes = _listed_attributes(module, trace, network, sizes)
+    elsewhere: Attributes = {}
+    unspelled: list[str] = []
+    for path, pairs in spelled.items():
+        if all(old == new for old, new in pairs):
+            continue
+        found, whole = _spelled_by(module.get_submodule(path), pairs)
+        listed = attributes.get(path, {})
+        if found:
+            attributes[path] = found | listed
+        if not whole and not listed:
+            unspelled.append(path)
+            elsewhere |= _spelled_by_parts(module.get_submodule(path), path, pairs)
+    for path, values in elsewhere.items():
+        attributes[path] = values | attributes.get(path, {})
+    return attributes, unspelled
+
+
+def _spelled_by_parts(owner: nn.Module, path: str, pairs: list[tuple[int, int]]) -> Attributes:
+    """New values for integers that the owner's code reads from the modules that it is made of; what
+    their own code says about them goes before."""
+    found: Attributes = {}
+    for name, part in owner.named_children():
+        if values := _spelled_by(part, pairs)[0]:
+            found[f"{path}.{name}".removeprefix(".")] = values
+    return found
+
+
+def _literals_by_owner(
+    trace: Trace, network: Network, sizes: Mapping[Axis, int]
+) -> Iterator[tuple[str, int, int]]:
+    """(owning module, old size, new size) of every size that the code spells out."""
+    for node in trace.program.graph.nodes:
+        spelling = network.nodes.get(node.name)
+        if spelling is None:
+            continue
+        for name, spelled in spelling.literals.items():
+            for value, dim in _given_sizes(node, name, spelled):
+                old, new = _per_sample(dim.size), _per_sample(size_after(dim, sizes))
+                if value != -1 and value is not None:
+                    yield owner_of(node), old, new
+
+
+def _given_sizes(node: torch.fx.Node, name: str, spelled: Any) -> Iterator[tuple[Any, Dim]]:
+    """The values of an argument beside their dimensions. An operator that gives one size for all
+    pieces has no argument of that name; the pieces are given then."""
+    dims = spelled if isinstance(spelled, tuple) else (spelled,)
+    if name in schema_names(node):
+        given = argument(node, name)
+        values = given if isinstance(given, list | tuple) else (given,)
+    else:
+        values = [dim.size for dim in dims]
+    yield from ((v, d) for v, d in zip(values, dims, strict=False) if not isinstance(d, int))
+
+
+def _per_sample(size: int) -> int:
+    return size // BATCH if size % BATCH == 0 else size
+
+
+def _spelled_by(owner: nn.Module, pairs: list[tuple[int, int]]) -> tuple[dict[str, Any], bool]:
+    """New values for the owner's integers: in order of use, or the one new size that there is (the
+    old one may also stand for something else, such as the 3 of a fused query, key and value)."""
+    found: dict[str, Any] = {}
+    whole = True
+    for old in dict.fromkeys(old for old, new in pairs if old != new):
+        news = [new for before, new in pairs if before == old]
+        names = [name for name, value in vars(owner).items() if type(value) is int and value == old]
+        changed = {new for new in news if new != old}
+        if len(names) == len(news):
+            found |= dict(zip(names, news, strict=True))
+        elif len(changed) == 1:
+            found |= dict.fromkeys(names, changed.pop())
+        else:
+            names = []
+        whole = whole and bool(names)
+    return {name: value for name, value in found.items() if value != getattr(owner, name)}, whole
+
+
+def _listed_attributes(
+    module: nn.Module, trace: Trace, network: Network, sizes: Mapping[Axis, int]
+) -> Attributes:
+    """New values of attributes that hold all sizes which an operator is given as a list (the shape
+    that is normalised, sizes to unflatten to, pads), or the number of its channels."""
+    found: dict[tuple[str, str], list[Any]] = {}
+    for node in trace.program.graph.nodes:
+        spelling = network.nodes.get(node.name)
+        if spelling is None:
+            continue
+        path = owner_of(node)
+        owner = module.get_submodule(path)
+        if (name := COUNTS.get(str(node.target))) and hasattr(owner, name):
+            count = _per_sample(size_after(spelling.outputs[0][1], sizes))
+            found.setdefault((path, name), []).append(count)
+        for literal, spelled in spelling.literals.items():
+            given = argument(node, literal) if literal in schema_names(node) else None
+            if isinstance(spelled, tuple) and isinstance(given, list | tuple):
+                new = _new_list(given, spelled, sizes)
+                for name in _lists_like(owner, given):
+                    found.setdefault((path, name), []).append(new)
+    attributes: Attributes = {}
+    for (path, name), news in found.items():
+        if all(new == news[0] for new in news) and news[0] != _as_list(
+            getattr(module.get_submodule(path), name)
+        ):
+            attributes.setdefault(path, {})[name] = news[0]
+    return attributes
+
+
+def _new_list(given: Any, spelled: Any, sizes: Mapping[Axis, int]) -> list[Any]:
+    return [
+        old if old == -1 or isinstance(dim, int) else _per_sample(size_after(dim, sizes))
+        for old, dim in zip(given, spelled, strict=True)
+    ]
+
+
+def _lists_like(owner: nn.Module, given: Any) -> list[str]:
+    """Attributes with these very numbers."""
+    return [
+        name
+        for name, value in vars(owner).items()
+        if isinstance(value, list | tuple) and list(value) == list(given)
+    ]
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
