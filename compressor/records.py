@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 PLAN_SCHEMA = 1
 
+RANDOM = "random weights"
+AS_MADE = "as the factory made them"
+"""Of a factory that is not a library's own: it may draw its weights, or load them."""
+
 
 @dataclass(frozen=True)
 class ExampleInputs:
@@ -32,10 +36,10 @@ class LoadedModel:
     """What `load` makes of a MODEL.
 
     `recognised` says in words what the file or spec was taken for; `weights` is one of
-    "loaded", "pretrained" or "random weights"; `sha256` is of the weights' file, if one was read.
-    `module` computes in float32 by weights that are plain parameters, and `given` is the network as
-    it came; `types` are the types of its tensors, by name, that were others, and `stored` those in
-    which a file held them. `notes` say what the user should know.
+    "loaded", "pretrained", "given", `RANDOM` or `AS_MADE`; `sha256` is of the weights' file, if one
+    was read. `module` computes in float32 by weights that are plain parameters, and `given` is the
+    network as it came; `types` are the types of its tensors, by name, that were others, and
+    `stored` those in which a file held them. `notes` say what the user should know.
     """
 
     module: nn.Module

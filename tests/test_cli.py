@@ -72,11 +72,15 @@ def test_criteria_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert any("Theis et al. 2018" in line for line in lines)
 
 
-def test_random_weights_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_of_a_factory_are_not_called_random(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     factory = f"{Path(__file__).parent / 'tiny.py'}:TinyNet"
     assert main([factory, "--input", "1x3x8x8", "--out", "out", "--of", "params"]) == 0
-    assert "random weights" in capsys.readouterr().err
-    assert "**Random weights.**" in (tmp_path / "out" / "report.md").read_text()
+    assert "weights as the factory made them" in capsys.readouterr().err
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "as the factory made them" in page
+    assert "**Random weights.**" not in page
     assert json.loads((tmp_path / "out" / "report.json").read_text())["budget"]["of"] == "params"
 
 

@@ -63,7 +63,7 @@ def test_json_is_all_that_goes_to_standard_output(
     found = json.loads(shown.out)
     assert "forward!" in shown.err
     assert found["schema"] == 1
-    assert found["model"]["weights"] == "random weights"
+    assert found["model"]["weights"] == "as the factory made them"
     assert found["totals"] == {"macs": 8 * 5 + 8 * 3, "params": 8 * 6 + 3 * 9, "channels": 11}
     assert any("a guess" in note for note in found["notes"])
     assert found["second_opinion"] is None

@@ -11,6 +11,8 @@ from torch import nn
 
 from compressor.errors import CompressorError, UsageError
 from compressor.loading import load_model
+from compressor.loading.factories import parse_factory_args
+from compressor.records import AS_MADE, RANDOM
 
 SOURCE = """
 import torch
@@ -219,10 +221,35 @@ def test_examples_beside_a_factory_that_raise(nets: Path) -> None:
     assert "--input" in caught.value.next_step
 
 
-@pytest.mark.parametrize("pair", ["num_classes", "=3", "act=relu", "a b=1", "x=__import__('os')"])
-def test_arguments_of_factories_are_literals(pair: str) -> None:
-    with pytest.raises(UsageError, match="not name=literal"):
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        ("num_classes", "not name=value"),
+        ("=3", "not name=value"),
+        ("a b=1", "not name=value"),
+        ("act=", "no value"),
+        ("sizes=(1, 2", "no value"),
+        ("x=__import__('os')", "no value"),
+        ("bias=false", "write False"),
+        ("act=none", "write None"),
+    ],
+)
+def test_arguments_of_factories_that_are_neither_literals_nor_text(pair: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
         load_model("torchvision:resnet18", factory_args=[pair])
+
+
+def test_an_argument_of_a_factory_may_be_plain_text(nets: Path) -> None:
+    plain = load_model(f"{nets}:build", factory_args=["act=gelu"])
+    assert isinstance(plain.module.get_submodule("1"), nn.GELU)
+    assert parse_factory_args(["a=resnet-50", "b=1e-3", "c=(1, 2)", "d=3x"]) == {
+        "a": "resnet-50", "b": 1e-3, "c": (1, 2), "d": "3x"
+    }  # fmt: skip
+
+
+def test_what_is_known_of_weights_is_said(nets: Path) -> None:
+    assert load_model("torchvision:resnet18").weights == RANDOM
+    assert load_model(f"{nets}:build").weights == AS_MADE
 
 
 @pytest.mark.parametrize(

@@ -48,27 +48,44 @@ class Factory:
     library: Settings = field(default_factory=dict)
 
 
+MEANT_AS_LITERALS = frozenset(("true", "false", "none", "null"))
+LITERAL_MARKS = frozenset("()[]{}'\"")
+"""A text with one of these is meant as a literal: a list, a dict, quoted text."""
+
+
 def parse_factory_args(pairs: Sequence[str]) -> dict[str, Any]:
-    """`["num_classes=10"]` as keyword arguments; the values are Python literals.
+    """`["num_classes=10", "variant=small"]` as keyword arguments: Python literals, else plain text.
 
     Raises:
-        UsageError: A pair is not `name=literal`.
+        UsageError: A pair is not `name=value`, or its value is a literal with a mistake.
     """
     arguments: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
-        try:
-            if not (equals and name.strip().isidentifier()):
-                raise ValueError("not name=value")
-            arguments[name.strip()] = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-            raise UsageError(
-                f"--factory-arg {pair} is not name=literal",
-                where="--factory-arg",
-                next_step="write numbers, True/False/None, tuples or quoted text: "
-                "--factory-arg num_classes=10, --factory-arg 'mode=\"small\"'",
-            ) from error
+        if not (equals and name.strip().isidentifier()):
+            raise _unclear(pair, "is not name=value")
+        arguments[name.strip()] = _value(pair, text.strip())
     return arguments
+
+
+def _value(pair: str, text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        if not text or LITERAL_MARKS.intersection(text):
+            raise _unclear(pair, "has no value that can be read") from error
+        if text.lower() in MEANT_AS_LITERALS:
+            raise _unclear(pair, f"is either text or a literal: write {text.title()}") from error
+    return text
+
+
+def _unclear(pair: str, why: str) -> UsageError:
+    return UsageError(
+        f"--factory-arg {pair} {why}",
+        where="--factory-arg",
+        next_step="write text, numbers, True/False/None, tuples or quoted text: --factory-arg "
+        "variant=small, --factory-arg num_classes=10, --factory-arg 'sizes=(1, 2)'",
+    )
 
 
 def find_factory(spec: str) -> Factory:
@@ -107,7 +124,7 @@ def call_factory(factory: Factory, arguments: dict[str, Any], *, pretrained: boo
         raise UsageError(
             f"the factory {factory.spec} cannot be called so: {error}",
             where=f"{factory.name}{signature}",
-            next_step="give its arguments as --factory-arg name=literal",
+            next_step="give its arguments as --factory-arg name=value",
         ) from error
     try:
         with factory.importing():
@@ -290,7 +307,7 @@ def _factory_failed(factory: Factory, error: BaseException, pretrained: bool) ->
         where=_own_line(error, factory.source) or f"{factory.name}{_signature(factory.make)}",
         consequence="there is no model to compress",
         next_step=f"its signature is {factory.name}{_signature(factory.make)}; "
-        "arguments are given as --factory-arg name=literal",
+        "arguments are given as --factory-arg name=value",
     )
 
 

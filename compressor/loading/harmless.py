@@ -55,6 +55,20 @@ HELPERS = (
     )
 )
 WRAPPERS = MappingProxyType({"torch.nn.parallel.data_parallel.DataParallel": "module"})
+BESIDE_WEIGHTS = ("numpy.", "pathlib.", "datetime.", "omegaconf.", "typing.")
+"""Packages of what training scripts keep beside weights: scores, paths, dates, configurations."""
+
+
+class Inert:
+    """Stands for an object beside the weights: nothing of its package is called."""
+
+    def __init__(self, *_: object) -> None:
+        """Take whatever the object would have been made of, and forget it."""
+
+    def __setstate__(self, _: object) -> None:
+        """Take whatever the object would have held, and forget it."""
+
+
 # no pickle can name this one: it lets the state of a checked partial be restored
 BUILT_PARTIAL = "functools.partial (built)"
 
@@ -67,6 +81,7 @@ def refusals(scan: PickleScan, unsafe: Iterable[str]) -> list[str]:
         unsafe: Those of its globals that torch itself does not know to be safe.
     """
     names = set(unsafe)
+    names -= _beside_weights(names)
     found = [name for name in sorted(names) if not _is_harmless(name)]
     for name in sorted(scan.called & names - set(found)):
         if name != PARTIAL and name not in CONTAINERS and not _is_enum(name):
@@ -81,8 +96,16 @@ def refusals(scan: PickleScan, unsafe: Iterable[str]) -> list[str]:
 def allow_list(unsafe: Iterable[str]) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """The objects behind names without refusals, for `torch.serialization.safe_globals`."""
     names = set(unsafe)
+    inert = _beside_weights(names)
     built = [(partial, BUILT_PARTIAL)] if PARTIAL in names else []
-    return [*((resolve(name), name) for name in sorted(names)), *built]
+    return [*((Inert if name in inert else resolve(name), name) for name in sorted(names)), *built]
+
+
+def _beside_weights(names: set[str]) -> set[str]:
+    """Names that are replaced by `Inert`; none where there are layers, which may need them."""
+    if any(name in WRAPPERS or _is_layer(name) for name in names):
+        return set()
+    return {name for name in names if name.startswith(BESIDE_WEIGHTS)}
 
 
 def resolve(name: str) -> Any:

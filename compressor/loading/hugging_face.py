@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,20 @@ from torch import nn
 
 from compressor.errors import CompressorError, UsageError
 from compressor.loading.wording import one_line
-from compressor.records import ExampleInputs, LoadedModel
+from compressor.records import RANDOM, ExampleInputs, LoadedModel
 
+CONFIG_KEYS = frozenset(("architectures", "model_type", "transformers_version"))
 TOKENS = 16
 """Length of the example text."""
+
+
+def is_hugging_face(folder: Path) -> bool:
+    """Whether a folder's config.json is that of a transformers model."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and not CONFIG_KEYS.isdisjoint(config)
 
 
 def load_hugging_face(spec: str, folder: Path) -> LoadedModel:
@@ -54,7 +65,7 @@ def load_hugging_face(spec: str, folder: Path) -> LoadedModel:
         module=module.eval(),
         name=folder.resolve().name,
         recognised=f"a transformers folder, {type(module).__name__}",
-        weights="loaded" if has_weights else "random weights",
+        weights="loaded" if has_weights else RANDOM,
         examples=_examples(module, config),
     )
 

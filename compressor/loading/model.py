@@ -1,42 +1,44 @@
 """MODEL, whatever it is: a file judged by its content, or a factory."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import nn
 from torch.export import ExportedProgram
-from torch.nn.parameter import is_lazy
 
 from compressor.errors import CompressorError, UsageError
 from compressor.files.hashes import sha256_of
+from compressor.loading.checkpoints import candidates_in
 from compressor.loading.factories import (
     SPEC_FORMS,
+    Factory,
     call_factory,
     examples_beside,
     find_factory,
     parse_factory_args,
 )
+from compressor.loading.finite import refuse_non_finite
 from compressor.loading.harmless import WRAPPERS
-from compressor.loading.hugging_face import load_hugging_face
+from compressor.loading.hugging_face import is_hugging_face, load_hugging_face
 from compressor.loading.pickles import load_torch_save
 from compressor.loading.programs import load_program_file
 from compressor.loading.sniff import FileKind, sniff
+from compressor.loading.torchscript import REFUSED, TRUSTED, read_torchscript
 from compressor.loading.weights import (
-    StateDict,
+    Taken,
     describe,
-    find_content,
     load_strictly,
+    module_in,
     read_safetensors,
     read_weights,
 )
 from compressor.loading.wording import cut_list, did_you_mean
-from compressor.records import ExampleInputs, LoadedModel
+from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel
 
 WAYS_OUT = {
-    FileKind.TORCHSCRIPT: "TorchScript runs as its own program and cannot be pruned: load the "
-    "original class, and save it by compressor.save(model, example_inputs, 'model.pt')",
+    FileKind.TORCHSCRIPT: REFUSED,
     FileKind.ONNX: "ONNX is an output here: give the PyTorch model that it was exported from",
     FileKind.OLD_PROGRAM: "export it again with this version of torch",
     FileKind.TRUNCATED: "copy or save the file again",
@@ -47,136 +49,142 @@ ANY_MODEL = (
     "give a file of torch.save, compressor.save, torch.export.save or safetensors, "
     f"or a factory: {SPEC_FORMS}"
 )
-BOUNDED_BUFFERS = ("running_mean", "running_var")
+TORCH_FILES = (FileKind.TORCH_SAVE, FileKind.PICKLE)
 
 
-def load_model(
-    spec: str,
-    *,
-    factory: str | None = None,
-    weights: str | None = None,
-    factory_args: Sequence[str] = (),
-    pretrained: bool = False,
-    trust_pickle: bool = False,
-) -> LoadedModel:
+@dataclass(frozen=True)
+class Wanted:
+    """How the weights and the network of a MODEL are opened.
+
+    Attributes:
+        factory: Makes the network that a state dict in MODEL is loaded into.
+        factory_args: `name=value` for the factory.
+        weights: File with a state dict for a MODEL that is a factory.
+        weights_key: The way to the weights within a checkpoint, with dots; None: what fits.
+        ignore_unexpected: Globs of tensors that the network may do without.
+        pretrained: Take the library's own weights.
+        trust_pickle: Let the file run what it asks for.
+    """
+
+    factory: str | None = None
+    factory_args: Sequence[str] = ()
+    weights: str | None = None
+    weights_key: str | None = None
+    ignore_unexpected: Sequence[str] = ()
+    pretrained: bool = False
+    trust_pickle: bool = False
+
+
+def load_model(spec: str, **wanted: Any) -> LoadedModel:
     """Load MODEL on the CPU.
 
     Args:
-        spec: A file, judged by its content, or a factory spec.
-        factory: Makes the network that a state dict in `spec` is loaded into.
-        weights: File with a state dict for the factory in `spec`.
-        factory_args: `name=literal` for the factory.
-        pretrained: Take the library's own weights.
-        trust_pickle: Let the file run what it asks for.
+        spec: A file, judged by its content, a transformers folder, or a factory spec.
+        wanted: The fields of `Wanted` by name.
 
     Raises:
         UsageError: The arguments do not go together, or nothing is found under the spec.
         CompressorError: The file cannot be read or trusted, the factory fails, the weights do not
             fit, or are not finite.
     """
+    loaded = _loaded(spec, Wanted(**wanted))
+    refuse_non_finite(loaded.module)
+    return loaded
+
+
+def _loaded(spec: str, wanted: Wanted) -> LoadedModel:
     path = Path(spec).expanduser()
     if path.is_file():
-        if weights or pretrained:
-            option = "--weights" if weights else "--pretrained"
+        if wanted.weights or wanted.pretrained:
+            option = "--weights" if wanted.weights else "--pretrained"
             raise UsageError(
                 f"{option} goes with a factory, and {spec} is a file",
                 where=option,
                 next_step=f"leave {option} out, or give the factory as MODEL: {SPEC_FORMS}",
             )
-        loaded = _load_file(path, factory, factory_args, trust_pickle)
-    elif path.is_dir():
+        return _load_file(path, wanted)
+    if not wanted.weights:
+        _no_weights_options(wanted, f"{spec} is no file with weights, and no --weights are given")
+    if path.is_dir() and is_hugging_face(path):
+        return load_hugging_face(spec, path)
+    if path.is_dir():
         raise UsageError(
             f"{spec} is a folder, not a model", where="MODEL", next_step=_files_in(path)
         )
-    elif spec.startswith("hf:"):
-        loaded = load_hugging_face(spec, Path(spec.removeprefix("hf:")).expanduser())
-    elif ":" in spec:
-        if factory:
-            raise UsageError(
-                f"{spec} is a factory itself, so --factory is one too many",
-                where="--factory",
-                next_step="leave --factory out; its weights are given as --weights FILE",
-            )
-        loaded = _load_factory(spec, weights, factory_args, pretrained, trust_pickle)
-    else:
+    if spec.startswith("hf:"):
+        return load_hugging_face(spec, Path(spec.removeprefix("hf:")).expanduser())
+    if ":" not in spec:
         raise _not_found(spec, path)
-    refuse_non_finite(loaded.module)
-    return loaded
-
-
-def refuse_non_finite(module: nn.Module) -> None:
-    """Refuse weights that are NaN or infinite, or not there yet.
-
-    Other buffers may hold infinities: attention masks do.
-
-    Raises:
-        CompressorError: Names the tensors.
-    """
-    lazy = [name for name, value in module.named_parameters() if is_lazy(value)]
-    if lazy:
-        raise CompressorError(
-            f"the model has parameters without a shape yet: {cut_list(lazy)}",
-            next_step="run it once on an example before it is saved or returned",
+    if wanted.factory:
+        raise UsageError(
+            f"{spec} is a factory itself, so --factory is one too many",
+            where="--factory",
+            next_step="leave --factory out; its weights are given as --weights FILE",
         )
-    bad = [name for name, value in module.named_parameters() if not _is_finite(value)]
-    for name, value in module.named_buffers():
-        bounded = name.endswith(BOUNDED_BUFFERS)
-        if not (_is_finite(value) if bounded else not torch.isnan(value).any()):
-            bad.append(name)
-    if bad:
-        raise CompressorError(
-            f"the weights are not finite (NaN or infinity) in {cut_list(bad)}",
-            consequence="scores and comparisons would mean nothing",
-            next_step="take a checkpoint from before the training diverged",
-        )
+    return _load_factory(spec, wanted)
 
 
-def _is_finite(tensor: torch.Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+def _no_weights_options(wanted: Wanted, why: str) -> None:
+    given = {"--weights-key": wanted.weights_key, "--ignore-unexpected": wanted.ignore_unexpected}
+    for option, value in given.items():
+        if value:
+            raise UsageError(
+                f"{option} is about weights in a file, and {why}",
+                where=option,
+                next_step=f"leave {option} out",
+            )
 
 
-def _load_file(
-    path: Path, factory: str | None, factory_args: Sequence[str], trust_pickle: bool
-) -> LoadedModel:
+def _load_file(path: Path, wanted: Wanted) -> LoadedModel:
     kind = sniff(path)
     if kind is FileKind.PROGRAM:
-        _no_factory(path, kind, factory, factory_args)
-        return _from_program(path, load_program_file(path, trust_pickle=trust_pickle))
+        _no_factory(path, kind, wanted)
+        return _from_program(path, load_program_file(path, trust_pickle=wanted.trust_pickle))
     if kind is FileKind.SAFETENSORS:
-        return _from_state_dict(path, kind, read_safetensors(path), factory, factory_args)
-    if kind not in (FileKind.TORCH_SAVE, FileKind.PICKLE):
+        return _from_weights(path, kind, read_safetensors(path), wanted)
+    if kind is FileKind.TORCHSCRIPT and wanted.trust_pickle and wanted.factory:
+        return _from_weights(path, kind, read_torchscript(path), wanted)
+    if kind not in TORCH_FILES:
+        trusted = kind is FileKind.TORCHSCRIPT and wanted.trust_pickle
         raise CompressorError(
             f"{path.name} is {kind}, not a model that can be compressed",
             where=str(path),
             consequence="nothing was loaded",
-            next_step=WAYS_OUT.get(kind, ANY_MODEL),
+            next_step=TRUSTED if trusted else WAYS_OUT.get(kind, ANY_MODEL),
         )
-    content = load_torch_save(path, kind, trust_pickle=trust_pickle)
-    found = find_content(content)
+    content = load_torch_save(path, kind, trust_pickle=wanted.trust_pickle)
+    found = None if _holds_weights(content, wanted) else _module_of(path, content, wanted)
+    return found or _from_weights(path, kind, content, wanted)
+
+
+def _holds_weights(content: Any, wanted: Wanted) -> bool:
+    """Whether there is a factory, and a state dict for it."""
+    held = candidates_in(content)
+    return bool(wanted.factory) and any(not isinstance(c.content, nn.Module) for c in held)
+
+
+def _module_of(path: Path, content: Any, wanted: Wanted) -> LoadedModel | None:
+    found = module_in(content, wanted.weights_key, path.name)
     if found is None:
-        raise CompressorError(
-            f"{path.name} holds {describe(content)}: no model and no state dict",
-            where=str(path),
-            next_step=ANY_MODEL,
-        )
-    if isinstance(found, nn.Module):
-        _no_factory(path, FileKind.TORCH_SAVE, factory, factory_args)
-        module = _unwrapped(found)
-        return LoadedModel(
-            module, path.stem, f"a pickled {type(module).__name__}", "loaded", sha256_of(path)
-        )
-    return _from_state_dict(path, kind, found, factory, factory_args)
+        return None
+    _no_factory(path, FileKind.TORCH_SAVE, wanted)
+    module, taken = _unwrapped(found[0]), found[1]
+    recognised = f"a pickled {type(module).__name__}{taken.words}"
+    return LoadedModel(module, path.stem, recognised, "loaded", sha256_of(path), notes=taken.notes)
 
 
-def _no_factory(
-    path: Path, kind: FileKind, factory: str | None, factory_args: Sequence[str]
-) -> None:
-    if factory or factory_args:
-        option = "--factory" if factory else "--factory-arg"
+def _no_factory(path: Path, kind: FileKind, wanted: Wanted) -> None:
+    if wanted.factory or wanted.factory_args:
+        option = "--factory" if wanted.factory else "--factory-arg"
         raise UsageError(
             f"{path.name} holds a whole model ({kind}), so {option} has no use",
             where=option,
             next_step=f"leave {option} out",
+        )
+    if kind is FileKind.PROGRAM or wanted.ignore_unexpected:
+        key = wanted.weights_key if kind is FileKind.PROGRAM else None
+        _no_weights_options(
+            replace(wanted, weights_key=key), f"{path.name} holds a whole model ({kind})"
         )
 
 
@@ -199,65 +207,82 @@ def _from_program(path: Path, program: ExportedProgram) -> LoadedModel:
     return LoadedModel(module, path.stem, FileKind.PROGRAM, "loaded", sha256_of(path), examples)
 
 
-def _from_state_dict(
-    path: Path,
-    kind: FileKind,
-    state: StateDict,
-    factory: str | None,
-    factory_args: Sequence[str],
-) -> LoadedModel:
-    if not factory:
+def _from_weights(path: Path, kind: FileKind, content: Any, wanted: Wanted) -> LoadedModel:
+    held = list(candidates_in(content))
+    if not held:
+        raise CompressorError(
+            f"{path.name} holds {describe(content)}: no model and no state dict",
+            where=str(path),
+            next_step=ANY_MODEL,
+        )
+    if not wanted.factory:
+        largest = max(len(candidate.state) for candidate in held)
         raise UsageError(
-            f"{path.name} holds a state dict ({len(state)} tensors): weights without a network",
+            f"{path.name} holds a state dict ({largest} tensors): weights without a network",
             where=str(path),
             consequence="there is no model to compress",
             next_step=f"say what makes the network: compress {path} --factory torchvision:resnet18,"
             f" or --factory package.module:callable, or --factory path/file.py:callable",
         )
-    made = _load_factory(factory, None, factory_args, False, False)
-    stored = load_strictly(made.module, state, f"{path} into {factory}")
+    made = _load_factory(wanted.factory, Wanted(factory_args=wanted.factory_args))
+    taken = _load_into(made.module, content, f"{path} into {wanted.factory}", wanted)
     return replace(
         made,
-        stored=stored,
+        stored=taken.stored,
         name=path.stem,
-        recognised=f"a state dict in {kind}, for {factory}",
+        recognised=f"a state dict{taken.words} in {kind}, for {wanted.factory}",
         weights="loaded",
         sha256=sha256_of(path),
+        notes=taken.notes,
     )
 
 
-def _load_factory(
-    spec: str,
-    weights: str | None,
-    factory_args: Sequence[str],
-    pretrained: bool,
-    trust_pickle: bool,
-) -> LoadedModel:
-    if weights and pretrained:
+def _load_into(module: nn.Module, content: Any, where: str, wanted: Wanted) -> Taken:
+    key, ignore = wanted.weights_key, wanted.ignore_unexpected
+    return load_strictly(module, content, where, key=key, ignore=ignore)
+
+
+def _load_factory(spec: str, wanted: Wanted) -> LoadedModel:
+    if wanted.weights and wanted.pretrained:
         raise UsageError(
             "--weights and --pretrained exclude each other",
             where="--weights",
             next_step="leave one of the two out",
         )
-    arguments = parse_factory_args(factory_args)
-    path = Path(weights).expanduser() if weights else None
-    state = read_weights(path, trust_pickle=trust_pickle) if path else None
+    arguments = parse_factory_args(wanted.factory_args)
+    path = Path(wanted.weights).expanduser() if wanted.weights else None
+    content = read_weights(path, trust_pickle=wanted.trust_pickle) if path else None
     found = find_factory(spec)
-    module = call_factory(found, arguments, pretrained=pretrained)
-    origin = "pretrained" if pretrained else "random weights"
-    stored: dict[str, torch.dtype] = {}
-    if path is not None and state is not None:
-        stored = load_strictly(module, state, f"{path} into {spec}")
-        origin = "loaded"
-    return LoadedModel(
+    module = call_factory(found, arguments, pretrained=wanted.pretrained)
+    made = LoadedModel(
         module=module.cpu(),
         name=found.name,
         recognised=f"the factory {spec}",
-        weights=origin,
-        sha256=sha256_of(path) if path else None,
+        weights=_origin(found, arguments, pretrained=wanted.pretrained),
         examples=examples_beside(found),
-        stored=stored,
     )
+    if path is None:
+        return made
+    taken = _load_into(module, content, f"{path} into {spec}", wanted)
+    words = f"{made.recognised}, weights{taken.words} of {path.name}" if taken.key else None
+    return replace(
+        made,
+        stored=taken.stored,
+        recognised=words or made.recognised,
+        weights="loaded",
+        sha256=sha256_of(path),
+        notes=taken.notes,
+    )
+
+
+def _origin(factory: Factory, arguments: Mapping[str, Any], *, pretrained: bool) -> str:
+    """A library's own factory draws weights at random unless it is told otherwise; of others it is
+    not known."""
+    if pretrained:
+        return "pretrained"
+    settings = factory.library.get(False, {})
+    untouched = all(arguments.get(name, value) == value for name, value in settings.items())
+    return RANDOM if factory.library and untouched else AS_MADE
 
 
 def _not_found(spec: str, path: Path) -> UsageError:

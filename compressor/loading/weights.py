@@ -1,46 +1,96 @@
-"""State dicts: found inside checkpoints, freed of wrappers' prefixes, loaded strictly."""
+"""Weights: read from any file that holds some, chosen by what fits the network, loaded strictly."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.errors import CompressorError, UsageError
+from compressor.loading.checkpoints import (
+    Candidate,
+    StateDict,
+    at_key,
+    candidates_in,
+    is_average,
+    is_usual,
+    joined,
+)
+from compressor.loading.fitting import Fit, fits_of
 from compressor.loading.pickles import load_torch_save
 from compressor.loading.sniff import FileKind, sniff
+from compressor.loading.torchscript import read_torchscript
 from compressor.loading.wording import cut_list, one_line
 
-StateDict = dict[str, Tensor]
-
-# where training scripts keep the weights, likeliest first
-USUAL_KEYS = (
-    "state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params",
-    "model_ema", "ema", "student", "teacher", "backbone",
-)  # fmt: skip
-WRAPPER_PREFIXES = ("module.", "model.", "net.", "network.")
-COMPILED_PREFIX = "_orig_mod."
-BATCH_COUNTER = ".num_batches_tracked"
+BY_KEY = "--weights-key KEY decides"
 
 
-def read_weights(path: Path, *, trust_pickle: bool) -> StateDict:
-    """The state dict in any file that holds one, or a pickled module's own, on the CPU.
+@dataclass(frozen=True)
+class Taken:
+    """Which weights of a checkpoint a network has got.
+
+    `key` is the way to them, "" where the file holds nothing else; `notes` say what else would have
+    fitted, and what was left out; `stored` are the types of the tensors in the file that the
+    network has in another.
+    """
+
+    key: str
+    notes: tuple[str, ...] = ()
+    stored: Mapping[str, torch.dtype] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """For a sentence about the file: " under 'ema'", or nothing."""
+        return f" under {self.key!r}" if self.key else ""
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A candidate with one way in which it fits."""
+
+    candidate: Candidate
+    fit: Fit
+
+    @property
+    def key(self) -> str:
+        return joined(self.candidate.key, self.fit.prefix).strip(".")
+
+    @property
+    def rank(self) -> tuple[bool, bool, bool, bool]:
+        """What is taken first: what fits whole, the weights before their averages, without
+        surplus tensors, under a usual name."""
+        fit, key = self.fit, self.key
+        return (
+            not fit.is_whole,
+            is_average(key),
+            bool(fit.unexpected),
+            not is_usual(self.candidate.key),
+        )
+
+
+def read_weights(path: Path, *, trust_pickle: bool, option: str = "--weights") -> Any:
+    """What a file with weights holds, on the CPU: a module, a state dict, or a checkpoint with
+    them somewhere within.
 
     Raises:
-        CompressorError: The file holds no state dict, or is not safe or not possible to read.
+        CompressorError: The file holds no weights, or is not safe or not possible to read.
     """
     if not path.is_file():
         raise UsageError(
             f"there is no file {path}",
-            where="--weights",
+            where=option,
             next_step="give a state dict: .pt or .pth by torch.save, or .safetensors",
         )
     kind = sniff(path)
     if kind is FileKind.SAFETENSORS:
         return read_safetensors(path)
+    if kind is FileKind.TORCHSCRIPT and trust_pickle:
+        return read_torchscript(path)
     if kind not in (FileKind.TORCH_SAVE, FileKind.PICKLE):
         raise CompressorError(
             f"{path.name} is {kind}, and weights are needed",
@@ -48,16 +98,13 @@ def read_weights(path: Path, *, trust_pickle: bool) -> StateDict:
             next_step="give a state dict: .pt or .pth by torch.save, or .safetensors",
         )
     content = load_torch_save(path, kind, trust_pickle=trust_pickle)
-    found = find_content(content)
-    if isinstance(found, nn.Module):
-        return dict(found.state_dict())
-    if found is None:
+    if not any(candidates_in(content)):
         raise CompressorError(
             f"{path.name} holds {describe(content)}, no weights",
             where=str(path),
             next_step="give a state dict: .pt or .pth by torch.save, or .safetensors",
         )
-    return found
+    return content
 
 
 def read_safetensors(path: Path) -> StateDict:
@@ -73,22 +120,26 @@ def read_safetensors(path: Path) -> StateDict:
         ) from error
 
 
-def find_content(content: Any) -> nn.Module | StateDict | None:
-    """The module or state dict in what a checkpoint holds, or None."""
-    if isinstance(content, nn.Module):
-        return content
-    if not isinstance(content, Mapping):
+def module_in(content: Any, key: str | None, file_name: str) -> tuple[nn.Module, Taken] | None:
+    """The module that a checkpoint holds, or None where it holds none.
+
+    Raises:
+        CompressorError: It holds several, and nothing says which.
+    """
+    found = [c for c in _candidates(content, key, file_name) if isinstance(c.content, nn.Module)]
+    if not found:
         return None
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if tensors and len(tensors) == len(_without_extras(content)):
-        return tensors
-    nested = [content[key] for key in USUAL_KEYS if key in content]
-    for value in (*nested, *content.values()):
-        if isinstance(value, Mapping | nn.Module) and value is not content:
-            found = find_content(value)
-            if found is not None:
-                return found
-    return None
+    ranked = sorted(found, key=_rank_of_module)
+    best = ranked[0]
+    if len(ranked) > 1 and _rank_of_module(best) == _rank_of_module(ranked[1]):
+        raise _ambiguous(file_name, "a network", [(c.key, c.state) for c in ranked], file_name)
+    assert isinstance(best.content, nn.Module)
+    notes = _said(best.key, [c.key for c in ranked[1:]])
+    return best.content, Taken(best.key, notes)
+
+
+def _rank_of_module(candidate: Candidate) -> tuple[bool, bool]:
+    return is_average(candidate.key), not is_usual(candidate.key)
 
 
 def describe(content: Any) -> str:
@@ -99,86 +150,133 @@ def describe(content: Any) -> str:
     return f"an object of type {type(content).__name__}"
 
 
-def load_strictly(module: nn.Module, given: StateDict, where: str) -> dict[str, torch.dtype]:
-    """Load every tensor, or say which are missing, unexpected or of another shape.
+def load_strictly(
+    module: nn.Module,
+    content: Any,
+    where: str,
+    *,
+    key: str | None = None,
+    ignore: Sequence[str] = (),
+) -> Taken:
+    """Load the weights of a checkpoint that fit, every one, or say what is missing, unexpected or
+    of another shape.
 
-    Returns:
-        The types of the tensors in the file that the module has in another.
+    Weights come before their averages (EMA, SWA), and that averages are there is noted. Tensors
+    outside the prefix that the network's own share belong to something else; they are noted.
+
+    Args:
+        module: Gets the weights.
+        content: What `read_weights` returns.
+        where: The files, for messages.
+        key: The way to the weights within the checkpoint, decided by the user.
+        ignore: Globs of tensors that the network may do without.
 
     Raises:
-        CompressorError: With all three lists, cut to a readable length. The module is unchanged.
+        UsageError: Nothing stands under the key.
+        CompressorError: No weights fit (with all that does not, cut to a readable length), or
+            several do that differ. The module is unchanged.
     """
-    expected = {
-        key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)
-    }
-    state = fit_keys(given, expected)
-    covered = {_place(expected[key]) for key in expected if key in state}
-    missing = [
-        key
-        for key in expected
-        if key not in state
-        and not key.endswith(BATCH_COUNTER)
-        and _place(expected[key]) not in covered
+    choices = [
+        _Choice(candidate, fit)
+        for candidate in _candidates(content, key, where)
+        for fit in fits_of(candidate.state, module, tuple(ignore))
     ]
-    unexpected = [key for key in state if key not in expected]
-    misshaped = [
-        f"{key}: {_shape(state[key])} in the file, {_shape(tensor)} in the model"
-        for key, tensor in expected.items()
-        if key in state and state[key].shape != tensor.shape
-    ]
-    mistyped = [
-        f"{key}: {state[key].dtype} in the file, {tensor.dtype} in the model"
-        for key, tensor in expected.items()
-        if key in state and state[key].is_floating_point() != tensor.is_floating_point()
-    ]
-    lists = (
-        *(("missing", missing), ("unexpected", unexpected)),
-        *(("mis-shaped", misshaped), ("of another kind", mistyped)),
-    )
-    problems = [f"{len(names)} {kind} ({cut_list(names)})" for kind, names in lists if names]
-    if problems:
+    if not choices:
         raise CompressorError(
-            "the weights do not fit the model: " + "; ".join(problems),
+            f"there are no weights in {describe(content)}",
             where=where,
             consequence="nothing was loaded",
-            next_step="check the factory and its arguments, such as --factory-arg num_classes=10",
+            next_step=BY_KEY,
         )
-    module.load_state_dict(state, strict=False)
+    choices.sort(key=lambda choice: (choice.rank, -choice.fit.matched))
+    best = choices[0]
+    if best.fit.problems:
+        raise _misfit(best, choices, where)
+    fitting = [choice for choice in choices if not choice.fit.problems]
+    rivals = [choice for choice in fitting if choice.rank == best.rank]
+    if any(_differ(one, other) for one, other in combinations(rivals, 2)):
+        held = [(choice.key, choice.fit.state) for choice in rivals]
+        raise _ambiguous(where, "the network", held, where)
+    stored = _stored_types(module, best.fit.state)
+    module.load_state_dict(best.fit.state, strict=False)
+    others = [choice.key for choice in fitting[1:] if choice not in rivals]
+    return Taken(best.key, (*_said(best.key, others), *_left_out(best.fit)), stored)
+
+
+def _stored_types(module: nn.Module, state: StateDict) -> dict[str, torch.dtype]:
+    own = module.state_dict()
     return {
-        n: state[n].dtype for n, t in expected.items() if n in state and state[n].dtype != t.dtype
+        name: t.dtype for name, t in state.items() if name in own and own[name].dtype != t.dtype
     }
 
 
-def fit_keys(given: StateDict, expected: Mapping[str, Any]) -> StateDict:
-    """The state dict with the prefixes of wrappers (data parallel, compiled, …) taken off."""
-    state = given
-    if not any(COMPILED_PREFIX in key for key in expected):
-        state = {key.replace(COMPILED_PREFIX, ""): value for key, value in state.items()}
-    for _ in WRAPPER_PREFIXES:
-        for prefix in WRAPPER_PREFIXES:
-            shorter = {key.removeprefix(prefix): value for key, value in state.items()}
-            wrapped = state and all(key.startswith(prefix) for key in state)
-            before = _matches(state, expected)
-            if wrapped and (not before or _matches(shorter, expected) > before):
-                state = shorter
-    return state
+def _candidates(content: Any, key: str | None, where: str) -> list[Candidate]:
+    if key is None:
+        return list(candidates_in(content))
+    return list(candidates_in(at_key(content, key, where), key))
 
 
-def _matches(state: Mapping[str, Any], expected: Mapping[str, Any]) -> int:
-    return sum(key in expected for key in state)
+def _differ(one: _Choice, other: _Choice) -> bool:
+    ours, theirs = one.fit.state, other.fit.state
+    return ours.keys() != theirs.keys() or not all(
+        torch.equal(tensor, theirs[name]) for name, tensor in ours.items()
+    )
 
 
-def _without_extras(content: Mapping[Any, Any]) -> list[Any]:
-    return [key for key in content if not str(key).endswith("_extra_state")]
+def _said(taken: str, others: Sequence[str]) -> tuple[str, ...]:
+    """A note about what would have fitted too."""
+    if not others:
+        return ()
+    listed = [f"{key!r} (averaged)" if is_average(key) else repr(key) for key in others]
+    which = f"those under {taken!r}" if taken else "those at the top of the file"
+    verb = "fits" if len(others) == 1 else "fit"
+    return (
+        f"the weights are {which}; {cut_list(listed)} {verb} too: "
+        f"--weights-key {others[0]} takes that",
+    )
 
 
-def _place(tensor: Tensor) -> tuple[Any, ...]:
-    """Equal for tied tensors, of which safetensors keeps only one."""
-    if tensor.device.type == "meta":
-        return (id(tensor),)
-    storage = tensor.untyped_storage().data_ptr()
-    return (storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+def _left_out(fit: Fit) -> tuple[str, ...]:
+    notes = []
+    if fit.beside:
+        notes.append(
+            f"the network's weights are those named {fit.prefix}*; {len(fit.beside)} other tensors "
+            f"of the file are left out ({cut_list(fit.beside)})"
+        )
+    if fit.ignored:
+        notes.append(
+            f"--ignore-unexpected left {len(fit.ignored)} tensors out ({cut_list(fit.ignored)})"
+        )
+    return tuple(notes)
 
 
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a single number"
+def _misfit(best: _Choice, choices: Sequence[_Choice], where: str) -> CompressorError:
+    inside = f" under {best.key!r}" if best.key else ""
+    others = [repr(choice.key) for choice in choices[1:] if choice.key != best.key]
+    if best.fit.is_whole:
+        next_step = "if the network does without them: --ignore-unexpected GLOB"
+    else:
+        next_step = "check the factory and its arguments, such as --factory-arg num_classes=10"
+    if others:
+        next_step += f"; the file also holds {cut_list(others)}: {BY_KEY}"
+    return CompressorError(
+        f"the weights{inside} do not fit the model: {best.fit.problems}",
+        where=where,
+        consequence="nothing was loaded",
+        next_step=next_step,
+    )
+
+
+def _ambiguous(
+    file: str, what: str, held: Sequence[tuple[str, StateDict]], where: str
+) -> CompressorError:
+    listed = [
+        f"{key or 'the top'!r} ({sum(tensor.numel() for tensor in state.values()):,} numbers)"
+        for key, state in held
+    ]
+    return CompressorError(
+        f"several weights for {what} are in {file}, and they differ: {cut_list(listed)}",
+        where=where,
+        consequence="nothing was loaded",
+        next_step=f"say which: --weights-key {held[0][0]}",
+    )

@@ -69,10 +69,17 @@ class ModelOptions(Checked):
 'package.module:callable' or 'path/file.py:callable'."""
 
     factory_arg: Annotated[tuple[str, ...], repeated(MODEL, "NAME=VALUE")] = ()
-    """An argument of the factory, e.g. num_classes=10. Repeatable."""
+    """An argument of the factory, e.g. num_classes=10 or variant=small. Repeatable."""
 
     weights: Annotated[str | None, option(MODEL, "FILE")] = None
     """State dict for a MODEL that is a factory."""
+
+    weights_key: Annotated[str | None, option(MODEL, "KEY")] = None
+    """Where the weights are in a checkpoint, e.g. 'state_dict_ema' or 'ema.module'; default: what \
+fits, weights before their averages."""
+
+    ignore_unexpected: Annotated[tuple[str, ...], repeated(MODEL, "GLOB")] = ()
+    """Tensors of a checkpoint that the network does without, e.g. 'aux.*'. Repeatable."""
 
     pretrained: Annotated[bool, switch(MODEL)] = False
     """The library's own pretrained weights, for a torchvision or timm MODEL."""

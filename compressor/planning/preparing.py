@@ -19,7 +19,6 @@ from compressor.planning.criteria import CRITERIA, resolved
 from compressor.planning.curves import Sensitivity, read_sensitivity
 from compressor.planning.original import Original
 from compressor.planning.subject import (
-    RANDOM,
     Samples,
     Subject,
     check_device,
@@ -32,7 +31,7 @@ from compressor.planning.subject import (
 )
 from compressor.planning.timing import Timing, timing_of
 from compressor.processes import each_alone, of_the_first
-from compressor.records import ExampleInputs, LoadedModel, Plan, Trace
+from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel, Plan, Trace
 from compressor.recover import primary_output, reinitialised, top1
 from compressor.score import Calibration as ScoreData
 from compressor.score import Scores, score
@@ -41,6 +40,10 @@ from compressor.trace import trace
 from compressor.watch import Stopwatch
 
 LATENCY = "latency"
+WEIGHTS_NOTES = {
+    RANDOM: "random weights: sizes and latency are real, accuracy means nothing",
+    AS_MADE: "weights as the factory made them: if it draws them at random, accuracy means nothing",
+}
 UNITS = ("macs", "params", "channels")
 
 
@@ -149,8 +152,8 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
     fits = samples.train is not None and Calibration.fits(examples, samples.train)
     if options.scores:
         options = replace(options, criterion=resolved(options.criterion, has_data=fits))
-    if loaded.weights == RANDOM:
-        stopwatch.note("random weights: sizes and latency are real, accuracy means nothing")
+    if loaded.weights in WEIGHTS_NOTES:
+        stopwatch.note(WEIGHTS_NOTES[loaded.weights])
     traced = capture(loaded, examples, stopwatch)
     loss, (_, metric) = loss_of(subject, options), metric_of(subject, options)
     check_fit(traced.module, samples, own_loss=loss is not None, own_metric=metric is not top1)
@@ -158,12 +161,14 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
 
 
 def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) -> Trace:
-    """Trace, and note what the user should know of it."""
+    """Trace, and note what the user should know of it and of how the model was loaded."""
+    for note in loaded.notes:
+        stopwatch.note(note)
     if examples.origin.startswith("a guess"):
         stopwatch.note(f"example inputs are {examples.origin}; --input says others")
     with stopwatch.stage("trace"):
         traced = trace(loaded.module, examples)
-    for note in (*loaded.notes, *traced.notes):
+    for note in traced.notes:
         stopwatch.note(note)
     return traced
 

@@ -34,7 +34,6 @@ from compressor.score import needs_data, needs_loss
 from compressor.trace import copied_to_cpu
 
 HELD_OUT = 0.1
-RANDOM = "random weights"
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,10 @@ def _as_it_came(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
     loaded = load_model(
         model,
         factory=options.factory,
-        weights=options.weights,
         factory_args=options.factory_arg,
+        weights=options.weights,
+        weights_key=options.weights_key,
+        ignore_unexpected=options.ignore_unexpected,
         pretrained=options.pretrained,
         trust_pickle=options.trust_pickle,
     )
@@ -329,7 +330,8 @@ def earlier_weights(loaded: LoadedModel, options: TrainingOptions) -> nn.Module:
     """
     assert options.rewind_to is not None
     earlier, path = copied_to_cpu(loaded.given or loaded.module), Path(options.rewind_to)
-    load_strictly(earlier, read_weights(path, trust_pickle=options.trust_pickle), str(path))
+    content = read_weights(path, trust_pickle=options.trust_pickle, option="--rewind-to")
+    load_strictly(earlier, content, str(path))
     earlier = made_plain(earlier).module.eval()
     work_in_float32(earlier)
     return earlier

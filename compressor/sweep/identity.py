@@ -24,6 +24,7 @@ _LENGTH = 20
 
 _THE_NETWORK_SAYS = (
     *("input", "factory", "factory_arg", "weights", "pretrained", "trust_pickle"),
+    *("weights_key", "ignore_unexpected"),
     *("data", "test"),
 )
 _CLOCKS = ("threads", "batch", "latency_on", "latency_table")

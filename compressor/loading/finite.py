@@ -1,0 +1,53 @@
+"""Weights that nothing can be computed with: not finite, without a shape, or without values."""
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from compressor.errors import CompressorError
+from compressor.loading.wording import cut_list
+
+BOUNDED_BUFFERS = ("running_mean", "running_var")
+
+
+def refuse_non_finite(module: nn.Module) -> None:
+    """Refuse weights that are NaN or infinite, or not there yet (lazy, or on the meta device).
+
+    Other buffers may hold infinities: attention masks do.
+
+    Raises:
+        CompressorError: Names the tensors.
+    """
+    lazy = [
+        name
+        for name, value in (*module.named_parameters(), *module.named_buffers())
+        if is_lazy(value)
+    ]
+    if lazy:
+        raise CompressorError(
+            f"the model has parameters without a shape yet: {cut_list(lazy)}",
+            next_step="run it once on an example before it is saved or returned",
+        )
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    meta = [name for name, value in tensors.items() if value.is_meta]
+    if meta:
+        raise CompressorError(
+            f"the model has shapes without values, on the meta device: {cut_list(meta)}",
+            consequence="there are no weights to compress",
+            next_step="materialise it first: model.to_empty(device='cpu'), then load its weights",
+        )
+    bad = [name for name, value in module.named_parameters() if not _is_finite(value)]
+    for name, value in module.named_buffers():
+        bounded = name.endswith(BOUNDED_BUFFERS)
+        if not (_is_finite(value) if bounded else not torch.isnan(value).any()):
+            bad.append(name)
+    if bad:
+        raise CompressorError(
+            f"the weights are not finite (NaN or infinity) in {cut_list(bad)}",
+            consequence="scores and comparisons would mean nothing",
+            next_step="take a checkpoint from before the training diverged",
+        )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
