@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from compressor.axes import Axis, Dim, size_after
 from compressor.errors import CompressorError
+from compressor.modules import copy_of
 from compressor.network import BATCH, Network
 from compressor.programs.nodes import argument, owner_of, schema_names
 from compressor.records import Plan, Trace
@@ -94,7 +94,7 @@ def _copied_without(module: nn.Module, indices: Indices) -> nn.Module:
     """A copy that shares the tensors that are about to be replaced by slices."""
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     shared = [tensor for name, tensor in named.items() if name in indices]
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
+    return copy_of(module, {id(tensor): tensor for tensor in shared})
 
 
 def _followed(layer: nn.Module) -> dict[str, Any]:
