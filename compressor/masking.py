@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
+from compressor.modules import unwrapped
 from compressor.plain import made_plain
 from compressor.planning.plan_file import read_plan
 from compressor.records import Plan
@@ -76,7 +77,7 @@ def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
 
 def _masked(model: nn.Module, plan: Plan) -> Masked:
     _check_silenced(plan)
-    model = made_plain(model, copied_to_cpu).module
+    model = made_plain(unwrapped(model)[0], copied_to_cpu).module
     check_source(plan, model)
     module = detached_copy(model)
     tensors = named_tensors(module)

@@ -24,6 +24,7 @@ from compressor.recovery.recovering import Judge
 from compressor.recovery.training import sparsified, trained_at_the_end
 from compressor.stepping.accuracy_floor import smallest
 from compressor.stepping.steps import Made, at_once, record_of, remade, stepped
+from compressor.trace import caches_as_before
 from compressor.unexpected import Explaining
 from compressor.watch import Silent, Stopwatch, Watch
 
@@ -126,6 +127,7 @@ def carry_out(planned: Planned, *, command: str, journal: Journal | None = None)
             difference = slicing.compare(sliced, traced)
         delivery = deliver(sliced, planned)
         in_type = given_back(sliced, planned)
+    caches_as_before(sliced.module, planned.loaded.given or planned.loaded.module)
     if options.of != LATENCY and delivery.is_hardly_faster:
         stopwatch.note(f"hardly faster: {_what_is_faster(options)}")
     sliced = replace(sliced, plan=delivery.plan)

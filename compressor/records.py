@@ -36,7 +36,6 @@ class LoadedModel:
     """What `load` makes of a MODEL.
 
     `recognised` says in words what the file or spec was taken for; `weights` is one of
-    `recognised` says in words what the file or spec was taken for; `weights` is one of
     "loaded", "pretrained", "given", `RANDOM` or `AS_MADE`; `sha256` is of the weights' file, if one
     was read. `module` computes in float32 by weights that are plain parameters, and `given` is the
     network as it came; `types` are the types of its tensors, by name, that were others, and

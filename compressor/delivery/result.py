@@ -15,6 +15,7 @@ from compressor.errors import CompressorError
 from compressor.files.folder import all_or_nothing, copy_into
 from compressor.files.integrity import check_files
 from compressor.loading import load_model, load_program_file
+from compressor.modules import unwrapped
 from compressor.plain import give_back_types, made_plain, named_types
 from compressor.planning.original import TemporaryFolder
 from compressor.planning.plan_file import read_plan
@@ -118,7 +119,7 @@ def _build(factory: Callable[[], nn.Module] | str, arguments: dict[str, Any]) ->
     if isinstance(factory, str):
         literals = [f"{name}={value!r}" for name, value in arguments.items()]
         return _plain(load_model(factory, factory_args=literals).module)
-    return _plain(factory(**arguments))
+    return _plain(unwrapped(factory(**arguments))[0])
 
 
 def _plain(module: nn.Module) -> nn.Module:

@@ -1,17 +1,18 @@
 """Which example inputs are taken, each of them run once before anything relies on it."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compressor.causes import cause_of
 from compressor.errors import CompressorError
 from compressor.loading.inputs import parse_inputs
 from compressor.loading.wording import one_line
+from compressor.modules import copy_of
 from compressor.plain import widened
 from compressor.records import ExampleInputs, LoadedModel
 
@@ -73,7 +74,7 @@ def find_examples(
         UsageError: A spec cannot be read.
         CompressorError: The model does not accept the inputs, or no guess works.
     """
-    model = copy.deepcopy(loaded.module).eval()
+    model = copy_of(loaded.module).eval()
     if specs:
         examples = parse_inputs(specs, seed)
     elif loaded.examples is not None:
@@ -87,13 +88,28 @@ def find_examples(
         examples = ExampleInputs(args, kwargs, examples.origin)
     failure = try_inputs(model, examples)
     if failure:
+        cause = cause_of(failure.error)
         raise CompressorError(
-            f"the model does not accept the inputs of {examples.origin} ({_shapes(examples)})",
-            where=failure,
+            f"the model does not accept the inputs of {examples.origin} ({_shapes(examples)})"
+            + (f": {cause.what}" if cause else ""),
+            where=str(failure),
             consequence="the network cannot be traced",
-            next_step="give inputs of the right shape: --input [name=]1x3x224x224[:int64<512]",
+            next_step=cause.next_step
+            if cause
+            else "give inputs of the right shape: --input [name=]1x3x224x224[:int64<512]",
         )
     return examples
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Where a run of the model ended, in words, and the exception that it ended with."""
+
+    where: str
+    error: Exception
+
+    def __str__(self) -> str:
+        return f"{self.where}: {one_line(self.error)}"
 
 
 def like_sample(inputs: tuple[Tensor, ...], seed: int) -> ExampleInputs:
@@ -120,8 +136,8 @@ def _noise_like(examples: ExampleInputs, seed: int) -> ExampleInputs:
     return ExampleInputs(args, kwargs, LIKE_A_SAMPLE)
 
 
-def try_inputs(model: nn.Module, examples: ExampleInputs) -> str:
-    """Run the model once; "" if it works, else the layer that raised and what it said.
+def try_inputs(model: nn.Module, examples: ExampleInputs) -> Failure | None:
+    """Run the model once; None if it works, else the layer that raised and what it said.
 
     The model should be a copy in eval mode: a forward may write to its buffers.
     """
@@ -137,11 +153,11 @@ def try_inputs(model: nn.Module, examples: ExampleInputs) -> str:
         with torch.no_grad():
             model(*examples.args, **examples.kwargs)
     except Exception as error:
-        return f"{entered[-1] if entered else 'the model'}: {one_line(error)}"
+        return Failure(entered[-1] if entered else "the model", error)
     finally:
         for hook in hooks:
             hook.remove()
-    return ""
+    return None
 
 
 def _remember(entered: list[str], words: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:

@@ -9,7 +9,6 @@ import enum
 import importlib
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 from compressor.loading.pickle_scan import PARTIAL, PickleScan
@@ -54,7 +53,7 @@ HELPERS = (
         under="torch.nn.utils.spectral_norm.",
     )
 )
-WRAPPERS = MappingProxyType({"torch.nn.parallel.data_parallel.DataParallel": "module"})
+WRAPPERS = frozenset(("torch.nn.parallel.data_parallel.DataParallel",))
 BESIDE_WEIGHTS = ("numpy.", "pathlib.", "datetime.", "omegaconf.", "typing.")
 """Packages of what training scripts keep beside weights: scores, paths, dates, configurations."""
 

@@ -20,7 +20,6 @@ from compressor.loading.factories import (
     parse_factory_args,
 )
 from compressor.loading.finite import refuse_non_finite
-from compressor.loading.harmless import WRAPPERS
 from compressor.loading.hugging_face import is_hugging_face, load_hugging_face
 from compressor.loading.pickles import load_torch_save
 from compressor.loading.programs import load_program_file
@@ -35,6 +34,7 @@ from compressor.loading.weights import (
     read_weights,
 )
 from compressor.loading.wording import cut_list, did_you_mean
+from compressor.modules import unwrapped
 from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel
 
 WAYS_OUT = {
@@ -168,9 +168,11 @@ def _module_of(path: Path, content: Any, wanted: Wanted) -> LoadedModel | None:
     if found is None:
         return None
     _no_factory(path, FileKind.TORCH_SAVE, wanted)
-    module, taken = _unwrapped(found[0]), found[1]
+    module, wrappers = unwrapped(found[0])
+    taken = found[1]
     recognised = f"a pickled {type(module).__name__}{taken.words}"
-    return LoadedModel(module, path.stem, recognised, "loaded", sha256_of(path), notes=taken.notes)
+    notes = (*taken.notes, *wrappers)
+    return LoadedModel(module, path.stem, recognised, "loaded", sha256_of(path), notes=notes)
 
 
 def _no_factory(path: Path, kind: FileKind, wanted: Wanted) -> None:
@@ -186,12 +188,6 @@ def _no_factory(path: Path, kind: FileKind, wanted: Wanted) -> None:
         _no_weights_options(
             replace(wanted, weights_key=key), f"{path.name} holds a whole model ({kind})"
         )
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    kind = type(module)
-    inner = WRAPPERS.get(f"{kind.__module__}.{kind.__qualname__}")
-    return getattr(module, inner) if inner else module
 
 
 def _from_program(path: Path, program: ExportedProgram) -> LoadedModel:
@@ -233,7 +229,7 @@ def _from_weights(path: Path, kind: FileKind, content: Any, wanted: Wanted) -> L
         recognised=f"a state dict{taken.words} in {kind}, for {wanted.factory}",
         weights="loaded",
         sha256=sha256_of(path),
-        notes=taken.notes,
+        notes=(*made.notes, *taken.notes),
     )
 
 
@@ -253,13 +249,14 @@ def _load_factory(spec: str, wanted: Wanted) -> LoadedModel:
     path = Path(wanted.weights).expanduser() if wanted.weights else None
     content = read_weights(path, trust_pickle=wanted.trust_pickle) if path else None
     found = find_factory(spec)
-    module = call_factory(found, arguments, pretrained=wanted.pretrained)
+    module, wrappers = unwrapped(call_factory(found, arguments, pretrained=wanted.pretrained))
     made = LoadedModel(
         module=module.cpu(),
         name=found.name,
         recognised=f"the factory {spec}",
         weights=_origin(found, arguments, pretrained=wanted.pretrained),
         examples=examples_beside(found),
+        notes=wrappers,
     )
     if path is None:
         return made
@@ -267,11 +264,11 @@ def _load_factory(spec: str, wanted: Wanted) -> LoadedModel:
     words = f"{made.recognised}, weights{taken.words} of {path.name}" if taken.key else None
     return replace(
         made,
+        stored=taken.stored,
         recognised=words or made.recognised,
         weights="loaded",
         sha256=sha256_of(path),
-        notes=taken.notes,
-        stored=taken.stored,
+        notes=(*made.notes, *taken.notes),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.errors import CompressorError, UsageError
 from compressor.loading.checkpoints import (
@@ -35,12 +35,12 @@ class Taken:
     """Which weights of a checkpoint a network has got.
 
     `key` is the way to them, "" where the file holds nothing else; `notes` say what else would have
-    fitted, and what was left out; `stored` are the types, by name, of the tensors in the file that
-    the network has in another.
+    fitted, and what was left out; `stored` are the types of the tensors in the file that the
+    network has in another.
     """
 
     key: str
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     stored: Mapping[str, torch.dtype] = field(default_factory=dict)
 
     @property
@@ -197,18 +197,16 @@ def load_strictly(
     if any(_differ(one, other) for one, other in combinations(rivals, 2)):
         held = [(choice.key, choice.fit.state) for choice in rivals]
         raise _ambiguous(where, "the network", held, where)
-    stored = _types_of_their_own(best.fit.state, module)
+    stored = _stored_types(module, best.fit.state)
     module.load_state_dict(best.fit.state, strict=False)
     others = [choice.key for choice in fitting[1:] if choice not in rivals]
     return Taken(best.key, (*_said(best.key, others), *_left_out(best.fit)), stored)
 
 
-def _types_of_their_own(state: StateDict, module: nn.Module) -> dict[str, torch.dtype]:
-    """The types of those tensors of a file that the module has in another."""
+def _stored_types(module: nn.Module, state: StateDict) -> dict[str, torch.dtype]:
+    own = module.state_dict()
     return {
-        name: state[name].dtype
-        for name, tensor in module.state_dict().items()
-        if isinstance(tensor, Tensor) and name in state and state[name].dtype != tensor.dtype
+        name: t.dtype for name, t in state.items() if name in own and own[name].dtype != t.dtype
     }
 
 

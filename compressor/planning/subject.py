@@ -25,6 +25,7 @@ from compressor.loading import (
     read_weights,
     refuse_non_finite,
 )
+from compressor.modules import unwrapped
 from compressor.options import ModelOptions, Options, ScoringOptions, TrainingOptions
 from compressor.plain import Types, made_plain, name_of, types_of, work_in_float32
 from compressor.planning.criteria import CRITERIA
@@ -103,13 +104,15 @@ def _on_types(types: Types, stored: Types) -> list[str]:
 
 def _as_it_came(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
     if isinstance(model, nn.Module):
-        refuse_non_finite(model)
+        inner, notes = unwrapped(model)
+        refuse_non_finite(inner)
         return LoadedModel(
-            module=model,
-            name=type(model).__name__,
-            recognised=f"a module in Python, {type(model).__qualname__}",
+            module=inner,
+            name=type(inner).__name__,
+            recognised=f"a module in Python, {type(inner).__qualname__}",
             weights="given",
-            sha256=tensors_sha256(model),
+            sha256=tensors_sha256(inner),
+            notes=notes,
         )
     for file in (model, options.weights):
         if file is not None:

@@ -1,6 +1,6 @@
 """Evaluate a network, re-estimate its batch norms, fine-tune it: the class or the program alike."""
 
-from compressor.recover.batch_norm import recalibrate_batch_norm
+from compressor.recover.batch_norm import has_running_statistics, recalibrate_batch_norm
 from compressor.recover.beginnings import reinitialised
 from compressor.recover.evaluation import (
     Batches,
@@ -36,6 +36,7 @@ __all__ = [
     "estimated_seconds",
     "evaluate",
     "fine_tune",
+    "has_running_statistics",
     "primary_output",
     "recalibrate_batch_norm",
     "reinitialised",

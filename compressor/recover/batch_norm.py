@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from compressor.errors import CompressorError
@@ -78,6 +78,17 @@ class _Recalibration(TorchFunctionMode):
     def restore(self) -> None:
         for statistic, old in self.before:
             statistic.copy_(old)
+
+
+def has_running_statistics(program: fx.GraphModule) -> bool:
+    """Whether a captured program has a batch norm with running statistics, in any of its graphs."""
+    at = _NATIVE.index("running_mean")
+    return any(
+        node.target is torch.ops.aten.batch_norm.default and node.args[at] is not None
+        for module in program.modules()
+        if isinstance(module, fx.GraphModule)
+        for node in module.graph.nodes
+    )
 
 
 def recalibrate_batch_norm(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sized
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError
+from compressor.modules import copy_of
 from compressor.processes import processes, shared_out
 from compressor.recover.evaluation import Batch, Batches, Progress, to_eval
 from compressor.recover.objective import Objective
@@ -122,7 +122,7 @@ def estimated_seconds(
     module: nn.Module, batches: Any, recipe: Recipe, objective: Objective, device: str
 ) -> float:
     """How long the training will take, by two steps of a copy (after one that warms up)."""
-    trial, recipe = copy.deepcopy(module).to(device).train(), replace(recipe, compiled=False)
+    trial, recipe = copy_of(module).to(device).train(), replace(recipe, compiled=False)
     if objective.teacher is not None:
         to_eval(objective.teacher.to(device))
     run = _Run(trial, recipe, objective, torch.device(device), len(batches))

@@ -13,7 +13,7 @@ from compressor.planning.calibration import Calibration, WithoutTargets
 from compressor.planning.deciding import Planned
 from compressor.processes import each_alone
 from compressor.reconstruction import refit
-from compressor.recover import recalibrate_batch_norm
+from compressor.recover import has_running_statistics, recalibrate_batch_norm
 
 
 def repair(sliced: slicing.Sliced, planned: Planned) -> str:
@@ -48,6 +48,8 @@ def _refitted(sliced: slicing.Sliced, planned: Planned, train: Data) -> str:
 
 def _recalibrated(sliced: slicing.Sliced, planned: Planned, train: Data) -> str:
     options = planned.options
+    if not has_running_statistics(planned.trace.program.graph_module):
+        return ""
     with planned.stopwatch.stage("re-estimate batch norm") as tick:
         some = batches(
             train,

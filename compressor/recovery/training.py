@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,6 +10,7 @@ from torch import nn
 
 from compressor import slicing
 from compressor.data import Batches, batches
+from compressor.modules import copy_of
 from compressor.options import Options
 from compressor.planning.deciding import Planned, decided, goal_of
 from compressor.planning.preparing import Prepared, anew
@@ -77,7 +77,7 @@ def sparsified(root: Planned, judge: Judge, journal: Journal) -> tuple[Planned, 
     options = root.options
     if not options.sparsity_epochs or root.samples.train is None:
         return root, []
-    module = copy.deepcopy(root.original.module)
+    module = copy_of(root.original.module)
     slicing.learn(module, root.trace.learning)
     groups = prunable(root.network, options.protect, options.prune)
     penalty = GroupSparsity(root.network, module, groups, options.sparsity)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError
+from compressor.modules import copy_of
 from compressor.programs.beginning import ended_after
 from compressor.programs.redraw import drawable, redraw_
 from compressor.records import ExampleInputs, Trace
@@ -117,7 +117,7 @@ class Reference:
         if self.is_live or worst > TOLERANCE:
             return worst
         module, outputs = self._redrawn
-        follower = copy.deepcopy(other)
+        follower = copy_of(other)
         follower.load_state_dict(module.state_dict(), strict=False)
         return max(worst, self._worst(outputs, follower))
 
@@ -138,7 +138,7 @@ class Reference:
 
 def redrawn(module: nn.Module) -> nn.Module:
     """A copy of the module with weights drawn anew."""
-    alive = copy.deepcopy(module)
+    alive = copy_of(module)
     redraw_(drawable(alive))
     return alive
 

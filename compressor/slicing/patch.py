@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from compressor.axes import Axis
 from compressor.errors import CompressorError
+from compressor.modules import copy_of
 from compressor.network import Network
 from compressor.records import Plan, Trace
 from compressor.slicing.literals import Attributes, literal_attributes
@@ -90,7 +90,7 @@ def _copied_without(module: nn.Module, indices: Indices) -> nn.Module:
     """A copy that shares the tensors that are about to be replaced by slices."""
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     shared = [tensor for name, tensor in named.items() if name in indices]
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
+    return copy_of(module, {id(tensor): tensor for tensor in shared})
 
 
 def _followed(layer: nn.Module) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from compressor.errors import CompressorError
 from compressor.measure import count_params
 from compressor.planning.preparing import Prepared
 from compressor.records import Trace
-from compressor.recover import Schedule, recalibrate_batch_norm
+from compressor.recover import Schedule, has_running_statistics, recalibrate_batch_norm
 from compressor.recovery.journal import Journal
 from compressor.recovery.recovering import Judge, Moments
 from compressor.recovery.training import AT_THE_END, Leg, beginning_of, trained
@@ -130,6 +130,8 @@ def _layers(module: nn.Module) -> dict[str, nn.Module]:
 def _recalibrated(module: nn.Module, prepared: Prepared, judge: Judge) -> Moments:
     options, train = prepared.options, prepared.samples.train
     assert train is not None
+    if not has_running_statistics(prepared.trace.program.graph_module):
+        return []
     some = batches(
         train, options.batch_size, seed=options.seed, limit=options.calibration, drop_last=True
     )

@@ -1,5 +1,6 @@
 """Tracing: a detached copy becomes a `torch.export` program, its batch free where possible."""
 
+from compressor.trace.caches import caches_as_before
 from compressor.trace.tracing import (
     branches_followed,
     copied_to_cpu,
@@ -13,6 +14,7 @@ from compressor.trace.tracing import (
 
 __all__ = [
     "branches_followed",
+    "caches_as_before",
     "copied_to_cpu",
     "detached_copy",
     "learning_in",

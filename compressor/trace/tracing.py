@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import io
 import logging
@@ -20,10 +19,16 @@ from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
+from compressor.causes import copying_hint, first_line, not_captured
 from compressor.errors import CompressorError
+from compressor.modules import copy_of, unwrapped
 from compressor.programs.attention_path import unfused_attention
 from compressor.programs.beginning import calls_noted, ended_after
 from compressor.records import ExampleInputs, Trace
+from compressor.trace.caches import caches_off
+from compressor.trace.fixed_inputs import fixed_inputs
+from compressor.trace.keepsakes import as_before
+from compressor.trace.observers import observers_off
 from compressor.trace.regions import inline_regions
 
 
@@ -44,19 +49,22 @@ def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True
         CompressorError: `torch.export` cannot capture the model.
     """
     copied = detached_copy(module)
-    program, way, notes = _captured(copied, examples, free_batch)
+    before = [*caches_off(copied), *fixed_inputs(copied, examples)]
+    with as_before(copied), observers_off(copied, examples) as observed:
+        program, way, notes = _captured(copied, examples, free_batch)
     inputs = (way.free_batch and _with_batch(examples)) or examples
     training = None
     is_whole = not way.ends_after and not isinstance(copied, torch.fx.GraphModule)
     if is_whole and unused_parameters(program):
-        training = _training_program(copied, inputs, way, notes)
+        with as_before(copied):
+            training = _training_program(copied, inputs, way, notes)
     return Trace(
         program=program,
         module=copied,
         examples=inputs,
         batch_symbol=_batch_symbol(program) if way.free_batch else None,
         batch=_leading_size(inputs) or 1,
-        notes=tuple(notes),
+        notes=(*before, *observed, *notes),
         training=training,
         branched=way.draft,
         ends_after=way.ends_after,
@@ -114,12 +122,7 @@ def _captured(
             return program, way, _notes(way, batched is not None, failures)
         except Exception as error:
             failures.append(error)
-    raise CompressorError(
-        "torch.export cannot capture this model",
-        where=_first_line(failures[0]),
-        consequence="its channels cannot be analysed",
-        next_step="remove branches on tensor values from forward, or pass other inputs (--input)",
-    ) from failures[0]
+    raise not_captured(failures[0], module) from failures[0]
 
 
 def _ways(has_batch: bool, failures: Sequence[Exception], calls: Sequence[str]) -> Iterator[_Way]:
@@ -141,7 +144,7 @@ def _is_about_sizes(error: Exception) -> bool:
 def _notes(way: _Way, has_batch: bool, failures: list[Exception]) -> list[str]:
     notes = []
     if has_batch and not way.free_batch:
-        notes.append(f"the batch is static: {_first_line(failures[-1])}")
+        notes.append(f"the batch is static: {first_line(failures[-1])}")
     if way.draft:
         notes.append("forward branches on values: only the example inputs' branch is captured")
     if way.ends_after:
@@ -159,9 +162,9 @@ def _training_program(
     """The network in training mode, or None, with a note, where that cannot be captured."""
     unseen = "parameters that evaluation never uses"
     try:
-        program = _export(copy.deepcopy(module).train(), inputs, way)
+        program = _export(copy_of(module).train(), inputs, way)
     except Exception as error:
-        why = f"training mode cannot be captured: {_first_line(error)}"
+        why = f"training mode cannot be captured: {first_line(error)}"
         notes.append(f"{unseen} were left alone and may no longer fit: {why}")
         return None
     still = unused_parameters(program)
@@ -205,25 +208,16 @@ def copied_to_cpu(module: nn.Module) -> nn.Module:
         CompressorError: The model cannot be copied.
     """
     try:
-        return copy.deepcopy(module, _computed_tensors(module)).to("cpu")
+        return copy_of(unwrapped(module)[0]).to("cpu")
+    except CompressorError:
+        raise
     except Exception as error:
         raise CompressorError(
             "the model cannot be copied",
-            where=f"{type(module).__name__}: {_first_line(error)}",
+            where=f"{type(module).__name__}: {first_line(error)}",
             consequence="it is not touched, and so not compressed",
-            next_step="make it deep-copyable (no locks, files or non-leaf tensors as attributes)",
+            next_step=copying_hint(error),
         ) from error
-
-
-def _computed_tensors(module: nn.Module) -> dict[int, Any]:
-    """Copies of tensors that hang on a gradient graph (old weight norm keeps such), which
-    `deepcopy` refuses."""
-    attributes = [value for layer in module.modules() for value in vars(layer).values()]
-    return {
-        id(value): value.detach().clone()
-        for value in attributes
-        if isinstance(value, torch.Tensor) and not value.is_leaf
-    }
 
 
 def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProgram:
@@ -317,8 +311,3 @@ def _batch_symbol(program: ExportedProgram) -> str | None:
                 if isinstance(size, torch.SymInt):
                     return str(size)
     return None
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,112 @@
+"""Modules as users hold them: wrappers taken off, and copies that nothing they keep can spoil."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from compressor.errors import CompressorError
+
+WRAPPERS = {
+    "torch.nn.parallel.data_parallel.DataParallel": ("module", "nn.DataParallel"),
+    "torch.nn.parallel.distributed.DistributedDataParallel": (
+        "module",
+        "DistributedDataParallel",
+    ),
+    "torch._dynamo.eval_frame.OptimizedModule": ("_orig_mod", "torch.compile"),
+}
+"""Classes that only run another module: the attribute that holds it, and a name for notes."""
+
+_SPREAD = (
+    "is spread over processes (FSDP)",
+    "gather the weights (torch.distributed.checkpoint.state_dict.get_model_state_dict with "
+    "full_state_dict=True), load them into a network of one process, and give that",
+)
+_SCRIPTED = (
+    "is TorchScript, which runs as its own program and cannot be pruned",
+    "use the Python class that was scripted or traced",
+)
+REFUSED = {
+    "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": _SPREAD,
+    "torch.distributed.fsdp._fully_shard._fully_shard.FSDPModule": _SPREAD,
+    "torch.distributed._composable.fsdp.fully_shard.FSDPModule": _SPREAD,
+    "torch.jit._script.ScriptModule": _SCRIPTED,
+}
+"""Classes that no copy on one machine's CPU can stand for: what they are, and what to do."""
+
+
+def unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network without wrappers that only run it in another way (data parallel, compiled), and
+    a note for each kind that was taken off. Within the network they are taken off a copy.
+
+    Raises:
+        CompressorError: Its parameters are spread over processes, or a part of it is TorchScript.
+    """
+    _refuse(module)
+    notes: dict[str, None] = {}
+    while wrapper := _wrapper_of(module):
+        module = getattr(module, wrapper[0])
+        notes[f"the network is taken out of its wrapper {wrapper[1]}"] = None
+    if isinstance(module, torch.fx.GraphModule):
+        return module, tuple(notes)
+    nested = [(path, layer) for path, layer in module.named_modules() if _wrapper_of(layer)]
+    if nested:
+        memo: dict[int, Any] = {}
+        for _, layer in reversed(nested):  # the inner ones first
+            memo[id(layer)] = copy_of(_inside(layer), memo)
+        module = copy_of(module, memo)
+        some = ", ".join(path for path, _ in nested[:3]) + (", …" if len(nested) > 3 else "")
+        notes[f"layers are taken out of their wrappers: {some}"] = None
+    return module, tuple(notes)
+
+
+def copy_of(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A deep copy. Tensors that hang on a graph of gradients, which `copy.deepcopy` refuses (an
+    attention map that was kept, a loss in a list), are copied without it, wherever they are."""
+    with torch.no_grad(), _WithoutGraphs():
+        return copy.deepcopy(module, memo)
+
+
+class _WithoutGraphs(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            if id(tensor) not in memo:
+                memo[id(tensor)] = tensor.detach().clone()
+            return memo[id(tensor)]
+        return func(*args, **(kwargs or {}))
+
+
+def _inside(layer: nn.Module) -> nn.Module:
+    while wrapper := _wrapper_of(layer):
+        layer = getattr(layer, wrapper[0])
+    return layer
+
+
+def _wrapper_of(module: nn.Module) -> tuple[str, str] | None:
+    return next((WRAPPERS[name] for name in _classes(module) if name in WRAPPERS), None)
+
+
+def _classes(module: nn.Module) -> Iterator[str]:
+    for cls in type(module).__mro__:
+        yield f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _refuse(module: nn.Module) -> None:
+    for path, layer in module.named_modules():
+        for name in _classes(layer):
+            if name in REFUSED:
+                what, next_step = REFUSED[name]
+                raise CompressorError(
+                    f"{f'the layer {path}' if path else 'the network'} {what}",
+                    where=type(layer).__name__,
+                    consequence="there is no network to compress",
+                    next_step=next_step,
+                )

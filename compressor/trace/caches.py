@@ -1,0 +1,48 @@
+"""Caches of keys and values, which language models return beside their outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+SWITCH = "use_cache"
+"""An attribute of a configuration of the transformers library."""
+
+
+def caches_off(module: nn.Module) -> list[str]:
+    """Switch the caches off, in place; a note where any was on."""
+    switched = [config for _, config in _configurations(module) if _is_on(config)]
+    for config in switched:
+        setattr(config, SWITCH, False)
+    if not switched:
+        return []
+    return [
+        "caches of keys and values are off in what is captured (use_cache=False), since a program "
+        "cannot return them; the result's configuration is as it was"
+    ]
+
+
+def caches_as_before(module: nn.Module, given: nn.Module) -> None:
+    """Switch the caches of `module` on, in place, where those of `given` are, by the layers'
+    paths."""
+    on = {path for path, config in _configurations(given) if _is_on(config)}
+    for path, config in _configurations(module):
+        if path in on:
+            setattr(config, SWITCH, True)
+
+
+def _is_on(config: Any) -> bool:
+    return getattr(config, SWITCH, None) is True
+
+
+def _configurations(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The configurations that layers hold, those within them too, by the layers' paths."""
+    for path, layer in module.named_modules():
+        config = vars(layer).get("config")
+        if config is not None and hasattr(config, "__dict__"):
+            yield path, config
+            for name, inner in vars(config).items():
+                if hasattr(inner, SWITCH):
+                    yield f"{path}.{name}", inner

@@ -1,0 +1,49 @@
+"""Inputs that are no tensors: a captured program has them as constants."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from compressor.records import ExampleInputs
+
+SHOWN = 40
+
+
+def fixed_inputs(module: nn.Module, examples: ExampleInputs) -> list[str]:
+    """A note of the numbers, flags and texts among the inputs, if there are any."""
+    fixed = [
+        f"{name}={_shown(value)}"
+        for name, value in _named(module, examples)
+        if not isinstance(value, torch.Tensor) and value is not None
+    ]
+    if not fixed:
+        return []
+    return [
+        f"inputs that are no tensors are constants of the program and of the ONNX file: "
+        f"{', '.join(fixed)} (a number that is to vary has to come as a tensor)"
+    ]
+
+
+def _named(module: nn.Module, examples: ExampleInputs) -> list[tuple[str, object]]:
+    """Every leaf of the inputs, by the names of forward's arguments."""
+    try:
+        bound = inspect.signature(module.forward).bind(*examples.args, **examples.kwargs)
+    except (TypeError, ValueError):
+        return []
+    leaves, _ = pytree.tree_flatten_with_path(dict(bound.arguments))
+    return [(_name(path), value) for path, value in leaves]
+
+
+def _name(path: tuple[object, ...]) -> str:
+    """The argument's own name, and what leads to the leaf within it."""
+    first, *rest = path
+    return str(getattr(first, "key", first)) + pytree.keystr(tuple(rest))  # type: ignore[arg-type]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

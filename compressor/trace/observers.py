@@ -1,0 +1,82 @@
+"""Hooks of the user's that only watch: they record activations, print, or write files.
+
+A capture calls them with tensors without values, on which they fail or which they would keep. Those
+whose absence changes no output are set aside while the network is captured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from compressor.modules import copy_of
+from compressor.records import ExampleInputs
+
+Hooks = MutableMapping[int, Callable[..., Any]]
+
+
+@contextmanager
+def observers_off(module: nn.Module, examples: ExampleInputs) -> Iterator[list[str]]:
+    """Within the block the hooks that only watch are off; yields a note where there are any."""
+    before = [(hooks, dict(hooks)) for hooks in _hooks_of(module)]
+    watching = any(_own(hooks) for hooks, _ in before) and _only_watch(module, examples)
+    if watching:
+        _remove(module)
+    try:
+        yield ["hooks that change no output are left out of the program"] if watching else []
+    finally:
+        for hooks, kept in before:
+            hooks.clear()
+            hooks.update(kept)
+
+
+def _only_watch(module: nn.Module, examples: ExampleInputs) -> bool:
+    """Whether a copy without the user's hooks computes the same, bit for bit."""
+    without = copy_of(module)
+    _remove(without)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=()):
+            outputs = []
+            for network in (copy_of(module), without):
+                torch.manual_seed(0)
+                outputs.append(network(*examples.args, **examples.kwargs))
+    except Exception:  # whatever the model's code raises where a hook is missing
+        return False
+    found = [pytree.tree_leaves(output) for output in outputs]
+    return len(found[0]) == len(found[1]) and all(map(_equal, *found))
+
+
+def _equal(one: object, other: object) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
+    return type(one) is type(other)
+
+
+def _hooks_of(module: nn.Module) -> Iterator[Hooks]:
+    for layer in module.modules():
+        yield layer._forward_pre_hooks
+        yield layer._forward_hooks
+
+
+def _own(hooks: Hooks) -> list[int]:
+    """The user's hooks, not torch's own (old weight norm computes its weight in one)."""
+    return [key for key, hook in hooks.items() if not _is_torchs(hook)]
+
+
+def _is_torchs(hook: Callable[..., Any]) -> bool:
+    while isinstance(hook, partial):
+        hook = hook.func
+    module = getattr(hook, "__module__", "") or ""
+    return module == "torch" or module.startswith("torch.")
+
+
+def _remove(module: nn.Module) -> None:
+    for hooks in _hooks_of(module):
+        for key in _own(hooks):
+            del hooks[key]
