@@ -18,6 +18,20 @@ BATCH = 1_000_003
 that grows with the batch is known by being divisible by it."""
 
 
+def size_of(size: Any) -> int:
+    """A traced size as a number: a symbolic one with `BATCH` for every symbol in it."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, BATCH)))
+
+
+def with_batch(size: int, batch: int) -> int:
+    """A size that may hold `BATCH`, with the number of samples in its place."""
+    times, rest = divmod(size + BATCH // 2, BATCH)
+    return size if not times else with_batch(times, batch) * batch + rest - BATCH // 2
+
+
 @dataclass(frozen=True)
 class Spelling:
     """How one node's arguments follow its dimensions (see `rules.call.Equations`)."""

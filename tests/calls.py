@@ -39,6 +39,16 @@ def cells(
     return found
 
 
+def deformable(groups: int, parts: int) -> tuple[Any, ...]:
+    """The arguments of a deformable convolution from 8 to 6 channels, with a mask."""
+    places = [t(2, n * parts * 9, 5, 5) for n in (2, 1)]
+    numbers = (1, 1, 1, 1, 1, 1, groups, parts)
+    return t(2, 8, 5, 5), t(6, 8 // groups, 3, 3), *places, t(6), *numbers, True
+
+
+BOXES = torch.tensor([[0, 0, 0, 4, 4], [1, 1, 1, 6, 6], [0, 2, 1, 7, 5]], dtype=torch.float64)
+"""Regions of interest: which image, and two corners."""
+
 ONE_WAY, BOTH_WAYS = (False, False, True), (False, True, False)
 """In evaluation: not bidirectional but batch first, and the other way round."""
 
@@ -239,4 +249,32 @@ CALLS = [
     row("tile", 4, t(2, 3, 4), [2, 1]),
     row("view_as_complex", 2, t(3, 4, 2)),
     row("view_as_real", 2, t(3, 4).to(torch.complex128)),
+    # more products
+    row("addmv", 2, t(3), t(3, 4), t(4)),
+    row("addbmm", 4, t(3, 5), t(2, 3, 4), t(2, 4, 5)),
+    row("inner", 4, t(2, 3, 4), t(5, 4)),
+    row("outer", 2, t(3), t(4)),
+    row("addr", 2, t(3, 4), t(3), t(4)),
+    row("cdist", 3, t(2, 3, 4), t(2, 5, 4)),
+    row("embedding_bag", 1, t(7, 4), i(7, 6), torch.tensor([0, 2])),
+    # Fourier transforms
+    row("fft_fft", 2, t(2, 5, 6)),
+    row("fft_irfft", 2, t(2, 6, 5).to(torch.complex128), None, 1),
+    row("fft_rfft2", 2, t(2, 3, 5, 6)),
+    row("fft_irfftn", 2, t(2, 3, 5, 6).to(torch.complex128), [8, 8]),
+    row("fft_fftn", 1, t(2, 5, 6), None, [0, -1]),
+    row("fft_fftshift", 2, t(2, 3, 4), [1]),
+    row("fft_ifftshift", 0, t(2, 3, 4)),
+    row("stft", 1, t(2, 64), 16, 8, 16, t(16), return_complex=False),
+    row("stft", 0, t(64), 16, return_complex=True),
+    row("istft", 1, t(2, 9, 8).to(torch.complex128), 16, 4),
+    row("hann_window", 0, 8),
+    # sampling where data say: groups, in and out of a group; parts that share offsets
+    row("torchvision.deform_conv2d.default", 3, *deformable(1, 1)),
+    row("torchvision.deform_conv2d.default", 4, *deformable(2, 1)),
+    row("torchvision.deform_conv2d.default", 3, *deformable(1, 2)),
+    row("torchvision.roi_align.default", 1, t(2, 3, 8, 8), BOXES, 1.0, 2, 2, 2, True),
+    row("torchvision.roi_pool.default", 1, t(2, 3, 8, 8), BOXES, 1.0, 2, 2),
+    row("torchvision.ps_roi_align.default", 0, t(2, 12, 8, 8), BOXES, 1.0, 2, 2, 2),
+    row("torchvision.nms.default", 0, 5 * t(6, 4), t(6), 0.5),
 ]

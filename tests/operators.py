@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchvision  # noqa: F401 - its operators have rules
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -22,8 +23,8 @@ Place = tuple[str, int]
 
 
 def overload(name: str) -> Overload:
-    operator, _, variant = name.removeprefix("aten.").rpartition(".")
-    return getattr(getattr(torch.ops.aten, operator), variant)
+    *namespace, operator, variant = name.removeprefix("aten.").split(".")
+    return getattr(getattr(getattr(torch.ops, *namespace or ["aten"]), operator), variant)
 
 
 def run(name: str, arguments: Mapping[str, Any]) -> tuple[Tensor, ...]:

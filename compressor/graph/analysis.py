@@ -14,7 +14,7 @@ from torch.fx import Node
 from compressor.axes import Axis, Dim, Reason, Solver, coordinates, leaves, repeated_in_product
 from compressor.errors import CompressorError
 from compressor.graph.groups import Uses, grouped, protections
-from compressor.network import BATCH, Consumer, Cost, Network, Shape, Spelling
+from compressor.network import BATCH, Consumer, Cost, Network, Shape, Spelling, size_of
 from compressor.programs.lifting import stored_tensors
 from compressor.programs.nodes import (
     given_arguments,
@@ -151,7 +151,7 @@ class _Analysis:
                 shapes = tuple(TensorShape(shape) for shape in self.shapes[value.name])
                 return shapes[0] if len(shapes) == 1 else shapes
             meta = value.meta.get("val")
-            return self._number(meta) if isinstance(meta, torch.SymInt | int) else meta
+            return size_of(meta) if isinstance(meta, torch.SymInt | int) else meta
         if isinstance(value, list | tuple):
             return tuple(self._argument(item) for item in value)
         return value
@@ -196,29 +196,26 @@ class _Analysis:
         self.products += [tuple(product) for product in equations.macs]
         names = {n.name for n in weights}
         operands = [operand(node, argument) for argument, _ in equations.contracted]
-        if not any(source is not None and source.name in names for source in operands):
+        by_weights = any(source is not None and source.name in names for source in operands)
+        if not by_weights:
             self.uses.heads.extend(equations.heads)
             self.uses.head_width.extend(equations.head_width)
         elif equations.width is not None:
             self.widths.append(equations.width)
         for (argument, dim), source in zip(equations.contracted, operands, strict=True):
-            if source is not None and source.name in names:
-                self.uses.contracted.add(call.shape(argument)[dim])
-                self.summed.append((node, call.shape(argument)[dim]))
-                if source.name not in self.plain:
-                    self.uses.computed.add(call.shape(argument)[dim])
+            if source is None or (by_weights and source.name not in names):
+                continue
+            summed = call.shape(argument)[dim]
+            if by_weights:
+                self.uses.contracted.add(summed)
+                self.summed.append((node, summed))
+            if source.name not in self.plain:
+                self.uses.computed.add(summed)
 
     # -- sizes ----------------------------------------------------------------------------------
 
     def _sizes(self, value: torch.Tensor) -> tuple[int, ...]:
-        return tuple(self._number(size) for size in value.shape)
-
-    def _number(self, size: Any) -> int:
-        """A size as a number: every symbol by `BATCH`, whatever else may be unknown is kept too."""
-        if isinstance(size, int):
-            return size
-        expression = size.node.expr
-        return int(expression.subs(dict.fromkeys(expression.free_symbols, BATCH)))
+        return tuple(size_of(size) for size in value.shape)
 
     def _protect(self, shape: Iterable[Dim], reason: Reason) -> None:
         for dim in shape:

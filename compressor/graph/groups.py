@@ -19,7 +19,8 @@ class Uses:
 
     Attributes:
         contracted: Dimensions of weights that are summed over.
-        computed: Those of weights that are computed from parameters.
+        computed: Dimensions that are summed over of what is no parameter itself but computed, from
+            parameters (weights) or from data too (a mixture of kernels, chosen per sample).
         statistics: What a statistic across channels runs over.
         heads, head_width: Of attention.
         equal: Pieces that user code takes to be of one size.

@@ -19,7 +19,7 @@ from compressor.errors import UsageError
 from compressor.latency.fusing import base_name, computed_nodes
 from compressor.latency.operands import Operands
 from compressor.latency.reading import reading
-from compressor.network import BATCH, Network, Shape, Sizes
+from compressor.network import Network, Shape, Sizes, size_of, with_batch
 from compressor.records import Trace
 
 
@@ -126,7 +126,8 @@ def layers_of(trace: Trace, network: Network, batch: int = 1) -> tuple[Layer, ..
         if read is not None:
             extents = {name: _extent(dims, batch) for name, dims in read.sizes.items()}
             axes = dict.fromkeys(a for e in extents.values() for a in e.leaves if a in free)
-            found.append(Layer(node.name, read.kind, extents, read.literals, tuple(axes)))
+            literals = {name: _literal(value, batch) for name, value in read.literals.items()}
+            found.append(Layer(node.name, read.kind, extents, literals, tuple(axes)))
     return tuple(found)
 
 
@@ -140,10 +141,16 @@ def _with_batch(dim: Dim, batch: int) -> Dim:
     """The expression with the number of samples in place of the symbolic batch."""
     if not isinstance(dim, Axis):
         return type(dim)(tuple(_with_batch(part, batch) for part in dim.parts))
-    size, samples = dim.size, 1
-    while size and size % BATCH == 0:
-        size, samples = size // BATCH, samples * batch
-    return dim if size == dim.size else Axis(size * samples)
+    size = with_batch(dim.size, batch)
+    return dim if size == dim.size else Axis(size)
+
+
+def _literal(value: Any, batch: int) -> Any:
+    """A literal, its numbers likewise."""
+    if isinstance(value, tuple):
+        return tuple(_literal(item, batch) for item in value)
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return with_batch(value, batch) if is_number else value
 
 
 def _shapes(trace: Trace, network: Network) -> dict[str, tuple[Shape, ...]]:
@@ -165,11 +172,4 @@ def _shapes(trace: Trace, network: Network) -> dict[str, tuple[Shape, ...]]:
 
 
 def _input_shape(node: Node) -> Shape:
-    return tuple(Axis(_number(size)) for size in getattr(node.meta.get("val"), "shape", ()))
-
-
-def _number(size: Any) -> int:
-    if isinstance(size, int):
-        return size
-    expression = size.node.expr
-    return int(expression.subs(dict.fromkeys(expression.free_symbols, BATCH)))
+    return tuple(Axis(size_of(size)) for size in getattr(node.meta.get("val"), "shape", ()))

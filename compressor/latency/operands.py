@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch.fx import Node
+from torch.fx.node import map_arg
 
-from compressor.network import Shape
+from compressor.network import Shape, size_of
 from compressor.programs.nodes import argument, operand, schema_names
 
 
@@ -45,15 +47,20 @@ class Operands:
         return next(iter(self.shapes.get(self.node.name, ())), ())
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Any other argument."""
+        """Any other argument; sizes that the network computes as numbers, `BATCH` in them."""
         found = argument(self.node, name) if name in schema_names(self.node) else None
-        return default if found is None else found
+        return default if found is None else map_arg(found, _number)
 
     def numbers(self, name: str, rank: int, default: Any = 1) -> tuple[int, ...]:
         """A list of `rank` numbers, which may be given as one."""
         value = self.get(name, default)
         listed = list(value) if isinstance(value, list | tuple) else [value]
         return tuple(int(n) for n in (listed * rank if len(listed) == 1 else listed or [default]))
+
+
+def _number(node: Node) -> Any:
+    value = node.meta.get("val")
+    return size_of(value) if isinstance(value, int | torch.SymInt) else node
 
 
 Reader = Callable[[Operands], Reading | None]

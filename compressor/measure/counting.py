@@ -28,6 +28,11 @@ def _matrix_product(left: int) -> Callable[[Values, Values], int]:
     return lambda inputs, outputs: prod(_shape(outputs[0])) * _shape(inputs[left])[-1]
 
 
+def _summed_products(inputs: Values, outputs: Values) -> int:
+    """Of every pair of matrices, [b, m, k] and [b, k, n]."""
+    return prod(_shape(inputs[1])) * _shape(inputs[2])[-1]
+
+
 def _convolution(inputs: Values, outputs: Values) -> int:
     """Every position of the output (transposed: of the input) meets every weight once."""
     transposed = bool(inputs[6].toIValue())
@@ -74,7 +79,8 @@ def _tensordot(inputs: Values, outputs: Values) -> int:
 
 
 def _einsum(inputs: Values, outputs: Values) -> int:
-    """Two operands: the product of all sizes. More: pair by pair from the left, as torch does."""
+    """Pair by pair from the left, as torch does. What one of a pair has alone and nobody wants
+    later is summed before; with nothing to sum over, a pair is no matrix product."""
     operands = [_shape(v) for v in inputs[1].node().inputs()]
     terms, _, result = inputs[0].toIValue().replace(" ", "").partition("->")
     size: dict[str, int] = {}
@@ -88,7 +94,9 @@ def _einsum(inputs: Values, outputs: Values) -> int:
     macs, current = 0, labels[0]
     for position, operand in enumerate(labels[1:], start=2):
         needed_later = set(result).union(ellipsis, *labels[position:])
-        macs += prod(size[name] for name in current | operand)
+        both = current & operand
+        if both - needed_later:
+            macs += prod(size[name] for name in both | ((current | operand) & needed_later))
         current = (current | operand) & needed_later
     return macs
 
@@ -109,10 +117,15 @@ MACS: dict[str, Callable[[Values, Values], int]] = {
     "aten::mm": _matrix_product(0),
     "aten::bmm": _matrix_product(0),
     "aten::mv": _matrix_product(0),
+    "aten::dot": _matrix_product(0),
+    "aten::vdot": _matrix_product(0),
     "aten::inner": _matrix_product(0),
     "aten::addmm": _matrix_product(1),
     "aten::addmv": _matrix_product(1),
     "aten::baddbmm": _matrix_product(1),
+    "aten::addmm_": _matrix_product(1),
+    "aten::baddbmm_": _matrix_product(1),
+    "aten::addbmm": _summed_products,
     "aten::tensordot": _tensordot,
     "aten::einsum": _einsum,
     "aten::scaled_dot_product_attention": _attention,

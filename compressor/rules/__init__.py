@@ -23,7 +23,9 @@ from compressor.rules import (
     pooling,
     recurrent,
     reduce,
+    sampling,
     shape,
+    spectral,
 )
 from compressor.rules.call import Call, Equations, Refusal, Rule
 
@@ -34,7 +36,9 @@ FAMILIES = MappingProxyType(
         "convolutions": convolution,
         "pooling and resampling": pooling,
         "norms": norm,
+        "sampling where data say": sampling,
         "reductions and scans": reduce,
+        "Fourier transforms": spectral,
         "attention": attention,
         "recurrent layers": recurrent,
         "shapes": shape,

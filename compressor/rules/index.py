@@ -14,6 +14,15 @@ def embedding(call: Call) -> Equations:
     return Equations(((*call["indices"], out),), [(out, channels)], keep=[(rows, INDEXED)])
 
 
+def embedding_bag(call: Call) -> Equations:
+    """out[bags, c] = sums of rows of weight[rows, c]: the rows are kept, and what counts bags."""
+    rows, channels = call["weight"]
+    bags, *counts = (fresh(sizes) for sizes in call.outputs)
+    own = [*call["indices"], *call["offsets"], *(call.get("per_sample_weights") or ())]
+    others = [dim for shape in ((rows, bags[0]), own, *counts) for dim in shape]
+    return Equations(((bags[0], channels), *counts), keep=keep_all(others, INDEXED))
+
+
 def index_select(call: Call) -> Equations:
     """out[dim] counts the indices; it and x[dim] are kept."""
     at = call.dim()
@@ -83,6 +92,7 @@ def gather(call: Call) -> Equations:
 
 RULES: dict[str, Rule] = {
     **table(embedding, "embedding"),
+    **table(embedding_bag, "embedding_bag embedding_bag.padding_idx"),
     **table(index_select, "index_select"),
     **table(index, "index.Tensor"),
     **table(gather, "gather"),

@@ -87,6 +87,62 @@ def addmm(call: Call) -> Equations:
     )
 
 
+def addmv(call: Call) -> Equations:
+    """out[m] = self[m] + mat[m, k] vec[k]."""
+    (m, k), vec = call["mat"], call["vec"]
+    return Equations(
+        ((m,),),
+        [(k, vec[0]), *same_where_sized(call["self"], (m,))],
+        contracted=(("mat", 1), ("vec", 0)),
+        macs=((m, k),),
+        width=m,
+    )
+
+
+def addbmm(call: Call) -> Equations:
+    """out[m, n] = self[m, n] + sum over b of batch1[b, m, k] batch2[b, k, n]."""
+    (b, m, k), right = call["batch1"], call["batch2"]
+    return Equations(
+        ((m, right[2]),),
+        [(b, right[0]), (k, right[1]), *same_where_sized(call["self"], (m, right[2]))],
+        contracted=[("batch1", 0), ("batch1", 2), ("batch2", 0), ("batch2", 1)],
+        head_width=(b, k),
+        macs=((b, m, k, right[2]),),
+        width=right[2],
+    )
+
+
+def inner(call: Call) -> Equations:
+    """out[..., ...] = self[..., k] other[..., k]: all leading dimensions of both, in order."""
+    left, right = call["self"], call["other"]
+    if not left or not right:  # a number times a tensor
+        return broadcast((left, right), call.outputs[0])
+    return Equations(
+        ((*left[:-1], *right[:-1]),),
+        [(left[-1], right[-1])],
+        head_width=(left[-1], *right[:-1]),
+        contracted=(("self", len(left) - 1), ("other", len(right) - 1)),
+        macs=((*left, *right[:-1]),),
+        width=right[0] if len(right) > 1 else None,
+    )
+
+
+def outer(call: Call) -> Equations:
+    """out[m, n] = a[m] b[n] (and what it is added to)."""
+    names = ("vec1", "vec2") if "vec1" in call.arguments else ("self", "vec2")
+    m, n = (call[name][0] for name in names)
+    added = call["self"] if "vec1" in call.arguments else ()
+    return Equations(((m, n),), same_where_sized(added, (m, n)))
+
+
+def distances(call: Call) -> Equations:
+    """out[..., p, r] = |x1[..., p, m] - x2[..., r, m]|: m is summed over on both sides at once."""
+    left, right = call["x1"], call["x2"]
+    lead = broadcast((left[:-2], right[:-2]), call.outputs[0][:-2])
+    same = [*lead.same, (left[-1], right[-1])]
+    return Equations(((*lead.outputs[0], left[-2], right[-2]),), same, statistics=(left[-1],))
+
+
 def einsum(call: Call) -> Equations:
     """Every letter is one dimension; letters that the result lacks are contracted."""
     operands = call["tensors"]
@@ -139,13 +195,18 @@ def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]]
 def _pairwise(
     terms: Sequence[Sequence[str]], result: Sequence[str], by_letter: Mapping[str, Dim]
 ) -> list[Shape]:
-    """Operands are multiplied two at a time, from the left."""
+    """Operands are multiplied two at a time, from the left, as torch does: what one of the two has
+    alone and nobody wants later is summed before, and where both have nothing to sum over, that is
+    no matrix product."""
     products: list[Shape] = []
     done = set(terms[0])
     for at, term in enumerate(terms[1:], start=2):
-        joined = done | set(term)
-        products.append(tuple(dim for letter, dim in by_letter.items() if letter in joined))
-        done = joined & set(result).union(*terms[at:])
+        wanted = set(result).union(*terms[at:])
+        both = done & set(term)
+        if both - wanted:
+            joined = both | ((done | set(term)) & wanted)
+            products.append(tuple(dim for letter, dim in by_letter.items() if letter in joined))
+        done = (done | set(term)) & wanted
     return products
 
 
@@ -182,8 +243,13 @@ def tensordot(call: Call) -> Equations:
 
 RULES: dict[str, Rule] = {
     **table(linear, "linear"),
-    **table(matmul, "matmul linalg_matmul mm bmm mv dot"),
-    **table(addmm, "addmm baddbmm"),
+    **table(matmul, "matmul linalg_matmul mm bmm mv dot vdot"),
+    **table(addmm, "addmm baddbmm addmm_ baddbmm_"),
+    **table(addmv, "addmv"),
+    **table(addbmm, "addbmm"),
+    **table(inner, "inner"),
+    **table(outer, "outer ger addr"),
+    **table(distances, "cdist"),
     **table(einsum, "einsum"),
     **table(bilinear, "bilinear"),
     **table(tensordot, "tensordot"),

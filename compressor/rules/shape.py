@@ -168,8 +168,9 @@ def pixel_unshuffle(call: Call) -> Equations:
 
 
 def reorder(call: Call) -> Equations:
-    """Flip and roll: out = x, but positions move along the listed dimensions, which are kept."""
-    dims = call.get("dims", ())
+    """Flip, roll, shift: out = x, but positions move along the listed dimensions, which are kept;
+    where none is listed, along all."""
+    dims = call.get("dims", call.get("dim", ()))
     listed: Sequence[int] = dims if isinstance(dims, tuple) and dims else range(len(call.x))
     return Equations((call.x,), keep=keep_all((call.x[d] for d in listed), MOVED))
 
@@ -241,8 +242,8 @@ RULES: dict[str, Rule] = {
     **table(unflatten, "unflatten.int"),
     **table(permute, "permute permute_copy"),
     **table(transpose, "transpose.int transpose_copy.int swapaxes swapdims"),
-    **table(reverse, "t numpy_T"),
-    **table(swap_last, "mT adjoint"),
+    **table(reverse, "t numpy_T matrix_H"),
+    **table(swap_last, "mT mH adjoint"),
     **table(move, "movedim.intlist movedim.int moveaxis.intlist moveaxis.int"),
     **table(squeeze, "squeeze squeeze.dim squeeze.dims"),
     **table(unsqueeze, "unsqueeze"),
@@ -253,7 +254,7 @@ RULES: dict[str, Rule] = {
     **table(shuffle, "channel_shuffle native_channel_shuffle"),
     **table(pixel_shuffle, "pixel_shuffle"),
     **table(pixel_unshuffle, "pixel_unshuffle"),
-    **table(reorder, "flip roll"),
+    **table(reorder, "flip fliplr flipud roll fft_fftshift fft_ifftshift"),
     **table(unfold, "im2col"),
     **table(fold, "col2im"),
     **table(windows, "unfold"),
