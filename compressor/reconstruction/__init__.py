@@ -2,5 +2,6 @@
 
 from compressor.reconstruction.choice import reconstruction_scores
 from compressor.reconstruction.repair import Refit, refit
+from compressor.reconstruction.walk import Script
 
-__all__ = ["Refit", "reconstruction_scores", "refit"]
+__all__ = ["Refit", "Script", "reconstruction_scores", "refit"]

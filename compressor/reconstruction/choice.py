@@ -80,7 +80,7 @@ def reconstruction_scores(
     the share of their weights' energy.
 
     Args:
-        inputs: Gives the calibration batches anew, each the network's positional inputs.
+        inputs: Gives the calibration batches anew, each a call of the network.
         of: The unit of cost; None: errors as they are, where the budget weighs what they save.
     """
     report = progress or (lambda *_: None)

@@ -18,8 +18,8 @@ from compressor.reconstruction.consumers import Contraction
 from compressor.reconstruction.layouts import row_count
 from compressor.reconstruction.walk import Script, Walk
 
-Inputs = Callable[[], Iterable[tuple[Any, ...]]]
-"""Gives the calibration batches anew, the same each time: the network's positional inputs."""
+Inputs = Callable[[], Iterable[Any]]
+"""Gives the calibration batches anew, the same each time: calls, or positional inputs alone."""
 
 Progress = Callable[[int, int, str], None]
 

@@ -27,7 +27,8 @@ def repair(sliced: slicing.Sliced, planned: Planned) -> str:
 def _refitted(sliced: slicing.Sliced, planned: Planned, train: Data) -> str:
     trace, options = planned.trace, planned.options
     data = Calibration(trace, train, options)
-    if not Calibration.fits(trace.examples, train) or not data.samples:
+    if data.obstacle:
+        planned.stopwatch.note(f"nothing is re-fitted: {data.obstacle}")
         return ""
     keep = planned.keep
     with planned.stopwatch.stage("re-fit consumers") as tick, each_alone():

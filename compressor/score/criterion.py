@@ -21,7 +21,7 @@ Rows = Mapping[str, Sequence[Floats]]
 it measures nothing."""
 
 Batches = Iterable[tuple[Any, Any]]
-"""(positional inputs, target or None) per batch."""
+"""(inputs, target or None) per batch; inputs are a `Call`, or positional ones alone."""
 Loss = Callable[[Any, Any], torch.Tensor]
 """Of (outputs, target); the mean over the samples."""
 
