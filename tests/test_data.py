@@ -277,6 +277,10 @@ def two_inputs(): return [((torch.full((3,), i), torch.ones(2)), i) for i in ran
 def unlabelled(): return [(torch.randn(3), None) for _ in range(4)]
 def single(): return [torch.randn(3) for _ in range(4)]
 def named(): return [({"x": torch.randn(3)}, 0) for _ in range(4)]
+def tokens(): return [{"ids": [1, 2, 3], "labels": i} for i in range(4)]
+def real(): return [(torch.randn(3), float(i)) for i in range(4)]
+def three(): return [(torch.randn(3), torch.randn(3), 0) for _ in range(4)]
+def texts(): return ["a", "b"]
 def ragged(): return [(torch.randn(3 + i), 0) for i in range(4)]
 def empty(): return []
 def number(): return 3
@@ -311,13 +315,23 @@ def test_a_dataset_may_have_several_inputs_or_no_target(code):
     data = load_data([f"{code}two_inputs"])
     assert [tuple(x.shape) for x in data.first_sample.args] == [(1, 3), (1, 2)]
     assert not load_data([f"{code}unlabelled"]).labelled
+    assert not load_data([f"{code}single"]).labelled
+
+
+def test_a_sample_may_be_a_dict_and_its_target_lie_in_it(code):
+    data = load_data([f"{code}tokens"])
+    call, target = data.fetch([1, 2])
+    assert call.kwargs["ids"].tolist() == [[1, 2, 3]] * 2 and target.tolist() == [1, 2]
+    assert data.labelled and list(call.kwargs) == ["ids"]
+    assert load_data([f"{code}named"]).first_sample.kwargs["x"].shape == (1, 3)
+    assert load_data([f"{code}real"]).fetch([0, 1]).target.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("single", "not a pair"),
-        ("named", "dict"),
+        ("three", r"3 parts[\s\S]*\(first, second\), target"),
+        ("texts", "a sample is a str"),
         ("empty", "empty"),
         ("number", "returned a int"),
         ("wants", "raised TypeError"),
@@ -333,7 +347,7 @@ def test_callables_that_give_no_dataset_are_clear_errors(code, name, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("ragged", "samples 0 to 3"), ("Late", "sample lost")]
+    ("name", "message"), [("ragged", r"3, then 4[\s\S]*samples 0 to 3"), ("Late", "sample lost")]
 )
 def test_datasets_that_fail_later_are_clear_errors(code, name, message):
     with pytest.raises(CompressorError, match=message):

@@ -237,7 +237,7 @@ def _calibration(opened: Opened) -> ScoreData | None:
         return None
     some = Calibration(opened.trace, train, options).batches()
     loss = loss_of(opened.subject, options) or cross_entropy
-    return ScoreData(opened.trace, some, loss, options.device)
+    return ScoreData(opened.trace, some, loss, options.device, options.memory_bytes)
 
 
 def cross_entropy(outputs: Any, target: Any) -> Tensor:

@@ -56,12 +56,16 @@ class Objective:
             return 0.0
         return (DISTILL if self.loss is None else 0.0) if self.distill is None else self.distill
 
-    def __call__(self, module: nn.Module, inputs: Call, target: Any) -> Tensor:
+    def __call__(self, module: nn.Module, inputs: Any, target: Any) -> Tensor:
         """
+        Args:
+            inputs: A call, or positional inputs alone.
+
         Raises:
             CompressorError: The network fails on the batch, the loss or the user's step raises or
                 gives no scalar, or there is nothing to learn from.
         """
+        inputs = Call.of(inputs)
         if self.step is not None:
             return self._of_step(self.step, module, inputs, target)
         outputs = call(module, inputs)
