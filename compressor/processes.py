@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from compressor.calls import Call
+
 
 def all_summed(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Each tensor (float64, on the CPU) summed over all processes in one exchange. A process may
@@ -72,15 +74,17 @@ def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def shared_out(batch: tuple[tuple[Any, ...], Any]) -> tuple[tuple[tuple[Any, ...], Any], float]:
+def shared_out(batch: tuple[Call, Any]) -> tuple[tuple[Call, Any], float]:
     """This process's samples of a batch of (inputs, target), and what its mean over them weighs so
     that the mean over all processes is that over the batch."""
-    count, parts = len(batch[0][0]), processes()
+    count, parts = batch[0].samples, processes()
     if parts == 1:
         return batch, 1.0
     own = list(range(rank(), count, parts))
     some = own or [0]  # every process has to take part in each step
-    part = pytree.tree_map_only(Tensor, lambda x: x[some] if len(x) == count else x, batch)
+    part = pytree.tree_map_only(
+        Tensor, lambda x: x[some] if x.dim() and len(x) == count else x, batch
+    )
     return part, len(own) * parts / count
 
 

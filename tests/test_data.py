@@ -46,7 +46,7 @@ def numbered(npz):
 
 def numbers(source) -> list[int]:
     """Which samples the batches hold, by their pixels."""
-    return [round(float(image.max())) for (x,), _ in source for image in x]
+    return [round(float(image.max())) for call, _ in source for image in call.args[0]]
 
 
 # arrays
@@ -55,14 +55,15 @@ def numbers(source) -> list[int]:
 def test_arrays_are_normalised_as_imagenet(npz):
     pixels, labels = images(), np.arange(20, dtype=np.uint8) % 7
     data = load_data([npz(images=pixels, labels=labels)])
-    ((x,), target), *rest = batches(data, 16)
+    (call, target), *rest = batches(data, 16)
+    (x,) = call.args
     wanted = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - MEAN) / STD
     torch.testing.assert_close(x, wanted[:16])
     assert x.is_contiguous() and x.dtype == torch.float32
     assert target.tolist() == labels[:16].tolist() and target.dtype == torch.int64
     assert [len(y) for _, y in rest] == [4]
     assert (len(data), data.labelled, data.classes, data.name) == (20, True, 7, "data.npz")
-    torch.testing.assert_close(data.first_sample[0], wanted[:1])
+    torch.testing.assert_close(data.first_sample.args[0], wanted[:1])
     sample, label = data.dataset[3]
     torch.testing.assert_close(sample, wanted[3])
     assert label == 3
@@ -71,14 +72,14 @@ def test_arrays_are_normalised_as_imagenet(npz):
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1)])
 def test_grey_arrays_have_one_channel_around_zero(npz, shape):
     pixels = images(shape=shape)
-    x = load_data([npz(images=pixels)]).first_sample[0]
+    x = load_data([npz(images=pixels)]).first_sample.args[0]
     torch.testing.assert_close(x[0, 0], torch.from_numpy(pixels[0].reshape(8, 8)) / 127.5 - 1)
 
 
 def test_own_mean_and_std_for_each_or_all_channels(npz):
     path = npz(images=images(shape=(4, 4, 2)))
-    each = load_data([path], mean=[0.1, 0.2], std=[0.3, 0.4]).first_sample[0]
-    both = load_data([path], mean=[0.1], std=[0.3]).first_sample[0]
+    each = load_data([path], mean=[0.1, 0.2], std=[0.3, 0.4]).first_sample.args[0]
+    both = load_data([path], mean=[0.1], std=[0.3]).first_sample.args[0]
     torch.testing.assert_close(each[:, 0], both[:, 0])
     assert not torch.allclose(each[:, 1], both[:, 1])
 
@@ -100,8 +101,8 @@ def test_several_and_lzma_compressed_files_are_one(npz, tmp_path):
     data = load_data([first, str(packed)])
     assert len(data) == 40 and data.classes == 2
     assert data.fetch([19, 20]).target.tolist() == [0, 1]
-    separate = load_data([plain]).first_sample[0]
-    torch.testing.assert_close(data.fetch([20]).inputs[0], separate)
+    separate = load_data([plain]).first_sample.args[0]
+    torch.testing.assert_close(data.fetch([20]).inputs.args[0], separate)
 
 
 def test_the_content_decides_not_the_extension(npz, tmp_path):
@@ -139,13 +140,25 @@ def test_bad_arrays_are_clear_errors(npz, message):
     assert path in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive at all", b"PK\x03\x04 cut off"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
 def test_files_that_are_no_archive_are_clear_errors(tmp_path, content):
     path = tmp_path / "data.npz"
     path.write_bytes(content)
     with pytest.raises(CompressorError, match=r"Not a readable \.npz") as caught:
         load_data([str(path)])
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("rows.csv", "a text file"), ("own.py", r"a Python file[\s\S]*own\.py:callable")],
+)
+def test_other_files_are_told_what_data_is(tmp_path, name, words):
+    path = tmp_path / name
+    path.write_text("1,2,3\n4,5,6\n")
+    with pytest.raises(UsageError, match=words) as caught:
+        load_data([str(path)])
+    assert "pickle" not in str(caught.value)
 
 
 def test_truncated_and_single_array_files_are_clear_errors(npz, tmp_path):
@@ -207,7 +220,8 @@ def folder(tmp_path):
 
 def test_a_folder_is_resized_cropped_and_labelled_by_its_sub_folders(folder):
     data = load_data([str(folder("bird", "cat", "dog"))], input_size=(28, 28))
-    ((x,), target), *_ = batches(data, 6)
+    (call, target), *_ = batches(data, 6)
+    (x,) = call.args
     assert target.tolist() == [0, 0, 1, 1, 2, 2]
     assert x.shape == (6, 3, 28, 28)
     assert (data.classes, data.labelled, data.name) == (3, True, "pictures")
@@ -217,18 +231,18 @@ def test_a_folder_is_resized_cropped_and_labelled_by_its_sub_folders(folder):
 
 def test_a_folder_for_an_oblong_input(folder):
     data = load_data([str(folder("a"))], input_size=(20, 28))
-    assert data.first_sample[0].shape == (1, 3, 20, 28)
+    assert data.first_sample.args[0].shape == (1, 3, 20, 28)
 
 
 def test_a_folder_in_grey(folder):
-    x = load_data([str(folder("a"))], mean=[0.5], std=[0.5]).first_sample[0]
+    x = load_data([str(folder("a"))], mean=[0.5], std=[0.5]).first_sample.args[0]
     assert x.shape == (1, 1, 224, 224)
     torch.testing.assert_close(x, torch.full_like(x, -1.0))
 
 
 def test_sub_folders_named_by_numbers_are_those_classes(folder):
     data = load_data([str(folder("10", "9", "200"))])
-    ((_,), target), *_ = batches(data, 6)
+    (_, target), *_ = batches(data, 6)
     assert target.tolist() == [10, 10, 200, 200, 9, 9]
     assert data.classes == 201
 
@@ -263,6 +277,10 @@ def two_inputs(): return [((torch.full((3,), i), torch.ones(2)), i) for i in ran
 def unlabelled(): return [(torch.randn(3), None) for _ in range(4)]
 def single(): return [torch.randn(3) for _ in range(4)]
 def named(): return [({"x": torch.randn(3)}, 0) for _ in range(4)]
+def tokens(): return [{"ids": [1, 2, 3], "labels": i} for i in range(4)]
+def real(): return [(torch.randn(3), float(i)) for i in range(4)]
+def three(): return [(torch.randn(3), torch.randn(3), 0) for _ in range(4)]
+def texts(): return ["a", "b"]
 def ragged(): return [(torch.randn(3 + i), 0) for i in range(4)]
 def empty(): return []
 def number(): return 3
@@ -287,22 +305,33 @@ def code(tmp_path, monkeypatch):
 def test_a_callable_in_a_file_or_module_gives_its_dataset(code):
     for spec in (f"{code}pairs", "someones_data:pairs"):
         data = load_data([spec])
-        ((x,), target), *_ = batches(data, 4)
+        (call, target), *_ = batches(data, 4)
+        (x,) = call.args
         assert x.shape == (4, 4) and target.tolist() == [0, 1, 2, 3]
         assert (len(data), data.labelled, data.classes) == (10, True, None)
 
 
 def test_a_dataset_may_have_several_inputs_or_no_target(code):
     data = load_data([f"{code}two_inputs"])
-    assert [tuple(x.shape) for x in data.first_sample] == [(1, 3), (1, 2)]
+    assert [tuple(x.shape) for x in data.first_sample.args] == [(1, 3), (1, 2)]
     assert not load_data([f"{code}unlabelled"]).labelled
+    assert not load_data([f"{code}single"]).labelled
+
+
+def test_a_sample_may_be_a_dict_and_its_target_lie_in_it(code):
+    data = load_data([f"{code}tokens"])
+    call, target = data.fetch([1, 2])
+    assert call.kwargs["ids"].tolist() == [[1, 2, 3]] * 2 and target.tolist() == [1, 2]
+    assert data.labelled and list(call.kwargs) == ["ids"]
+    assert load_data([f"{code}named"]).first_sample.kwargs["x"].shape == (1, 3)
+    assert load_data([f"{code}real"]).fetch([0, 1]).target.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("single", "not a pair"),
-        ("named", "dict"),
+        ("three", r"3 parts[\s\S]*\(first, second\), target"),
+        ("texts", "a sample is a str"),
         ("empty", "empty"),
         ("number", "returned a int"),
         ("wants", "raised TypeError"),
@@ -318,7 +347,7 @@ def test_callables_that_give_no_dataset_are_clear_errors(code, name, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("ragged", "samples 0 to 3"), ("Late", "sample lost")]
+    ("name", "message"), [("ragged", r"3, then 4[\s\S]*samples 0 to 3"), ("Late", "sample lost")]
 )
 def test_datasets_that_fail_later_are_clear_errors(code, name, message):
     with pytest.raises(CompressorError, match=message):
@@ -401,8 +430,8 @@ def test_a_limit_with_a_seed_is_one_random_choice(numbered):
 
 
 def test_targets_stay_with_their_samples(numbered):
-    for (x,), target in batches(numbered, 8, seed=1, augment="crop-flip"):
-        assert torch.equal(x.amax((1, 2, 3)).round().long(), target)
+    for call, target in batches(numbered, 8, seed=1, augment="crop-flip"):
+        assert torch.equal(call.args[0].amax((1, 2, 3)).round().long(), target)
 
 
 def test_calibration_looks_at_changed_copies_beside_the_images(npz):
@@ -411,7 +440,7 @@ def test_calibration_looks_at_changed_copies_beside_the_images(npz):
 
     def seen(augment):
         options = Options(batch_size=4, augment=augment)
-        return [x for (x,), _ in Calibration(traced, data, options).batches()]
+        return [call.args[0] for call, _ in Calibration(traced, data, options).batches()]
 
     plain, both = seen("none"), seen("crop-flip")
     assert (len(plain), len(both)) == (3, 6)
@@ -427,8 +456,8 @@ def test_augmentation_moves_and_mirrors_and_is_reproducible(npz, augment):
     ramp = np.tile(np.arange(100, 132, dtype=np.uint8), (64, 32, 1))  # columns are 100..131
     data = load_data([npz(images=ramp)], mean=[0], std=[1 / 255])
     seen = set()
-    for (x,), _ in batches(data, 32, seed=1, augment=augment):
-        for image in x[:, 0]:
+    for call, _ in batches(data, 32, seed=1, augment=augment):
+        for image in call.args[0][:, 0]:
             row = image[16].round().int().tolist()
             shown = [value for value in row if value]
             mirrored = shown[0] > shown[-1]
@@ -438,7 +467,8 @@ def test_augmentation_moves_and_mirrors_and_is_reproducible(npz, augment):
             seen.add((mirrored, shown[0] - 100, len(shown)))
     assert len({entry[1:] for entry in seen}) > 5
     assert {entry[0] for entry in seen} == ({False, True} if augment == "crop-flip" else {False})
-    some, same = ([x for (x,), _ in batches(data, 32, seed=1, augment=augment)] for _ in range(2))
+    again = [batches(data, 32, seed=1, augment=augment) for _ in range(2)]
+    some, same = ([call.args[0] for call, _ in one] for one in again)
     assert all(torch.equal(a, b) for a, b in zip(some, same, strict=True))
 
 

@@ -424,7 +424,7 @@ def test_demo_network_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     network = demo.trained(train, seed=0, tick=lambda done, total, note: None)
     batch = test.fetch(range(len(test)))
     with torch.no_grad():
-        correct = network(*batch.inputs).argmax(1) == batch.target
+        correct = batch.inputs.to(network).argmax(1) == batch.target
     assert correct.double().mean() > 0.9
 
 

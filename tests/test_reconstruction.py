@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, multiprocessing, nn
 
 from compressor.graph import analyse
 from compressor.network import Network
-from compressor.reconstruction import reconstruction_scores, refit, repair, salience
+from compressor.reconstruction import Memory, reconstruction_scores, refit, salience
 from compressor.reconstruction.consumers import consumers
 from compressor.reconstruction.elimination import Regression, eliminate
 from compressor.reconstruction.layouts import LAYOUTS, Layout, blocks_of, row_count
@@ -92,7 +93,7 @@ def test_few_samples_shrink_more_and_independent_ones_by_the_textbook() -> None:
         noise = apart / len(squares) / (len(squares) - 1)
         target = whole.diagonal().mean() * torch.eye(6)
         share = noise / float((whole - target).square().sum())
-        (got,) = moments.shrinkage(centred=False)
+        (got,) = moments.settled(centred=False)[1]
         assert float(got) == pytest.approx(share / (1 - share), rel=1e-3)
         found.append(float(got))
     assert found[0] > found[1] > found[2] < 0.05
@@ -485,17 +486,17 @@ def test_the_constant_alone_restores_the_mean() -> None:
     torch.testing.assert_close(*means, rtol=1e-4, atol=1e-4)
 
 
-def test_walks_that_start_anew_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_walks_that_start_anew_give_the_same() -> None:
     """Memory bounds what is held, never what is computed."""
     weights = []
-    for held in (repair.HELD_BYTES, 0):
-        monkeypatch.setattr("compressor.reconstruction.repair.HELD_BYTES", held)
+    plenty = Memory.of(10**9)
+    for memory in (plenty, replace(plenty, walks=0)):
         torch.manual_seed(0)
         found, network, batches = traced(Residual(), 3, 8, 8)
         keep = {g.name: tuple(range(g.size - 2)) for g in network.groups}
         masks = network.masks(keep)
         program = slice_program(found, network, masks)
-        done = refit(found.program, program, network, masks, lambda b=batches: b)
+        done = refit(found.program, program, network, masks, lambda b=batches: b, memory=memory)
         assert len(done) > 1
         assert all(r.after <= r.before for r in done)
         weights.append({k: v.clone() for k, v in program.state_dict.items()})

@@ -1,7 +1,17 @@
 """Labelled or unlabelled samples from what people have: arrays, folders, datasets."""
 
 from compressor.data.batching import Batches, batches, check_labels, hold_out
+from compressor.data.binding import Binding, Forward
 from compressor.data.dataset import Data
 from compressor.data.sources import load_data
 
-__all__ = ["Batches", "Data", "batches", "check_labels", "hold_out", "load_data"]
+__all__ = [
+    "Batches",
+    "Binding",
+    "Data",
+    "Forward",
+    "batches",
+    "check_labels",
+    "hold_out",
+    "load_data",
+]

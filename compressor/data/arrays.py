@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from compressor.data.dataset import Batch, Data
+from compressor.data.collating import Stacked
+from compressor.data.dataset import Data
 from compressor.errors import CompressorError, UsageError
 
 COLOUR = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # ImageNet's mean and std
@@ -35,15 +36,15 @@ class ImageArrays(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
+    def __getitems__(self, indices: Sequence[int]) -> Stacked:
         chosen = np.asarray(indices)
         pixels = torch.from_numpy(self.images[chosen]).permute(0, 3, 1, 2)
         inputs = pixels.to(torch.float32, memory_format=torch.contiguous_format)
         inputs.div_(255).sub_(self.mean).div_(self.std)
-        return Batch((inputs,), None if self.labels is None else self.labels[chosen])
+        return Stacked(inputs, None if self.labels is None else self.labels[chosen])
 
     def __getitem__(self, index: int) -> tuple[Tensor, int | None]:
-        (inputs,), labels = self.__getitems__([index])
+        inputs, labels = self.__getitems__([index])
         return inputs[0], None if labels is None else int(labels[0])
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Subset
 
+from compressor.calls import Call
 from compressor.data.dataset import Data
 from compressor.errors import CompressorError, UsageError
 
@@ -142,7 +143,7 @@ class Batches:
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    def __iter__(self) -> Iterator[tuple[Call, Any]]:
         rng = np.random.default_rng((self.seed or 0, self.passes))
         self.passes += 1
         order = self.chosen if self.seed is None else rng.permutation(self.chosen)
@@ -150,12 +151,24 @@ class Batches:
             start = number * self.batch_size
             inputs, target = self.data.fetch(order[start : start + self.batch_size].tolist())
             for augmentation in self.augmentations:
-                inputs = (augmentation(inputs[0], rng), *inputs[1:])
+                inputs = _with_image(inputs, augmentation(_image(inputs), rng))
             yield inputs, target
 
 
+def _image(call: Call) -> Any:
+    """The first input, which is moved where it is an image."""
+    return next(iter((*call.args, *call.kwargs.values())), None)
+
+
+def _with_image(call: Call, image: Tensor) -> Call:
+    if call.args:
+        return replace(call, args=(image, *call.args[1:]))
+    first = next(iter(call.kwargs))
+    return replace(call, kwargs={**call.kwargs, first: image})
+
+
 def _require_images(data: Data, augment: str) -> None:
-    first = data.first_sample[0]
+    first = _image(data.first_sample)
     if not isinstance(first, Tensor) or first.ndim != 4:
         raise UsageError(
             f"{augment!r} moves images, but the inputs are none.",
@@ -173,7 +186,7 @@ def batches(
     limit: int | None = None,
     drop_last: bool = False,
 ) -> Batches:
-    """Batches of `(positional inputs, target or None)`, re-iterable, with a length.
+    """Batches of `(the network's call, target or None)`, re-iterable, with a length.
 
     Args:
         seed: Of order, choice and augmentation. None: in the data's order. Passes differ from

@@ -3,74 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
+from compressor.calls import Call
+from compressor.data.binding import Binding
+from compressor.data.collating import Stacked, UnequalShapesError, sample_of, side_by_side
 from compressor.errors import CompressorError
-from compressor.plain import widened
 
 
 class Batch(NamedTuple):
-    """Samples that already lie side by side: positional inputs, and targets if there are any."""
+    """Samples side by side, as the network is called with them, and targets if there are any."""
 
-    inputs: tuple[Any, ...]
+    inputs: Call
     target: Any
 
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset of (inputs, target), and what is known of it.
+    """A dataset, and what is known of it.
 
-    `dataset[i]` is one sample: a float tensor C×H×W, normalised (for a callable's dataset,
-    whatever that gives), and an integer class or None. `classes` is None where only the
-    dataset itself knows. `widens`: inputs in half or double precision are given in float32, for a
-    network that is computed in it.
+    `dataset[i]` is one sample: a pair (inputs, target), the inputs alone, or a dict with the target
+    under a name of `TARGETS`. Arrays and folders give a float tensor C×H×W, normalised, and an
+    integer class or None. `classes` is None where only the dataset itself knows. `binding` says
+    which of a sample's inputs the network takes.
     """
 
     name: str
     dataset: Dataset[Any]
     labelled: bool
     classes: int | None
-    widens: bool = False
+    binding: Binding = field(default_factory=Binding)
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
     @property
-    def first_sample(self) -> tuple[Any, ...]:
-        """The network's positional inputs for the first sample, as a batch of one."""
+    def first_sample(self) -> Call:
+        """The network's inputs for the first sample, as a batch of one."""
         return self.fetch([0]).inputs
+
+    @property
+    def left_out(self) -> list[str]:
+        """Names of what the first sample has and the network is not given."""
+        read = self._read([0])
+        return [] if isinstance(read, Stacked) else self.binding.left_out(read[0][0])
+
+    def bound(self, binding: Binding) -> Data:
+        """The same data, of which the network takes what `binding` says."""
+        found = replace(self, binding=binding)
+        return replace(found, labelled=self.labelled and found.fetch([0]).target is not None)
 
     def fetch(self, indices: Sequence[int]) -> Batch:
         """These samples as one batch.
 
         Raises:
-            CompressorError: the dataset fails, or its samples have other forms or unequal shapes.
+            CompressorError: the dataset fails, its samples have other forms or unequal shapes, or
+                lack an input of the network.
         """
         try:
-            many = getattr(self.dataset, "__getitems__", None)
-            samples = many(list(indices)) if many else [self.dataset[i] for i in indices]
-            batch = samples if isinstance(samples, Batch) else _collate(samples)
-            return Batch(widened(batch.inputs), batch.target) if self.widens else batch
+            samples = self._read(indices)
+            if isinstance(samples, Stacked):
+                return Batch(self.binding((samples.inputs,)), samples.target)
+            calls = [self.binding(inputs) for inputs, _ in samples]
+            targets = [target for _, target in samples]
+            return Batch(side_by_side(calls), side_by_side(targets))
         except CompressorError:
             raise
-        except Exception as error:  # the dataset is the user's code
+        except UnequalShapesError as error:
             raise CompressorError(
-                f"Reading samples failed: {type(error).__name__}: {error}",
-                where=f"{self.name}, samples {indices[0]} to {indices[-1]}",
-                next_step="Each sample must be (inputs, target), with inputs of one shape.",
+                f"Samples that are to lie side by side have different shapes: {error}",
+                where=self._place(indices),
+                next_step="Pad or cut them to one shape inside the dataset.",
             ) from error
+        except Exception as error:  # the dataset is the user's code
+            raise self._failure(error, indices) from error
 
+    def _read(self, indices: Sequence[int]) -> Any:
+        """Samples as pairs of inputs and target, or several that lie side by side already."""
+        many = getattr(self.dataset, "__getitems__", None)
+        samples = many(list(indices)) if many else [self.dataset[i] for i in indices]
+        if isinstance(samples, Stacked):
+            return samples
+        return [sample_of(sample, self.binding.takes) for sample in samples]
 
-def _collate(samples: Sequence[Any]) -> Batch:
-    for sample in samples:
-        if not isinstance(sample, tuple | list) or len(sample) != 2:
-            raise TypeError(f"a sample is a {type(sample).__name__}, not a pair (inputs, target)")
-    inputs = default_collate([sample[0] for sample in samples])
-    if isinstance(inputs, dict):
-        raise TypeError("inputs are a dict; give a tensor or a tuple of positional inputs")
-    targets = [sample[1] for sample in samples]
-    target = None if targets[0] is None else default_collate(targets)
-    return Batch(tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,), target)
+    def _place(self, indices: Sequence[int]) -> str:
+        if len(indices) == 1:
+            return f"{self.name}, sample {indices[0]}"
+        return f"{self.name}, samples {indices[0]} to {indices[-1]}"
+
+    def _failure(self, error: Exception, indices: Sequence[int]) -> CompressorError:
+        return CompressorError(
+            f"Reading samples failed: {type(error).__name__}: {error}",
+            where=self._place(indices),
+            next_step="Each sample must be (inputs, target), the inputs alone, or a dict.",
+        )

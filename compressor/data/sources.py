@@ -34,8 +34,8 @@ def load_data(
         specs: One or more `.npz` files (`images` uint8 N×H×W×C or N×H×W, `labels` integer N,
             optional); or one folder with a sub-folder of images per class (classes in
             alphabetical order; sub-folders that are all named by numbers are those classes); or
-            one 'package.module:callable' or 'path/file.py:callable' that returns a dataset of
-            (inputs, target).
+            one 'package.module:callable' or 'path/file.py:callable' that returns a dataset, whose
+            samples are (inputs, target), the inputs alone, or dicts.
         mean: Per channel (or one for all), after division by 255. Default: ImageNet's for three
             channels, 0.5 for others.
         std: The same for the standard deviation.
@@ -48,6 +48,8 @@ def load_data(
         raise UsageError("No data was named.")
     paths = [Path(spec) for spec in specs]
     if all(path.is_file() for path in paths):
+        for path in paths:
+            _refuse_other_files(path)
         return load_arrays(paths, mean, std)
     if len(specs) > 1:
         missing = [spec for spec, path in zip(specs, paths, strict=True) if not path.is_file()]
@@ -68,6 +70,27 @@ def load_data(
             next_step="Normalise inside the dataset.",
         )
     return _from_callable(specs[0])
+
+
+_BEGINNINGS = (b"PK", b"\x93NUMPY")
+"""Of archives and of single arrays."""
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Raise UsageError for a file that is evidently meant to be read some other way."""
+    with path.open("rb") as file:
+        beginning = file.read(1024)
+    if not beginning or beginning.startswith(_BEGINNINGS):
+        return
+    is_code = path.suffix == ".py"
+    other = "a text file" if b"\0" not in beginning else "a file of another kind"
+    raise UsageError(
+        "Data is an .npz archive, a folder of images or a callable, and this is "
+        f"{'a Python file' if is_code else other}.",
+        where=str(path),
+        next_step="Write an archive with numpy.savez(path, images=..., labels=...), or name a "
+        f"callable that returns a dataset: {path if is_code else 'path/file.py'}:callable.",
+    )
 
 
 class _ClassFolder(ImageFolder):  # type: ignore[misc]
@@ -137,13 +160,14 @@ def _from_callable(spec: str) -> Data:
         raise CompressorError(
             f"The callable raised {type(error).__name__}: {error}",
             where=spec,
-            next_step="It is called without arguments and returns a dataset of (inputs, target).",
+            next_step="It is called without arguments and returns a dataset.",
         ) from error
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise CompressorError(
             f"The callable returned a {type(dataset).__name__}, not a dataset.",
             where=spec,
-            next_step="A dataset has a length, and dataset[i] is a pair (inputs, target).",
+            next_step="A dataset has a length, and dataset[i] is one sample: (inputs, target), the "
+            "inputs alone, or a dict.",
         )
     if len(dataset) == 0:
         raise CompressorError(

@@ -107,7 +107,8 @@ def deliver(sliced: Sliced, planned: Planned) -> Delivery:
         tick(4, 4, "")
     with stopwatch.stage("verify ONNX"):
         some = planned.samples.train or planned.samples.test or planned.samples.unlabelled
-        worst = verified(sliced.program, after, traced, real=real_inputs(some, traced))
+        real = real_inputs(some, traced, stopwatch.note)
+        worst = verified(sliced.program, after, traced, real=real)
     with stopwatch.stage("measure latency") as tick:
         latency, speedups = _latency(before, after, _ways(planned), tick)
     for way, speedup in zip(latency["before"], speedups, strict=True):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 
+from compressor.calls import Call
 from compressor.data import Data
 from compressor.export import Case, export_onnx, user_inputs, verify_onnx
+from compressor.planning.fitting import has_other_sizes
 from compressor.planning.original import TemporaryFolder
 from compressor.programs.redraw import drawable, redraw_
 from compressor.records import ExampleInputs, Trace
@@ -27,7 +28,7 @@ def verified(
     path: Path,
     traced: Trace,
     *,
-    real: tuple[Any, ...] | None = None,
+    real: Call | None = None,
     opset: int | None = None,
 ) -> float:
     """Compare the ONNX file with the program on random inputs, of two batch sizes where the batch
@@ -35,7 +36,7 @@ def verified(
 
     Args:
         traced: Has the example inputs.
-        real: Positional inputs from the user's data.
+        real: Inputs from the user's data.
         opset: The file's, should it have to be written again.
 
     Returns:
@@ -44,7 +45,8 @@ def verified(
     Raises:
         CompressorError: ONNX Runtime computes something else, or the file does not run.
     """
-    inputs = [*variants(traced), *([ExampleInputs(real)] if real is not None else [])]
+    own = [ExampleInputs(real.args, real.kwargs)] if real is not None else []
+    inputs = [*variants(traced), *own]
     cases = cases_of(program, inputs)
     if is_live([outputs for _, outputs in cases], LIVE):
         return verify_onnx(path, cases, TOLERANCE)
@@ -55,24 +57,23 @@ def verified(
         return verify_onnx(redrawn, cases_of(program, inputs), TOLERANCE)
 
 
-def real_inputs(data: Data | None, traced: Trace) -> tuple[Any, ...] | None:
-    """The first samples as the program takes them; None where there are too few, or of another
-    shape than the one that was traced."""
+def real_inputs(
+    data: Data | None, traced: Trace, note: Callable[[str], None] = lambda text: None
+) -> Call | None:
+    """The first samples as the program takes them; None where there are too few, or of other sizes
+    than those that were traced, which is noted."""
+    if data is None:
+        return None
     size = traced.batch if traced.batch_symbol is None else traced.batch + 1
-    if data is None or len(data) < size or not fits(data, traced):
+    why = ""
+    if len(data) < size:
+        why = f"there are {len(data)} samples, and a call takes {size}"
+    elif has_other_sizes(data, traced):
+        why = f"they are not of the sizes that were traced ({Call.of(traced.examples).shapes})"
+    if why:
+        note(f"files are compared with the network on random inputs, not on the samples: {why}")
         return None
     return data.fetch(range(size)).inputs
-
-
-def fits(data: Data, traced: Trace) -> bool:
-    """Whether the data's inputs are all that the program takes, and of the sizes that it has."""
-    examples = traced.examples
-    shapes = [[_sample_shape(x) for x in inputs] for inputs in (data.first_sample, examples.args)]
-    return not examples.kwargs and shapes[0] == shapes[1]
-
-
-def _sample_shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(value.shape[1:]) if isinstance(value, Tensor) else None
 
 
 def cases_of(program: ExportedProgram, inputs: Sequence[ExampleInputs]) -> list[Case]:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressor.calls import Call
 from compressor.sessions import cores, options_of
 
 
 class OnnxModule(nn.Module):
-    """Runs the file on ONNX Runtime's CPU: positional tensors in, a tuple of tensors out.
+    """Runs the file on ONNX Runtime's CPU: the network's inputs in, a tuple of tensors out.
 
     A file whose batch is fixed gets the samples in parts of that size, the last one filled up.
     """
@@ -30,12 +31,14 @@ class OnnxModule(nn.Module):
         self._names = names
         self._taken = {spec.name for spec in self._session.get_inputs()}
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        samples, size = len(inputs[0]), self._batch or len(inputs[0])
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        call = Call(args, kwargs)
+        inputs, samples = call.leaves, call.samples
+        size = self._batch or samples
         parts = [self._run(inputs, start, size) for start in range(0, samples, size)]
         return tuple(torch.cat(part)[:samples] for part in zip(*parts, strict=True))
 
-    def _run(self, inputs: tuple[Tensor, ...], start: int, size: int) -> list[Tensor]:
+    def _run(self, inputs: list[Tensor], start: int, size: int) -> list[Tensor]:
         feeds: dict[str, Any] = {}
         for name, whole in zip(self._names, inputs, strict=False):
             part = whole[start : start + size]

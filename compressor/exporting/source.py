@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from compressor.data import Data, batches, hold_out, load_data
-from compressor.delivery.verifying import fits
+from compressor.calls import Call
+from compressor.data import Binding, Data, Forward, batches, hold_out, load_data
 from compressor.errors import CompressorError, UsageError
 from compressor.files.integrity import check_files
 from compressor.loading import load_program_file
 from compressor.options import DataOptions, ExportOptions
+from compressor.planning.fitting import has_other_sizes
 from compressor.planning.subject import HELD_OUT
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
@@ -64,7 +65,7 @@ class Source:
             drop_last=True,
         )
         for inputs, _ in some:
-            yield {n: x.numpy() for n, x in zip(self.inputs, inputs, strict=False)}
+            yield {n: x.numpy() for n, x in zip(self.inputs, inputs.leaves, strict=True)}
 
 
 def opened(folder: Path, options: ExportOptions, stopwatch: Stopwatch) -> Source:
@@ -87,17 +88,21 @@ def opened(folder: Path, options: ExportOptions, stopwatch: Stopwatch) -> Source
     if options.batch is not None or options.size is not None:
         traced = _resized(traced, options)
     options = _as_reported(folder, options, stopwatch)
-    train, test = _samples(options, _image_size(traced))
+    binding = Binding(Forward.of(traced.module), Call.of(traced.examples))
+    train, test = (
+        data.bound(binding) if data is not None else None
+        for data in _samples(options, _image_size(traced))
+    )
     for data in filter(None, (train, test)):
         _check_sizes(data, traced)
     return Source(folder, traced, train, test, options)
 
 
 def _check_sizes(data: Data, traced: Trace) -> None:
-    if not fits(data, traced):
+    if has_other_sizes(data, traced):
         shapes = (
-            " and ".join("x".join(map(str, x.shape[1:])) for x in inputs if isinstance(x, Tensor))
-            for inputs in (data.first_sample, traced.examples.args)
+            " and ".join("x".join(map(str, x.shape[1:])) for x in call.leaves if x.dim())
+            for call in (data.first_sample, Call.of(traced.examples))
         )
         raise UsageError(
             "the samples are of {}, and the file takes {}".format(*shapes),

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from compressor.delivery.provenance import provenance_of
 from compressor.delivery.verifying import LIVE, alive_for_a_while, cases_of, real_inputs, verified
 from compressor.export import export_onnx, verify_onnx, write_half, write_int8
@@ -113,5 +111,5 @@ def _inputs(source: Source) -> list[ExampleInputs]:
     real = real_inputs(source.train or source.test, source.traced)
     if real is None:
         return variants(source.traced)
-    others = tuple(x.flip(0) if isinstance(x, Tensor) else x for x in real)
-    return [ExampleInputs(real), ExampleInputs(others)]
+    others = real.mapped(lambda x: x.flip(0) if x.dim() else x)
+    return [ExampleInputs(call.args, call.kwargs) for call in (real, others)]

@@ -6,12 +6,14 @@ Nothing here runs code out of a file unless the caller trusts it (`trust_pickle`
 
 from compressor.loading.examples import find_examples, like_sample
 from compressor.loading.finite import refuse_non_finite
+from compressor.loading.hugging_face import FROM_CONFIGURATION
 from compressor.loading.inputs import normalise_examples, parse_inputs
 from compressor.loading.model import load_model
 from compressor.loading.programs import inspect_program, load_program_file
 from compressor.loading.weights import load_strictly, read_weights
 
 __all__ = [
+    "FROM_CONFIGURATION",
     "find_examples",
     "inspect_program",
     "like_sample",

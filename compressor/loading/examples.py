@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compressor.calls import Call
 from compressor.causes import cause_of
 from compressor.errors import CompressorError
 from compressor.loading.inputs import parse_inputs
@@ -112,9 +113,9 @@ class Failure:
         return f"{self.where}: {one_line(self.error)}"
 
 
-def like_sample(inputs: tuple[Tensor, ...], seed: int) -> ExampleInputs:
+def like_sample(inputs: Call, seed: int) -> ExampleInputs:
     """Noise shaped like a sample of the data, given with a batch of one."""
-    return _noise_like(ExampleInputs(inputs), seed)
+    return _noise_like(ExampleInputs(inputs.args, inputs.kwargs), seed)
 
 
 def _noise_like(examples: ExampleInputs, seed: int) -> ExampleInputs:

@@ -18,6 +18,9 @@ CONFIG_KEYS = frozenset(("architectures", "model_type", "transformers_version"))
 TOKENS = 16
 """Length of the example text."""
 
+FROM_CONFIGURATION = "the configuration"
+"""Origin of example inputs that nobody gave: samples of the data say better what is passed."""
+
 
 def is_hugging_face(folder: Path) -> bool:
     """Whether a folder's config.json is that of a transformers model."""
@@ -88,11 +91,11 @@ def _examples(module: nn.Module, config: Any) -> ExampleInputs | None:
         size, channels = getattr(config, "image_size", 224), getattr(config, "num_channels", 3)
         height, width = size if isinstance(size, list | tuple) else (size, size)
         pixels = torch.randn(1, channels, height, width, generator=generator)
-        return ExampleInputs((), {"pixel_values": pixels}, "the configuration")
+        return ExampleInputs((), {"pixel_values": pixels}, FROM_CONFIGURATION)
     if "input_ids" not in names:
         return None
     ids = torch.randint(0, config.vocab_size, (1, TOKENS), generator=generator)
     inputs = {"input_ids": ids}
     if "decoder_input_ids" in names:
         inputs["decoder_input_ids"] = ids.clone()
-    return ExampleInputs((), inputs, "the configuration")
+    return ExampleInputs((), inputs, FROM_CONFIGURATION)

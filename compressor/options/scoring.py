@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_type_hints
 
 from cyclopts import Parameter
 
-from compressor.options.checks import at_least, check_kind, refusal
+from compressor.options.checks import at_least, check_kind, count_of, refusal
 from compressor.options.spelling import (
     CHOICE,
     DATA,
@@ -45,6 +45,9 @@ ReductionName = Literal["mean", "sum", "max", "product", "first"]
 NormalisationName = Literal["usual", "none", "mean", "sum", "max", "norm", "standardise", "lamp"]
 Role = Literal["stream"]
 Augment = Literal["none", "crop", "crop-flip"]
+
+
+LEAST_MEMORY = 10**6
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,15 @@ from the original where the data has no labels."""
     device: Annotated[str, option(RUN)] = "cpu"
     """Where data runs through the network: cpu, cuda, cuda:1, mps."""
 
+    memory: Annotated[str | None, option(RUN, "BYTES")] = None
+    """Most that choice and repair by data take beside the network and a batch of its values, e.g. \
+4G; layers too large for it are re-fitted part by part. Default: half of what is free."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory` as a number."""
+        return None if self.memory is None else count_of("memory", self.memory)
+
     @property
     def scores(self) -> bool:
         """Whether anything depends on what channels matter."""
@@ -174,5 +186,7 @@ from the original where the data has no labels."""
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, calibration=1)
+        if self.memory_bytes is not None and self.memory_bytes < LEAST_MEMORY:
+            raise refusal("memory", f"{self.memory} is less than {LEAST_MEMORY:,} bytes")
         if not 0 < self.norm_p < math.inf:
             raise refusal("norm_p", f"p is a positive number, not {self.norm_p:g}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from compressor.data import Batches, Data, batches
 from compressor.options import ScoringOptions
-from compressor.records import ExampleInputs, Trace
+from compressor.records import Trace
 
 
 class Calibration:
@@ -22,16 +22,21 @@ class Calibration:
         self.size = trace.batch if self.is_static else options.batch_size
         self.limit = max(self.size, options.calibration) if self.is_static else options.calibration
 
-    @staticmethod
-    def fits(examples: ExampleInputs, train: Data) -> bool:
-        """Whether the data's inputs are all that the program takes."""
-        return not examples.kwargs and len(train.first_sample) == len(examples.args)
-
     @property
     def samples(self) -> int:
         """How many are run; none where a fixed batch is larger than the data."""
         count = min(self.limit, len(self.train))
         return count // self.size * self.size if self.is_static else count
+
+    @property
+    def obstacle(self) -> str:
+        """Why the program cannot be run on the data, in words; empty where it can."""
+        if self.samples:
+            return ""
+        return (
+            f"the network is traced for a batch of {self.size}, and there are {len(self.train)} "
+            "samples to calibrate on"
+        )
 
     def batches(self) -> Several:
         """The same ones at every call; passes over them differ."""
@@ -71,5 +76,5 @@ class WithoutTargets:
     def __len__(self) -> int:
         return len(self.batches) if isinstance(self.batches, Sized) else 0
 
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+    def __iter__(self) -> Iterator[Any]:
         return (inputs for inputs, _ in self.batches)

@@ -23,6 +23,8 @@ def _reconstruction(material: Material) -> Rows:
         of=material.unit,
         device=data.device,
         seed=material.seed,
+        memory=data.memory,
+        note=material.note,
         progress=material.progress,
     )
     return {name: [row] for name, row in found.items()}

@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from compressor.graph import analyse
 from compressor.network import Network
-from compressor.options import Options, ScoringOptions
+from compressor.options import CriterionName, Options, ScoringOptions
 from compressor.planning.calibration import Calibration
 from compressor.planning.criteria import CRITERIA, resolved
 from compressor.planning.curves import Sensitivity, read_sensitivity
+from compressor.planning.fitting import check_program
 from compressor.planning.original import Original
 from compressor.planning.subject import (
     Samples,
@@ -25,14 +26,13 @@ from compressor.planning.subject import (
     check_fit,
     earlier_weights,
     loss_of,
-    metric_of,
     open_inputs,
     open_model,
 )
 from compressor.planning.timing import Timing, timing_of
 from compressor.processes import each_alone, of_the_first
 from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel, Plan, Trace
-from compressor.recover import primary_output, reinitialised, top1
+from compressor.recover import primary_output, reinitialised
 from compressor.score import Calibration as ScoreData
 from compressor.score import Scores, score
 from compressor.slicing import check_source
@@ -149,15 +149,27 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
         loaded = open_model(subject.model, options)
     with stopwatch.stage("data and example inputs"):
         examples, samples = open_inputs(loaded, subject, options)
-    fits = samples.train is not None and Calibration.fits(examples, samples.train)
-    if options.scores:
-        options = replace(options, criterion=resolved(options.criterion, has_data=fits))
+    _say_what_is_left_out(stopwatch, samples)
     if loaded.weights in WEIGHTS_NOTES:
         stopwatch.note(WEIGHTS_NOTES[loaded.weights])
     traced = capture(loaded, examples, stopwatch)
-    loss, (_, metric) = loss_of(subject, options), metric_of(subject, options)
-    check_fit(traced.module, samples, own_loss=loss is not None, own_metric=metric is not top1)
+    check_fit(traced.module, samples, subject, options)
+    check_program(traced, samples)
+    if options.scores:
+        options = replace(options, criterion=_criterion(traced, samples, options, stopwatch))
     return Opened(subject, options, loaded, examples, samples, traced, stopwatch)
+
+
+def _criterion(
+    traced: Trace, samples: Samples, options: ScoringOptions, stopwatch: Stopwatch
+) -> CriterionName:
+    """What "auto" stands for: reconstruction wherever the program can be run on data."""
+    train = samples.train
+    obstacle = Calibration(traced, train, options).obstacle if train is not None else ""
+    found = resolved(options.criterion, has_data=train is not None and not obstacle)
+    if obstacle and found != options.criterion:
+        stopwatch.note(f"channels are chosen by {found}: {obstacle}")
+    return found
 
 
 def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) -> Trace:
@@ -205,6 +217,13 @@ def _weighed(options: ScoringOptions) -> str | None:
     return None if unit == LATENCY else unit
 
 
+def _say_what_is_left_out(stopwatch: Stopwatch, samples: Samples) -> None:
+    for data in samples.each[:1]:
+        if data.left_out:
+            names = ", ".join(data.left_out)
+            stopwatch.note(f"of the samples the network is not given {names}")
+
+
 def _say_what_is_missing(stopwatch: Stopwatch, samples: Samples) -> None:
     if samples.train is None:
         stopwatch.note("no --data: nothing is repaired after slicing, and no metric is measured")
@@ -223,7 +242,7 @@ def _calibration(opened: Opened) -> ScoreData | None:
         return None
     some = Calibration(opened.trace, train, options).batches()
     loss = loss_of(opened.subject, options) or cross_entropy
-    return ScoreData(opened.trace, some, loss, options.device)
+    return ScoreData(opened.trace, some, loss, options.device, options.memory_bytes)
 
 
 def cross_entropy(outputs: Any, target: Any) -> Tensor:

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compressor.callables import resolve
-from compressor.data import Data, check_labels, hold_out, load_data
+from compressor.calls import Call
+from compressor.data import Binding, Data, Forward, check_labels, hold_out, load_data
 from compressor.errors import CompressorError, UsageError
 from compressor.files.integrity import check_files
 from compressor.loading import (
+    FROM_CONFIGURATION,
     find_examples,
     like_sample,
     load_model,
@@ -30,7 +32,7 @@ from compressor.options import ModelOptions, Options, ScoringOptions, TrainingOp
 from compressor.plain import Types, made_plain, name_of, types_of, work_in_float32
 from compressor.planning.criteria import CRITERIA
 from compressor.records import ExampleInputs, LoadedModel
-from compressor.recover import primary_output, top1
+from compressor.recover import primary_output, top1, why_no_classes
 from compressor.score import needs_data, needs_loss
 from compressor.trace import copied_to_cpu
 
@@ -65,6 +67,20 @@ class Samples:
     evaluated_on: str
     unlabelled: Data | None = None
     validation: Data | None = None
+
+    @property
+    def each(self) -> list[Data]:
+        """All that there are."""
+        parts = (self.train, self.test, self.unlabelled, self.validation)
+        return [data for data in parts if data is not None]
+
+    def bound(self, binding: Binding) -> Samples:
+        """The same samples, as the network takes them."""
+        parts: dict[str, Any] = {
+            name: data.bound(binding) if isinstance(data, Data) else data
+            for name, data in vars(self).items()
+        }
+        return Samples(**parts)
 
 
 def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
@@ -144,37 +160,40 @@ def tensors_sha256(module: nn.Module) -> str:
 def open_inputs(
     loaded: LoadedModel, subject: Subject, options: ScoringOptions
 ) -> tuple[ExampleInputs, Samples]:
-    """Example inputs and samples. Inputs that are known give a folder of images its size; where
-    none are, the first sample is one."""
+    """Example inputs, and samples whose inputs are those of the examples. Inputs that are known
+    give a folder of images its size; where nobody gave any, the first sample is one."""
     if subject.example_inputs is not None:
         loaded = replace(loaded, examples=normalise_examples(subject.example_inputs))
     known = None
     if options.input or loaded.examples is not None:
         known = find_examples(loaded, options.input, None, options.seed)
-    samples = open_samples(subject, options, _image_size(known))
-    if loaded.types:
-        samples = _widened(samples)
-    first = samples.train or samples.test
-    if known is None and first is not None:
+    is_given = known is not None and known.origin != FROM_CONFIGURATION
+    binding = Binding(
+        Forward.of(loaded.module),
+        Call.of(known) if is_given else None,
+        by_name=known is not None and bool(known.kwargs),
+        widens=bool(loaded.types),
+    )
+    samples = open_samples(subject, options, _image_size(known), binding)
+    first = samples.train or samples.test or samples.unlabelled
+    if not is_given and first is not None:
         loaded = replace(loaded, examples=like_sample(first.first_sample, options.seed))
-    return known or find_examples(loaded, (), None, options.seed), samples
-
-
-def _widened(samples: Samples) -> Samples:
-    """All samples in the type that the network is computed in."""
-    widened: dict[str, Any] = {
-        name: replace(value, widens=True) if isinstance(value, Data) else value
-        for name, value in vars(samples).items()
-    }
-    return Samples(**widened)
+        known = None
+    examples = known or find_examples(loaded, (), None, options.seed)
+    return examples, samples.bound(replace(binding, examples=Call.of(examples)))
 
 
 def open_samples(
-    subject: Subject, options: ScoringOptions, input_size: tuple[int, int] | None
+    subject: Subject,
+    options: ScoringOptions,
+    input_size: tuple[int, int] | None,
+    binding: Binding,
 ) -> Samples:
-    """Training and test data; without test data a tenth of the training data is held out."""
-    train = _open(subject.data, options.data, options, input_size)
-    test = _open(subject.test, options.test, options, input_size)
+    """Training and test data; without test data a tenth of the training data is held out. `binding`
+    says which of a sample's inputs the network takes."""
+    opener = _Opener(options, input_size, binding)
+    train = opener(subject.data, options.data)
+    test = opener(subject.test, options.test)
     if train is None:
         _refuse_without_data(options)
     elif needs_loss(options.criterion, CRITERIA) and not (
@@ -188,16 +207,16 @@ def open_samples(
         )
     validation = None
     if isinstance(options, Options) and (options.max_drop is not None or options.trains):
-        train, validation = _validation(train, subject, options, input_size)
+        train, validation = _validation(train, subject, options, opener)
     return _with_test(train, test, validation, subject, options)
 
 
 def _validation(
-    train: Data | None, subject: Subject, options: Options, input_size: tuple[int, int] | None
+    train: Data | None, subject: Subject, options: Options, opener: _Opener
 ) -> tuple[Data | None, Data | None]:
     """Training data, and what sizes and epochs are compared on: what is given, or a tenth of the
     former. Without labels epochs are not compared."""
-    validation = _open(None, options.validation, options, input_size)
+    validation = opener(None, options.validation)
     if validation is None and options.max_drop is None:
         assert train is not None
         has_metric = train.labelled or subject.metric or options.metric
@@ -242,26 +261,34 @@ def _with_test(
     return Samples(train, test, evaluated_on, validation=validation)
 
 
-def _open(
-    given: Any, specs: tuple[str, ...], options: ScoringOptions, input_size: tuple[int, int] | None
-) -> Data | None:
-    if given is not None and specs:
-        raise UsageError("data is given twice, as an object and by name", where="compress")
-    if isinstance(given, Data):
-        return given
-    if given is not None:
-        if not (hasattr(given, "__len__") and hasattr(given, "__getitem__")) or not len(given):
-            raise UsageError(
-                f"{type(given).__name__} is no dataset with samples",
-                where="data, test",
-                next_step="give a dataset of (inputs, target), or the spec of one",
-            )
-        opened = Data(type(given).__name__, given, True, None)
-        return replace(opened, labelled=opened.fetch([0]).target is not None)
-    if not specs:
-        return None
-    mean, std = options.mean or None, options.std or None
-    return load_data(specs, mean=mean, std=std, input_size=input_size)
+@dataclass(frozen=True)
+class _Opener:
+    """Makes data of what the user gives: an object, or the specs of one."""
+
+    options: ScoringOptions
+    input_size: tuple[int, int] | None
+    binding: Binding
+
+    def __call__(self, given: Any, specs: tuple[str, ...]) -> Data | None:
+        if given is not None and specs:
+            raise UsageError("data is given twice, as an object and by name", where="compress")
+        if given is not None:
+            return (given if isinstance(given, Data) else _data_of(given)).bound(self.binding)
+        if not specs:
+            return None
+        mean, std = self.options.mean or None, self.options.std or None
+        opened = load_data(specs, mean=mean, std=std, input_size=self.input_size)
+        return opened.bound(self.binding)
+
+
+def _data_of(given: Any) -> Data:
+    if not (hasattr(given, "__len__") and hasattr(given, "__getitem__")) or not len(given):
+        raise UsageError(
+            f"{type(given).__name__} is no dataset with samples",
+            where="data, test",
+            next_step="give a dataset of (inputs, target), or the spec of one",
+        )
+    return Data(type(given).__name__, given, True, None)
 
 
 def _refuse_without_data(options: ScoringOptions) -> None:
@@ -285,35 +312,71 @@ def _image_size(examples: ExampleInputs | None) -> tuple[int, int] | None:
     return (int(images[0].shape[2]), int(images[0].shape[3])) if images else None
 
 
-def check_fit(module: nn.Module, samples: Samples, *, own_loss: bool, own_metric: bool) -> None:
-    """Run one batch and compare the labels with the number of classes, before anything long.
+@dataclass(frozen=True)
+class _Default:
+    """A loss or metric that nobody named, which takes classes alone."""
+
+    words: str
+    option: str
+
+
+_METRIC = _Default("top-1 accuracy, the default metric,", "--metric")
+_LOSS = _Default("cross-entropy, the default loss,", "--loss")
+
+
+def check_fit(
+    module: nn.Module, samples: Samples, subject: Subject, options: ScoringOptions
+) -> None:
+    """Run one batch, and see that the default loss and metric, where they are used, can judge its
+    outputs, before anything long.
 
     Raises:
         CompressorError: the samples do not fit the network, or labels lie out of range.
+        UsageError: the default loss or metric cannot judge such outputs or targets.
     """
+    metric = None if subject.metric or options.metric else _METRIC
+    loss = None if subject.loss or options.loss or not _uses_loss(options) else _LOSS
     uses = [
-        (samples.train, own_loss and own_metric),
-        (samples.test, own_metric),
-        (samples.unlabelled, True),
-        (samples.validation, own_metric),
+        (samples.test, metric),
+        (samples.validation, metric),
+        (samples.train, loss),
+        (samples.unlabelled, None),
     ]
-    for data, own_terms in uses:
+    for data, default in uses:
         if data is None:
             continue
         batch = data.fetch(range(min(2, len(data))))
         try:
             with torch.no_grad():
-                outputs = module(*batch.inputs)
+                outputs = batch.inputs.to(module)
         except Exception as error:  # whatever the model's code raises
-            shapes = " and ".join(str(tuple(x.shape)) for x in batch.inputs if hasattr(x, "shape"))
             raise CompressorError(
                 f"the samples do not fit the network: {' '.join(str(error).split())[:300]}",
-                where=f"{data.name}, two samples: {shapes}",
+                where=f"{data.name}, two samples: {batch.inputs.shapes}",
                 consequence="nothing was done",
                 next_step="give the data that the network was trained for",
             ) from None
-        if data.labelled and not own_terms:
+        if data.labelled and default is not None:
+            _check_classes(default, outputs, batch.target, data)
             check_labels(data, primary_output(outputs).shape[1])
+
+
+def _uses_loss(options: ScoringOptions) -> bool:
+    """Whether anything follows the loss on labels."""
+    trains = isinstance(options, Options) and options.trains and options.train is None
+    return trains or needs_loss(options.criterion, CRITERIA)
+
+
+def _check_classes(default: _Default, outputs: Any, target: Any, data: Data) -> None:
+    why = why_no_classes(outputs, target)
+    if why:
+        raise UsageError(
+            f"{default.words} cannot judge this: {why}",
+            where=data.name,
+            consequence="nothing was done",
+            next_step=f"name your own, {default.option} own.py:function, called with (outputs, "
+            "target); or give the data without targets",
+        )
 
 
 def metric_of(subject: Subject, options: ScoringOptions) -> tuple[str, Callable[[Any, Any], Any]]:

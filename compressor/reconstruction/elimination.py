@@ -30,9 +30,10 @@ LEAST_STEPS = 24
 
 @dataclass
 class Regression:
-    """One consumer: (blocks, features, features), (blocks, features, outputs), and the channel of
-    each feature (-1: of another group). Outputs are in units of what the consumer may disturb.
-    `ridge` (blocks,) is added to the diagonal of the moments, as a share of its mean."""
+    """One consumer, or the columns of some channels of it: (blocks, features, features), (blocks,
+    features, outputs), and the channel of each feature (-1: of another group). Outputs are in units
+    of what the consumer may disturb. `ridge` (blocks,) is added to the diagonal of the moments, as
+    a share of its mean."""
 
     moments: Tensor
     weight: Tensor
@@ -67,7 +68,7 @@ def eliminate(
         size: Channels of the group.
         steps: In so many steps at most.
     """
-    states = [_State(regression, size) for regression in regressions]
+    states = [_State(regression) for regression in regressions]
     alive = np.arange(size)
     order: list[npt.NDArray[np.int64]] = []
     errors: list[npt.NDArray[np.float64]] = []
@@ -97,28 +98,34 @@ _MOST_GONE = 0.25
 class _State:
     """The inverse moments and weights of the features that remain."""
 
-    def __init__(self, regression: Regression, size: int) -> None:
-        moments = regression.moments.double()
+    def __init__(self, regression: Regression) -> None:
+        moments = regression.moments.double().clone()
         diagonal = moments.diagonal(dim1=1, dim2=2)
-        ridge = (regression.ridge * diagonal.mean(1)).unsqueeze(1) + 1e-30
-        self.inverse = torch.linalg.inv(moments + torch.diag_embed(ridge.expand_as(diagonal)))
+        diagonal += (regression.ridge * diagonal.mean(1)).unsqueeze(1) + 1e-30
+        self.inverse = torch.linalg.inv(moments)
         self.weight = regression.weight.double().clone()
         self.channel = regression.channel.copy()
 
     def costs(self, alive: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """What dropping each of the channels alone would cost."""
+        """What dropping each of the channels alone would cost: nothing for those of other parts."""
         order = np.argsort(self.channel, kind="stable")
         order = order[self.channel[order] >= 0]
-        places = torch.as_tensor(order.reshape(len(alive), -1))
+        own = np.isin(alive, self.channel)
+        costs = np.zeros(len(alive))
+        if not own.any():
+            return costs
+        places = torch.as_tensor(order.reshape(int(own.sum()), -1))
         inner = self.inverse[:, places[:, :, None], places[:, None, :]]
         rows = self.weight[:, places]
         made_up = torch.linalg.solve(inner, rows)
-        costs: npt.NDArray[np.float64] = (rows * made_up).sum((0, 2, 3)).numpy()
+        costs[own] = (rows * made_up).sum((0, 2, 3)).numpy()
         return costs
 
     def drop(self, gone: npt.NDArray[np.int64]) -> float:
         """Drop channels together; returns what that costs."""
         going = np.isin(self.channel, gone)
+        if not going.any():
+            return 0.0
         out = torch.as_tensor(np.flatnonzero(going))
         outer = self.inverse[:, :, out]
         inner, rows = outer[:, out], self.weight[:, out]

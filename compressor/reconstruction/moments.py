@@ -15,17 +15,14 @@ from torch.fx.node import map_arg
 from compressor.processes import all_summed
 from compressor.programs.nodes import argument, schema_names
 from compressor.reconstruction.consumers import Contraction
-from compressor.reconstruction.layouts import row_count
+from compressor.reconstruction.layouts import blocks_of, row_count
+from compressor.reconstruction.memory import Memory
 from compressor.reconstruction.walk import Script, Walk
 
-Inputs = Callable[[], Iterable[tuple[Any, ...]]]
-"""Gives the calibration batches anew, the same each time: the network's positional inputs."""
+Inputs = Callable[[], Iterable[Any]]
+"""Gives the calibration batches anew, the same each time: calls, or positional inputs alone."""
 
 Progress = Callable[[int, int, str], None]
-
-LARGEST = 6144
-"""Features up to which second moments are inverted (300 MB in float64): with more, a consumer's
-energy ranks its channels, and only its constant is re-fitted."""
 
 ROWS_PER_FEATURE = 32
 LEAST_ROWS = 32_768
@@ -43,9 +40,12 @@ def arguments_at(walk: Walk, node: Node) -> dict[str, Any]:
     return values
 
 
-def drawn_rows(total: int, features: int, batches: int, generator: torch.Generator) -> Tensor:
-    """Which of a batch's output positions take part, sample by sample."""
+def drawn_rows(
+    total: int, features: int, batches: int, generator: torch.Generator, most: int
+) -> Tensor:
+    """Which of a batch's output positions take part, sample by sample: `most` at most."""
     wanted = math.ceil(max(LEAST_ROWS, ROWS_PER_FEATURE * features) / max(1, batches))
+    wanted = min(wanted, most)
     if wanted >= total:
         return torch.arange(total)
     return torch.randint(total, (wanted,), generator=generator).sort().values
@@ -57,9 +57,10 @@ class Moments:
 
     `outer` is Σ uuᵀ, `cross` Σ utᵀ, `features` Σ u, `targets` Σ t, `squares` Σ t², `count` the
     number of rows. Half batches are looked at apart: `halves` of them have had mean squares uuᵀ
-    whose squared norms add up to `norms`.
+    whose squared norms add up to `norms`. `cross` is not there where nobody `crosses` the two.
     """
 
+    crosses: bool = True
     count: int = 0
     parts: dict[str, Tensor] = field(default_factory=dict)
 
@@ -74,47 +75,50 @@ class Moments:
     def _add(self, features: Tensor, targets: Tensor) -> None:
         turned = features.transpose(1, 2)
         outer = turned @ features
-        for name, value in (
-            ("outer", outer),
-            ("cross", turned @ targets),
-            ("features", features.sum(1)),
-            ("targets", targets.sum(1)),
-            ("squares", targets.square().sum(1)),
-            ("norms", (outer / features.shape[1]).square().sum((1, 2))),
-            ("halves", torch.ones(())),
-        ):
-            exact = value.double().cpu()
-            self.parts[name] = self.parts[name] + exact if name in self.parts else exact
+        self._take("outer", outer)
+        self._take("norms", _square(outer) / features.shape[1] ** 2)
+        del outer
+        if self.crosses:
+            self._take("cross", turned @ targets)
+        self._take("features", features.sum(1))
+        self._take("targets", targets.sum(1))
+        self._take("squares", targets.square().sum(1))
+        self._take("halves", torch.ones(()))
+
+    def _take(self, name: str, value: Tensor) -> None:
+        """Add to a sum in place: no second one of its size is made."""
+        if name in self.parts:
+            self.parts[name] += value.cpu()
+        else:
+            self.parts[name] = value.cpu().double()
 
     def over_processes(self) -> Moments:
         """Of the rows of all processes together."""
         count = torch.tensor([self.count], dtype=torch.float64)
         parts = all_summed({"count": count, **self.parts})
-        return Moments(int(parts.pop("count")), parts)
+        return Moments(self.crosses, int(parts.pop("count")), parts)
 
-    def covariance(self, *, centred: bool) -> Tensor:
-        """Mean of uuᵀ, less the product of the means if a constant takes care of those."""
-        mean = self.parts["outer"] / self.count
-        if centred:
-            u = self.parts["features"] / self.count
-            mean = mean - u.unsqueeze(2) * u.unsqueeze(1)
-        return mean
+    def settled(self, *, centred: bool) -> tuple[Tensor, Tensor]:
+        """The covariance and its shrinkage; the sums that it is made of are given up to it.
 
-    def shrinkage(self, *, centred: bool) -> Tensor:
-        """Per block how much of the mean square is added to the diagonal, so that the covariance
-        errs least where samples are few: (blocks,).
+        The covariance is the mean of uuᵀ, less the product of the means if a constant takes care of
+        those: (blocks, features, features). The shrinkage is how much of the mean square is added
+        to the diagonal, so that the covariance errs least where samples are few: (blocks,).
 
         The weights of Ledoit and Wolf 2004 (A well-conditioned estimator for large-dimensional
         covariance matrices, section 3), with half batches for samples, since the positions of one
         image are not independent.
         """
-        covariance, halves = self.covariance(centred=centred), self.parts["halves"]
-        square = self.covariance(centred=False).square().sum((1, 2))
+        covariance, halves = self.parts.pop("outer").div_(self.count), self.parts["halves"]
+        square = _square(covariance)
+        if centred:
+            u = self.parts["features"] / self.count
+            covariance.baddbmm_(u.unsqueeze(2), u.unsqueeze(1), alpha=-1)
         noise = (self.parts["norms"] / halves - square).clamp(min=0) / (halves - 1).clamp(min=1)
         mean = covariance.diagonal(dim1=1, dim2=2).mean(1)
-        spread = covariance.square().sum((1, 2)) - covariance.shape[1] * mean.square()
+        spread = _square(covariance) - covariance.shape[1] * mean.square()
         share = (noise / spread.clamp(min=1e-30)).clamp(max=MOST_SHRUNK)
-        return share / (1 - share)
+        return covariance, share / (1 - share)
 
     def crossed(self, *, centred: bool) -> Tensor:
         mean = self.parts["cross"] / self.count
@@ -130,6 +134,12 @@ class Moments:
 
     def means(self) -> tuple[Tensor, Tensor]:
         return self.parts["features"] / self.count, self.parts["targets"] / self.count
+
+
+def _square(matrices: Tensor) -> Tensor:
+    """The squared norm of each block, summed in double precision."""
+    norms: Tensor = torch.linalg.vector_norm(matrices, dim=(1, 2), dtype=torch.float64)
+    return norms.square()
 
 
 # -- what a consumer's output becomes ------------------------------------------------------------
@@ -191,12 +201,15 @@ def features_of(
     batches: int,
     generator: torch.Generator,
     out: Tensor,
+    memory: Memory,
 ) -> tuple[Tensor, Tensor]:
     """The features of some rows (blocks, rows, features), and which rows."""
     arguments = arguments_at(walk, node)
     weight = arguments[consumer.layout.weight]
     width = weight.numel() // weight.shape[0]
-    rows = drawn_rows(row_count(out, consumer.layout), width, batches, generator).to(out.device)
+    most = memory.most_rows(width * blocks_of(arguments))
+    count = row_count(out, consumer.layout)
+    rows = drawn_rows(count, width, batches, generator, most).to(out.device)
     return consumer.layout.features(arguments, rows), rows
 
 

@@ -8,6 +8,8 @@ targets are the original's residual sums, so errors of earlier layers are made u
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 
@@ -18,10 +20,11 @@ from torch.export import ExportedProgram
 
 from compressor.axes import Axis, Bools, keep_mask, leaves
 from compressor.network import Network
+from compressor.programs.nodes import given_arguments
 from compressor.reconstruction.consumers import Contraction, consumers
 from compressor.reconstruction.layouts import blocks_of
+from compressor.reconstruction.memory import Memory, columns_to_solve
 from compressor.reconstruction.moments import (
-    LARGEST,
     Chain,
     Inputs,
     Moments,
@@ -36,18 +39,21 @@ RIDGE, OF_SHRINKAGE = 3e-3, 0.1
 """The re-fitted weights are pulled towards what they were, by these shares of the features' mean
 energy and of what few samples call for (`Moments.shrinkage`), whichever is more."""
 
-HELD_BYTES = 2_000_000_000
-"""Values of halted walks that are kept in memory; batches beyond start anew for each consumer."""
+SWEEPS = 2
+"""A consumer that is re-fitted part by part is gone through so many times, since what one part can
+make up for depends on the others (Gauss-Seidel)."""
 
 
 @dataclass(frozen=True)
 class Refit:
     """One consumer's weight, and the mean squared change of its output that is wanted of it, before
-    the re-fit and after (summed over output channels)."""
+    the re-fit and after (summed over output channels). `parts`: in how many its features were
+    re-fitted, for lack of memory."""
 
     consumer: str
     before: float
     after: float
+    parts: int = 1
 
 
 def refit(
@@ -61,24 +67,37 @@ def refit(
     device: str = "cpu",
     seed: int = 0,
     ridge: float | None = None,
+    memory: Memory | None = None,
     progress: Progress | None = None,
 ) -> list[Refit]:
     """Re-fit the weights (and constants) of the sliced program in place.
 
+    A consumer whose second moments do not fit into the memory is re-fitted part by part: the
+    weights of some features are moved by what is still wanted of its output, then those of the
+    next, `SWEEPS` times.
+
     Args:
+        memory: To stay within; default half of what is free.
         inputs: Gives the calibration batches anew, the same each time.
         least_squares: False: only the constants, so that means are as they were.
         ridge: Instead of what `RIDGE` and `OF_SHRINKAGE` say.
     """
     report = progress or (lambda *_: None)
     todo = affected(original, network, masks)
-    pairs = _Pairs(Script(original, device), Script(sliced, device), inputs)
+    memory = memory or Memory.of(None)
+    pairs = _Pairs(Script(original, device), Script(sliced, device), inputs, memory)
     done: list[Refit] = []
     for number, consumer in enumerate(todo):
         report(number, len(todo), f"re-fitting {consumer.tensor}")
-        moments = _gathered(pairs, consumer, network, masks, seed)
-        if moments is not None:
-            done.append(_solve(pairs.sliced, consumer, moments, ridge, least_squares=least_squares))
+        parts = _parts(pairs.sliced, consumer, memory) if least_squares else [slice(0, 0)]
+        found: list[Refit] = []
+        for part in parts * (SWEEPS if len(parts) > 1 else 1):
+            moments = _gathered(pairs, consumer, part, network, masks, seed)
+            if moments is not None:
+                found.append(_solve(pairs.sliced, consumer, part, moments, ridge))
+        if found:
+            first, last = found[0], found[-1]
+            done.append(Refit(consumer.tensor, first.before, last.after, len(parts)))
     report(len(todo), len(todo), "")
     _bring_home(pairs.sliced, sliced)
     return done
@@ -103,6 +122,17 @@ def affected(
     return [consumer for consumer in found if not consumer.shared and consumer.node in off]
 
 
+def _parts(script: Script, consumer: Contraction, memory: Memory) -> list[slice]:
+    """The features of a consumer, all at once or in parts of equal size that fit into the
+    memory."""
+    weight = script.tensors[consumer.tensor]
+    blocks = blocks_of(given_arguments(script.named[consumer.node]))
+    _, features, outputs = consumer.layout.matrix(weight, blocks).shape
+    count = math.ceil(features / columns_to_solve(memory, blocks, outputs))
+    bounds = [round(i * features / count) for i in range(count + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(bounds)]
+
+
 # -- both networks, side by side -----------------------------------------------------------------
 
 
@@ -110,8 +140,9 @@ class _Pairs:
     """Walks through the original and the sliced program, one of each per batch. They are halted
     and gone on with where memory allows, and start anew where not."""
 
-    def __init__(self, original: Script, sliced: Script, inputs: Inputs) -> None:
+    def __init__(self, original: Script, sliced: Script, inputs: Inputs, memory: Memory) -> None:
         self.original, self.sliced, self.inputs = original, sliced, inputs
+        self.memory = memory
         self.halted: dict[int, tuple[Walk, Walk]] = {}
         self.count = 0
         self.held_bytes = 0
@@ -134,7 +165,7 @@ class _Pairs:
     def _hold(self, number: int, walks: tuple[Walk, Walk]) -> None:
         if number not in self.halted:
             size = sum(walk.size_bytes() for walk in walks)
-            if self.held_bytes + size > HELD_BYTES:
+            if self.held_bytes + size > self.memory.walks:
                 return
             self.held_bytes += size
             self.halted[number] = walks
@@ -147,9 +178,14 @@ class _Pairs:
 
 
 def _gathered(
-    pairs: _Pairs, consumer: Contraction, network: Network, masks: Mapping[Axis, Bools], seed: int
+    pairs: _Pairs,
+    consumer: Contraction,
+    part: slice,
+    network: Network,
+    masks: Mapping[Axis, Bools],
+    seed: int,
 ) -> Moments | None:
-    """Moments of the features against the change of output that is wanted."""
+    """Moments of some features against the change of output that is wanted."""
     generator = torch.Generator().manual_seed(seed)
     node, target = (pairs.sliced.named[name] for name in (consumer.node, consumer.target))
     original_target = pairs.original.named[consumer.target]
@@ -164,9 +200,11 @@ def _gathered(
         ahead = sliced.ahead(consumer.target)
         change = chain.pull(ahead, wanted - ahead.values[target])
         blocks = blocks_of(arguments_at(sliced, node))
-        features, rows = features_of(sliced, node, consumer, batches, generator, change)
+        features, rows = features_of(
+            *(sliced, node, consumer, batches, generator, change), memory=pairs.memory
+        )
         targets = in_blocks(consumer.layout.outputs(change, rows), blocks)
-        moments.add(features, targets)
+        moments.add(features[:, :, part], targets)
     moments = moments.over_processes()
     return moments if moments.count else None
 
@@ -184,49 +222,32 @@ def _kept(value: Tensor, network: Network, node: str, masks: Mapping[Axis, Bools
 
 
 def _solve(
-    script: Script,
-    consumer: Contraction,
-    moments: Moments,
-    ridge: float | None,
-    *,
-    least_squares: bool,
+    script: Script, consumer: Contraction, part: slice, moments: Moments, ridge: float | None
 ) -> Refit:
-    weight = script.tensors[consumer.tensor]
+    """Move the weights of some features, and the constant. No matrix of moments is copied but by
+    the solver."""
     centred = bool(consumer.constant)
     features, targets = moments.means()
-    before = moments.parts["squares"].sum() / moments.count
-    step = torch.zeros_like(moments.parts["cross"])
-    if least_squares and step.shape[1] <= LARGEST:
-        covariance = moments.covariance(centred=centred)
-        diagonal = covariance.diagonal(dim1=1, dim2=2)
-        share = _ridge(moments, centred=centred) if ridge is None else ridge
-        damping = ((share * diagonal.mean(1)).unsqueeze(1) + 1e-30).expand_as(diagonal)
-        step = torch.linalg.solve(
-            covariance + torch.diag_embed(damping), moments.crossed(centred=centred)
-        )
-        with torch.no_grad():
-            change = consumer.layout.tensor(step.to(weight), weight.shape)
-            weight += change.to(weight)
-    if centred:
-        shift = (targets - (features.unsqueeze(1) @ step).squeeze(1)).reshape(-1)
-        constant = script.tensors[consumer.constant]
-        with torch.no_grad():
-            constant += consumer.sign * shift.to(constant)
-    return Refit(consumer.tensor, float(before), _left(moments, step, centred=centred))
-
-
-def _ridge(moments: Moments, *, centred: bool) -> Tensor:
-    return (OF_SHRINKAGE * moments.shrinkage(centred=centred)).clamp(min=RIDGE)
-
-
-def _left(moments: Moments, step: Tensor, *, centred: bool) -> float:
-    """Mean squared error after the step."""
     squares = moments.parts["squares"].sum() / moments.count
-    if centred:
-        squares = moments.variance().sum()
-    crossed = (step * moments.crossed(centred=centred)).sum()
-    quadratic = (step * (moments.covariance(centred=centred) @ step)).sum()
-    return float(squares - 2 * crossed + quadratic)
+    crossed = moments.crossed(centred=centred)
+    covariance, shrinkage = moments.settled(centred=centred)
+    diagonal = covariance.diagonal(dim1=1, dim2=2)
+    share = (OF_SHRINKAGE * shrinkage).clamp(min=RIDGE) if ridge is None else ridge
+    damping = (share * diagonal.mean(1) if part.stop else diagonal.sum(1)) + 1e-30
+    diagonal += damping.unsqueeze(1)
+    step = torch.linalg.solve(covariance, crossed)
+    energy = (step * (covariance @ step)).sum() - (damping * step.square().sum((1, 2))).sum()
+    left = (moments.variance().sum() if centred else squares) - 2 * (step * crossed).sum() + energy
+    with torch.no_grad():
+        weight = script.tensors[consumer.tensor]
+        matrix = consumer.layout.matrix(weight, len(step))
+        matrix[:, part] += step.to(weight)
+        weight.copy_(consumer.layout.tensor(matrix, weight.shape))
+        if centred:
+            shift = (targets - (features.unsqueeze(1) @ step).squeeze(1)).reshape(-1)
+            constant = script.tensors[consumer.constant]
+            constant += consumer.sign * shift.to(constant)
+    return Refit(consumer.tensor, float(squares), float(left))
 
 
 def _bring_home(script: Script, program: ExportedProgram) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.utils import _pytree as pytree
 
+from compressor.calls import Call
 from compressor.processes import all_summed
 from compressor.reconstruction.consumers import Contraction
 from compressor.reconstruction.layouts import row_count
@@ -34,7 +34,7 @@ AT_ONCE = 8
 def salience(
     script: Script,
     consumers: Sequence[Contraction],
-    batches: Iterable[tuple[Any, ...]],
+    batches: Iterable[Any],
     *,
     is_divisible: bool,
     seed: int = 0,
@@ -49,43 +49,37 @@ def salience(
     generator = torch.Generator().manual_seed(seed)
     sums = {_SEEN: torch.zeros((), dtype=torch.float64)}
     for part in _some(batches, is_divisible):
-        samples = _samples(part)
         for consumer, squares in _squared_gradients(script, consumers, part, generator):
-            sums[consumer.node] = sums.get(consumer.node, 0.0) + samples * squares
-        sums[_SEEN] = sums[_SEEN] + samples
+            sums[consumer.node] = sums.get(consumer.node, 0.0) + part.samples * squares
+        sums[_SEEN] = sums[_SEEN] + part.samples
     sums = all_summed(sums)
     seen = sums.pop(_SEEN)
     return {name: total / seen for name, total in sums.items() if total.any()}
 
 
-def _some(batches: Iterable[tuple[Any, ...]], is_divisible: bool) -> Iterator[tuple[Any, ...]]:
+def _some(batches: Iterable[Any], is_divisible: bool) -> Iterator[Call]:
     """Parts of batches, until there are enough samples."""
     seen = 0
-    for part in itertools.chain.from_iterable(_parts(given, is_divisible) for given in batches):
+    parts = (_parts(Call.of(given), is_divisible) for given in batches)
+    for part in itertools.chain.from_iterable(parts):
         yield part
-        seen += _samples(part)
+        seen += part.samples
         if seen >= SAMPLES:
             return
 
 
-def _samples(given: tuple[Any, ...]) -> int:
-    leaves = pytree.tree_leaves(given)
-    return len(leaves[0]) if leaves and leaves[0].dim() else 1
-
-
-def _parts(given: tuple[Any, ...], is_divisible: bool) -> Iterable[tuple[Any, ...]]:
+def _parts(given: Call, is_divisible: bool) -> Iterable[Call]:
     if not is_divisible:
         yield given
         return
-    for start in range(0, _samples(given), AT_ONCE):
-        cut = operator.itemgetter(slice(start, start + AT_ONCE))
-        yield pytree.tree_map_only(torch.Tensor, cut, given)
+    for start in range(0, given.samples, AT_ONCE):
+        yield given.mapped(operator.itemgetter(slice(start, start + AT_ONCE)))
 
 
 def _squared_gradients(
     script: Script,
     consumers: Sequence[Contraction],
-    given: tuple[Any, ...],
+    given: Call,
     generator: torch.Generator,
 ) -> list[tuple[Contraction, Tensor]]:
     with torch.enable_grad():

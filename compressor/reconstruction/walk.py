@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
+from compressor.calls import Call
 from compressor.programs.lifting import lifted, stored_tensors
 from compressor.programs.nodes import ASSERTION
 
@@ -39,9 +39,9 @@ class Script:
         self.tensors: dict[str, Any] = self._moved(stored_tensors(program))
         self.writes = [_writes(node) for node in self.nodes]
 
-    def start(self, inputs: Sequence[Any]) -> Walk:
-        """A walk that has the inputs (positional, as the network is called) and nothing else."""
-        leaves = pytree.tree_leaves(self._moved(tuple(inputs)))
+    def start(self, inputs: Any) -> Walk:
+        """A walk that has the inputs (a call, or positional ones alone) and nothing else."""
+        leaves = Call.of(self._moved(inputs)).leaves
         given = lifted(self.program, leaves, self.tensors)
         placeholders = [n for n in self.nodes if n.op == "placeholder"]
         return Walk(self, dict(zip(placeholders, given, strict=True)), len(placeholders))

@@ -10,6 +10,7 @@ from compressor.recover.evaluation import (
     primary_output,
     top1,
     top5,
+    why_no_classes,
 )
 from compressor.recover.fine_tuning import estimated_seconds, fine_tune
 from compressor.recover.objective import DISTILL, Loss, Objective, Step, distillation
@@ -42,4 +43,5 @@ __all__ = [
     "reinitialised",
     "top1",
     "top5",
+    "why_no_classes",
 ]

@@ -120,7 +120,7 @@ def recalibrate_batch_norm(
                     call(module, inputs)
                 if not mode.seen:
                     return 0
-                samples += len(inputs[0])
+                samples += inputs.samples
         mode.check()
     except BaseException:
         mode.restore()

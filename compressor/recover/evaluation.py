@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compressor.calls import Call
 from compressor.errors import CompressorError
 
-Batch = tuple[tuple[Any, ...], Any]
-"""The network's positional inputs and the target or None, each with a leading batch dimension."""
-Batches = Iterable[Batch]
+Batch = tuple[Call, Any]
+"""The network's inputs and the target or None, each with a leading batch dimension."""
+Batches = Iterable[tuple[Any, Any]]
+"""Of batches; inputs may be a sequence of positional ones instead of a call."""
 Metric = Callable[[Any, Any], float]
 Progress = Callable[[int, int, str], None]
 
@@ -36,16 +38,43 @@ def primary_output(outputs: Any) -> Tensor:
     )
 
 
+def why_no_classes(outputs: Any, target: Any) -> str:
+    """Why outputs and targets are not class scores (samples, classes, positions…) and the numbers
+    of the right classes (samples, positions…), in words; empty where they are."""
+    if not isinstance(target, Tensor):
+        return f"a target is a {type(target).__name__}"
+    scores = primary_output(outputs)
+    shapes = " and ".join("x".join(map(str, t.shape)) for t in (scores, target))
+    if target.is_floating_point() or target.is_complex():
+        return f"the targets are real numbers, {str(target.dtype).removeprefix('torch.')}"
+    if scores.ndim < 2 or scores.shape[1] < 2:
+        return f"outputs of shape {'x'.join(map(str, scores.shape))} are no scores of classes"
+    if target.shape != (*scores.shape[:1], *scores.shape[2:]):
+        return f"outputs and targets have shapes {shapes}; classes are dimension 1 of the outputs"
+    return ""
+
+
 def top1(outputs: Any, target: Any) -> float:
     """Share of samples (or positions) whose largest class score, dimension 1, is the target's."""
+    _check_labelled(target)
     scores = primary_output(outputs)
     return float((scores.argmax(1) == torch.as_tensor(target)).double().mean())
 
 
 def top5(outputs: Any, target: Any) -> float:
     """Share of samples (or positions) of whose five largest class scores one is the target's."""
+    _check_labelled(target)
     best = primary_output(outputs).topk(5, dim=1).indices
     return float((best == torch.as_tensor(target).unsqueeze(1)).any(1).double().mean())
+
+
+def _check_labelled(target: Any) -> None:
+    if target is None:
+        raise CompressorError(
+            "The data has no labels, so there is nothing to compare the outputs with.",
+            consequence="The network was not evaluated.",
+            next_step="Give labelled data, or a --metric that does without.",
+        )
 
 
 def evaluate(
@@ -60,21 +89,16 @@ def evaluate(
     The module is moved to `device` and left there, in eval mode.
 
     Raises:
-        CompressorError: no data, no labels, or the network or the metric fails on a batch.
+        CompressorError: no data, no labels for a metric that needs them, or the network or the
+            metric fails on a batch.
     """
     to_eval(module.to(device))
     total, samples = 0.0, 0
     with torch.no_grad():
         for inputs, target in watched(batches, device, progress, "evaluating"):
-            if target is None:
-                raise CompressorError(
-                    "The data has no labels, so there is nothing to compare the outputs with.",
-                    consequence="The network was not evaluated.",
-                    next_step="Give labelled data.",
-                )
             outputs = call(module, inputs)
-            total += len(inputs[0]) * _score(metric, outputs, target)
-            samples += len(inputs[0])
+            total += inputs.samples * _score(metric, outputs, target)
+            samples += inputs.samples
     if not samples:
         raise CompressorError(
             "There is not one sample to evaluate on.", next_step="Give data that is not empty."
@@ -85,6 +109,8 @@ def evaluate(
 def _score(metric: Metric, outputs: Any, target: Any) -> float:
     try:
         value = float(metric(outputs, target))
+    except CompressorError:
+        raise
     except Exception as error:  # the metric is the user's code
         raise CompressorError(
             f"The metric failed: {type(error).__name__}: {error}",
@@ -104,14 +130,18 @@ def to_eval(module: nn.Module) -> None:
         module.eval()
 
 
-def call(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+def call(module: nn.Module, inputs: Call) -> Any:
+    """What the network returns for a batch.
+
+    Raises:
+        CompressorError: it fails.
+    """
     try:
-        return module(*inputs)
+        return inputs.to(module)
     except _CALL_ERRORS as error:
-        shapes = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, Tensor))
         raise CompressorError(
             f"The network failed on a batch: {error}",
-            where=f"inputs of shape {shapes}",
+            where=f"inputs of shape {inputs.shapes}",
             next_step="Check that the data has the shape that the network was traced with.",
         ) from error
 
@@ -121,7 +151,8 @@ def watched(
 ) -> Iterator[Batch]:
     """The batches on the device, with a word to `progress` after each."""
     total = len(batches) if isinstance(batches, Sized) else 0
-    for done, batch in enumerate(batches, start=1):
+    for done, (inputs, target) in enumerate(batches, start=1):
+        batch = Call.of(inputs), target
         yield pytree.tree_map_only(Tensor, lambda leaf: leaf.to(device), batch)
         if progress is not None:
             progress(done, total, text)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.modules import copy_of
 from compressor.processes import processes, shared_out
@@ -129,7 +130,7 @@ def estimated_seconds(
     try:
         with _random_state_kept(torch.device(device)), torch.enable_grad():
             seconds = []
-            for batch in islice(batches, 3):
+            for (batch,) in islice(_groups(batches, 1), 3):
                 begin = time.perf_counter()
                 run.step([batch], TrainingState(), "a first try")
                 seconds.append(time.perf_counter() - begin)
@@ -199,10 +200,10 @@ class _Run:
         """Descend once by the gradient over several batches; their mean loss, and samples."""
         self._set_rate(cosine(state.step, self.steps))
         self.optimizer.zero_grad()
-        whole = sum(len(inputs[0]) for inputs, _ in some)
+        whole = sum(inputs.samples for inputs, _ in some)
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(some, start=1):
-            count = len(batch[0][0])
+            count = batch[0].samples
             part, weight = shared_out(batch)
             inputs, target = pytree.tree_map_only(Tensor, self._placed, part)
             is_last = number == len(some)
@@ -256,7 +257,7 @@ def _spoken(seconds: float) -> str:
 
 
 def _groups(batches: Batches, size: int) -> Iterator[list[Batch]]:
-    iterator = iter(batches)
+    iterator = ((Call.of(inputs), target) for inputs, target in batches)
     while some := list(islice(iterator, size)):
         yield some
 

@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.recover.evaluation import call, primary_output
 
 Loss = Callable[[Any, Any], Tensor]
 Step = Callable[..., Tensor]
-"""`step(model, inputs, target)`, and `teacher` if it has a parameter of that name: the loss."""
+"""`step(model, inputs, target)`, and `teacher` if it has a parameter of that name: the loss.
+`inputs` is a tuple, or a dict where the network takes them by name."""
 
 DISTILL = 0.5
 """Weight of distillation beside cross-entropy on labels."""
@@ -54,12 +56,16 @@ class Objective:
             return 0.0
         return (DISTILL if self.loss is None else 0.0) if self.distill is None else self.distill
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], target: Any) -> Tensor:
+    def __call__(self, module: nn.Module, inputs: Any, target: Any) -> Tensor:
         """
+        Args:
+            inputs: A call, or positional inputs alone.
+
         Raises:
             CompressorError: The network fails on the batch, the loss or the user's step raises or
                 gives no scalar, or there is nothing to learn from.
         """
+        inputs = Call.of(inputs)
         if self.step is not None:
             return self._of_step(self.step, module, inputs, target)
         outputs = call(module, inputs)
@@ -70,12 +76,10 @@ class Objective:
             value = (1 - self.weight) * value + self.weight * self._distance(outputs, inputs)
         return value
 
-    def _of_step(
-        self, step: Step, module: nn.Module, inputs: tuple[Any, ...], target: Any
-    ) -> Tensor:
+    def _of_step(self, step: Step, module: nn.Module, inputs: Call, target: Any) -> Tensor:
         teacher = {"teacher": self.teacher} if _takes_teacher(step) else {}
         try:
-            return _checked(step(module, inputs, target, **teacher))
+            return _checked(step(module, inputs.plain, target, **teacher))
         except Exception as error:  # the step is the user's code
             raise CompressorError(
                 f"The training step failed: {type(error).__name__}: {error}",
@@ -100,7 +104,7 @@ class Objective:
                 "targets.",
             ) from error
 
-    def _distance(self, outputs: Any, inputs: tuple[Any, ...]) -> Tensor:
+    def _distance(self, outputs: Any, inputs: Call) -> Tensor:
         if self.teacher is None:
             raise CompressorError(
                 "The data has no labels and there is no original to learn from.",

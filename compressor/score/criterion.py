@@ -21,7 +21,7 @@ Rows = Mapping[str, Sequence[Floats]]
 it measures nothing."""
 
 Batches = Iterable[tuple[Any, Any]]
-"""(positional inputs, target or None) per batch."""
+"""(inputs, target or None) per batch; inputs are a `Call`, or positional ones alone."""
 Loss = Callable[[Any, Any], torch.Tensor]
 """Of (outputs, target); the mean over the samples."""
 
@@ -35,18 +35,20 @@ class Calibration:
         batches: What is run; in a distributed run this process's part of it.
         loss: For criteria that follow the loss.
         device: Where it runs; the module of the trace is left there.
+        memory: Bytes that may be taken beside the network; None: half of what is free.
     """
 
     trace: Trace
     batches: Batches
     loss: Loss
     device: str = "cpu"
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
 class Material:
     """What a criterion can draw on; `tensors` are the parameters by name, `unit` is what the budget
-    is of."""
+    is of, `note` is told what the user should know."""
 
     network: Network
     tensors: Mapping[str, torch.Tensor]
@@ -55,6 +57,7 @@ class Material:
     seed: int = 0
     unit: str | None = "macs"
     progress: Callable[[int, int, str], None] | None = None
+    note: Callable[[str], None] = lambda text: None
 
     @property
     def data(self) -> Calibration:

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 
+from compressor.calls import Call
 from compressor.network import Consumer, Network
 from compressor.score.averages import Average
 from compressor.score.criterion import Floats, Loss, Material, Rows
@@ -77,7 +79,7 @@ class _Gated:
             (c.tensor, c.dim): network.tensors[c.tensor][c.dim].size for c in program.consumers
         }
 
-    def slopes(self, inputs: Sequence[Any], target: Any, loss: Loss) -> Slopes:
+    def slopes(self, inputs: Any, target: Any, loss: Loss) -> Slopes:
         """The derivatives of each sample's loss by the gates."""
         gates: list[tuple[Consumer, torch.Tensor]] = []
 
@@ -91,14 +93,15 @@ class _Gated:
 
         with torch.enable_grad():
             outputs = self.program(inputs, gate)
-            target = None if target is None else target.to(self.program.device)
+            device = self.program.device
+            target = pytree.tree_map_only(torch.Tensor, lambda x: x.to(device), target)
             found = torch.autograd.grad(
                 loss(outputs, target), [opened for _, opened in gates], materialize_grads=True
             )
         slopes: dict[tuple[str, int], list[Floats]] = {}
         for (consumer, _), slope in zip(gates, found, strict=True):
             there = slopes.setdefault((consumer.tensor, consumer.dim), [])
-            there.append(self._per_sample(consumer, slope, len(inputs[0])))
+            there.append(self._per_sample(consumer, slope, Call.of(inputs).samples))
         return slopes
 
     def _per_sample(self, consumer: Consumer, slope: torch.Tensor, samples: int) -> Floats:

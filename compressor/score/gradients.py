@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
+from compressor.calls import Call
 from compressor.score.averages import Average
 from compressor.score.criterion import Batches, Floats, Loss, Material, Rows
 from compressor.score.places import Place, places, precise
@@ -90,8 +92,10 @@ def _gradients(
     loss: Loss,
     device: str,
 ) -> dict[str, torch.Tensor | None]:
-    moved = [x.to(device) for x in inputs]
-    value = loss(module(*moved), None if target is None else target.to(device))
+    call, aim = pytree.tree_map_only(
+        torch.Tensor, lambda x: x.to(device), (Call.of(inputs), target)
+    )
+    value = loss(call.to(module), aim)
     free = {name: p for name, p in parameters.items() if p.requires_grad}
     found = torch.autograd.grad(value, list(free.values()), allow_unused=True)
     return dict(zip(free, found, strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from torch.export.passes import move_to_device_pass
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.network import Consumer
 from compressor.programs.lifting import lifted, stored_tensors
@@ -57,15 +57,14 @@ class Program(Interpreter):
                 return i
         return None
 
-    def __call__(self, inputs: Sequence[Any], look: Look) -> Any:
-        """What the network returns for a batch's positional inputs, while `look` looks on.
+    def __call__(self, inputs: Any, look: Look) -> Any:
+        """What the network returns for a batch's inputs (a call, or positional ones), while `look`
+        looks on.
 
         Raises:
             CompressorError: the inputs are not those of the traced call.
         """
-        leaves = pytree.tree_map_only(
-            torch.Tensor, lambda leaf: leaf.to(self.device), _leaves_as_traced(self.trace, inputs)
-        )
+        leaves = Call.of(inputs).mapped(lambda leaf: leaf.to(self.device)).leaves
         signature, stored = self.program.graph_signature, stored_tensors(self.program)
         stored |= {name: stored[name].clone() for name in signature.buffers}  # may be written to
         values = lifted(self.program, leaves, stored)
@@ -99,18 +98,6 @@ def _on_device(program: ExportedProgram, device: str) -> ExportedProgram:
     return move_to_device_pass(copy.deepcopy(program), device)
 
 
-def _leaves_as_traced(trace: Trace, inputs: Sequence[Any]) -> list[Any]:
-    """A batch's positional inputs, in the order of the traced call's."""
-    examples = trace.examples
-    args, kwargs = tuple(inputs), dict[str, Any]()
-    if examples.kwargs:
-        named = list(inspect.signature(trace.module.forward).bind(*inputs).arguments.items())
-        args = tuple(value for _, value in named[: len(examples.args)])
-        given = dict(named[len(examples.args) :])
-        kwargs = {name: given[name] for name in examples.kwargs if name in given}
-    return pytree.tree_leaves((args, kwargs))
-
-
 def _check_batch(trace: Trace, leaves: Sequence[Any]) -> None:
     wanted = pytree.tree_leaves((trace.examples.args, dict(trace.examples.kwargs)))
     if trace.batch_symbol is None and leaves[0].shape[:1] != wanted[0].shape[:1]:
@@ -123,17 +110,16 @@ def _check_batch(trace: Trace, leaves: Sequence[Any]) -> None:
 
 
 @contextmanager
-def told_apart(inputs: Sequence[Any]) -> Iterator[None]:
+def told_apart(inputs: Any) -> Iterator[None]:
     """A failure of the network or the loss is told as theirs."""
     try:
         yield
     except CompressorError:
         raise
     except Exception as error:  # the user's code may raise anything
-        shapes = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, torch.Tensor))
         raise CompressorError(
             f"scoring failed on a batch: {' '.join(str(error).split())[:300]}",
-            where=f"inputs of shape {shapes}",
+            where=f"inputs of shape {Call.of(inputs).shapes}",
             consequence="nothing is scored",
             next_step="check that the data and the loss suit the network, or choose a criterion of "
             "the weights",

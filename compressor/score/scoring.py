@@ -76,7 +76,7 @@ def score(
             consequence="nothing is scored",
             next_step="give --data, or choose a criterion of the weights such as l2",
         )
-    material = Material(network, tensors, calibration, norm_p, seed, unit, progress)
+    material = Material(network, tensors, calibration, norm_p, seed, unit, progress, note)
     rows = chosen.rows(material)
     blank = [group.name for group in network.groups if not rows.get(group.name)]
     if blank and len(blank) == len(network.groups):

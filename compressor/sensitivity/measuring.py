@@ -109,7 +109,7 @@ def _yardstick(scored: Scored, options: SensitivityOptions) -> _Yardstick:
     count = min(len(data), options.samples)
     words = f"{count} samples of {data.name}"
     if samples.test is None:
-        calls = [ExampleInputs(tuple(inputs)) for inputs, _ in held]
+        calls = [ExampleInputs(inputs.args, inputs.kwargs) for inputs, _ in held]
         divergence = _Divergence(module, calls, options.device)
         return _Yardstick(RELATIVE_MSE, LOWER, divergence, count, words)
     name, metric = metric_of(scored.subject, options)

@@ -164,7 +164,7 @@ def _top5(prepared: Prepared, judge: Judge, module: nn.Module) -> dict[str, floa
         return {}
     options = prepared.options
     with torch.no_grad():
-        scores = primary_output(module(*judge.data.first_sample))
+        scores = primary_output(judge.data.first_sample.to(module))
     if scores.ndim < 2 or scores.shape[1] <= 5:
         return {}
     with prepared.stopwatch.stage("evaluate top-5") as tick:
@@ -183,6 +183,7 @@ def _verified_onnx(program: ExportedProgram, prepared: Prepared) -> bytes | None
     folder = TemporaryFolder()
     path = folder.path / "model.onnx"
     export_onnx(program, path, batch_symbol=prepared.trace.batch_symbol)
-    verified(program, path, prepared.trace, real=real_inputs(prepared.samples.test, prepared.trace))
+    real = real_inputs(prepared.samples.test, prepared.trace, prepared.stopwatch.note)
+    verified(program, path, prepared.trace, real=real)
     is_whole = [file.name for file in folder.path.iterdir()] == [path.name]
     return path.read_bytes() if is_whole else None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from compressor.data import Batches, Data, batches
-from compressor.data.dataset import Batch
+from compressor.data.collating import Stacked
 from tools.training.own import trained_here
 from tools.trials.networks import cifar, top1, trained_resnet
 
@@ -36,9 +36,9 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.images[index], self.labels[index]
 
-    def __getitems__(self, indices: list[int]) -> Batch:
+    def __getitems__(self, indices: list[int]) -> Stacked:
         chosen = torch.tensor(indices, device=self.images.device)
-        return Batch((self.images[chosen],), self.labels[chosen])
+        return Stacked(self.images[chosen], self.labels[chosen])
 
 
 class Judged(Protocol):

@@ -1,0 +1,87 @@
+"""A call of a network: what it is given by position and by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+
+@dataclass(frozen=True)
+class Call:
+    """The inputs of a network as it takes them, `network(*args, **kwargs)`: of one sample, or of a
+    batch whose tensors have the samples along dimension 0. A pytree, whose leaves come in the order
+    in which a program takes them."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, inputs: Any) -> Call:
+        """Make a call of inputs: of a call itself, of anything that has `args` and `kwargs`, or of
+        a sequence of positional inputs."""
+        if isinstance(inputs, Call):
+            return inputs
+        if hasattr(inputs, "args") and hasattr(inputs, "kwargs"):
+            return cls(tuple(inputs.args), dict(inputs.kwargs))
+        return cls(tuple(inputs))
+
+    def to(self, network: Any) -> Any:
+        """Call the network (anything that can be called), and return what it returns."""
+        return network(*self.args, **self.kwargs)
+
+    @property
+    def leaves(self) -> list[Any]:
+        """All inputs, flattened: positional ones first."""
+        leaves: list[Any] = pytree.tree_leaves((self.args, dict(self.kwargs)))
+        return leaves
+
+    @property
+    def samples(self) -> int:
+        """How many samples the batch has: the size of dimension 0 of the first tensor with one."""
+        return next((len(x) for x in self.leaves if isinstance(x, Tensor) and x.dim()), 1)
+
+    @property
+    def plain(self) -> Any:
+        """As people write it: a tuple of positional inputs, a dict of named ones, or both."""
+        if not self.kwargs:
+            return self.args
+        return (self.args, dict(self.kwargs)) if self.args else dict(self.kwargs)
+
+    @property
+    def shapes(self) -> str:
+        """The tensors' shapes in words, with the names that they have."""
+        named = [("", value) for value in self.args]
+        named += [(f"{name} ", value) for name, value in self.kwargs.items()]
+        return ", ".join(
+            name + ("x".join(map(str, leaf.shape)) or "a number")
+            for name, value in named
+            for leaf in pytree.tree_leaves(value)
+            if isinstance(leaf, Tensor)
+        )
+
+    def mapped(self, change: Any) -> Call:
+        """The same call with every tensor changed."""
+        changed: Call = pytree.tree_map_only(torch.Tensor, change, self)
+        return changed
+
+
+def _children(call: Call) -> tuple[list[Any], None]:
+    return [call.args, dict(call.kwargs)], None
+
+
+def _of_children(children: Any, _: Any) -> Call:
+    args, kwargs = children
+    return Call(args, kwargs)
+
+
+def _named_children(call: Call) -> tuple[list[Any], None]:
+    args, kwargs = _children(call)[0]
+    return [(pytree.GetAttrKey("args"), args), (pytree.GetAttrKey("kwargs"), kwargs)], None
+
+
+pytree.register_pytree_node(Call, _children, _of_children, flatten_with_keys_fn=_named_children)

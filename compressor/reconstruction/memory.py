@@ -1,0 +1,130 @@
+"""How much memory choice and repair may take, and what that is enough for: all of it is known
+before anything is gathered."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+FREE = 0.5
+"""Share of the free memory that is taken where nothing is said."""
+
+DOUBLE, SINGLE = 8, 4
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that may be taken beside the network and a batch of its values: for second moments and
+    what is solved with them, for walks that are halted, and for the features of some rows."""
+
+    moments: int
+    walks: int
+    rows: int
+
+    @classmethod
+    def of(cls, total: int | None) -> Memory:
+        """Share out so many bytes, or half of what is free."""
+        whole = math.floor(FREE * free_bytes()) if total is None else total
+        return cls(whole // 2, whole // 4, whole // 8)
+
+    def most_rows(self, features: int) -> int:
+        """Rows of so many features (of all blocks) that may be looked at together, each of them
+        twice: as they are gathered and as they are multiplied."""
+        return max(LEAST_AT_ONCE, self.rows // (2 * SINGLE * features))
+
+
+LEAST_AT_ONCE = 32
+
+
+def free_bytes() -> int:
+    """Memory that is free on this machine, or left to this container; 4 GB where neither is
+    known."""
+    known = [free for free in (_of_the_machine(), _of_the_container()) if free is not None]
+    return min(known, default=4 * 10**9)
+
+
+def _of_the_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        (found,) = [line.split()[1] for line in lines if line.startswith("MemAvailable")]
+        return 1024 * int(found)
+    except (OSError, ValueError):
+        return None
+
+
+def _of_the_container() -> int | None:
+    try:
+        most, used = (
+            int((_CGROUP / name).read_text(encoding="ascii"))
+            for name in ("memory.max", "memory.current")
+        )
+        return max(0, most - used)
+    except (OSError, ValueError):  # there is none, or it has no limit ("max")
+        return None
+
+
+COPIES = 3
+"""Of a matrix of second moments, while it is solved or inverted: itself, its factors, and single
+precision for what is added or the result."""
+
+
+def columns_to_solve(memory: Memory, blocks: int, outputs: int) -> int:
+    """How many features of each block can be re-fitted at once, for so many outputs of a block:
+    with b of them, COPIES matrices b×b and three b×outputs are held."""
+    linear, square = 3 * outputs, COPIES
+    most = memory.moments / (DOUBLE * blocks)
+    found = (math.sqrt(linear**2 + 4 * square * most) - linear) / (2 * square)
+    return max(1, math.floor(found))
+
+
+OUTPUTS_COPIED = 5
+"""Of a weight, in double precision, while channels are eliminated."""
+
+SKETCH = 256
+"""Random combinations that stand for a consumer's outputs where those are too many: they keep sums
+of squares (Johnson and Lindenstrauss 1984)."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A consumer's regression: blocks, features and outputs of each."""
+
+    blocks: int
+    features: int
+    outputs: int
+
+    def sketched(self, memory: Memory) -> bool:
+        """Whether combinations stand for its outputs."""
+        weight = DOUBLE * self.blocks * self.features * self.outputs
+        return self.outputs > SKETCH and 4 * OUTPUTS_COPIED * weight > memory.moments
+
+    def weight_bytes(self, memory: Memory) -> int:
+        """Of the weight's matrix, as often as it is copied."""
+        outputs = SKETCH if self.sketched(memory) else self.outputs
+        return OUTPUTS_COPIED * DOUBLE * self.blocks * self.features * outputs
+
+    def moments_bytes(self, columns: int) -> int:
+        """Of the moments of parts of so many columns, each by itself."""
+        return DOUBLE * self.blocks * self.features * min(columns, self.features)
+
+    def largest_bytes(self, columns: int) -> int:
+        """Of the moments of one part."""
+        return DOUBLE * self.blocks * min(columns, self.features) ** 2
+
+
+def bytes_to_eliminate(sizes: list[Size], columns: int, memory: Memory) -> int:
+    """What a group's elimination takes, with its consumers in parts of so many columns: moments and
+    inverse of every part, what inverting the largest takes beside, and the weights."""
+    held = sum(2 * size.moments_bytes(columns) + size.weight_bytes(memory) for size in sizes)
+    return held + COPIES * max((size.largest_bytes(columns) for size in sizes), default=0)
+
+
+def columns_to_eliminate(sizes: list[Size], memory: Memory) -> int:
+    """Of how many columns the parts of a group's consumers can be."""
+    columns = max((size.features for size in sizes), default=1)
+    while columns > 1 and bytes_to_eliminate(sizes, columns, memory) > memory.moments:
+        columns = math.floor(0.8 * columns)
+    return columns
