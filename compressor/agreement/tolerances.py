@@ -1,0 +1,44 @@
+"""How far apart two right forms of one network may be, by the precision that they compute in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What is accepted between two forms of a network.
+
+    Attributes:
+        relative: Largest difference of an element, relative to what varies where it stands.
+        rounding: Largest difference relative to the element itself: a channel that is a million
+            plus something small cannot be known better than a million is.
+    """
+
+    relative: float
+    rounding: float
+
+    @property
+    def own_share(self) -> float:
+        """The share of an element's own size that counts as its scale, so that a difference of
+        `rounding` is one of `relative` on that scale."""
+        return self.rounding / self.relative
+
+
+FLOAT32 = Tolerance(1e-4, 32 * torch.finfo(torch.float32).eps)
+FLOAT16 = Tolerance(0.05, 16 * torch.finfo(torch.float16).eps)
+BFLOAT16 = Tolerance(0.2, 8 * torch.finfo(torch.bfloat16).eps)
+INT8 = Tolerance(1.0, 0.25)
+
+_BY_TYPE = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16, torch.int8: INT8}
+
+
+def tolerance_of(dtype: torch.dtype) -> Tolerance:
+    """The tolerance for networks that compute in this type.
+
+    Double precision is held to what float32 is: networks compute norms and tables in float32 by
+    name. `torch.int8` stands for networks that are quantised to 8 bits.
+    """
+    return _BY_TYPE.get(dtype, FLOAT32)
