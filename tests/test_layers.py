@@ -32,6 +32,7 @@ SHARED = {
     "files",
     "processes",
     "sessions",
+    "agreement",
 }
 
 WITHOUT_TORCH = ["errors", "records", "axes", *(name for name in FILES if name.startswith("rules"))]
@@ -89,6 +90,7 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("network", {"axes", "records"}),
         ("callables", {"errors"}),
         ("sessions", {"errors"}),
+        *((name, {"agreement", "records"}) for name in FILES if unit(name) == "agreement"),
         ("programs.redraw", set()),
         ("programs.beginning", set()),
         ("programs.lifting", {"errors"}),

@@ -110,8 +110,9 @@ def _one_hot_dim(given: Tensor) -> int | None:
 def _ordered_dim(given: Tensor) -> int | None:
     """Along which dimension, the samples' aside, all values rise, or all fall."""
     for dim in reversed(range(min(1, given.dim() - 1), given.dim())):
-        steps = given.diff(dim=dim)
-        if given.shape[dim] > 2 and bool((steps >= 0).all() | (steps <= 0).all()):
+        size = given.shape[dim]
+        first, then = given.narrow(dim, 0, size - 1), given.narrow(dim, 1, size - 1)
+        if size > 2 and bool((first <= then).all() | (first >= then).all()):
             return dim
     return None
 
@@ -191,9 +192,10 @@ def _up_to_the_largest_here(given: Tensor, generator: torch.Generator) -> Tensor
     """Integers that were given, none above the largest at its place: what it looks up may be a
     table of its own, with that many rows."""
     most = given.amax(0, keepdim=True).expand_as(given)
-    values = torch.unique(given)
+    values: Tensor = torch.unique(given)
     count = torch.searchsorted(values, most.contiguous(), right=True)
-    return values[(_uniform(given.shape, generator) * count).long()]
+    places = (_uniform(given.shape, generator) * count).long()
+    return values.take(places)
 
 
 def _whole_in_range(given: Tensor, generator: torch.Generator) -> Tensor:

@@ -45,7 +45,7 @@ def _change(a: Tensor, b: Tensor) -> float:
         return float(not torch.equal(a, b))
     finite = a.isfinite() & b.isfinite()
     sizes = torch.maximum(a.abs(), b.abs())[finite]
-    distinct = torch.unique(sizes[sizes > 0])
+    distinct: Tensor = torch.unique(sizes[sizes > 0])
     if not distinct.numel():
         return 0.0
     counts = sizes >= FAINT * distinct[len(distinct) // 10]
