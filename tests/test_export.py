@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from compressor.agreement import INT8
 from compressor.errors import CompressorError
 from compressor.export import export_onnx, save_program, save_weights, user_inputs, verify_onnx
 
@@ -144,7 +145,7 @@ def test_onnx_of_attention_over_any_number_of_dimensions(tmp_path, lead, masked)
     fused = torch.export.export(Fused(), (inputs[0],))
     export_onnx(fused, tmp_path / "net.onnx", batch_symbol=None)
     cases = [({"x": x}, [Fused()(x)]) for x in inputs]
-    assert verify_onnx(tmp_path / "net.onnx", cases, 1e-4) < 1e-5
+    assert verify_onnx(tmp_path / "net.onnx", cases) < 1e-5
 
 
 def test_onnx_tells_nothing_of_the_source_but_keeps_layer_names(program, onnx_path):
@@ -215,8 +216,8 @@ def test_a_folder_that_is_not_there_is_a_clear_error(program, tmp_path):
 
 def test_a_file_that_computes_something_else_is_found(program, onnx_path):
     wrong = [(feeds, [y + 0.01 * y.abs().max()]) for feeds, (y,) in cases(program, 1, 2)]
-    assert verify_onnx(onnx_path, wrong, tolerance=0.1) == pytest.approx(0.01, rel=0.02)
-    with pytest.raises(CompressorError, match=r"differ by 9\.\de-03|differ by 1\.\de-02"):
+    assert 0.01 < verify_onnx(onnx_path, wrong, INT8) < 1
+    with pytest.raises(CompressorError, match=r"differ by .* output 0 at \[\d, \d\]: "):
         verify_onnx(onnx_path, wrong)
 
 
@@ -236,18 +237,17 @@ def test_the_smallest_output_counts_as_much_as_the_largest(tmp_path):
     export_onnx(program, tmp_path / "m.onnx", batch_symbol=None)
     xs = torch.randn(2, 2, 3)
     made = [({"x": x}, [1e6 * x, x * 1.01]) for x in xs]
-    with pytest.raises(CompressorError, match=r"differ by 9\.\de-03"):
+    with pytest.raises(CompressorError, match=r"differ by .* output 1 at"):
         verify_onnx(tmp_path / "m.onnx", made)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda y: y * 0, "constant"),
-        (lambda y: y * 0 + 3, "constant"),
-        (lambda y: y * 1e-14, "constant"),
+        (lambda y: y * 0, "equal for different inputs"),
+        (lambda y: y * 1e-6 + 3, "equal for different inputs"),
         (lambda y: torch.arange(y.numel()).view(y.shape), "equal for different inputs"),
-        (lambda y: y * float("nan"), "not finite"),
+        (lambda y: y * float("nan"), "no output of the network is finite"),
     ],
 )
 def test_a_comparison_on_a_dead_network_is_an_error(program, onnx_path, change, message):

@@ -36,6 +36,7 @@ SHARED = {
     "files",
     "processes",
     "sessions",
+    "agreement",
 }
 
 WITHOUT_TORCH = ["errors", "records", "axes", *(name for name in FILES if name.startswith("rules"))]
@@ -96,6 +97,7 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("causes", {"errors"}),
         ("modules", {"errors"}),
         ("sessions", {"errors"}),
+        *((name, {"agreement", "records"}) for name in FILES if unit(name) == "agreement"),
         ("programs.redraw", set()),
         ("programs.beginning", set()),
         ("programs.lifting", {"errors"}),

@@ -14,12 +14,13 @@ from torch import nn
 from twin import Keep, live, masked_twin, random_keep
 from zoo import MEMBERS, Member
 
+from compressor.agreement import difference, is_live
 from compressor.graph import analyse
 from compressor.measure import count_macs
 from compressor.network import Network
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module, slice_network
-from compressor.slicing.compare import difference, is_live, outputs_of
+from compressor.slicing.compare import outputs_of
 from compressor.trace import trace
 
 ROLES = {
@@ -72,8 +73,7 @@ def assert_same(expected: nn.Module, found: nn.Module, inputs: list[ExampleInput
     """Equal outputs, and not because they are constant."""
     outputs = [outputs_of(expected, example) for example in inputs]
     assert is_live(outputs)
-    for one, example in zip(outputs, inputs, strict=True):
-        assert difference(one, outputs_of(found, example)) <= 1e-10
+    assert difference(outputs, [outputs_of(found, example) for example in inputs]).size <= 1e-10
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,10 @@
 """Whether two forms of a network compute the same: one comparison for modules, programs and files,
-and inputs on which they are compared."""
+and the inputs on which they are compared."""
 
+from compressor.agreement.comparing import Cases, Difference, difference
+from compressor.agreement.inputs import fresh_inputs, other_inputs
+from compressor.agreement.liveness import LIVE, answer, is_live
+from compressor.agreement.rounding import shaken
 from compressor.agreement.tolerances import (
     BFLOAT16,
     FLOAT16,
@@ -10,4 +14,20 @@ from compressor.agreement.tolerances import (
     tolerance_of,
 )
 
-__all__ = ["BFLOAT16", "FLOAT16", "FLOAT32", "INT8", "Tolerance", "tolerance_of"]
+__all__ = [
+    "BFLOAT16",
+    "FLOAT16",
+    "FLOAT32",
+    "INT8",
+    "LIVE",
+    "Cases",
+    "Difference",
+    "Tolerance",
+    "answer",
+    "difference",
+    "fresh_inputs",
+    "is_live",
+    "other_inputs",
+    "shaken",
+    "tolerance_of",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,10 +15,12 @@ class Tolerance:
         relative: Largest difference of an element, relative to what varies where it stands.
         rounding: Largest difference relative to the element itself: a channel that is a million
             plus something small cannot be known better than a million is.
+        smallest: Absolute difference that is accepted everywhere: what the type cannot tell from 0.
     """
 
     relative: float
     rounding: float
+    smallest: float
 
     @property
     def own_share(self) -> float:
@@ -27,10 +29,16 @@ class Tolerance:
         return self.rounding / self.relative
 
 
-FLOAT32 = Tolerance(1e-4, 32 * torch.finfo(torch.float32).eps)
-FLOAT16 = Tolerance(0.05, 16 * torch.finfo(torch.float16).eps)
-BFLOAT16 = Tolerance(0.2, 8 * torch.finfo(torch.bfloat16).eps)
-INT8 = Tolerance(1.0, 0.25)
+def _of(dtype: torch.dtype, relative: float, units: int) -> Tolerance:
+    """With `units` in the last place of what the type can hold."""
+    info = torch.finfo(dtype)
+    return Tolerance(relative, units * info.eps, units * info.tiny * info.eps)
+
+
+FLOAT32 = _of(torch.float32, 1e-4, 32)
+FLOAT16 = _of(torch.float16, 0.05, 16)
+BFLOAT16 = _of(torch.bfloat16, 0.2, 8)
+INT8 = replace(FLOAT32, relative=1.0, rounding=0.25)
 
 _BY_TYPE = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16, torch.int8: INT8}
 

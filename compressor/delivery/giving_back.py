@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from compressor.agreement import difference, tolerance_of
 from compressor.plain import give_back_types, name_of, narrowed, widened, work_in_float32
 from compressor.planning.deciding import Planned
 from compressor.records import ExampleInputs
 from compressor.slicing import Sliced
-from compressor.slicing.compare import difference, outputs_of
-
-LARGE = {"float16": 1e-2, "bfloat16": 5e-2, "float64": 1e-4}
-"""Largest difference to float32 that rounding usually makes, by the commonest type."""
+from compressor.slicing.compare import outputs_of
 
 
 def given_back(sliced: Sliced, planned: Planned) -> dict[str, float]:
@@ -38,7 +36,9 @@ def given_back(sliced: Sliced, planned: Planned) -> dict[str, float]:
         else:
             note(f"the result is {name}, and does not run in it on this machine: {reason}")
         return {}
-    off = difference(expected, [widened(output) for output in found])
-    if not off <= LARGE[name.split(" ")[0]]:
-        note(f"in {name} the result's outputs differ from those in float32 by {off:.1e}")
-    return {f"module in {name} and in float32": off}
+    tolerance = max(map(tolerance_of, types.values()), key=lambda each: each.relative)
+    off = difference([expected], [[widened(output) for output in found]], tolerance)
+    if not off.size <= tolerance.relative:
+        words = f"{off.size:.1e} ({off.place})"
+        note(f"in {name} the result's outputs differ from those in float32 by {words}")
+    return {f"module in {name} and in float32": off.size}

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from compressor.agreement import FLOAT32, Tolerance, is_live, shaken
 from compressor.calls import Call
 from compressor.data import Data
 from compressor.export import Case, export_onnx, user_inputs, verify_onnx
@@ -18,9 +19,7 @@ from compressor.planning.original import TemporaryFolder
 from compressor.programs.redraw import drawable, redraw_
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module, variants
-from compressor.slicing.compare import TOLERANCE, is_live, outputs_of
-
-LIVE = 10 * TOLERANCE
+from compressor.slicing.compare import outputs_of
 
 
 def verified(
@@ -47,14 +46,51 @@ def verified(
     """
     own = [ExampleInputs(real.args, real.kwargs)] if real is not None else []
     inputs = [*variants(traced), *own]
-    cases = cases_of(program, inputs)
-    if is_live([outputs for _, outputs in cases], LIVE):
-        return verify_onnx(path, cases, TOLERANCE)
+
+    def write(target: Path) -> None:
+        export_onnx(program, target, batch_symbol=traced.batch_symbol, opset=opset)
+
+    return compared(program, inputs, path, write)
+
+
+def compared(
+    program: ExportedProgram,
+    inputs: Sequence[ExampleInputs],
+    path: Path,
+    write: Callable[[Path], None],
+    tolerance: Tolerance = FLOAT32,
+    *,
+    optimised: bool = True,
+) -> float:
+    """Compare an ONNX file with the program; where the program's outputs do not change with the
+    inputs, also under weights drawn anew, with a file that `write` makes of these.
+
+    Returns:
+        The largest relative difference.
+
+    Raises:
+        CompressorError: They differ, the file does not run, or the outputs never change.
+    """
+    module = as_module(program)
+
+    def verify(file: Path, *, must_be_live: bool) -> float:
+        return verify_onnx(
+            file,
+            cases_of(program, inputs),
+            tolerance,
+            rounding=lambda: shaken(module, lambda copy: outputs_for(copy, inputs), tolerance),
+            must_be_live=must_be_live,
+            optimised=optimised,
+        )
+
+    worst = verify(path, must_be_live=False)
+    if is_live(outputs_for(module, inputs)):
+        return worst
     alive = TemporaryFolder()
     redrawn = alive.path / path.name
-    with alive_for_a_while(as_module(program)):
-        export_onnx(program, redrawn, batch_symbol=traced.batch_symbol, opset=opset)
-        return verify_onnx(redrawn, cases_of(program, inputs), TOLERANCE)
+    with alive_for_a_while(module):
+        write(redrawn)
+        return max(worst, verify(redrawn, must_be_live=True))
 
 
 def real_inputs(
@@ -78,10 +114,16 @@ def real_inputs(
 
 def cases_of(program: ExportedProgram, inputs: Sequence[ExampleInputs]) -> list[Case]:
     """What the program computes of each, under the ONNX file's names."""
-    module = as_module(program)
+    found = outputs_for(as_module(program), inputs)
     return [
-        (user_inputs(program, each.args, each.kwargs), outputs_of(module, each)) for each in inputs
+        (user_inputs(program, each.args, each.kwargs), outputs)
+        for each, outputs in zip(inputs, found, strict=True)
     ]
+
+
+def outputs_for(module: nn.Module, inputs: Sequence[ExampleInputs]) -> list[list[Tensor]]:
+    """What a module computes of each."""
+    return [outputs_of(module, each) for each in inputs]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from compressor.agreement import FLOAT32, Cases, Tolerance, difference, is_live
 from compressor.errors import CompressorError
 
 Case = tuple[Mapping[str, Any], Sequence[Any]]
@@ -17,101 +18,75 @@ Case = tuple[Mapping[str, Any], Sequence[Any]]
 
 Array = np.ndarray[Any, Any]
 
-_DEAD = 1e-12  # no network that works has outputs this small
-
 
 def verify_onnx(
     path: Path,
     cases: Sequence[Case],
-    tolerance: float = 1e-4,
+    tolerance: Tolerance = FLOAT32,
     *,
-    live: float | None = None,
+    rounding: Callable[[], Sequence[Cases]] | None = None,
+    must_be_live: bool = True,
     optimised: bool = True,
 ) -> float:
     """Run the file on ONNX Runtime and compare with what PyTorch gave.
 
     Args:
-        cases: At least two, with different inputs: were the outputs then equal, or constant,
-            the comparison would show nothing, and that is an error.
-        tolerance: Largest relative difference, max|a-b| / max|a| of an output a.
+        cases: At least two, with different inputs.
+        tolerance: Of the type that the file computes in.
+        rounding: PyTorch's outputs after changes as small as rounding (see `difference`).
+        must_be_live: Were the outputs equal for all inputs, the comparison would show nothing, and
+            that is an error; off where the caller shows it otherwise.
         optimised: Off: operators run as they stand in the file, none fused with others.
-        live: What the outputs must differ by from place to place; default the tolerance.
 
     Returns:
-        The worst relative difference over all outputs and cases.
+        The largest difference of all elements, relative to what varies where they stand.
 
     Raises:
         CompressorError: above the tolerance, a dead reference, a file that does not run.
     """
-    wanted = [[_array(output) for output in outputs] for _, outputs in cases]
-    _require_alive(wanted, path, tolerance if live is None else live)
-    run, worst = _open(path, optimised=optimised), 0.0
-    for (feeds, _), expected in zip(cases, wanted, strict=True):
-        found = run(feeds)
-        if [a.shape for a in expected] != [b.shape for b in found]:
+    expected = [[_array(output) for output in outputs] for _, outputs in cases]
+    if must_be_live:
+        _require_alive(expected, path)
+    run = _open(path, optimised=optimised)
+    found = [run(feeds) for feeds, _ in cases]
+    for wanted, got in zip(expected, found, strict=True):
+        if [a.shape for a in wanted] != [b.shape for b in got]:
             raise CompressorError(
-                f"The ONNX file's outputs have shapes {[b.shape for b in found]}, "
-                f"PyTorch's {[a.shape for a in expected]}.",
+                f"The ONNX file's outputs have shapes {[b.shape for b in got]}, "
+                f"PyTorch's {[a.shape for a in wanted]}.",
                 where=str(path),
             )
-        worst = max([worst, *(_difference(a, b) for a, b in zip(expected, found, strict=True))])
-    if worst > tolerance:
+    worst = difference(expected, found, tolerance, rounding)
+    if not worst.size <= tolerance.relative:
         raise CompressorError(
-            f"ONNX Runtime and PyTorch differ by {worst:.1e} of the largest output "
-            f"(accepted: {tolerance:.0e}).",
+            f"ONNX Runtime and PyTorch differ by {worst.size:.1e} of what varies there "
+            f"(accepted: {tolerance.relative:.0e}): {worst.place}.",
             where=str(path),
             consequence="The file does not compute what the network computes.",
             next_step="Do not deploy it; report it with the network.",
         )
-    return worst
+    return worst.size
 
 
 def _array(value: Any) -> Array:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
-def _difference(reference: Array, other: Array) -> float:
-    """max|a-b| / max|a|; infinite where either is not a number."""
-    if not reference.size:
-        return 0.0
-    a, b = reference.astype(np.float64), other.astype(np.float64)
-    worst = float(np.abs(a - b).max() / (np.abs(a).max() or 1.0))
-    return worst if np.isfinite(worst) else float("inf")
-
-
-def _require_alive(wanted: Sequence[Sequence[Array]], path: Path, tolerance: float) -> None:
+def _require_alive(expected: Cases, path: Path) -> None:
     """A comparison on a dead network shows nothing."""
-    first, others = (wanted[0], wanted[1:]) if wanted else ([], [])
-    reason = ""
-    if not (first and others):
+    if len(expected) < 2 or not expected[0]:
         reason = "it takes the outputs for two different inputs"
-    elif not all(np.isfinite(output).all() for outputs in wanted for output in outputs):
-        reason = "the network's own outputs are not finite"
-    elif all(_is_constant(output, tolerance) for outputs in wanted for output in outputs):
-        reason = "all outputs are constant"
-    elif all(_is_equal(first, other, tolerance) for other in others):
+    elif not any(np.isfinite(output).any() for outputs in expected for output in outputs):
+        reason = "no output of the network is finite"
+    elif not is_live(expected):
         reason = "the outputs are equal for different inputs"
-    if reason:
-        raise CompressorError(
-            f"The comparison would show nothing: {reason}.",
-            where=str(path),
-            consequence="The ONNX file was not verified.",
-            next_step="Use a trained network; with random weights, give them a spread.",
-        )
-
-
-def _is_constant(output: Array, tolerance: float) -> bool:
-    """Nothing in it tells two networks apart (a single number may, between two inputs)."""
-    values = np.abs(output.astype(np.float64))
-    if not values.size or values.max() < _DEAD:
-        return True
-    return values.size > 1 and float(np.ptp(output.astype(np.float64)) / values.max()) <= tolerance
-
-
-def _is_equal(some: Sequence[Array], others: Sequence[Array], tolerance: float) -> bool:
-    return all(
-        a.shape == b.shape and _difference(a, b) <= tolerance
-        for a, b in zip(some, others, strict=True)
+    else:
+        return
+    raise CompressorError(
+        f"The comparison would show nothing: {reason}.",
+        where=str(path),
+        consequence="The ONNX file was not verified.",
+        next_step="Give samples that the network answers to (--data), or a trained network.",
     )
 
 

@@ -6,26 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from compressor.agreement import FLOAT16, INT8, Tolerance
 from compressor.delivery.provenance import provenance_of
-from compressor.delivery.verifying import LIVE, alive_for_a_while, cases_of, real_inputs, verified
-from compressor.export import export_onnx, verify_onnx, write_half, write_int8
+from compressor.delivery.verifying import compared, real_inputs, verified
+from compressor.export import export_onnx, write_half, write_int8
 from compressor.exporting.source import Source
 from compressor.options import ExportOptions
-from compressor.planning.original import TemporaryFolder
 from compressor.records import ExampleInputs
-from compressor.slicing import as_module, variants
-from compressor.slicing.compare import TOLERANCE, is_live
+from compressor.slicing import variants
 from compressor.watch import Stopwatch
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """From the file with 32 bits to one with fewer. `allowed` is the largest relative difference of
-    the outputs; beyond it the file computes something else."""
+    """From the file with 32 bits to one with fewer. Beyond the tolerance that file computes
+    something else."""
 
     suffix: str
     stage: str
-    allowed: float
+    tolerance: Tolerance
     is_asked: Callable[[ExportOptions], bool]
     write: Callable[[Source, Path, Path], None]
 
@@ -34,14 +33,14 @@ CONVERSIONS = (
     Conversion(
         "_fp16",
         "convert to 16 bits",
-        0.05,
+        FLOAT16,
         lambda options: options.half,
         lambda source, whole, target: write_half(whole, target, provenance_of(source.folder)),
     ),
     Conversion(
         "_int8",
         "quantise to 8 bits",
-        1.0,
+        INT8,
         lambda options: options.quantize == "int8",
         lambda source, whole, target: write_int8(
             whole, target, source.feeds(), provenance_of(source.folder)
@@ -92,19 +91,21 @@ def _export(source: Source, path: Path) -> None:
 
 
 def _difference(source: Source, conversion: Conversion, path: Path) -> float:
-    """From what the network computes, on the user's samples where there are some; under live
-    weights, in files made for that, where its own outputs are dead."""
-    inputs = _inputs(source)
-    cases = cases_of(source.traced.program, inputs)
-    if is_live([outputs for _, outputs in cases], LIVE):
-        return verify_onnx(path, cases, conversion.allowed, live=TOLERANCE, optimised=False)
-    alive = TemporaryFolder()
-    whole, converted = alive.path / "whole.onnx", alive.path / path.name
-    with alive_for_a_while(as_module(source.traced.program)):
+    """From what the network computes, on the user's samples where there are some."""
+
+    def write(target: Path) -> None:
+        whole = target.with_name("whole.onnx")
         _export(source, whole)
-        conversion.write(source, whole, converted)
-        cases = cases_of(source.traced.program, inputs)
-        return verify_onnx(converted, cases, conversion.allowed, live=TOLERANCE, optimised=False)
+        conversion.write(source, whole, target)
+
+    return compared(
+        source.traced.program,
+        _inputs(source),
+        path,
+        write,
+        conversion.tolerance,
+        optimised=False,
+    )
 
 
 def _inputs(source: Source) -> list[ExampleInputs]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from compressor.agreement import fresh_inputs
 from compressor.calls import Call
 from compressor.causes import cause_of
 from compressor.errors import CompressorError
@@ -119,22 +119,10 @@ def like_sample(inputs: Call, seed: int) -> ExampleInputs:
 
 
 def _noise_like(examples: ExampleInputs, seed: int) -> ExampleInputs:
-    """Values of the same shape, type and range: example inputs are stored with the result, where
-    nobody's data belongs."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def drawn(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor) or not leaf.numel():
-            return leaf
-        if leaf.is_floating_point():
-            spread = leaf.float().std(correction=0)
-            noise = torch.randn(leaf.shape, generator=generator) * spread + leaf.float().mean()
-            return noise.to(leaf.dtype)
-        low, high = int(leaf.min()), int(leaf.max())
-        return torch.randint(low, high + 1, leaf.shape, generator=generator).to(leaf.dtype)
-
-    args, kwargs = pytree.tree_map(drawn, (examples.args, dict(examples.kwargs)))
-    return ExampleInputs(args, kwargs, LIKE_A_SAMPLE)
+    """Values of the same shape, type, kind and range: example inputs are stored with the result,
+    where nobody's data belongs."""
+    drawn = fresh_inputs(examples, seed)
+    return replace(drawn, origin=LIKE_A_SAMPLE)
 
 
 def try_inputs(model: nn.Module, examples: ExampleInputs) -> Failure | None:

@@ -108,6 +108,7 @@ def compare(sliced: Sliced, trace: Trace) -> float:
     Raises:
         CompressorError: They disagree.
     """
-    worst = Reference(as_module(sliced.program), trace).worst_difference(sliced.module)
-    require_agreement(worst, "the module and the program")
-    return worst
+    reference = Reference(as_module(sliced.program), trace)
+    worst = reference.worst_difference(sliced.module)
+    require_agreement(reference, worst, "the module and the program")
+    return worst.size

@@ -3,6 +3,7 @@ single modules run their traced operators."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,10 +13,11 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.utils.hooks import RemovableHandle
 
+from compressor.agreement import Difference
 from compressor.axes import Axis, Bools
 from compressor.network import Network
 from compressor.records import Trace
-from compressor.slicing.compare import TOLERANCE, Reference, outputs_of
+from compressor.slicing.compare import Reference, outputs_of
 from compressor.slicing.literals import Attributes
 from compressor.slicing.patch import patched_class
 from compressor.slicing.program import Indices
@@ -64,10 +66,10 @@ def follow(
         for path, (part, wiring) in stand_ins.items():
             install(module.get_submodule(path), part, wiring)
         difference, failed, reason = _tried(reference, module)
-        if difference <= TOLERANCE:
+        if reference.agrees(difference):
             learn(module, trace.learning)
             spelled = {path: asdict(wiring) for path, (_, wiring) in stand_ins.items()}
-            return Followed(module, difference, "", attributes, spelled)
+            return Followed(module, difference.size, "", attributes, spelled)
         where = failed or next((p for p in suspects if not _lies_in(p, stand_ins)), "")
         first_obstacle = first_obstacle or f"{where or 'the model'} could not follow ({reason})"
         stuck = stuck or where
@@ -78,17 +80,21 @@ def follow(
     return Followed(running, obstacle=first_obstacle, stuck=stuck)
 
 
-def _tried(reference: Reference, module: nn.Module) -> tuple[float, str, str]:
+def _tried(reference: Reference, module: nn.Module) -> tuple[Difference, str, str]:
     """Difference to the program, the innermost module that raised, and what went wrong."""
     entered, watches = _watch(module)
     try:
         if reference.ends_after:
             outputs_of(module, reference.inputs[0])  # what comes later must run at least
-        difference = reference.worst_difference(module)
-        return difference, "", f"its outputs differ from the program's by {difference:.1e}"
+        found = reference.worst_difference(module)
+        return found, "", f"it differs from the program by {found.size:.1e}: {found.place}"
     except Exception as error:
         first_line = str(error).splitlines()[0] if str(error) else ""
-        return float("inf"), next(iter(entered), ""), f"{type(error).__name__}: {first_line}"
+        return (
+            Difference(math.inf),
+            next(iter(entered), ""),
+            f"{type(error).__name__}: {first_line}",
+        )
     finally:
         for watch in watches:
             watch.remove()

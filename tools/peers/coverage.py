@@ -19,6 +19,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from compressor.agreement import difference
 from compressor.graph import analyse
 from compressor.measure import count_macs
 from compressor.network import Network
@@ -26,7 +27,7 @@ from compressor.programs.beginning import ended_after
 from compressor.programs.redraw import drawable, redraw_
 from compressor.records import Trace
 from compressor.slicing import slice_network, variants
-from compressor.slicing.compare import difference, outputs_of
+from compressor.slicing.compare import outputs_of
 from compressor.trace import trace
 from tools.zoo.float64 import InFloat64, double_
 from tools.zoo.members import Subject
@@ -219,7 +220,7 @@ def _twin_difference(traced: Trace, module: nn.Module, lost: Lost) -> float:
     with InFloat64(), _deaf(twin, lost), torch.no_grad():  # type: ignore[no-untyped-call]
         expected = [outputs_of(twin, x, traced.ends_after) for x in given]
         found = [outputs_of(smaller, x, traced.ends_after) for x in given]
-    return max(difference(a, b) for a, b in zip(expected, found, strict=True))
+    return difference(expected, found).size
 
 
 @contextmanager

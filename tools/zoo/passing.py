@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from compressor.agreement import FLOAT32, is_live
 from compressor.errors import CompressorError
 from compressor.export import export_onnx, user_inputs, verify_onnx
 from compressor.graph import analyse
@@ -27,7 +28,7 @@ from compressor.recover import recalibrate_batch_norm
 from compressor.score import Calibration, score
 from compressor.selection import DEFAULT_ROLES, Choice, select
 from compressor.slicing import as_module, slice_network, variants
-from compressor.slicing.compare import TOLERANCE, is_live, outputs_of
+from compressor.slicing.compare import outputs_of
 from compressor.slicing.program import slice_program
 from compressor.trace import trace
 from tools.zoo.members import Judge, Subject
@@ -204,7 +205,7 @@ class Pass:
         with time_limit(self.onnx_seconds), tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             export_onnx(program, path, batch_symbol=traced.batch_symbol)
-            return verify_onnx(path, cases, TOLERANCE)
+            return verify_onnx(path, cases)
 
     def _require_quality(self, traced: Trace, network: Network, judge: Judge) -> None:
         """Cutting a few of the least salient channels, without repair, costs little."""
@@ -272,8 +273,8 @@ def calm_(module: torch.nn.Module, traced: Trace) -> int:
     """
     for attempt in range(DRAWS):
         given = variants(traced)
-        answers = is_live([outputs_of(module, x) for x in given], 10 * TOLERANCE)
-        if answers and all(rounding_error(module, x) <= TOLERANCE for x in given):
+        answers = is_live([outputs_of(module, x) for x in given])
+        if answers and all(rounding_error(module, x) <= FLOAT32.relative for x in given):
             return attempt
         redraw_(drawable(module), seed=attempt + 1)
         if not traced.examples.kwargs:

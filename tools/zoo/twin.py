@@ -17,6 +17,7 @@ from torch.fx import Interpreter, Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
+from compressor.agreement import difference, is_live
 from compressor.axes import Axis, Bools, Dim, keep_mask, leaves
 from compressor.network import Network, Shape
 from compressor.programs.lifting import lifted, stored_names, stored_tensors
@@ -25,7 +26,7 @@ from compressor.rules import RULES
 from compressor.rules.norm import group_norm, last_dimensions, per_channel
 from compressor.rules.reduce import statistic
 from compressor.slicing import as_module, variants
-from compressor.slicing.compare import Outputs, difference, is_live, outputs_of
+from compressor.slicing.compare import Outputs, outputs_of
 from tools.zoo.float64 import InFloat64, double_
 
 Masks = Mapping[Axis, Bools]
@@ -75,7 +76,7 @@ def twin_difference(
         found = [outputs_of(sliced, x) for x in inputs]
     if not _is_live(expected):
         raise DeadNetworkError("the masked twin's outputs do not depend on its inputs")
-    return max(difference(a, b) for a, b in zip(expected, found, strict=True))
+    return difference(expected, found).size
 
 
 def rounding_error(
@@ -87,7 +88,7 @@ def rounding_error(
     with InFloat64():  # type: ignore[no-untyped-call]
         double = outputs_of(exact, in_double(inputs), ends_after)
     pairs = [(a, b.double()) for a, b in zip(double, single, strict=True) if b.is_floating_point()]
-    return difference([a for a, _ in pairs], [b for _, b in pairs])
+    return difference([[a for a, _ in pairs]], [[b for _, b in pairs]]).size
 
 
 def is_faint(trace: Trace) -> bool:
@@ -104,7 +105,7 @@ def live_shapes(module: nn.Module, trace: Trace) -> tuple[list[tuple[int, ...]],
 
 
 def _is_live(found: list[Outputs]) -> bool:
-    """Some output varies from place to place and from input to input, and all are finite."""
+    """Some output varies from input to input, and all are finite."""
     floats = [t for outputs in found for t in outputs if t.is_floating_point()]
     return all(bool(t.isfinite().all()) for t in floats) and is_live(found, LIVE)
 

@@ -1,0 +1,173 @@
+"""Do two forms of a network compute the same?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compressor.agreement.scales import scales, smallest
+from compressor.agreement.tolerances import FLOAT32, Tolerance
+
+Outputs = Sequence[Any]
+"""What a network returns for one input: tensors or NumPy arrays."""
+
+Cases = Sequence[Outputs]
+"""Outputs for several inputs."""
+
+SAFETY = 4.0
+"""How many times what rounding does to the outputs is still put down to rounding."""
+
+LOUD = 0.01
+"""Share of an output's scale above which rounding would hide a mistake of a per cent."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far apart two forms are where they are farthest apart: `size` is relative to what varies
+    at that place, infinite where they cannot be compared; `place` says it in words."""
+
+    size: float = 0.0
+    place: str = ""
+
+
+def difference(
+    reference: Cases,
+    others: Cases,
+    tolerance: Tolerance = FLOAT32,
+    rounding: Callable[[], Sequence[Cases]] | None = None,
+) -> Difference:
+    """Compare two forms of a network, element by element, and find where they differ most.
+
+    An element's difference is divided by its scale (`scales`), or by a share of its own size where
+    that is larger, since no type of floating point resolves less. Infinities and NaN must stand in
+    the same places. Integers and booleans are equal, or the difference is infinite.
+
+    Args:
+        reference: What one form computes of each input.
+        others: What the other form computes of the same inputs.
+        tolerance: Of the type that the less exact form computes in.
+        rounding: Called only where the forms differ by more than is accepted: the reference's
+            outputs after changes as small as rounding (`shaken`). What it moves is accepted SAFETY
+            times over; integers may differ in as many places as change there. Where rounding moves
+            every output by more than LOUD, nothing is put down to it.
+    """
+    found = _difference(reference, others, tolerance, ())
+    if found.size <= tolerance.relative or rounding is None or not _same_shapes(reference, others):
+        return found
+    shaken = rounding()
+    if _is_loud(reference, shaken):
+        return found
+    return _difference(reference, others, tolerance, shaken)
+
+
+def _difference(
+    reference: Cases, others: Cases, tolerance: Tolerance, shaken: Sequence[Cases]
+) -> Difference:
+    if not _same_shapes(reference, others):
+        shapes = [[[tuple(x.shape) for x in case] for case in form] for form in (reference, others)]
+        return Difference(torch.inf, f"outputs of shapes {shapes[0]} against {shapes[1]}")
+    worst = Difference()
+    draws = [list(_by_output(cases)) for cases in shaken]
+    pairs = zip(_by_output(reference), _by_output(others), strict=True)
+    for number, (a, b) in enumerate(pairs):
+        compare = _of_numbers if a[0].is_floating_point() else _of_integers
+        if not all(torch.equal(x, y) for x, y in zip(a, b, strict=True)):
+            found = compare(number, a, b, tolerance, [draw[number] for draw in draws])
+            worst = max(worst, found, key=lambda each: each.size)
+    return worst
+
+
+def _of_numbers(
+    number: int,
+    a: list[Tensor],
+    b: list[Tensor],
+    tolerance: Tolerance,
+    draws: Sequence[list[Tensor]],
+) -> Difference:
+    noise, jumps = _noise(a, draws)
+    worst = Difference()
+    for x, y, scale, accepted, jumped in zip(a, b, scales(a), noise, jumps, strict=True):
+        same = (x == y) | (x.isnan() & y.isnan()) | jumped
+        finite = x.isfinite() & y.isfinite()
+        excess = ((x - y).abs() - accepted - tolerance.smallest).clamp(min=0)
+        size = excess / torch.maximum(scale, tolerance.own_share * x.abs())
+        size = torch.where(excess == 0, 0.0, size).masked_fill(~finite, torch.inf)
+        size = size.masked_fill(same, 0.0)
+        if x.numel() and float(size.max()) > worst.size:
+            worst = Difference(float(size.max()), _words(number, size.argmax(), x, y))
+    return worst
+
+
+def _of_integers(
+    number: int, a: list[Tensor], b: list[Tensor], _: Tolerance, draws: Sequence[list[Tensor]]
+) -> Difference:
+    """Indices and decisions (argmax, a threshold) are equal but for near ties: those are counted
+    where the outputs change by what rounding does."""
+    changed = [torch.zeros_like(x, dtype=torch.bool) for x in a]
+    for draw in draws:
+        for flips, x, y in zip(changed, a, draw, strict=True):
+            flips |= x != y
+    differing = [x != y for x, y in zip(a, b, strict=True)]
+    if sum(int(d.sum()) for d in differing) <= sum(int(flips.sum()) for flips in changed):
+        return Difference()
+    where = next(i for i, d in enumerate(differing) if d.any())
+    first = differing[where].flatten().int().argmax()
+    return Difference(torch.inf, _words(number, first, a[where], b[where]))
+
+
+def _noise(a: list[Tensor], draws: Sequence[list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    """What rounding may change of each element: what it changed there and what it usually changes
+    at its places; and where it made finite what was not, or not finite what was."""
+    largest = [torch.zeros_like(x) for x in a]
+    jumps = [torch.zeros_like(x, dtype=torch.bool) for x in a]
+    if not draws:
+        return largest, jumps
+    for draw in draws:
+        for most, jumped, x, y in zip(largest, jumps, a, draw, strict=True):
+            moved = (x - y).abs()
+            jumped |= ~moved.isfinite() & ~((x == y) | (x.isnan() & y.isnan()))
+            torch.maximum(most, moved.nan_to_num(0, 0, 0), out=most)
+    usual = smallest(largest, lambda rows: rows.median(1).values)
+    return [SAFETY * (m + u) for m, u in zip(largest, usual, strict=True)], jumps
+
+
+def _is_loud(reference: Cases, shaken: Sequence[Cases]) -> bool:
+    draws = [list(_by_output(cases)) for cases in shaken]
+    shares = []
+    for number, a in enumerate(_by_output(reference)):
+        if a[0].is_floating_point() and a[0].numel():
+            noise, _ = _noise(a, [draw[number] for draw in draws])
+            share = torch.cat([(n / s).flatten() for n, s in zip(noise, scales(a), strict=True)])
+            shares.append(float(share[~share.isnan()].median()) if share.numel() else 0.0)
+    return bool(shares) and min(shares) > SAFETY * LOUD
+
+
+def _same_shapes(reference: Cases, others: Cases) -> bool:
+    return [[tuple(x.shape) for x in case] for case in reference] == [
+        [tuple(x.shape) for x in case] for case in others
+    ]
+
+
+def _by_output(cases: Cases) -> Iterator[list[Tensor]]:
+    for same in zip(*cases, strict=True):
+        yield [as_real(x) for x in same]
+
+
+def as_real(value: Any) -> Tensor:
+    """An output as a tensor of at least one dimension: float64, complex ones as pairs of real and
+    imaginary part, integers and booleans as they are."""
+    tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(value)
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    tensor = tensor.double() if tensor.is_floating_point() else tensor
+    return tensor if tensor.dim() else tensor[None]
+
+
+def _words(number: int, flat: Tensor, x: Tensor, y: Tensor) -> str:
+    index = [int(i) for i in torch.unravel_index(flat, x.shape)]
+    a, b = x.flatten()[flat].item(), y.flatten()[flat].item()
+    return f"output {number} at {index}: {a:.6g} against {b:.6g}"

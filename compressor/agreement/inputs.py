@@ -1,0 +1,59 @@
+"""Example inputs with other values of their kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from compressor.agreement.kinds import another, filled, fresh
+from compressor.records import ExampleInputs
+
+
+def other_inputs(given: ExampleInputs, *, more: bool = False, seed: int = 0) -> ExampleInputs:
+    """Inputs that a network accepts which accepts the given ones, drawn from these.
+
+    Where all of them are constant (zeros that only say the shape), nothing is known of the values,
+    and others are put in.
+
+    Args:
+        given: Not changed.
+        more: With one sample more, in dimension 0 of every tensor.
+        seed: Of what is drawn.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    largest = mapped(given, _one_more) if more else given
+    found = mapped(largest, lambda leaf: another(leaf, generator))
+    if _are_equal(found, largest):
+        return mapped(largest, lambda leaf: filled(leaf, generator))
+    return found
+
+
+def fresh_inputs(given: ExampleInputs, seed: int = 0) -> ExampleInputs:
+    """Inputs of the same shapes, types, kinds and ranges which hold none of the given values."""
+    generator = torch.Generator().manual_seed(seed)
+    return mapped(given, lambda leaf: fresh(leaf, generator))
+
+
+def mapped(inputs: ExampleInputs, change: Callable[[Tensor], Tensor]) -> ExampleInputs:
+    """The inputs with every tensor of at least one dimension changed."""
+
+    def on_tensors(leaf: Any) -> Any:
+        return change(leaf) if isinstance(leaf, Tensor) and leaf.dim() and leaf.numel() else leaf
+
+    args, kwargs = pytree.tree_map(on_tensors, (inputs.args, dict(inputs.kwargs)))
+    return ExampleInputs(args, kwargs, inputs.origin)
+
+
+def _one_more(leaf: Tensor) -> Tensor:
+    return torch.cat([leaf, leaf[:1]])
+
+
+def _are_equal(some: ExampleInputs, others: ExampleInputs) -> bool:
+    pairs = zip(
+        *(pytree.tree_leaves((x.args, dict(x.kwargs))) for x in (some, others)), strict=True
+    )
+    return all(torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor))

@@ -1,0 +1,57 @@
+"""Whether a comparison of two forms shows anything: a network that answers to nothing agrees with
+every other one."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from compressor.agreement.comparing import Cases, as_real
+
+LIVE = 1e-3
+"""Relative change of an output from input to input that float32 resolves well enough for a
+mistake of a few per mille to be seen."""
+
+FAINT = 0.1
+"""Elements below this share of the smallest tenth's size are left out: they may be rounding."""
+
+
+def answer(cases: Cases) -> float:
+    """How much the outputs change between inputs: the largest relative change of an element.
+
+    It is relative to the element, so neither small outputs nor large constants beside them hide
+    it; elements that are nothing beside most others are left out.
+
+    Args:
+        cases: Outputs for different inputs; of two batch sizes the common part counts.
+    """
+    pairs = [
+        (as_real(a), as_real(b))
+        for one, other in pairwise(cases)
+        for a, b in zip(one, other, strict=False)
+    ]
+    return max((_change(*_shared(a, b)) for a, b in pairs if a.dim() == b.dim()), default=0.0)
+
+
+def is_live(cases: Cases, bound: float = LIVE) -> bool:
+    """Whether some output changes between inputs by more than `bound`."""
+    return answer(cases) > bound
+
+
+def _change(a: Tensor, b: Tensor) -> float:
+    if not a.is_floating_point():
+        return float(not torch.equal(a, b))
+    finite = a.isfinite() & b.isfinite()
+    sizes = torch.maximum(a.abs(), b.abs())[finite]
+    distinct: Tensor = torch.unique(sizes[sizes > 0])
+    if not distinct.numel():
+        return 0.0
+    counts = sizes >= FAINT * distinct[len(distinct) // 10]
+    return float(((a - b).abs()[finite][counts] / sizes[counts]).max())
+
+
+def _shared(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    part = tuple(slice(min(sizes)) for sizes in zip(a.shape, b.shape, strict=True))
+    return a[part], b[part]
