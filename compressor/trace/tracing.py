@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from compressor.errors import CompressorError
 from compressor.programs.attention_path import unfused_attention
 from compressor.programs.beginning import calls_noted, ended_after
+from compressor.programs.containers import know_types, returned_types_known
 from compressor.records import ExampleInputs, Trace
 from compressor.trace.regions import inline_regions
 
@@ -44,6 +45,7 @@ def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True
         CompressorError: `torch.export` cannot capture the model.
     """
     copied = detached_copy(module)
+    know_types((examples.args, dict(examples.kwargs)))
     program, way, notes = _captured(copied, examples, free_batch)
     inputs = (way.free_batch and _with_batch(examples)) or examples
     training = None
@@ -207,13 +209,14 @@ def _computed_tensors(module: nn.Module) -> dict[int, Any]:
 
 def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProgram:
     leading = {0: torch.export.Dim("batch")} if way.free_batch else None
+    known = returned_types_known(module)
 
     def shape_of(leaf: Any) -> Any:
         return leading if isinstance(leaf, torch.Tensor) and leaf.dim() else None
 
     shapes = pytree.tree_map(shape_of, _by_name(module, inputs)) if leading else None
     following = branches_followed() if way.draft else nullcontext()
-    with quiet_capture(), following, ended_after(module, way.ends_after):
+    with quiet_capture(), following, ended_after(module, way.ends_after), known:
         program = torch.export.export(
             module, inputs.args, dict(inputs.kwargs), dynamic_shapes=shapes, strict=False
         )
