@@ -18,11 +18,11 @@ def with_attention_written_out(program: ExportedProgram) -> ExportedProgram:
     fused = program.graph_module.graph.find_nodes(op="call_function", target=_ATTENTION)
     if all(node.args[0].meta["val"].dim() == 4 for node in fused):
         return program
-    written_out: ExportedProgram = program.run_decompositions({_ATTENTION: _attention})
+    written_out: ExportedProgram = program.run_decompositions({_ATTENTION: written_out})
     return written_out
 
 
-def _attention(
+def written_out(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -35,7 +35,7 @@ def _attention(
 ) -> Tensor:
     """softmax(query keyᵀ · scale + mask) value, as torch's documentation has it; no dropout."""
     if enable_gqa:
-        repeats = query.shape[-3] // key.shape[-3]
+        repeats = int(query.shape[-3] // key.shape[-3])
         key, value = (t.repeat_interleave(repeats, -3) for t in (key, value))
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     weights = (query * scale) @ key.transpose(-2, -1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,25 @@ from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError, UsageError
 from compressor.export.attention import with_attention_written_out
-from compressor.export.output import silence, write
+from compressor.export.output import NoRoomError, first_line, silence, write
+from compressor.export.torchscript import convert_traced
 
 _PROTO_LIMIT = 2**31 - 2**20  # bytes of weights that fit into one protobuf with its graph
 _KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # the layers' names
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to write a program: which exporter converts it, and whether the batch stays free
+    where it is."""
+
+    exporter: str
+    convert: Callable[[ExportedProgram, int | None], onnx.ModelProto]
+    free_batch: bool
+
+    @property
+    def words(self) -> str:
+        return f"{self.exporter}, {'free' if self.free_batch else 'fixed'} batch"
 
 
 def export_onnx(
@@ -28,8 +44,11 @@ def export_onnx(
     batch_symbol: str | None,
     metadata: Mapping[str, str] | None = None,
     opset: int | None = None,
-) -> None:
-    """Write the program as ONNX: the same bytes for the same program, nothing of its source code.
+    ways: Sequence[Way] | None = None,
+    check: Callable[[Way], None] = lambda way: None,
+) -> Way:
+    """Write the program as ONNX in the first way that works: the same bytes for the same program,
+    nothing of its source code.
 
     The inputs have the program's names. Weights lie inside the file; beyond protobuf's 2 GiB
     beside it, as `<name>.data`.
@@ -38,15 +57,65 @@ def export_onnx(
         batch_symbol: The program's symbol for the batch size, called `batch` in the file.
         metadata: What the file says of itself, by name.
         opset: Version of ONNX's operators; default the exporter's.
+        ways: What is tried, in this order; default all that suit the batch and the opset.
+        check: Raises CompressorError where the file that was written in a way will not do.
+
+    Returns:
+        The way in which it was written.
 
     Raises:
-        CompressorError: the program has an operator that ONNX cannot express, the result is not
-            valid, or the file cannot be written.
+        CompressorError: no way works, with the first one's reason, or the file cannot be written.
         UsageError: the program cannot be written with this opset.
     """
-    model = _convert(with_attention_written_out(program), opset)
-    _strip(model, batch_symbol)
-    write_onnx(model, path, metadata or {})
+    failures: list[tuple[Way, CompressorError]] = []
+    for way in ways_of(batch_symbol, opset) if ways is None else ways:
+        try:
+            fixed = batch_symbol is not None and not way.free_batch
+            model = _converted(fixed_to_one(program) if fixed else program, way, opset)
+            _strip(model, batch_symbol)
+            write_onnx(model, path, metadata or {})
+            check(way)
+        except NoRoomError:
+            raise
+        except CompressorError as error:
+            failures.append((way, error))
+        else:
+            return way
+    raise _no_way(failures, opset)
+
+
+def ways_of(batch_symbol: str | None, opset: int | None = None) -> tuple[Way, ...]:
+    """All ways to write a program, in the order in which they are tried: a free batch, then a fixed
+    one, then the older exporter. An opset that is asked for is mostly one that the older exporter
+    alone writes, and it does so with a free batch."""
+    ways = WAYS if batch_symbol is not None else tuple(w for w in WAYS if not w.free_batch)
+    return ways if opset is None else tuple(sorted(ways, key=lambda way: not way.free_batch))
+
+
+def fixed_to_one(program: ExportedProgram) -> ExportedProgram:
+    """The program captured again for one sample.
+
+    Raises:
+        CompressorError: it cannot be.
+    """
+    assert program.example_inputs is not None
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    names = iter(program.graph_signature.user_inputs)
+
+    def first(leaf: Any) -> Any:
+        shape = getattr(values.get(str(next(names))), "shape", ())
+        is_free = bool(shape) and not isinstance(shape[0], int)
+        return leaf[:1] if is_free and isinstance(leaf, Tensor) else leaf
+
+    args, kwargs = pytree.tree_map(first, program.example_inputs)
+    module = program.module(check_guards=False)
+    try:
+        with silence(), torch.no_grad():
+            return torch.export.export(module, args, dict(kwargs), strict=False)
+    except Exception as error:  # torch raises many kinds for what it cannot capture
+        raise CompressorError(
+            f"The program cannot be captured for one sample: {first_line(error)}"
+        ) from error
 
 
 def write_onnx(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
@@ -74,36 +143,56 @@ def write_onnx(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) 
         ) from error
 
 
-def _convert(program: ExportedProgram, opset: int | None) -> onnx.ModelProto:
-    with silence():
-        try:
-            converted = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
-            assert converted is not None
-            model = converted.model_proto
-        except Exception as error:  # the exporter's errors share no base but this one
-            cause: BaseException = error
-            while cause.__cause__ is not None:
-                cause = cause.__cause__
-            reason = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-            raise CompressorError(
-                f"The network cannot be written as ONNX: {reason}",
-                consequence="There is no ONNX file; the program itself is not affected.",
-                next_step="Replace the operator that is named, or deploy the .pt2 program.",
-            ) from error
-    _check_opset(model, opset)
+def _converted(program: ExportedProgram, way: Way, opset: int | None) -> onnx.ModelProto:
+    """The model, with the opset that was asked for.
+
+    Raises:
+        CompressorError: the exporter cannot write the program, or not with this opset.
+    """
+    try:
+        with silence():
+            model = way.convert(program, opset)
+    except Exception as error:  # the exporters' errors share no base but this one
+        raise CompressorError(f"{way.exporter}: {first_line(error)}") from error
+    found = next(entry.version for entry in model.opset_import if not entry.domain)
+    if opset is not None and found != opset:  # this exporter keeps its own, with a warning
+        raise CompressorError(f"{way.exporter}: writes version {found}")
     return model
 
 
-def _check_opset(model: onnx.ModelProto, asked: int | None) -> None:
-    """The exporter keeps its own version, with a warning, where it cannot convert."""
-    found = next(entry.version for entry in model.opset_import if not entry.domain)
-    if asked is not None and found != asked:
-        raise UsageError(
-            f"the network cannot be written with version {asked} of ONNX's operators",
+def _convert_program(program: ExportedProgram, opset: int | None) -> onnx.ModelProto:
+    written_out = with_attention_written_out(program)
+    converted = torch.onnx.export(written_out, dynamo=True, verbose=False, opset_version=opset)
+    assert converted is not None
+    return converted.model_proto
+
+
+EXPORTER, OLDER = "torch.onnx's exporter", "torch.onnx's older exporter"
+
+WAYS = (
+    Way(EXPORTER, _convert_program, True),
+    Way(EXPORTER, _convert_program, False),
+    Way(OLDER, convert_traced, True),
+    Way(OLDER, convert_traced, False),
+)
+
+
+def _no_way(failures: Sequence[tuple[Way, CompressorError]], opset: int | None) -> CompressorError:
+    """What went wrong in every way, once where it is the same; that of the first is the reason."""
+    reasons = list(dict.fromkeys(error.what for _, error in failures))
+    if opset is not None:
+        return UsageError(
+            f"the network cannot be written with version {opset} of ONNX's operators: "
+            + "; ".join(reasons),
             where="--opset",
             consequence="nothing was written",
-            next_step=f"version {found} works",
+            next_step="another version may do; the default is the exporter's own",
         )
+    return CompressorError(
+        f"The network cannot be written as ONNX: {'; '.join(reasons)}",
+        consequence="There is no ONNX file; the program itself is not affected.",
+        next_step="Replace the operator that is named, or deploy the .pt2 program.",
+    )
 
 
 def _strip(message: Any, batch_symbol: str | None) -> None:

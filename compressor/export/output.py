@@ -12,6 +12,10 @@ from pathlib import Path
 from compressor.errors import CompressorError
 
 
+MOST = 300
+"""Characters of another library's message."""
+
+
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """No prints, warnings or log lines of a library on the user's terminal."""
@@ -29,11 +33,23 @@ def silence() -> Iterator[None]:
         logging.disable(before)
 
 
+def first_line(error: BaseException) -> str:
+    """What the error that began it says, cut to one line; its type where it says nothing."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)[:MOST]
+
+
+class NoRoomError(CompressorError):
+    """The place cannot be written, whatever is to be written there."""
+
+
 def write(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise CompressorError(
+        raise NoRoomError(
             f"The file cannot be written: {error.strerror or error}",
             where=str(path),
             next_step="Check the folder's permissions and the free space.",

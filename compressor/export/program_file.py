@@ -13,13 +13,15 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from compressor.errors import CompressorError
-from compressor.export.output import silence, write
+from compressor.export.output import first_line, silence, write
+from compressor.programs.containers import plain_for_a_while
 
 _SOURCE_META = ("stack_trace", "source_fn_stack", "torch_fn", "from_node")
 
 
 def save_program(program: ExportedProgram, path: Path) -> None:
-    """Write the program as a `torch.export` archive, without stack traces and source paths.
+    """Write the program as a `torch.export` archive, without stack traces and source paths, with
+    tuples in place of named tuples and of objects that it takes or returns.
 
     The program itself keeps them. The same program gives the same bytes.
 
@@ -29,10 +31,11 @@ def save_program(program: ExportedProgram, path: Path) -> None:
     buffer = io.BytesIO()  # a file's own name would stand in the archive
     with silence(), _without_source(program):
         try:
-            torch.export.save(program, buffer)
-        except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
+            with plain_for_a_while(program):
+                torch.export.save(program, buffer)
+        except Exception as error:  # the serialiser's errors share no base but this one
             raise CompressorError(
-                f"The program cannot be serialised: {error}",
+                f"The program cannot be serialised: {first_line(error)}",
                 where=str(path),
                 consequence="There is no .pt2 file.",
             ) from error

@@ -36,6 +36,7 @@ def save_weights(
     """
     named = dict(source.state_dict() if isinstance(source, nn.Module) else source)
     tensors = {name: value.detach() for name, value in named.items() if isinstance(value, Tensor)}
+    check_storable(tensors, path)
     for alias, stored in aliases.items():
         if alias in tensors and not _same_values(tensors[alias], tensors.get(stored)):
             raise CompressorError(
@@ -50,12 +51,40 @@ def save_weights(
             original = first.setdefault(_place(tensor, name), name)
             effective |= {name: original} if original != name else {}
     kept = {
-        name: tensor.cpu().to((types or {}).get(name, tensor.dtype)).contiguous().clone()
+        name: _contiguous(tensor).to((types or {}).get(name, tensor.dtype))
         for name, tensor in tensors.items()
         if name not in effective
     }
     write(path, to_safetensors(kept, metadata={"format": "pt"}))
     return effective
+
+
+def _contiguous(tensor: Tensor) -> Tensor:
+    """A copy on the CPU whose numbers are its own, in order."""
+    return tensor.cpu().resolve_conj().resolve_neg().contiguous().clone()
+
+
+def check_storable(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CompressorError, naming the tensor, where safetensors has no room for one of its kind
+    (sparse, or of a type that the format does not know)."""
+    known: dict[torch.dtype, bool] = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in known:
+            known[tensor.dtype] = _knows(tensor.dtype)
+        if tensor.layout != torch.strided or not known[tensor.dtype]:
+            raise CompressorError(
+                f"{name} ({tensor.dtype}, {tensor.layout}) cannot be stored as safetensors",
+                where=str(path),
+                consequence="The weights were not written.",
+            )
+
+
+def _knows(dtype: torch.dtype) -> bool:
+    try:
+        to_safetensors({"": torch.empty(0, dtype=dtype)})
+    except Exception:  # safetensors' errors share no base but this one
+        return False
+    return True
 
 
 def _same_values(tensor: Tensor, other: Tensor | None) -> bool:

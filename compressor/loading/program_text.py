@@ -17,6 +17,7 @@ import torch
 from compressor.loading.wording import words
 
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
+PATH = re.compile(r"""[^'"\\{}\x00-\x1f\x7f\u0085\u2028\u2029]*""")
 WORD = re.compile(r"[\w.+\-@<=]*")
 PLAIN_TEXT = re.compile(
     r"""[^'"\\{}\x00-\x1f]*"""
@@ -70,6 +71,12 @@ def is_word(text: str) -> bool:
     return bool(WORD.fullmatch(text))
 
 
+def is_path(text: str) -> bool:
+    """The path of a tensor: what is no identifier in it becomes a text within double quotes
+    (`getattr(layer, "a/b").weight`), which nothing in it may end."""
+    return bool(PATH.fullmatch(text))
+
+
 def is_plain_text(text: str) -> bool:
     """An operator's text argument, such as an einsum equation."""
     return bool(PLAIN_TEXT.fullmatch(text))
@@ -112,6 +119,7 @@ def is_tree(text: str) -> bool:
 # the key that a text stands under -> its check; a text under any other key must be a word
 CHECKS: dict[str, Callable[[str], bool]] = {
     "name": is_name,
+    **dict.fromkeys(["fqn", "parameter_name", "buffer_name", "tensor_constant_name"], is_path),
     "as_name": is_name,
     "forward_arg_names": is_name,
     "target": is_operator,
@@ -129,12 +137,15 @@ CHECKS: dict[str, Callable[[str], bool]] = {
     ),
 }
 
+PAYLOADS_BY_PATH = "config"
+"""The key under which an archive lists the files of its tensors by the tensors' paths."""
+
 
 def harmful_texts(document: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """(key, text) of every text in a JSON document that is not provably harmless."""
     if isinstance(document, dict):
         for inner, value in document.items():
-            if not is_word(inner):
+            if not (is_path if key == PAYLOADS_BY_PATH else is_word)(inner):
                 yield key, inner
             yield from harmful_texts(value, inner)
     elif isinstance(document, list):

@@ -186,18 +186,35 @@ def macs_by_layer(
         from fvcore.nn import FlopCountAnalysis
 
         analysis = FlopCountAnalysis(flat, flat.tensors)
+        spelled = _respelled(analysis)
         analysis.clear_op_handles().set_op_handle(**MACS)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.tracer_warnings("none")
         try:
             with _hooks_kept(flat):
-                return _own(analysis.by_module())
-        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+                return {spelled(n): macs for n, macs in _own(analysis.by_module()).items()}
+        except (RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
             raise CompressorError(
                 f"The network's multiply-adds could not be counted: {error}",
                 consequence="There is no number for its compute.",
                 next_step="Call the network with these inputs; if it runs there, report this.",
             ) from error
+
+
+_SLASH = "\ue000"
+"""Stands for a slash in the names of modules, which the tracer takes for the end of a name."""
+
+
+def _respelled(analysis: Any) -> Callable[[str], str]:
+    """Give an analysis of fvcore names without slashes; returns what gives the names back."""
+    analysis._named_modules = {
+        name.replace("/", _SLASH): module for name, module in analysis._named_modules.items()
+    }
+    analysis._aliases = {
+        key.replace("/", _SLASH) if isinstance(key, str) else key: name.replace("/", _SLASH)
+        for key, name in analysis._aliases.items()
+    }
+    return lambda name: name.replace(_SLASH, "/")
 
 
 def _own(counts: Mapping[str, float]) -> dict[str, int]:

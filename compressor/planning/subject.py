@@ -152,9 +152,17 @@ def tensors_sha256(module: nn.Module) -> str:
     for name, tensor in module.state_dict().items():
         if isinstance(tensor, Tensor):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
+            digest.update(_bytes_of(tensor))
     return digest.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    """The values in row-major order, of any type; a tensor of one element or none may count as
+    contiguous and still have strides that a view by bytes refuses, so they are copied."""
+    values = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
+    flat = torch.empty(values.numel(), dtype=values.dtype)
+    flat.copy_(values.reshape(-1))
+    return flat.view(torch.uint8).numpy().tobytes()
 
 
 def open_inputs(

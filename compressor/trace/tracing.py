@@ -24,6 +24,7 @@ from compressor.errors import CompressorError
 from compressor.modules import copy_of, unwrapped
 from compressor.programs.attention_path import unfused_attention
 from compressor.programs.beginning import calls_noted, ended_after
+from compressor.programs.containers import know_types, returned_types_known
 from compressor.records import ExampleInputs, Trace
 from compressor.trace.caches import caches_off
 from compressor.trace.fixed_inputs import fixed_inputs
@@ -49,6 +50,7 @@ def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True
         CompressorError: `torch.export` cannot capture the model.
     """
     copied = detached_copy(module)
+    know_types((examples.args, dict(examples.kwargs)))
     before = [*caches_off(copied), *fixed_inputs(copied, examples)]
     with as_before(copied), observers_off(copied, examples) as observed:
         program, way, notes = _captured(copied, examples, free_batch)
@@ -222,13 +224,14 @@ def copied_to_cpu(module: nn.Module) -> nn.Module:
 
 def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProgram:
     leading = {0: torch.export.Dim("batch")} if way.free_batch else None
+    known = returned_types_known(module)
 
     def shape_of(leaf: Any) -> Any:
         return leading if isinstance(leaf, torch.Tensor) and leaf.dim() else None
 
     shapes = pytree.tree_map(shape_of, _by_name(module, inputs)) if leading else None
     following = branches_followed() if way.draft else nullcontext()
-    with quiet_capture(), following, ended_after(module, way.ends_after):
+    with quiet_capture(), following, ended_after(module, way.ends_after), known:
         program = torch.export.export(
             module, inputs.args, dict(inputs.kwargs), dynamic_shapes=shapes, strict=False
         )
