@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,8 @@ def speedup_of(original: Rounds, smaller: Rounds, again: Rounds, seed: int = 0) 
     """The ratio, and what the original's second measurement says of it."""
     found, noise = ratio_of(original, smaller, seed), ratio_of(original, again, seed)
     is_wide = found.high - found.low > WIDE * found.value
-    return Speedup(*astuple(found), noise, is_wide or abs(noise.value - 1) > DIFFERS)
+    is_noisy = is_wide or abs(noise.value - 1) > DIFFERS
+    return Speedup(found.value, found.low, found.high, noise, is_noisy)
 
 
 def summary_of(rounds: Rounds) -> Summary:
