@@ -57,6 +57,8 @@ def _faster(report: Mapping[str, Any]) -> Line:
         interval = f"; 95 % interval {found['low']:.2f} to {found['high']:.2f}"
         words += ", noisy" if found.get("is_noisy") else ""
     detail = f"median {own_ms(before):.3g} → {own_ms(after):.3g} ms"
+    if before.get("cpu_ms") is None and before["p90_ms"] and after["p90_ms"]:
+        detail += f", 90th percentile {before['p90_ms']:.3g} → {after['p90_ms']:.3g} ms"
     return Line("faster", words, f"{detail}{interval}; {timed_as(before)}")
 
 
