@@ -10,6 +10,7 @@ from compressor.agreement.tolerances import (
     FLOAT16,
     FLOAT32,
     INT8,
+    ONNX,
     Tolerance,
     tolerance_of,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "FLOAT32",
     "INT8",
     "LIVE",
+    "ONNX",
     "Cases",
     "Difference",
     "Tolerance",

@@ -89,11 +89,12 @@ def _of_numbers(
     draws: Sequence[list[Tensor]],
 ) -> Difference:
     noise, jumps = _noise(a, draws)
+    absolute = tolerance.smallest + (tolerance.of_one if is_between_0_and_1(a) else 0.0)
     worst = Difference()
     for x, y, scale, accepted, jumped in zip(a, b, scales(a), noise, jumps, strict=True):
         same = (x == y) | (x.isnan() & y.isnan()) | jumped
         finite = x.isfinite() & y.isfinite()
-        excess = ((x - y).abs() - accepted - tolerance.smallest).clamp(min=0)
+        excess = ((x - y).abs() - accepted - absolute).clamp(min=0)
         size = excess / torch.maximum(scale, tolerance.own_share * x.abs())
         size = torch.where(excess == 0, 0.0, size).masked_fill(~finite, torch.inf)
         size = size.masked_fill(same, 0.0)
@@ -165,6 +166,11 @@ def as_real(value: Any) -> Tensor:
         tensor = torch.view_as_real(tensor.resolve_conj())
     tensor = tensor.double() if tensor.is_floating_point() else tensor
     return tensor if tensor.dim() else tensor[None]
+
+
+def is_between_0_and_1(tensors: Sequence[Tensor]) -> bool:
+    """Whether they may be shares or probabilities."""
+    return all(bool(((x >= 0) & (x <= 1)).all()) for x in tensors)
 
 
 def _words(number: int, flat: Tensor, x: Tensor, y: Tensor) -> str:

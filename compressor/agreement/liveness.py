@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from compressor.agreement.comparing import Cases, as_real
+from compressor.agreement.comparing import Cases, as_real, is_between_0_and_1
 
 LIVE = 1e-3
 """Relative change of an output from input to input that float32 resolves well enough for a
@@ -18,7 +18,7 @@ FAINT = 0.1
 """Elements below this share of the smallest tenth's size are left out: they may be rounding."""
 
 
-def answer(cases: Cases) -> float:
+def answer(cases: Cases, resolved: float = 0.0) -> float:
     """How much the outputs change between inputs: the largest relative change of an element.
 
     It is relative to the element, so neither small outputs nor large constants beside them hide
@@ -26,21 +26,23 @@ def answer(cases: Cases) -> float:
 
     Args:
         cases: Outputs for different inputs; of two batch sizes the common part counts.
+        resolved: Smaller changes of outputs between 0 and 1 do not count (`Tolerance.resolved`).
     """
     pairs = [
         (as_real(a), as_real(b))
         for one, other in pairwise(cases)
         for a, b in zip(one, other, strict=False)
     ]
-    return max((_change(*_shared(a, b)) for a, b in pairs if a.dim() == b.dim()), default=0.0)
+    shared = [_shared(a, b) for a, b in pairs if a.dim() == b.dim()]
+    return max((_change(a, b, resolved) for a, b in shared), default=0.0)
 
 
-def is_live(cases: Cases, bound: float = LIVE) -> bool:
+def is_live(cases: Cases, bound: float = LIVE, resolved: float = 0.0) -> bool:
     """Whether some output changes between inputs by more than `bound`."""
-    return answer(cases) > bound
+    return answer(cases, resolved) > bound
 
 
-def _change(a: Tensor, b: Tensor) -> float:
+def _change(a: Tensor, b: Tensor, resolved: float) -> float:
     if not a.is_floating_point():
         return float(not torch.equal(a, b))
     finite = a.isfinite() & b.isfinite()
@@ -49,7 +51,10 @@ def _change(a: Tensor, b: Tensor) -> float:
     if not distinct.numel():
         return 0.0
     counts = sizes >= FAINT * distinct[len(distinct) // 10]
-    return float(((a - b).abs()[finite][counts] / sizes[counts]).max())
+    changes = (a - b).abs()[finite][counts]
+    if is_between_0_and_1((a, b)):
+        changes = torch.where(changes > resolved, changes, 0.0)
+    return float((changes / sizes[counts]).max())
 
 
 def _shared(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

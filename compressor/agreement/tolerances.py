@@ -16,11 +16,20 @@ class Tolerance:
         rounding: Largest difference relative to the element itself: a channel that is a million
             plus something small cannot be known better than a million is.
         smallest: Absolute difference that is accepted everywhere: what the type cannot tell from 0.
+        of_one: Absolute difference that is accepted in outputs between 0 and 1: a runtime other
+            than PyTorch computes sigmoid and softmax to the last places of 1, not of the result.
     """
 
     relative: float
     rounding: float
     smallest: float
+    of_one: float = 0.0
+
+    @property
+    def resolved(self) -> float:
+        """A change of an output between 0 and 1 in which a mistake of a per cent is seen, or of as
+        much as is accepted."""
+        return self.of_one / max(self.relative, 0.01)
 
     @property
     def own_share(self) -> float:
@@ -38,7 +47,9 @@ def _of(dtype: torch.dtype, relative: float, units: int) -> Tolerance:
 FLOAT32 = _of(torch.float32, 1e-4, 32)
 FLOAT16 = _of(torch.float16, 0.05, 16)
 BFLOAT16 = _of(torch.bfloat16, 0.2, 8)
-INT8 = replace(FLOAT32, relative=1.0, rounding=0.25)
+INT8 = replace(FLOAT32, relative=1.0, rounding=0.25, of_one=2 / 255)
+ONNX = replace(FLOAT32, of_one=4 * torch.finfo(torch.float32).eps)
+"""Of a network in float32 that ONNX Runtime computes."""
 
 _BY_TYPE = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16, torch.int8: INT8}
 

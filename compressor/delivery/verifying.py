@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from compressor.agreement import FLOAT32, Tolerance, is_live, shaken
+from compressor.agreement import ONNX, Tolerance, is_live, shaken
 from compressor.calls import Call
 from compressor.data import Data
 from compressor.export import Case, export_onnx, user_inputs, verify_onnx
@@ -58,7 +58,7 @@ def compared(
     inputs: Sequence[ExampleInputs],
     path: Path,
     write: Callable[[Path], None],
-    tolerance: Tolerance = FLOAT32,
+    tolerance: Tolerance = ONNX,
     *,
     optimised: bool = True,
 ) -> float:
@@ -84,7 +84,7 @@ def compared(
         )
 
     worst = verify(path, must_be_live=False)
-    if is_live(outputs_for(module, inputs)):
+    if is_live(outputs_for(module, inputs), resolved=tolerance.resolved):
         return worst
     alive = TemporaryFolder()
     redrawn = alive.path / path.name

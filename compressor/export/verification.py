@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from compressor.agreement import FLOAT32, Cases, Tolerance, difference, is_live
+from compressor.agreement import ONNX, Cases, Tolerance, difference, is_live
 from compressor.errors import CompressorError
 
 Case = tuple[Mapping[str, Any], Sequence[Any]]
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 def verify_onnx(
     path: Path,
     cases: Sequence[Case],
-    tolerance: Tolerance = FLOAT32,
+    tolerance: Tolerance = ONNX,
     *,
     rounding: Callable[[], Sequence[Cases]] | None = None,
     must_be_live: bool = True,
@@ -46,7 +46,7 @@ def verify_onnx(
     """
     expected = [[_array(output) for output in outputs] for _, outputs in cases]
     if must_be_live:
-        _require_alive(expected, path)
+        _require_alive(expected, path, tolerance)
     run = _open(path, optimised=optimised)
     found = [run(feeds) for feeds, _ in cases]
     for wanted, got in zip(expected, found, strict=True):
@@ -72,13 +72,13 @@ def _array(value: Any) -> Array:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
-def _require_alive(expected: Cases, path: Path) -> None:
+def _require_alive(expected: Cases, path: Path, tolerance: Tolerance) -> None:
     """A comparison on a dead network shows nothing."""
     if len(expected) < 2 or not expected[0]:
         reason = "it takes the outputs for two different inputs"
     elif not any(np.isfinite(output).any() for outputs in expected for output in outputs):
         reason = "no output of the network is finite"
-    elif not is_live(expected):
+    elif not is_live(expected, resolved=tolerance.resolved):
         reason = "the outputs are equal for different inputs"
     else:
         return

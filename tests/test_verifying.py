@@ -1,0 +1,81 @@
+"""Networks on which a comparison says little: masked outputs, tiny ones, ones that noise leaves
+cold."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from twin import random_keep
+
+from compressor.delivery.verifying import verified
+from compressor.errors import CompressorError
+from compressor.export import export_onnx
+from compressor.graph import analyse
+from compressor.records import ExampleInputs
+from compressor.slicing import compare, slice_network
+from compressor.trace import trace
+
+
+class Policy(nn.Module):
+    """Its moves' logits, illegal ones at a constant; their factor depends on a width."""
+
+    def __init__(self, fill: float) -> None:
+        super().__init__()
+        self.fill, self.hidden, self.moves = fill, nn.Linear(10, 24), nn.Linear(24, 6)
+
+    def forward(self, x: Tensor, legal: Tensor) -> Tensor:
+        hidden = self.hidden(x).relu()
+        return self.moves(hidden * hidden.shape[-1] ** -0.5).masked_fill(legal == 0, self.fill)
+
+
+@pytest.mark.parametrize("fill", [-1e9, -math.inf])
+def test_a_class_that_differs_in_legal_moves_alone_is_not_delivered(fill: float) -> None:
+    torch.manual_seed(0)
+    legal = (torch.rand(4, 6) < 0.6).long().index_fill(1, torch.tensor(0), 1)
+    traced = trace(Policy(fill).eval(), ExampleInputs((torch.randn(4, 10), legal)))
+    network = analyse(traced)
+    found = slice_network(traced, network, random_keep(network, seed=0))
+    assert found.plan.form == "program"
+    assert "output 0 at [" in found.plan.obstacle
+    assert compare(found, traced) == 0
+
+
+class Detector(nn.Module):
+    """Probabilities of text at each pixel: next to none on noise, `bias` being what they begin
+    from; with `dead`, only bright images show anything at all."""
+
+    def __init__(self, bias: float, dead: float = 0.0) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 1, 1)
+        self.bias, self.dead = nn.Parameter(torch.tensor(float(bias))), dead
+
+    def forward(self, image: Tensor) -> Tensor:
+        seen = (image - self.dead).relu() if self.dead else image
+        return (self.last(self.first(seen).relu()) + self.bias).sigmoid()
+
+
+def written(model: nn.Module, folder: Path, image: Tensor, real: Tensor | None = None) -> float:
+    torch.manual_seed(0)
+    traced = trace(model.eval(), ExampleInputs((image,)))
+    path = folder / "m.onnx"
+    export_onnx(traced.program, path, batch_symbol=traced.batch_symbol)
+    given = None if real is None else (real,)
+    return verified(traced.program, path, traced, real=given)
+
+
+def test_tiny_outputs_are_compared_on_their_own_scale(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    assert written(Detector(-16), tmp_path, torch.randn(1, 1, 8, 8)) < 1e-4
+
+
+def test_data_decide_where_noise_shows_nothing(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    noise, bright = torch.rand(1, 1, 8, 8), 3 + torch.rand(3, 1, 8, 8)
+    model = Detector(0, dead=2)
+    assert written(model, tmp_path, noise, bright) < 1e-4
+    with pytest.raises(CompressorError, match=r"equal for different inputs[\s\S]*--data"):
+        written(model, tmp_path, noise)
