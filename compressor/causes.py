@@ -49,7 +49,8 @@ def _cause(name: str, sign: str, what: str, next_step: str) -> Cause:
 CAUSES = (
     _cause(
         "packed sequences",
-        r"^in (?:_?pack_padded_sequence|pad_packed_sequence|pack_sequence) |PackedSequence",
+        r"^in (?:_?pack_padded_sequence|pad_packed_sequence|pack_sequence) |PackedSequence|"
+        r"got FakeTensor[\s\S]*^in forward \(.*rnn\.py\)$",
         "forward packs sequences by their lengths (pack_padded_sequence), whose sizes are the "
         "lengths' values",
         "run the recurrent layer on the padded batch where it is captured: in forward, "
@@ -93,7 +94,7 @@ CAUSES = (
     ),
     _cause(
         "scripted code",
-        r"ScriptFunction|ScriptModule|ScriptMethod|__torch__\.|torch\.jit\.",
+        r"ScriptFunction|ScriptModule|ScriptMethod|__torch__\.",
         "a part of the network is TorchScript, which runs as its own program",
         "use the Python function or class that was scripted",
     ),
@@ -113,7 +114,7 @@ CAUSES = (
     ),
     _cause(
         "missing inputs",
-        r"missing \d+ required (?:positional|keyword-only) arguments?: (.+)",
+        r"missing (?:\d+|a) required (?:positional |keyword-only |)arguments?: (.+)",
         "forward wants inputs that were not given: {0}",
         "give them too: --input NAME=SHAPE once per input, in Python example_inputs=(args, kwargs)",
     ),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -67,9 +69,25 @@ def unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
 def copy_of(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """A deep copy. Tensors that hang on a graph of gradients, which `copy.deepcopy` refuses (an
-    attention map that was kept, a loss in a list), are copied without it, wherever they are."""
+    attention map that was kept, a loss in a list), are copied without it, wherever they are.
+
+    Lists and dicts that functions among the hooks write to stay the user's own, since functions are
+    not copied: where forward reads them, it must see what the hooks have written.
+    """
+    memo = {} if memo is None else memo
+    memo |= {id(place): place for place in written_by_hooks(module)}
     with torch.no_grad(), _WithoutGraphs():
         return copy.deepcopy(module, memo)
+
+
+def written_by_hooks(module: nn.Module) -> Iterator[Any]:
+    """The lists, dicts and sets that functions among the hooks reach."""
+    for layer in module.modules():
+        for hook in (*layer._forward_hooks.values(), *layer._forward_pre_hooks.values()):
+            if isinstance(hook, FunctionType):
+                variables = inspect.getclosurevars(hook)
+                reached = (*variables.nonlocals.values(), *variables.globals.values())
+                yield from (place for place in reached if isinstance(place, list | dict | set))
 
 
 class _WithoutGraphs(TorchFunctionMode):

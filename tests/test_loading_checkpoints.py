@@ -110,7 +110,7 @@ def test_averages_beside_the_weights_are_said_and_can_be_had() -> None:
     assert "--weights-key model_ema.module" in note
     state, taken = taken_from(content, key="model_ema")
     assert value_of(state) == 2
-    assert taken.notes == ()
+    assert "averages" in taken.notes[0]
 
 
 def test_what_lies_beside_the_network_is_left_out_and_said() -> None:

@@ -45,7 +45,8 @@ def compress(
     Parameters
     ----------
     model
-        A file (pickled module, torch.export program, state dict, safetensors), or a factory:
+        A file (pickled module, torch.export program, state dict or checkpoint, safetensors), a
+        transformers folder, or a factory:
         'torchvision:resnet50', 'timm:resnet18', 'package.module:callable', 'path/file.py:callable'.
     out
         Folder that is written, all of it or nothing; default exported/<name>.

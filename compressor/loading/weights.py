@@ -224,7 +224,9 @@ def _differ(one: _Choice, other: _Choice) -> bool:
 
 
 def _said(taken: str, others: Sequence[str]) -> tuple[str, ...]:
-    """A note about what would have fitted too."""
+    """A note about what would have fitted too, and where only averages do."""
+    if not others and is_average(taken):
+        return (f"the weights are averages, those under {taken!r}: no others fit",)
     if not others:
         return ()
     listed = [f"{key!r} (averaged)" if is_average(key) else repr(key) for key in others]

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from compressor.modules import copy_of
+from compressor.modules import copy_of, written_by_hooks
 from compressor.records import ExampleInputs
+from compressor.trace.keepsakes import as_before
 
 Hooks = MutableMapping[int, Callable[..., Any]]
 
@@ -37,19 +38,35 @@ def observers_off(module: nn.Module, examples: ExampleInputs) -> Iterator[list[s
 
 
 def _only_watch(module: nn.Module, examples: ExampleInputs) -> bool:
-    """Whether a copy without the user's hooks computes the same, bit for bit."""
-    without = copy_of(module)
+    """Whether a copy without the user's hooks computes the same, bit for bit.
+
+    It sees other values than any run before, and finds empty what the hooks write to: else what
+    they had left there could stand for what they do.
+    """
+    with_hooks, without = copy_of(module), copy_of(module)
     _remove(without)
+    outputs = []
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=()):
-            outputs = []
-            for network in (copy_of(module), without):
+        with as_before(module), torch.no_grad(), torch.random.fork_rng(devices=()):
+            args, kwargs = pytree.tree_map(_altered, (examples.args, dict(examples.kwargs)))
+            for place in written_by_hooks(module):
+                place.clear()
+            for network in (without, with_hooks):
                 torch.manual_seed(0)
-                outputs.append(network(*examples.args, **examples.kwargs))
+                outputs.append(network(*args, **kwargs))
     except Exception:  # whatever the model's code raises where a hook is missing
         return False
     found = [pytree.tree_leaves(output) for output in outputs]
     return len(found[0]) == len(found[1]) and all(map(_equal, *found))
+
+
+def _altered(leaf: Any) -> Any:
+    """Other values of the same kind: floating ones by some percent, others in another order."""
+    if not isinstance(leaf, torch.Tensor) or not leaf.dim():
+        return leaf
+    if leaf.is_floating_point():
+        return leaf * (1 + 0.1 * torch.rand(leaf.shape)).to(leaf.dtype)
+    return leaf.roll(1, -1)
 
 
 def _equal(one: object, other: object) -> bool:
