@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from tools import tiny
 from tools.selfcheck.refusal import INPUT, OVER, BadInput
@@ -127,7 +126,7 @@ _CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "one tensor too many": lambda s: {**s, "extra": torch.ones(2)},
     "one tensor missing": lambda s: {k: v for k, v in s.items() if k != "head.bias"},
     "numbers as names": lambda s: dict(enumerate(s.values())),
-    "half types": lambda s: {name: t.half() if t.is_floating_point() else t for name, t in s.items()},
+    "half types": lambda s: {n: t.half() if t.is_floating_point() else t for n, t in s.items()},
     "weights that are complex": lambda s: {
         n: t.to(torch.complex64) if t.is_floating_point() else t for n, t in s.items()
     },
@@ -230,7 +229,8 @@ OPTIONS = [
     _odd("an empty transformers folder with hf:", make=_transformers_folder, model="hf:bert"),
     *(_odd(" ".join(a), *INPUT, *a) for a in (
         ("--plan", "out"), ("--plan", "net.pt"), ("--latency-table", "out"), ("--use", "out"),
-        ("--of", "latency", "--latency-table", "data.npz"), ("--metric", "no"), ("--loss", "no.py:f"),
+        ("--of", "latency", "--latency-table", "data.npz"), ("--metric", "no"),
+        ("--loss", "no.py:f"),
         ("--steps", "3", "--ratio", "0.01"), ("--max-drop", "1"), ("--layer-ratio", "[=0.5"),
     )),
     *(_written("export", *a) for a in (

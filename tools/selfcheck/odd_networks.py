@@ -1,4 +1,5 @@
 """A user's file: small networks with one odd thing each, and odd datasets."""
+# ruff: noqa: N802 (functions that stand for classes)
 
 import dataclasses
 import threading
