@@ -38,6 +38,8 @@ class BadInput:
     code: int = FAILURE
     largest_file: int | None = None
     """A disk that is full: no file can be larger, in bytes."""
+    is_odd: bool = False
+    """It may be done as well as refused, as long as it is whole or clear."""
 
 
 def problems_of(case: BadInput, folder: Path, run: Run) -> list[str]:
@@ -50,12 +52,26 @@ def problems_of(case: BadInput, folder: Path, run: Run) -> list[str]:
     before = snapshot(folder)
     with _full_beyond(case.largest_file):
         code, shown, said = run(case.arguments)
-    found = [] if code == case.code else [f"exit status {code}, and not {case.code}"]
+    after = snapshot(folder)
+    if case.is_odd and code == 0:
+        return _incomplete(shown + said, before, after)
+    is_known = code == case.code or (case.is_odd and code in (FAILURE, USAGE))
+    found = [] if is_known else [f"exit status {code}, and not {case.code}"]
     if "written to" in shown:
         found.append("it says that something was written")
-    after = snapshot(folder)
     changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
     return [*found, *unclear(said, case.says), *(f"changed: {name}" for name in changed)]
+
+
+def _incomplete(said: str, before: Snapshot, after: Snapshot) -> list[str]:
+    """What is wrong with a run that ended well: half a result, or files elsewhere."""
+    found = ["a traceback"] if "Traceback" in said else []
+    changed = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    results = {name.partition("/")[0] for name in changed}
+    if results - {"out", "new"}:
+        found.append(f"changed: {sorted(results)}")
+    whole = "report.json" in {name.partition("/")[2] for name in after}
+    return found if whole or not results & {"out"} else [*found, "it is half a result"]
 
 
 @contextmanager
