@@ -11,6 +11,7 @@ from pathlib import Path
 
 from compressor.errors import CompressorError
 
+
 MOST = 300
 """Characters of another library's message."""
 
