@@ -25,6 +25,7 @@ from compressor.modules import copy_of, unwrapped
 from compressor.programs.attention_path import unfused_attention
 from compressor.programs.beginning import calls_noted, ended_after
 from compressor.programs.containers import know_types, returned_types_known
+from compressor.programs.nodes import live_nodes
 from compressor.records import ExampleInputs, Trace
 from compressor.trace.caches import caches_off
 from compressor.trace.fixed_inputs import fixed_inputs
@@ -176,14 +177,14 @@ def _training_program(
 
 
 def unused_parameters(program: ExportedProgram) -> set[str]:
-    """Parameters that no operator of the program takes, by this name or by one that is tied."""
-    users = {node.name: len(node.users) for node in program.graph.nodes}
+    """Parameters on which no output of the program depends, by this name or by one that is tied."""
+    users = {node.name for node in live_nodes(program.graph)}
     specs = [s for s in program.graph_signature.input_specs if s.kind == InputKind.PARAMETER]
     memory = {
         str(spec.target): program.state_dict[str(spec.target)].untyped_storage().data_ptr()
         for spec in specs
     }
-    used = {str(spec.target) for spec in specs if users.get(spec.arg.name)}
+    used = {str(spec.target) for spec in specs if spec.arg.name in users}
     shared = {memory[name] for name in used} - {0}
     return {name for name in memory if name not in used and memory[name] not in shared}
 
