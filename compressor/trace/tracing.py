@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch._functorch import config as functorch_config
+from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
@@ -236,8 +237,19 @@ def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProg
         program = torch.export.export(
             module, inputs.args, dict(inputs.kwargs), dynamic_shapes=shapes, strict=False
         )
+    if way.draft:
+        _without_real_values(program)
     inline_regions(program)
     return program
+
+
+def _without_real_values(program: ExportedProgram) -> None:
+    """What follows works on shapes alone. With the example's values, a further pass over the program
+    (decompositions for ONNX) would make a number that data decide and not find it in its result."""
+    values = [node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")]
+    mode = detect_fake_mode(values)
+    if mode is not None:
+        mode.propagate_real_tensors = False
 
 
 def branches_followed() -> AbstractContextManager[Any]:
