@@ -101,13 +101,32 @@ def _volume(shape: Shape, sizes: Sizes) -> int:
 
 
 @dataclass(frozen=True)
+class Uncounted:
+    """An operator that may do much work and has no formula for it, how often it is called and by
+    which layers."""
+
+    operator: str
+    calls: int
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Layers that are computed although no output depends on them, and their multiply-adds."""
+
+    layers: tuple[str, ...] = ()
+    macs: int = 0
+
+
+@dataclass(frozen=True)
 class Network:
     """What the analysis found.
 
     `tensors` are the dimensions of each parameter, buffer and constant by name, `aliases` maps the
     names of tied tensors to the one that stands for them, `axes` are the groups' by group name,
     `nodes` the spellings by node name, `linked` the groups that user code takes to be of one size,
-    `consumers` the places of the program that sum over channels of an activation.
+    `consumers` the places of the program that sum over channels of an activation, `uncounted` the
+    work that `cost` leaves out, `unread` the part of it that is thrown away.
     """
 
     groups: tuple[Group, ...]
@@ -119,6 +138,8 @@ class Network:
     cost: Cost
     linked: tuple[tuple[str, ...], ...] = ()
     consumers: tuple[Consumer, ...] = ()
+    uncounted: tuple[Uncounted, ...] = ()
+    unread: Unread = Unread()
 
     def sizes(self, kept: Mapping[str, int]) -> dict[Axis, int]:
         """Group name -> count, as axis -> size."""

@@ -114,6 +114,31 @@ def test_a_computed_weight_is_approximate_unless_zeros_stay_zeros(
             assert_same(small, found.module, of.case)
 
 
+class MixedKernels(nn.Module):
+    """Each sample's kernel is a mixture of experts': the batch stands in the groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.out = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(6, 4, 1)
+        self.route, self.made = nn.Linear(5, 3), 6
+        self.experts = nn.Parameter(torch.randn(3, 30))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        n, channels, height, width = x.shape
+        kernel = (self.route(x.mean((2, 3))).sigmoid() @ self.experts).view(-1, channels, 1, 1)
+        x = F.conv2d(x.reshape(1, n * channels, height, width), kernel, groups=n)
+        return self.out(F.relu(x.view(n, self.made, height, width)))
+
+
+def test_what_consumes_by_a_kernel_made_of_data_is_silenced_everywhere() -> None:
+    of = analysed_case(Case(MixedKernels, (3, 6, 6)))
+    assert sorted(group.size for group in of.network.groups) == [3, 5, 6]
+    found, small = both(of, 0)
+    assert [g.size for g in of.network.groups if g.name in found.approximate] == [5]
+    assert_same(small, found.module, of.case)
+
+
 # -- the table, and what stays as it was ---------------------------------------------------------
 
 

@@ -13,9 +13,14 @@ import torch.nn.functional as F
 import torchvision
 from onnx import TensorProto, helper
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from compressor import compress
 from compressor.errors import CompressorError, UsageError
+from compressor.graph import analyse
 from compressor.measure import count_macs, count_params, macs_by_layer, measure_latency
+from compressor.records import ExampleInputs
+from compressor.trace import trace
 
 
 class Functional(nn.Module):
@@ -105,6 +110,91 @@ def test_macs_of_a_vision_transformer_include_attention():
     per_layer = tokens * width * (4 * width + 2 * mlp) + 2 * tokens * tokens * width
     patches = 16 * 3 * 64 * width
     assert_macs(model, (torch.randn(1, 3, 32, 32),), patches + 2 * per_layer + width * 5)
+
+
+class ThrownAway(nn.Module):
+    """An auxiliary head is computed in evaluation too, and given back in training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body, self.out = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 4)
+        self.aux = nn.Sequential(nn.Conv2d(8, 16, 3), nn.Conv2d(16, 4, 1))
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        aux = self.aux(x).mean((2, 3))
+        main = self.out(torch.relu(self.body(x)).mean((2, 3)))
+        return (main, aux) if self.training else main
+
+
+def torch_counts(module: nn.Module, *args: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(*args)
+    return counter.get_total_flops() // 2
+
+
+def test_what_is_thrown_away_counts_alike_in_budget_and_report_and_is_not_cut():
+    model, x = ThrownAway().eval(), torch.randn(1, 3, 10, 10)
+    result = compress(model, x, 0.4, round_to=1)
+    before, after = (result.report[moment]["macs"] for moment in ("before", "after"))
+    assert before == torch_counts(model, x)
+    assert after == torch_counts(result.module, x) == result.report["budget"]["predicted"]["macs"]
+    assert [layer.out_channels for layer in result.module.aux] == [16, 4]
+    assert result.report["unread"]["layers"] == ["aux.0", "aux.1"]
+    assert any("thrown away" in note for note in result.report["notes"])
+    outputs = result.module.train()(torch.randn(2, 3, 10, 10))
+    assert [tuple(output.shape) for output in outputs] == [(2, 4), (2, 4)]
+
+
+@torch.library.custom_op("compressor_tests::doubled", mutates_args=())
+def doubled(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+@doubled.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes", "operators"),
+    [
+        (lambda x: torch.fft.irfft(torch.fft.rfft(x)), [(2, 8)], ["fft_rfft", "fft_irfft"]),
+        (torch.cdist, [(2, 3, 4), (2, 5, 4)], ["cdist"]),
+        (lambda x: torch.linalg.inv(x), [(2, 3, 3)], ["linalg_inv"]),
+        (lambda x: doubled(x), [(2, 3)], ["compressor_tests.doubled"]),
+        (lambda x: torch.fft.fftshift(x.softmax(-1).cumsum(1)), [(2, 3)], []),
+    ],
+)
+def test_work_without_a_formula_is_named(function, shapes, operators):
+    examples = ExampleInputs(tuple(torch.randn(shape) for shape in shapes))
+    network = analyse(trace(Functional(function), examples))
+    assert [u.operator.removesuffix(".default") for u in network.uncounted] == operators
+    assert [u.calls for u in network.uncounted] == [1] * len(operators)
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes", "by_torch"),
+    [
+        (lambda x, w: torch.einsum("bij,o->bo", x, w), [(2, 4, 3), (5,)], True),
+        (lambda x, w: torch.einsum("bc,c->bc", x, w), [(2, 4), (4,)], True),
+        (lambda x, w: torch.inner(x, w), [(2, 4), (5, 4)], True),
+        (lambda x, v, b: torch.addmv(b, x, v), [(4, 3), (3,), (4,)], False),
+        (lambda x, w, b: torch.addbmm(b, x, w), [(2, 4, 3), (2, 3, 5), (4, 5)], False),
+        (torch.dot, [(3,), (3,)], False),
+        (
+            lambda x, o, w: torchvision.ops.deform_conv2d(x, o, w, padding=1),
+            [(2, 4, 5, 5), (2, 18, 5, 5), (6, 4, 3, 3)],
+            False,
+        ),
+    ],
+)
+def test_equations_and_both_forms_count_alike(function, shapes, by_torch):
+    module, args = Functional(function), tuple(torch.randn(shape) for shape in shapes)
+    traced = trace(module, ExampleInputs(args), free_batch=False)
+    expected = analyse(traced).cost.macs() * traced.batch
+    assert_macs(module, args, expected)
+    assert not by_torch or torch_counts(module, *args) == expected
 
 
 def test_macs_with_keywords_and_an_output_that_is_no_tuple(capfd):

@@ -7,6 +7,7 @@ import zoo_forms
 import zoo_layouts
 import zoo_norms
 import zoo_recurrent
+import zoo_spectral
 from zoo_member import MEMBERS, Member
 
 FAMILIES = (
@@ -16,6 +17,7 @@ FAMILIES = (
     zoo_layouts,
     zoo_norms,
     zoo_recurrent,
+    zoo_spectral,
 )
 
 __all__ = ["FAMILIES", "MEMBERS", "Member"]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import DeformConv2d
 from zoo_member import member, net, real
 
 
@@ -233,4 +234,42 @@ def shifted() -> nn.Module:
         b=nn.Conv2d(6, 5, 3),
         out=nn.Conv2d(5, 2, 1),
         grid=nn.Parameter(torch.rand(1, 4, 4, 2)),
+    )
+
+
+@member(real(3, 8, 8), channels=(6, 8))
+def deformable() -> nn.Module:
+    """Offsets and a mask are made of what they say where to read."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x = F.relu(m.first(x))
+        rows, columns, mask = m.places(x).chunk(3, 1)
+        x = m.deformed(x, torch.cat((rows, columns), 1), mask.sigmoid())
+        return m.out(F.relu(m.norm(x)))
+
+    return net(
+        forward,
+        first=nn.Conv2d(3, 6, 3, padding=1),
+        places=nn.Conv2d(6, 27, 3, padding=1),
+        deformed=DeformConv2d(6, 8, 3, padding=1),
+        norm=nn.BatchNorm2d(8),
+        out=nn.Conv2d(8, 2, 1),
+    )
+
+
+@member(real(3, 8, 8), channels=6)
+def thrown_away() -> nn.Module:
+    """Layers on which no output depends are counted, follow, and keep what is theirs alone."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x = F.relu(m.first(x))
+        m.side(F.relu(m.aside(x)))
+        return m.out(x)
+
+    return net(
+        forward,
+        first=nn.Conv2d(3, 6, 3),
+        aside=nn.Conv2d(6, 7, 3),
+        side=nn.Conv2d(7, 3, 1),
+        out=nn.Conv2d(6, 2, 1),
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from compressor.delivery.delivering import Delivery
 from compressor.delivery.explaining import explained
 from compressor.plain import name_of
+from compressor.network import Network
 from compressor.planning.deciding import Planned
 from compressor.processes import processes
 from compressor.report import (
@@ -40,6 +41,7 @@ def account(
         "budget": planned.budget(),
         "groups": explained(planned),
         "protected": protection_entries(planned.network.protections),
+        **_what_macs_are_not(planned.network),
         "form": {
             "form": sliced.plan.form,
             "obstacle": sliced.plan.obstacle,
@@ -53,6 +55,13 @@ def account(
         "seconds": planned.stopwatch.seconds,
         "notes": planned.stopwatch.notes,
     }
+
+
+def _what_macs_are_not(network: Network) -> dict[str, Any]:
+    """The work that they leave out, and the part of them that is thrown away."""
+    left_out = [{**asdict(u), "places": list(u.places)} for u in network.uncounted]
+    unread = {"layers": list(network.unread.layers), "macs": network.unread.macs}
+    return {"uncounted": left_out, "unread": unread}
 
 
 def _what_went_in(planned: Planned, command: str) -> dict[str, Any]:

@@ -14,18 +14,30 @@ from torch.fx import Node
 from compressor.axes import Axis, Dim, Reason, Solver, coordinates, leaves, repeated_in_product
 from compressor.errors import CompressorError
 from compressor.graph.groups import Uses, grouped, protections
-from compressor.network import BATCH, Consumer, Cost, Network, Shape, Spelling, size_of
+from compressor.network import (
+    BATCH,
+    Consumer,
+    Cost,
+    Network,
+    Shape,
+    Spelling,
+    Uncounted,
+    Unread,
+    size_of,
+)
 from compressor.programs.lifting import stored_tensors
 from compressor.programs.nodes import (
     given_arguments,
     keeps_zeros,
     live_nodes,
     operand,
+    owner_of,
     place_of,
 )
 from compressor.records import Trace
 from compressor.rules import RULES, Call, Equations, Rule, reasons
 from compressor.rules.call import Refusal, TensorShape
+from compressor.rules.uncounted import is_uncounted
 
 STORED = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 
@@ -61,7 +73,8 @@ class _Analysis:
         self.summed: list[tuple[Node, Dim]] = []
         self.plain: set[str] = set()
         self.widths: list[Dim] = []
-        self.products: list[Shape] = []
+        self.products: list[tuple[Node, Shape]] = []
+        self.worked: dict[str, list[str]] = {}
         self.stored = stored_tensors(program)
         self.inputs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
         self.live = live_nodes(program.graph)
@@ -127,8 +140,12 @@ class _Analysis:
         if not values and not any(n.name in self.shapes for n in node.all_input_nodes):
             return
         call = self._call(node, values)
-        rule = self.rules.get(call.op) or Refusal(f"the operator {call.op} has no rule")
-        self._solve(node, call, rule(call))
+        rule = self.rules.get(call.op)
+        equations = (rule or Refusal(f"the operator {call.op} has no rule"))(call)
+        is_known = rule is not None or torch.Tag.pointwise in getattr(node.target, "tags", ())
+        if values and not equations.macs and is_uncounted(call.op, is_known=is_known):
+            self.worked.setdefault(call.op, []).append(owner_of(node) or node.name)
+        self._solve(node, call, equations)
 
     def _call(self, node: Node, values: list[torch.Tensor]) -> Call:
         sizes = tuple(self._sizes(value) for value in values)
@@ -193,7 +210,7 @@ class _Analysis:
         if node in self.live:
             self.uses.statistics.extend(equations.statistics)
         self.uses.equal.append(equations.equal)
-        self.products += [tuple(product) for product in equations.macs]
+        self.products += [(node, tuple(product)) for product in equations.macs]
         names = {n.name for n in weights}
         operands = [operand(node, argument) for argument, _ in equations.contracted]
         by_weights = any(source is not None and source.name in names for source in operands)
@@ -231,10 +248,12 @@ class _Analysis:
             for dim in shape:
                 for axis in repeated_in_product(normal(dim)):
                     self.solver.protect(axis, Reason(reasons.TWICE))
+        self._keep_unread()
         tensors = {name: tuple(map(normal, shape)) for name, shape in self.tensors.items()}
         parameters = set(self.program.graph_signature.parameters)
         stored = {n: shape for n, shape in self.tensors.items() if n not in self.aliases}
         axes, groups = grouped(self.solver, stored, parameters, self.uses)
+        batch = None if self.trace.batch_symbol else self.trace.batch
         return Network(
             groups=groups,
             protections=protections(self.solver, tensors, parameters),
@@ -245,12 +264,35 @@ class _Analysis:
             consumers=tuple(self._consumers()),
             nodes={name: self._spelling(equations) for name, equations in self.equations.items()},
             cost=Cost(
-                products=tuple(tuple(map(normal, product)) for product in self.products),
+                products=tuple(tuple(map(normal, product)) for _, product in self.products),
                 weights=tuple(tensors[name] for name in stored if name in parameters),
                 widths=tuple(map(normal, self.widths)),
-                batch=None if self.trace.batch_symbol else self.trace.batch,
+                batch=batch,
             ),
+            uncounted=tuple(
+                Uncounted(op, len(owners), tuple(dict.fromkeys(owners)))
+                for op, owners in self.worked.items()
+            ),
+            unread=self._unread(batch),
         )
+
+    def _keep_unread(self) -> None:
+        """Axes that only thrown-away results have stay: nothing tells what they matter."""
+        seen = {a for node in self.live for a in self._axes(node)}
+        for node in self.program.graph.nodes:
+            if node.op == "call_function" and node not in self.live:
+                own = [a for n in (node, *node.all_input_nodes) for a in self._axes(n)]
+                self._protect(set(own) - seen, Reason(reasons.UNREAD, place_of(node)))
+
+    def _axes(self, node: Node) -> Iterable[Axis]:
+        for shape in self.shapes.get(node.name, ()):
+            for dim in shape:
+                yield from leaves(self.solver.normal(dim))
+
+    def _unread(self, batch: int | None) -> Unread:
+        dead = [(node, product) for node, product in self.products if node not in self.live]
+        layers = tuple(dict.fromkeys(owner_of(node) or node.name for node, _ in dead))
+        return Unread(layers, Cost(tuple(product for _, product in dead), (), (), batch).macs())
 
     def _consumers(self) -> Iterable[Consumer]:
         """Where exactly one dimension of an activation can be what a parameter's meets."""

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError
+from compressor.measure.by_rule import by_rule
 from compressor.programs.attention_path import unfused_attention
 
 Values = Sequence[Any]
@@ -153,17 +155,36 @@ class _Flat(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         given = iter(tensors)
-        leaves = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
-        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
-        outputs = pytree.tree_leaves(self.module(*args, **kwargs))
-        return tuple(leaf for leaf in outputs if isinstance(leaf, Tensor)) or tensors
+        inputs = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
+        args, kwargs = pytree.tree_unflatten(inputs, self.spec)
+        with _Remembered() as computed:
+            leaves = pytree.tree_leaves(self.module(*args, **kwargs))
+        outputs = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor)) or tensors
+        return *outputs, *computed.traces
+
+
+class _Remembered(TorchFunctionMode):
+    """Keeps a trace of every result, since tracing leaves out what no output depends on: a layer
+    whose result is thrown away is computed all the same, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.traces: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in pytree.tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
+                self.traces.append(leaf.new_empty(0))
+        return result
 
 
 def count_macs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     """Multiply-adds of `module(*args, **kwargs)`, in the mode (eval, train) that it is in.
 
     Counted are convolutions, linear layers, matrix products, attention and recurrent layers
-    (`MACS`); biases are not. The count is for the batch that the inputs have: give a batch of
+    (`MACS`, and by their rules operators outside ATen), whether or not an output depends on them;
+    biases are not. The count is for the batch that the inputs have: give a batch of
     one for the number that is reported. Works alike on the user's class and on the module of
     an exported program.
 
@@ -187,7 +208,7 @@ def macs_by_layer(
 
         analysis = FlopCountAnalysis(flat, flat.tensors)
         spelled = _respelled(analysis)
-        analysis.clear_op_handles().set_op_handle(**MACS)
+        analysis.clear_op_handles().set_op_handle(**MACS, **by_rule())
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.tracer_warnings("none")
         try:

@@ -15,6 +15,7 @@ from compressor.graph import analyse
 from compressor.network import Network
 from compressor.options import CriterionName, Options, ScoringOptions
 from compressor.planning.calibration import Calibration
+from compressor.planning.counted import notes_on_macs
 from compressor.planning.criteria import CRITERIA, resolved
 from compressor.planning.curves import Sensitivity, read_sensitivity
 from compressor.planning.fitting import check_program
@@ -105,9 +106,12 @@ def prepare(
     if options.policy == "reinitialise":
         reinitialised(opened.trace.module)
     _say_what_is_missing(stopwatch, opened.samples)
-    return scored_and_timed(
+    prepared = scored_and_timed(
         opened, options, sensitivity=sensitivity, predict_latency=predict_latency
     )
+    for note in notes_on_macs(prepared.network):
+        stopwatch.note(note)
+    return prepared
 
 
 def scored_and_timed(

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 INPUT = "a model input"
 OUTPUT = "a model output"
 UNUSED = "no operator uses it"
+UNREAD = "what is computed along it is thrown away"
 SHARES_MEMORY = "shares memory"
 GROWS = "grows with the batch"
 TWICE = "stands twice in one dimension"
 
-FROM_THE_NETWORK = (INPUT, OUTPUT, UNUSED, SHARES_MEMORY, GROWS, TWICE)
+FROM_THE_NETWORK = (INPUT, OUTPUT, UNUSED, UNREAD, SHARES_MEMORY, GROWS, TWICE)
 """Reasons that no single operator gives."""
 
 INDEXED = "rows are looked up by data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
 from torch._guards import detect_fake_mode
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
@@ -40,8 +42,16 @@ def propagate(module: GraphModule, program: ExportedProgram, tensors: Mapping[st
             )
             arguments.append(fake)
     # the exporter's own dispatch: compiled composite operators would fix the batch to its hint
-    with enable_python_dispatcher(), mode, torch.no_grad():
+    with enable_python_dispatcher(), mode, torch.no_grad(), _without_pending_symbols(mode):
         _Propagation(module).run(*arguments, enable_io_processing=False)
+
+
+def _without_pending_symbols(mode: FakeTensorMode) -> AbstractContextManager[None]:
+    """Numbers that data decide are symbols again with every run. The environment of the program's
+    symbols must not wait for those to appear in a graph that it is tracing: the next one who traces
+    within it (a decomposition for ONNX) would be told that they are missing."""
+    environment = mode.shape_env
+    return nullcontext() if environment is None else environment.ignore_fresh_unbacked_symbols()
 
 
 class _Propagation(Interpreter):
@@ -64,10 +74,12 @@ class _Propagation(Interpreter):
         node.meta.pop("tensor_meta", None)
         return result
 
-    def _known(self, node: Node) -> Tensor | None:
+    def _known(self, node: Node) -> Any:
         """What the node yields, where that is plain without running it: batch sizes are symbols,
-        with which operators take tens of milliseconds."""
+        with which operators take tens of milliseconds. A number is the traced branch's."""
         before = node.meta.get("val")
+        if node.op == "call_function" and isinstance(before, bool | int | float):
+            return before
         if not isinstance(node.target, OpOverload) or not isinstance(before, Tensor):
             return None
         if free_unbacked_symbols(before):

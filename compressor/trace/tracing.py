@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch._functorch import config as functorch_config
+from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
@@ -25,6 +26,7 @@ from compressor.modules import copy_of, unwrapped
 from compressor.programs.attention_path import unfused_attention
 from compressor.programs.beginning import calls_noted, ended_after
 from compressor.programs.containers import know_types, returned_types_known
+from compressor.programs.nodes import live_nodes
 from compressor.records import ExampleInputs, Trace
 from compressor.trace.caches import caches_off
 from compressor.trace.fixed_inputs import fixed_inputs
@@ -176,14 +178,14 @@ def _training_program(
 
 
 def unused_parameters(program: ExportedProgram) -> set[str]:
-    """Parameters that no operator of the program takes, by this name or by one that is tied."""
-    users = {node.name: len(node.users) for node in program.graph.nodes}
+    """Parameters on which no output of the program depends, by this name or by one that is tied."""
+    users = {node.name for node in live_nodes(program.graph)}
     specs = [s for s in program.graph_signature.input_specs if s.kind == InputKind.PARAMETER]
     memory = {
         str(spec.target): program.state_dict[str(spec.target)].untyped_storage().data_ptr()
         for spec in specs
     }
-    used = {str(spec.target) for spec in specs if users.get(spec.arg.name)}
+    used = {str(spec.target) for spec in specs if spec.arg.name in users}
     shared = {memory[name] for name in used} - {0}
     return {name for name in memory if name not in used and memory[name] not in shared}
 
@@ -235,8 +237,19 @@ def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProg
         program = torch.export.export(
             module, inputs.args, dict(inputs.kwargs), dynamic_shapes=shapes, strict=False
         )
+    if way.draft:
+        _without_real_values(program)
     inline_regions(program)
     return program
+
+
+def _without_real_values(program: ExportedProgram) -> None:
+    """What follows works on shapes alone. With the example's values, a further pass over the program
+    (decompositions for ONNX) would make a number that data decide and not find it in its result."""
+    values = [node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")]
+    mode = detect_fake_mode(values)
+    if mode is not None:
+        mode.propagate_real_tensors = False
 
 
 def branches_followed() -> AbstractContextManager[Any]:

@@ -1,0 +1,26 @@
+"""Programs that follow one branch of their data, without the assertions that they take it."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch.export import ExportedProgram
+
+_ASSERTION = torch.ops.aten._assert_scalar.default
+
+
+def without_assertions(program: ExportedProgram) -> ExportedProgram:
+    """The program without assertions on single numbers and what is computed for them alone; itself
+    where it has none. ONNX knows no assertions, and torch's exporter fails on a number that is read
+    out of a tensor and was fixed when the branch was captured."""
+    if not program.graph.find_nodes(op="call_function", target=_ASSERTION):
+        return program
+    copied = copy.copy(program)
+    copied._graph_module = copy.deepcopy(program.graph_module)
+    graph = copied.graph_module.graph
+    for node in graph.find_nodes(op="call_function", target=_ASSERTION):
+        graph.erase_node(node)
+    graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+    copied.graph_module.recompile()
+    return copied

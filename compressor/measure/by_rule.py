@@ -1,0 +1,41 @@
+"""Multiply-adds of operators outside ATen, by the rules that say how their dimensions depend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+
+from compressor.rules import RULES, Call
+from compressor.rules.call import TensorShape, fresh
+
+Values = Sequence[Any]
+
+
+def by_rule() -> dict[str, Callable[[Values, Values], int]]:
+    """A formula per traced operator of another namespace that has a rule: torchvision's, and those
+    that users have registered rules for."""
+    names = (name.split(".") for name in RULES)
+    return {"::".join(parts[:2]): _macs for parts in names if len(parts) == 3}
+
+
+def _macs(inputs: Values, outputs: Values) -> int:
+    """What the rule says of a call with these traced values (`torch._C.Value`)."""
+    schema = torch._C.parse_schema(outputs[0].node().schema())
+    name = f"{schema.name.replace('::', '.')}.{schema.overload_name or 'default'}"
+    if name not in RULES:
+        return 0
+    named = zip((a.name for a in schema.arguments), map(_argument, inputs), strict=False)
+    sizes = tuple(tuple(value.type().sizes() or ()) for value in outputs)
+    equations = RULES[name](Call(name, dict(named), sizes))
+    return sum(prod(dim.size for dim in product) for product in equations.macs)
+
+
+def _argument(value: Any) -> Any:
+    """A traced value as a rule sees it: tensors by their dimensions, all else by itself."""
+    if value.node().kind() == "prim::ListConstruct":
+        return tuple(map(_argument, value.node().inputs()))
+    sizes = value.type().sizes() if value.isCompleteTensor() else None
+    return value.toIValue() if sizes is None else TensorShape(fresh(sizes))

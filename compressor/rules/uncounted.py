@@ -1,0 +1,35 @@
+"""Operators that do much work and have no formula for their multiply-adds: reports name them."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+UNCOUNTED = """
+fft_* _fft_* stft* istft* linalg_* cholesky* inverse.* det.* logdet.* slogdet.* svd.* qr.* lu_*
+*_solve.* pinverse.* matrix_power.* matrix_exp.* chain_matmul.* cdist.* _cdist_forward.*
+conv_tbc.* kron.* embedding_bag.* _embedding_bag* *sparse* *_attention* _flash_attention* _efficient_attention*
+_scaled_mm* _grouped_mm* _native_multi_head* _transformer_encoder* *quantize* *qlinear*
+*_int_mm* *_int4pack* *_int8pack* histc.* trapezoid.* convolution_backward.*
+"""
+"""Patterns of overloads, without a namespace ATen's."""
+
+CHEAP = """
+fft_fftshift.* fft_ifftshift.* fft_fftfreq.* fft_rfftfreq.* linalg_vector_norm.* linalg_norm.*
+linalg_cross.* linalg_diagonal.*
+"""
+"""Those among them that pass over their operand once, as norms and copies do."""
+
+
+def is_uncounted(operator: str, *, is_known: bool) -> bool:
+    """Whether an operator whose rule gives no multiply-adds may do many.
+
+    Args:
+        operator: The overload's name as in the table of rules.
+        is_known: It has a rule, or the operator itself says that it works element by element. What
+            is not known may do anything.
+    """
+
+    def is_among(patterns: str) -> bool:
+        return any(fnmatchcase(operator, pattern) for pattern in patterns.split())
+
+    return not is_known or (is_among(UNCOUNTED) and not is_among(CHEAP))
