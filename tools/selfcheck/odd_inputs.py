@@ -29,7 +29,8 @@ def _networks(folder: Path) -> None:
 
 
 def _odd(name: str, *arguments: str, make: Make = _networks, model: str = "net.pt") -> BadInput:
-    return BadInput(name, (model, *arguments, *OVER), (), make, is_odd=True)
+    """No widths are measured for it."""
+    return BadInput(name, (model, *arguments, "--round-to", "1", *OVER), (), make, is_odd=True)
 
 
 def _network(name: str, title: str, *arguments: str) -> BadInput:
