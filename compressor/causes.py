@@ -66,7 +66,7 @@ CAUSES = (
     ),
     _cause(
         "a type of input",
-        r"Unsupported input type <class '([^']+)'>",
+        r"(?:Unsupported input type|Node type mismatch; .*but got) <class '([^']+)'>",
         "an input is a {0}, whose tensors torch.export does not see",
         "register it (torch.export.register_dataclass for a dataclass, "
         "torch.utils._pytree.register_pytree_node for others), or give forward tensors in tuples, "

@@ -34,7 +34,14 @@ def _named(module: nn.Module, examples: ExampleInputs) -> list[tuple[str, object
         bound = inspect.signature(module.forward).bind(*examples.args, **examples.kwargs)
     except (TypeError, ValueError):
         return []
-    leaves, _ = pytree.tree_flatten_with_path(dict(bound.arguments))
+    try:
+        leaves, _ = pytree.tree_flatten_with_path(dict(bound.arguments))
+    except ValueError:  # a type that was registered without names of its fields
+        return [
+            (name, leaf)
+            for name, value in bound.arguments.items()
+            for leaf in pytree.tree_leaves(value)
+        ]
     return [(_name(path), value) for path, value in leaves]
 
 
