@@ -1,0 +1,145 @@
+"""Choice and repair by data within a bound of memory: what is held, and what it costs."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from compressor.errors import UsageError
+from compressor.graph import analyse
+from compressor.network import Network
+from compressor.options import Options
+from compressor.reconstruction import Memory, reconstruction_scores, refit
+from compressor.reconstruction.memory import (
+    Size,
+    columns_to_eliminate,
+    columns_to_solve,
+    free_bytes,
+)
+from compressor.records import ExampleInputs, Trace
+from compressor.slicing import as_module
+from compressor.slicing.program import slice_program
+from compressor.trace import trace
+
+
+class Held(TorchDispatchMode):
+    """Adds up the storages that operators make, as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self.known:
+            self.known.add(key)
+            self.now += size
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
+@contextmanager
+def held() -> Iterator[Held]:
+    with Held() as mode:
+        yield mode
+
+
+class Wide(nn.Module):
+    """A layer of 1 200 features, 25 columns per channel, that vary together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.fc, self.out = nn.Conv2d(3, 48, 1), nn.Linear(48 * 25, 12), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.fc(self.a(x).relu().flatten(1)).relu())
+
+
+@pytest.fixture(scope="module")
+def wide() -> tuple[Trace, Network, list[tuple[Tensor]], str]:
+    torch.manual_seed(0)
+    found = trace(Wide(), ExampleInputs((torch.rand(2, 3, 5, 5),)))
+    network = analyse(found)
+    batches = [(torch.rand(16, 3, 5, 5),) for _ in range(96)]
+    return found, network, batches, next(g.name for g in network.groups if g.size == 48)
+
+
+TINY = 10**6
+"""The moments of 1 200 features are 11.5 MB."""
+
+
+def _refitted(wide: Any, total: int) -> tuple[float, float, int, int]:
+    """Error of the network before and after, parts, and the most bytes that were held."""
+    found, network, batches, name = wide
+    masks = network.masks({name: tuple(range(0, 48, 2))})
+    program = slice_program(found, network, masks)
+    x = torch.cat([x for (x,) in batches[:8]])
+    wanted = found.module(x).detach()
+    before = float((as_module(program)(x) - wanted).square().mean().detach())
+    with held() as mode:
+        done = refit(
+            found.program, program, network, masks, lambda: batches, memory=Memory.of(total)
+        )
+    after = float((as_module(program)(x) - wanted).square().mean().detach())
+    return before, after, done[0].parts, mode.most
+
+
+def test_a_layer_too_large_for_the_memory_is_refitted_part_by_part(wide: Any) -> None:
+    before, whole, one, _ = _refitted(wide, 10**9)
+    _, parted, several, most = _refitted(wide, TINY)
+    assert one == 1 and several > 3
+    assert whole < 0.1 * before
+    assert before - parted > 0.97 * (before - whole)
+    assert most < 1.3 * TINY  # and the values of a batch
+
+
+def test_channels_are_chosen_in_parts_within_the_memory(wide: Any) -> None:
+    found, network, batches, name = wide
+    notes: list[str] = []
+    arguments = found, network, lambda: batches
+    whole = reconstruction_scores(*arguments, memory=10**9)[name]
+    with held() as mode:
+        parted = reconstruction_scores(*arguments, memory=TINY, note=notes.append)[name]
+    assert "in parts (--memory)" in notes[0]
+    assert np.corrcoef(np.argsort(np.argsort(whole)), np.argsort(np.argsort(parted)))[0, 1] > 0.3
+    assert mode.most < 6e6  # the moments of all features together are 11.5 MB
+
+
+@pytest.mark.parametrize("total", [10**7, 10**9])
+def test_parts_are_as_large_as_the_memory_allows(total: int) -> None:
+    memory = Memory.of(total)
+    assert memory.moments + memory.walks + memory.rows < total
+    columns = columns_to_solve(memory, 2, 50)
+    needs = [8 * 2 * (3 * b**2 + 3 * b * 50) for b in (columns, columns + 1)]
+    assert needs[0] <= memory.moments < needs[1]
+    sizes = [Size(1, 40_000, 4096), Size(4, 900, 16)]
+    assert columns_to_eliminate(sizes, memory) < columns_to_eliminate(sizes[1:], memory) <= 900
+
+
+def test_the_bound_is_an_option() -> None:
+    assert Options(memory="1.5G").memory_bytes == 1_500_000_000
+    assert Options().memory_bytes is None
+    assert free_bytes() > 10**6
+    for wrong in ("much", "1000"):
+        with pytest.raises(UsageError, match="memory"):
+            Options(memory=wrong)
