@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from twin import random_keep
 
+from compressor.calls import Call
 from compressor.delivery.verifying import verified
 from compressor.errors import CompressorError
 from compressor.export import export_onnx
@@ -63,7 +64,7 @@ def written(model: nn.Module, folder: Path, image: Tensor, real: Tensor | None =
     traced = trace(model.eval(), ExampleInputs((image,)))
     path = folder / "m.onnx"
     export_onnx(traced.program, path, batch_symbol=traced.batch_symbol)
-    given = None if real is None else (real,)
+    given = None if real is None else Call((real,))
     return verified(traced.program, path, traced, real=given)
 
 
