@@ -126,7 +126,7 @@ def carry_out(planned: Planned, *, command: str, journal: Journal | None = None)
             slicing.carry_weights(sliced.module, sliced.program)
             difference = slicing.compare(sliced, traced)
         delivery = deliver(sliced, planned)
-        in_type = given_back(sliced, planned)
+        in_type = given_back(sliced, delivery, planned)
     caches_as_before(sliced.module, planned.loaded.given or planned.loaded.module)
     if options.of != LATENCY and delivery.is_hardly_faster:
         stopwatch.note(f"hardly faster: {_what_is_faster(options)}")

@@ -40,7 +40,7 @@ class LoadedModel:
     was read. `module` computes in float32 by weights that are plain parameters, and `given` is the
     network as it came; `types` are the types of its tensors, by name, that were others, and
     `stored` those in which a file held them. `notes` say what the user should know of how it was
-    loaded.
+    loaded, `computed` how its weights were computed from others (`compressor.plain.Computed`).
     """
 
     module: nn.Module
@@ -53,6 +53,7 @@ class LoadedModel:
     types: Mapping[str, torch.dtype] = field(default_factory=dict)
     stored: Mapping[str, torch.dtype] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    computed: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ class Plan:
         frozen: The parameters that do not learn; None in plans that do not say, where the factory
             decides.
         types: Per tensor its type, where the network came in another than float32.
+        parametrised: Weights are computed in the result as they were in the network.
     """
 
     source: str
@@ -166,6 +168,7 @@ class Plan:
     silenced: Mapping[str, tuple[int, ...]] | None = None
     frozen: tuple[str, ...] | None = None
     types: Mapping[str, str] = field(default_factory=dict)
+    parametrised: bool = False
 
     def to_json(self) -> str:
         """A text that is the same for the same plan, byte for byte."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,15 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import compressor
-from compressor.errors import CompressorError
-from compressor.plain import give_back_types, made_plain, types_of, work_in_float32
+from compressor.errors import CompressorError, UsageError
+from compressor.plain import (
+    give_back_types,
+    made_plain,
+    put_all_back,
+    require_kept,
+    types_of,
+    work_in_float32,
+)
 from compressor.trace import copied_to_cpu
 
 Change = Callable[[nn.Module], nn.Module]
@@ -61,9 +69,16 @@ def masked_half(layer: nn.Module) -> nn.Module:
     return prune.custom_from_mask(layer, "weight", mask)
 
 
+def _quietly(change: Change, layer: nn.Module) -> nn.Module:
+    """torch says that the hook is old."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return change(layer)
+
+
 WAYS: dict[str, Change] = {
     "weight norm": parametrizations.weight_norm,
-    "weight norm, as a hook": weight_norm,
+    "weight norm, as a hook": lambda layer: _quietly(weight_norm, layer),
     "spectral norm": parametrizations.spectral_norm,
     "spectral norm, as a hook": spectral_norm,
     "orthogonal": parametrizations.orthogonal,
@@ -170,6 +185,40 @@ def test_a_masked_network_in_bfloat16_comes_back_as_it_came(tmp_path: Path) -> N
     assert torch.equal(loaded(x), result.module(x))
     for module in (result.module, loaded, compressor.load_program(tmp_path / "out")):
         assert [n for n, p in module.named_parameters() if not p.requires_grad] == ["c.bias"]
+
+
+@pytest.mark.parametrize("way", ["weight norm", "weight norm, as a hook", "a mask"])
+def test_what_is_put_back_computes_the_same_and_learns_as_it_did(way: str) -> None:
+    model = net(WAYS[way])
+    plain = made_plain(model, copied_to_cpu)
+    x = torch.randn(2, 3, 8, 8)
+    expected = plain.module(x)
+    put_all_back(plain.module, plain.computed, {})
+    assert plain.module.state_dict().keys() == model.state_dict().keys()
+    assert worst(plain.module(x), expected) < 1e-6
+    again = {n: p.requires_grad for n, p in plain.module.named_parameters()}
+    assert again == {n: p.requires_grad for n, p in model.named_parameters()}
+    require_kept(plain.computed, refits=False)
+
+
+@pytest.mark.parametrize(("way", "why"), [("spectral norm", "change"), ("a mask", "zeros")])
+def test_what_cannot_be_put_back_exactly_is_refused(way: str, why: str) -> None:
+    plain = made_plain(net(WAYS[way]), copied_to_cpu)
+    with pytest.raises(UsageError, match=f"kept on a: .*{why}"):
+        require_kept(plain.computed, refits=True)
+
+
+@pytest.mark.parametrize("way", ["weight norm", "a mask"])
+def test_a_result_may_keep_how_its_weights_are_computed(way: str, tmp_path: Path) -> None:
+    model, x = net(WAYS[way]), torch.randn(1, 3, 8, 8)
+    options = {"ratio": 0.4, "round_to": 1, "keep_parametrisations": True}
+    result = compressor.compress(model, x, **options)
+    assert result.module.state_dict().keys() == model.state_dict().keys()
+    result.save(tmp_path / "out")
+    loaded = compressor.load(tmp_path / "out", lambda: net(WAYS[way], seed=1))
+    assert worst(loaded(x), result.module(x)) == 0
+    twin = compressor.masked(model, result.plan).module
+    assert worst(result.module(x), twin(x)) < 1e-5
 
 
 def test_types_go_to_float32_and_back_tensor_by_tensor() -> None:

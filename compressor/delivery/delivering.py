@@ -91,7 +91,8 @@ def deliver(sliced: Sliced, planned: Planned) -> Delivery:
         loaded = planned.loaded
         aliases = save_weights(sliced.module, weights, sliced.plan.aliases, types=loaded.stored)
         types = {name: name_of({name: dtype}) for name, dtype in loaded.types.items()}
-        plan = replace(sliced.plan, aliases=aliases, types=types)
+        parametrised = planned.options.keep_parametrisations
+        plan = replace(sliced.plan, aliases=aliases, types=types, parametrised=parametrised)
         (files.path / "plan.json").write_text(plan.to_json(), encoding="utf-8")
         tick(2, 4, "ONNX")
         costs = [costs_of(module, traced) for module in (traced.module, sliced.module)]

@@ -1,16 +1,63 @@
-"""The smaller network in the type of numbers that it came in."""
+"""The smaller network as it came: its type of numbers, and how its weights are computed."""
 
 from __future__ import annotations
 
 from compressor.agreement import difference, tolerance_of
-from compressor.plain import give_back_types, name_of, narrowed, widened, work_in_float32
+from compressor.delivery.delivering import Delivery
+from compressor.errors import CompressorError
+from compressor.export import save_weights
+from compressor.plain import (
+    give_back_types,
+    name_of,
+    narrowed,
+    put_all_back,
+    widened,
+    work_in_float32,
+)
 from compressor.planning.deciding import Planned
 from compressor.records import ExampleInputs
 from compressor.slicing import Sliced
-from compressor.slicing.compare import outputs_of
+from compressor.slicing.compare import outputs_of, tolerance_for
 
 
-def given_back(sliced: Sliced, planned: Planned) -> dict[str, float]:
+def given_back(sliced: Sliced, delivery: Delivery, planned: Planned) -> dict[str, float]:
+    """Change the module, in place, to what went in: the types of its numbers, and where it is
+    asked for the way in which its weights are computed, which `model.safetensors` follows.
+
+    Returns:
+        Largest relative differences that this makes, under words for the report.
+
+    Raises:
+        CompressorError: With its weights computed the module gives other outputs.
+    """
+    found = _in_its_types(sliced, planned)
+    if planned.options.keep_parametrisations and planned.loaded.computed:
+        found |= _as_it_was_computed(sliced, delivery, planned)
+    return found
+
+
+def _as_it_was_computed(sliced: Sliced, delivery: Delivery, planned: Planned) -> dict[str, float]:
+    types, module, traced = planned.loaded.types, sliced.module, planned.trace
+    args, kwargs = traced.examples.args, dict(traced.examples.kwargs)
+    if types:
+        args, kwargs = narrowed((args, kwargs), types)
+    examples = ExampleInputs(args, kwargs)
+    expected = outputs_of(module, examples, traced.ends_after)
+    put_all_back(module, planned.loaded.computed, sliced.plan.tensors)
+    tolerance = tolerance_for(module)
+    off = difference([expected], [outputs_of(module, examples, traced.ends_after)], tolerance)
+    if not off.size <= tolerance.relative:
+        raise CompressorError(
+            f"with its weights computed again the network's outputs differ by {off.size:.1e}",
+            where="--keep-parametrisations",
+            consequence="nothing is written",
+            next_step="leave the option out: the result holds the weights that act",
+        )
+    save_weights(module, delivery.files.path / "model.safetensors", delivery.plan.aliases)
+    return {"module with and without its weights computed": off.size}
+
+
+def _in_its_types(sliced: Sliced, planned: Planned) -> dict[str, float]:
     """Change the module's tensors, in place, to the types that they came in, and compare its
     outputs with those in float32; a program that does not run in them stays in float32, which is
     noted.

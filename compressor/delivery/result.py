@@ -16,7 +16,7 @@ from compressor.files.folder import all_or_nothing, copy_into
 from compressor.files.integrity import check_files
 from compressor.loading import load_model, load_program_file
 from compressor.modules import unwrapped
-from compressor.plain import give_back_types, made_plain, named_types
+from compressor.plain import Plain, give_back_types, made_plain, named_types, put_all_back
 from compressor.planning.original import TemporaryFolder
 from compressor.planning.plan_file import read_plan
 from compressor.records import Plan
@@ -84,7 +84,10 @@ def _loaded(
             consequence="no network was built",
             next_step=f"compressor.load_program({str(folder)!r}) has the same weights and outputs",
         )
-    module = _applied(plan, _build(factory, arguments), folder)
+    built = _build(factory, arguments)
+    module = _applied(plan, built.module, folder)
+    if plan.parametrised:
+        put_all_back(module, built.computed, plan.tensors)
     module = _with_weights(module, plan, folder / "model.safetensors").eval()
     give_back_types(module, named_types(plan.types))
     return module
@@ -115,15 +118,11 @@ def _applied(plan: Plan, module: nn.Module, folder: Path) -> nn.Module:
         ) from error
 
 
-def _build(factory: Callable[[], nn.Module] | str, arguments: dict[str, Any]) -> nn.Module:
+def _build(factory: Callable[[], nn.Module] | str, arguments: dict[str, Any]) -> Plain:
     if isinstance(factory, str):
         literals = [f"{name}={value!r}" for name, value in arguments.items()]
-        return _plain(load_model(factory, factory_args=literals).module)
-    return _plain(unwrapped(factory(**arguments))[0])
-
-
-def _plain(module: nn.Module) -> nn.Module:
-    return made_plain(module, copied_to_cpu).module
+        return made_plain(load_model(factory, factory_args=literals).module, copied_to_cpu)
+    return made_plain(unwrapped(factory(**arguments))[0], copied_to_cpu)
 
 
 def _with_weights(module: nn.Module, plan: Plan, path: Path) -> nn.Module:

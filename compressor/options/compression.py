@@ -103,6 +103,10 @@ that --ratio is met at the smallest loss that any layer has on its own."""
     """Prune only what your own class can follow as it is written (equal halves of a chunk, no \
 layer replaced by its traced operators)."""
 
+    keep_parametrisations: Annotated[bool, switch(BUDGET)] = False
+    """Put weight norm and pruning masks back on the result, whose class must then follow as with \
+--keep-class. Default: weights that are computed become plain ones."""
+
     best_effort: Annotated[bool, switch(BUDGET)] = False
     """Take what is reachable where the budget is not."""
 
@@ -139,6 +143,8 @@ cubic: most in the first (Zhu and Gupta 2017); cosine: least in the first and th
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.keep_parametrisations:
+            object.__setattr__(self, "keep_class", True)
         if self.plan is not None:
             _check_plan(self)
         if self.limit is not None:

@@ -1,7 +1,8 @@
 """A network as the analysis takes it, and the way back: weights that act stand in it as plain
 parameters, and its numbers are float32."""
 
-from compressor.plain.making import Plain, made_plain
+from compressor.plain.computed import Computed
+from compressor.plain.making import Plain, made_plain, put_all_back, require_kept
 from compressor.plain.number_types import (
     Types,
     give_back_types,
@@ -15,6 +16,7 @@ from compressor.plain.number_types import (
 )
 
 __all__ = [
+    "Computed",
     "Plain",
     "Types",
     "give_back_types",
@@ -22,6 +24,8 @@ __all__ = [
     "name_of",
     "named_types",
     "narrowed",
+    "put_all_back",
+    "require_kept",
     "round_to",
     "types_of",
     "widened",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,12 @@ from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from compressor.errors import CompressorError
+from compressor.plain.putting_back import (
+    Again,
+    pruning_mask,
+    weight_norm_hook,
+    weight_norm_parametrisation,
+)
 
 
 @dataclass(frozen=True)
@@ -20,29 +27,36 @@ class Computed:
     """A tensor of a layer that was computed, and from what.
 
     `kind` names the computation in words; `sources` are the tensors that it was computed from, by
-    identity: layers that share them all share the result.
+    identity: layers that share them all share the result. `again` puts the computation back on a
+    smaller layer, where that is exact.
     """
 
+    path: str
     name: str
     kind: str
     sources: tuple[int, ...]
+    again: Again | None = None
 
 
 @dataclass(frozen=True)
 class HookKind:
     """A computation by a forward pre-hook: its name in words, the attribute of the hook that holds
-    the tensor's name, the endings of the tensors that it reads, and torch's own way to end it."""
+    the tensor's name, the endings of the tensors that it reads, torch's own way to end it, and what
+    makes of hook and layer a way to put it back."""
 
     words: str
     attribute: str
     sources: tuple[str, ...]
     end: Callable[[nn.Module, str], object]
+    again: Callable[[Any, nn.Module], Again] | None = None
 
+
+MASK = "a pruning mask"
 
 HOOKS: dict[type, HookKind] = {
-    WeightNorm: HookKind("weight norm", "name", ("_g", "_v"), remove_weight_norm),
+    WeightNorm: HookKind("weight norm", "name", ("_g", "_v"), remove_weight_norm, weight_norm_hook),
     SpectralNorm: HookKind("spectral norm", "name", ("_orig",), remove_spectral_norm),
-    prune.BasePruningMethod: HookKind("a pruning mask", "_tensor_name", ("_orig",), prune.remove),
+    prune.BasePruningMethod: HookKind(MASK, "_tensor_name", ("_orig",), prune.remove, pruning_mask),
 }
 
 
@@ -58,7 +72,7 @@ def plain_tensors(layer: nn.Module, path: str) -> list[Computed]:
     Raises:
         CompressorError: A hook of an unknown kind computes a tensor of the layer.
     """
-    found = [*_without_hooks(layer), *_without_parametrisations(layer)]
+    found = [*_without_hooks(layer, path), *_without_parametrisations(layer, path)]
     others = layer._parameters.keys() - {computed.name for computed in found}
     for name in [name for name in layer._parameters if found and name in others]:
         layer._parameters[name] = layer._parameters.pop(name)  # groups are named after the first
@@ -71,7 +85,7 @@ def is_computed(layer: nn.Module) -> bool:
     return parametrize.is_parametrized(layer) or bool(layer._forward_pre_hooks)
 
 
-def _without_hooks(layer: nn.Module) -> Iterator[Computed]:
+def _without_hooks(layer: nn.Module, path: str) -> Iterator[Computed]:
     """The last one first: it may compute what an earlier one reads."""
     for hook in reversed(list(layer._forward_pre_hooks.values())):
         kind = next((kind for of, kind in HOOKS.items() if isinstance(hook, of)), None)
@@ -80,10 +94,11 @@ def _without_hooks(layer: nn.Module) -> Iterator[Computed]:
         name = getattr(hook, kind.attribute)
         sources = [getattr(layer, name + ending) for ending in kind.sources]
         learns = any(source.requires_grad for source in sources)
+        again = kind.again(hook, layer) if kind.again else None
         kind.end(layer, name)
         _without_state_hooks(layer, type(hook))
         getattr(layer, name).requires_grad_(learns)
-        yield Computed(name, kind.words, tuple(map(id, sources)))
+        yield Computed(path, name, kind.words, tuple(map(id, sources)), again)
 
 
 def _without_state_hooks(layer: nn.Module, kind: type) -> None:
@@ -96,7 +111,7 @@ def _without_state_hooks(layer: nn.Module, kind: type) -> None:
                 del hooks[key]
 
 
-def _without_parametrisations(layer: nn.Module) -> Iterator[Computed]:
+def _without_parametrisations(layer: nn.Module, path: str) -> Iterator[Computed]:
     """By hand, since `remove_parametrizations` changes the layer's class, which a copy shares with
     the original."""
     if not parametrize.is_parametrized(layer):
@@ -116,7 +131,9 @@ def _without_parametrisations(layer: nn.Module) -> Iterator[Computed]:
         else:
             layer.register_buffer(name, values[name])
         kinds = " and ".join(_in_words(type(step).__name__) for step in steps)
-        yield Computed(name, kinds, tuple(map(id, sources)))
+        is_norm = kinds == "weight norm" and len(steps) == 1
+        again = weight_norm_parametrisation(name, steps[0].dim) if is_norm else None
+        yield Computed(path, name, kinds, tuple(map(id, sources)), again)
 
 
 def _originals(steps: nn.Module) -> Iterator[tuple[str, Tensor]]:

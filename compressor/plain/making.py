@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from compressor.plain.computed import Computed, is_computed, plain_tensors
+from compressor.errors import UsageError
+from compressor.plain.computed import MASK, Computed, is_computed, plain_tensors
 from compressor.plain.in_forward import may_compute, plain_layer
+from compressor.plain.putting_back import Cut, put_back
 
 IN_FORWARD = "computed in forward"
 
 
 @dataclass(frozen=True)
 class Plain:
-    """A network whose weights are parameters of the values that act, and a note where they were
-    computed before."""
+    """A network whose weights are parameters of the values that act, a note where they were
+    computed before, and how each was."""
 
     module: nn.Module
     notes: tuple[str, ...] = ()
+    computed: tuple[Computed, ...] = ()
 
 
 def made_plain(module: nn.Module, copied: Callable[[nn.Module], nn.Module]) -> Plain:
@@ -40,28 +43,71 @@ def made_plain(module: nn.Module, copied: Callable[[nn.Module], nn.Module]) -> P
     modes = {layer: layer.training for layer in copy_of.modules()}
     for layer in modes:
         layer.training = False
-    kinds: dict[str, list[str]] = {}
+    all_computed: list[Computed] = []
     first: dict[tuple[int, ...], nn.Parameter] = {}
     for path, layer in list(copy_of.named_modules()):
         found = plain_tensors(layer, path)
         for computed in found:
-            kinds.setdefault(computed.kind, []).append(path)
-            _tie(layer, computed, first)
+            is_tied = _tie(layer, computed, first)
+            all_computed.append(replace(computed, again=None) if is_tied else computed)
         if plain_layer(layer):
-            kinds.setdefault(IN_FORWARD, []).append(path)
+            all_computed.append(Computed(path, "weight", IN_FORWARD, ()))
     for layer, mode in modes.items():
         layer.training = mode
-    if not kinds:
+    if not all_computed:
         return Plain(module)
-    return Plain(copy_of, tuple(_note(kind, paths) for kind, paths in kinds.items()))
+    kinds: dict[str, list[str]] = {}
+    for computed in all_computed:
+        kinds.setdefault(computed.kind, []).append(computed.path)
+    notes = tuple(_note(kind, paths) for kind, paths in kinds.items())
+    return Plain(copy_of, notes, tuple(all_computed))
 
 
-def _tie(layer: nn.Module, computed: Computed, first: dict[tuple[int, ...], nn.Parameter]) -> None:
+def _tie(layer: nn.Module, computed: Computed, first: dict[tuple[int, ...], nn.Parameter]) -> bool:
+    """Give a layer the tensor of an earlier one that was computed from the same; whether it did."""
     value = getattr(layer, computed.name)
-    if isinstance(value, nn.Parameter):
-        other = first.setdefault(computed.sources, value)
-        if other is not value and torch.equal(other, value):
-            setattr(layer, computed.name, other)
+    if not isinstance(value, nn.Parameter):
+        return False
+    other = first.setdefault(computed.sources, value)
+    if other is value or not torch.equal(other, value):
+        return False
+    setattr(layer, computed.name, other)
+    return True
+
+
+def require_kept(computed: Sequence[Computed], *, refits: bool) -> None:
+    """Refuse to put computations back that would not compute the same on the smaller network.
+
+    Args:
+        refits: Weights are repaired or trained, so that zeros do not stay.
+
+    Raises:
+        UsageError: Names a layer, and why.
+    """
+    for each in computed:
+        is_mask = each.again is not None and each.kind == MASK
+        if each.again is not None and not (is_mask and refits):
+            continue
+        why = "repair and training fill its zeros" if is_mask else "it would change what is left"
+        way = "--no-repair, or " if is_mask else ""
+        raise UsageError(
+            f"{each.kind} cannot be kept on {each.path or 'the model itself'}: {why}",
+            where="--keep-parametrisations",
+            consequence="nothing is pruned",
+            next_step=f"{way}leave the option out: the result then holds the weights that act",
+        )
+
+
+def put_all_back(module: nn.Module, computed: Sequence[Computed], cuts: Mapping[str, Cut]) -> None:
+    """Let a smaller network compute its weights as the large one did, in place.
+
+    Args:
+        cuts: Per tensor what was kept of it.
+    """
+    for each in computed:
+        if each.again is not None:
+            name = f"{each.path}.{each.name}".removeprefix(".")
+            put_back(module.get_submodule(each.path), each.name, each.again, cuts.get(name, {}))
 
 
 def _note(kind: str, paths: list[str]) -> str:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from compressor.graph import analyse
 from compressor.network import Network
 from compressor.options import CriterionName, Options, ScoringOptions
+from compressor.plain import require_kept
 from compressor.planning.calibration import Calibration
 from compressor.planning.counted import notes_on_macs
 from compressor.planning.criteria import CRITERIA, resolved
@@ -99,6 +100,9 @@ def prepare(
     """Everything before the choice; a network that a `given` plan is not for is refused."""
     sensitivity = read_sensitivity(options.use) if options.use is not None else None
     opened = open_network(subject, options, stopwatch)
+    if options.keep_parametrisations:
+        refits = opened.samples.train is not None and (options.repair or options.trains)
+        require_kept(opened.loaded.computed, refits=refits)
     if given is not None:
         check_source(given, opened.trace.module)
     if options.rewind_to is not None:

@@ -104,6 +104,7 @@ def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
         types=types,
         stored=stored | types,
         notes=(*loaded.notes, *plain.notes, *_on_types(types, stored)),
+        computed=plain.computed,
     )
 
 
