@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from compressor import compress
 from compressor.agreement import INT8
 from compressor.errors import CompressorError
 from compressor.export import export_onnx, save_program, save_weights, user_inputs, verify_onnx
@@ -362,3 +363,24 @@ def test_aliases_that_are_not_the_same_are_refused(tmp_path):
         with pytest.raises(CompressorError, match=f"not the same as {stored}"):
             save_weights(tensors, tmp_path / "w", {"b": stored})
     assert list(tmp_path.iterdir()) == []
+
+
+class Branching(nn.Module):
+    """Its forward goes on as a value decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.more, self.out = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        if x.sum() > 0:
+            x = self.more(x).relu()
+        return self.out(x)
+
+
+def test_the_branch_that_was_captured_is_written_as_onnx(tmp_path: Path) -> None:
+    result = compress(Branching(), torch.randn(4, 6), 0.3, round_to=1)
+    result.save(tmp_path / "out")
+    assert (tmp_path / "out" / "model.onnx").is_file()
+    assert result.report["differences"]["program and ONNX file"] < 1e-4

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from compressor.delivery.delivering import Delivery
 from compressor.delivery.explaining import explained
-from compressor.plain import name_of
 from compressor.network import Network
+from compressor.plain import name_of
 from compressor.planning.deciding import Planned
 from compressor.processes import processes
 from compressor.report import (

@@ -244,8 +244,8 @@ def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProg
 
 
 def _without_real_values(program: ExportedProgram) -> None:
-    """What follows works on shapes alone. With the example's values, a further pass over the program
-    (decompositions for ONNX) would make a number that data decide and not find it in its result."""
+    """What follows works on shapes alone: with the example's values, a further pass (decompositions
+    for ONNX) would make a number that data decide and not find it in its result."""
     values = [node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")]
     mode = detect_fake_mode(values)
     if mode is not None:
