@@ -18,8 +18,8 @@ def with_attention_written_out(program: ExportedProgram) -> ExportedProgram:
     fused = program.graph_module.graph.find_nodes(op="call_function", target=_ATTENTION)
     if all(node.args[0].meta["val"].dim() == 4 for node in fused):
         return program
-    written_out: ExportedProgram = program.run_decompositions({_ATTENTION: written_out})
-    return written_out
+    decomposed: ExportedProgram = program.run_decompositions({_ATTENTION: written_out})
+    return decomposed
 
 
 def written_out(
