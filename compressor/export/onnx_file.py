@@ -102,7 +102,7 @@ def fixed_to_one(program: ExportedProgram) -> ExportedProgram:
     names = iter(program.graph_signature.user_inputs)
 
     def first(leaf: Any) -> Any:
-        shape = getattr(values.get(str(next(names))), "shape", ())
+        shape: Any = getattr(values.get(str(next(names))), "shape", ())
         is_free = bool(shape) and not isinstance(shape[0], int)
         return leaf[:1] if is_free and isinstance(leaf, Tensor) else leaf
 

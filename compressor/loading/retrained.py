@@ -29,7 +29,8 @@ def read_retrained(
         CompressorError: The file cannot be read; tensors are missing, unexpected, of another shape
             or kind, not finite, or different under two names that are tied.
     """
-    holder, given = _holder(stored, aliases), dict[str, Any]()
+    given: dict[str, Any] = {}
+    holder: Any = _holder(stored, aliases)
     holder.register_load_state_dict_pre_hook(lambda _module, state, *_: given.update(state))
     load_strictly(holder, read_weights(path, trust_pickle=False), str(path))
     tensors = {name: holder.state_dict()[name] for name in stored}
