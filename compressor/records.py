@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -172,7 +173,8 @@ class Plan:
 
     def to_json(self) -> str:
         """A text that is the same for the same plan, byte for byte."""
-        return json.dumps({"schema": PLAN_SCHEMA, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+        said = {"schema": PLAN_SCHEMA, **asdict(self)}
+        return json.dumps(said, indent=1, sort_keys=True, default=to_number) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -189,6 +191,15 @@ class Plan:
         if raw.get("frozen") is not None:
             raw["frozen"] = tuple(raw["frozen"])
         return cls(**raw)
+
+
+def to_number(value: Any) -> int | float:
+    """A number of another library (numpy's, or sympy's, which a traced size may be) as Python's,
+    for JSON. Raises TypeError for what is no number."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        return float(value)
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from compressor.cli import main
-from compressor.delivery.costs import costs_of
 from compressor.errors import CompressorError, UsageError
 from compressor.options import PAPER_RATIOS, Options, SweepOptions, recovery_of, schedule_of
+from compressor.planning.costs import costs_of
 from compressor.planning.preparing import open_network
 from compressor.planning.subject import Subject
 from compressor.records import ExampleInputs

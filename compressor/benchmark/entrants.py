@@ -3,10 +3,11 @@ of its own can run."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from compressor.errors import UsageError
+from compressor.errors import CompressorError, UsageError
 from compressor.files.folder import is_result
 from compressor.files.integrity import check_files
 from compressor.options import ModelOptions
@@ -16,19 +17,26 @@ ONNX_SUFFIX = ".onnx"
 
 @dataclass(frozen=True)
 class Entrant:
-    """A network's files; `program` is None for a mere ONNX file."""
+    """A network's files; `program` is None for a mere ONNX file, `onnx` where there is none."""
 
     name: str
-    onnx: Path
+    onnx: Path | None
     program: Path | None
 
     def file_for(self, backend: str) -> Path:
         """What the backend runs.
 
         Raises:
-            UsageError: PyTorch cannot run a mere ONNX file.
+            UsageError: There is no file that it can run.
         """
         if backend == "onnxruntime":
+            if self.onnx is None:
+                raise UsageError(
+                    "there is no ONNX file of this network",
+                    where=self.name,
+                    consequence="nothing was timed",
+                    next_step="time it as PyTorch runs it: --backend torch",
+                )
             return self.onnx
         if self.program is None:
             raise UsageError(
@@ -41,13 +49,16 @@ class Entrant:
         return self.program
 
 
-def opened(model: str, folder: Path, options: ModelOptions) -> Entrant:
+def opened(
+    model: str, folder: Path, options: ModelOptions, backends: Collection[str] = ("onnxruntime",)
+) -> Entrant:
     """The files of what the command line names.
 
     Args:
         model: An `.onnx` file, a folder that `compress` wrote, or a MODEL.
         folder: Where files are made that are not there yet.
         options: How a MODEL is opened.
+        backends: What is to run it; without ONNX Runtime it does without an ONNX file.
 
     Raises:
         UsageError, CompressorError: There is no such thing, or it cannot be exported.
@@ -55,8 +66,10 @@ def opened(model: str, folder: Path, options: ModelOptions) -> Entrant:
     path = Path(model)
     if path.is_dir() and is_result(path):
         check_files(path, ("model.onnx", "model.onnx.data", "model.pt2"))
-        program = path / "model.pt2"
-        return Entrant(model, path / "model.onnx", program if program.exists() else None)
+        onnx, program = (
+            file if file.exists() else None for file in (path / "model.onnx", path / "model.pt2")
+        )
+        return Entrant(model, onnx, program)
     if path.suffix == ONNX_SUFFIX:
         if not path.is_file():
             raise UsageError(
@@ -65,10 +78,12 @@ def opened(model: str, folder: Path, options: ModelOptions) -> Entrant:
                 next_step="give an .onnx file, a folder that compress wrote, or a MODEL",
             )
         return Entrant(model, path, None)
-    return _exported(model, folder, options)
+    return _exported(model, folder, options, backends)
 
 
-def _exported(model: str, folder: Path, options: ModelOptions) -> Entrant:
+def _exported(
+    model: str, folder: Path, options: ModelOptions, backends: Collection[str]
+) -> Entrant:
     from compressor.export import export_onnx, save_program
     from compressor.loading import find_examples
     from compressor.planning.subject import open_model
@@ -77,6 +92,12 @@ def _exported(model: str, folder: Path, options: ModelOptions) -> Entrant:
     loaded = open_model(model, options)
     traced = trace(loaded.module, find_examples(loaded, options.input, None))
     folder.mkdir(parents=True, exist_ok=True)
-    export_onnx(traced.program, folder / "model.onnx", batch_symbol=traced.batch_symbol)
     save_program(traced.program, folder / "model.pt2")
-    return Entrant(model, folder / "model.onnx", folder / "model.pt2")
+    onnx: Path | None = folder / "model.onnx"
+    try:
+        export_onnx(traced.program, folder / "model.onnx", batch_symbol=traced.batch_symbol)
+    except CompressorError:
+        if "onnxruntime" in backends:
+            raise
+        onnx = None
+    return Entrant(model, onnx, folder / "model.pt2")

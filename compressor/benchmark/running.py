@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -13,15 +14,18 @@ import onnx
 from compressor.benchmark.comparing import compared
 from compressor.benchmark.entrants import Entrant, opened
 from compressor.benchmark.explaining import fixed_cost, slow_layers
+from compressor.benchmark.programs import random_inputs
 from compressor.benchmark.ways import Way, ways_of
 from compressor.errors import CompressorError, UsageError
 from compressor.files.claimed import temporary_folder
 from compressor.files.folder import size_of
 from compressor.latency.machine import machine_of
-from compressor.measure import Operator, operators_of, profiled
+from compressor.loading import load_program_file
+from compressor.measure import Operator, count_macs, count_params, operators_of, profiled
 from compressor.options import BenchOptions
 from compressor.report import versions
 from compressor.sessions import check_provider
+from compressor.slicing import as_module
 from compressor.watch import Stopwatch, Watch
 
 SCHEMA = 1
@@ -45,7 +49,7 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
         entrants = []
         for number, model in enumerate(models):
             with stopwatch.stage(f"open {model}"):
-                entrants.append(opened(model, folder / str(number), options))
+                entrants.append(opened(model, folder / str(number), options, options.backend))
         for backend in options.backend:
             for entrant in entrants:
                 entrant.file_for(backend)
@@ -56,7 +60,8 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
             ways.append(_timed(entrants, networks, way, options, stopwatch))
         _require_one(ways)
         with stopwatch.stage("look into layers"):
-            layers = [profiled(entrant.onnx) for entrant in entrants]
+            files = [entrant.onnx for entrant in entrants]
+            layers = [profiled(file) if file is not None else [] for file in files]
     return {
         "schema": SCHEMA,
         "networks": networks,
@@ -72,13 +77,16 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
 
 
 def _counted(entrant: Entrant) -> dict[str, Any]:
+    path = entrant.onnx
+    if path is None:
+        return {"name": entrant.name, **_counted_of_program(entrant.file_for("torch"))}
     try:
-        model = onnx.load(str(entrant.onnx), load_external_data=False)
-        operators: list[Operator] = operators_of(entrant.onnx)
+        model = onnx.load(str(path), load_external_data=False)
+        operators: list[Operator] = operators_of(path)
     except Exception as error:  # onnx raises protobuf's errors and its own
         raise CompressorError(
             f"the ONNX file cannot be read: {type(error).__name__}",
-            where=str(entrant.onnx),
+            where=str(path),
             consequence="nothing was timed",
             next_step="export it again",
         ) from error
@@ -86,7 +94,19 @@ def _counted(entrant: Entrant) -> dict[str, Any]:
         "name": entrant.name,
         "macs": sum(operator.macs for operator in operators),
         "params": sum(prod(tensor.dims) for tensor in model.graph.initializer),
-        "size_bytes": size_of(entrant.onnx),
+        "size_bytes": size_of(path),
+    }
+
+
+def _counted_of_program(path: Path) -> dict[str, int]:
+    """The same of a program's file; it weighs nothing as ONNX."""
+    program = load_program_file(path)
+    module = as_module(program)
+    args, kwargs = random_inputs(program, 1, "cpu", 0)
+    return {
+        "macs": count_macs(module, args, kwargs),
+        "params": count_params(module),
+        "size_bytes": 0,
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from compressor.cli.app import Flag, Folder, app, show_file, watch_of_the_run
+from compressor.cli.app import Flag, Folder, app, show_file, show_written, watch_of_the_run
 from compressor.options import ExportOptions
 
 
@@ -22,7 +22,8 @@ def export(
     out: Folder = None,
     force: Flag = False,
 ) -> None:
-    """Write a result's ONNX file again: another opset, batch or image size, 16 or 8 bits.
+    """Write a result's ONNX file again: another opset, batch or image size, 16 or 8 bits; or all
+    of its files for weights that were trained further (--weights).
 
     Each file is compared with the network before it appears, and timed against the one with 32
     bits; with data its accuracy is measured. Names say what is special: model_b8_opset18.onnx,
@@ -35,11 +36,18 @@ def export(
     out
         Where the files go; default the same folder.
     force
-        Replace files of these names.
+        Replace files of these names; with --weights the whole folder.
     """
     with watch_of_the_run().stage("import torch"):
         from compressor import exporting
+        from compressor.report import table as report_table
     target = out or folder
+    if options.weights is not None:
+        report = exporting.export_retrained(
+            folder, options, watch_of_the_run(), target=target, force=force
+        )
+        show_written(target, report_table(report))
+        return
     found = exporting.export_again(folder, options, watch_of_the_run(), target=target, force=force)
     Console().print(_table(found))
     for name in exporting.names_of(options):

@@ -14,6 +14,7 @@ from compressor.network import Network
 from compressor.plain import name_of
 from compressor.planning.deciding import Planned
 from compressor.processes import processes
+from compressor.programs.containers import names_of_outputs
 from compressor.report import (
     SCHEMA,
     State,
@@ -47,14 +48,18 @@ def account(
             "obstacle": sliced.plan.obstacle,
             "stand_ins": sorted(sliced.plan.stand_ins),
         },
-        "differences": {
-            **differences,
-            "program and ONNX file": delivery.onnx_difference,
-        },
+        "differences": {**differences, **_of_files(delivery)},
+        "formats": {name: asdict(outcome) for name, outcome in delivery.formats.items()},
+        "outputs": names_of_outputs(sliced.program),
         "files": delivery.hashes(),
         "seconds": planned.stopwatch.seconds,
         "notes": planned.stopwatch.notes,
     }
+
+
+def _of_files(delivery: Delivery) -> dict[str, float]:
+    onnx = delivery.formats.get("onnx")
+    return {"program and ONNX file": onnx.difference} if onnx and onnx.is_there else {}
 
 
 def _what_macs_are_not(network: Network) -> dict[str, Any]:
@@ -104,7 +109,7 @@ def _states(delivery: Delivery, recovery: Sequence[Mapping[str, Any]]) -> dict[s
         ("sliced", delivery.after, sliced),
         ("after", delivery.after, recovery[-1]),
     )
-    states = {
+    states: dict[str, Any] = {
         name: State(
             *(made.costs.params, made.costs.macs, made.size_bytes, made.latency),
             metrics=step["metrics"],
@@ -113,6 +118,8 @@ def _states(delivery: Delivery, recovery: Sequence[Mapping[str, Any]]) -> dict[s
     }
     before, after = delivery.before, delivery.after
     entries = layer_entries(before.costs.layers, after.costs.layers)
+    states["speedups"] = [asdict(ratio) for ratio in delivery.speedups]
+    if not before.operators:
+        return {**states, "layers": entries}
     layers, other = timed_layers(entries, before.operators, after.operators)
-    speedups = [asdict(ratio) for ratio in delivery.speedups]
-    return {**states, "speedups": speedups, "layers": layers, "other_ms": other}
+    return {**states, "layers": layers, "other_ms": other}

@@ -3,45 +3,56 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from compressor.delivery.costs import Costs, costs_of
+from compressor.delivery.formats import Job, Outcome, written
 from compressor.delivery.provenance import provenance
-from compressor.delivery.verifying import real_inputs, verified
-from compressor.export import export_onnx, save_program, save_weights
+from compressor.delivery.verifying import cut_to_one, real_inputs
+from compressor.errors import CompressorError
+from compressor.export import save_weights
 from compressor.files.folder import size_of
 from compressor.files.integrity import hashes_of
 from compressor.latency import layers_of, portable_layers
-from compressor.measure import Operator, Speedup, measure_turns, profiled, speedup_of
+from compressor.measure import (
+    Operator,
+    Speedup,
+    Timed,
+    measure_eager,
+    measure_turns,
+    profiled,
+    speedup_of,
+)
 from compressor.plain import name_of
+from compressor.planning.costs import Costs, costs_of
 from compressor.planning.deciding import Planned
-from compressor.planning.original import TemporaryFolder
+from compressor.planning.original import TemporaryFolder, missing
 from compressor.processes import of_the_first
+from compressor.programs.beginning import ended_after
 from compressor.records import Latency, Plan
 from compressor.recovery.picture import draw_trainings, trainings_of
 from compressor.report import noisy_words, to_html, to_json, to_markdown
 from compressor.sessions import cores
 from compressor.slicing import Sliced
-from compressor.watch import Tick
 
 LATENCY_SECONDS = 3.0
 """How long both networks together are timed, for each number of threads."""
 
 
 @dataclass(frozen=True)
-class OnnxFile:
-    """What a network costs, what its ONNX file weighs and how long one call takes, whole and by
-    operator."""
+class State:
+    """What a network costs and how long one call takes; what its ONNX file weighs (nothing where
+    there is none), and its operators' times."""
 
     costs: Costs
-    size_bytes: int
     latency: tuple[Latency, ...]
-    operators: tuple[Operator, ...]
+    size_bytes: int = 0
+    operators: tuple[Operator, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,9 +61,9 @@ class Delivery:
 
     files: TemporaryFolder
     plan: Plan
-    onnx_difference: float
-    before: OnnxFile
-    after: OnnxFile
+    formats: Mapping[str, Outcome]
+    before: State
+    after: State
     speedups: tuple[Speedup, ...]
     """Per latency how many times less the smaller network takes."""
 
@@ -76,52 +87,91 @@ class Delivery:
 
 
 def deliver(sliced: Sliced, planned: Planned) -> Delivery:
-    """Export the result, verify the ONNX file, and time it against the original's.
-
-    Raises:
-        CompressorError: an export fails, or ONNX Runtime computes something else than PyTorch.
-    """
+    """Write the result in the formats that are asked for, each verified, and time it against the
+    original. What cannot be written, or computes something else, is noted and left out."""
     traced, stopwatch, files = planned.trace, planned.stopwatch, TemporaryFolder()
-    after = files.path / "model.onnx"
-    with stopwatch.stage("export") as tick:
-        tick(0, 4, "program")
-        save_program(sliced.program, files.path / "model.pt2")
-        tick(1, 4, "weights and plan")
-        weights = files.path / "model.safetensors"
+    with stopwatch.stage("write weights and plan"):
         loaded = planned.loaded
-        aliases = save_weights(sliced.module, weights, sliced.plan.aliases, types=loaded.stored)
         types = {name: name_of({name: dtype}) for name, dtype in loaded.types.items()}
+        aliases = _aliases(sliced, planned, files.path)
         parametrised = planned.options.keep_parametrisations
         plan = replace(sliced.plan, aliases=aliases, types=types, parametrised=parametrised)
         (files.path / "plan.json").write_text(plan.to_json(), encoding="utf-8")
-        tick(2, 4, "ONNX")
-        costs = [costs_of(module, traced) for module in (traced.module, sliced.module)]
-        metadata = provenance(
-            source=planned.loaded.sha256,
-            plan=plan.to_json(),
-            macs=(costs[0].macs, costs[1].macs),
+        costs = planned.original.costs, costs_of(sliced.module, traced)
+    some = planned.samples.train or planned.samples.test or planned.samples.unlabelled
+    macs = costs[0].macs, costs[1].macs
+    job = Job(
+        *(sliced.program, traced, files.path),
+        metadata=provenance(source=planned.loaded.sha256, plan=plan.to_json(), macs=macs),
+        real=real_inputs(some, traced, stopwatch.note),
+    )
+    names: tuple[str, ...] = planned.options.format
+    formats = {name: _format(name, job, planned) for name in names}
+    if "onnx" in formats and formats["onnx"].is_there:
+        before, after, speedups = _by_onnx(planned, files.path, costs)
+    else:
+        before, after, speedups = _by_torch(planned, sliced, costs)
+    return Delivery(files, plan, formats, before, after, speedups)
+
+
+def _aliases(sliced: Sliced, planned: Planned, folder: Path) -> dict[str, str]:
+    """Of the tensors that are stored, once each; what safetensors has no room for is noted."""
+    try:
+        path, types = folder / "model.safetensors", planned.loaded.stored
+        return save_weights(sliced.module, path, sliced.plan.aliases, types=types)
+    except CompressorError as error:
+        planned.stopwatch.note(
+            f"no model.safetensors is delivered, without which compressor.load cannot rebuild the "
+            f"class: {error.what}"
         )
-        export_onnx(sliced.program, after, batch_symbol=traced.batch_symbol, metadata=metadata)
-        tick(3, 4, "the original, to compare with")
-        before = planned.original.onnx
-        _for_other_machines(before, files.path, planned)
-        tick(4, 4, "")
-    with stopwatch.stage("verify ONNX"):
-        some = planned.samples.train or planned.samples.test or planned.samples.unlabelled
-        real = real_inputs(some, traced, stopwatch.note)
-        worst = verified(sliced.program, after, traced, real=real)
-    with stopwatch.stage("measure latency") as tick:
-        latency, speedups = _latency(before, after, _ways(planned), tick)
-    for way, speedup in zip(latency["before"], speedups, strict=True):
-        if speedup.is_noisy:
-            stopwatch.note(noisy_words(asdict(way), asdict(speedup)))
+        return dict(sliced.plan.aliases)
+
+
+def _format(name: str, job: Job, planned: Planned) -> Outcome:
+    """One format, unless the original could not be written in it; what is not usual is noted."""
+    original, stopwatch = planned.original, planned.stopwatch
+    if name in original.unwritable:
+        return Outcome(reason=original.unwritable[name])
+    with stopwatch.stage(f"write and verify {name}"):
+        outcome = written(name, replace(job, first=original.way) if name == "onnx" else job)
+    if not outcome.is_there:
+        stopwatch.note(f"{missing(name)}, though the original's can be written: {outcome.reason}")
+    elif outcome.how:
+        stopwatch.note(f"the {name} file: {outcome.how}")
+    return outcome
+
+
+_States = tuple[State, State, tuple[Speedup, ...]]
+
+
+def _by_onnx(planned: Planned, folder: Path, costs: tuple[Costs, Costs]) -> _States:
+    """Both networks as ONNX Runtime runs them, beside the result what times it elsewhere."""
+    stopwatch, before, after = planned.stopwatch, planned.original.onnx, folder / "model.onnx"
+    _for_other_machines(before, folder, planned)
+    files = {"before": before, "after": after}
+    latency, speedups = _latency(files, measure_turns, _ways(planned), planned)
     with stopwatch.stage("time each layer"):
         operators = of_the_first(lambda: [profiled(path) for path in (before, after)])
     first, last = (
-        OnnxFile(costs[i], size_of(path), tuple(latency[name]), tuple(operators[i]))
-        for i, (name, path) in enumerate({"before": before, "after": after}.items())
+        State(costs[i], tuple(latency[name]), size_of(path), tuple(operators[i]))
+        for i, (name, path) in enumerate(files.items())
     )
-    return Delivery(files, plan, worst, first, last, tuple(speedups))
+    return first, last, speedups
+
+
+def _by_torch(planned: Planned, sliced: Sliced, costs: tuple[Costs, Costs]) -> _States:
+    """Both networks as PyTorch runs them, layer by layer as they are called."""
+    traced, modules = planned.trace, {"before": planned.original.module, "after": sliced.module}
+    examples = traced.examples if traced.batch_symbol is None else cut_to_one(traced.examples)
+    samples = 1 if traced.batch_symbol is not None else traced.batch
+    ways = [(threads, samples, "cpu") for threads in sorted({1, cores()})]
+    with ExitStack() as stack:
+        for module in modules.values():
+            stack.enter_context(ended_after(module, traced.ends_after))
+        timing = partial(measure_eager, args=examples.args, kwargs=examples.kwargs)
+        latency, speedups = _latency(modules, timing, ways, planned)
+    first, last = (State(costs[i], tuple(latency[name])) for i, name in enumerate(modules))
+    return first, last, speedups
 
 
 def _for_other_machines(original: Path, folder: Path, planned: Planned) -> None:
@@ -152,28 +202,27 @@ def _ways(planned: Planned) -> list[_Way]:
 
 
 def _latency(
-    before: Path, after: Path, ways: list[_Way], tick: Tick
-) -> tuple[dict[str, list[Latency]], list[Speedup]]:
+    networks: Mapping[str, Any],
+    timing: Callable[..., dict[str, Timed]],
+    ways: list[_Way],
+    planned: Planned,
+) -> tuple[dict[str, list[Latency]], tuple[Speedup, ...]]:
     """Both networks, and the original once more, take turns within each way; how much faster the
     smaller one is, and how far the original differs from itself."""
     found: dict[str, list[Latency]] = {"before": [], "after": []}
     speedups = []
-    for done, (threads, batch, device) in enumerate(ways):
-        tick(done, len(ways), f"{threads} threads" if threads > 1 else "1 thread")
-        files = {"before": before, "after": after, "again": before}
-        measured = of_the_first(
-            partial(
-                measure_turns,
-                files,
-                threads=threads,
-                batch=batch,
-                device=device,
-                seconds=LATENCY_SECONDS,
-            )
-        )
-        for name, latencies in found.items():
-            latencies.append(measured[name].latency)
-        original, smaller, again = (measured[name].turns for name in files)
-        speedups.append(speedup_of(original, smaller, again))
-    tick(len(ways), len(ways), "")
-    return found, speedups
+    turns, seconds = {**networks, "again": networks["before"]}, LATENCY_SECONDS
+    with planned.stopwatch.stage("measure latency") as tick:
+        for done, (threads, batch, device) in enumerate(ways):
+            tick(done, len(ways), f"{threads} threads" if threads > 1 else "1 thread")
+            asked = {"threads": threads, "batch": batch, "device": device, "seconds": seconds}
+            measured = of_the_first(partial(timing, turns, **asked))
+            for name, latencies in found.items():
+                latencies.append(measured[name].latency)
+            original, smaller, again = (measured[name].turns for name in turns)
+            speedups.append(speedup_of(original, smaller, again))
+        tick(len(ways), len(ways), "")
+    for way, speedup in zip(found["before"], speedups, strict=True):
+        if speedup.is_noisy:
+            planned.stopwatch.note(noisy_words(asdict(way), asdict(speedup)))
+    return found, tuple(speedups)

@@ -2,24 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from compressor.agreement import ONNX, Tolerance, is_live, shaken
 from compressor.calls import Call
 from compressor.data import Data
-from compressor.export import Case, export_onnx, user_inputs, verify_onnx
+from compressor.export import Case, Way, export_onnx, user_inputs, verify_onnx
 from compressor.planning.fitting import has_other_sizes
 from compressor.planning.original import TemporaryFolder
 from compressor.programs.redraw import drawable, redraw_
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module, variants
 from compressor.slicing.compare import outputs_of
+
+
+def written_and_verified(
+    program: ExportedProgram,
+    path: Path,
+    traced: Trace,
+    ways: Sequence[Way],
+    *,
+    real: Call | None = None,
+    metadata: Mapping[str, str] | None = None,
+    opset: int | None = None,
+) -> tuple[float, Way]:
+    """Write a program's ONNX file in the first of some ways that works and computes what the
+    program does.
+
+    Returns:
+        The largest relative difference, and the way.
+
+    Raises:
+        CompressorError: No way does; the reasons of all.
+        UsageError: The same where an opset is asked for.
+    """
+    worst = 0.0
+
+    def check(way: Way) -> None:
+        nonlocal worst
+        worst = verified(program, path, traced, real=real, opset=opset, way=way)
+
+    way = export_onnx(
+        *(program, path),
+        batch_symbol=traced.batch_symbol,
+        metadata=metadata,
+        opset=opset,
+        ways=ways,
+        check=check,
+    )
+    return worst, way
 
 
 def verified(
@@ -29,6 +67,7 @@ def verified(
     *,
     real: Call | None = None,
     opset: int | None = None,
+    way: Way | None = None,
 ) -> float:
     """Compare the ONNX file with the program on random inputs, of two batch sizes where the batch
     is free, and on real ones; under live weights as well where its own are dead.
@@ -36,7 +75,8 @@ def verified(
     Args:
         traced: Has the example inputs.
         real: Inputs from the user's data.
-        opset: The file's, should it have to be written again.
+        opset, way: The file's, should it have to be written again; a way that fixes the batch
+            takes one sample.
 
     Returns:
         The largest relative difference.
@@ -46,9 +86,12 @@ def verified(
     """
     own = [ExampleInputs(real.args, real.kwargs)] if real is not None else []
     inputs = [*variants(traced), *own]
+    if way is not None and not way.free_batch and traced.batch_symbol is not None:
+        inputs = [cut_to_one(each) for each in inputs]
 
     def write(target: Path) -> None:
-        export_onnx(program, target, batch_symbol=traced.batch_symbol, opset=opset)
+        symbol, ways = traced.batch_symbol, None if way is None else (way,)
+        export_onnx(program, target, batch_symbol=symbol, opset=opset, ways=ways)
 
     return compared(program, inputs, path, write)
 
@@ -91,6 +134,15 @@ def compared(
     with alive_for_a_while(module):
         write(redrawn)
         return max(worst, verify(redrawn, must_be_live=True))
+
+
+def cut_to_one(inputs: ExampleInputs) -> ExampleInputs:
+    """The inputs' first sample."""
+    args, kwargs = pytree.tree_map(
+        lambda leaf: leaf[:1] if isinstance(leaf, Tensor) and leaf.dim() else leaf,
+        (inputs.args, dict(inputs.kwargs)),
+    )
+    return ExampleInputs(args, kwargs, inputs.origin)
 
 
 def real_inputs(

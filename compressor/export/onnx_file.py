@@ -99,16 +99,16 @@ def fixed_to_one(program: ExportedProgram) -> ExportedProgram:
     Raises:
         CompressorError: it cannot be.
     """
-    assert program.example_inputs is not None
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     names = iter(program.graph_signature.user_inputs)
 
     def first(leaf: Any) -> Any:
-        shape = getattr(values.get(str(next(names))), "shape", ())
+        shape: Any = getattr(values.get(str(next(names))), "shape", ())
         is_free = bool(shape) and not isinstance(shape[0], int)
         return leaf[:1] if is_free and isinstance(leaf, Tensor) else leaf
 
-    args, kwargs = pytree.tree_map(first, program.example_inputs)
+    examples: Any = program.example_inputs
+    args, kwargs = pytree.tree_map(first, examples)
     module = program.module(check_guards=False)
     try:
         with silence(), torch.no_grad():

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from compressor.errors import CompressorError
 
-
 MOST = 300
 """Characters of another library's message."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from compressor.calls import Call
+from compressor.errors import CompressorError
+from compressor.export.output import first_line
 from compressor.sessions import cores, options_of
+
+
+def call_once(path: Path, feeds: Mapping[str, Tensor], samples: int | None = None) -> None:
+    """Call the file once, on so many of the samples, where it is made for so many.
+
+    Raises:
+        CompressorError: ONNX Runtime does not load or run it.
+    """
+    import onnxruntime as ort
+
+    try:
+        providers = ["CPUExecutionProvider"]
+        session = ort.InferenceSession(str(path), options_of(cores()), providers=providers)
+        taken = {spec.name for spec in session.get_inputs()} & feeds.keys()
+        given = {n: feeds[n][:samples] if feeds[n].dim() else feeds[n] for n in taken}
+        session.run(None, {name: value.numpy() for name, value in given.items()})
+    except Exception as error:  # ONNX Runtime's own exceptions share no base but this one
+        raise CompressorError(
+            f"ONNX Runtime could not run the file: {first_line(error)}", where=str(path)
+        ) from error
 
 
 class OnnxModule(nn.Module):

@@ -1,10 +1,10 @@
-"""A program as ONNX by torch's older exporter, which traces calls and writes old versions of ONNX."""
+"""A program as ONNX by torch's older exporter, which traces calls and knows ONNX's past."""
 
 from __future__ import annotations
 
 import copy
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from compressor.export.attention import written_out
+from compressor.files.claimed import temporary_folder
 from compressor.programs.nodes import ASSERTION
 
 PREFIX = "network."
@@ -38,23 +39,36 @@ def convert_traced(program: ExportedProgram, opset: int | None) -> onnx.ModelPro
     ]
     outputs = _tensors_returned(program)
     free = {name: _free_dims(program, name) for name in (*dict(inputs), *outputs)}
-    buffer = io.BytesIO()
-    for mute in filter(None, [getattr(torch._C, "_jit_set_onnx_log_enabled", None)]):
-        mute(False)  # a failure would print its graph past Python's streams
-    torch.onnx.export(
-        _Flat(program, leaves),
-        tuple(leaf for _, leaf in inputs),
-        buffer,
-        dynamo=False,
-        opset_version=opset,
-        input_names=[name for name, _ in inputs],
-        output_names=outputs,
-        dynamic_axes={name: dims for name, dims in free.items() if dims},
-    )
-    model = onnx.load_model_from_string(buffer.getvalue())
+    with _no_log(), temporary_folder() as folder:
+        path = folder / "model.onnx"
+        torch.onnx.export(
+            _Flat(program, leaves),
+            tuple(leaf for _, leaf in inputs),
+            path,
+            dynamo=False,
+            opset_version=opset,
+            input_names=[name for name, _ in inputs],
+            output_names=outputs,
+            dynamic_axes={name: dims for name, dims in free.items() if dims},
+        )
+        model = onnx.load(str(path))
     _name_weights(model)
     _state_shapes(model, program)
     return model
+
+
+@contextmanager
+def _no_log() -> Iterator[None]:
+    """A failure would print its graph past Python's streams."""
+    usual = getattr(torch._C, "_jit_onnx_log", None)
+    if usual is None:
+        yield
+        return
+    torch._C._jit_onnx_log = lambda *args: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = usual
 
 
 class _Flat(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 
 from compressor.exporting.measuring import latencies_of, metrics_of, runnable_of
 from compressor.exporting.publishing import check_free, publish
+from compressor.exporting.retrained import export_retrained
 from compressor.exporting.source import opened
 from compressor.exporting.writing import names_of, written
 from compressor.files.claimed import temporary_folder
@@ -17,7 +18,7 @@ from compressor.options import ExportOptions
 from compressor.report import versions
 from compressor.watch import Stopwatch, Watch
 
-__all__ = ["export_again", "names_of"]
+__all__ = ["export_again", "export_retrained", "names_of"]
 
 
 def export_again(

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from compressor.calls import Call
 from compressor.data import Binding, Data, Forward, batches, hold_out, load_data
 from compressor.errors import CompressorError, UsageError
+from compressor.files.folder import is_result
 from compressor.files.integrity import check_files
 from compressor.loading import load_program_file
 from compressor.options import DataOptions, ExportOptions
@@ -77,10 +78,14 @@ def opened(folder: Path, options: ExportOptions, stopwatch: Stopwatch) -> Source
     """
     if not (folder / "model.pt2").is_file():
         raise UsageError(
-            "this is no folder that compress has written: it has no model.pt2",
+            "this result has no model.pt2, from which files are written"
+            if is_result(folder)
+            else "this is no folder that compress has written: it has no model.pt2",
             where=str(folder),
             consequence="nothing was written",
-            next_step="compress a network first, or give the folder of a result",
+            next_step="compress again with --format onnx,pt2; the report may say why not"
+            if is_result(folder)
+            else "compress a network first, or give the folder of a result",
         )
     check_files(folder, ("model.pt2", "plan.json"))
     program = load_program_file(folder / "model.pt2")

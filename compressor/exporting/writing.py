@@ -8,8 +8,13 @@ from pathlib import Path
 
 from compressor.agreement import FLOAT16, INT8, Tolerance
 from compressor.delivery.provenance import provenance_of
-from compressor.delivery.verifying import compared, real_inputs, verified
-from compressor.export import export_onnx, write_half, write_int8
+from compressor.delivery.verifying import (
+    compared,
+    cut_to_one,
+    real_inputs,
+    written_and_verified,
+)
+from compressor.export import WAYS, Way, export_onnx, ways_of, write_half, write_int8
 from compressor.exporting.source import Source
 from compressor.options import ExportOptions
 from compressor.records import ExampleInputs
@@ -63,47 +68,40 @@ def written(
     made, since the others are made of it."""
     options, traced = source.options, source.traced
     whole = folder / f"{options.stem}.onnx"
-    with stopwatch.stage("export"):
-        _export(source, whole)
-    with stopwatch.stage("verify ONNX"):
-        real = real_inputs(source.train or source.test, traced)
-        difference = verified(traced.program, whole, traced, real=real, opset=options.opset)
+    with stopwatch.stage("export and verify"):
+        difference, way = written_and_verified(
+            *(traced.program, whole, traced, ways_of(traced.batch_symbol, options.opset)),
+            real=real_inputs(source.train or source.test, traced),
+            metadata=provenance_of(source.folder),
+            opset=options.opset,
+        )
+    if way.exporter != WAYS[0].exporter or (traced.batch_symbol and not way.free_batch):
+        stopwatch.note(f"{whole.name} is written by {way.words}")
     files, differences = {whole.name: whole}, {whole.name: difference}
     for conversion in CONVERSIONS:
         if conversion.is_asked(options):
             path = folder / f"{options.stem}{conversion.suffix}.onnx"
             with stopwatch.stage(conversion.stage):
                 conversion.write(source, whole, path)
-                differences[path.name] = _difference(source, conversion, path)
+                differences[path.name] = _difference(source, conversion, path, way)
             files[path.name] = path
     return files, differences
 
 
-def _export(source: Source, path: Path) -> None:
-    traced = source.traced
-    export_onnx(
-        traced.program,
-        path,
-        batch_symbol=traced.batch_symbol,
-        metadata=provenance_of(source.folder),
-        opset=source.options.opset,
-    )
-
-
-def _difference(source: Source, conversion: Conversion, path: Path) -> float:
+def _difference(source: Source, conversion: Conversion, path: Path, way: Way) -> float:
     """From what the network computes, on the user's samples where there are some."""
+    traced, inputs = source.traced, _inputs(source)
+    if traced.batch_symbol is not None and not way.free_batch:
+        inputs = [cut_to_one(each) for each in inputs]
 
     def write(target: Path) -> None:
-        whole = target.with_name("whole.onnx")
-        _export(source, whole)
+        whole, opset = target.with_name("whole.onnx"), source.options.opset
+        symbol = traced.batch_symbol
+        export_onnx(traced.program, whole, batch_symbol=symbol, opset=opset, ways=(way,))
         conversion.write(source, whole, target)
 
     return compared(
-        source.traced.program,
-        _inputs(source),
-        path,
-        write,
-        conversion.tolerance,
+        *(traced.program, inputs, path, write, conversion.tolerance),
         optimised=False,
     )
 

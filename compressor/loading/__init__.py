@@ -10,7 +10,8 @@ from compressor.loading.hugging_face import FROM_CONFIGURATION
 from compressor.loading.inputs import normalise_examples, parse_inputs
 from compressor.loading.model import load_model
 from compressor.loading.programs import inspect_program, load_program_file
-from compressor.loading.weights import load_strictly, read_weights
+from compressor.loading.retrained import read_retrained
+from compressor.loading.weights import load_strictly, read_safetensors, read_weights
 
 __all__ = [
     "FROM_CONFIGURATION",
@@ -22,6 +23,8 @@ __all__ = [
     "load_strictly",
     "normalise_examples",
     "parse_inputs",
+    "read_retrained",
+    "read_safetensors",
     "read_weights",
     "refuse_non_finite",
 ]

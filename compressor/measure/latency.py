@@ -1,14 +1,17 @@
-"""Latency on ONNX Runtime, by the clock."""
+"""Latency on ONNX Runtime and PyTorch, by the clock."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from compressor.errors import CompressorError, UsageError
 from compressor.records import Latency
@@ -65,6 +68,45 @@ def measure_turns(
         )
     check_provider(device)
     calls = {name: _prepare(path, feeds, threads, batch, device) for name, path in models.items()}
+    return _in_turns(calls, "onnxruntime", threads, batch, device, seconds)
+
+
+def measure_eager(
+    modules: Mapping[str, nn.Module],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    device: str = "cpu",
+    seconds: float = 3.0,
+) -> dict[str, Timed]:
+    """Time modules against each other as PyTorch runs them on the CPU, in the same turns.
+
+    Args:
+        modules: Name -> module, in eval mode.
+        args, kwargs: The inputs, of `batch` samples.
+        threads: Threads within one operator.
+        seconds: How long to measure, all modules together.
+    """
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        with torch.no_grad():
+            calls = {name: partial(module, *args, **kwargs) for name, module in modules.items()}
+            return _in_turns(calls, "torch", threads, batch, device, seconds)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _in_turns(
+    calls: Mapping[str, Callable[[], object]],
+    runtime: str,
+    threads: int,
+    batch: int,
+    device: str,
+    seconds: float,
+) -> dict[str, Timed]:
     times: dict[str, list[list[_Times]]] = {name: [] for name in calls}
     turn_seconds = min(0.02, seconds / max(1, 6 * len(calls)))
     end, turns = time.perf_counter() + seconds, 0
@@ -72,16 +114,17 @@ def measure_turns(
         for name, call in calls.items():
             times[name].append(_turn(call, turn_seconds))
         turns += 1
-    return {name: _timed(found, threads, batch, device) for name, found in times.items()}
+    way = (runtime, device, threads, batch)
+    return {name: _timed(found, *way) for name, found in times.items()}
 
 
-def _timed(turns: list[list[_Times]], threads: int, batch: int, device: str) -> Timed:
+def _timed(turns: list[list[_Times]], runtime: str, device: str, threads: int, batch: int) -> Timed:
     wall, processor = np.concatenate([np.asarray(turn) for turn in turns]).T
     quantiles = tuple(map(float, np.percentile(wall, _QUANTILES)))
     own = float(np.median(processor)) if device == "cpu" and threads == 1 else None
     p90 = float(np.percentile(wall, 90))
     latency = Latency(
-        "onnxruntime", device, threads, batch, quantiles[2], p90, own, quantiles_ms=quantiles
+        runtime, device, threads, batch, quantiles[2], p90, own, quantiles_ms=quantiles
     )
     which = 0 if own is None else 1
     return Timed(latency, tuple(tuple(times[which] for times in turn) for turn in turns))

@@ -16,7 +16,9 @@ from compressor.options.spelling import (
     DATA,
     LATENCY,
     RECOVERY,
+    RUN,
     flag,
+    listed_texts,
     named_in,
     option,
     repeated,
@@ -30,6 +32,7 @@ DEFAULT_RATIO = 0.5
 Quantity = Literal["macs", "params", "channels", "latency"]
 Device = Literal["cpu", "cuda"]
 Schedule = Literal["one-shot", "linear", "geometric", "cubic", "cosine"]
+Format = Literal["onnx", "pt2"]
 Scope = Literal["global", "layer", "isomorphic"]
 
 
@@ -141,7 +144,14 @@ cubic: most in the first (Zhu and Gupta 2017); cosine: least in the first and th
     repair: Annotated[bool, Parameter(group=RECOVERY, negative="--no-repair")] = True
     """Re-fit what consumes the removed channels by least squares on --data, after slicing."""
 
+    format: Annotated[tuple[Format, ...], listed_texts(RUN, "NAME,…")] = ("onnx", "pt2")
+    """What is written beside the weights, the plan and the report: onnx (with what times it \
+elsewhere), pt2 (a torch.export program). Both are tried before anything else is done; what cannot \
+be written is said, and the rest is."""
+
     def __post_init__(self) -> None:
+        names = (name for given in self.format for name in str(given).split(","))
+        object.__setattr__(self, "format", tuple(dict.fromkeys(names)))
         super().__post_init__()
         if self.keep_parametrisations:
             object.__setattr__(self, "keep_class", True)

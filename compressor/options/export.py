@@ -28,6 +28,10 @@ class ExportOptions(DataOptions):
     image_size: Annotated[str | None, option(FILE, "HxW")] = None
     """Size of the images, such as 320 or 320x480; default that of the example inputs."""
 
+    weights: Annotated[str | None, option(FILE, "FILE")] = None
+    """Weights of the result that were trained further (a state dict: .safetensors, .pt): all \
+files of the folder are written for them."""
+
     half: Annotated[bool, switch(FILE)] = False
     """Also a file that computes in 16 bits; inputs and outputs stay as they are."""
 
@@ -43,6 +47,10 @@ class ExportOptions(DataOptions):
         for name in ("opset", "batch"):
             if getattr(self, name) is not None:
                 at_least(self, **{name: 1})
+        if self.weights is not None:
+            for name in ("opset", "batch", "image_size", "half", "quantize"):
+                if getattr(self, name) not in (None, False, "none"):
+                    raise refusal(name, "--weights writes the folder's usual files; export again")
         if self.image_size is not None and not _SIZE.fullmatch(self.image_size):
             raise refusal("image_size", f"{self.image_size!r} is no size such as 320 or 320x480")
         if self.quantize == "int8" and not self.data:

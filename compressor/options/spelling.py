@@ -60,6 +60,12 @@ def listed_numbers(
     )
 
 
+def listed_texts(group: Group, metavar: str) -> Parameter:
+    return Parameter(
+        group=group, metavar=metavar, negative=(), consume_multiple=True, converter=texts
+    )
+
+
 def named_in(options: type, *groups: Group) -> list[str]:
     """Names of the options that stand in some groups."""
     hints = get_type_hints(options, include_extras=True)

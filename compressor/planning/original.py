@@ -1,15 +1,19 @@
-"""The original's ONNX file, made when it is first asked for."""
+"""The network that went in, its files tried before anything is scored or trained."""
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from torch import nn
 
-from compressor.export import export_onnx
-from compressor.files.claimed import new_folder
+from compressor.errors import CompressorError
+from compressor.export import Way, call_once, export_onnx, save_program, user_inputs, ways_of
+from compressor.files.claimed import new_folder, temporary_folder
+from compressor.loading import load_program_file
+from compressor.planning.costs import Costs, costs_of
 from compressor.records import Trace
 
 
@@ -24,23 +28,90 @@ class TemporaryFolder:
 class Original:
     """The network that went in: smaller ones learn from it and are timed against it."""
 
-    def __init__(self, trace: Trace) -> None:
-        self._trace = trace
+    def __init__(self, trace: Trace, formats: Sequence[str] = ()) -> None:
+        """`formats` are those that the result is to be written in."""
+        self._trace, self._formats = trace, formats
 
     @property
     def module(self) -> nn.Module:
         """In eval mode."""
         return self._trace.module
 
-    @property
-    def onnx(self) -> Path:
-        """Its ONNX file, in a directory that lasts as long as this object."""
-        return self._folder.path / "model.onnx"
+    @cached_property
+    def costs(self) -> Costs:
+        """Its parameters and multiply-adds. Raises CompressorError where they cannot be counted."""
+        return costs_of(self._trace.module, self._trace)
 
     @cached_property
-    def _folder(self) -> TemporaryFolder:
-        folder = TemporaryFolder()
-        export_onnx(
-            self._trace.program, folder.path / "model.onnx", batch_symbol=self._trace.batch_symbol
+    def unwritable(self) -> Mapping[str, str]:
+        """Of the formats that are asked for, those that it cannot be written in: name -> reason."""
+        reasons = {name: _reason(_TRIALS[name], self) for name in self._formats}
+        return {name: reason for name, reason in reasons.items() if reason}
+
+    @cached_property
+    def why_no_onnx(self) -> str:
+        """Why it cannot be written as ONNX, asked for or not; nothing where it can."""
+        return _reason(_TRIALS["onnx"], self)
+
+    @property
+    def onnx(self) -> Path:
+        """Its ONNX file, in a directory that lasts as long as this object.
+
+        Raises:
+            CompressorError: It cannot be written as ONNX, or ONNX Runtime does not run the file.
+        """
+        return self._written[0].path / "model.onnx"
+
+    @property
+    def way(self) -> Way:
+        """In which the ONNX file is written. Raises what `onnx` does."""
+        return self._written[1]
+
+    @cached_property
+    def _written(self) -> tuple[TemporaryFolder, Way]:
+        folder, traced = TemporaryFolder(), self._trace
+        path, examples = folder.path / "model.onnx", traced.examples
+        feeds = user_inputs(traced.program, examples.args, examples.kwargs)
+
+        def check(way: Way) -> None:
+            samples = None if way.free_batch or traced.batch_symbol is None else 1
+            call_once(path, feeds, samples)
+
+        symbol = traced.batch_symbol
+        way = export_onnx(
+            traced.program, path, batch_symbol=symbol, ways=ways_of(symbol), check=check
         )
-        return folder
+        return folder, way
+
+    def try_program_file(self) -> None:
+        """Write the program to a temporary file and read it again.
+
+        Raises:
+            CompressorError: It cannot be written, or not be read without running code.
+        """
+        with temporary_folder() as folder:
+            save_program(self._trace.program, folder / "model.pt2")
+            load_program_file(folder / "model.pt2")
+
+
+_TRIALS: Mapping[str, Callable[[Original], object]] = {
+    "onnx": lambda original: original.onnx,
+    "pt2": lambda original: original.try_program_file(),
+}
+"""How each format is tried on the original; what raises CompressorError cannot be written."""
+
+
+_TITLES = {"onnx": "ONNX file", "pt2": "torch.export program (model.pt2)"}
+
+
+def missing(name: str) -> str:
+    """That a format's file is not there, in words."""
+    return f"no {_TITLES[name]} is delivered"
+
+
+def _reason(trial: Callable[[Original], object], original: Original) -> str:
+    try:
+        trial(original)
+    except CompressorError as error:
+        return error.what
+    return ""

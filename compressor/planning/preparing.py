@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compressor.errors import CompressorError
 from compressor.graph import analyse
 from compressor.network import Network
 from compressor.options import CriterionName, Options, ScoringOptions
@@ -20,7 +21,7 @@ from compressor.planning.counted import notes_on_macs
 from compressor.planning.criteria import CRITERIA, resolved
 from compressor.planning.curves import Sensitivity, read_sensitivity
 from compressor.planning.fitting import check_program
-from compressor.planning.original import Original
+from compressor.planning.original import Original, missing
 from compressor.planning.subject import (
     Samples,
     Subject,
@@ -110,33 +111,59 @@ def prepare(
     if options.policy == "reinitialise":
         reinitialised(opened.trace.module)
     _say_what_is_missing(stopwatch, opened.samples)
+    original = _tried(opened.trace, options, stopwatch)
     prepared = scored_and_timed(
-        opened, options, sensitivity=sensitivity, predict_latency=predict_latency
+        *(opened, options, original),
+        sensitivity=sensitivity,
+        predict_latency=predict_latency,
     )
     for note in notes_on_macs(prepared.network):
         stopwatch.note(note)
     return prepared
 
 
+def _tried(traced: Trace, options: Options, stopwatch: Stopwatch) -> Original:
+    """The original, counted and written in the formats that are asked for; what cannot be written
+    is noted.
+
+    Raises:
+        CompressorError: It cannot be counted, or is to be timed and cannot be written as ONNX.
+    """
+    original = Original(traced, options.format)
+    with stopwatch.stage("count and try the formats"):
+        assert original.costs
+        unwritable = original.unwritable
+    if options.of == LATENCY and original.why_no_onnx:
+        raise CompressorError(
+            "--of latency times ONNX files, and there can be none of this network: "
+            f"{original.why_no_onnx}",
+            consequence="nothing was done",
+            next_step="ask for a share of the MACs (--of macs) or parameters",
+        )
+    for name, reason in unwritable.items():
+        stopwatch.note(f"{missing(name)}: {reason}")
+    return original
+
+
 def scored_and_timed(
     opened: Opened,
     options: Options,
+    original: Original,
     *,
     sensitivity: Sensitivity | None = None,
-    original: Original | None = None,
     predict_latency: bool = False,
 ) -> Prepared:
-    """What a traced network's choice follows from; `original` is what went in, where it is not
-    this one."""
+    """What a traced network's choice follows from; `original` is what went in, which may be
+    another one."""
     scored = score_channels(opened)
     options = replace(options, criterion=scored.options.criterion)
-    own = Original(scored.trace)
+    own = original if original.module is scored.trace.module else Original(scored.trace)
     timing = timing_of(
         *(scored.trace, scored.network, own, options, scored.stopwatch),
         with_clock=options.of == LATENCY or predict_latency,
     )
     found = {**vars(scored), "options": options}
-    return Prepared(**found, sensitivity=sensitivity, timing=timing, original=original or own)
+    return Prepared(**found, sensitivity=sensitivity, timing=timing, original=original)
 
 
 def anew(root: Prepared, module: nn.Module) -> Prepared:
@@ -145,9 +172,7 @@ def anew(root: Prepared, module: nn.Module) -> Prepared:
         traced = trace(module, root.examples)
     before = {name: getattr(root, name) for name in Opened.__dataclass_fields__}
     opened = Opened(**{**before, "trace": traced})
-    return scored_and_timed(
-        opened, root.options, sensitivity=root.sensitivity, original=root.original
-    )
+    return scored_and_timed(opened, root.options, root.original, sensitivity=root.sensitivity)
 
 
 def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch) -> Opened:

@@ -89,7 +89,7 @@ def timing_of(
         if not with_clock:
             return Timing(steps, table=table)
         clock = LatencyModel(layers, table)
-        if target.is_here(table):
+        if target.is_here(table) and not original.why_no_onnx:
             tick(1, 1, "the whole network")
             clock = clock.fitted(of_the_first(lambda: _own(original, options)))
         tick(1, 1, f"{clock.latency_ms({}):.4g} ms")

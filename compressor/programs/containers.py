@@ -1,5 +1,5 @@
-"""What networks take and return beside tuples, lists and dicts: named tuples, dataclasses, objects of
-the user's own. They are taken apart to be traced, and plain containers stand for them in files."""
+"""What networks take and return beside tuples, lists and dicts: named tuples, dataclasses, objects
+of the user's own. They are taken apart to be traced; in files plain containers stand for them."""
 
 from __future__ import annotations
 
@@ -147,9 +147,9 @@ def _names(spec: Any) -> list[str]:
             fields = getattr(named, "_fields", getattr(named, "__match_args__", ()))
             return list(fields[:count])
     for listed in (context, *(context if isinstance(context, list | tuple) else ())):
-        if isinstance(listed, list | tuple) and len(listed) == count:
-            if all(isinstance(name, str | int) for name in listed):
-                return list(map(str, listed))
+        is_named = isinstance(listed, list | tuple) and len(listed) == count
+        if is_named and all(isinstance(name, str | int) for name in listed):
+            return list(map(str, listed))
     return []
 
 

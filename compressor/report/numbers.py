@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from rich.table import Table
 from rich.text import Text
 
-from compressor.records import Group, Latency, Protection
+from compressor.records import Group, Latency, Protection, to_number
 
 SCHEMA = 1
 _STATES = ("before", "sliced", "after")
@@ -135,7 +135,7 @@ def _upwards(name: str) -> Iterator[str]:
 
 def to_json(report: Mapping[str, Any]) -> str:
     """The text of report.json."""
-    return json.dumps(finite(report), indent=1, allow_nan=False) + "\n"
+    return json.dumps(finite(report), indent=1, allow_nan=False, default=to_number) + "\n"
 
 
 def finite(value: Any) -> Any:

@@ -97,8 +97,8 @@ def corrected(planned: Planned, root: Planned) -> tuple[Planned, Sliced]:
 def _measured(planned: Planned, sliced: Sliced, original: Original, whole_ms: float) -> Measured:
     files = TemporaryFolder()
     smaller = files.path / "model.onnx"
-    export_onnx(sliced.program, smaller, batch_symbol=planned.trace.batch_symbol)
-
+    symbol = planned.trace.batch_symbol
+    export_onnx(sliced.program, smaller, batch_symbol=symbol, ways=(original.way,))
     before, after, noise = of_the_first(lambda: _steadily(original.onnx, smaller, planned.options))
     predicted = planned.total(LATENCY, planned.kept) / whole_ms
     return Measured(predicted, after / before, before, after, noise)

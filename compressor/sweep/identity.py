@@ -26,6 +26,7 @@ _THE_NETWORK_SAYS = (
     *("input", "factory", "factory_arg", "weights", "pretrained", "trust_pickle"),
     *("weights_key", "ignore_unexpected"),
     *("data", "test"),
+    "format",
 )
 _CLOCKS = ("threads", "batch", "latency_on", "latency_table")
 _CONTENTS = ("validation", "use", "rewind_to", "loss", "metric", "train")

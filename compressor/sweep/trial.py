@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,11 +15,11 @@ from torch.export import ExportedProgram
 
 from compressor import slicing
 from compressor.data import batches
-from compressor.delivery.costs import costs_of
-from compressor.delivery.verifying import real_inputs, verified
+from compressor.delivery.verifying import real_inputs, written_and_verified
 from compressor.errors import CompressorError
-from compressor.export import export_onnx
+from compressor.export import ways_of
 from compressor.pipeline import plan, smaller
+from compressor.planning.costs import costs_of
 from compressor.planning.original import TemporaryFolder
 from compressor.planning.preparing import Prepared, prepare, seeded
 from compressor.planning.subject import Subject
@@ -110,7 +110,8 @@ def _in_a_line(error: CompressorError) -> str:
 def _carried_out(task: Task, tell: Tell) -> tuple[dict[str, Any], bytes | None]:
     trial, stopwatch = task.trial, Stopwatch(_Told(tell))
     make = plan if trial.kind == STRUCTURED else prepare
-    prepared: Prepared = make(task.subject, trial.options, stopwatch)
+    options = replace(trial.options, format=())  # one file is written, when all else is done
+    prepared: Prepared = make(task.subject, options, stopwatch)
     judge = Judge(prepared, prepared.samples.test)
     with seeded(trial.options.seed):
         made = MAKERS[trial.kind](prepared, judge)
@@ -175,15 +176,15 @@ def _top5(prepared: Prepared, judge: Judge, module: nn.Module) -> dict[str, floa
 
 
 def _verified_onnx(program: ExportedProgram, prepared: Prepared) -> bytes | None:
-    """The bytes of the file; None where protobuf's limit cuts the weights off from it.
-
-    Raises:
-        CompressorError: ONNX Runtime computes something else than PyTorch.
-    """
-    folder = TemporaryFolder()
-    path = folder.path / "model.onnx"
-    export_onnx(program, path, batch_symbol=prepared.trace.batch_symbol)
-    real = real_inputs(prepared.samples.test, prepared.trace, prepared.stopwatch.note)
-    verified(program, path, prepared.trace, real=real)
+    """The bytes of the file; None where there can be none that computes what PyTorch does, which is
+    noted, or where protobuf's limit cuts the weights off from it."""
+    folder, traced = TemporaryFolder(), prepared.trace
+    path, ways = folder.path / "model.onnx", ways_of(traced.batch_symbol)
+    real = real_inputs(prepared.samples.test, traced, prepared.stopwatch.note)
+    try:
+        written_and_verified(program, path, traced, ways, real=real)
+    except CompressorError as error:
+        prepared.stopwatch.note(f"there is no ONNX file to time: {error.what}")
+        return None
     is_whole = [file.name for file in folder.path.iterdir()] == [path.name]
     return path.read_bytes() if is_whole else None

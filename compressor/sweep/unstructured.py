@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from compressor.data import batches
-from compressor.delivery.costs import costs_of
 from compressor.errors import CompressorError
 from compressor.measure import count_params
+from compressor.planning.costs import costs_of
 from compressor.planning.preparing import Prepared
 from compressor.records import Trace
 from compressor.recover import Schedule, has_running_statistics, recalibrate_batch_norm

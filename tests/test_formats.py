@@ -1,0 +1,388 @@
+"""What is written, in which formats, and what happens where one of them cannot be had."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import jsonschema
+import onnx
+import onnxruntime as ort
+import pytest
+import sympy
+import torch
+from torch import Tensor, nn
+
+import compressor
+from compressor.benchmark.entrants import opened
+from compressor.comparison import read_result
+from compressor.delivery import verifying
+from compressor.errors import CompressorError, UsageError
+from compressor.export import export_onnx, onnx_file, save_weights
+from compressor.exporting import export_retrained
+from compressor.loading import load_program_file
+from compressor.measure import macs_by_layer
+from compressor.options import ExportOptions, ModelOptions, Options
+from compressor.planning.subject import tensors_sha256
+from compressor.programs.containers import names_of_outputs
+from compressor.records import ExampleInputs, Plan
+from compressor.report import report_schema
+from compressor.trace import trace
+from compressor.watch import Silent
+
+Inputs = Tensor
+
+
+class Net(nn.Module):
+    """Two layers, whose output becomes what `made` makes of it."""
+
+    def __init__(self, made: Callable[[Tensor], Any] = lambda y: y) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(6, 16), nn.BatchNorm1d(16)
+        self.second, self.made = nn.Linear(16, 4), made
+
+    def forward(self, x: Tensor) -> Any:
+        return self.made(self.second(self.norm(self.first(x)).relu()))
+
+
+def without_onnx(y: Tensor) -> Tensor:
+    """No exporter writes products of complex matrices."""
+    whole = torch.complex(y, y)
+    return torch.einsum("bi,bj->bij", whole, whole).abs()
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.rand(2, 6, generator=torch.Generator().manual_seed(0))
+
+
+def compressed(network: nn.Module, x: Tensor, **options: Any) -> Any:
+    return compressor.compress(network, x, 0.5, **{"round_to": 1, **options})
+
+
+# -- what networks return ----------------------------------------------------------------------
+
+
+class Pair(NamedTuple):
+    logits: Tensor
+    feature: Tensor
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+    loss: Tensor | None = None
+    more: Any = None
+
+
+class Bag(dict[str, Any]):
+    pass
+
+
+RETURNED: list[tuple[Callable[[Tensor], Any], list[str]]] = [
+    (lambda y: Pair(y, y + 1), ["logits", "feature"]),
+    (lambda y: Answer(y), ["logits"]),
+    (lambda y: Answer(y, more={"z": [y]}), ["logits", "more.z.0"]),
+    (lambda y: y.max(1), ["values", "indices"]),
+    (lambda y: SimpleNamespace(a=y, note="b"), ["a"]),
+    (lambda y: Bag(a=y), ["a"]),
+    (lambda y: {"a": Pair(y, y), 3: y}, ["a.logits", "a.feature", "3"]),
+]
+
+
+@pytest.mark.parametrize(("made", "names"), RETURNED)
+def test_whatever_is_returned_is_saved_as_plain_containers(
+    made: Callable[[Tensor], Any], names: list[str], x: Tensor, tmp_path: Path
+) -> None:
+    network = Net(made).eval()
+    assert names_of_outputs(trace(network, ExampleInputs((x,))).program) == names
+    compressor.save(network, x, tmp_path / "net.pt2")
+    found = load_program_file(tmp_path / "net.pt2").module()(x)
+    assert type(found) in (tuple, dict)
+    leaves = torch.utils._pytree.tree_leaves
+    for one, other in zip(leaves(found), leaves(network(x)), strict=True):
+        assert type(other) is Tensor
+        torch.testing.assert_close(one, other)
+
+
+def test_a_class_returns_its_own_type_and_the_report_names_its_parts(x: Tensor) -> None:
+    found = compressed(Net(lambda y: Answer(y, y.mean())), x, format=())
+    assert isinstance(found.module(x), Answer)
+    assert found.report["outputs"] == ["logits", "loss"]
+
+
+# -- names and tensors that are odd -----------------------------------------------------------
+
+
+def odd_names() -> nn.Module:
+    network: nn.Module = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 2))
+    network.add_module("a/b c", nn.Sequential(nn.Linear(2, 4)))
+    return network
+
+
+def test_a_slash_in_a_name_counts_and_comes_back(x: Tensor, tmp_path: Path) -> None:
+    assert macs_by_layer(odd_names(), (x[:1],), {}) == {"0": 48, "1": 16, "a/b c.0": 8}
+    compressor.save(odd_names(), x, tmp_path / "net.pt2")
+    assert "a/b c.0.weight" in load_program_file(tmp_path / "net.pt2").state_dict
+
+
+def test_a_quote_in_a_name_is_not_trusted(x: Tensor, tmp_path: Path) -> None:
+    from compressor.loading.program_text import harmful_texts
+
+    assert list(harmful_texts({"parameter_name": 'a").b'})) == [("parameter_name", 'a").b')]
+    assert list(harmful_texts({"config": {"a\\": {}}})) == [("config", "a\\")]
+    assert list(harmful_texts({"device": "a b"})) == [("device", "a b")]
+
+
+ODD = [
+    torch.zeros(0),
+    torch.zeros(0, 3).t(),
+    torch.ones(1).expand(3, 4),
+    torch.ones(()).expand(1),
+    torch.as_strided(torch.ones(4), (1,), (0,)),
+    torch.tensor(True),
+    torch.ones(3, dtype=torch.bfloat16),
+    torch.tensor([1 + 2j, 3 - 1j]).conj(),
+]
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_tensors_of_every_kind_are_hashed_and_stored(value: Tensor, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    def holding(tensor: Tensor) -> nn.Module:
+        module = nn.Module()
+        module.register_buffer("held", tensor)
+        return module
+
+    plain = value.resolve_conj().contiguous().clone()
+    assert tensors_sha256(holding(value)) == tensors_sha256(holding(plain))
+    if value.numel():
+        assert tensors_sha256(holding(value)) != tensors_sha256(holding(torch.zeros_like(plain)))
+    save_weights({"held": value}, tmp_path / "x.safetensors", {})
+    assert torch.equal(load_file(tmp_path / "x.safetensors")["held"], plain)
+
+
+def test_what_safetensors_has_no_room_for_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CompressorError, match=r"sparse .*cannot be stored"):
+        save_weights({"sparse": torch.eye(2).to_sparse()}, tmp_path / "x", {})
+
+
+def test_numbers_of_other_libraries_are_numbers_in_a_plan() -> None:
+    plan = Plan(
+        "", {}, {}, {}, {"layer": {"size": sympy.S.One, "share": sympy.Float(0.5)}}, "class"
+    )
+    assert Plan.from_json(plan.to_json()).attributes == {"layer": {"size": 1, "share": 0.5}}
+
+
+# -- formats --------------------------------------------------------------------------------------
+
+
+def test_format_is_read_with_commas_and_refused_by_name() -> None:
+    assert Options(format=("onnx,pt2",)).format == ("onnx", "pt2")  # type: ignore[arg-type]
+    assert Options.of_keywords({"format": "pt2"}).format == ("pt2",)
+    with pytest.raises(UsageError, match="'tflite' is not one of onnx, pt2"):
+        Options.of_keywords({"format": "tflite"})
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A result of a network that cannot be written as ONNX."""
+    folder = tmp_path_factory.mktemp("bare") / "result"
+    found = compressed(Net(without_onnx), torch.rand(2, 6))
+    found.save(folder)
+    return folder, found
+
+
+def test_without_onnx_the_rest_is_delivered_and_the_reason_said(bare: tuple[Path, Any]) -> None:
+    folder, _ = bare
+    names = {path.name for path in folder.iterdir()}
+    assert {"model.pt2", "model.safetensors", "plan.json", "report.html"} <= names
+    assert not names & {"model.onnx", "original.onnx", "bench.py"}
+    report = json.loads((folder / "report.json").read_text())
+    jsonschema.validate(report, report_schema())
+    assert "einsum" in report["formats"]["onnx"]["reason"]
+    assert any(note.startswith("no ONNX file is delivered") for note in report["notes"])
+    assert report["after"]["latency"][0]["runtime"] == "torch"
+    assert "program and ONNX file" not in report["differences"]
+
+
+def test_a_folder_without_onnx_is_read(bare: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, found = bare
+    some = torch.rand(3, 6)
+    expected = found.module(some)
+    torch.testing.assert_close(compressor.load(folder, lambda: Net(without_onnx))(some), expected)
+    torch.testing.assert_close(compressor.load_program(folder)(some), expected)
+    assert read_result(folder).latency is not None
+    entrant = opened(str(folder), tmp_path, ModelOptions())
+    assert entrant.file_for("torch").name == "model.pt2"
+    with pytest.raises(UsageError, match="no ONNX file"):
+        entrant.file_for("onnxruntime")
+
+
+def test_latency_is_no_budget_without_onnx(x: Tensor) -> None:
+    with pytest.raises(CompressorError, match="--of latency times ONNX files"):
+        compressed(Net(without_onnx), x, of="latency")
+
+
+def test_a_file_that_computes_something_else_is_left_out_and_the_rest_delivered(
+    x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*args: Any, **options: Any) -> float:
+        raise CompressorError("ONNX Runtime and PyTorch differ")
+
+    monkeypatch.setattr(verifying, "verify_onnx", wrong)
+    told = Told()
+    found = compressed(Net(), x, watch=told)
+    found.save(tmp_path / "result")
+    assert not (tmp_path / "result/model.onnx").exists()
+    assert (tmp_path / "result/model.pt2").exists()
+    assert any("though the original's can be written" in note for note in told.notes)
+
+
+@pytest.fixture
+def exporters_that_fail(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    def fail(count: int) -> None:
+        def failing(program: Any, opset: int | None) -> onnx.ModelProto:
+            raise RuntimeError("no such operator")
+
+        ways = [
+            replace(way, convert=failing) if i < count else way
+            for i, way in enumerate(onnx_file.WAYS)
+        ]
+        monkeypatch.setattr(onnx_file, "WAYS", tuple(ways))
+
+    yield fail
+
+
+@pytest.mark.parametrize(("fails", "batch"), [(0, "batch"), (1, 1), (2, "batch"), (3, 1)])
+def test_a_free_batch_then_a_fixed_one_then_the_older_exporter(
+    fails: int,
+    batch: int | str,
+    x: Tensor,
+    tmp_path: Path,
+    exporters_that_fail: Callable[[int], None],
+) -> None:
+    exporters_that_fail(fails)
+    traced, path = trace(Net().eval(), ExampleInputs((x,))), tmp_path / "m.onnx"
+    export_onnx(traced.program, path, batch_symbol=traced.batch_symbol)
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == [batch, 6]
+    (found,) = session.run(None, {"x": x[:1].numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), traced.module(x[:1]))
+
+
+def test_no_way_at_all_says_why(
+    x: Tensor, tmp_path: Path, exporters_that_fail: Callable[[int], None]
+) -> None:
+    exporters_that_fail(4)
+    traced = trace(Net().eval(), ExampleInputs((x,)))
+    with pytest.raises(CompressorError, match=r"cannot be written as ONNX.*no such operator"):
+        export_onnx(traced.program, tmp_path / "m.onnx", batch_symbol=traced.batch_symbol)
+
+
+class Sizes(nn.Module):
+    """Reads its sizes and uses them in every way that tracing may lose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        batch, steps, _ = x.shape
+        y = self.project(x)
+        heads = y.view(batch, steps, 2, 4).transpose(1, 2)
+        mixed = nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
+        joined = mixed.transpose(1, 2).reshape(batch * steps, 8)
+        marks = y.new_zeros(batch, 1, 8).expand(batch, 2, 8)
+        return joined[:batch], torch.cat([marks, y], 1).unflatten(2, (2, 4))
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_old_versions_of_onnx_keep_the_batch_free(opset: int, tmp_path: Path) -> None:
+    network, path = Sizes().eval(), tmp_path / "m.onnx"
+    traced = trace(network, ExampleInputs((torch.rand(2, 5, 8),)))
+    export_onnx(traced.program, path, batch_symbol=traced.batch_symbol, opset=opset)
+    assert onnx.load(str(path)).opset_import[0].version == opset
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert session.get_outputs()[1].shape == ["batch", 7, 2, 4]
+    for samples in (1, 3):
+        some = torch.rand(samples, 5, 8)
+        for one, other in zip(session.run(None, {"x": some.numpy()}), network(some), strict=True):
+            torch.testing.assert_close(torch.from_numpy(one), other, atol=1e-5, rtol=1e-4)
+
+
+# -- trained further --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "result"
+    compressed(Net(), torch.rand(2, 6)).save(folder)
+    return folder
+
+
+def export(folder: Path, weights: Path, target: Path, **options: Any) -> dict[str, Any]:
+    asked = ExportOptions(weights=str(weights), **options)
+    return export_retrained(folder, asked, Silent(), target=target)
+
+
+def test_weights_that_were_trained_further_are_in_every_file(whole: Path, tmp_path: Path) -> None:
+    module = compressor.load(whole, Net).train()
+    module(torch.rand(8, 6)).square().mean().backward()
+    torch.optim.SGD(module.parameters(), 0.5).step()
+    torch.save({f"module.{n}": t for n, t in module.state_dict().items()}, tmp_path / "w.pt")
+    report = export(whole, tmp_path / "w.pt", tmp_path / "new")
+    jsonschema.validate(json.loads((tmp_path / "new/report.json").read_text()), report_schema())
+    assert report["differences"]["program and ONNX file"] < 1e-4
+    some, module = torch.rand(3, 6), module.eval()
+    for again in (
+        compressor.load(tmp_path / "new", Net),
+        compressor.load_program(tmp_path / "new"),
+    ):
+        torch.testing.assert_close(again(some), module(some))
+    session = ort.InferenceSession(str(tmp_path / "new/model.onnx"))
+    (found,) = session.run(None, {"x": some.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), module(some), atol=1e-5, rtol=1e-4)
+    with pytest.raises(UsageError, match="exists"):
+        export(whole, tmp_path / "w.pt", whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("first.bias"), "1 missing .first.bias"),
+        (lambda state: state.update(other=torch.ones(1)), "1 unexpected .other"),
+        (lambda state: state.update({"first.bias": torch.ones(3)}), "1 mis-shaped .first.bias"),
+        (lambda state: state["first.bias"].fill_(torch.nan), "not finite .first.bias"),
+    ],
+)
+def test_weights_of_another_network_are_refused(
+    change: Callable[[dict[str, Tensor]], Any], message: str, whole: Path, tmp_path: Path
+) -> None:
+    state = compressor.load(whole, Net).state_dict()
+    change(state)
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(CompressorError, match=message):
+        export(whole, tmp_path / "w.pt", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_weights_that_were_tied_may_not_differ(tmp_path: Path) -> None:
+    from compressor.loading import read_retrained
+
+    torch.save({"a": torch.ones(2), "b": torch.zeros(2)}, tmp_path / "w.pt")
+    with pytest.raises(CompressorError, match="tied to another name, where they differ"):
+        read_retrained(tmp_path / "w.pt", {"a": torch.ones(2)}, {"b": "a"})
