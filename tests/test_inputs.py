@@ -28,9 +28,14 @@ class Reader(nn.Module):
         self.out = nn.Linear(12, 3)
 
     def forward(
-        self, ids: Tensor, mask: Tensor | None = None, kinds: Any = None, labels: Any = None
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        kinds: Any = None,
+        labels: Any = None,
+        **others: Any,
     ) -> Tensor:
-        assert kinds is None and labels is None
+        assert kinds is None and labels is None and not others
         x = self.inner(self.table(ids)).relu()
         kept = torch.ones_like(ids) if mask is None else mask
         return self.out((x * kept.unsqueeze(-1)).mean(1))
@@ -101,6 +106,7 @@ def _texts(count: int = 24) -> list[Any]:
             "ids": torch.randint(20, (6,), generator=draw),
             "mask": (torch.arange(6) < 3 + i % 3).long(),
             "label": i % 3,
+            "text": f"number {i}",
         }
         for i in range(count)
     ]

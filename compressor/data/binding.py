@@ -137,9 +137,11 @@ class Binding:
         forward = self.forward
         if isinstance(inputs, Mapping):
             named = {n: inputs[n] for n in forward.names if n in inputs}
-            named |= {n: v for n, v in inputs.items() if n in forward.known or forward.more_names}
-            if named or not forward.names:
+            named |= {n: v for n, v in inputs.items() if n in forward.known}
+            if named:
                 return Call((), named)
+            if forward.more_names:  # it names none of them: a forward that hands all on
+                return Call((), dict(inputs))
             return Call(tuple(inputs.values()) if len(inputs) == 1 else (inputs,))
         values = tuple(_sequence(inputs))
         if len(values) > len(forward.names) == 1 and not forward.more_positions:
@@ -149,12 +151,11 @@ class Binding:
         return Call(values)
 
     def _lacking(self, name: str, inputs: Any) -> CompressorError:
-        has = "x".join(map(str, inputs)) if isinstance(inputs, Mapping) else ""
-        has = ", ".join(map(str, inputs)) if isinstance(inputs, Mapping) else has
-        count = len(_sequence(inputs))
+        by_position = f"{len(_sequence(inputs))} inputs by position"
+        has = ", ".join(map(str, inputs)) if isinstance(inputs, Mapping) else by_position
         return CompressorError(
             f"the samples have no {name}, which the example inputs have",
-            where=f"a sample has {has or f'{count} inputs by position'}",
+            where=f"a sample has {has}",
             consequence="nothing was done",
             next_step=f"give samples that are dicts with {name} in them, or example inputs "
             "without it",
