@@ -65,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(_misuse(error), UsageError.exit_code)
     except CompressorError as error:
         error.consequence = error.consequence or UNTOUCHED
+        error.next_step = (
+            error.next_step
+            or "compress --help lists what else there is; where none of it helps, please report it"
+        )
         return _fail(error, error.exit_code)
     except BaseException as error:  # a model's or a library's code: anything may come
         if _reader_went_away(error):
