@@ -12,6 +12,7 @@ from compressor.calls import Call
 from compressor.delivery.verifying import written_and_verified
 from compressor.errors import CompressorError
 from compressor.export import Way, save_program, ways_of
+from compressor.export.output import silence
 from compressor.loading import load_program_file
 from compressor.records import Trace
 from compressor.slicing import as_module
@@ -86,7 +87,9 @@ def _program(job: Job) -> Outcome:
     path = job.folder / "model.pt2"
     save_program(job.program, path)
     reference = Reference(as_module(job.program), job.traced)
-    worst = reference.worst_difference(as_module(load_program_file(path)))
+    with silence():
+        again = load_program_file(path)
+    worst = reference.worst_difference(as_module(again))
     require_agreement(reference, worst, "the program and its file model.pt2")
     return Outcome(worst.size)
 

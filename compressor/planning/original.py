@@ -11,6 +11,7 @@ from torch import nn
 
 from compressor.errors import CompressorError
 from compressor.export import Way, call_once, export_onnx, save_program, user_inputs, ways_of
+from compressor.export.output import silence
 from compressor.files.claimed import new_folder, temporary_folder
 from compressor.loading import load_program_file
 from compressor.planning.costs import Costs, costs_of
@@ -91,7 +92,8 @@ class Original:
         """
         with temporary_folder() as folder:
             save_program(self._trace.program, folder / "model.pt2")
-            load_program_file(folder / "model.pt2")
+            with silence():
+                load_program_file(folder / "model.pt2")
 
 
 _TRIALS: Mapping[str, Callable[[Original], object]] = {
