@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compressor.errors import CompressorError
-from compressor.files.claimed import MARK, new_file, new_folder, temporary_folder
+from compressor.files.claimed import END, MARK, new_file, new_folder, temporary_folder
 from compressor.loading.archives import require_whole
 from tools.selfcheck import determinism, fuzzing
 from tools.selfcheck.checks import Check, made, wanted
@@ -57,15 +57,18 @@ def test_what_a_kill_leaves_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_claimed_folder_is_removed_when_nobody_holds_it(tmp_path: Path) -> None:
-    abandoned = tmp_path / f".out.{MARK}12345678"
+    abandoned = tmp_path / f".out.{MARK}12345678{END}"
     abandoned.mkdir()
+    own = tmp_path / f".out.{MARK}results"  # of a user who likes the name
+    own.mkdir()
     (abandoned / "file").touch()
     (tmp_path / ".out.mine").mkdir()
     with temporary_folder(tmp_path, ".out.") as held:
         assert not abandoned.exists()
+        assert own.exists()
         with temporary_folder(tmp_path, ".out.") as other:
             assert held.exists() and other.exists()
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.mine"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [own.name, ".out.mine"]
 
 
 def test_a_claimed_file_that_was_renamed_stays(tmp_path: Path) -> None:

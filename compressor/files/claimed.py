@@ -19,6 +19,10 @@ except ImportError:  # Windows: nothing is held, and so nothing is removed for o
 MARK = "compressor-"
 """Ends the part of the name that is chosen; what follows is drawn at random."""
 
+END = ".temporary"
+"""Ends the name. Only what has both is taken for a folder or file of ours: nobody's own
+`compressor-results` among the temporary folders is."""
+
 
 @contextmanager
 def temporary_folder(folder: Path | None = None, prefix: str = "") -> Iterator[Path]:
@@ -33,14 +37,14 @@ def temporary_folder(folder: Path | None = None, prefix: str = "") -> Iterator[P
 def new_folder(folder: Path | None = None, prefix: str = "") -> tuple[Path, Callable[[], None]]:
     """A new folder, and what removes it."""
     home, start = folder or Path(tempfile.gettempdir()), prefix + MARK
-    return _claimed(home, start, lambda: Path(tempfile.mkdtemp(prefix=start, dir=home)))
+    return _claimed(home, start, lambda: Path(tempfile.mkdtemp(END, start, home)))
 
 
 def new_file(folder: Path, prefix: str) -> tuple[Path, Callable[[], None]]:
     """A new file, and what removes it; if it was renamed meanwhile, it stays."""
 
     def make() -> Path:
-        handle, name = tempfile.mkstemp(prefix=prefix + MARK, dir=folder)
+        handle, name = tempfile.mkstemp(END, prefix + MARK, folder)
         os.close(handle)
         Path(name).chmod(0o666 & ~_umask())  # as any file that is made; temporary ones are private
         return Path(name)
@@ -57,7 +61,7 @@ def _umask() -> int:
 
 def abandoned(folder: Path, prefix: str) -> Iterator[Path]:
     """What processes that no longer live have left; held by us while the caller looks at it."""
-    for path in sorted(folder.glob(f"{escape(prefix + MARK)}*")):
+    for path in sorted(folder.glob(f"{escape(prefix + MARK)}*{END}")):
         handle = _held(path)
         if handle is not None:
             try:

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from compressor.errors import CompressorError, UsageError
-from compressor.files.claimed import MARK, abandoned, new_folder, temporary_folder
+from compressor.files.claimed import END, MARK, abandoned, new_folder, temporary_folder
 
 EXPORTS = "exports.json"
 """What `compress export` says of the files that it has written."""
@@ -31,7 +31,7 @@ FILES = (
     "model_*.onnx",
     "model_*.onnx.data",
     EXPORTS,
-    f".{MARK}*",
+    f".{MARK}*{END}",
 )
 """What an export folder may hold, as patterns; --force replaces a folder of these files and no
 other."""
