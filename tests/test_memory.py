@@ -20,10 +20,13 @@ from compressor.options import Options
 from compressor.reconstruction import Memory, reconstruction_scores, refit
 from compressor.reconstruction.memory import (
     Size,
+    bytes_to_solve_moments,
+    bytes_to_solve_rows,
     columns_to_eliminate,
     columns_to_solve,
     free_bytes,
 )
+from compressor.reconstruction.ridge import BY_MOMENTS, BY_ROWS, form_for
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
 from compressor.slicing.program import slice_program
@@ -111,6 +114,59 @@ def test_a_layer_too_large_for_the_memory_is_refitted_part_by_part(wide: Any) ->
     assert whole < 0.1 * before
     assert before - parted > 0.97 * (before - whole)
     assert most < 1.3 * TINY  # and the values of a batch
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("ridge", [None, 1e-2])
+@pytest.mark.parametrize("batches", [(8, 8, 1), (30,)])
+def test_rows_and_moments_give_the_same_step(
+    centred: bool, ridge: float | None, batches: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    mixing = torch.randn(2, 6, 40, dtype=torch.float64)
+    steps = []
+    data = [(torch.randn(2, n, 6).double() @ mixing + 3, torch.randn(2, n, 5)) for n in batches]
+    for form in (BY_MOMENTS, BY_ROWS):
+        gathering = form.gather()
+        for features, targets in data:
+            gathering.add(features + 0.1 * features.square(), targets.double() + 1)
+        step = gathering.step(centred=centred, ridge=ridge)
+        assert step is not None and 0 < step.after < 0.999 * step.before
+        steps.append(step)
+    first, second = steps
+    torch.testing.assert_close(first.weight, second.weight, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(first.constant, second.constant, rtol=1e-7, atol=1e-9)
+    assert [first.before, first.after] == pytest.approx([second.before, second.after], rel=1e-8)
+
+
+def test_few_rows_of_many_features_are_solved_at_once_within_the_memory(wide: Any) -> None:
+    """Sixty-four rows of 1 200 features fit where their second moments do not; the weights are
+    those of ample memory, with moments alone."""
+    found, network, batches, name = wide
+    masks = network.masks({name: tuple(range(0, 48, 2))})
+    weights = []
+    for total, given in ((10**9, iter), (4 * TINY, list)):
+        program = slice_program(found, network, masks)
+        with held() as mode:
+            done = refit(
+                *(found.program, program, network, masks),
+                lambda of=given: of(batches[:4]),
+                memory=Memory.of(total),
+            )
+        assert done[0].parts == 1
+        weights.append(program.state_dict["fc.weight"].clone())
+    assert mode.most < 4 * TINY  # three matrices of the 600 features left take 8.6 MB
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-5)
+
+
+def test_the_form_is_that_of_least_work_which_fits() -> None:
+    size, memory = Size(1, 2000, 10), Memory.of(10**9)
+    assert form_for(size, 500, memory) is BY_ROWS
+    assert form_for(size, 4000, memory) is BY_MOMENTS
+    assert form_for(size, None, memory) is BY_MOMENTS
+    assert bytes_to_solve_rows(size, 3000) < bytes_to_solve_moments(Size(1, 20_000, 10))
+    assert form_for(Size(1, 20_000, 10), 3000, memory) is BY_ROWS
+    assert form_for(Size(1, 20_000, 10), 19_000, memory) is BY_MOMENTS  # in parts
 
 
 def test_channels_are_chosen_in_parts_within_the_memory(wide: Any) -> None:

@@ -80,6 +80,26 @@ def columns_to_solve(memory: Memory, blocks: int, outputs: int) -> int:
     return max(1, math.floor(found))
 
 
+COLUMNS = 1024
+"""So many features of kept rows are looked at together, in double precision."""
+
+
+def bytes_to_solve_moments(size: Size) -> int:
+    """What the re-fit of a consumer takes with the second moments of all its features."""
+    each = size.features * (COPIES * size.features + 3 * size.outputs)
+    return DOUBLE * size.blocks * each
+
+
+def bytes_to_solve_rows(size: Size, rows: int) -> int:
+    """What it takes with so many rows, which are kept in single precision: themselves, some
+    features of them twice in double precision, their products with each other, and what is wanted
+    of them."""
+    kept = SINGLE * rows * (size.features + size.outputs)
+    double = 2 * rows * min(COLUMNS, size.features) + COPIES * rows**2
+    double += size.outputs * (3 * size.features + 4 * rows)
+    return size.blocks * (kept + DOUBLE * double)
+
+
 OUTPUTS_COPIED = 5
 """Of a weight, in double precision, while channels are eliminated."""
 

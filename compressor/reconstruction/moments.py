@@ -68,15 +68,14 @@ class Moments:
         """Take in (blocks, rows, features) and (blocks, rows, outputs)."""
         rows = features.shape[1]
         self.count += rows
-        for some in (slice(0, rows // 2), slice(rows // 2, rows)):
-            if rows // 2:
-                self._add(features[:, some], targets[:, some])
+        for some in halves_of(rows):
+            self._add(features[:, some], targets[:, some])
 
     def _add(self, features: Tensor, targets: Tensor) -> None:
         turned = features.transpose(1, 2)
         outer = turned @ features
         self._take("outer", outer)
-        self._take("norms", _square(outer) / features.shape[1] ** 2)
+        self._take("norms", square_norm(outer) / features.shape[1] ** 2)
         del outer
         if self.crosses:
             self._take("cross", turned @ targets)
@@ -104,21 +103,15 @@ class Moments:
         The covariance is the mean of uuᵀ, less the product of the means if a constant takes care of
         those: (blocks, features, features). The shrinkage is how much of the mean square is added
         to the diagonal, so that the covariance errs least where samples are few: (blocks,).
-
-        The weights of Ledoit and Wolf 2004 (A well-conditioned estimator for large-dimensional
-        covariance matrices, section 3), with half batches for samples, since the positions of one
-        image are not independent.
         """
         covariance, halves = self.parts.pop("outer").div_(self.count), self.parts["halves"]
-        square = _square(covariance)
+        square = square_norm(covariance)
         if centred:
             u = self.parts["features"] / self.count
             covariance.baddbmm_(u.unsqueeze(2), u.unsqueeze(1), alpha=-1)
-        noise = (self.parts["norms"] / halves - square).clamp(min=0) / (halves - 1).clamp(min=1)
-        mean = covariance.diagonal(dim1=1, dim2=2).mean(1)
-        spread = _square(covariance) - covariance.shape[1] * mean.square()
-        share = (noise / spread.clamp(min=1e-30)).clamp(max=MOST_SHRUNK)
-        return covariance, share / (1 - share)
+        mean = covariance.diagonal(dim1=1, dim2=2).sum(1) / max(1, covariance.shape[1])
+        spread = square_norm(covariance) - covariance.shape[1] * mean.square()
+        return covariance, shrinkage_of(self.parts["norms"] / halves, halves, square, spread)
 
     def crossed(self, *, centred: bool) -> Tensor:
         mean = self.parts["cross"] / self.count
@@ -136,7 +129,32 @@ class Moments:
         return self.parts["features"] / self.count, self.parts["targets"] / self.count
 
 
-def _square(matrices: Tensor) -> Tensor:
+def halves_of(rows: int) -> list[slice]:
+    """A batch's rows, in two halves that are looked at apart; a single row is one by itself."""
+    found = (slice(0, rows // 2), slice(rows // 2, rows))
+    return [half for half in found if half.stop > half.start]
+
+
+def shrinkage_of(norms: Tensor, halves: Tensor | int, square: Tensor, spread: Tensor) -> Tensor:
+    """How much of the mean square is added to a covariance's diagonal: (blocks,).
+
+    The weights of Ledoit and Wolf 2004 (A well-conditioned estimator for large-dimensional
+    covariance matrices, section 3), with half batches for samples, since the positions of one image
+    are not independent.
+
+    Args:
+        norms: Mean of the squared norms of the half batches' mean squares.
+        halves: How many half batches there are.
+        square: Squared norm of the mean square of all.
+        spread: That of the covariance, less a multiple of the identity of the same trace.
+    """
+    count = torch.as_tensor(halves, dtype=torch.float64)
+    noise = (norms - square).clamp(min=0) / (count - 1).clamp(min=1)
+    share = (noise / spread.clamp(min=1e-30)).clamp(max=MOST_SHRUNK)
+    return share / (1 - share)
+
+
+def square_norm(matrices: Tensor) -> Tensor:
     """The squared norm of each block, summed in double precision."""
     norms: Tensor = torch.linalg.vector_norm(matrices, dim=(1, 2), dtype=torch.float64)
     return norms.square()
@@ -204,13 +222,26 @@ def features_of(
     memory: Memory,
 ) -> tuple[Tensor, Tensor]:
     """The features of some rows (blocks, rows, features), and which rows."""
+    rows = rows_at(walk, node, consumer, batches, generator, out, memory)
+    return consumer.layout.features(arguments_at(walk, node), rows), rows
+
+
+def rows_at(
+    walk: Walk,
+    node: Node,
+    consumer: Contraction,
+    batches: int,
+    generator: torch.Generator,
+    out: Tensor,
+    memory: Memory,
+) -> Tensor:
+    """Which rows of a batch take part in a consumer's regression, on the device of its output."""
     arguments = arguments_at(walk, node)
     weight = arguments[consumer.layout.weight]
     width = weight.numel() // weight.shape[0]
     most = memory.most_rows(width * blocks_of(arguments))
     count = row_count(out, consumer.layout)
-    rows = drawn_rows(count, width, batches, generator, most).to(out.device)
-    return consumer.layout.features(arguments, rows), rows
+    return drawn_rows(count, width, batches, generator, most).to(out.device)
 
 
 def in_blocks(values: Tensor, blocks: int) -> Tensor:

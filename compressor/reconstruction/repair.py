@@ -23,21 +23,25 @@ from compressor.network import Network
 from compressor.programs.nodes import given_arguments
 from compressor.reconstruction.consumers import Contraction, consumers
 from compressor.reconstruction.layouts import blocks_of
-from compressor.reconstruction.memory import Memory, columns_to_solve
+from compressor.reconstruction.memory import Memory, Size, columns_to_solve
 from compressor.reconstruction.moments import (
     Chain,
     Inputs,
-    Moments,
     Progress,
     arguments_at,
     features_of,
     in_blocks,
+    rows_at,
+)
+from compressor.reconstruction.ridge import (
+    BY_MOMENTS,
+    BY_ROWS,
+    Form,
+    Gathering,
+    Step,
+    form_for,
 )
 from compressor.reconstruction.walk import Script, Walk
-
-RIDGE, OF_SHRINKAGE = 3e-3, 0.1
-"""The re-fitted weights are pulled towards what they were, by these shares of the features' mean
-energy and of what few samples call for (`Moments.shrinkage`), whichever is more."""
 
 SWEEPS = 2
 """A consumer that is re-fitted part by part is gone through so many times, since what one part can
@@ -72,9 +76,9 @@ def refit(
 ) -> list[Refit]:
     """Re-fit the weights (and constants) of the sliced program in place.
 
-    A consumer whose second moments do not fit into the memory is re-fitted part by part: the
-    weights of some features are moved by what is still wanted of its output, then those of the
-    next, `SWEEPS` times.
+    A consumer is solved in the form that takes least work of those that fit into the memory. Where
+    none does, it is re-fitted part by part: the weights of some features are moved by what is still
+    wanted of its output, then those of the next, `SWEEPS` times.
 
     Args:
         memory: To stay within; default half of what is free.
@@ -89,12 +93,15 @@ def refit(
     done: list[Refit] = []
     for number, consumer in enumerate(todo):
         report(number, len(todo), f"re-fitting {consumer.tensor}")
-        parts = _parts(pairs.sliced, consumer, memory) if least_squares else [slice(0, 0)]
-        found: list[Refit] = []
+        form, parts = _how(pairs, consumer, memory, seed) if least_squares else MEANS_ALONE
+        found: list[Step] = []
         for part in parts * (SWEEPS if len(parts) > 1 else 1):
-            moments = _gathered(pairs, consumer, part, network, masks, seed)
-            if moments is not None:
-                found.append(_solve(pairs.sliced, consumer, part, moments, ridge))
+            gathering = form.gather()
+            _gather(gathering, pairs, consumer, part, network, masks, seed)
+            step = gathering.step(centred=bool(consumer.constant), ridge=ridge)
+            if step is not None:
+                _take(step, pairs.sliced, consumer, part)
+                found.append(step)
         if found:
             first, last = found[0], found[-1]
             done.append(Refit(consumer.tensor, first.before, last.after, len(parts)))
@@ -122,15 +129,23 @@ def affected(
     return [consumer for consumer in found if not consumer.shared and consumer.node in off]
 
 
-def _parts(script: Script, consumer: Contraction, memory: Memory) -> list[slice]:
-    """The features of a consumer, all at once or in parts of equal size that fit into the
-    memory."""
-    weight = script.tensors[consumer.tensor]
+MEANS_ALONE = BY_MOMENTS, [slice(0, 0)]
+
+
+def _how(
+    pairs: _Pairs, consumer: Contraction, memory: Memory, seed: int
+) -> tuple[Form, list[slice]]:
+    """The form in which a consumer is solved, and its features: all at once, or in parts of equal
+    size where no form fits into the memory."""
+    script = pairs.sliced
     blocks = blocks_of(given_arguments(script.named[consumer.node]))
-    _, features, outputs = consumer.layout.matrix(weight, blocks).shape
-    count = math.ceil(features / columns_to_solve(memory, blocks, outputs))
-    bounds = [round(i * features / count) for i in range(count + 1)]
-    return [slice(*pair) for pair in itertools.pairwise(bounds)]
+    size = Size(*consumer.layout.matrix(script.tensors[consumer.tensor], blocks).shape)
+    form = form_for(size, pairs.rows_of(consumer, seed), memory)
+    if form is BY_ROWS:
+        return form, [slice(0, size.features)]
+    count = math.ceil(size.features / columns_to_solve(memory, blocks, size.outputs))
+    bounds = [round(i * size.features / count) for i in range(count + 1)]
+    return form, [slice(*pair) for pair in itertools.pairwise(bounds)]
 
 
 # -- both networks, side by side -----------------------------------------------------------------
@@ -153,14 +168,36 @@ class _Pairs:
             for walks in self.halted.values():
                 yield self._advanced(walks, node)
             return
+        number = -1
         for number, given in enumerate(self.inputs()):
-            self.count = max(self.count, number + 1)
             walks = self.halted.get(number) or (
                 self.original.start(given),
                 self.sliced.start(given),
             )
-            yield self._advanced(walks, node)
+            self._advanced(walks, node)
             self._hold(number, walks)
+            yield walks
+        self.count = number + 1
+
+    def rows_of(self, consumer: Contraction, seed: int) -> int | None:
+        """How many rows a consumer's regression has, as the first batch tells; None where it is not
+        known how many batches there are."""
+        batches = self.batches()
+        first = next(self.at(consumer.node), None)
+        if batches is None or first is None:
+            return None
+        walk, node = first[1], self.sliced.named[consumer.node]
+        with torch.no_grad():
+            out = walk.computed(node)
+        generator = torch.Generator().manual_seed(seed)
+        return batches * len(rows_at(walk, node, consumer, batches, generator, out, self.memory))
+
+    def batches(self) -> int | None:
+        """How many there are, where that is known."""
+        if self.count:
+            return self.count
+        given = self.inputs()
+        return len(given) if isinstance(given, Sized) else None
 
     def _hold(self, number: int, walks: tuple[Walk, Walk]) -> None:
         if number not in self.halted:
@@ -177,23 +214,20 @@ class _Pairs:
         return walks
 
 
-def _gathered(
+def _gather(
+    gathering: Gathering,
     pairs: _Pairs,
     consumer: Contraction,
     part: slice,
     network: Network,
     masks: Mapping[Axis, Bools],
     seed: int,
-) -> Moments | None:
-    """Moments of some features against the change of output that is wanted."""
+) -> None:
+    """Some features against the change of output that is wanted."""
     generator = torch.Generator().manual_seed(seed)
     node, target = (pairs.sliced.named[name] for name in (consumer.node, consumer.target))
     original_target = pairs.original.named[consumer.target]
-    moments, chain = Moments(), Chain(pairs.sliced, consumer)
-    batches = max(pairs.count, 1)
-    if not pairs.count:
-        given = pairs.inputs()
-        batches = len(given) if isinstance(given, Sized) else 1
+    chain, batches = Chain(pairs.sliced, consumer), pairs.batches() or 1
     for original, sliced in pairs.at(consumer.node):
         whole = original.ahead(consumer.target).values[original_target]
         wanted = _kept(whole, network, consumer.target, masks)
@@ -204,9 +238,7 @@ def _gathered(
             *(sliced, node, consumer, batches, generator, change), memory=pairs.memory
         )
         targets = in_blocks(consumer.layout.outputs(change, rows), blocks)
-        moments.add(features[:, :, part], targets)
-    moments = moments.over_processes()
-    return moments if moments.count else None
+        gathering.add(features[:, :, part], targets)
 
 
 def _kept(value: Tensor, network: Network, node: str, masks: Mapping[Axis, Bools]) -> Tensor:
@@ -221,33 +253,16 @@ def _kept(value: Tensor, network: Network, node: str, masks: Mapping[Axis, Bools
 # -- the solution ----------------------------------------------------------------------------------
 
 
-def _solve(
-    script: Script, consumer: Contraction, part: slice, moments: Moments, ridge: float | None
-) -> Refit:
-    """Move the weights of some features, and the constant. No matrix of moments is copied but by
-    the solver."""
-    centred = bool(consumer.constant)
-    features, targets = moments.means()
-    squares = moments.parts["squares"].sum() / moments.count
-    crossed = moments.crossed(centred=centred)
-    covariance, shrinkage = moments.settled(centred=centred)
-    diagonal = covariance.diagonal(dim1=1, dim2=2)
-    share = (OF_SHRINKAGE * shrinkage).clamp(min=RIDGE) if ridge is None else ridge
-    damping = (share * diagonal.mean(1) if part.stop else diagonal.sum(1)) + 1e-30
-    diagonal += damping.unsqueeze(1)
-    step = torch.linalg.solve(covariance, crossed)
-    energy = (step * (covariance @ step)).sum() - (damping * step.square().sum((1, 2))).sum()
-    left = (moments.variance().sum() if centred else squares) - 2 * (step * crossed).sum() + energy
+def _take(step: Step, script: Script, consumer: Contraction, part: slice) -> None:
+    """Move the weights of some features, and the constant."""
     with torch.no_grad():
         weight = script.tensors[consumer.tensor]
-        matrix = consumer.layout.matrix(weight, len(step))
-        matrix[:, part] += step.to(weight)
+        matrix = consumer.layout.matrix(weight, len(step.weight))
+        matrix[:, part] += step.weight.to(weight)
         weight.copy_(consumer.layout.tensor(matrix, weight.shape))
-        if centred:
-            shift = (targets - (features.unsqueeze(1) @ step).squeeze(1)).reshape(-1)
+        if consumer.constant:
             constant = script.tensors[consumer.constant]
-            constant += consumer.sign * shift.to(constant)
-    return Refit(consumer.tensor, float(squares), float(left))
+            constant += consumer.sign * step.constant.reshape(-1).to(constant)
 
 
 def _bring_home(script: Script, program: ExportedProgram) -> None:
