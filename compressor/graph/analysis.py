@@ -141,7 +141,7 @@ class _Analysis:
             return
         call = self._call(node, values)
         rule = self.rules.get(call.op)
-        equations = (rule or Refusal(f"the operator {call.op} has no rule"))(call)
+        equations = (rule or Refusal(reasons.no_rule(call.op)))(call)
         is_known = rule is not None or torch.Tag.pointwise in getattr(node.target, "tags", ())
         if values and not equations.macs and is_uncounted(call.op, is_known=is_known):
             self.worked.setdefault(call.op, []).append(owner_of(node) or node.name)
