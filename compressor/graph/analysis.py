@@ -104,6 +104,12 @@ class _Analysis:
         if name in self.tensors:
             return self.tensors[name]
         tensor = self.stored[name]
+        if tensor.layout != torch.strided:
+            raise CompressorError(
+                f"a tensor of the network is not dense: {name} ({tensor.layout})",
+                consequence="its channels cannot be cut",
+                next_step="make it dense (tensor.to_dense()): what is zero in it stays zero",
+            )
         storage = tensor.untyped_storage().data_ptr()
         key = (storage, tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset())
         if storage and key in self.stored_at:
