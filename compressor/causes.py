@@ -167,6 +167,15 @@ CAUSES = (
         "give a network without that part, or compute them outside of it",
     ),
     _cause(
+        "functions as operands",
+        r"(?:_higher_order_ops|nn[/\\]attention)[/\\]"
+        r"(cond|while_loop|scan|associative_scan|map|flex_attention)\.py\)$",
+        "forward calls {0}, which is given a function to run, and what that computes is not seen",
+        "write it with plain operators where it is captured (if torch.compiler.is_exporting()): "
+        "torch.where for a condition, a Python loop for a fixed number of steps, "
+        "scaled_dot_product_attention with a mask",
+    ),
+    _cause(
         "function transforms",
         r"has no attribute 'constant'|^in (?:_flat_vmap|grad_impl|vjp|jvp) ",
         "forward uses torch.func (vmap, jacrev, …) in a way that torch.export does not know",

@@ -114,6 +114,8 @@ CALLS = [
     row("upsample_trilinear3d", 2, t(2, 4, 3, 3, 3), [4, 4, 4], False),
     # reductions
     row("mean.dim", 2, t(2, 4, 6), [-1]),
+    row("diff", 2, t(2, 4, 6)),
+    row("diff", 2, t(2, 4, 6), 2, 1, t(2, 1, 6), t(2, 2, 6)),
     row("mean", 0, t(2, 4, 6)),
     row("sum.dim_IntList", 1, t(2, 4, 6), [1, 2], True),
     row("amax", 2, t(2, 4, 6), [1]),

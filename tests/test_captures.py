@@ -259,6 +259,7 @@ FAILING: dict[str, tuple[nn.Module, tuple[Any, ...]]] = {
 }
 
 WORDS = {
+    "functions as operands": "\nin scan_op (torch/_higher_order_ops/scan.py)",
     "an uninitialised layer": "ValueError: Attempted to use an uninitialized parameter in linear",
     "quantised operators": "NotImplementedError: quantized::linear needs QuantizedCPU",
     "scripted code": "PickleError: ScriptFunction cannot be pickled",

@@ -104,6 +104,12 @@ class _Analysis:
         if name in self.tensors:
             return self.tensors[name]
         tensor = self.stored[name]
+        if tensor.layout != torch.strided:
+            raise CompressorError(
+                f"a tensor of the network is not dense: {name} ({tensor.layout})",
+                consequence="its channels cannot be cut",
+                next_step="make it dense (tensor.to_dense()): what is zero in it stays zero",
+            )
         storage = tensor.untyped_storage().data_ptr()
         key = (storage, tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset())
         if storage and key in self.stored_at:
@@ -141,7 +147,7 @@ class _Analysis:
             return
         call = self._call(node, values)
         rule = self.rules.get(call.op)
-        equations = (rule or Refusal(f"the operator {call.op} has no rule"))(call)
+        equations = (rule or Refusal(reasons.no_rule(call.op)))(call)
         is_known = rule is not None or torch.Tag.pointwise in getattr(node.target, "tags", ())
         if values and not equations.macs and is_uncounted(call.op, is_known=is_known):
             self.worked.setdefault(call.op, []).append(owner_of(node) or node.name)

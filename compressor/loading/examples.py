@@ -128,7 +128,9 @@ def _noise_like(examples: ExampleInputs, seed: int) -> ExampleInputs:
 def try_inputs(model: nn.Module, examples: ExampleInputs) -> Failure | None:
     """Run the model once; None if it works, else the layer that raised and what it said.
 
-    The model should be a copy in eval mode: a forward may write to its buffers.
+    The model should be a copy in eval mode: a forward may write to its buffers. Layers within a
+    function of a higher-order operator (torch.cond), which may not change what lies outside, are
+    not told apart.
     """
     entered: list[str] = []
     hooks = []
@@ -137,7 +139,7 @@ def try_inputs(model: nn.Module, examples: ExampleInputs) -> Failure | None:
             entered, f"layer {path} ({type(layer).__name__})" if path else "the model"
         )
         hooks.append(layer.register_forward_pre_hook(enter))
-        hooks.append(layer.register_forward_hook(lambda *_: entered.pop() and None))
+        hooks.append(layer.register_forward_hook(_forget(entered)))
     try:
         with torch.no_grad():
             model(*examples.args, **examples.kwargs)
@@ -151,8 +153,18 @@ def try_inputs(model: nn.Module, examples: ExampleInputs) -> Failure | None:
 
 def _remember(entered: list[str], words: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+        if torch.compiler.is_dynamo_compiling():
+            return
         shapes = [_spec(*arg.shape) for arg in args if isinstance(arg, Tensor)]
         entered.append(f"{words} on {', '.join(shapes)}" if shapes else words)
+
+    return hook
+
+
+def _forget(entered: list[str]) -> Callable[..., None]:
+    def hook(*_: Any) -> None:
+        if not torch.compiler.is_dynamo_compiling():
+            entered.pop()
 
     return hook
 

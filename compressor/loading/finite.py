@@ -1,4 +1,4 @@
-"""Weights that nothing can be computed with: not finite, without a shape, or without values."""
+"""Weights that nothing can be computed with: not finite, sparse, without a shape or values."""
 
 import torch
 from torch import nn
@@ -11,7 +11,8 @@ BOUNDED_BUFFERS = ("running_mean", "running_var")
 
 
 def refuse_non_finite(module: nn.Module) -> None:
-    """Refuse weights that are NaN or infinite, or not there yet (lazy, or on the meta device).
+    """Refuse weights that are NaN or infinite, sparse, or not there yet (lazy, or on the meta
+    device).
 
     Other buffers may hold infinities: attention masks do.
 
@@ -29,6 +30,13 @@ def refuse_non_finite(module: nn.Module) -> None:
             next_step="run it once on an example before it is saved or returned",
         )
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    sparse = [name for name, value in tensors.items() if value.layout != torch.strided]
+    if sparse:
+        raise CompressorError(
+            f"the model has tensors that are not dense (torch.sparse, mkldnn): {cut_list(sparse)}",
+            consequence="their channels cannot be cut",
+            next_step="make them dense (tensor.to_dense()): what is zero in them stays zero",
+        )
     meta = [name for name, value in tensors.items() if value.is_meta]
     if meta:
         raise CompressorError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from compressor.causes import cause_of, first_line
 from compressor.errors import CompressorError
 from compressor.measure.by_rule import by_rule
 from compressor.programs.attention_path import unfused_attention
@@ -215,10 +216,15 @@ def macs_by_layer(
             with _hooks_kept(flat):
                 return {spelled(n): macs for n, macs in _own(analysis.by_module()).items()}
         except (RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
+            cause = cause_of(error)
             raise CompressorError(
-                f"The network's multiply-adds could not be counted: {error}",
-                consequence="There is no number for its compute.",
-                next_step="Call the network with these inputs; if it runs there, report this.",
+                "the network's multiply-adds could not be counted"
+                + (f": {cause.what}" if cause else ""),
+                where=first_line(error),
+                consequence="there is no number for its compute",
+                next_step=cause.next_step
+                if cause
+                else "call the network with these inputs; if it runs there, report this",
             ) from error
 
 

@@ -21,11 +21,21 @@ from torch.utils import _pytree as pytree
 @contextmanager
 def calls_noted(module: nn.Module, returned: list[str]) -> Iterator[None]:
     """`returned` becomes the paths of the outermost modules with parameters that have returned, in
-    the order of their calls."""
+    the order of their calls.
+
+    Calls within a function of a higher-order operator (torch.cond, a scan) are not noted: it may
+    not change what lies outside, and the operator's own call has a module around it.
+    """
     returned.clear()
     begun: list[int] = []
 
+    def enter(*_: Any) -> None:
+        if not torch.compiler.is_dynamo_compiling():
+            begun.append(len(returned))
+
     def leave(path: str, has_parameters: bool) -> None:
+        if torch.compiler.is_dynamo_compiling():
+            return
         begin = begun.pop()
         if has_parameters:
             returned[begin:] = [path]
@@ -35,7 +45,7 @@ def calls_noted(module: nn.Module, returned: list[str]) -> Iterator[None]:
         if path:
             has = next(layer.parameters(), None) is not None
             handles += [
-                layer.register_forward_pre_hook(lambda *_: begun.append(len(returned))),
+                layer.register_forward_pre_hook(enter),
                 layer.register_forward_hook(lambda *_, path=path, has=has: leave(path, has)),
             ]
     try:

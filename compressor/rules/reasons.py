@@ -2,6 +2,12 @@
 
 from collections.abc import Mapping
 
+
+def no_rule(operator: str) -> str:
+    """Of all that reaches an operator that the table of rules does not have."""
+    return f"the operator {operator} has no rule"
+
+
 INPUT = "a model input"
 OUTPUT = "a model output"
 UNUSED = "no operator uses it"

@@ -43,6 +43,17 @@ def along(call: Call) -> Equations:
     return Equations(tuple(call.x for _ in call.outputs), keep=[(call.x[at], MIXED)])
 
 
+def differences(call: Call) -> Equations:
+    """diff: along `dim` each index less the one before; it is kept, and so is what is put at its
+    ends. The other dimensions pass."""
+    at, x = call.dim("dim", -1), call.x
+    ends = [call[name] for name in ("prepend", "append") if call.get(name)]
+    same = [(x[i], end[i]) for end in ends for i in range(len(x)) if i != at]
+    (less,) = fresh([call.outputs[0][at]])
+    touched = (x[at], less, *(end[at] for end in ends))
+    return Equations(((*x[:at], less, *x[at + 1 :]),), same, keep=keep_all(touched, MIXED))
+
+
 def sorted_along(call: Call) -> Equations:
     """topk, sort: along `dim` positions are chosen, so both sides of it are kept."""
     at = call.dim("dim", -1)
@@ -68,5 +79,6 @@ RULES: dict[str, Rule] = {
         """softmax.int log_softmax.int _softmax _log_softmax cumsum cumprod logcumsumexp
         cummax cummin""",
     ),
+    **table(differences, "diff"),
     **table(sorted_along, "topk sort sort.stable argsort argsort.stable kthvalue"),
 }

@@ -16,8 +16,10 @@ from compressor.score.criterion import Floats
 
 
 def precise(tensor: torch.Tensor) -> torch.Tensor:
-    """In double precision; on the CPU where its device has none."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+    """In double precision; on the CPU where its device has none. Of complex numbers the absolute
+    value: how large a weight is does not lie in its real part."""
+    real = tensor.abs() if tensor.is_complex() else tensor
+    return (real.cpu() if real.device.type == "mps" else real).double()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
+from compressor.causes import cause_of
 from compressor.errors import CompressorError
 from compressor.programs.nodes import argument
 
@@ -63,11 +64,15 @@ class _Propagation(Interpreter):
             if result is None:
                 result = super().run_node(node)
         except Exception as error:
+            cause = cause_of(error)
             raise CompressorError(
-                f"the sliced program does not fit together at {node.target}",
+                f"the sliced program does not fit together at {node.target}"
+                + (f": {cause.what}" if cause else ""),
                 where=f"{node.name}: {str(error).splitlines()[0]}",
                 consequence="nothing is returned, since the result would be wrong",
-                next_step="protect the layer (--protect) and please report it with its code",
+                next_step=cause.next_step
+                if cause
+                else "protect the layer (--protect) and please report it with its code",
             ) from error
         if node.op != "output":
             node.meta["val"] = result

@@ -98,7 +98,7 @@ def _coverage(
     todo = [
         Job(zoo, member, given, "tools.peers")
         for zoo in wanted
-        for member in _smallest_first(zoo, found[zoo].names(settings))
+        for member in found[zoo].smallest_first(found[zoo].names(settings))
         if (zoo, member) not in known and fnmatchcase(member, name)
     ]
     each(
@@ -106,16 +106,6 @@ def _coverage(
         lambda job: f"{job.zoo}: {job.name}",
         lambda job: append_member(out, run_apart(job, limits)),
     )
-
-
-def _smallest_first(zoo: str, names: list[str]) -> list[str]:
-    """torchvision says how large its networks are; the others come in this order already."""
-    if zoo != "torchvision":
-        return names
-    import torchvision
-
-    weights = {name: torchvision.models.get_model_weights(name).DEFAULT for name in names}
-    return sorted(names, key=lambda name: weights[name].meta["num_params"])
 
 
 @app.command

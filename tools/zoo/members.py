@@ -74,11 +74,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Zoo:
-    """`names` lists the members, `skipped` says why others of the same zoo are left out."""
+    """`names` lists the members, `skipped` says why others of the same zoo are left out;
+    `smallest_first` orders names that do not come so."""
 
     names: Callable[[Settings], list[str]]
     build: Callable[[str, Settings], Subject]
     skipped: Callable[[Settings], Mapping[str, str]] = lambda _: {}
+    smallest_first: Callable[[list[str]], list[str]] = lambda names: names
 
 
 def zoos() -> dict[str, Zoo]:
@@ -90,7 +92,8 @@ def zoos() -> dict[str, Zoo]:
         "data": Zoo(trained.names, trained.build, trained.skipped),
         "timm": Zoo(vision.timm_names, vision.build_timm, vision.timm_skipped),
         "torchvision": Zoo(
-            vision.torchvision_names, vision.build_torchvision, vision.torchvision_skipped
+            *(vision.torchvision_names, vision.build_torchvision, vision.torchvision_skipped),
+            vision.torchvision_smallest_first,
         ),
         "ultralytics": Zoo(yolo.names, yolo.build, yolo.skipped),
     }

@@ -45,7 +45,7 @@ follow. MACs are those of one sample, before and after.
 def to_markdown(records: Sequence[Record]) -> str:
     """The page: totals, then per zoo what passed, what failed and why, what was left out."""
     zoos = list(dict.fromkeys(r["zoo"] for r in records))
-    parts = ["# The zoo", INTRODUCTION, _circumstances(records), _totals(records, zoos)]
+    parts = ["# The zoo", INTRODUCTION, circumstances_of(records), _totals(records, zoos)]
     for zoo in zoos:
         members = [r for r in records if r["zoo"] == zoo]
         parts.append(f"## {zoo}")
@@ -53,7 +53,8 @@ def to_markdown(records: Sequence[Record]) -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _circumstances(records: Sequence[Record]) -> str:
+def circumstances_of(records: Sequence[Record]) -> str:
+    """A sentence on when, on what and with which versions records were made."""
     if not records:
         return "Nothing was run yet."
     dates = sorted({r["date"] for r in records})
@@ -88,14 +89,14 @@ def _totals(records: Sequence[Record], zoos: Sequence[str]) -> str:
                 str(count["skipped"]),
             ]
         )
-    return _table(
+    return markdown_table(
         ["zoo", "passed", "the user's class comes back", "reached half", "left out"], rows
     )
 
 
 def _passed(members: Sequence[Record]) -> str:
     rows = [_row(r) for r in members if r["status"] == "passed"]
-    return _table(list(HEAD), rows) if rows else ""
+    return markdown_table(list(HEAD), rows) if rows else ""
 
 
 def _row(record: Record) -> list[str]:
@@ -135,15 +136,17 @@ def _failed(members: Sequence[Record]) -> str:
         for r in members
         if r["status"] == "failed"
     ]
-    return "Failed:\n\n" + _table(["member", "stage", "what", "where"], rows) if rows else ""
+    return (
+        "Failed:\n\n" + markdown_table(["member", "stage", "what", "where"], rows) if rows else ""
+    )
 
 
 def _skipped(members: Sequence[Record]) -> str:
     rows = [[r["name"], r["reason"]] for r in members if r["status"] == "skipped"]
-    return "Left out:\n\n" + _table(["member", "why"], rows) if rows else ""
+    return "Left out:\n\n" + markdown_table(["member", "why"], rows) if rows else ""
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [list(head), ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 

@@ -54,6 +54,14 @@ def torchvision_names(_: Settings) -> list[str]:
     return [n for n in torchvision.models.list_models() if "quantiz" not in _torchvision_kind(n)]
 
 
+def torchvision_smallest_first(names: list[str]) -> list[str]:
+    """By the numbers of parameters that torchvision gives with its trained weights."""
+    import torchvision
+
+    weights = {name: torchvision.models.get_model_weights(name).DEFAULT for name in names}
+    return sorted(names, key=lambda name: weights[name].meta["num_params"])
+
+
 def torchvision_skipped(settings: Settings) -> dict[str, str]:
     import torchvision
 
