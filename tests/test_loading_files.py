@@ -275,6 +275,13 @@ def test_lazy_parameters_are_refused() -> None:
         refuse_non_finite(nn.LazyLinear(2))
 
 
+def test_sparse_tensors_are_refused_by_name() -> None:
+    sparse = nn.Linear(2, 2)
+    sparse.weight = nn.Parameter(torch.eye(2).to_sparse())
+    with pytest.raises(CompressorError, match=r"not dense .*: weight"):
+        refuse_non_finite(sparse)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_torchscript_is_refused_with_a_way_out(tmp_path: Path) -> None:
     script = torch.jit.trace(small_net(), torch.randn(1, 3, 8, 8))

@@ -26,6 +26,7 @@ from zoo_member import net
 
 from compressor.errors import CompressorError
 from compressor.graph import analyse
+from compressor.loading.examples import try_inputs
 from compressor.measure import count_params
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module, slice_network
@@ -229,6 +230,19 @@ def test_autocast_that_is_on_is_left_alone_and_protects() -> None:
 
 
 # -- what only training uses ---------------------------------------------------------------------
+
+
+def of_two_branches(m: Any, x: Tensor) -> Tensor:
+    h = m.a(x)
+    found: Tensor = torch.cond(h.sum() > 0, lambda h: m.b(h), lambda h: m.b(-h), (h,))
+    return found
+
+
+def test_layers_within_a_condition_are_captured_and_protected() -> None:
+    module, inputs = two_layers(of_two_branches), ExampleInputs((torch.randn(2, 5),))
+    assert try_inputs(module, inputs) is None
+    reasons = {p.reason for p in analyse(trace(module, inputs)).protections}
+    assert "the operator cond has no rule" in reasons
 
 
 class Auxiliary(nn.Module):
