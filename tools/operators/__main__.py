@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal
@@ -34,7 +33,8 @@ def run(
     seconds: int = 120,
     memory_gb: float = 2.5,
 ) -> int:
-    """Trace and analyse the models that the records do not have yet, and write the page.
+    """Trace and analyse the models that the records do not have yet, and those that failed, and
+    write the page.
 
     Parameters
     ----------
@@ -65,8 +65,9 @@ def run(
 
 
 def _wanted(library: str, zoo: Zoo, settings: Settings, name: str, out: Path) -> list[Job]:
-    """Models that have no record; what the zoo leaves out is recorded as such."""
-    known, left_out = read(out), zoo.skipped(settings)
+    """Models that have no record or failed; what the zoo leaves out is recorded as such."""
+    left_out = zoo.skipped(settings)
+    known = {key for key, record in read(out).items() if record["status"] != "failed"}
     for skipped, reason in left_out.items():
         if (library, skipped) not in known and fnmatchcase(skipped, name):
             record = {"zoo": library, "name": skipped, "status": "skipped", "reason": reason}
@@ -96,4 +97,4 @@ def table(records: Path = RECORDS, *, page: Path = PAGE) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(app())
+    app()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from compressor.rules import RULES
 from tools.zoo.table import Record, circumstances_of, markdown_table
 
 INTRODUCTION = """\
@@ -13,7 +14,7 @@ Models of torchvision, timm and transformers with random weights, those of [the 
 traced and analysed; nothing is sliced. An operator without a rule protects all that reaches it. Of
 each such operator: in how many models it is called, how often, and how many dimensions of
 parameters stay because of it, with how many positions in all (where several operators ask for the
-same dimension, the first one has it).
+same dimension, the first one has it). *A rule since*: written after the model was analysed.
 """
 
 EXAMPLES = 3
@@ -47,8 +48,14 @@ def _operators(ran: Sequence[Record]) -> str:
     rows = sorted((_row(name, ran) for name in names), key=lambda row: (-row[1], -row[4], row[0]))
     if not rows:
         return "Every operator that they call has a rule."
-    head = ["operator", "models", "calls", "dimensions", "positions", "for example"]
-    return markdown_table(head, [[f"`{row[0]}`", *map(str, row[1:])] for row in rows])
+    head = ["operator", "models", "calls", "dimensions", "positions", "a rule since", "for example"]
+    return markdown_table(
+        head,
+        [
+            [f"`{name}`", *map(str, numbers), "yes" if name in RULES else "", examples]
+            for name, *numbers, examples in rows
+        ],
+    )
 
 
 def _row(name: str, ran: Sequence[Record]) -> tuple[str, int, int, int, int, str]:
