@@ -165,7 +165,7 @@ def test_the_form_is_that_of_least_work_which_fits() -> None:
     assert form_for(size, 4000, memory) is BY_MOMENTS
     assert form_for(size, None, memory) is BY_MOMENTS
     assert bytes_to_solve_rows(size, 3000) < bytes_to_solve_moments(Size(1, 20_000, 10))
-    assert form_for(Size(1, 20_000, 10), 3000, memory) is BY_ROWS
+    assert form_for(Size(1, 20_000, 10), 2000, memory) is BY_ROWS
     assert form_for(Size(1, 20_000, 10), 19_000, memory) is BY_MOMENTS  # in parts
 
 
