@@ -261,6 +261,9 @@ FAILING: dict[str, tuple[nn.Module, tuple[Any, ...]]] = {
 WORDS = {
     "an uninitialised layer": "ValueError: Attempted to use an uninitialized parameter in linear",
     "quantised operators": "NotImplementedError: quantized::linear needs QuantizedCPU",
+    "endless recursion": "RecursionError: maximum recursion depth exceeded",
+    "memory": "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes",
+    "an exit": "SystemExit: 3",
     "scripted code": "PickleError: ScriptFunction cannot be pickled",
     "unknown inputs": "forward() got an unexpected keyword argument 'y'",
     "mixed types": "mat1 and mat2 must have the same dtype, but got Half and Float",
