@@ -233,7 +233,7 @@ OPTIONS = [
     _odd("a transformers folder without hf:", make=_transformers_folder, model="bert"),
     _odd("an empty transformers folder with hf:", make=_transformers_folder, model="hf:bert"),
     *(_odd(" ".join(a), *INPUT, *a) for a in (
-        ("--plan", "out"), ("--plan", "net.pt"), ("--latency-table", "out"), ("--use", "out"),
+        ("--latency-table", "out"), ("--use", "out"),
         ("--of", "latency", "--latency-table", "data.npz"), ("--metric", "no"),
         ("--loss", "no.py:f"),
         ("--steps", "3", "--ratio", "0.01"), ("--max-drop", "1"), ("--layer-ratio", "[=0.5"),
@@ -253,6 +253,7 @@ OPTIONS = [
     *(_written("export", *a) for a in (
         ("out", "--half"), ("nowhere", "--half"),
     )),
+    *(_written("net.pt", *INPUT, "--plan", plan, *OVER) for plan in ("out", "net.pt")),
     _written("bench", "net.pt", "data.npz"),
     _written("bench", "out"),
     _written("compare", "out", "nowhere"),
