@@ -48,6 +48,25 @@ def _cause(name: str, sign: str, what: str, next_step: str) -> Cause:
 
 CAUSES = (
     _cause(
+        "endless recursion",
+        r"RecursionError: ",
+        "forward calls itself without end, or layers are nested deeper than Python allows",
+        "end the recursion in forward; where the network is that deep, raise "
+        "sys.setrecursionlimit in the file that builds it",
+    ),
+    _cause(
+        "memory",
+        r"can't allocate memory|MemoryError|out of memory|not enough memory",
+        "forward needs more memory than there is",
+        "give smaller inputs (--input), or take a machine with more memory",
+    ),
+    _cause(
+        "an exit",
+        r"SystemExit",
+        "forward leaves the program (sys.exit)",
+        "raise an exception there, or leave that line out where the network is captured",
+    ),
+    _cause(
         "packed sequences",
         r"^in (?:_?pack_padded_sequence|pad_packed_sequence|pack_sequence) |PackedSequence|"
         r"got FakeTensor[\s\S]*^in forward \(.*rnn\.py\)$",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from compressor.causes import copying_hint, first_line
 from compressor.errors import CompressorError
 
 WRAPPERS = {
@@ -73,11 +74,22 @@ def copy_of(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
 
     Lists and dicts that functions among the hooks write to stay the user's own, since functions are
     not copied: where forward reads them, it must see what the hooks have written.
+
+    Raises:
+        CompressorError: Something in the module cannot be copied (a lock, an open file).
     """
     memo = {} if memo is None else memo
     memo |= {id(place): place for place in written_by_hooks(module)}
-    with torch.no_grad(), _WithoutGraphs():
-        return copy.deepcopy(module, memo)
+    try:
+        with torch.no_grad(), _WithoutGraphs():
+            return copy.deepcopy(module, memo)
+    except Exception as error:  # each class has its own for what cannot be copied
+        raise CompressorError(
+            "the model cannot be copied",
+            where=f"{type(module).__name__}: {first_line(error)}",
+            consequence="it is not touched, and so not compressed",
+            next_step=copying_hint(error),
+        ) from error
 
 
 def written_by_hooks(module: nn.Module) -> Iterator[Any]:

@@ -124,7 +124,7 @@ def carry_out(planned: Planned, *, command: str, journal: Journal | None = None)
         with stopwatch.stage("compare"):
             round_to(sliced.module.cpu().eval(), planned.loaded.stored)
             slicing.carry_weights(sliced.module, sliced.program)
-            difference = slicing.compare(sliced, traced)
+            difference = slicing.compare(sliced, traced, stopwatch.note)
         delivery = deliver(sliced, planned)
         in_type = given_back(sliced, delivery, planned)
     caches_as_before(sliced.module, planned.loaded.given or planned.loaded.module)

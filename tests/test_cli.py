@@ -40,7 +40,7 @@ def test_compress_writes_the_folder_and_says_so(
     assert names_in(folder.parent) == ["net"]
     for text in ("MACs", "parameters", "ONNX file", "top1", "written to exported/net"):
         assert text in shown.out
-    for stage in ("load", "trace", "slice", "re-fit consumers", "export"):
+    for stage in ("load", "trace", "slice", "re-fit consumers", "write and verify onnx"):
         assert stage in shown.err
     report = json.loads((folder / "report.json").read_text())
     assert report["command"].startswith("compress net.pt --ratio 0.4 --data train.npz")

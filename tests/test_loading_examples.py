@@ -1,5 +1,7 @@
 """Example inputs: how they are written, which are taken, and that they are run before use."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -305,5 +307,37 @@ def test_a_program_file_must_be_a_program(tmp_path: Path) -> None:
             load_program_file(path)
 
 
+class Answers(nn.Module):
+    """Returns what a function makes of its input."""
+
+    def __init__(self, answer: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x: Tensor) -> Any:
+        return self.answer(x)
+
+
+def test_where_normal_values_have_no_finite_answer_others_are_drawn() -> None:
+    taken = find_examples(loaded(Answers(lambda x: x.log().sum(1))), ["4x64"], None)
+    assert taken.origin == "--input, between 0 and 1"
+    assert 0 < float(taken.args[0].min()) < float(taken.args[0].max()) < 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda x: x / (x - x), "all NaN or infinite"),
+        (lambda x: {"a": None, "b": "a cat"}, "no tensor, but NoneType, str"),
+        (lambda x: (), "no tensor, but nothing"),
+        (lambda x: sys.exit(3), "leaves the program"),
+    ],
+)
+def test_answers_that_show_nothing_are_refused(answer: Any, says: str) -> None:
+    with pytest.raises(CompressorError, match=says) as caught:
+        find_examples(loaded(Answers(answer)), ["2x3"], None)
+    assert "2x3" in str(caught.value)
+
+
 def test_the_stage_exposes_what_it_promises() -> None:
-    assert all(callable(getattr(loading, name)) for name in loading.__all__)
+    assert all(hasattr(loading, name) for name in loading.__all__)

@@ -4,6 +4,7 @@ cold."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,38 @@ def test_data_decide_where_noise_shows_nothing(tmp_path: Path) -> None:
     assert written(model, tmp_path, noise, bright) < 1e-4
     with pytest.raises(CompressorError, match=r"equal for different inputs[\s\S]*--data"):
         written(model, tmp_path, noise)
+
+
+class Answers(nn.Module):
+    """A small network, and what becomes of its scores."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 4)
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(self.second(self.first(x).relu()))
+
+
+def test_complex_outputs_are_compared_as_pairs(tmp_path: Path) -> None:
+    assert written(Answers(lambda y: torch.complex(y, -y)), tmp_path, torch.randn(2, 6)) < 1e-4
+
+
+def test_a_decision_that_never_changes_is_compared_under_weights_that_change_it(
+    tmp_path: Path,
+) -> None:
+    model = Answers(lambda y: y.argmax(1))
+    with torch.no_grad():
+        model.second.bias[0] += 99
+    assert written(model, tmp_path, torch.randn(2, 6)) == 0
+
+
+def test_outputs_that_can_only_be_constant_are_said_to_show_nothing() -> None:
+    notes: list[str] = []
+    traced = trace(Answers(lambda y: y * 0).eval(), ExampleInputs((torch.randn(2, 6),)))
+    network = analyse(traced)
+    compare(slice_network(traced, network, random_keep(network, 0)), traced, notes.append)
+    assert len(notes) == 1
+    assert "nothing shows" in notes[0]

@@ -2,7 +2,7 @@
 and the inputs on which they are compared."""
 
 from compressor.agreement.comparing import Cases, Difference, difference
-from compressor.agreement.inputs import fresh_inputs, other_inputs
+from compressor.agreement.inputs import fresh_inputs, mapped, other_inputs
 from compressor.agreement.liveness import LIVE, answer, is_live
 from compressor.agreement.rounding import shaken
 from compressor.agreement.tolerances import (
@@ -29,6 +29,7 @@ __all__ = [
     "difference",
     "fresh_inputs",
     "is_live",
+    "mapped",
     "other_inputs",
     "shaken",
     "tolerance_of",

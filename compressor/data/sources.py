@@ -18,6 +18,8 @@ from compressor.data.arrays import load_arrays, statistics
 from compressor.data.dataset import Data
 from compressor.errors import CompressorError, UsageError
 
+MOST_SAMPLES = 2**31
+"""Of a dataset, whose order is an array in memory."""
 _RESIZE = 256 / 224  # ImageNet's convention: resize the short side, then crop the centre
 
 
@@ -152,6 +154,21 @@ def _read_image(path: str, mode: str) -> Image.Image:
         ) from error
 
 
+def _refuse_endless(dataset: Any, spec: str) -> None:
+    """A length that stands for "as long as you like" cannot be shuffled or held out from."""
+    try:
+        count = len(dataset)
+    except OverflowError:  # beyond what len() can say
+        count = MOST_SAMPLES + 1
+    if count > MOST_SAMPLES:
+        raise CompressorError(
+            f"The dataset says that it has more than {MOST_SAMPLES:,} samples.",
+            where=spec,
+            consequence="they can be neither shuffled nor held out from",
+            next_step="Give it a length of some thousands; so many samples are enough.",
+        )
+
+
 def _from_callable(spec: str) -> Data:
     build = resolve(spec)
     try:
@@ -169,6 +186,7 @@ def _from_callable(spec: str) -> Data:
             next_step="A dataset has a length, and dataset[i] is one sample: (inputs, target), the "
             "inputs alone, or a dict.",
         )
+    _refuse_endless(dataset, spec)
     if len(dataset) == 0:
         raise CompressorError(
             "The dataset is empty.", where=spec, next_step="Give data with at least one sample."

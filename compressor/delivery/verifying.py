@@ -17,7 +17,7 @@ from compressor.data import Data
 from compressor.export import Case, Way, export_onnx, user_inputs, verify_onnx
 from compressor.planning.fitting import has_other_sizes
 from compressor.planning.original import TemporaryFolder
-from compressor.programs.redraw import drawable, redraw_
+from compressor.programs.redraw import DRAWS, drawable, redraw_
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module, variants
 from compressor.slicing.compare import outputs_of
@@ -126,12 +126,15 @@ def compared(
             optimised=optimised,
         )
 
+    def is_alive() -> bool:
+        return is_live(outputs_for(module, inputs), resolved=tolerance.resolved)
+
     worst = verify(path, must_be_live=False)
-    if is_live(outputs_for(module, inputs), resolved=tolerance.resolved):
+    if is_alive():
         return worst
     alive = TemporaryFolder()
     redrawn = alive.path / path.name
-    with alive_for_a_while(module):
+    with alive_for_a_while(module, is_alive):
         write(redrawn)
         return max(worst, verify(redrawn, must_be_live=True))
 
@@ -179,11 +182,15 @@ def outputs_for(module: nn.Module, inputs: Sequence[ExampleInputs]) -> list[list
 
 
 @contextmanager
-def alive_for_a_while(module: nn.Module) -> Iterator[None]:
-    """The module, and what shares its weights, with weights drawn anew for a while."""
+def alive_for_a_while(module: nn.Module, is_alive: Callable[[], bool]) -> Iterator[None]:
+    """The module, and what shares its weights, with weights drawn anew for a while, several times
+    at most until it is alive."""
     kept = {name: tensor.clone() for name, tensor in drawable(module)}
     try:
-        redraw_(drawable(module))
+        for seed in range(DRAWS):
+            redraw_(drawable(module), seed)
+            if is_alive():
+                break
         yield
     finally:
         with torch.no_grad():

@@ -69,7 +69,10 @@ def verify_onnx(
 
 
 def _array(value: Any) -> Array:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    """As ONNX has it: complex numbers are pairs of real and imaginary part, in a last dimension."""
+    found = value.detach().cpu().resolve_conj() if isinstance(value, Tensor) else value
+    array: Array = found.resolve_neg().numpy() if isinstance(found, Tensor) else np.asarray(found)
+    return np.stack([array.real, array.imag], -1) if np.iscomplexobj(array) else array
 
 
 def _require_alive(expected: Cases, path: Path, tolerance: Tolerance) -> None:

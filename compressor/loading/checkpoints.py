@@ -100,7 +100,7 @@ def _under(content: Any, wanted: str) -> Any:
         if head in named and (found := _under(named[head], rest)) is not None:
             return found
     prefix = f"{wanted}."
-    inner = {name.removeprefix(prefix): value for name, value in named.items() if prefix in name}
+    inner = {n.removeprefix(prefix): value for n, value in named.items() if n.startswith(prefix)}
     return inner or None
 
 

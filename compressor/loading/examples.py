@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.agreement import fresh_inputs
+from compressor.agreement import fresh_inputs, mapped
 from compressor.calls import Call
 from compressor.causes import cause_of
 from compressor.errors import CompressorError
+from compressor.loading.answers import NotFiniteError, refuse_useless
 from compressor.loading.inputs import parse_inputs
 from compressor.loading.wording import one_line
 from compressor.modules import copy_of
@@ -22,6 +23,8 @@ IMAGE_SIDES = (224, 32, 64, 28, 299, 384, 512, 128)
 SIGNAL_LENGTHS = (1024, 128, 16000)
 VOLUME_SIDES = ((16, 112, 112), (32, 32, 32), (8, 32, 32))
 SEQUENCE_LENGTH = 16
+SHARES = ", between 0 and 1"
+"""Ends the origin of inputs that were drawn so since the network has no finite answer to others."""
 LIKE_A_SAMPLE = "noise shaped like the first sample of the data"
 
 
@@ -87,8 +90,11 @@ def find_examples(
     if loaded.types:
         args, kwargs = widened((examples.args, dict(examples.kwargs)))
         examples = ExampleInputs(args, kwargs, examples.origin)
-    failure = try_inputs(model, examples)
+    examples, failure = (
+        _drawn(model, examples) if specs else (examples, try_inputs(model, examples))
+    )
     if failure:
+        _raise_ours(failure, examples)
         cause = cause_of(failure.error)
         raise CompressorError(
             f"the model does not accept the inputs of {examples.origin} ({_shapes(examples)})"
@@ -107,10 +113,30 @@ class Failure:
     """Where a run of the model ended, in words, and the exception that it ended with."""
 
     where: str
-    error: Exception
+    error: BaseException
 
     def __str__(self) -> str:
         return f"{self.where}: {one_line(self.error)}"
+
+
+def _drawn(model: nn.Module, examples: ExampleInputs) -> tuple[ExampleInputs, Failure | None]:
+    """Run the model on values that were drawn; where it answers with nothing finite (it begins with
+    a logarithm), on numbers between 0 and 1 in their place."""
+    failure = try_inputs(model, examples)
+    if failure is None or not isinstance(failure.error, NotFiniteError):
+        return examples, failure
+    shares = mapped(examples, lambda x: x.sigmoid() if x.is_floating_point() else x)
+    again = try_inputs(model, shares)
+    if again is not None:
+        return examples, failure
+    return replace(shares, origin=examples.origin + SHARES), None
+
+
+def _raise_ours(failure: Failure, examples: ExampleInputs) -> None:
+    """Raise what says itself that the outputs are of no use."""
+    if isinstance(failure.error, CompressorError):
+        failure.error.where = f"inputs of {examples.origin} ({_shapes(examples)})"
+        raise failure.error
 
 
 def like_sample(inputs: Call, seed: int) -> ExampleInputs:
@@ -128,6 +154,8 @@ def _noise_like(examples: ExampleInputs, seed: int) -> ExampleInputs:
 def try_inputs(model: nn.Module, examples: ExampleInputs) -> Failure | None:
     """Run the model once; None if it works, else the layer that raised and what it said.
 
+    Outputs that hold nothing to compare are a failure too (`refuse_useless`).
+
     The model should be a copy in eval mode: a forward may write to its buffers. Layers within a
     function of a higher-order operator (torch.cond), which may not change what lies outside, are
     not told apart.
@@ -142,8 +170,9 @@ def try_inputs(model: nn.Module, examples: ExampleInputs) -> Failure | None:
         hooks.append(layer.register_forward_hook(_forget(entered)))
     try:
         with torch.no_grad():
-            model(*examples.args, **examples.kwargs)
-    except Exception as error:
+            returned = model(*examples.args, **examples.kwargs)
+        refuse_useless(returned)
+    except (Exception, SystemExit) as error:
         return Failure(entered[-1] if entered else "the model", error)
     finally:
         for hook in hooks:
@@ -173,9 +202,10 @@ def _guess(model: nn.Module, seed: int) -> ExampleInputs:
     tried: list[str] = []
     for spec in _candidates(model):
         examples = replace(parse_inputs([spec], seed), origin=f"a guess: {spec}")
-        failure = try_inputs(model, examples)
+        examples, failure = _drawn(model, examples)
         if not failure:
             return examples
+        _raise_ours(failure, examples)
         tried.append(f"{spec} ({failure})")
     raise CompressorError(
         "the shape of the model's input is not known, and no guess works",

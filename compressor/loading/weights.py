@@ -182,12 +182,7 @@ def load_strictly(
         for fit in fits_of(candidate.state, module, tuple(ignore))
     ]
     if not choices:
-        raise CompressorError(
-            f"there are no weights in {describe(content)}",
-            where=where,
-            consequence="nothing was loaded",
-            next_step=BY_KEY,
-        )
+        raise _none_there(content, key, where)
     choices.sort(key=lambda choice: (choice.rank, -choice.fit.matched))
     best = choices[0]
     if best.fit.problems:
@@ -250,6 +245,21 @@ def _left_out(fit: Fit) -> tuple[str, ...]:
             f"--ignore-unexpected left {len(fit.ignored)} tensors out ({cut_list(fit.ignored)})"
         )
     return tuple(notes)
+
+
+def _none_there(content: Any, key: str | None, where: str) -> CompressorError:
+    """Nothing in a checkpoint, or under the key that is asked for, is weights."""
+    keys = [candidate.key for candidate in candidates_in(content) if candidate.key]
+    return CompressorError(
+        f"there are no weights under {key!r}"
+        if key
+        else f"there are no weights in {describe(content)}",
+        where=where,
+        consequence="nothing was loaded",
+        next_step=f"--weights-key: give one of {cut_list(keys)}"
+        if keys
+        else "give a file that holds a state dict: torch.save(model.state_dict(), path)",
+    )
 
 
 def _misfit(best: _Choice, choices: Sequence[_Choice], where: str) -> CompressorError:

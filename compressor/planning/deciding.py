@@ -194,10 +194,16 @@ def say_how_met(planned: Planned) -> None:
     if removed < asked:
         planned.stopwatch.note(f"{said}: no more can go (--best-effort)")
         return
-    round_to = planned.options.round_to
-    steps = "the steps that run well are" if round_to == "auto" else f"steps of {round_to} are"
-    why = f"{steps} so large; --round-to 1 comes within one channel"
-    planned.stopwatch.note(f"{said}: {why if round_to != 1 else 'one channel is so much'}")
+    planned.stopwatch.note(f"{said}: {_why_too_much(planned.options)}")
+
+
+def _why_too_much(options: Options) -> str:
+    """Where widths are chosen by how they run, and what is counted is asked for, one group was left
+    off its step already."""
+    if options.round_to == 1 or (options.round_to == "auto" and options.of != LATENCY):
+        return "one channel is so much"
+    of = "that run well" if options.round_to == "auto" else f"of {options.round_to}"
+    return f"the steps {of} are so large; --round-to 1 comes within one channel"
 
 
 def _say_what_was_used(scored: Prepared, sensitivity: Sensitivity, keep: Keep) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from compressor.errors import CompressorError
 from compressor.graph import analyse
+from compressor.loading.examples import SHARES
 from compressor.network import Network
 from compressor.options import CriterionName, Options, ScoringOptions
 from compressor.plain import require_kept
@@ -211,6 +212,11 @@ def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) 
         stopwatch.note(note)
     if examples.origin.startswith("a guess"):
         stopwatch.note(f"example inputs are {examples.origin}; --input says others")
+    if examples.origin.endswith(SHARES):
+        stopwatch.note(
+            "example inputs are drawn between 0 and 1: to standard normal ones the network has no "
+            "finite answer"
+        )
     with stopwatch.stage("trace"):
         traced = trace(loaded.module, examples)
     for note in traced.notes:

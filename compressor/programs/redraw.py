@@ -34,6 +34,10 @@ BY_SUFFIX: Mapping[str, Draw] = {
 }
 
 
+DRAWS = 8
+"""How often weights are drawn anew until outputs change: a single number or an argmax may not."""
+
+
 def redraw_(tensors: Iterable[tuple[str, torch.Tensor]], seed: int = 0) -> None:
     """Overwrite parameters and running statistics in place, by name and shape.
 

@@ -20,7 +20,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
-from compressor.causes import copying_hint, first_line, not_captured
+from compressor.causes import first_line, not_captured
 from compressor.errors import CompressorError
 from compressor.modules import copy_of, unwrapped
 from compressor.programs.attention_path import unfused_attention
@@ -211,17 +211,7 @@ def copied_to_cpu(module: nn.Module) -> nn.Module:
     Raises:
         CompressorError: The model cannot be copied.
     """
-    try:
-        return copy_of(unwrapped(module)[0]).to("cpu")
-    except CompressorError:
-        raise
-    except Exception as error:
-        raise CompressorError(
-            "the model cannot be copied",
-            where=f"{type(module).__name__}: {first_line(error)}",
-            consequence="it is not touched, and so not compressed",
-            next_step=copying_hint(error),
-        ) from error
+    return copy_of(unwrapped(module)[0]).to("cpu")
 
 
 def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProgram:

@@ -93,7 +93,7 @@ PLACES = [
              ("link",), lambda f: (f / "link").symlink_to("elsewhere"), USAGE),
     BadInput("name that is too long", ("net.pt", *INPUT, "--out", "x" * 300),
              ("cannot be written",)),
-    BadInput("disk that is full", ("net.pt", *INPUT, "--out", "new"), ("cannot be written",),
+    BadInput("disk that is full", ("net.pt", *INPUT, "--out", "new"), ("the disk is full",),
              largest_file=5000),
     BadInput("disk that cannot be written", ("net.pt", *INPUT, "--out", "/proc/out"),
              ("cannot be written",)),

@@ -5,6 +5,7 @@ What is refused today may be done tomorrow, so no more is asked for than one of 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -162,16 +163,11 @@ CHECKPOINTS = [
 # -- data ------------------------------------------------------------------------------------------
 
 
-def _arrays(folder: Path, images: Any = None, labels: Any = None) -> None:
-    rng = np.random.default_rng(0)
-    images = rng.random((24, CHANNELS, SIDE, SIDE), np.float32) if images is None else images
-    arrays = {"images": images, "labels": labels}
-    np.savez(folder / "data.npz", **{k: v for k, v in arrays.items() if v is not None})
-
-
-def _filled(value: float) -> Make:
-    images = np.full((24, CHANNELS, SIDE, SIDE), value, np.float32)
-    return partial(_arrays, images=images, labels=np.arange(24) % CLASSES)
+def _arrays(folder: Path, labels: Any = None, count: int = 24, dtype: Any = np.uint8) -> None:
+    shape = (count, SIDE, SIDE, CHANNELS)
+    images = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+    arrays = {"images": images} | ({} if labels is None else {"labels": labels})
+    np.savez(folder / "data.npz", **arrays)
 
 
 def _file(name: str, content: bytes) -> Make:
@@ -183,11 +179,8 @@ _ARRAYS: dict[str, Make] = {
     "labels that are numbers": partial(_arrays, labels=np.linspace(0, 1, 24, dtype=np.float32)),
     "labels that are words": partial(_arrays, labels=np.array(["cat", "dog"] * 12)),
     "labels in rows": partial(_arrays, labels=np.eye(CLASSES, dtype=np.float32)[np.arange(24) % 4]),
-    "samples of NaN": _filled(float("nan")),
-    "samples of infinity": _filled(float("inf")),
-    "one sample": partial(
-        _arrays, np.zeros((1, CHANNELS, SIDE, SIDE), np.float32), np.zeros(1, np.int64)
-    ),
+    "one sample": partial(_arrays, labels=np.zeros(1, np.int64), count=1),
+    "images that are no bytes": partial(_arrays, labels=np.arange(24) % 4, dtype=np.float32),
 }
 _FILES = {
     "text": ("notes.txt", b"this is a text\n" * 9),
@@ -195,7 +188,8 @@ _FILES = {
     "an empty file": ("data.npy", b""),
     "a model": ("net.pt", None),
 }
-_DATASETS = ("Unequal", "Dictionaries", "NoTargets", "Nones", "NoLength", "Endless", "Failing")
+_DATASETS = ("Unequal", "Dictionaries", "NoTargets", "Nones", "NoLength", "Endless", "Failing",
+             "NotNumbers", "Infinities")  # fmt: skip
 DATA = [
     *(_odd(f"data: {name}", "--data", "data.npz", make=make) for name, make in _ARRAYS.items()),
     *(
@@ -209,7 +203,9 @@ DATA = [
     ),
     _odd("data: one number per sample, the usual metric", "--data", "data.npz",
          model="nets.py:Flat",
-         make=lambda f: (_networks(f), _arrays(f, labels=np.linspace(0, 1, 24, dtype=np.float32)))),
+         make=lambda f: (_networks(f), _arrays(f, labels=np.arange(24) % CLASSES))),
+    _odd("data: targets between 0 and 1, the usual metric", "--data", "nets.py:Numbers",
+         model="nets.py:Flat"),
 ]  # fmt: skip
 
 
@@ -218,25 +214,46 @@ DATA = [
 
 def _transformers_folder(folder: Path) -> None:
     (folder / "bert").mkdir()
-    (folder / "bert" / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9,
+             "intermediate_size": 8}  # fmt: skip
+    config = json.dumps({"model_type": "bert", **sizes})
+    (folder / "bert" / "config.json").write_text(config, encoding="utf-8")
 
 
 def _written(*arguments: str) -> BadInput:
     return BadInput(" ".join(arguments), arguments, (), _networks, is_odd=True)
 
 
+def _kept(name: str) -> BadInput:
+    arguments = (*INPUT, "--keep-parametrisations")
+    return _odd(f"--keep-parametrisations of {name}", *arguments, model=f"nets.py:{name}")
+
+
 OPTIONS = [
     _odd("a transformers folder without hf:", make=_transformers_folder, model="bert"),
     _odd("an empty transformers folder with hf:", make=_transformers_folder, model="hf:bert"),
     *(_odd(" ".join(a), *INPUT, *a) for a in (
-        ("--plan", "out"), ("--plan", "net.pt"), ("--latency-table", "out"), ("--use", "out"),
+        ("--latency-table", "out"), ("--use", "out"),
         ("--of", "latency", "--latency-table", "data.npz"), ("--metric", "no"),
         ("--loss", "no.py:f"),
         ("--steps", "3", "--ratio", "0.01"), ("--max-drop", "1"), ("--layer-ratio", "[=0.5"),
+        ("--format", "tflite"), ("--format", "onnx,,pt2"), ("--format", ""),
+        ("--memory", "1k"), ("--memory", "much"), ("--memory", "-2G"), ("--memory", "nan"),
+        ("--weights-key", "model"), ("--ignore-unexpected", "*"),
     )),
+    *(_kept(model) for model in ("SpectralNorm", "WeightNorm", "Masked", "Logarithm")),
+    _odd("--format onnx for what ONNX has no words for", *INPUT, "--format", "onnx",
+         model="nets.py:NoOnnx"),
+    _odd("--memory that is too small for the data", "--data", "nets.py:NoTargets", "--memory", "1M",
+         *INPUT),
+    _odd("--weights-key of a factory without weights", *INPUT, "--weights-key", "model",
+         model=TINY),
+    _odd("--ignore-unexpected of a factory without weights", *INPUT, "--ignore-unexpected", "*",
+         model=TINY),
     *(_written("export", *a) for a in (
-        ("out", "--opset", "3"), ("out", "--opset", "99"), ("out", "--half"), ("nowhere", "--half"),
+        ("out", "--half"), ("nowhere", "--half"),
     )),
+    *(_written("net.pt", *INPUT, "--plan", plan, *OVER) for plan in ("out", "net.pt")),
     _written("bench", "net.pt", "data.npz"),
     _written("bench", "out"),
     _written("compare", "out", "nowhere"),

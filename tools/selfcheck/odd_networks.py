@@ -289,6 +289,13 @@ class Packed(nn.Module):
         return self.head(self.lstm(packed)[1][0][-1])
 
 
+class NoOnnx(Net):
+    """No exporter to ONNX knows the Bessel function."""
+
+    def after(self, y, x):
+        return torch.special.bessel_j1(y)
+
+
 class Flat(Net):
     def after(self, y, x):
         return y.mean(1)
@@ -323,6 +330,21 @@ class Dictionaries(Samples):
 class NoTargets(Samples):
     def sample(self, index):
         return torch.ones(3, 8, 8) * index
+
+
+class NotNumbers(Samples):
+    def sample(self, index):
+        return torch.full((3, 8, 8), torch.nan), index % 4
+
+
+class Infinities(Samples):
+    def sample(self, index):
+        return torch.full((3, 8, 8), torch.inf), index % 4
+
+
+class Numbers(Samples):
+    def sample(self, index):
+        return torch.ones(3, 8, 8) * index, index / 24
 
 
 class Nones(Samples):
