@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from compressor.agreement import FLOAT32, is_live
-from compressor.errors import CompressorError
 from compressor.delivery.verifying import verified
+from compressor.errors import CompressorError
 from compressor.export import export_onnx
 from compressor.graph import analyse
 from compressor.measure import count_macs, count_params
