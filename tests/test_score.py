@@ -16,6 +16,8 @@ from expressions import positions
 from torch import Tensor, multiprocessing, nn
 from twin import Analysed, analysed, analysed_case
 
+from compressor.calls import Call
+from compressor.data import Binding, Forward
 from compressor.errors import CompressorError, UsageError
 from compressor.graph import analyse
 from compressor.options import CriterionName, NormalisationName, ReductionName
@@ -556,7 +558,7 @@ def test_samples_that_do_not_fit_are_told(criterion: str) -> None:
             criterion,
             calibration=Calibration(of.trace, batches, mean_square),
         )
-    assert "(2, 9)" in refused.value.where
+    assert "2x9" in refused.value.where
 
 
 def test_too_many_inputs_are_told() -> None:
@@ -588,7 +590,8 @@ def test_inputs_by_name_are_put_in_the_traced_order() -> None:
     x, y = torch.randn(2, 5), torch.randn(2, 5)
     traced = trace(model, ExampleInputs((), {"y": y, "x": x}))
     network = analyse(traced)
-    data = Calibration(traced, [((x, 3 * y), None)], mean_square)
+    inputs = Binding(Forward.of(model), Call.of(traced.examples))((x, 3 * y))
+    data = Calibration(traced, [(inputs, None)], mean_square)
     weights = dict(model.named_parameters())
     found = score(network, weights, "activation", calibration=data, normalise="none")
     assert_scores(

@@ -17,6 +17,7 @@ from compressor.causes import cause_of, first_line
 from compressor.errors import CompressorError
 from compressor.measure.by_rule import by_rule
 from compressor.programs.attention_path import unfused_attention
+from compressor.rules.linear import einsum_letters
 
 Values = Sequence[Any]
 """Inputs or outputs of a traced operator (`torch._C.Value`)."""
@@ -85,30 +86,19 @@ def _einsum(inputs: Values, outputs: Values) -> int:
     """Pair by pair from the left, as torch does. What one of a pair has alone and nobody wants
     later is summed before; with nothing to sum over, a pair is no matrix product."""
     operands = [_shape(v) for v in inputs[1].node().inputs()]
-    terms, _, result = inputs[0].toIValue().replace(" ", "").partition("->")
+    terms, result = einsum_letters(inputs[0].toIValue(), [len(shape) for shape in operands])
     size: dict[str, int] = {}
-    labels = []
-    for term, shape in zip(terms.split(","), operands, strict=True):
-        names = _einsum_labels(term, len(shape))
-        labels.append(set(names))
-        for name, length in zip(names, shape, strict=True):
-            size[name] = max(length, size.get(name, 1))
-    ellipsis = {name for name in size if name.isdigit()}
-    macs, current = 0, labels[0]
-    for position, operand in enumerate(labels[1:], start=2):
-        needed_later = set(result).union(ellipsis, *labels[position:])
-        both = current & operand
-        if both - needed_later:
-            macs += prod(size[name] for name in both | ((current | operand) & needed_later))
-        current = (current | operand) & needed_later
+    for term, shape in zip(terms, operands, strict=True):
+        for letter, length in zip(term, shape, strict=True):
+            size[letter] = max(length, size.get(letter, 1))
+    macs, current = 0, set(terms[0])
+    for position, term in enumerate(terms[1:], start=2):
+        wanted = set(result).union(*terms[position:])
+        both, kept = current & set(term), (current | set(term)) & wanted
+        if both - wanted:
+            macs += prod(size[letter] for letter in both | kept)
+        current = kept
     return macs
-
-
-def _einsum_labels(term: str, rank: int) -> list[str]:
-    """One name per dimension; those under an ellipsis are numbered from the right."""
-    before, dots, after = term.partition("...")
-    hidden = rank - len(before) - len(after) if dots else 0
-    return [*before, *(str(i) for i in reversed(range(hidden))), *after]
 
 
 MACS: dict[str, Callable[[Values, Values], int]] = {

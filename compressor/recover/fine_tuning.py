@@ -52,7 +52,7 @@ def fine_tune(
 ) -> TrainingState:
     """Train the module in place; it ends on `device` in eval mode, with the last epoch's weights.
 
-    `batches` is iterated once per epoch. If no parameter requires a gradient, all do from here on.
+    `batches` is iterated once per epoch. Parameters that require no gradient stay as they are.
     In a distributed run each process takes its share of every batch.
 
     Args:
