@@ -355,7 +355,8 @@ def test_the_script_times_layers_for_a_latency_table(
     assert measured.machine == machine_of(1, 1, "cpu")
     assert all(ms > 0 for points in measured.times.values() for ms in points.values())
     asked = ["--of", "latency", "--latency-table", str(table), "--ratio", "0.05", "--dry-run"]
-    assert main([*command, *asked]) == 0
+    # on layers of microseconds noise may leave nothing to save, which is no matter of the table
+    assert main([*command, *asked, "--best-effort"]) == 0
     assert "time layers" in capsys.readouterr().err
 
 

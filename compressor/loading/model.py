@@ -251,7 +251,7 @@ def _load_factory(spec: str, wanted: Wanted) -> LoadedModel:
     found = find_factory(spec)
     module, wrappers = unwrapped(call_factory(found, arguments, pretrained=wanted.pretrained))
     made = LoadedModel(
-        module=module.cpu(),
+        module=_on_cpu(module),
         name=found.name,
         recognised=f"the factory {spec}",
         weights=_origin(found, arguments, pretrained=wanted.pretrained),
@@ -270,6 +270,12 @@ def _load_factory(spec: str, wanted: Wanted) -> LoadedModel:
         sha256=sha256_of(path),
         notes=(*made.notes, *taken.notes),
     )
+
+
+def _on_cpu(module: nn.Module) -> nn.Module:
+    """The module itself; what is on the meta device has no values to move, which is told later."""
+    is_meta = any(parameter.is_meta for parameter in module.parameters())
+    return module if is_meta else module.cpu()
 
 
 def _origin(factory: Factory, arguments: Mapping[str, Any], *, pretrained: bool) -> str:

@@ -143,7 +143,7 @@ CHECKPOINTS = [
     ),
     *(
         _odd(
-            f"--weights-key {key}", "--factory", TINY, "--weights-key", key, *INPUT,
+            f"a checkpoint's --weights-key {key}", "--factory", TINY, "--weights-key", key, *INPUT,
             make=_checkpoint(_CHECKPOINTS["optimizer first"]),
         )
         for key in ("ema", "model", "optimizer", "model.stem", "")
