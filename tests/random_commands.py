@@ -77,7 +77,8 @@ def write_command(seed: int, folder: Path) -> list[str]:
     if rng.random() < 0.1:
         network = rng.choice([nn.Module.half, nn.Module.double, nn.Module.bfloat16])(network)
     torch.save(network, folder / "net.pt")
-    words = ["net.pt", "--trust-pickle", *(INPUT if rng.random() < 0.9 else ())]
+    named = rng.random() < 0.9 or any(isinstance(layer, nn.RNNBase) for layer in network.modules())
+    words = ["net.pt", "--trust-pickle", *(INPUT if named else ())]
     if rng.random() < 0.5:
         write_data(rng, folder / "data.npz")
         words += ["--data", "data.npz", *(["--epochs", "1"] if rng.random() < 0.2 else [])]

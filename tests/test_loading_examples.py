@@ -148,6 +148,15 @@ def test_a_sample_of_several_inputs() -> None:
         (nn.Sequential(nn.Embedding(8, 4), nn.Linear(4, 2)), "1x16:int64<8"),
         (nn.Conv1d(2, 4, 3), "1x2x1024"),
         (nn.GRU(5, 4, batch_first=True), "1x16x5"),
+        (
+            nn.Sequential(
+                nn.Conv2d(1, 2, 3),
+                nn.AdaptiveAvgPool2d((1, 4)),
+                nn.Flatten(1, 2),
+                nn.GRU(4, 3, batch_first=True),
+            ),
+            "1x1x28x28",
+        ),
     ],
 )
 def test_guesses_are_tried_and_named(net: nn.Module, spec: str) -> None:

@@ -1,5 +1,6 @@
 """Which example inputs are taken, each of them run once before anything relies on it."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -216,8 +217,13 @@ def _guess(model: nn.Module, seed: int) -> ExampleInputs:
 
 
 def _candidates(model: nn.Module) -> list[str]:
-    """Specs to try: what the model says about itself, then what its first layers accept."""
+    """Specs to try: what the model says about itself, then what its first layers accept.
+
+    Where a layer is recurrent the smallest come first: each step is traced by itself, and an image
+    of 224 rows and columns can be 50,176 of them, which takes hours.
+    """
     found: list[str] = []
+    recurrent = any(isinstance(layer, (nn.RNNBase, nn.RNNCellBase)) for layer in model.modules())
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     if isinstance(config, Mapping) and config.get("input_size"):
         found.append(_spec(1, *config["input_size"]))
@@ -225,8 +231,12 @@ def _candidates(model: nn.Module) -> list[str]:
     for kind, specs in _first_layers(model):
         if kind not in seen:
             seen.add(kind)
-            found += specs
+            found += sorted(specs, key=_elements) if recurrent else specs
     return list(dict.fromkeys(found))
+
+
+def _elements(spec: str) -> int:
+    return math.prod(map(int, spec.partition(":")[0].split("x")))
 
 
 def _first_layers(model: nn.Module) -> Iterator[tuple[type[nn.Module], list[str]]]:
