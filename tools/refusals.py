@@ -1,4 +1,4 @@
-"""Write the README's table of what keeps its channels, from the rules themselves.
+"""Write the guide's table of what keeps its channels, from the rules themselves.
 
 python -m tools.refusals
 """
@@ -13,7 +13,7 @@ from types import ModuleType
 from compressor.rules import FAMILIES, Refusal
 from compressor.rules.reasons import FROM_THE_NETWORK, REASONS
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "guide" / "operators.md"
 BEGIN, END = "<!-- refusals: written by python -m tools.refusals -->", "<!-- /refusals -->"
 
 
@@ -60,12 +60,12 @@ def _names(operators: Iterable[str]) -> str:
 
 
 def written_into(text: str) -> str:
-    """The README's text with the part between its marks written anew."""
+    """The page's text with the part between its marks written anew."""
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"the README has lost a mark: {BEGIN} ... {END} (refusals go between)")
+        raise SystemExit(f"the page has lost a mark: {BEGIN} ... {END} (refusals go between)")
     marked = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.S)
     return marked.sub(lambda _: f"{BEGIN}\n{section()}\n{END}", text)
 
 
 if __name__ == "__main__":
-    README.write_text(written_into(README.read_text()))
+    PAGE.write_text(written_into(PAGE.read_text()))

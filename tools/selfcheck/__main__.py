@@ -8,9 +8,11 @@ from pathlib import Path
 from cyclopts import App
 
 from tools.jsonl import append_trial, read_trials
+from tools.options import DataRoot
 from tools.progress import each
 from tools.selfcheck.checks import PART, Check, made, wanted
 from tools.selfcheck.table import to_markdown
+from tools.selfcheck.unchanged import compare
 from tools.surroundings import where
 
 RECORDS = Path("docs/results/selfcheck.jsonl")
@@ -60,6 +62,21 @@ def run(
         print(f"{check}: {'; '.join(found[check.key]['problems'])}", file=sys.stderr)
     print(f"{len(checks) - len(bad)} of {len(checks)} checks are well")
     return 1 if bad else 0
+
+
+@app.command
+def unchanged(folder: Path, *, data_root: DataRoot | None = None) -> int:
+    """Keep in FOLDER what today's code makes; a later call says what differs from it.
+
+    Parameters
+    ----------
+    folder
+        Where the record is kept; it holds for one machine and one set of packages.
+    data_root
+        Folder with trained weights.
+    """
+    problems = compare(folder, data_root)
+    return 1 if problems else 0
 
 
 @app.command
