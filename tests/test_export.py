@@ -384,3 +384,22 @@ def test_the_branch_that_was_captured_is_written_as_onnx(tmp_path: Path) -> None
     result.save(tmp_path / "out")
     assert (tmp_path / "out" / "model.onnx").is_file()
     assert result.report["differences"]["program and ONNX file"] < 1e-4
+
+
+def test_the_table_of_operators_is_built_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registration = pytest.importorskip("torch.onnx._internal.exporter._registration")
+    built = []
+    build = registration.ONNXRegistry.from_torchlib
+
+    def counted(*given: object, **named: object) -> object:
+        built.append(named)
+        return build(*given, **named)
+
+    monkeypatch.setattr(registration.ONNXRegistry, "from_torchlib", staticmethod(counted))
+    program = torch.export.export(nn.Linear(3, 2), (torch.randn(2, 3),))
+    for name in "abc":
+        export_onnx(program, tmp_path / name)
+    assert len(built) == 1
+    assert registration.ONNXRegistry.from_torchlib is counted

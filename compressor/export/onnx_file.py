@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from compressor.errors import CompressorError, UsageError
 from compressor.export.attention import with_attention_written_out
 from compressor.export.branches import without_assertions
+from compressor.export.onnx_operators import operators_read_once
 from compressor.export.output import NoRoomError, first_line, silence, write
 from compressor.export.torchscript import convert_traced
 
@@ -163,7 +164,8 @@ def _converted(program: ExportedProgram, way: Way, opset: int | None) -> onnx.Mo
 
 def _convert_program(program: ExportedProgram, opset: int | None) -> onnx.ModelProto:
     written_out = with_attention_written_out(without_assertions(program))
-    converted = torch.onnx.export(written_out, dynamo=True, verbose=False, opset_version=opset)
+    with operators_read_once():
+        converted = torch.onnx.export(written_out, dynamo=True, verbose=False, opset_version=opset)
     assert converted is not None
     return converted.model_proto
 
