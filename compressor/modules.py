@@ -82,7 +82,7 @@ def copy_of(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     memo |= {id(place): place for place in written_by_hooks(module)}
     try:
         with torch.no_grad(), _WithoutGraphs():
-            return copy.deepcopy(module, memo)
+            copied = copy.deepcopy(module, memo)
     except Exception as error:  # each class has its own for what cannot be copied
         raise CompressorError(
             "the model cannot be copied",
@@ -90,6 +90,23 @@ def copy_of(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
             consequence="it is not touched, and so not compressed",
             next_step=copying_hint(error),
         ) from error
+    give_buffers_memory(copied)
+    return copied
+
+
+def give_buffers_memory(module: nn.Module) -> None:
+    """Replace each expanded buffer, whose elements share memory, by the same values in memory of
+    their own: torch can load nothing into it else. The module is changed, its values are not."""
+    for layer in module.modules():
+        for name, buffer in layer._buffers.items():
+            if buffer is not None and buffer.layout == torch.strided and _is_expanded(buffer):
+                layer._buffers[name] = buffer.contiguous()
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    return any(
+        size > 1 and not step for size, step in zip(tensor.shape, tensor.stride(), strict=True)
+    )
 
 
 def written_by_hooks(module: nn.Module) -> Iterator[Any]:

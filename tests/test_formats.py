@@ -25,6 +25,7 @@ from compressor.errors import CompressorError, UsageError
 from compressor.export import export_onnx, onnx_file, save_weights
 from compressor.exporting import export_retrained
 from compressor.loading import load_program_file
+from compressor.loading.weights import load_strictly
 from compressor.measure import macs_by_layer
 from compressor.options import ExportOptions, ModelOptions, Options
 from compressor.planning.subject import tensors_sha256
@@ -165,6 +166,33 @@ def test_tensors_of_every_kind_are_hashed_and_stored(value: Tensor, tmp_path: Pa
         assert tensors_sha256(holding(value)) != tensors_sha256(holding(torch.zeros_like(plain)))
     save_weights({"held": value}, tmp_path / "x.safetensors", {})
     assert torch.equal(load_file(tmp_path / "x.safetensors")["held"], plain)
+
+
+class Spread(nn.Module):
+    """Holds a buffer whose elements share memory, into which torch loads nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.out = nn.Linear(3, 8), nn.Linear(8, 2)
+        self.register_buffer("offset", torch.ones(1, 1).expand(4, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.into(x).relu()) + self.offset.sum(0)
+
+
+def test_a_result_with_an_expanded_buffer_comes_back(tmp_path: Path) -> None:
+    network, x = Spread(), torch.randn(2, 3)
+    result = compressor.compress(network, x, 0.3, format="pt2")
+    result.save(tmp_path / "out")
+    torch.testing.assert_close(compressor.load(tmp_path / "out", Spread)(x), result.module(x))
+    assert network.offset.stride() == (0, 0)
+
+
+def test_weights_are_loaded_over_an_expanded_buffer() -> None:
+    network = Spread()
+    state = {name: torch.full_like(held, 2.0) for name, held in network.state_dict().items()}
+    load_strictly(network, state, "net.pt")
+    assert network.offset.tolist() == [[2.0, 2.0]] * 4
 
 
 def test_what_safetensors_has_no_room_for_is_named(tmp_path: Path) -> None:

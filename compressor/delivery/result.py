@@ -15,7 +15,7 @@ from compressor.errors import CompressorError
 from compressor.files.folder import all_or_nothing, copy_into
 from compressor.files.integrity import check_files
 from compressor.loading import load_model, load_program_file
-from compressor.modules import unwrapped
+from compressor.modules import give_buffers_memory, unwrapped
 from compressor.plain import Plain, give_back_types, made_plain, named_types, put_all_back
 from compressor.planning.original import TemporaryFolder
 from compressor.planning.plan_file import read_plan
@@ -132,6 +132,7 @@ def _with_weights(module: nn.Module, plan: Plan, path: Path) -> nn.Module:
     try:
         stored = load_file(path)
         aliases = {alias: stored[name] for alias, name in plan.aliases.items()}
+        give_buffers_memory(module)
         module.load_state_dict({**stored, **aliases})
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise CompressorError(

@@ -26,6 +26,7 @@ from compressor.loading.pickles import load_torch_save
 from compressor.loading.sniff import FileKind, sniff
 from compressor.loading.torchscript import read_torchscript
 from compressor.loading.wording import cut_list, one_line
+from compressor.modules import give_buffers_memory
 
 BY_KEY = "--weights-key KEY decides"
 
@@ -193,6 +194,7 @@ def load_strictly(
         held = [(choice.key, choice.fit.state) for choice in rivals]
         raise _ambiguous(where, "the network", held, where)
     stored = _stored_types(module, best.fit.state)
+    give_buffers_memory(module)
     module.load_state_dict(best.fit.state, strict=False)
     others = [choice.key for choice in fitting[1:] if choice not in rivals]
     return Taken(best.key, (*_said(best.key, others), *_left_out(best.fit)), stored)
