@@ -24,8 +24,8 @@ def resolve(spec: str) -> Callable[..., Any]:
     home, colon, name = spec.rpartition(":")
     if not (colon and home and name.isidentifier()):
         raise UsageError(
-            f"{spec!r} names no callable.",
-            next_step="Write package.module:callable or path/file.py:callable.",
+            f"{spec!r} names no callable",
+            next_step="write package.module:callable or path/file.py:callable",
         )
     try:
         module = import_file(Path(home)) if home.endswith(".py") else _from_package(home)
@@ -33,15 +33,17 @@ def resolve(spec: str) -> Callable[..., Any]:
         raise
     except Exception as error:  # the imported code is the user's
         raise CompressorError(
-            f"Importing {home} failed: {type(error).__name__}: {error}", where=spec
+            f"importing {home} failed: {type(error).__name__}: {error}",
+            where=spec,
+            next_step="repair it, or run from the folder that holds what it imports",
         ) from error
     found = getattr(module, name, None)
     if not callable(found):
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise UsageError(
-            f"{home} has no callable named {name!r}.",
+            f"{home} has no callable named {name!r}",
             where=spec,
-            next_step=f"It has: {', '.join(sorted(public)[:12]) or 'none'}.",
+            next_step=f"it has: {', '.join(sorted(public)[:12]) or 'none'}",
         )
     return found  # type: ignore[no-any-return]
 
@@ -54,14 +56,17 @@ def import_file(path: Path) -> ModuleType:
         UsageError: There is no such file, or it is no Python file.
     """
     if not path.is_file():
-        raise UsageError(f"There is no file {path}.")
+        raise UsageError(
+            f"there is no file {path}",
+            next_step="check the path, which is read from the current folder",
+        )
     state = path.stat()
     name = f"{path.stem}_{abs(hash((path.resolve(), state.st_mtime_ns, state.st_size))):x}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise UsageError(f"{path} is no Python file.")
+        raise UsageError(f"{path} is no Python file", next_step="name a file that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up by name
     try:
@@ -82,7 +87,7 @@ def _from_package(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise UsageError(
-                f"There is no module {name!r}.",
-                next_step="Install it, or run from the folder that holds it.",
+                f"there is no module {name!r}",
+                next_step="install it, or run from the folder that holds it",
             ) from error
         raise

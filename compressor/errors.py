@@ -7,23 +7,24 @@ class CompressorError(Exception):
     Args:
         what: One sentence: what is wrong.
         where: File, option, layer or source line it was found at.
-        consequence: What was not done because of it.
+        consequence: What was not done because of it; `usually` where nothing is given.
         next_step: What to do or type now.
     """
 
     exit_code = 1
+    usually = "nothing was written; an earlier result is untouched"
 
     def __init__(
         self, what: str, *, where: str = "", consequence: str = "", next_step: str = ""
     ) -> None:
         self.what, self.where = what, where
-        self.consequence, self.next_step = consequence, next_step
+        self.consequence, self.next_step = consequence or self.usually, next_step
         super().__init__(str(self))
 
     def __str__(self) -> str:
         lines = [self.what]
         lines += [f"  where: {self.where}"] if self.where else []
-        lines += [f"  consequence: {self.consequence}"] if self.consequence else []
+        lines += [f"  consequence: {self.consequence}"]
         lines += [f"  next: {self.next_step}"] if self.next_step else []
         return "\n".join(lines)
 
@@ -32,3 +33,4 @@ class UsageError(CompressorError):
     """The command or call itself cannot be meant as it stands; the command exits with 2."""
 
     exit_code = 2
+    usually = "nothing was done"

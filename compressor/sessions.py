@@ -70,7 +70,10 @@ def random_input(spec: Any, batch: int, rng: np.random.Generator) -> np.ndarray[
         return rng.standard_normal(shape).astype(_FLOATS[spec.type])
     if spec.type in _INTEGERS:
         return np.ones(shape, _INTEGERS[spec.type])
-    raise CompressorError(f"No random data for the input {spec.name!r} of type {spec.type}.")
+    raise CompressorError(
+        f"no random data for the input {spec.name!r} of type {spec.type}",
+        next_step="give inputs of your own: such a type cannot be drawn",
+    )
 
 
 _FLOATS: dict[str, Any] = {

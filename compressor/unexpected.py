@@ -20,7 +20,6 @@ from compressor.errors import CompressorError
 DEBUG = "COMPRESSOR_DEBUG"
 """The environment variable with which the command line shows tracebacks and warnings."""
 
-UNTOUCHED = "nothing was written; an earlier result is untouched"
 LONGEST = 500
 """Characters of an exception's own text that are shown."""
 
@@ -62,7 +61,6 @@ def explained(error: BaseException) -> CompressorError:
     return CompressorError(
         kind.what(error),
         where=", ".join(_places(error)),
-        consequence=UNTOUCHED,
         next_step=kind.next_step,
     )
 

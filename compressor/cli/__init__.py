@@ -24,7 +24,7 @@ from compressor.cli.app import app
 from compressor.cli.examples import EXAMPLES, epilogue
 from compressor.errors import CompressorError, UsageError
 from compressor.terminal import Terminal
-from compressor.unexpected import UNTOUCHED, explained, is_debugging
+from compressor.unexpected import explained, is_debugging
 
 __all__ = [
     "app",
@@ -57,18 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interruption:
         stopped = CompressorError(
             "interrupted",
-            consequence=str(interruption) or UNTOUCHED,
+            consequence=str(interruption),
             next_step="give the same command again, or compress resume where a run was kept",
         )
         return _fail(stopped, INTERRUPTED)
     except CycloptsError as error:
         return _fail(_misuse(error), UsageError.exit_code)
     except CompressorError as error:
-        error.consequence = error.consequence or UNTOUCHED
-        error.next_step = (
-            error.next_step
-            or "compress --help lists what else there is; where none of it helps, please report it"
-        )
         return _fail(error, error.exit_code)
     except BaseException as error:  # a model's or a library's code: anything may come
         if _reader_went_away(error):

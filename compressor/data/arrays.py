@@ -57,11 +57,14 @@ def statistics(
     for name, values in zip(("mean", "std"), given, strict=True):
         if len(values) not in (1, channels):
             raise UsageError(
-                f"The {name} has {len(values)} values, the images have {channels} channels.",
-                next_step=f"Give one value, or {channels}.",
+                f"the {name} has {len(values)} values, the images have {channels} channels",
+                next_step=f"give one value, or {channels}",
             )
     if not all(value > 0 for value in given[1]):
-        raise UsageError(f"The std must be above zero, not {list(given[1])}.")
+        raise UsageError(
+            f"the std must be above zero, not {list(given[1])}",
+            next_step="give the standard deviation of each channel, above zero",
+        )
     first, second = (torch.tensor(list(v), dtype=torch.float32) for v in given)
     return first.expand(channels).view(-1, 1, 1), second.expand(channels).view(-1, 1, 1)
 
@@ -73,8 +76,9 @@ def load_arrays(
     for path, (images, labels) in zip(paths, parts, strict=True):
         if images.shape[1:] != parts[0][0].shape[1:] or (labels is None) != (parts[0][1] is None):
             raise CompressorError(
-                "The files do not go together: other image sizes, or labels in only one of them.",
+                "the files do not go together: other image sizes, or labels in only one of them",
                 where=f"{paths[0]} and {path}",
+                next_step="give files of images of one size, all with labels or all without",
             )
     images = np.concatenate([part[0] for part in parts]) if len(parts) > 1 else parts[0][0]
     known = [part[1] for part in parts if part[1] is not None]
@@ -94,9 +98,9 @@ def _read_npz(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | 
             keys = ", ".join(archive.files) or "nothing"
     except Exception as error:  # zip, lzma, pickle and numpy each have their own
         raise CompressorError(
-            f"Not a readable .npz archive: {error}",
+            f"not a readable .npz archive: {error}",
             where=str(path),
-            next_step="Write one with numpy.savez(path, images=..., labels=...).",
+            next_step="write one with numpy.savez(path, images=..., labels=...)",
         ) from error
     images, labels = found.get("images"), found.get("labels")
     problem = _image_problem(images, keys)
@@ -104,34 +108,34 @@ def _read_npz(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | 
         raise CompressorError(
             problem,
             where=str(path),
-            next_step="images must be uint8, N×H×W×C or N×H×W.",
+            next_step="images must be uint8, N×H×W×C or N×H×W",
         )
     if labels is None:
         return images, None
     problem = _label_problem(labels, len(images))
     if problem:
         raise CompressorError(
-            problem, where=str(path), next_step="labels must be N integers, from 0 upwards."
+            problem, where=str(path), next_step="labels must be N integers, from 0 upwards"
         )
     return images, labels.astype(np.int64)
 
 
 def _image_problem(images: np.ndarray[Any, Any] | None, keys: str) -> str:
     if images is None:
-        return f"The archive has no array 'images'; it holds {keys}."
+        return f"the archive has no array 'images'; it holds {keys}"
     if images.dtype != np.uint8:
-        return f"The images are {images.dtype}, not uint8."
+        return f"the images are {images.dtype}, not uint8"
     if images.ndim not in (3, 4):
-        return f"The images have shape {images.shape}."
-    return "" if images.size else f"There is no image: the shape is {images.shape}."
+        return f"the images have shape {images.shape}"
+    return "" if images.size else f"there is no image: the shape is {images.shape}"
 
 
 def _label_problem(labels: np.ndarray[Any, Any], samples: int) -> str:
     if labels.ndim != 1:
-        return f"The labels have shape {labels.shape}."
+        return f"the labels have shape {labels.shape}"
     if len(labels) != samples:
-        return f"There are {samples} images but {len(labels)} labels."
+        return f"there are {samples} images but {len(labels)} labels"
     if labels.dtype.kind not in "iu":
-        return f"The labels are {labels.dtype}, not integers."
+        return f"the labels are {labels.dtype}, not integers"
     below = np.flatnonzero(labels < 0)
-    return f"Label {below[0]} is {labels[below[0]]}, below zero." if len(below) else ""
+    return f"label {below[0]} is {labels[below[0]]}, below zero" if len(below) else ""

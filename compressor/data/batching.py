@@ -22,12 +22,15 @@ _LOOKED_AT = 256  # samples of a dataset that does not say its labels
 def hold_out(data: Data, fraction: float = 0.1, seed: int = 0) -> tuple[Data, Data]:
     """Split at random into (rest, held): disjoint, complete, at least one sample in each."""
     if not 0 < fraction < 1:
-        raise UsageError(f"The share to hold out must lie between 0 and 1, not {fraction}.")
+        raise UsageError(
+            f"the share to hold out must lie between 0 and 1, not {fraction}",
+            next_step="give a share such as 0.1",
+        )
     if len(data) < 2:
         raise CompressorError(
-            "One sample cannot be split into training and test data.",
+            "one sample cannot be split into training and test data",
             where=data.name,
-            next_step="Give more data, or separate test data.",
+            next_step="give more data, or separate test data",
         )
     order = np.random.default_rng(seed).permutation(len(data)).tolist()
     held = min(len(data) - 1, max(1, round(fraction * len(data))))
@@ -58,10 +61,10 @@ def check_labels(data: Data, classes: int) -> None:
     if len(wrong):
         first = tuple(wrong[0].tolist())
         raise CompressorError(
-            f"The label of sample {indices[first[0]]} is {int(labels[first])}, "
-            f"but the network has {classes} classes (0 to {classes - 1}).",
+            f"the label of sample {indices[first[0]]} is {int(labels[first])}, "
+            f"but the network has {classes} classes (0 to {classes - 1})",
             where=data.name,
-            next_step="Give the data that the network was trained for, or repair its labels.",
+            next_step="give the data that the network was trained for, or repair its labels",
         )
 
 
@@ -121,12 +124,13 @@ class Batches:
     ) -> None:
         if augment not in AUGMENTATIONS:
             raise UsageError(
-                f"There is no augmentation {augment!r}.",
-                next_step=f"Choose one of {', '.join(AUGMENTATIONS)}.",
+                f"there is no augmentation {augment!r}",
+                next_step=f"choose one of {', '.join(AUGMENTATIONS)}",
             )
         if batch_size < 1 or (limit is not None and limit < 1):
             raise UsageError(
-                f"Batches of {batch_size}, from {limit} samples: both must be at least one."
+                f"batches of {batch_size}, from {limit} samples: both must be at least one",
+                next_step="give a batch size and a number of samples of at least one",
             )
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.augmentations = AUGMENTATIONS[augment]
@@ -171,9 +175,9 @@ def _require_images(data: Data, augment: str) -> None:
     first = _image(data.first_sample)
     if not isinstance(first, Tensor) or first.ndim != 4:
         raise UsageError(
-            f"{augment!r} moves images, but the inputs are none.",
+            f"{augment!r} moves images, but the inputs are none",
             where=data.name,
-            next_step="Use the augmentation 'none'.",
+            next_step="use the augmentation 'none'",
         )
 
 

@@ -74,9 +74,9 @@ class Data:
             raise
         except UnequalShapesError as error:
             raise CompressorError(
-                f"Samples that are to lie side by side have different shapes: {error}",
+                f"samples that are to lie side by side have different shapes: {error}",
                 where=self._place(indices),
-                next_step="Pad or cut them to one shape inside the dataset.",
+                next_step="pad or cut them to one shape inside the dataset",
             ) from error
         except Exception as error:  # the dataset is the user's code
             raise self._failure(error, indices) from error
@@ -96,7 +96,7 @@ class Data:
 
     def _failure(self, error: Exception, indices: Sequence[int]) -> CompressorError:
         return CompressorError(
-            f"Reading samples failed: {type(error).__name__}: {error}",
+            f"reading samples failed: {type(error).__name__}: {error}",
             where=self._place(indices),
-            next_step="Each sample must be (inputs, target), the inputs alone, or a dict.",
+            next_step="each sample must be (inputs, target), the inputs alone, or a dict",
         )

@@ -47,7 +47,10 @@ def load_data(
         UsageError, CompressorError: a spec that is not there or does not hold what it should.
     """
     if not specs:
-        raise UsageError("No data was named.")
+        raise UsageError(
+            "no data was named",
+            next_step="name an .npz file, a folder of images, or package.module:callable",
+        )
     paths = [Path(spec) for spec in specs]
     if all(path.is_file() for path in paths):
         for path in paths:
@@ -56,20 +59,22 @@ def load_data(
     if len(specs) > 1:
         missing = [spec for spec, path in zip(specs, paths, strict=True) if not path.is_file()]
         raise UsageError(
-            "Several data sources can only be .npz files.", where=f"not a file: {missing[0]}"
+            "several data sources can only be .npz files",
+            where=f"not a file: {missing[0]}",
+            next_step="name several .npz files, or one folder or callable",
         )
     if paths[0].is_dir():
         return _folder(paths[0], mean, std, input_size or (224, 224))
     if ":" not in specs[0]:
         raise UsageError(
-            f"There is no data at {specs[0]}.",
-            next_step="Name an .npz file, a folder of images, or package.module:callable.",
+            f"there is no data at {specs[0]}",
+            next_step="name an .npz file, a folder of images, or package.module:callable",
         )
     if mean is not None or std is not None:
         raise UsageError(
-            "A callable's dataset is taken as it comes; mean and std do not apply to it.",
+            "a callable's dataset is taken as it comes; mean and std do not apply to it",
             where=specs[0],
-            next_step="Normalise inside the dataset.",
+            next_step="normalise inside the dataset",
         )
     return _from_callable(specs[0])
 
@@ -87,11 +92,11 @@ def _refuse_other_files(path: Path) -> None:
     is_code = path.suffix == ".py"
     other = "a text file" if b"\0" not in beginning else "a file of another kind"
     raise UsageError(
-        "Data is an .npz archive, a folder of images or a callable, and this is "
-        f"{'a Python file' if is_code else other}.",
+        "data is an .npz archive, a folder of images or a callable, and this is "
+        f"{'a Python file' if is_code else other}",
         where=str(path),
-        next_step="Write an archive with numpy.savez(path, images=..., labels=...), or name a "
-        f"callable that returns a dataset: {path if is_code else 'path/file.py'}:callable.",
+        next_step="write an archive with numpy.savez(path, images=..., labels=...), or name a "
+        f"callable that returns a dataset: {path if is_code else 'path/file.py'}:callable",
     )
 
 
@@ -135,9 +140,9 @@ def _folder(
         )
     except FileNotFoundError as error:
         raise CompressorError(
-            f"The folder holds no images in sub-folders, one per class: {error}",
+            f"the folder holds no images in sub-folders, one per class: {error}",
             where=str(path),
-            next_step="Give a folder with a sub-folder of images for each class.",
+            next_step="give a folder with a sub-folder of images for each class",
         ) from error
     return Data(path.name, dataset, True, int(dataset.labels.max()) + 1)
 
@@ -148,9 +153,9 @@ def _read_image(path: str, mode: str) -> Image.Image:
             return image.convert(mode)
     except (OSError, ValueError, SyntaxError) as error:
         raise CompressorError(
-            f"Not a readable image: {error}",
+            f"not a readable image: {error}",
             where=path,
-            next_step="Repair it or take it out of the folder.",
+            next_step="repair it or take it out of the folder",
         ) from error
 
 
@@ -162,10 +167,10 @@ def _refuse_endless(dataset: Any, spec: str) -> None:
         count = MOST_SAMPLES + 1
     if count > MOST_SAMPLES:
         raise CompressorError(
-            f"The dataset says that it has more than {MOST_SAMPLES:,} samples.",
+            f"the dataset says that it has more than {MOST_SAMPLES:,} samples",
             where=spec,
             consequence="they can be neither shuffled nor held out from",
-            next_step="Give it a length of some thousands; so many samples are enough.",
+            next_step="give it a length of some thousands; so many samples are enough",
         )
 
 
@@ -175,21 +180,21 @@ def _from_callable(spec: str) -> Data:
         dataset = build()
     except Exception as error:  # the callable is the user's code
         raise CompressorError(
-            f"The callable raised {type(error).__name__}: {error}",
+            f"the callable raised {type(error).__name__}: {error}",
             where=spec,
-            next_step="It is called without arguments and returns a dataset.",
+            next_step="it is called without arguments and returns a dataset",
         ) from error
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise CompressorError(
-            f"The callable returned a {type(dataset).__name__}, not a dataset.",
+            f"the callable returned a {type(dataset).__name__}, not a dataset",
             where=spec,
-            next_step="A dataset has a length, and dataset[i] is one sample: (inputs, target), the "
-            "inputs alone, or a dict.",
+            next_step="a dataset has a length, and dataset[i] is one sample: (inputs, target), the "
+            "inputs alone, or a dict",
         )
     _refuse_endless(dataset, spec)
     if len(dataset) == 0:
         raise CompressorError(
-            "The dataset is empty.", where=spec, next_step="Give data with at least one sample."
+            "the dataset is empty", where=spec, next_step="give data with at least one sample"
         )
     data = Data(spec, dataset, True, None)
     return Data(spec, dataset, data.fetch([0]).target is not None, None)

@@ -116,7 +116,8 @@ def fixed_to_one(program: ExportedProgram) -> ExportedProgram:
             return torch.export.export(module, args, dict(kwargs), strict=False)
     except Exception as error:  # torch raises many kinds for what it cannot capture
         raise CompressorError(
-            f"The program cannot be captured for one sample: {first_line(error)}"
+            f"the program cannot be captured for one sample: {first_line(error)}",
+            next_step="deploy the .pt2 program",
         ) from error
 
 
@@ -139,9 +140,10 @@ def write_onnx(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) 
             write(path, model.SerializeToString(deterministic=True))
     except onnx.checker.ValidationError as error:
         raise CompressorError(
-            f"The exported ONNX model is not valid: {error}",
+            f"the exported ONNX model is not valid: {error}",
             where=str(path),
-            consequence="Do not deploy it.",
+            consequence="do not deploy it",
+            next_step="report it with the network, and deploy the .pt2 program",
         ) from error
 
 
@@ -155,10 +157,15 @@ def _converted(program: ExportedProgram, way: Way, opset: int | None) -> onnx.Mo
         with silence():
             model = way.convert(program, opset)
     except Exception as error:  # the exporters' errors share no base but this one
-        raise CompressorError(f"{way.exporter}: {first_line(error)}") from error
+        raise CompressorError(
+            f"{way.exporter}: {first_line(error)}",
+            next_step="replace the operator that is named, or deploy the .pt2 program",
+        ) from error
     found = next(entry.version for entry in model.opset_import if not entry.domain)
     if opset is not None and found != opset:  # this exporter keeps its own, with a warning
-        raise CompressorError(f"{way.exporter}: writes version {found}")
+        raise CompressorError(
+            f"{way.exporter}: writes version {found}", next_step="leave the opset to the exporter"
+        )
     return model
 
 
@@ -192,9 +199,9 @@ def _no_way(failures: Sequence[tuple[Way, CompressorError]], opset: int | None) 
             next_step="another version may do; the default is the exporter's own",
         )
     return CompressorError(
-        f"The network cannot be written as ONNX: {'; '.join(reasons)}",
-        consequence="There is no ONNX file; the program itself is not affected.",
-        next_step="Replace the operator that is named, or deploy the .pt2 program.",
+        f"the network cannot be written as ONNX: {'; '.join(reasons)}",
+        consequence="there is no ONNX file; the program itself is not affected",
+        next_step="replace the operator that is named, or deploy the .pt2 program",
     )
 
 

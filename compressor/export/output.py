@@ -49,7 +49,7 @@ def write(path: Path, content: bytes) -> None:
         path.write_bytes(content)
     except OSError as error:
         raise NoRoomError(
-            f"The file cannot be written: {error.strerror or error}",
+            f"the file cannot be written: {error.strerror or error}",
             where=str(path),
-            next_step="Check the folder's permissions and the free space.",
+            next_step="check the folder's permissions and the free space",
         ) from error

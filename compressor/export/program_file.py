@@ -35,9 +35,10 @@ def save_program(program: ExportedProgram, path: Path) -> None:
                 torch.export.save(program, buffer)
         except Exception as error:  # the serialiser's errors share no base but this one
             raise CompressorError(
-                f"The program cannot be serialised: {first_line(error)}",
+                f"the program cannot be serialised: {first_line(error)}",
                 where=str(path),
-                consequence="There is no .pt2 file.",
+                consequence="there is no .pt2 file",
+                next_step="deploy another format (--format onnx), or report it with the network",
             ) from error
     write(path, buffer.getvalue())
 

@@ -31,7 +31,9 @@ def call_once(path: Path, feeds: Mapping[str, Tensor], samples: int | None = Non
         session.run(None, {name: value.numpy() for name, value in given.items()})
     except Exception as error:  # ONNX Runtime's own exceptions share no base but this one
         raise CompressorError(
-            f"ONNX Runtime could not run the file: {first_line(error)}", where=str(path)
+            f"ONNX Runtime could not run the file: {first_line(error)}",
+            where=str(path),
+            next_step="report it with the network, and deploy the .pt2 program",
         ) from error
 
 

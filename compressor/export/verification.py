@@ -52,18 +52,19 @@ def verify_onnx(
     for wanted, got in zip(expected, found, strict=True):
         if [a.shape for a in wanted] != [b.shape for b in got]:
             raise CompressorError(
-                f"The ONNX file's outputs have shapes {[b.shape for b in got]}, "
-                f"PyTorch's {[a.shape for a in wanted]}.",
+                f"the ONNX file's outputs have shapes {[b.shape for b in got]}, "
+                f"PyTorch's {[a.shape for a in wanted]}",
                 where=str(path),
+                next_step="report it with the network, and deploy the .pt2 program",
             )
     worst = difference(expected, found, tolerance, rounding)
     if not worst.size <= tolerance.relative:
         raise CompressorError(
             f"ONNX Runtime and PyTorch differ by {worst.size:.1e} of what varies there "
-            f"(accepted: {tolerance.relative:.0e}): {worst.place}.",
+            f"(accepted: {tolerance.relative:.0e}): {worst.place}",
             where=str(path),
-            consequence="The file does not compute what the network computes.",
-            next_step="Do not deploy it; report it with the network.",
+            consequence="the file does not compute what the network computes",
+            next_step="do not deploy it; report it with the network",
         )
     return worst.size
 
@@ -86,10 +87,10 @@ def _require_alive(expected: Cases, path: Path, tolerance: Tolerance) -> None:
     else:
         return
     raise CompressorError(
-        f"The comparison would show nothing: {reason}.",
+        f"the comparison would show nothing: {reason}",
         where=str(path),
-        consequence="The ONNX file was not verified.",
-        next_step="Give samples that the network answers to (--data), or a trained network.",
+        consequence="the ONNX file was not verified",
+        next_step="give samples that the network answers to (--data), or a trained network",
     )
 
 
@@ -121,5 +122,6 @@ def _failures_named(path: Path) -> Iterator[None]:
         raise CompressorError(
             f"ONNX Runtime could not run the file: {error}",
             where=str(path),
-            consequence="It was not verified.",
+            consequence="it was not verified",
+            next_step="report it with the network, and deploy the .pt2 program",
         ) from error

@@ -40,9 +40,10 @@ def save_weights(
     for alias, stored in aliases.items():
         if alias in tensors and not _same_values(tensors[alias], tensors.get(stored)):
             raise CompressorError(
-                f"{alias} is not the same as {stored}, with which it is said to be tied.",
+                f"{alias} is not the same as {stored}, with which it is said to be tied",
                 where=str(path),
-                consequence="The weights were not written.",
+                consequence="the weights were not written",
+                next_step="report it with the network",
             )
     effective = dict(aliases)
     first: dict[object, str] = {}
@@ -75,7 +76,8 @@ def check_storable(tensors: Mapping[str, Tensor], path: Path) -> None:
             raise CompressorError(
                 f"{name} ({tensor.dtype}, {tensor.layout}) cannot be stored as safetensors",
                 where=str(path),
-                consequence="The weights were not written.",
+                consequence="the weights were not written",
+                next_step="make it a dense tensor of a usual type",
             )
 
 

@@ -27,7 +27,12 @@ def check_free(target: Path, names: Sequence[str], *, force: bool) -> None:
             next_step="replace it with --force, or give another folder with --out",
         )
     if target.exists() and not target.is_dir():
-        raise UsageError("the folder is a file", where=str(target), consequence="nothing was done")
+        raise UsageError(
+            "the folder is a file",
+            where=str(target),
+            consequence="nothing was done",
+            next_step="name another folder with --out",
+        )
 
 
 def publish(files: Mapping[str, Path], entries: Mapping[str, Any], target: Path) -> None:

@@ -156,6 +156,7 @@ def _resized(traced: Trace, options: ExportOptions) -> Trace:
             "none of the network's inputs is a batch of images",
             where="--image-size",
             consequence="nothing was written",
+            next_step="leave --image-size out",
         )
     examples = ExampleInputs(args, kwargs, "the options'")
     free = options.batch is None and traced.batch_symbol is not None

@@ -58,7 +58,9 @@ def load_program_file(path: str | Path, *, trust_pickle: bool = False) -> Export
         raise _unreadable(path, error) from error
     if len(programs) != 1:
         raise CompressorError(
-            f"{path.name} holds {len(programs)} programs, and one is needed", where=str(path)
+            f"{path.name} holds {len(programs)} programs, and one is needed",
+            where=str(path),
+            next_step="give an archive of one program",
         )
     return next(iter(programs.values()))
 

@@ -63,8 +63,9 @@ def measure_turns(
     """
     if threads < 1 or batch < 1 or seconds <= 0:
         raise UsageError(
-            f"Latency needs at least one thread, a batch of one and some time, "
-            f"not {threads} threads, batch {batch}, {seconds} s."
+            f"latency needs at least one thread, a batch of one and some time, "
+            f"not {threads} threads, batch {batch}, {seconds} s",
+            next_step="give at least one of each",
         )
     check_provider(device)
     calls = {name: _prepare(path, feeds, threads, batch, device) for name, path in models.items()}
@@ -147,13 +148,16 @@ def _prepare(
         session.run(None, given)
     except KeyError as error:
         raise CompressorError(
-            f"The network wants an input {error} that was not given.", where=str(path)
+            f"the network wants an input {error} that was not given",
+            where=str(path),
+            next_step="give every input of the network",
         ) from error
     except Exception as error:  # ONNX Runtime's own exceptions share no base but this one
         raise CompressorError(
             f"ONNX Runtime could not run the network: {error}",
             where=str(path),
-            consequence="Its latency was not measured.",
+            consequence="its latency was not measured",
+            next_step="check that this ONNX Runtime knows the operators of the file",
         ) from error
     if device == "cpu":
         return lambda: session.run(None, given)

@@ -280,7 +280,11 @@ class _Opener:
 
     def __call__(self, given: Any, specs: tuple[str, ...]) -> Data | None:
         if given is not None and specs:
-            raise UsageError("data is given twice, as an object and by name", where="compress")
+            raise UsageError(
+                "data is given twice, as an object and by name",
+                where="compress",
+                next_step="leave one of the two out",
+            )
         if given is not None:
             return (given if isinstance(given, Data) else _data_of(given)).bound(self.binding)
         if not specs:

@@ -53,10 +53,10 @@ class _Recalibration(TorchFunctionMode):
             return {}
         if values < 2:
             raise CompressorError(
-                "Batch norm cannot be re-estimated: a batch holds one value per channel, "
-                "which has no variance.",
+                "batch norm cannot be re-estimated: a batch holds one value per channel, "
+                "which has no variance",
                 where=self.names.get(id(mean), ""),
-                next_step="Use batches of two samples or more.",
+                next_step="use batches of two samples or more",
             )
         if not seen:
             for statistic, start in ((mean, 0.0), (var, 1.0)):
@@ -69,10 +69,10 @@ class _Recalibration(TorchFunctionMode):
         for statistic, _ in self.before:
             if not statistic.isfinite().all():
                 raise CompressorError(
-                    "A batch norm sees activations that are not finite.",
+                    "a batch norm sees activations that are not finite",
                     where=self.names.get(id(statistic), ""),
-                    consequence="Its statistics were left as they were.",
-                    next_step="Check the data and the weights for NaN.",
+                    consequence="its statistics were left as they were",
+                    next_step="check the data and the weights for NaN",
                 )
 
     def restore(self) -> None:

@@ -33,8 +33,8 @@ def primary_output(outputs: Any) -> Tensor:
     if isinstance(logits, Tensor):
         return logits
     raise CompressorError(
-        f"The network returns no tensor but {type(outputs).__name__}.",
-        next_step="Give a --metric and a --loss that take these outputs.",
+        f"the network returns no tensor but {type(outputs).__name__}",
+        next_step="give a --metric and a --loss that take these outputs",
     )
 
 
@@ -71,9 +71,9 @@ def top5(outputs: Any, target: Any) -> float:
 def _check_labelled(target: Any) -> None:
     if target is None:
         raise CompressorError(
-            "The data has no labels, so there is nothing to compare the outputs with.",
-            consequence="The network was not evaluated.",
-            next_step="Give labelled data, or a --metric that does without.",
+            "the data has no labels, so there is nothing to compare the outputs with",
+            consequence="the network was not evaluated",
+            next_step="give labelled data, or a --metric that does without",
         )
 
 
@@ -101,7 +101,7 @@ def evaluate(
             samples += inputs.samples
     if not samples:
         raise CompressorError(
-            "There is not one sample to evaluate on.", next_step="Give data that is not empty."
+            "there is not one sample to evaluate on", next_step="give data that is not empty"
         )
     return total / samples
 
@@ -113,13 +113,15 @@ def _score(metric: Metric, outputs: Any, target: Any) -> float:
         raise
     except Exception as error:  # the metric is the user's code
         raise CompressorError(
-            f"The metric failed: {type(error).__name__}: {error}",
+            f"the metric failed: {type(error).__name__}: {error}",
             where=getattr(metric, "__name__", str(metric)),
-            next_step="A metric takes (outputs, target) of one batch and returns a number.",
+            next_step="a metric takes (outputs, target) of one batch and returns a number",
         ) from error
     if not math.isfinite(value):
         raise CompressorError(
-            f"The metric is {value}.", where=getattr(metric, "__name__", str(metric))
+            f"the metric is {value}",
+            where=getattr(metric, "__name__", str(metric)),
+            next_step="check the metric: it must return one finite number",
         )
     return value
 
@@ -140,9 +142,9 @@ def call(module: nn.Module, inputs: Call) -> Any:
         return inputs.to(module)
     except _CALL_ERRORS as error:
         raise CompressorError(
-            f"The network failed on a batch: {error}",
+            f"the network failed on a batch: {error}",
             where=f"inputs of shape {inputs.shapes}",
-            next_step="Check that the data has the shape that the network was traced with.",
+            next_step="check that the data has the shape that the network was traced with",
         ) from error
 
 

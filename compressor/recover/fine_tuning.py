@@ -75,7 +75,9 @@ def fine_tune(
         return state
     batches = batches if isinstance(batches, Sized) else list(batches)
     if not len(batches):
-        raise CompressorError("There is not one batch to fine-tune on.")
+        raise CompressorError(
+            "there is not one batch to fine-tune on", next_step="give data that is not empty"
+        )
     device = torch.device(device)
     module.to(device)
     state.note_weights(module)
@@ -235,12 +237,11 @@ class _Run:
         for name, value in (("loss", loss), ("gradient", gradient)):
             if not math.isfinite(value):
                 raise CompressorError(
-                    f"The {name} became {value}.",
+                    f"the {name} became {value}",
                     where=where,
-                    consequence="Training stopped; the weights after the last whole epoch are "
-                    "kept.",
-                    next_step=f"Use a learning rate below {self.recipe.lr:g}, "
-                    "and check the data for NaN.",
+                    consequence="training stopped; the weights after the last whole epoch are kept",
+                    next_step=f"use a learning rate below {self.recipe.lr:g}, "
+                    "and check the data for NaN",
                 )
 
 
@@ -286,7 +287,10 @@ def _lay_out(module: nn.Module, memory_format: torch.memory_format) -> None:
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
     trainable = [p for p in module.parameters() if p.requires_grad]
     if not trainable:
-        raise CompressorError("The network has no parameter that could be trained.")
+        raise CompressorError(
+            "the network has no parameter that could be trained",
+            next_step="leave training out (--epochs 0)",
+        )
     return trainable
 
 

@@ -82,9 +82,9 @@ class Objective:
             return _checked(step(module, inputs.plain, target, **teacher))
         except Exception as error:  # the step is the user's code
             raise CompressorError(
-                f"The training step failed: {type(error).__name__}: {error}",
+                f"the training step failed: {type(error).__name__}: {error}",
                 where=getattr(step, "__name__", str(step)),
-                next_step="A step takes (model, inputs, target) and returns a scalar loss.",
+                next_step="a step takes (model, inputs, target) and returns a scalar loss",
             ) from error
 
     def _of_labels(self, outputs: Any, target: Any) -> Tensor:
@@ -98,18 +98,18 @@ class Objective:
         except Exception as error:  # the loss is the user's code
             name = "cross-entropy" if self.loss is None else str(self.loss)
             raise CompressorError(
-                f"The loss failed: {type(error).__name__}: {error}",
+                f"the loss failed: {type(error).__name__}: {error}",
                 where=getattr(self.loss, "__name__", name),
-                next_step="Check that the labels fit the outputs, or give a --loss for these "
-                "targets.",
+                next_step="check that the labels fit the outputs, or give a --loss for these "
+                "targets",
             ) from error
 
     def _distance(self, outputs: Any, inputs: Call) -> Tensor:
         if self.teacher is None:
             raise CompressorError(
-                "The data has no labels and there is no original to learn from.",
-                consequence="The network was not fine-tuned.",
-                next_step="Give labelled data, a teacher or a loss.",
+                "the data has no labels and there is no original to learn from",
+                consequence="the network was not fine-tuned",
+                next_step="give labelled data, a teacher or a loss",
             )
         with torch.no_grad():
             wanted = call(self.teacher, inputs)

@@ -56,13 +56,14 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs < 0 or not self.lr > 0 or self.accumulate < 1:
             raise UsageError(
-                f"Training for {self.epochs} epochs at a learning rate of {self.lr}, "
-                f"{self.accumulate} batches a step: impossible."
+                f"training for {self.epochs} epochs at a learning rate of {self.lr}, "
+                f"{self.accumulate} batches a step: impossible",
+                next_step="give at least one epoch and batch, and a rate above zero",
             )
         if self.optimizer not in OPTIMIZERS:
             raise UsageError(
-                f"There is no optimizer {self.optimizer!r}.",
-                next_step=f"Choose one of {', '.join(OPTIMIZERS)}.",
+                f"there is no optimizer {self.optimizer!r}",
+                next_step=f"choose one of {', '.join(OPTIMIZERS)}",
             )
 
     def uses_bf16(self, device: torch.device) -> bool:
