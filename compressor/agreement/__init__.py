@@ -1,5 +1,5 @@
-"""Whether two forms of a network compute the same: one comparison for modules, programs and files,
-and the inputs on which they are compared."""
+"""Compare two forms of a network (module, program, file) by what they compute, and draw the inputs
+for it."""
 
 from compressor.agreement.comparing import Cases, Difference, difference
 from compressor.agreement.inputs import fresh_inputs, mapped, other_inputs
