@@ -16,7 +16,7 @@ ENOUGH = 16
 """This many values of one case are enough for a scale; with fewer, all cases are taken together."""
 
 FEW = 5
-"""Fewer distinct values may be close by chance; then their size adds to the scale."""
+"""Fewer distinct values may be close by chance: then their size tells the scale, too."""
 
 SIZE_SHARE = 0.1
 """The share of its values' size that counts as the scale of a place with few values."""

@@ -1,4 +1,5 @@
-"""Attention over more or fewer than four dimensions, written out: ONNX has it for four alone."""
+"""Write attention that is not over four dimensions as products and a softmax: ONNX has it for four
+alone."""
 
 from __future__ import annotations
 
@@ -13,8 +14,11 @@ _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
 def with_attention_written_out(program: ExportedProgram) -> ExportedProgram:
-    """The program with its attention as products and a softmax, if some is not over four
-    dimensions (windows that are a dimension of their own); else the program itself."""
+    """Return the program with its attention as products and a softmax.
+
+    The program itself is returned where all its attention is over four dimensions; windows that are
+    a dimension of their own make it five. It is not changed.
+    """
     fused = program.graph_module.graph.find_nodes(op="call_function", target=_ATTENTION)
     if all(node.args[0].meta["val"].dim() == 4 for node in fused):
         return program
@@ -33,7 +37,22 @@ def written_out(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """softmax(query keyᵀ · scale + mask) value, as torch's documentation has it; no dropout."""
+    """Compute softmax(query keyᵀ · scale + mask) value, as torch's documentation has it; no
+    dropout.
+
+    Args:
+        query: [..., heads, targets, width].
+        key: [..., key heads, sources, width].
+        value: [..., key heads, sources, value width].
+        attn_mask: Numbers that are added, or booleans that are true where attention is allowed.
+        dropout_p: Ignored.
+        is_causal: Each target attends to no later source.
+        scale: Default 1 / sqrt(width).
+        enable_gqa: Repeat keys and values for groups of query heads.
+
+    Returns:
+        [..., heads, targets, value width].
+    """
     if enable_gqa:
         repeats = int(query.shape[-3] // key.shape[-3])
         key, value = (t.repeat_interleave(repeats, -3) for t in (key, value))

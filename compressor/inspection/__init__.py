@@ -1,4 +1,5 @@
-"""`compress inspect`: groups and protections as a table, as a picture, beside torch-pruning's."""
+"""Show groups and protections as a table, as a picture, beside torch-pruning's: `compress
+inspect`."""
 
 from compressor.inspection.inspecting import (
     Inspection,
