@@ -1,4 +1,4 @@
-"""The algebra of dimensions: expressions over axes, and the equations between them.
+"""Define the algebra of dimensions: expressions over axes, and the equations between them.
 
 A dimension of a tensor is an axis, a row-major product of dimensions, or a sum (concatenation) of
 dimensions. A `Solver` takes equations `d = e`, meaning that both lose the same positions, and
@@ -19,16 +19,15 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """An independent set of indices 0..size-1; two axes are equal only if they are the same
-    object."""
+    """An independent set of indices 0..size-1; an axis is equal to no other object than itself."""
 
     size: int
 
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A row-major product of dimensions: position = (index in the first part) * (size of the rest)
-    + ..."""
+    """A row-major product of dimensions: position = (index in the first) * (size of the rest) +
+    …"""
 
     parts: tuple[Dim, ...]
 
@@ -199,8 +198,7 @@ class Solver:
     # -- taking dimensions apart ----------------------------------------------------------------
 
     def factor(self, dim: Dim, inner: int) -> tuple[Dim, Dim] | None:
-        """Write `dim` as (outer, inner) where inner has this size; return None where that is
-        impossible.
+        """Write `dim` as (outer, inner) where inner has this size; None where that is impossible.
 
         This may substitute axes and unify parts of `dim`.
         """
@@ -227,8 +225,7 @@ class Solver:
         return split and (Product((rest, split[0])), split[1])
 
     def _factor_terms(self, dim: Sum, inner: int) -> tuple[Dim, Dim] | None:
-        """Factor a sum whose terms all divide by the inner size: x + y + ... = (x' + y' + ...) *
-        r."""
+        """Factor a sum whose terms divide by the inner size: x + y + ... = (x' + y' + ...) * r."""
         if any(part.size % inner for part in dim.parts):
             return None
         outers: list[Dim] = []
@@ -298,8 +295,7 @@ class Solver:
 
 
 def by_inner_size(dim: Dim) -> dict[int, tuple[Dim, Dim]]:
-    """Return the ways to write a product as (outer, inner) without taking a part apart, by inner
-    size."""
+    """Return the ways to write a product as (outer, inner) between its parts, by inner size."""
     parts = dim.parts if isinstance(dim, Product) else (dim,)
     splits = [(Product(parts[:i]), Product(parts[i:])) for i in range(len(parts))]
     return {inner.size: (outer, inner) for outer, inner in splits}
@@ -326,8 +322,10 @@ def same(left: Dim, right: Dim) -> bool:
 
 
 def repeated_in_product(dim: Dim) -> Iterator[Axis]:
-    """Yield the axes that stand more than once in one product: no index of them has positions of
-    its own."""
+    """Yield the axes that stand more than once in one product.
+
+    No index of such an axis has positions of its own.
+    """
     if isinstance(dim, Axis):
         return
     if isinstance(dim, Product):
@@ -359,8 +357,7 @@ def keep_mask(dim: Dim, keep: Mapping[Axis, Bools]) -> Bools:
 
 
 def coordinates(dim: Dim, axis: Axis) -> npt.NDArray[np.int64]:
-    """Return the index on `axis` of each position of `dim`, [size] int; -1 where the axis is not in
-    it."""
+    """Return the index on `axis` of each position of `dim`, [size] int; -1 where it has none."""
     if isinstance(dim, Axis):
         return np.arange(dim.size) if dim is axis else np.full(dim.size, -1)
     found = [coordinates(part, axis) for part in dim.parts]
@@ -373,8 +370,7 @@ def coordinates(dim: Dim, axis: Axis) -> npt.NDArray[np.int64]:
 
 
 def size_after(dim: Dim, sizes: Mapping[Axis, int]) -> int:
-    """Return the size that `dim` has when the axes in `sizes` have those sizes; others keep
-    theirs."""
+    """Return the size of `dim` when the axes in `sizes` have those sizes, and others their own."""
     if isinstance(dim, Axis):
         return sizes.get(dim, dim.size)
     left: Iterable[int] = (size_after(part, sizes) for part in dim.parts)

@@ -47,8 +47,7 @@ def resolve(spec: str) -> Callable[..., Any]:
 
 
 def import_file(path: Path) -> ModuleType:
-    """Execute a Python file as a module and return it; once per process while the file is
-    unchanged.
+    """Execute a Python file as a module and return it, once per process while it is unchanged.
 
     An operator that the file registers must not be registered again under a living one.
 

@@ -48,14 +48,13 @@ class Call:
 
     @property
     def samples(self) -> int:
-        """How many samples the batch has: the size of dimension 0 of the first tensor with one,
-        else 1."""
+        """How many samples the batch has: the size of the first dimension of the first tensor."""
         return next((len(x) for x in self.leaves if isinstance(x, Tensor) and x.dim()), 1)
 
     @property
     def plain(self) -> Any:
-        """The inputs as people write them: a tuple of positional ones, a dict of named ones, or
-        both."""
+        """The inputs as people write them: a tuple by position, a dict by name, or both in a
+        pair."""
         if not self.kwargs:
             return self.args
         return (self.args, dict(self.kwargs)) if self.args else dict(self.kwargs)

@@ -294,7 +294,7 @@ def place_of(error: BaseException, module: nn.Module) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The exception's type and the first line of its message, cut to a readable length."""
+    """Return the exception's type and its message's first line, cut to a readable length."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return text if len(text) <= LINE_LENGTH else text[: LINE_LENGTH - 1] + "…"

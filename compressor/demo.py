@@ -1,5 +1,4 @@
-"""Build something real to compress: a small residual network and scikit-learn's handwritten
-digits."""
+"""Build something real to compress: a residual network and scikit-learn's handwritten digits."""
 
 from __future__ import annotations
 
@@ -36,8 +35,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Block(nn.Module):
-    """A residual block: two convolutions and a shortcut; a stride of two halves height and
-    width."""
+    """A residual block of two convolutions and a shortcut; a stride of two halves both sides."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()

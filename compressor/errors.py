@@ -1,5 +1,4 @@
-"""Define the errors that tell the reader what is wrong, where, the consequence, and the next
-step."""
+"""Define errors that tell the reader what is wrong, where, the consequence, and the next step."""
 
 
 class CompressorError(Exception):

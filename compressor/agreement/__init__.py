@@ -1,5 +1,4 @@
-"""Compare two forms of a network (module, program, file) by what they compute, and draw the inputs
-for it."""
+"""Compare what two forms of a network (module, program, file) compute, and draw inputs for that."""
 
 from compressor.agreement.comparing import Cases, Difference, difference
 from compressor.agreement.inputs import fresh_inputs, mapped, other_inputs

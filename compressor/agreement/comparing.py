@@ -22,8 +22,7 @@ SAFETY = 4.0
 """A difference of up to this many times what rounding changes is accepted as rounding."""
 
 LOUD = 0.01
-"""Where rounding moves outputs by more than this share of their scale, it could hide a mistake of
-one per cent."""
+"""Rounding that moves outputs by more than this share of their scale could hide an error of 1 %."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +128,7 @@ def _of_integers(
 
 
 def _noise(a: list[Tensor], draws: Sequence[list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return what rounding may change of each element, and where it switches between finite and
-    not.
+    """Return what rounding may change of each element, and where it changes what is finite.
 
     The first list has SAFETY times the sum of what changed at the element and what usually changes
     at its places; the second is true where a finite value became infinite or NaN, or the reverse.
@@ -185,8 +183,7 @@ def as_real(value: Any) -> Tensor:
 
 
 def is_between_0_and_1(tensors: Sequence[Tensor]) -> bool:
-    """Return whether all values lie between 0 and 1, so that they may be shares or
-    probabilities."""
+    """Return whether all values lie between 0 and 1: they may be shares or probabilities."""
     return all(bool(((x >= 0) & (x <= 1)).all()) for x in tensors)
 
 

@@ -33,15 +33,13 @@ def other_inputs(given: ExampleInputs, *, more: bool = False, seed: int = 0) -> 
 
 
 def fresh_inputs(given: ExampleInputs, seed: int = 0) -> ExampleInputs:
-    """Draw inputs of the same shapes, types, kinds and ranges that hold none of the given
-    values."""
+    """Draw inputs of the same shapes, types, kinds and ranges with none of the given values."""
     generator = torch.Generator().manual_seed(seed)
     return mapped(given, lambda leaf: fresh(leaf, generator))
 
 
 def mapped(inputs: ExampleInputs, change: Callable[[Tensor], Tensor]) -> ExampleInputs:
-    """Return the inputs with `change` applied to every non-empty tensor of at least one
-    dimension."""
+    """Return the inputs with every non-empty tensor of at least one dimension changed."""
 
     def on_tensors(leaf: Any) -> Any:
         return change(leaf) if isinstance(leaf, Tensor) and leaf.dim() and leaf.numel() else leaf

@@ -36,8 +36,7 @@ class Kind:
 
 
 def another(given: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw other values of the given tensor's kind, each near the given one; a constant tensor
-    stays."""
+    """Draw other values of the given tensor's kind, near the given ones; constants stay."""
     return _drawn(given, generator, lambda kind: kind.another)
 
 
@@ -112,8 +111,7 @@ def _one_hot_dim(given: Tensor) -> int | None:
 
 
 def _ordered_dim(given: Tensor) -> int | None:
-    """Return the last dimension, the samples' aside, along which all values rise or all fall, or
-    None."""
+    """Return the last dimension, but not the samples', along which values rise or fall; or None."""
     for dim in reversed(range(min(1, given.dim() - 1), given.dim())):
         size = given.shape[dim]
         first, then = given.narrow(dim, 0, size - 1), given.narrow(dim, 1, size - 1)
@@ -182,8 +180,7 @@ def _nearer(given: Tensor, share: Tensor) -> Tensor:
 
 
 def _in_order(given: Tensor, generator: torch.Generator) -> Tensor:
-    """Move whole lines nearer to zero, so that their order stays; integers are shuffled by
-    sample."""
+    """Move whole lines nearer to zero, so that their order stays; shuffle integers by sample."""
     if _is_whole(given):
         return _rows_shuffled(given, generator)
     dim = _ordered_dim(given)

@@ -1,5 +1,7 @@
-"""Find out whether a comparison shows anything: a network that answers to nothing agrees with every
-other one."""
+"""Find out whether a comparison shows anything.
+
+A network that answers to nothing agrees with every other one.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,7 @@ from torch import Tensor
 from compressor.agreement.comparing import Cases, as_real, is_between_0_and_1
 
 LIVE = 1e-3
-"""Relative change of an output between inputs that float32 resolves well enough to show a mistake
-of a few per mille."""
+"""A relative change of an output that float32 resolves well enough to show errors of some 0.1 %."""
 
 FAINT = 0.1
 """Elements below this share of the smallest tenth's size are left out: they may be rounding."""

@@ -97,8 +97,10 @@ def _along(vector: Tensor, dim: int, dims: int) -> Tensor:
 
 
 def _tightest(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both ends [rows] of the shortest interval with a quarter of each row's distinct finite
-    values."""
+    """Return the ends of the shortest interval with a quarter of each row's distinct finite values.
+
+    Both ends are [rows].
+    """
     values = _distinct(_part_of(rows))
     width = values.shape[1]
     count = values.isfinite().sum(1, keepdim=True)

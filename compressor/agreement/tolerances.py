@@ -1,5 +1,4 @@
-"""Say how far apart two right forms of one network may be, by the precision that they compute
-in."""
+"""Say how far apart two right forms of one network may be, by the precision they compute in."""
 
 from __future__ import annotations
 

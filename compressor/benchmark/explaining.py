@@ -17,12 +17,11 @@ MACS_PER_BYTE = 4.0
 """With fewer multiply-adds per byte than this, a layer waits for memory more than it computes."""
 
 CUT = 0.9
-"""The fixed part of a layer's time is estimated only where at most this share of its multiply-adds
-is left."""
+"""The fixed part of a layer's time is estimated where no more of its multiply-adds is left."""
 
 FOLLOWS = 0.15
-"""A layer's time follows its multiply-adds if the share left of it exceeds the share left of them
-by no more than this."""
+"""How much more may be left of a layer's time than of its multiply-adds, in shares of one, before
+it is called slow."""
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,7 @@ def _slow_table(title: str, slow: Sequence[Slow]) -> Table:
 
 
 def fixed_words(name: str, fixed: FixedCost) -> str:
-    """Say in a sentence how much of the network's time narrower layers do not save; "" if hardly
-    any."""
+    """Say how much of the network's time narrower layers do not save; "" where it is hardly any."""
     if fixed.share < SAID:
         return ""
     layers = "layer that was" if fixed.layers == 1 else f"{fixed.layers} layers that were"

@@ -18,8 +18,9 @@ from compressor.slicing import as_module
 def call_of(
     file: str, batch: int, device: str, seed: int = 0, *, compiled: bool = False
 ) -> Callable[[], Any]:
-    """Load a program and return a function that runs it once, in eval mode, always on the same
-    inputs.
+    """Load a program, and return a function that runs it once on inputs that stay the same.
+
+    The network is in eval mode.
 
     Args:
         file: A .pt2 file.

@@ -1,5 +1,4 @@
-"""Run a whole benchmark: open the networks, count them, time them in every way, look into
-layers."""
+"""Run a whole benchmark: open networks, count them, time them in every way, look into layers."""
 
 from __future__ import annotations
 

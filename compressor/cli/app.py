@@ -42,8 +42,7 @@ def _version() -> str:
 
 
 def watch_of_the_run() -> Terminal:
-    """Return the terminal that shows progress on standard error; silent in all processes but the
-    first."""
+    """Return the terminal that shows progress on standard error, in the first process only."""
     return Terminal(Console(stderr=True, quiet=not is_first()))
 
 

@@ -44,8 +44,7 @@ class ImageArrays(Dataset[Any]):
         return len(self.images)
 
     def __getitems__(self, indices: Sequence[int]) -> Stacked:
-        """Return the images [samples, channels, height, width] float32, normalised, and their
-        labels."""
+        """Return normalised images [samples, channels, height, width] float32, and their labels."""
         chosen = np.asarray(indices)
         pixels = torch.from_numpy(self.images[chosen]).permute(0, 3, 1, 2)
         inputs = pixels.to(torch.float32, memory_format=torch.contiguous_format)

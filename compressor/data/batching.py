@@ -52,8 +52,7 @@ def hold_out(data: Data, fraction: float = 0.1, seed: int = 0) -> tuple[Data, Da
 
 
 def check_labels(data: Data, classes: int) -> None:
-    """Check that a network with this many classes can mean the labels: integers from 0 below
-    `classes`.
+    """Check that labels are classes of a network that has this many: from 0 below `classes`.
 
     All labels of arrays and folders are looked at; of other datasets, 256 samples spread evenly.
     Labels that are no integers pass.

@@ -14,8 +14,7 @@ from compressor.errors import CompressorError
 from compressor.plain import widened
 
 TARGETS = ("labels", "label", "targets", "target", "y")
-"""The names under which a sample that is a dict has its target, unless the network takes that
-name."""
+"""Names of the target in a sample that is a dict, where the network does not take that name."""
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -124,8 +123,7 @@ class Binding:
         return [names.get(i, f"input {i + 1}") for i in unused]
 
     def _keys(self, inputs: Any) -> Iterator[tuple[Key, tuple[str, Any]]]:
-        """Yield, per input of the examples, where a sample has it, with its name and its
-        example."""
+        """Yield where a sample has each input of the examples, with its name and its example."""
         assert self.examples is not None
         slots = list(_slots(self.examples, self.forward))
         is_mapping = isinstance(inputs, Mapping)
@@ -173,8 +171,7 @@ class Binding:
 
 
 def _slots(examples: Call, forward: Forward) -> Iterator[tuple[str, Any]]:
-    """Yield the name ("" where there is none) and value of each example input, positional ones
-    first."""
+    """Yield the name and value of each example input, positional ones first; "" for no name."""
     for number, value in enumerate(examples.args):
         yield (forward.names[number] if number < len(forward.names) else ""), value
     yield from examples.kwargs.items()

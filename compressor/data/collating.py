@@ -15,8 +15,7 @@ from compressor.data.binding import TARGETS
 
 
 class Stacked(NamedTuple):
-    """A batch from a dataset that reads many samples at once: their one input, and targets if
-    any."""
+    """A batch of a dataset that reads many samples at once: their one input, and targets if any."""
 
     inputs: Tensor
     target: Tensor | None
@@ -63,8 +62,7 @@ def _plain(value: Any) -> Any:
 
 
 def _arrays(named: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return named inputs with lists of numbers (token ids, as tokenizers give them) made
-    tensors."""
+    """Return named inputs with lists of numbers (token ids from tokenizers) made tensors."""
     return {n: torch.as_tensor(v) if _is_numbers(v) else _plain(v) for n, v in named.items()}
 
 

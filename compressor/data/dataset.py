@@ -86,8 +86,7 @@ class Data:
             raise self._failure(error, indices) from error
 
     def _read(self, indices: Sequence[int]) -> Any:
-        """Read samples as pairs of inputs and target, or as one `Stacked` where the dataset reads
-        many."""
+        """Read samples as pairs of inputs and target, or as `Stacked` if the dataset gives that."""
         many = getattr(self.dataset, "__getitems__", None)
         samples = many(list(indices)) if many else [self.dataset[i] for i in indices]
         if isinstance(samples, Stacked):

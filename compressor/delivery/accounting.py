@@ -1,5 +1,4 @@
-"""Collect the report's contents: what went in, what each moment of the network costs, what came
-out."""
+"""Collect the report's contents: what went in, what the network costs, what came out."""
 
 from __future__ import annotations
 

@@ -92,8 +92,7 @@ class Delivery:
         return hashes_of(self.files.path)
 
     def write_report(self, report: Mapping[str, Any]) -> None:
-        """Write the report as JSON, Markdown and HTML, and the picture of its training, if there
-        was one."""
+        """Write the report as JSON, Markdown and HTML, and a picture of the training, if any."""
         pages = {"report.json": to_json, "report.md": to_markdown, "report.html": to_html}
         for name, text_of in pages.items():
             (self.files.path / name).write_text(text_of(report), encoding="utf-8")
@@ -103,8 +102,7 @@ class Delivery:
 
 
 def deliver(sliced: Sliced, planned: Planned) -> Delivery:
-    """Write the result in the formats that are asked for, verify each, and time it against the
-    original.
+    """Write the result in the formats asked for, verify each, and time it against the original.
 
     What cannot be written, or computes something else, is noted and left out.
     """
@@ -217,8 +215,7 @@ _Way = tuple[int, int, str]
 
 
 def _ways(planned: Planned) -> list[_Way]:
-    """Return the ways to time networks: one thread and all, one sample each, and the latency
-    budget's."""
+    """Return the ways to time networks: one thread and all, one sample each, and the budget's."""
     options = planned.options
     ways = [(threads, 1, "cpu") for threads in sorted({1, cores()})]
     if planned.timing.clock is not None and planned.timing.is_here:

@@ -1,5 +1,4 @@
-"""Give the smaller network back as it came: its type of numbers, and how its weights are
-computed."""
+"""Give the smaller network back as it came: its types of numbers, how its weights are computed."""
 
 from __future__ import annotations
 

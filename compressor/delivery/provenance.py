@@ -38,7 +38,7 @@ def provenance(
 
 
 def provenance_of(folder: Path) -> dict[str, str]:
-    """Return the same entries, from what a result's folder still holds: its plan and its report."""
+    """Return the entries of `provenance` from the plan and the report in a result's folder."""
     report, plan = _text(folder / "report.json"), _text(folder / "plan.json")
     try:
         told: Mapping[str, Any] = json.loads(report or "")

@@ -1,5 +1,4 @@
-"""Write a model and its example inputs into one file that needs no code to come back:
-`compressor.save`."""
+"""Write a model and its example inputs into one file that needs no code: `compressor.save`."""
 
 from __future__ import annotations
 

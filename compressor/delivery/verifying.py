@@ -49,7 +49,7 @@ def written_and_verified(
 
     Raises:
         CompressorError: No way works; it gives the reasons of all.
-        UsageError: The same where an opset is asked for.
+        UsageError: No way works with the opset that is asked for.
     """
     worst = 0.0
 

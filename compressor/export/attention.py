@@ -1,5 +1,4 @@
-"""Write attention that is not over four dimensions as products and a softmax: ONNX has it for four
-alone."""
+"""Write attention out as products and a softmax where ONNX has none: not over four dimensions."""
 
 from __future__ import annotations
 
@@ -37,8 +36,7 @@ def written_out(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Compute softmax(query keyᵀ · scale + mask) value, as torch's documentation has it; no
-    dropout.
+    """Compute softmax(query keyᵀ · scale + mask) value, as in torch's documentation; no dropout.
 
     Args:
         query: [..., heads, targets, width].
@@ -46,7 +44,7 @@ def written_out(
         value: [..., key heads, sources, value width].
         attn_mask: Numbers that are added, or booleans that are true where attention is allowed.
         dropout_p: Ignored.
-        is_causal: Each target attends to no later source.
+        is_causal: Each target attends to no later source; a given mask is ignored.
         scale: Default 1 / sqrt(width).
         enable_gqa: Repeat keys and values for groups of query heads.
 

@@ -233,8 +233,7 @@ def _strip(message: Any, batch_symbol: str | None) -> None:
 def user_inputs(
     program: ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """Return the tensors among a call's arguments, under the names that the ONNX file gives
-    them."""
+    """Return the tensors among a call's arguments, under their names in the ONNX file."""
     order = program.example_inputs[1] if program.example_inputs else kwargs
     ordered = {name: kwargs[name] for name in order if name in kwargs}
     leaves = pytree.tree_leaves((args, ordered))

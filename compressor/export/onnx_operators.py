@@ -33,8 +33,7 @@ def operators_read_once() -> Iterator[None]:
 
 @cache
 def _once(build: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function with its results kept by opset, and by whether torchvision's operators
-    exist."""
+    """Return the function with its results kept by opset, and by whether torchvision is loaded."""
 
     @cache
     def kept(has_torchvision: bool, **opset: int) -> Any:

@@ -65,8 +65,7 @@ def convert_traced(program: ExportedProgram, opset: int | None) -> onnx.ModelPro
 
 @contextmanager
 def _no_log() -> Iterator[None]:
-    """Keep the exporter from printing the graph of a failure in the block, past Python's
-    streams."""
+    """Keep the exporter from printing a failure's graph, past Python's streams, in the block."""
     usual = getattr(torch._C, "_jit_onnx_log", None)
     if usual is None:
         yield
@@ -79,8 +78,7 @@ def _no_log() -> Iterator[None]:
 
 
 class _Flat(nn.Module):
-    """A module that runs a program, called with tensors alone and returning a tuple of tensors
-    alone."""
+    """A module that runs a program on tensors alone and returns a tuple of tensors alone."""
 
     def __init__(self, program: ExportedProgram, leaves: list[Any]) -> None:
         super().__init__()
@@ -138,8 +136,7 @@ def _takes_sizes(node: Node) -> bool:
 
 
 def _method(operator: torch._ops.OpOverload) -> Callable[..., Any]:
-    """Return the operator as people call it: only so does the tracer follow sizes into its
-    arguments."""
+    """Return the operator as people call it, else the tracer loses sizes in its arguments."""
     name = operator._schema.name.rpartition("::")[2]
     first = operator._schema.arguments[:1]
     is_method = bool(first) and str(first[0].type) == "Tensor" and hasattr(Tensor, name)
@@ -184,8 +181,7 @@ def _name_weights(model: onnx.ModelProto) -> None:
 
 
 def _state_shapes(model: onnx.ModelProto, program: ExportedProgram) -> None:
-    """Give the model's outputs, in place, the sizes of the program: the exporter may have lost
-    them."""
+    """Give the model's outputs, in place, the program's sizes, which the exporter may have lost."""
     nodes = {node.name: node for node in program.graph.nodes}
     for value in model.graph.output:
         dims = value.type.tensor_type.shape.dim

@@ -99,8 +99,7 @@ def _require_alive(expected: Cases, path: Path, tolerance: Tolerance) -> None:
 
 
 def _open(path: Path, *, optimised: bool) -> Callable[[Mapping[str, Any]], list[Array]]:
-    """Open the file as a function from named inputs to outputs; inputs it has no use for are
-    ignored."""
+    """Open the file as a function from named inputs to outputs, which ignores unknown inputs."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

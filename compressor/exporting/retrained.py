@@ -1,5 +1,4 @@
-"""Write a result's folder again, for weights that were trained further in a loop of the user's
-own."""
+"""Write a result's folder again, for weights that the user trained further."""
 
 from __future__ import annotations
 

@@ -56,8 +56,7 @@ class Source:
         return self.traced.batch if self.traced.batch_symbol is None else None
 
     def feeds(self) -> Iterator[dict[str, Any]]:
-        """Yield batches of training samples, as NumPy arrays by the inputs' names, for
-        calibration."""
+        """Yield batches of training samples, for calibration, as arrays by the inputs' names."""
         assert self.train is not None
         size, options = self.batch or self.options.batch_size, self.options
         some = batches(
@@ -72,8 +71,7 @@ class Source:
 
 
 def opened(folder: Path, options: ExportOptions, stopwatch: Stopwatch) -> Source:
-    """Open a result's folder: load its program, with other sizes where they are asked for, and
-    data.
+    """Open a result's folder: load its program, with the sizes that are asked for, and data.
 
     Raises:
         UsageError: It is no such folder, or the network or the file cannot take the sizes.

@@ -1,2 +1,1 @@
-"""Write files and folders that appear whole or not at all, and check that they are what was
-written."""
+"""Write files and folders that appear whole or not at all, and check that they are unchanged."""

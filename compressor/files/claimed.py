@@ -74,7 +74,7 @@ def _umask() -> int:
 
 
 def abandoned(folder: Path, prefix: str) -> Iterator[Path]:
-    """Yield what processes that no longer live have left; we hold it while the caller looks at
+    """Yield what processes that no longer live have left; it is held while the caller looks at
     it."""
     for path in sorted(folder.glob(f"{escape(prefix + MARK)}*{END}")):
         handle = _held(path)

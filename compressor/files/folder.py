@@ -33,16 +33,14 @@ FILES = (
     EXPORTS,
     f".{MARK}*{END}",
 )
-"""What an export folder may hold, as patterns; --force replaces a folder of these files and no
-other."""
+"""What an export folder may hold, as patterns; --force replaces no folder with other files."""
 
 SENSITIVITY_FILES = ("sensitivity.json", "sensitivity.svg")
-"""The same for a folder that `compress sensitivity` writes."""
+"""What a folder that `compress sensitivity` writes may hold; --force replaces such a folder."""
 
 
 def name_of(model: str) -> str:
-    """Return a folder's name for a MODEL: the file's stem, or the name of the factory's
-    callable."""
+    """Return a folder's name for a MODEL: the file's stem, or the factory's callable."""
     path = Path(model)
     is_factory = ":" in model and not path.exists()
     return (model.rpartition(":")[2] if is_factory else path.stem) or "model"
@@ -178,8 +176,7 @@ def _hidden(folder: Path) -> str:
 
 
 def _finish_swap(folder: Path) -> None:
-    """Put a whole result in its place that a process had, which was killed between its two
-    renames."""
+    """Finish the swap of a process that was killed between its two renames, if there is one."""
     for hidden in abandoned(folder.parent, _hidden(folder)):
         if (hidden / "old").exists() and (hidden / "new").exists() and not folder.exists():
             (hidden / "new").rename(folder)

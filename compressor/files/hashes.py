@@ -1,4 +1,4 @@
-"""Compute what a file is known by: its hash."""
+"""Compute the hash that a file is known by."""
 
 from __future__ import annotations
 

@@ -42,8 +42,7 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
 
 
 def _known(folder: Path) -> dict[str, str]:
-    """Return the hashes in the report, replaced by those of files that were exported again
-    later."""
+    """Return the hashes in the report, updated by those of files that were exported later."""
     known = _told(folder / "report.json")
     for entry in _told(folder / EXPORTS).values():
         hashes = entry.get("sha256") if isinstance(entry, dict) else None

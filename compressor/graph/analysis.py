@@ -1,5 +1,4 @@
-"""Read a traced program's operators as equations, and solve them into groups of coupled
-channels."""
+"""Read a traced program's operators as equations, and solve them into groups of channels."""
 
 from __future__ import annotations
 
@@ -212,8 +211,7 @@ class _Analysis:
         self._note_roles(node, call, equations)
 
     def _check(self, node: Node, call: Call, equations: Equations) -> None:
-        """Raise CompressorError where a rule's result has other sizes than the traced one: a defect
-        of ours."""
+        """Raise CompressorError where a rule says other sizes than the trace: a defect of ours."""
         said = tuple(tuple(dim.size for dim in shape) for shape in equations.outputs)
         if said != call.outputs and call.outputs:
             raise CompressorError(
@@ -338,8 +336,7 @@ class _Analysis:
                 yield Consumer(node.name, *places[summed], *met[0])
 
     def _runs_along(self, dim: Dim, other: Dim) -> bool:
-        """Return whether each channel has the same positions in both; `dim` may repeat the
-        other's."""
+        """Return whether each channel has the same positions in both; `dim` may repeat `other`."""
         dim, other = self.solver.normal(dim), self.solver.normal(other)
         free = {axis for axis in leaves(other) if not self.solver.is_kept(axis)}
         if not free or dim.size % other.size or not free <= set(leaves(dim)):

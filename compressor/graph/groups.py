@@ -134,8 +134,7 @@ def _group_name(members: Sequence[Member], role: str, taken: Container[str]) -> 
 def protections(
     solver: Solver, tensors: Mapping[str, Shape], parameters: Container[str]
 ) -> tuple[Protection, ...]:
-    """Return the protected axes of the parameters' dimensions, by reason; kernel sizes are left
-    out."""
+    """Return the protected axes of the parameters' dimensions, by reason, without kernel sizes."""
     found: dict[Reason, tuple[list[str], int]] = {}
     for name in (n for n in tensors if n in parameters):
         for i, dim in enumerate(tensors[name]):

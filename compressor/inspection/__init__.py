@@ -1,5 +1,4 @@
-"""Show groups and protections as a table, as a picture, beside torch-pruning's: `compress
-inspect`."""
+"""Show groups and protections as a table and as a picture, beside torch-pruning's."""
 
 from compressor.inspection.inspecting import (
     Inspection,

@@ -98,15 +98,14 @@ def _group_entry(network: Network, group: Group) -> dict[str, Any]:
 
 
 def macs_share(network: Network, group: Group) -> float:
-    """Return the share of the network's MACs, 0 to 1, that goes when all but one channel of the
-    group go."""
+    """Return the share of the network's MACs, 0 to 1, that is saved by keeping one channel of the
+    group."""
     whole = network.cost.macs()
     return 1 - network.cost.macs(network.sizes({group.name: 1})) / whole if whole else 0.0
 
 
 def _layer(tensor: str) -> str:
-    """Return the path of the module that owns a tensor; a tensor of the model itself is its own
-    layer."""
+    """Return the path of the module that owns a tensor; for the model's own tensors their name."""
     return tensor.rpartition(".")[0] or tensor
 
 

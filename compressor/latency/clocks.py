@@ -26,8 +26,7 @@ class Clock(Protocol):
         """Run the network once."""
 
     def ms(self) -> float:
-        """Return the milliseconds of a usual call, the first one not counted; call it once, at the
-        end."""
+        """Return the milliseconds of a usual call, without the first one; ask once, at the end."""
 
 
 class Recorded:
@@ -60,10 +59,10 @@ class Recorded:
 
 
 class Waited:
-    """A network timed by the wall clock, until the result is there; inputs and results stay on the
-    device.
+    """A network timed by the wall clock; inputs and results stay on the device.
 
-    An accelerator works on while calls return, so the runtime's record says nothing of it.
+    An accelerator works on while calls return, so the runtime's record says nothing of it, and a
+    call is waited for until its result is there.
     """
 
     def __init__(self, network: bytes, threads: int, device: str) -> None:

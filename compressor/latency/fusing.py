@@ -30,8 +30,7 @@ _WITHIN: dict[str, tuple[frozenset[str], ...]] = {
 
 
 def base_name(node: Node) -> str:
-    """Return the operator's name, the same for every overload and in place: "add_.Tensor" is
-    "add"."""
+    """Return the operator's name without overload and in-place mark: "add_.Tensor" is "add"."""
     name = str(node.target).removeprefix("aten.").partition(".")[0]
     return name if name.startswith("_") else name.rstrip("_")
 
@@ -77,7 +76,6 @@ def _done_within(node: Node) -> Iterator[Node]:
 
 
 def _same_shape(node: Node, user: Node) -> bool:
-    """Return whether both results have one shape: an addition that stretches a result is no part of
-    it."""
+    """Return whether both results have one shape; an addition that stretches one is not fused."""
     shapes = [getattr(n.meta.get("val"), "shape", None) for n in (node, user)]
     return shapes[0] == shapes[1]

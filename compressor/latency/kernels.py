@@ -108,8 +108,7 @@ def _filled(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 
 
 def _image(side: int) -> Literals:
-    """Return the literals of a 3x3 convolution over side x side positions that keeps their
-    number."""
+    """Return the literals of a 3x3 convolution that keeps its side x side positions."""
     literals: dict[str, Any] = dict.fromkeys(("stride", "padding", "dilation"), (1, 1))
     return {**literals, "positions": (side, side), "kernel": (3, 3), "transposed": False}
 

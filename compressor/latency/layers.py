@@ -133,8 +133,7 @@ def layers_of(trace: Trace, network: Network, batch: int = 1) -> tuple[Layer, ..
 
 
 def _extent(dims: tuple[Any, ...], batch: int) -> Extent:
-    """Make an extent of a tuple of dimensions, or of a pair of such tuples: the second divides the
-    first."""
+    """Make an extent of a tuple of dimensions, or of a pair of such tuples: first over second."""
     times, over = dims if dims and isinstance(dims[0], tuple) else (dims, ())
     return Extent(*(tuple(_with_batch(dim, batch) for dim in part) for part in (times, over)))
 

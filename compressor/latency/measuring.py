@@ -38,8 +38,7 @@ def measured_table(
     path: Path | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> LatencyTable:
-    """Return this machine's table with all that the layers need: read it, and complete it by
-    measuring.
+    """Return this machine's table with all that the layers need; what it lacks is measured.
 
     The file is written after every layer, so that an interrupted run goes on where it was.
 
@@ -74,8 +73,7 @@ def measured_table(
 
 
 def _check_same(found: Mapping[str, Any], machine: Mapping[str, Any], path: Path) -> None:
-    """Raise UsageError where a table is of another machine: its times cannot be compared with
-    ours."""
+    """Raise UsageError where a table is of another machine: its times compare with no others."""
     if dict(found) != dict(machine):
         other = [name for name in machine if found.get(name) != machine[name]]
         raise UsageError(
@@ -147,8 +145,7 @@ def _with_steps(
 def _filled(
     table: LatencyTable, layers: Mapping[str, Layer], bench: Bench, progress: Progress
 ) -> Iterator[LatencyTable]:
-    """Measure all that the table lacks, and yield the table after each step and each look at a
-    layer."""
+    """Measure all that the table lacks; yield the table after each step and look at a layer."""
     steps = 0
     for fuller in _with_steps(table, layers, bench, progress, LOOKS * len(layers)):
         table, steps = fuller, steps + 1

@@ -37,8 +37,7 @@ class LatencyModel:
         return replace(self, factor=self.factor * measured_ms / self.latency_ms({}))
 
     def latency_ms(self, sizes: Mapping[Axis, int]) -> float:
-        """Predict the milliseconds of the whole network when the axes in `sizes` have those
-        sizes."""
+        """Predict the whole network's milliseconds when the axes in `sizes` have those sizes."""
         return self.factor * sum(timer.ms(sizes) for timer in self._timers)
 
     def layers_ms(self, layers: Sequence[Layer], sizes: Mapping[Axis, int]) -> float:

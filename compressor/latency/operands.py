@@ -44,8 +44,7 @@ class Operands:
     within: tuple[str, ...] = ()
 
     def shape(self, name: str) -> Shape:
-        """Return a tensor argument's dimensions ("tensors.1": the second of a list); () for
-        none."""
+        """Return a tensor argument's dimensions, () for none; "tensors.1" is a list's second."""
         source = operand(self.node, name)
         return next(iter(self.shapes.get(source.name, ())), ()) if source else ()
 
@@ -60,8 +59,8 @@ class Operands:
         return next(iter(self.shapes.get(self.node.name, ())), ())
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return any other argument; sizes that the network computes become numbers, `BATCH` in
-        them."""
+        """Return any other argument, with numbers for sizes that the network computes (in
+        BATCH)."""
         found = argument(self.node, name) if name in schema_names(self.node) else None
         return default if found is None else map_arg(found, _number)
 

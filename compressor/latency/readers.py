@@ -49,8 +49,10 @@ def elementwise(op: str, tensors: int = 1) -> Reader:
 
 
 def convolution(rank: int, *, transposed: bool = False) -> Reader:
-    """Make a reader of convolutions: x[n, g*i, ...], weight[g*o, i, ...] (transposed: [g*i, o,
-    ...])."""
+    """Make a reader of convolutions over `rank` dimensions.
+
+    x[n, g*i, ...], weight[g*o, i, ...]; where it is transposed weight[g*i, o, ...].
+    """
 
     def read(o: Operands) -> Reading:
         weight, given, made = o.shape("weight"), o.x[-rank - 1], o.out[-rank - 1]
@@ -84,8 +86,7 @@ def convolution(rank: int, *, transposed: bool = False) -> Reader:
 
 
 def _then(o: Operands) -> tuple[str, ...]:
-    """Return the ONNX operators that are done within; a batch norm after a convolution is
-    folded."""
+    """Return the ONNX operators that are done within, without batch norms, which are folded."""
     return tuple(ONNX_OPS[name] for name in o.within if name != "batch_norm")
 
 
@@ -213,7 +214,7 @@ def reduction(o: Operands) -> Reading:
 
 
 def reordering(o: Operands) -> Reading | None:
-    """Read dimensions in another order; None where only those of size one move, which costs
+    """Read dimensions in another order; None if only those of size one move, which costs
     nothing."""
     rank = len(o.x)
     if base_name(o.node) == "permute":

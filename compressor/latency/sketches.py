@@ -125,8 +125,10 @@ def product(sizes: Sizes, literals: Literals) -> Sketch:
 
 
 def attention(sizes: Sizes, literals: Literals) -> Sketch:
-    """Draw attention as products and a softmax: q [1, lead, t, e], k [1, lead, s, e], v [1, lead,
-    s, f]."""
+    """Draw attention as products and a softmax.
+
+    The inputs are q [1, lead, t, e], k [1, lead, s, e] and v [1, lead, s, f].
+    """
     lead, t, s, e, f = (sizes[name] for name in ("lead", "t", "s", "e", "f"))
     nodes = (
         helper.make_node("Transpose", ["k"], ["turned"], perm=[0, 1, 3, 2]),
@@ -186,8 +188,7 @@ def _between(node: onnx.NodeProto, x: Mapping[str, Any], **weights: Any) -> Sket
 
 
 def pooling(sizes: Sizes, literals: Literals) -> Sketch:
-    """Draw a pooling over [batch, channels, ...], a global one where its window is all
-    positions."""
+    """Draw a pooling over [batch, channels, ...]; a global one if its window is all positions."""
     if literals["kernel"] == literals["positions"] and not any(literals["padding"]):
         return _between(_node(f"Global{literals['op']}", "x"), {**sizes, **literals})
     attributes = {
@@ -207,8 +208,7 @@ def batch_norm(sizes: Sizes, literals: Literals) -> Sketch:
 
 
 def group_norm(sizes: Sizes, literals: Literals) -> Sketch:
-    """Draw a group norm, as the instance norm of groups; an instance norm has a group per
-    channel."""
+    """Draw a group norm as the instance norm of groups; an instance norm has one per channel."""
     channels, positions = sizes["channels"], math.prod(literals["positions"])
     groups = min(channels, literals.get("num_groups") or channels)
     shape = (sizes["batch"], groups, channels // groups * positions)

@@ -58,8 +58,8 @@ class LatencyTable:
         return replace(self, steps={**self.steps, kind: {**self.steps.get(kind, {}), name: step}})
 
     def with_times(self, signature: str, times: Mapping[Point, float]) -> LatencyTable:
-        """Return the table with more points of a layer; of two times of one point the shorter
-        counts."""
+        """Return the table with more points of a layer; the shorter of two times of a point
+        stays."""
         known = self.times.get(signature, {})
         least = {point: min(ms, known.get(point, ms)) for point, ms in times.items()}
         return replace(self, times={**self.times, signature: {**known, **least}})

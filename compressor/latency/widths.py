@@ -41,8 +41,7 @@ def _fitting(axis: Axis, step: int) -> int:
 
 
 def _per_index(dim: Dim, axis: Axis) -> list[int]:
-    """Return how many positions of the dimension one index of the axis has, wherever it stands in
-    it."""
+    """Return how many positions of the dimension one index of the axis has, wherever it stands."""
     if dim is axis:
         return [1]
     if isinstance(dim, Sum):
