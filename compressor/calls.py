@@ -48,13 +48,15 @@ class Call:
 
     @property
     def samples(self) -> int:
-        """How many samples the batch has: the size of the first dimension of the first tensor."""
+        """How many samples the batch has; 1 where no tensor has dimensions.
+
+        It is the size of dimension 0 of the first tensor that has one.
+        """
         return next((len(x) for x in self.leaves if isinstance(x, Tensor) and x.dim()), 1)
 
     @property
     def plain(self) -> Any:
-        """The inputs as people write them: a tuple by position, a dict by name, or both in a
-        pair."""
+        """The inputs as people write them: a tuple by position, a dict by name, or a pair."""
         if not self.kwargs:
             return self.args
         return (self.args, dict(self.kwargs)) if self.args else dict(self.kwargs)

@@ -35,7 +35,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Block(nn.Module):
-    """A residual block of two convolutions and a shortcut; a stride of two halves both sides."""
+    """A residual block: two convolutions and a shortcut; stride 2 halves height and width."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()

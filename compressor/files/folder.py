@@ -33,7 +33,10 @@ FILES = (
     EXPORTS,
     f".{MARK}*{END}",
 )
-"""What an export folder may hold, as patterns; --force replaces no folder with other files."""
+"""What an export folder may hold, as patterns.
+
+--force replaces a folder of these files and no other.
+"""
 
 SENSITIVITY_FILES = ("sensitivity.json", "sensitivity.svg")
 """What a folder that `compress sensitivity` writes may hold; --force replaces such a folder."""

@@ -59,8 +59,10 @@ class Operands:
         return next(iter(self.shapes.get(self.node.name, ())), ())
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return any other argument, with numbers for sizes that the network computes (in
-        BATCH)."""
+        """Return any other argument of the node, or a default.
+
+        Sizes that the network computes become numbers, with `BATCH` for a free batch.
+        """
         found = argument(self.node, name) if name in schema_names(self.node) else None
         return default if found is None else map_arg(found, _number)
 

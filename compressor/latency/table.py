@@ -105,10 +105,7 @@ class LatencyTable:
         """Read `to_json`'s text.
 
         Raises:
-            ValueError: The text is no such table; so for the other three.
-            KeyError: See ValueError.
-            TypeError: See ValueError.
-            AttributeError: See ValueError.
+            ValueError, KeyError, TypeError, AttributeError: The text is no such table.
         """
         raw = json.loads(text)
         if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
