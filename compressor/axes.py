@@ -1,4 +1,4 @@
-"""The algebra of dimensions: expressions over axes, and the equations between them.
+"""Define the algebra of dimensions: expressions over axes, and the equations between them.
 
 A dimension of a tensor is an axis, a row-major product of dimensions, or a sum (concatenation) of
 dimensions. A `Solver` takes equations `d = e`, meaning that both lose the same positions, and
@@ -19,32 +19,33 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """An independent set of indices 0..size-1."""
+    """An independent set of indices 0..size-1; an axis is equal to no other object than itself."""
 
     size: int
 
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """Row-major product: position = (index in the first part) * (size of the rest) + ..."""
+    """A row-major product of dimensions: position = (index in the first) * (size of the rest) +
+    …"""
 
     parts: tuple[Dim, ...]
 
     @cached_property
     def size(self) -> int:
-        """Number of positions."""
+        """The number of positions: the product of the parts' sizes."""
         return math.prod(part.size for part in self.parts)
 
 
 @dataclass(frozen=True, eq=False)
 class Sum:
-    """Concatenation of the parts' positions, in order."""
+    """A concatenation of dimensions: the parts' positions, one part after the other."""
 
     parts: tuple[Dim, ...]
 
     @cached_property
     def size(self) -> int:
-        """Number of positions."""
+        """The number of positions: the sum of the parts' sizes."""
         return sum(part.size for part in self.parts)
 
 
@@ -69,7 +70,10 @@ SINGLES = Reason("its indices are used one by one")
 
 @dataclass
 class Solver:
-    """Equations between dimensions, solved as they come."""
+    """A set of equations between dimensions, each solved by substitution as it is added.
+
+    The solver knows what each axis is bound to, and which axes are protected and why.
+    """
 
     _bound: dict[Axis, Dim] = field(default_factory=dict)
     _kept: dict[Axis, Reason] = field(default_factory=dict)
@@ -77,8 +81,11 @@ class Solver:
     # -- reading the solution -------------------------------------------------------------------
 
     def normal(self, dim: Dim) -> Dim:
-        """The solved form: axes substituted, nested products and sums flattened, ones dropped,
-        neighbouring protected axes merged into one."""
+        """Return the solved form of a dimension.
+
+        Bound axes are substituted, nested products and sums flattened, parts of size one (in
+        products) or zero (in sums) dropped, and neighbouring protected axes merged into one.
+        """
         if isinstance(dim, Axis):
             if dim not in self._bound:
                 return UNIT if dim.size == 1 else dim
@@ -110,23 +117,26 @@ class Solver:
         return parts
 
     def is_kept(self, dim: Dim) -> bool:
-        """Whether a dimension in normal form is one protected axis."""
+        """Return whether a dimension in normal form is one protected axis."""
         return isinstance(dim, Axis) and (dim.size <= 1 or dim in self._kept)
 
     def reason(self, dim: Dim) -> Reason:
-        """Why a protected axis is protected."""
+        """Return why an axis is protected; TRIVIAL for what is not recorded as protected."""
         return self._kept.get(dim, TRIVIAL) if isinstance(dim, Axis) else TRIVIAL
 
     # -- equations ------------------------------------------------------------------------------
 
     def protect(self, dim: Dim, reason: Reason) -> None:
-        """Every axis in `dim` keeps all its indices."""
+        """Protect every axis in `dim`: it keeps all its indices, for this reason."""
         for axis in leaves(self.normal(dim)):
             if not self.is_kept(axis):
                 self._kept[axis] = reason
 
     def unify(self, left: Dim, right: Dim, reason: Reason) -> None:
-        """Both dimensions lose the same positions. `reason` is given to what cannot be solved."""
+        """Add the equation `left = right`: both dimensions lose the same positions.
+
+        What cannot be solved is protected with `reason`.
+        """
         left, right = self.normal(left), self.normal(right)
         if same(left, right):
             return
@@ -161,7 +171,10 @@ class Solver:
             self.unify(mine, yours, reason)
 
     def _unify_products(self, left: Dim, right: Dim, reason: Reason) -> None:
-        """At least one side is a product: split the smaller innermost part off both sides."""
+        """Unify two dimensions of which at least one is a product.
+
+        The smaller of the innermost parts is split off both sides, and the two pieces are unified.
+        """
         inner = min(d.parts[-1].size for d in (left, right) if isinstance(d, Product))
         ours, theirs = self.factor(left, inner), self.factor(right, inner)
         if ours is None or theirs is None:
@@ -185,7 +198,10 @@ class Solver:
     # -- taking dimensions apart ----------------------------------------------------------------
 
     def factor(self, dim: Dim, inner: int) -> tuple[Dim, Dim] | None:
-        """Write `dim` as (outer, inner) with this inner size; None where that is impossible."""
+        """Write `dim` as (outer, inner) where inner has this size; None where that is impossible.
+
+        This may substitute axes and unify parts of `dim`.
+        """
         dim = self.normal(dim)
         if inner < 1 or dim.size % inner:
             return None
@@ -209,7 +225,7 @@ class Solver:
         return split and (Product((rest, split[0])), split[1])
 
     def _factor_terms(self, dim: Sum, inner: int) -> tuple[Dim, Dim] | None:
-        """x + y + ... = (x' + y' + ...) * r, where the inner size divides every term."""
+        """Factor a sum whose terms divide by the inner size: x + y + ... = (x' + y' + ...) * r."""
         if any(part.size % inner for part in dim.parts):
             return None
         outers: list[Dim] = []
@@ -223,7 +239,7 @@ class Solver:
         return Sum(tuple(outers)), shared
 
     def _factor_chunks(self, dim: Sum, inner: int) -> tuple[Dim, Dim] | None:
-        """k equal chunks = (k, protected) * chunk, with the chunks unified."""
+        """Factor a sum of k equal chunks as (k, protected) * chunk, with the chunks unified."""
         reason = Reason("equal chunks of a concatenation are reshaped as one")
         chunk: Dim = Axis(inner)
         rest: Dim = dim
@@ -239,7 +255,10 @@ class Solver:
         return outer, chunk
 
     def cut(self, dim: Dim, at: int) -> tuple[Dim, Dim] | None:
-        """Write `dim` as (first `at` positions, rest); None where that is impossible."""
+        """Write `dim` as (first `at` positions, rest); return None where that is impossible.
+
+        This may substitute axes of `dim`.
+        """
         dim = self.normal(dim)
         if not 0 <= at <= dim.size:
             return None
@@ -276,14 +295,14 @@ class Solver:
 
 
 def by_inner_size(dim: Dim) -> dict[int, tuple[Dim, Dim]]:
-    """The ways to write a product as (outer, inner) without taking a part apart, by inner size."""
+    """Return the ways to write a product as (outer, inner) between its parts, by inner size."""
     parts = dim.parts if isinstance(dim, Product) else (dim,)
     splits = [(Product(parts[:i]), Product(parts[i:])) for i in range(len(parts))]
     return {inner.size: (outer, inner) for outer, inner in splits}
 
 
 def leaves(dim: Dim) -> Iterator[Axis]:
-    """The axes of an expression, in order, with repetitions."""
+    """Yield the axes of an expression, in order, with repetitions."""
     if isinstance(dim, Axis):
         yield dim
     else:
@@ -292,7 +311,7 @@ def leaves(dim: Dim) -> Iterator[Axis]:
 
 
 def same(left: Dim, right: Dim) -> bool:
-    """Whether two expressions are the same, axis for axis."""
+    """Return whether two expressions are the same, axis for axis."""
     if isinstance(left, Axis) or isinstance(right, Axis):
         return left is right
     return (
@@ -303,7 +322,10 @@ def same(left: Dim, right: Dim) -> bool:
 
 
 def repeated_in_product(dim: Dim) -> Iterator[Axis]:
-    """Axes that stand more than once in one product: no index of them has positions of its own."""
+    """Yield the axes that stand more than once in one product.
+
+    No index of such an axis has positions of its own.
+    """
     if isinstance(dim, Axis):
         return
     if isinstance(dim, Product):
@@ -316,7 +338,13 @@ def repeated_in_product(dim: Dim) -> Iterator[Axis]:
 
 
 def keep_mask(dim: Dim, keep: Mapping[Axis, Bools]) -> Bools:
-    """Which positions of `dim` stay, [size] bool; axes that are not in `keep` lose nothing."""
+    """Return which positions of `dim` stay, [size] bool.
+
+    Args:
+        dim: A dimension in normal form.
+        keep: Which indices of an axis stay, [axis.size] bool; an axis that is missing loses
+            nothing.
+    """
     if isinstance(dim, Axis):
         return keep[dim] if dim in keep else np.ones(dim.size, dtype=bool)
     masks = [keep_mask(part, keep) for part in dim.parts]
@@ -329,7 +357,7 @@ def keep_mask(dim: Dim, keep: Mapping[Axis, Bools]) -> Bools:
 
 
 def coordinates(dim: Dim, axis: Axis) -> npt.NDArray[np.int64]:
-    """Per position of `dim` its index on `axis`, [size] int; -1 where the axis is not in it."""
+    """Return the index on `axis` of each position of `dim`, [size] int; -1 where it has none."""
     if isinstance(dim, Axis):
         return np.arange(dim.size) if dim is axis else np.full(dim.size, -1)
     found = [coordinates(part, axis) for part in dim.parts]
@@ -342,7 +370,7 @@ def coordinates(dim: Dim, axis: Axis) -> npt.NDArray[np.int64]:
 
 
 def size_after(dim: Dim, sizes: Mapping[Axis, int]) -> int:
-    """The size that is left of `dim` when the axes in `sizes` have those sizes."""
+    """Return the size of `dim` when the axes in `sizes` have those sizes, and others their own."""
     if isinstance(dim, Axis):
         return sizes.get(dim, dim.size)
     left: Iterable[int] = (size_after(part, sizes) for part in dim.parts)

@@ -1,4 +1,4 @@
-"""Find what a spec names: 'package.module:callable' or 'path/file.py:callable'."""
+"""Find the callable that a spec names: 'package.module:callable' or 'path/file.py:callable'."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def resolve(spec: str) -> Callable[..., Any]:
     """Import the module or the file of a spec and return the callable that it names.
 
     Raises:
-        UsageError: the spec has another form, or names a file, module or callable that is not
+        UsageError: The spec has another form, or names a file, module or callable that is not
             there, or something that cannot be called.
-        CompressorError: the module's own code fails while it is imported.
+        CompressorError: The module's own code fails while it is imported.
     """
     home, colon, name = spec.rpartition(":")
     if not (colon and home and name.isidentifier()):
@@ -49,8 +49,9 @@ def resolve(spec: str) -> Callable[..., Any]:
 
 
 def import_file(path: Path) -> ModuleType:
-    """The module of a Python file, executed once in a process as long as the file stays the same:
-    an operator that it registers must not be registered again under a living one.
+    """Execute a Python file as a module and return it, once per process while it is unchanged.
+
+    An operator that the file registers must not be registered again under a living one.
 
     Raises:
         UsageError: There is no such file, or it is no Python file.
@@ -78,7 +79,7 @@ def import_file(path: Path) -> ModuleType:
 
 
 def _from_package(name: str) -> ModuleType:
-    """Packages in the working directory count, as they do for `python -m`."""
+    """Import a module by name; as with `python -m`, packages in the working directory count."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)

@@ -1,4 +1,4 @@
-"""A call of a network: what it is given by position and by name."""
+"""Hold a call of a network: what it is given by position and by name."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ from torch.utils import _pytree as pytree
 
 @dataclass(frozen=True)
 class Call:
-    """The inputs of a network as it takes them, `network(*args, **kwargs)`: of one sample, or of a
-    batch whose tensors have the samples along dimension 0. A pytree, whose leaves come in the order
-    in which a program takes them."""
+    """The inputs of a network as it takes them, `network(*args, **kwargs)`.
+
+    They are of one sample, or of a batch whose tensors have the samples along dimension 0. A call
+    is a pytree, whose leaves come in the order in which a program takes them.
+    """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, inputs: Any) -> Call:
-        """Make a call of inputs: of a call itself, of anything that has `args` and `kwargs`, or of
-        a sequence of positional inputs."""
+        """Make a call of inputs.
+
+        Args:
+            inputs: A call (returned as it is), anything that has `args` and `kwargs`, or a sequence
+                of positional inputs.
+        """
         if isinstance(inputs, Call):
             return inputs
         if hasattr(inputs, "args") and hasattr(inputs, "kwargs"):
@@ -42,12 +48,15 @@ class Call:
 
     @property
     def samples(self) -> int:
-        """How many samples the batch has: the size of dimension 0 of the first tensor with one."""
+        """How many samples the batch has; 1 where no tensor has dimensions.
+
+        It is the size of dimension 0 of the first tensor that has one.
+        """
         return next((len(x) for x in self.leaves if isinstance(x, Tensor) and x.dim()), 1)
 
     @property
     def plain(self) -> Any:
-        """As people write it: a tuple of positional inputs, a dict of named ones, or both."""
+        """The inputs as people write them: a tuple by position, a dict by name, or a pair."""
         if not self.kwargs:
             return self.args
         return (self.args, dict(self.kwargs)) if self.args else dict(self.kwargs)
@@ -65,7 +74,7 @@ class Call:
         )
 
     def mapped(self, change: Any) -> Call:
-        """The same call with every tensor changed."""
+        """Return the same call with `change` applied to every tensor."""
         changed: Call = pytree.tree_map_only(torch.Tensor, change, self)
         return changed
 

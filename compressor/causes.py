@@ -1,4 +1,4 @@
-"""Why a network cannot be run or captured: per cause what it is, and what to do about it.
+"""Explain why a network cannot be run or captured: per cause what it is, and what to do about it.
 
 An exception out of torch says what one of its functions could not do, in words about its inside.
 The table says what in the user's code asks for it. A cause is known by the text of the exception
@@ -26,14 +26,14 @@ OURS = f"{Path(__file__).parent}/"
 
 @dataclass(frozen=True)
 class Cause:
-    """One cause of failures.
+    """One cause of failures, and how an exception shows it.
 
     Attributes:
         name: For tests and readers.
         sign: Found in "Type: message" or in one of the lines "in function (file)" after it; its
             groups stand in `what` and `next_step` as {0}, {1}.
-        what: What the code does.
-        next_step: What to do.
+        what: What in the user's code causes the failure.
+        next_step: What to do about it.
     """
 
     name: str
@@ -234,7 +234,10 @@ COPIES = (
 
 
 def cause_of(error: BaseException) -> Cause | None:
-    """The first cause of the table whose sign the exception bears, with its groups filled in."""
+    """Return the first cause of the table whose sign the exception bears, or None.
+
+    The sign's groups are filled into its words.
+    """
     text = "\n".join((f"{type(error).__name__}: {error}", *_passed(error.__traceback__)))
     for cause in CAUSES:
         if match := cause.sign.search(text):
@@ -245,7 +248,12 @@ def cause_of(error: BaseException) -> Cause | None:
 
 
 def not_captured(error: Exception, module: nn.Module) -> CompressorError:
-    """What to tell of a network that torch.export refused."""
+    """Return the error to raise for a network that torch.export refused.
+
+    Args:
+        error: What torch.export raised.
+        module: The network, in which the failing layer is looked for.
+    """
     cause = cause_of(error)
     place = place_of(error, module)
     return CompressorError(
@@ -260,7 +268,7 @@ def not_captured(error: Exception, module: nn.Module) -> CompressorError:
 
 
 def copying_hint(error: Exception) -> str:
-    """What to do about a module that `copy.deepcopy` refuses."""
+    """Say what to do about a module that `copy.deepcopy` refuses."""
     for sign, hint in COPIES:
         if re.search(sign, str(error)):
             return hint
@@ -268,8 +276,10 @@ def copying_hint(error: Exception) -> str:
 
 
 def place_of(error: BaseException, module: nn.Module) -> str:
-    """The innermost layer that was running, and the line of code that is not torch's; "" if
-    neither is known."""
+    """Return the innermost layer that was running, and the line of code in it that is not torch's.
+
+    The text is "" where no layer is known.
+    """
     paths = {id(layer): path for path, layer in module.named_modules()}
     layer = line = ""
     for frame, number in traceback.walk_tb(error.__traceback__):
@@ -284,7 +294,7 @@ def place_of(error: BaseException, module: nn.Module) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The exception's type and the first line of its message, cut to a readable length."""
+    """Return the exception's type and its message's first line, cut to a readable length."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return text if len(text) <= LINE_LENGTH else text[: LINE_LENGTH - 1] + "…"

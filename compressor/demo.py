@@ -1,4 +1,4 @@
-"""A small residual network and scikit-learn's handwritten digits: something real to compress."""
+"""Build something real to compress: a residual network and scikit-learn's handwritten digits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ OPTIONS = Options(ratio=0.5, round_to=4, epochs=6, lr=0.03)
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Layers this small lose more by waiting for a second thread than they gain."""
+    """Let torch compute with one thread in the block.
+
+    Layers this small lose more by waiting for a second thread than they gain.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -32,7 +35,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Block(nn.Module):
-    """Two convolutions and a shortcut; a stride of two halves height and width."""
+    """A residual block: two convolutions and a shortcut; stride 2 halves height and width."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -52,7 +55,7 @@ class Block(nn.Module):
 
 
 class DigitNet(nn.Module):
-    """Grey 8x8 digits, (N, 1, 8, 8) -> (N, 10); 96 thousand parameters."""
+    """A residual network for grey 8x8 digits, (N, 1, 8, 8) -> (N, 10); 96 thousand parameters."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
@@ -74,7 +77,10 @@ class DigitNet(nn.Module):
 
 
 def digits() -> tuple[Data, Data]:
-    """Training and test part of the 1797 digits, always the same; values between -1 and 1."""
+    """Load the 1797 digits as training data and test data; the split is always the same.
+
+    Pixels are between -1 and 1.
+    """
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -89,7 +95,7 @@ def digits() -> tuple[Data, Data]:
 
 
 def trained(train: Data, *, seed: int, tick: Tick) -> DigitNet:
-    """A network trained from scratch on the digits, in eval mode."""
+    """Train a network from scratch on the digits, and return it in eval mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = DigitNet()

@@ -1,4 +1,4 @@
-"""What goes wrong, said so that the reader can act on it: what, where, consequence, next step."""
+"""Define errors that tell the reader what is wrong, where, the consequence, and the next step."""
 
 
 class CompressorError(Exception):
@@ -30,7 +30,7 @@ class CompressorError(Exception):
 
 
 class UsageError(CompressorError):
-    """The command or call itself cannot be meant as it stands; the command exits with 2."""
+    """A command or call that cannot be meant as it stands; the command exits with 2."""
 
     exit_code = 2
     usually = "nothing was done"

@@ -1,5 +1,4 @@
-"""Whether two forms of a network compute the same: one comparison for modules, programs and files,
-and the inputs on which they are compared."""
+"""Compare what two forms of a network (module, program, file) compute, and draw inputs for that."""
 
 from compressor.agreement.comparing import Cases, Difference, difference
 from compressor.agreement.inputs import fresh_inputs, mapped, other_inputs

@@ -1,4 +1,4 @@
-"""Do two forms of a network compute the same?"""
+"""Compare the outputs of two forms of a network, and find where they differ most."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ Cases = Sequence[Outputs]
 """Outputs for several inputs."""
 
 SAFETY = 4.0
-"""How many times what rounding does to the outputs is still put down to rounding."""
+"""A difference of up to this many times what rounding changes is accepted as rounding."""
 
 LOUD = 0.01
-"""Share of an output's scale above which rounding would hide a mistake of a per cent."""
+"""Rounding that moves outputs by more than this share of their scale could hide an error of 1 %."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far apart two forms are where they are farthest apart: `size` is relative to what varies
-    at that place, infinite where they cannot be compared; `place` says it in words."""
+    """The largest difference between two forms of a network.
+
+    Attributes:
+        size: Relative to what varies at that place; infinite where the two cannot be compared.
+        place: Output, index and both values, in words; "" where the forms agree exactly.
+    """
 
     size: float = 0.0
     place: str = ""
@@ -40,20 +44,20 @@ def difference(
     tolerance: Tolerance = FLOAT32,
     rounding: Callable[[], Sequence[Cases]] | None = None,
 ) -> Difference:
-    """Compare two forms of a network, element by element, and find where they differ most.
+    """Compare two forms of a network, element by element, and return where they differ most.
 
     An element's difference is divided by its scale (`scales`), or by a share of its own size where
     that is larger, since no type of floating point resolves less. Infinities and NaN must stand in
-    the same places. Integers and booleans are equal, or the difference is infinite.
+    the same places. Integers and booleans must be equal, else the difference is infinite.
 
     Args:
-        reference: What one form computes of each input.
-        others: What the other form computes of the same inputs.
-        tolerance: Of the type that the less exact form computes in.
-        rounding: Called only where the forms differ by more than is accepted: the reference's
-            outputs after changes as small as rounding (`shaken`). What it moves is accepted SAFETY
-            times over; integers may differ in as many places as change there. Where rounding moves
-            every output by more than LOUD, nothing is put down to it.
+        reference: What one form computes for each input.
+        others: What the other form computes for the same inputs.
+        tolerance: The tolerance of the type that the less exact form computes in.
+        rounding: Returns the reference's outputs after changes as small as rounding (`shaken`). It
+            is called only where the forms differ by more than is accepted. What it moves is
+            accepted SAFETY times over; integers may differ in as many places as change there. Where
+            rounding moves every output by more than LOUD, no difference is accepted as rounding.
     """
     found = _difference(reference, others, tolerance, ())
     if found.size <= tolerance.relative or rounding is None or not _same_shapes(reference, others):
@@ -106,8 +110,11 @@ def _of_numbers(
 def _of_integers(
     number: int, a: list[Tensor], b: list[Tensor], _: Tolerance, draws: Sequence[list[Tensor]]
 ) -> Difference:
-    """Indices and decisions (argmax, a threshold) are equal but for near ties: those are counted
-    where the outputs change by what rounding does."""
+    """Compare integer or boolean outputs, which may differ only in near ties.
+
+    Indices and decisions (argmax, a threshold) may flip in as many places as rounding flips them;
+    otherwise the difference is infinite.
+    """
     changed = [torch.zeros_like(x, dtype=torch.bool) for x in a]
     for draw in draws:
         for flips, x, y in zip(changed, a, draw, strict=True):
@@ -121,8 +128,12 @@ def _of_integers(
 
 
 def _noise(a: list[Tensor], draws: Sequence[list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
-    """What rounding may change of each element: what it changed there and what it usually changes
-    at its places; and where it made finite what was not, or not finite what was."""
+    """Return what rounding may change of each element, and where it changes what is finite.
+
+    The first list has SAFETY times the sum of what changed at the element and what usually changes
+    at its places; the second is true where a finite value became infinite or NaN, or the reverse.
+    Both have the shapes of `a`.
+    """
     largest = [torch.zeros_like(x) for x in a]
     jumps = [torch.zeros_like(x, dtype=torch.bool) for x in a]
     if not draws:
@@ -159,8 +170,11 @@ def _by_output(cases: Cases) -> Iterator[list[Tensor]]:
 
 
 def as_real(value: Any) -> Tensor:
-    """An output as a tensor of at least one dimension: float64, complex ones as pairs of real and
-    imaginary part, integers and booleans as they are."""
+    """Return an output as a tensor of real numbers on the CPU, with at least one dimension.
+
+    Floating point becomes float64, complex numbers become pairs of real and imaginary part in a new
+    last dimension, integers and booleans stay as they are.
+    """
     tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(value)
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
@@ -169,7 +183,7 @@ def as_real(value: Any) -> Tensor:
 
 
 def is_between_0_and_1(tensors: Sequence[Tensor]) -> bool:
-    """Whether they may be shares or probabilities."""
+    """Return whether all values lie between 0 and 1: they may be shares or probabilities."""
     return all(bool(((x >= 0) & (x <= 1)).all()) for x in tensors)
 
 

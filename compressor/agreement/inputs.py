@@ -1,4 +1,4 @@
-"""Example inputs with other values of their kind."""
+"""Draw example inputs with other values of the same kind."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from compressor.records import ExampleInputs
 
 
 def other_inputs(given: ExampleInputs, *, more: bool = False, seed: int = 0) -> ExampleInputs:
-    """Inputs that a network accepts which accepts the given ones, drawn from these.
+    """Draw other inputs that a network accepts if it accepts the given ones.
 
     Where all of them are constant (zeros that only say the shape), nothing is known of the values,
-    and others are put in.
+    and new ones are drawn (`filled`).
 
     Args:
-        given: Not changed.
-        more: With one sample more, in dimension 0 of every tensor.
-        seed: Of what is drawn.
+        given: The inputs to start from; not changed.
+        more: Add one sample, in dimension 0 of every tensor.
+        seed: Seed of the random draws.
     """
     generator = torch.Generator().manual_seed(seed)
     largest = mapped(given, _one_more) if more else given
@@ -33,13 +33,13 @@ def other_inputs(given: ExampleInputs, *, more: bool = False, seed: int = 0) -> 
 
 
 def fresh_inputs(given: ExampleInputs, seed: int = 0) -> ExampleInputs:
-    """Inputs of the same shapes, types, kinds and ranges which hold none of the given values."""
+    """Draw inputs of the same shapes, types, kinds and ranges with none of the given values."""
     generator = torch.Generator().manual_seed(seed)
     return mapped(given, lambda leaf: fresh(leaf, generator))
 
 
 def mapped(inputs: ExampleInputs, change: Callable[[Tensor], Tensor]) -> ExampleInputs:
-    """The inputs with every tensor of at least one dimension changed."""
+    """Return the inputs with every non-empty tensor of at least one dimension changed."""
 
     def on_tensors(leaf: Any) -> Any:
         return change(leaf) if isinstance(leaf, Tensor) and leaf.dim() and leaf.numel() else leaf

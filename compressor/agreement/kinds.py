@@ -1,7 +1,7 @@
-"""Other values of a given tensor's kind: what a network accepts that accepted the given ones.
+"""Draw other values of a given tensor's kind: values that a network accepts if it accepted those.
 
-A network may begin with a logarithm, look integers up in tables, divide by the length of a mask.
-So nothing is drawn that the given values do not bear out: ranges, signs, integers, one-hot rows,
+A network may begin with a logarithm, look integers up in tables, divide by the length of a mask. So
+nothing is drawn that the given values do not bear out: ranges, signs, integers, one-hot rows,
 masks, order and symmetry stay.
 """
 
@@ -19,14 +19,14 @@ Draw = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass(frozen=True)
 class Kind:
-    """What is known of a tensor's values.
+    """A kind of values that a tensor may hold, and how to draw others of that kind.
 
     Attributes:
-        name: In words.
-        fits: Whether given values are of the kind.
-        another: Other values near the given ones, each legal at its place.
-        fresh: Values that keep nothing of the given ones but the kind and the range; by default
-            `another` does.
+        name: The kind in words.
+        fits: Returns whether given values are of the kind.
+        another: Draws other values near the given ones, each legal at its place.
+        fresh: Draws values that keep nothing of the given ones but the kind and the range; where it
+            is None, `another` is used.
     """
 
     name: str
@@ -36,24 +36,27 @@ class Kind:
 
 
 def another(given: Tensor, generator: torch.Generator) -> Tensor:
-    """Other values of the given kind; what is constant stays as it is."""
+    """Draw other values of the given tensor's kind, near the given ones; constants stay."""
     return _drawn(given, generator, lambda kind: kind.another)
 
 
 def fresh(given: Tensor, generator: torch.Generator) -> Tensor:
-    """Values of the given kind and range that tell nothing else of the given ones."""
+    """Draw values of the given tensor's kind and range that tell nothing else of the given ones."""
     return _drawn(given, generator, lambda kind: kind.fresh or kind.another)
 
 
 def kind_of(given: Tensor) -> Kind:
-    """The first kind of the table that the values fit; the tensor is not empty."""
+    """Return the first kind of the table that the values of a non-empty tensor fit."""
     values = _plain(given)
     return next(kind for kind in KINDS if kind.fits(values))
 
 
 def filled(given: Tensor, generator: torch.Generator) -> Tensor:
-    """Values for a tensor that is constant because its user only cared for its shape: integers up
-    to the given one (at least 0 and 1), others up to a tenth above it."""
+    """Draw values for a tensor that is constant because its user only cared for its shape.
+
+    Integers go from 0 to the given one (at least to 1); other numbers go from the given one to a
+    tenth above it.
+    """
     if not given.is_floating_point() and not given.is_complex():
         largest = 1 if given.dtype == torch.bool else max(1, int(given.max()))
         return torch.randint(0, largest + 1, given.shape, generator=generator).to(given.dtype)
@@ -72,7 +75,7 @@ def _drawn(given: Tensor, generator: torch.Generator, which: Callable[[Kind], Dr
 
 
 def _plain(given: Tensor) -> Tensor:
-    """As float64: one arithmetic for all types."""
+    """Return the tensor in float64 on the CPU, so that one arithmetic serves all types."""
     return given.detach().cpu().double()
 
 
@@ -88,7 +91,7 @@ def _as_it_is(given: Tensor, _: torch.Generator) -> Tensor:
 
 
 def _two_values(given: Tensor) -> Tensor | None:
-    """Where the larger one stands, if there are exactly two."""
+    """Return where the larger value stands if there are exactly two, else None."""
     low, high = given.min(), given.max()
     is_high = given == high
     return is_high if bool((low < high) & (is_high | (given == low)).all()) else None
@@ -99,7 +102,7 @@ def _is_mask(given: Tensor) -> bool:
 
 
 def _one_hot_dim(given: Tensor) -> int | None:
-    """Along which dimension exactly one value is the larger of two, the last such first."""
+    """Return the last dimension along which exactly one value is the larger of two, or None."""
     high = _two_values(given)
     for dim in reversed(range(given.dim())):
         if high is not None and given.shape[dim] > 2 and bool((high.sum(dim) == 1).all()):
@@ -108,7 +111,7 @@ def _one_hot_dim(given: Tensor) -> int | None:
 
 
 def _ordered_dim(given: Tensor) -> int | None:
-    """Along which dimension, the samples' aside, all values rise, or all fall."""
+    """Return the last dimension, but not the samples', along which values rise or fall; or None."""
     for dim in reversed(range(min(1, given.dim() - 1), given.dim())):
         size = given.shape[dim]
         first, then = given.narrow(dim, 0, size - 1), given.narrow(dim, 1, size - 1)
@@ -123,7 +126,7 @@ def _is_symmetric(given: Tensor) -> bool:
 
 
 def _is_normalised(given: Tensor) -> bool:
-    """Rows that are shares of one, or of length one."""
+    """Return whether the rows are shares that sum to one, or vectors of length one."""
     if given.dim() < 2 or given.shape[-1] < 2:
         return False
     one = torch.ones(given.shape[:-1], dtype=given.dtype)
@@ -139,12 +142,12 @@ def _is_whole(given: Tensor) -> bool:
 
 
 def _rows_shuffled(given: Tensor, generator: torch.Generator) -> Tensor:
-    """Samples in another order."""
+    """Put the samples (dimension 0) in another order."""
     return given[torch.randperm(len(given), generator=generator)]
 
 
 def _shuffled_along(dim: int, given: Tensor, generator: torch.Generator) -> Tensor:
-    """Each line along a dimension in an order of its own."""
+    """Shuffle each line along a dimension in an order of its own."""
     return given.gather(dim, _uniform(given.shape, generator).argsort(dim))
 
 
@@ -164,8 +167,10 @@ def _nodes_shuffled(given: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _nearer_zero(given: Tensor, generator: torch.Generator) -> Tensor:
-    """Each value nearer to zero, or to what of the range is nearest to zero: its sign and the
-    scale of its column stay, and nothing leaves the range."""
+    """Move each value nearer to zero, or to what of the range is nearest to zero.
+
+    Its sign and the scale of its column stay, and nothing leaves the range.
+    """
     return _nearer(given, _uniform(given.shape, generator))
 
 
@@ -175,7 +180,7 @@ def _nearer(given: Tensor, share: Tensor) -> Tensor:
 
 
 def _in_order(given: Tensor, generator: torch.Generator) -> Tensor:
-    """Whole lines nearer to zero, so that their order stays; integers stay as they are."""
+    """Move whole lines nearer to zero, so that their order stays; shuffle integers by sample."""
     if _is_whole(given):
         return _rows_shuffled(given, generator)
     dim = _ordered_dim(given)
@@ -189,8 +194,10 @@ def _symmetric(given: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _up_to_the_largest_here(given: Tensor, generator: torch.Generator) -> Tensor:
-    """Integers that were given, none above the largest at its place: what it looks up may be a
-    table of its own, with that many rows."""
+    """Draw integers from the given ones, none above the largest at its place (over the samples).
+
+    What a place looks up may be a table of its own, with that many rows.
+    """
     most = given.amax(0, keepdim=True).expand_as(given)
     values: Tensor = torch.unique(given)
     count = torch.searchsorted(values, most.contiguous(), right=True)
@@ -228,7 +235,7 @@ def _symmetric_in_range(given: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _finite_part(draw: Draw, given: Tensor, generator: torch.Generator) -> Tensor:
-    """Infinities and NaN stay where they are."""
+    """Draw the finite values only; infinities and NaN stay where they are."""
     found, finite = given.clone(), given.isfinite()
     if finite.any():
         found[finite] = draw(given[finite], generator)
@@ -267,4 +274,4 @@ KINDS = (
     Kind("symmetric", _is_symmetric, _symmetric, _symmetric_in_range),
     Kind("numbers", lambda given: True, _nearer_zero, _normal_in_range),
 )
-"""From the most special to the most general."""
+"""All kinds, from the most special to the most general; the first that fits is taken."""

@@ -1,5 +1,7 @@
-"""Whether a comparison of two forms shows anything: a network that answers to nothing agrees with
-every other one."""
+"""Find out whether a comparison shows anything.
+
+A network that answers to nothing agrees with every other one.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +13,20 @@ from torch import Tensor
 from compressor.agreement.comparing import Cases, as_real, is_between_0_and_1
 
 LIVE = 1e-3
-"""Relative change of an output from input to input that float32 resolves well enough for a
-mistake of a few per mille to be seen."""
+"""A relative change of an output that float32 resolves well enough to show errors of some 0.1 %."""
 
 FAINT = 0.1
 """Elements below this share of the smallest tenth's size are left out: they may be rounding."""
 
 
 def answer(cases: Cases, resolved: float = 0.0) -> float:
-    """How much the outputs change between inputs: the largest relative change of an element.
+    """Return how much the outputs change between inputs: the largest relative change of an element.
 
-    It is relative to the element, so neither small outputs nor large constants beside them hide
-    it; elements that are nothing beside most others are left out.
+    The change is relative to the element, so neither small outputs nor large constants beside them
+    hide it. Elements that are nothing beside most others are left out.
 
     Args:
-        cases: Outputs for different inputs; of two batch sizes the common part counts.
+        cases: Outputs for different inputs; where batch sizes differ, the common part is compared.
         resolved: Smaller changes of outputs between 0 and 1 do not count (`Tolerance.resolved`).
     """
     pairs = [
@@ -38,7 +39,7 @@ def answer(cases: Cases, resolved: float = 0.0) -> float:
 
 
 def is_live(cases: Cases, bound: float = LIVE, resolved: float = 0.0) -> bool:
-    """Whether some output changes between inputs by more than `bound`."""
+    """Return whether some output changes between inputs by more than `bound`."""
     return answer(cases, resolved) > bound
 
 

@@ -1,4 +1,4 @@
-"""What rounding does to a network's outputs, measured on the network itself."""
+"""Measure what rounding does to a network's outputs, on the network itself."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ def shaken(
 ) -> Sequence[Found]:
     """Run copies of the module whose parameters differ from its own in their last bits.
 
-    Monte Carlo arithmetic: D. S. Parker, 1997. In float32 a parameter changes by up to 8 units in
-    the last place, which is a little more than sums in another order do.
+    In float32 a parameter changes by up to 8 units in the last place, which is a little more than
+    sums in another order do.
 
     Args:
-        module: Not changed.
-        run: What to do with each copy.
-        tolerance: Of the type whose rounding is imitated.
+        module: The network; not changed.
+        run: What to do with each copy; its result is returned per copy.
+        tolerance: The tolerance of the type whose rounding is imitated.
+
+    Source: Monte Carlo arithmetic, D. S. Parker, 1997.
     """
     step, generator = tolerance.rounding / 4, torch.Generator().manual_seed(0)
     moved, found = copy.deepcopy(module), []

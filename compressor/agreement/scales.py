@@ -1,4 +1,4 @@
-"""The scale on which an element of an output is compared: what varies where it stands.
+"""Compute the scale on which an element of an output is compared: what varies where it stands.
 
 An output mixes things: pixels beside probabilities, logits beside the -1e9 of illegal moves. So a
 scale belongs to a place: to each position of each dimension (a channel, a token), over all other
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 ENOUGH = 16
-"""As many values of one case tell a scale; with fewer, those of all cases do together."""
+"""This many values of one case are enough for a scale; with fewer, all cases are taken together."""
 
 FEW = 5
 """Fewer distinct values may be close by chance: then their size tells the scale, too."""
@@ -22,13 +22,13 @@ SIZE_SHARE = 0.1
 """The share of its values' size that counts as the scale of a place with few values."""
 
 TAIL = 10.0
-"""An element far from the others is measured by its distance from them, up to as many spreads."""
+"""An element far from the others is measured by its distance from them, up to this many spreads."""
 
 MOST_VALUES = 1 << 22
-"""Values that are sorted at most, per dimension; of more a random part stands for all."""
+"""At most this many values are sorted per dimension; of more, a random part stands for all."""
 
 Matrices = list[Tensor]
-"""Per case [positions, values]: one shared by all cases, or one each."""
+"""Values [positions, values]: one matrix shared by all cases, or one per case."""
 
 
 def scales(cases: Sequence[Tensor]) -> list[Tensor]:
@@ -57,8 +57,12 @@ def scales(cases: Sequence[Tensor]) -> list[Tensor]:
 
 
 def smallest(cases: Sequence[Tensor], of: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """The smallest of the numbers that `of` ([positions, values] -> [positions]) finds at each
-    element's places."""
+    """Return, for each element, the smallest number that `of` finds at the element's places.
+
+    Args:
+        cases: The same output for different inputs.
+        of: Computes one number per position, [positions, values] -> [positions].
+    """
     found = [torch.full_like(case, torch.inf) for case in cases]
     for dim in dimensions(cases):
         numbers = [of(matrix) for matrix in matrices(cases, dim)]
@@ -69,15 +73,18 @@ def smallest(cases: Sequence[Tensor], of: Callable[[Tensor], Tensor]) -> list[Te
 
 
 def dimensions(cases: Sequence[Tensor]) -> list[int]:
-    """Those whose positions have values enough, else all."""
+    """Return the dimensions whose positions have enough values for a scale, or all if none has."""
     every = list(range(cases[0].dim()))
     enough = [d for d in every if all(m.shape[1] >= FEW for m in matrices(cases, d))]
     return enough or every
 
 
 def matrices(cases: Sequence[Tensor], dim: int) -> Matrices:
-    """The values at each position of a dimension, [positions, values]: per case where that is
-    enough, or positions are samples whose number differs; else of all cases together."""
+    """Return the values at each position of a dimension, as matrices [positions, values].
+
+    There is one matrix per case where a case has enough values, or where positions are samples
+    whose number differs; otherwise one matrix of all cases together.
+    """
     rows = [case.movedim(dim, 0).flatten(1) if case.dim() > 1 else case[:, None] for case in cases]
     is_enough = all(row.shape[1] >= ENOUGH for row in rows)
     if is_enough or len({len(row) for row in rows}) > 1:
@@ -90,7 +97,10 @@ def _along(vector: Tensor, dim: int, dims: int) -> Tensor:
 
 
 def _tightest(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Both ends of the shortest interval with a quarter of each row's distinct finite values."""
+    """Return the ends of the shortest interval with a quarter of each row's distinct finite values.
+
+    Both ends are [rows].
+    """
     values = _distinct(_part_of(rows))
     width = values.shape[1]
     count = values.isfinite().sum(1, keepdim=True)
@@ -116,7 +126,7 @@ def _part_of(rows: Tensor) -> Tensor:
 
 
 def _distinct(rows: Tensor) -> Tensor:
-    """Each row's distinct finite values in ascending order, then infinities."""
+    """Return each row's distinct finite values in ascending order, filled up with infinities."""
     ordered = torch.where(rows.isfinite(), rows, torch.inf).sort(1).values
     again = torch.zeros_like(ordered, dtype=torch.bool)
     again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]

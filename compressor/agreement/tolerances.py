@@ -1,4 +1,4 @@
-"""How far apart two right forms of one network may be, by the precision that they compute in."""
+"""Say how far apart two right forms of one network may be, by the precision they compute in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What is accepted between two forms of a network.
+    """The differences that are accepted between two forms of a network.
 
     Attributes:
         relative: Largest difference of an element, relative to what varies where it stands.
@@ -27,8 +27,8 @@ class Tolerance:
 
     @property
     def resolved(self) -> float:
-        """A change of an output between 0 and 1 in which a mistake of a per cent is seen, or of as
-        much as is accepted."""
+        """The smallest change of an output between 0 and 1 that still shows a mistake of one per
+        cent, or of `relative` where that is more."""
         return self.of_one / max(self.relative, 0.01)
 
     @property
@@ -39,7 +39,7 @@ class Tolerance:
 
 
 def _of(dtype: torch.dtype, relative: float, units: int) -> Tolerance:
-    """With `units` in the last place of what the type can hold."""
+    """Make the tolerance of a type: `units` in the last place are accepted as rounding."""
     info = torch.finfo(dtype)
     return Tolerance(relative, units * info.eps, units * info.tiny * info.eps)
 
@@ -49,13 +49,13 @@ FLOAT16 = _of(torch.float16, 0.05, 16)
 BFLOAT16 = _of(torch.bfloat16, 0.2, 8)
 INT8 = replace(FLOAT32, relative=1.0, rounding=0.25, of_one=2 / 255)
 ONNX = replace(FLOAT32, of_one=4 * torch.finfo(torch.float32).eps)
-"""Of a network in float32 that ONNX Runtime computes."""
+"""For a network in float32 that ONNX Runtime computes."""
 
 _BY_TYPE = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16, torch.int8: INT8}
 
 
 def tolerance_of(dtype: torch.dtype) -> Tolerance:
-    """The tolerance for networks that compute in this type.
+    """Return the tolerance for networks that compute in this type.
 
     Double precision is held to what float32 is: networks compute norms and tables in float32 by
     name. `torch.int8` stands for networks that are quantised to 8 bits.

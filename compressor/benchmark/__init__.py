@@ -1,6 +1,6 @@
-"""`compress bench`: networks timed against each other, and why one is not faster.
+"""Time networks against each other, and find why one is not faster: `compress bench`.
 
-Every network runs in a process of its own; they take turns, the first one twice, which shows the
+Every network runs in a process of its own. They take turns, the first one twice, which shows the
 noise.
 """
 

@@ -1,4 +1,4 @@
-"""Networks in processes of their own that take turns."""
+"""Time networks in processes of their own that take turns."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from compressor.measure import Rounds, ratio_of, summary_of
 from compressor.watch import Tick
 
 ROUNDS = 15
-"""Turns that each network gets at least."""
+"""The number of turns that each network gets."""
 
 AGAIN = "again"
-"""The name of the baseline's second process."""
+"""The name of the baseline's second process, whose times show the noise."""
 
 
 class _Process:
-    """A worker: asked by lines, answers by lines."""
+    """A worker process that times one network; it is asked, and answers, by lines of JSON."""
 
     def __init__(self, name: str, asked: Mapping[str, Any]) -> None:
         self.name = name
@@ -90,8 +90,18 @@ def compared(
     seed: int = 0,
     tick: Tick = lambda done, total, text: None,
 ) -> list[dict[str, Any]]:
-    """One record per network: milliseconds, its ratio to the first one with an interval, samples in
-    a second, memory. The first one's ratio is to itself in a second process: the noise.
+    """Time the networks in one way, and return one record per network.
+
+    A record has the milliseconds of a call, how many times faster the network is than the first one
+    (with an interval), samples per second and peak memory in MB. The first one's ratio is to itself
+    in a second process: the noise.
+
+    Args:
+        entrants: The networks; the first one is the baseline.
+        way: Backend, device, threads and batch.
+        seconds: How long all processes together are timed.
+        seed: Seed of the random inputs and of the intervals.
+        tick: Told of each turn.
 
     Raises:
         CompressorError: A network does not run in this way.

@@ -1,5 +1,5 @@
-"""What is timed: an ONNX file, a program, an export folder, or any MODEL, as files that a process
-of its own can run."""
+"""Turn what is to be timed (an ONNX file, a program, an export folder, any MODEL) into files that a
+process of its own can run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ ONNX_SUFFIX = ".onnx"
 
 @dataclass(frozen=True)
 class Entrant:
-    """A network's files; `program` is None for a mere ONNX file, `onnx` where there is none."""
+    """A network that is timed, by its files.
+
+    Attributes:
+        name: As the command line names it.
+        onnx: The ONNX file; None where there is none.
+        program: The .pt2 program; None where only an ONNX file was given.
+    """
 
     name: str
     onnx: Path | None
     program: Path | None
 
     def file_for(self, backend: str) -> Path:
-        """What the backend runs.
+        """Return the file that the backend runs.
 
         Raises:
             UsageError: There is no file that it can run.
@@ -52,16 +58,17 @@ class Entrant:
 def opened(
     model: str, folder: Path, options: ModelOptions, backends: Collection[str] = ("onnxruntime",)
 ) -> Entrant:
-    """The files of what the command line names.
+    """Find or make the files of what the command line names.
 
     Args:
         model: An `.onnx` file, a folder that `compress` wrote, or a MODEL.
-        folder: Where files are made that are not there yet.
+        folder: Where files are written that are not there yet.
         options: How a MODEL is opened.
-        backends: What is to run it; without ONNX Runtime it does without an ONNX file.
+        backends: What is to run it; without ONNX Runtime a network that has no ONNX form will do.
 
     Raises:
-        UsageError, CompressorError: There is no such thing, or it cannot be exported.
+        UsageError: There is no such file or model.
+        CompressorError: The model cannot be opened or exported.
     """
     path = Path(model)
     if path.is_dir() and is_result(path):

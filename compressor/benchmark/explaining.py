@@ -1,4 +1,4 @@
-"""Why a network with fewer multiply-adds is not faster: layer by layer."""
+"""Explain, layer by layer, why a network with fewer multiply-adds is not faster."""
 
 from __future__ import annotations
 
@@ -8,27 +8,36 @@ from dataclasses import dataclass
 from compressor.measure import Operator
 
 STEP = 8
-"""Widths that are multiples of it suit the kernels of every common processor."""
+"""Widths that are multiples of this suit the kernels of every common processor."""
 
 SMALL_MS = 0.02
-"""A layer this quick spends its time on being called."""
+"""A layer that takes less than this, in milliseconds, spends its time on being called."""
 
 MACS_PER_BYTE = 4.0
-"""Below this a layer waits for memory more than it computes."""
+"""With fewer multiply-adds per byte than this, a layer waits for memory more than it computes."""
 
 CUT = 0.9
-"""A layer with at most this share of its multiply-adds left shows what its time has in it that does
-not depend on them."""
+"""The fixed part of a layer's time is estimated where no more of its multiply-adds is left."""
 
 FOLLOWS = 0.15
-"""A layer's time follows its multiply-adds if the share that is left of one is this close to the
-share that is left of the other."""
+"""How much more may be left of a layer's time than of its multiply-adds, in shares of one, before
+it is called slow."""
 
 
 @dataclass(frozen=True)
 class Slow:
-    """A layer whose time did not fall as its multiply-adds did; shares are of the baseline's.
-    `width` is how many channels it makes."""
+    """A layer whose time did not fall as its multiply-adds did, with a likely reason.
+
+    Attributes:
+        layer: Its name.
+        width: How many channels it makes.
+        before_ms: Its time in the baseline, in milliseconds.
+        after_ms: Its time in the smaller network, in milliseconds.
+        macs_left: Share of the baseline's multiply-adds that is left, 0 to 1.
+        time_left: Share of the baseline's time that is left.
+        why: The likely reason, in words.
+        next_step: What to try.
+    """
 
     layer: str
     width: int
@@ -45,8 +54,9 @@ class FixedCost:
     """An estimate of the time that narrower layers do not save.
 
     Attributes:
-        ms: Of the `layers` that were cut, what did not follow their multiply-adds.
-        total_ms: Of all operators of the smaller network.
+        ms: The part of the cut layers' time that did not follow their multiply-adds, in
+            milliseconds.
+        total_ms: The time of all operators of the smaller network, in milliseconds.
         layers: How many layers the estimate is from.
     """
 
@@ -56,7 +66,7 @@ class FixedCost:
 
     @property
     def share(self) -> float:
-        """Of the smaller network's time, 0 to 1."""
+        """The fixed part as a share of the smaller network's time, 0 to 1."""
         return self.ms / self.total_ms if self.total_ms else 0.0
 
 
@@ -92,7 +102,12 @@ _REASONS = (
 
 
 def slow_layers(before: Sequence[Operator], after: Sequence[Operator]) -> list[Slow]:
-    """Those with fewer multiply-adds whose time did not follow, most time lost first."""
+    """Return the layers with fewer multiply-adds whose time did not follow, most time lost first.
+
+    Args:
+        before: The baseline's operators, with their times.
+        after: The smaller network's operators; they are matched by name.
+    """
     known = {operator.name: operator for operator in before}
     found = [
         _slow(known[operator.name], operator)
@@ -103,7 +118,7 @@ def slow_layers(before: Sequence[Operator], after: Sequence[Operator]) -> list[S
 
 
 def fixed_cost(before: Sequence[Operator], after: Sequence[Operator]) -> FixedCost:
-    """What the layers that were cut would still take with hardly any multiply-adds.
+    """Estimate the time that the cut layers would still take with hardly any multiply-adds.
 
     A layer's time is taken to be a fixed part and one in proportion to its multiply-adds: two
     points, before and after, give both.

@@ -1,4 +1,4 @@
-"""What a benchmark found, as tables for the terminal."""
+"""Show what a benchmark found, as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from compressor.benchmark.ways import Way
 
 _HEADERS = ("", "ms: p50", "p90", "p99", "faster", "samples/s", "GFLOP/s", "MB")
 LISTED = 8
-"""Layers per reason that are named; the others are one row."""
+"""Layers that are named per reason; the others share one row."""
 
 SAID = 0.05
-"""Of a network's time: less of it is not worth a line."""
+"""A fixed cost below this share of a network's time is not worth a line."""
 
 
 def networks_table(networks: Sequence[Mapping[str, Any]]) -> Table:
-    """Sizes of the files, and what they compute."""
+    """Make the table of the networks' multiply-adds, parameters and ONNX file sizes."""
     table = Table(title="networks", title_justify="left")
     for header in ("", "MACs", "parameters", "ONNX file"):
         table.add_column(header, justify="right" if header else "left", overflow="fold")
@@ -32,7 +32,7 @@ def networks_table(networks: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def way_table(way: Way, records: Iterable[Mapping[str, Any]]) -> Table:
-    """One way: the first network's ratio is to itself in a second process."""
+    """Make the table of one way: a row per network; the first one's ratio is the noise."""
     table = Table(title=way.words, title_justify="left")
     for header in _HEADERS:
         table.add_column(header, justify="right" if header else "left", overflow="fold")
@@ -52,8 +52,10 @@ def way_table(way: Way, records: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def slow_tables(name: str, slow: Sequence[Slow]) -> Iterator[Table]:
-    """Layers whose time did not follow their multiply-adds: a table per reason, under the reason
-    and what to try."""
+    """Yield one table per reason of layers whose time did not follow their multiply-adds.
+
+    A table's title has the reason and what to try.
+    """
     for why in dict.fromkeys(layer.why for layer in slow):
         some = [layer for layer in slow if layer.why == why]
         title = f"{name}, layers slower than their MACs: {why} ({some[0].next_step})"
@@ -80,7 +82,7 @@ def _slow_table(title: str, slow: Sequence[Slow]) -> Table:
 
 
 def fixed_words(name: str, fixed: FixedCost) -> str:
-    """How much of the network's time narrower layers do not save; nothing where hardly any."""
+    """Say how much of the network's time narrower layers do not save; "" where it is hardly any."""
     if fixed.share < SAID:
         return ""
     layers = "layer that was" if fixed.layers == 1 else f"{fixed.layers} layers that were"
@@ -92,8 +94,11 @@ def fixed_words(name: str, fixed: FixedCost) -> str:
 
 
 def layers_table(names: Sequence[str], layers: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
-    """Milliseconds of each operator that takes any, in all networks; what the runtime adds itself
-    (changes of layout and of type) is one row at the end."""
+    """Make the table of the milliseconds that each operator takes in every network.
+
+    Operators that take no time are left out. What the runtime adds itself (changes of layout and of
+    type) is one row at the end.
+    """
     table = Table(title="layers, ONNX Runtime, 1 thread, batch 1", title_justify="left")
     for header in ("layer", "operator"):
         table.add_column(header, overflow="fold")
@@ -116,5 +121,5 @@ def layers_table(names: Sequence[str], layers: Sequence[Sequence[Mapping[str, An
 
 
 def _is_added(operator: Mapping[str, Any]) -> bool:
-    """Whether the runtime has put it in: the file knows no such operator."""
+    """Return whether the runtime has added the operator: the file knows no such one."""
     return not operator["traffic"] and operator["layer"] == operator["name"]

@@ -1,4 +1,4 @@
-"""A program's file as a call on random inputs."""
+"""Turn a program's file into a call on random inputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,17 @@ from compressor.slicing import as_module
 def call_of(
     file: str, batch: int, device: str, seed: int = 0, *, compiled: bool = False
 ) -> Callable[[], Any]:
-    """The network in eval mode on the device, on data that stay the same."""
+    """Load a program, and return a function that runs it once on inputs that stay the same.
+
+    The network is in eval mode.
+
+    Args:
+        file: A .pt2 file.
+        batch: The number of samples in a call.
+        device: Where it runs.
+        seed: Seed of the random inputs.
+        compiled: Compile it by `torch.compile`.
+    """
     program = load_program_file(Path(file))
     args, kwargs = random_inputs(program, batch, device, seed)
     module: Any = as_module(program).to(device)
@@ -30,8 +40,13 @@ def call_of(
 def random_inputs(
     program: ExportedProgram, batch: int, device: str, seed: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Like the program's examples, `batch` long where its sizes are free; whole numbers stay as
-    they are, since not every one is valid."""
+    """Draw inputs like the program's examples, with `batch` in place of each free size.
+
+    Whole numbers are repeated rather than drawn, since not every one is valid.
+
+    Returns:
+        Positional inputs, and inputs by name, on the device.
+    """
     generator = torch.Generator().manual_seed(seed)
     values = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
     specs = iter(program.graph_signature.user_inputs)

@@ -1,4 +1,4 @@
-"""A whole benchmark: networks opened, counted, timed in every way, and looked into."""
+"""Run a whole benchmark: open networks, count them, time them in every way, look into layers."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _counted(entrant: Entrant) -> dict[str, Any]:
 
 
 def _counted_of_program(path: Path) -> dict[str, int]:
-    """The same of a program's file; it weighs nothing as ONNX."""
+    """Count multiply-adds of one sample and parameters of a program's file; its ONNX size is 0."""
     program = load_program_file(path)
     module = as_module(program)
     args, kwargs = random_inputs(program, 1, "cpu", 0)

@@ -1,4 +1,4 @@
-"""In which ways networks are run: backend, device, threads, samples in a call."""
+"""List the ways in which networks are run: backend, device, threads, samples in a call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ BACKENDS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run a network."""
+    """One way to run a network.
+
+    Attributes:
+        backend: A key of BACKENDS.
+        device: "cpu" or an accelerator.
+        threads: The number of threads; it matters on the CPU only.
+        batch: The number of samples in a call.
+    """
 
     backend: str
     device: str
@@ -26,7 +33,7 @@ class Way:
 
     @property
     def words(self) -> str:
-        """For a table."""
+        """The way in words, for a table's title."""
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         where = threads if self.device == "cpu" else self.device
         return f"{BACKENDS[self.backend]}, {where}, batch {self.batch}"
@@ -35,7 +42,11 @@ class Way:
 def ways_of(
     backends: Iterable[str], device: str, threads: Iterable[int], batches: Iterable[int]
 ) -> list[Way]:
-    """All of them; on an accelerator the number of threads does not matter."""
+    """Return every combination of backends, threads and batches on a device.
+
+    No threads means one thread and all cores. On an accelerator the number of threads does not
+    matter, so there is one way each.
+    """
     numbers = tuple(threads) or tuple(dict.fromkeys((1, cores())))
     every = itertools.product(backends, numbers if device == "cpu" else (1,), batches)
     return [Way(backend, device, number, batch) for backend, number, batch in every]

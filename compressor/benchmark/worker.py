@@ -1,6 +1,6 @@
-"""One network in a process of its own: `python -m compressor.benchmark.worker`.
+"""Time one network in a process of its own: `python -m compressor.benchmark.worker`.
 
-Reads a JSON line with what to run, answers with a JSON line when it is ready, then answers every
+It reads a JSON line with what to run, answers with a JSON line when it is ready, then answers every
 line (seconds of a round) with the milliseconds of its calls. A line with 0 ends it.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 Call = Callable[[], float]
-"""Runs the network once, and says in how many milliseconds."""
+"""Runs the network once, and returns the milliseconds that it took."""
 
 WARM_UP_SECONDS, WARM_UP_CALLS = 0.5, 5
 
@@ -58,7 +58,7 @@ def _by_the_clock(call: Callable[[], object]) -> Call:
 
 
 def _by_events(call: Callable[[], object]) -> Call:
-    """By what the GPU says itself."""
+    """Time each call, in milliseconds, by the GPU's own events."""
     import torch
 
     make: Any = torch.cuda.Event
@@ -82,15 +82,15 @@ BACKENDS: Mapping[str, Callable[[Mapping[str, Any]], Call]] = {
 
 
 def _pin(threads: int) -> None:
-    """To as many processors as there are threads, where the system can."""
+    """Pin this process to as many processors as there are threads, where the system can."""
     if hasattr(os, "sched_setaffinity"):
         allowed = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, allowed[:threads])
 
 
 def _peak_mb() -> float:
-    """The most memory that this process ever had; Linux counts its parent's in what it says of
-    resources."""
+    """Return the most memory that this process ever had, in MB."""
+    # Linux counts the parent's memory in getrusage, so its own file is read first.
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else ():
         if line.startswith("VmHWM:"):
@@ -107,9 +107,9 @@ def _warm_up(call: Call) -> None:
 
 
 def _round(call: Call, seconds: float) -> list[float]:
-    """Milliseconds of each call; the first one, which finds another's data in the caches, is
-    dropped."""
+    """Call the network for some seconds, and return the milliseconds of each call."""
     call()
+    # The call above is not timed: it finds another process's data in the caches.
     times: list[float] = []
     end = time.perf_counter() + seconds
     while not times or time.perf_counter() < end:
@@ -118,7 +118,7 @@ def _round(call: Call, seconds: float) -> list[float]:
 
 
 def serve(lines: TextIO, answers: TextIO) -> None:
-    """Until the lines end."""
+    """Read what to run, then answer requests for timed rounds until the lines end."""
 
     def answer(value: Any) -> None:
         answers.write(json.dumps(value) + "\n")
@@ -139,7 +139,7 @@ def serve(lines: TextIO, answers: TextIO) -> None:
 
 
 def main() -> None:
-    """What libraries print must not come between the answers."""
+    """Serve standard input and output; what libraries print goes to standard error instead."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     serve(sys.stdin, answers)

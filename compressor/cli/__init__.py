@@ -1,4 +1,4 @@
-"""The command line: `compress MODEL`, and sub-commands.
+"""Run the command line: `compress MODEL`, and sub-commands.
 
 A sub-command is a function with `@app.command` in a file of this package; torch is imported inside,
 so that `--help` is quick. Sub-command names win over files of the same name: write `./demo` for
@@ -44,7 +44,11 @@ for _name in EXAMPLES.keys() - {""}:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 failure, 2 usage, 130 interrupted."""
+    """Run the command line, and return the exit code: 0 done, 1 failure, 2 usage, 130 interrupted.
+
+    Args:
+        argv: The arguments, without the program's name; default those of the process.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with _terminated_like_interrupted(), _quiet():
@@ -75,8 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _reader_went_away(error: BaseException) -> bool:
-    """Whether nobody reads our output any more, as `| head` does. Python would complain when it
-    empties its buffers at the end, so they go nowhere."""
+    """Return whether nobody reads our output any more, as `| head` does.
+
+    If so, standard output is redirected to nowhere, since Python would complain when it empties its
+    buffers at the end.
+    """
     if isinstance(error, SystemExit):  # so rich says it
         return isinstance(error.__context__, BrokenPipeError)
     if not isinstance(error, BrokenPipeError):
@@ -104,7 +111,7 @@ def _misuse(error: CycloptsError) -> UsageError:
 
 @contextmanager
 def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM unwinds as Ctrl-C does, so that hidden directories are removed."""
+    """Let SIGTERM raise KeyboardInterrupt in the block, so that hidden folders are removed."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -122,7 +129,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Libraries' warnings and logs stay off the terminal, but for debugging."""
+    """Keep libraries' warnings and logs off the terminal in the block, except when debugging."""
     if is_debugging():
         yield
         return

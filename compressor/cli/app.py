@@ -1,4 +1,4 @@
-"""The command line's root, and what its commands share."""
+"""Hold the command line's root, and what its commands share."""
 
 from __future__ import annotations
 
@@ -42,17 +42,21 @@ def _version() -> str:
 
 
 def watch_of_the_run() -> Terminal:
+    """Return the terminal that shows progress on standard error, in the first process only."""
     return Terminal(Console(stderr=True, quiet=not is_first()))
 
 
 def is_first() -> bool:
-    """Of several processes that a launcher has started, the one that speaks and writes."""
+    """Return whether this is, of several processes that a launcher started, the one that writes."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def check_file(path: Path, suffix: str, *, force: bool) -> None:
-    """Raise UsageError before any work is done if the file's name says that it is something else,
-    or is taken."""
+    """Check, before any work is done, that an output file can be written under its name.
+
+    Raises:
+        UsageError: The suffix is another one, or a folder, or (without `force`) a file is there.
+    """
     if path.suffix != suffix:
         problem, next_step = f"the file is no {suffix} file", f"give a name that ends with {suffix}"
     elif path.is_dir():
@@ -65,9 +69,11 @@ def check_file(path: Path, suffix: str, *, force: bool) -> None:
 
 
 def show_file(path: Path) -> None:
+    """Print where a file or folder was written."""
     Console().print(f"written to {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_written(folder: Path, table: Table) -> None:
+    """Print a table of the result, then where its folder was written."""
     Console().print(table)
     show_file(folder)

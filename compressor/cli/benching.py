@@ -1,4 +1,4 @@
-"""`compress bench`: networks timed against each other."""
+"""Define `compress bench`: networks timed against each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`compress compare`: results beside one another."""
+"""Define `compress compare`: results beside one another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`compress MODEL`, `compress resume`, `compress demo`."""
+"""Define `compress MODEL`, `compress resume` and `compress demo`."""
 
 from __future__ import annotations
 
@@ -156,6 +156,18 @@ def compress_into(
     command: str,
     journal: Journal | None = None,
 ) -> None:
+    """Compress the subject, write the result to the folder, and show its numbers.
+
+    Where a run fails after training began, what was reached is kept for `compress resume`.
+
+    Args:
+        folder: Where the result goes; replaced if `force` is on.
+        subject: The network and its data.
+        options: What is asked for.
+        force: Replace an earlier result.
+        command: The command as the report shows it.
+        journal: Where training is recorded; default none.
+    """
     from compressor import pipeline
     from compressor.recovery.journal import Journal
     from compressor.report import table

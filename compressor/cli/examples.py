@@ -1,4 +1,4 @@
-"""What the end of each command's help shows, by the command's name."""
+"""Hold the examples at the end of each command's help, by the command's name."""
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "": (
@@ -32,5 +32,5 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 
 
 def epilogue(name: str) -> str:
-    """The examples of a command, indented."""
+    """Return the text of a command's examples, indented, under the word "Examples:"."""
     return "\n".join(["Examples:", *(f"  {line}" for line in EXAMPLES[name])])

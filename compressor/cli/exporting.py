@@ -1,4 +1,4 @@
-"""`compress export`: a result's ONNX file with other options."""
+"""Define `compress export`: a result's ONNX file with other options."""
 
 from __future__ import annotations
 
@@ -75,5 +75,5 @@ def _table(found: dict[str, Any]) -> Table:
 
 
 def _cells(columns: Collection[str], values: Collection[float], how: str) -> list[str]:
-    """A cell for each column; dashes where nothing was measured."""
+    """Make a cell for each column; dashes where nothing was measured."""
     return [how.format(value) for value in values] or ["–"] * len(columns)

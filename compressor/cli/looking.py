@@ -1,4 +1,4 @@
-"""`compress inspect`, `sensitivity`, `--list-criteria`: nothing is made smaller."""
+"""Define `compress inspect`, `sensitivity` and `--list-criteria`, which make nothing smaller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`compress sweep`: ways to make a network smaller, compared fairly."""
+"""Define `compress sweep`: ways to make a network smaller, compared fairly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`compress compare`: several results in one table, and in one picture."""
+"""Compare several results in one table, and in one picture: `compress compare`."""
 
 from compressor.comparison.results import (
     Entry,

@@ -1,4 +1,4 @@
-"""Results as a picture: quality against MACs, time and size, with each result's original."""
+"""Draw results as a picture: quality against MACs, time and size, each with its original."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ _UNITS = {MACS: "", FILE: "B"}
 
 
 def check_drawable(entries: Sequence[Entry]) -> None:
-    """Raises:
-    CompressorError: No result has a metric, or they have different ones.
+    """Check that the results share one metric, so that they can be drawn in one picture.
+
+    Raises:
+        CompressorError: No result has a metric, or they have different ones.
     """
     metrics = sorted({entry.metric for entry in entries if entry.metric is not None})
     if len(metrics) == 1:
@@ -36,7 +38,12 @@ def check_drawable(entries: Sequence[Entry]) -> None:
 
 
 def draw_comparison(entries: Sequence[Entry], path: Path) -> None:
-    """Write an SVG; the same file for the same results."""
+    """Write the picture as an SVG file; the same results give the same bytes.
+
+    Args:
+        entries: The results; those without a metric are left out.
+        path: The file.
+    """
     drawn = [entry for entry in entries if entry.metric is not None]
     with mpl.rc_context({"svg.hashsalt": "compressor"}):
         figure = Figure(figsize=(11, 3.6), layout="constrained")

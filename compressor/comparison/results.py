@@ -1,4 +1,4 @@
-"""Results beside one another: what their reports say, as a table."""
+"""Read what the reports of results say, and show them beside one another in a table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ MACS, PARAMS, FILE = "MACs", "parameters", "ONNX file"
 
 @dataclass(frozen=True)
 class Quantity:
-    """A column: how its numbers are shown and compared, and whether more of it is better."""
+    """A column of the table: how its numbers are shown and compared, and whether more is better.
+
+    Attributes:
+        show: Turns a number into text.
+        change: Turns the original's number and the result's into a text of the change.
+        more_is_better: Whether the largest number of the column is the best.
+    """
 
     show: Callable[[float], str]
     change: Callable[[float, float], str]
@@ -45,7 +51,19 @@ _OTHER_METRIC = Quantity("{:.4g}".format, difference, more_is_better=True)
 
 @dataclass(frozen=True)
 class Entry:
-    """One result: per column the original's number and its own, where they are known."""
+    """One result, as a row of the table shows it.
+
+    Attributes:
+        folder: The folder that compress wrote.
+        model: The model's name.
+        sha256: Hash of the original's weights, where it is known.
+        original: The original's multiply-adds of one sample, and its parameters.
+        evaluated_on: The data of the metric, in words.
+        pairs: Per column the original's number and the result's, where both are known.
+        quantities: Per column how its numbers are shown.
+        latency: The first column of times, if there is one.
+        metric: The first column of metrics, if there is one.
+    """
 
     folder: str
     model: str
@@ -59,10 +77,10 @@ class Entry:
 
 
 def read_result(folder: Path) -> Entry:
-    """What report.json of a result's folder says.
+    """Read a result from its folder's report.json.
 
     Raises:
-        CompressorError: There is none, it is cut off, of another version or something else.
+        CompressorError: There is no report, it is cut off, of another version or something else.
     """
     path = folder / "report.json"
     check_files(folder, ("model.onnx", "model.onnx.data"))
@@ -116,7 +134,11 @@ def _entry(folder: str, report: Any) -> Entry:
 
 
 def _is_known(cells: tuple[Any, Any, Quantity]) -> bool:
-    """A number that was not finite is null, and a file that was not written weighs nothing."""
+    """Return whether both numbers of a pair can be shown.
+
+    A number that was not finite is null in the report, and a file that was not written weighs
+    nothing.
+    """
     was, now, quantity = cells
     if was is None or now is None:
         return False
@@ -126,7 +148,7 @@ def _is_known(cells: tuple[Any, Any, Quantity]) -> bool:
 
 
 def notes(entries: Sequence[Entry]) -> list[str]:
-    """What a reader of the table must know."""
+    """Return what a reader of the table must know: other originals, other data, missing metrics."""
     found = []
     if len({(e.model, e.sha256, e.original) for e in entries}) > 1:
         found.append("these are of different originals; each change is from its own")
@@ -140,7 +162,10 @@ def notes(entries: Sequence[Entry]) -> list[str]:
 
 
 def table(entries: Sequence[Entry]) -> Table:
-    """A row per result, the best of each column in bold, under it the change from its original."""
+    """Make the table: a row per result, with the change from its original below each number.
+
+    The best number of each column is bold.
+    """
     columns = {name: quantity for entry in entries for name, quantity in entry.quantities.items()}
     shown = Table(title="results", title_justify="left", show_lines=True)
     shown.add_column("", overflow="fold")

@@ -1,4 +1,4 @@
-"""Labelled or unlabelled samples from what people have: arrays, folders, datasets."""
+"""Read labelled or unlabelled samples from what people have: arrays, folders, datasets."""
 
 from compressor.data.batching import Batches, batches, check_labels, hold_out
 from compressor.data.binding import Binding, Forward

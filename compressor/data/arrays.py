@@ -1,4 +1,4 @@
-"""Images in memory: `.npz` files with arrays `images` and, if there are any, `labels`."""
+"""Read images in memory from `.npz` files with arrays `images` and, if there are any, `labels`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ GREY = ((0.5,), (0.5,))
 
 
 class ImageArrays(Dataset[Any]):
-    """uint8 images in memory; a batch is normalised as a whole when it is asked for."""
+    """A dataset of uint8 images in memory; a batch is normalised as a whole when it is asked for.
+
+    Attributes:
+        images: [samples, height, width, channels] uint8.
+        labels: [samples] int64, or None.
+        mean: [channels, 1, 1], after division by 255.
+        std: [channels, 1, 1], likewise.
+    """
 
     def __init__(
         self,
@@ -37,6 +44,7 @@ class ImageArrays(Dataset[Any]):
         return len(self.images)
 
     def __getitems__(self, indices: Sequence[int]) -> Stacked:
+        """Return normalised images [samples, channels, height, width] float32, and their labels."""
         chosen = np.asarray(indices)
         pixels = torch.from_numpy(self.images[chosen]).permute(0, 3, 1, 2)
         inputs = pixels.to(torch.float32, memory_format=torch.contiguous_format)
@@ -51,7 +59,16 @@ class ImageArrays(Dataset[Any]):
 def statistics(
     mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, each C×1×1."""
+    """Return the mean and the standard deviation for normalisation, each [channels, 1, 1] float32.
+
+    Args:
+        mean: One value or one per channel; None: ImageNet's for three channels, 0.5 for others.
+        std: The same for the standard deviation.
+        channels: The number of the images' channels.
+
+    Raises:
+        UsageError: Another number of values, or a standard deviation that is not above zero.
+    """
     defaults = COLOUR if channels == 3 else GREY
     given = [mean if mean is not None else defaults[0], std if std is not None else defaults[1]]
     for name, values in zip(("mean", "std"), given, strict=True):
@@ -72,6 +89,16 @@ def statistics(
 def load_arrays(
     paths: Sequence[Path], mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> Data:
+    """Read images and labels from one or more `.npz` files as one dataset.
+
+    Args:
+        paths: The files, whose samples are joined in this order.
+        mean: See `statistics`.
+        std: See `statistics`.
+
+    Raises:
+        CompressorError: A file cannot be read, holds other arrays, or does not go with the others.
+    """
     parts = [_read_npz(path) for path in paths]
     for path, (images, labels) in zip(paths, parts, strict=True):
         if images.shape[1:] != parts[0][0].shape[1:] or (labels is None) != (parts[0][1] is None):
@@ -89,7 +116,7 @@ def load_arrays(
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
-    """Images (uint8) and labels (int64) of one file, checked."""
+    """Read and check one file's images (uint8) and labels (int64, or None)."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):

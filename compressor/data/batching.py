@@ -1,4 +1,4 @@
-"""Data in batches: held out, shuffled, augmented, always the same for the same seed."""
+"""Split data and read it in batches: held out, shuffled, augmented, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,17 @@ _LOOKED_AT = 256  # samples of a dataset that does not say its labels
 
 
 def hold_out(data: Data, fraction: float = 0.1, seed: int = 0) -> tuple[Data, Data]:
-    """Split at random into (rest, held): disjoint, complete, at least one sample in each."""
+    """Split data at random into (rest, held): disjoint, complete, at least one sample in each.
+
+    Args:
+        data: Not changed.
+        fraction: The share of the samples that is held out.
+        seed: Seed of the choice.
+
+    Raises:
+        UsageError: The fraction is not between 0 and 1.
+        CompressorError: There is only one sample.
+    """
     if not 0 < fraction < 1:
         raise UsageError(
             f"the share to hold out must lie between 0 and 1, not {fraction}",
@@ -45,12 +55,13 @@ def hold_out(data: Data, fraction: float = 0.1, seed: int = 0) -> tuple[Data, Da
 
 
 def check_labels(data: Data, classes: int) -> None:
-    """Refuse labels that a network with this many classes cannot mean.
+    """Check that labels are classes of a network that has this many: from 0 below `classes`.
 
     All labels of arrays and folders are looked at; of other datasets, 256 samples spread evenly.
+    Labels that are no integers pass.
 
     Raises:
-        CompressorError: with the first such sample and its label.
+        CompressorError: A label is out of range; it names the first such sample and its label.
     """
     if not data.labelled:
         return
@@ -69,7 +80,7 @@ def check_labels(data: Data, classes: int) -> None:
 
 
 def _labels(data: Data) -> tuple[Tensor, range]:
-    """Labels, and which samples they belong to."""
+    """Return labels, and the indices of the samples that they belong to."""
     subset = data.dataset if isinstance(data.dataset, Subset) else None
     labels = getattr(subset.dataset if subset else data.dataset, "labels", None)
     if isinstance(labels, Tensor):
@@ -82,7 +93,10 @@ Augmentation = Callable[[Tensor, np.random.Generator], Tensor]
 
 
 def _crop(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Each image moved by up to an eighth of its size, zeros (the mean colour) moving in."""
+    """Move each image by up to an eighth of its size, in [samples, channels, height, width].
+
+    Zeros (the mean colour) move in.
+    """
     samples, _, height, width = images.shape
     rows, columns = height // 8, width // 8
     padded = F.pad(images, (columns, columns, rows, rows))
@@ -97,7 +111,7 @@ def _crop(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _flip(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Each image mirrored left to right, or not."""
+    """Mirror each image left to right with a chance of one half."""
     mirrored = torch.from_numpy(rng.random(len(images)) < 0.5).view(-1, 1, 1, 1)
     mirrored = mirrored.to(images.device)
     return torch.where(mirrored, images.flip(-1), images)
@@ -111,7 +125,7 @@ AUGMENTATIONS: dict[str, tuple[Augmentation, ...]] = {
 
 
 class Batches:
-    """Batches of data, as `batches` describes them. Every pass shuffles and augments anew."""
+    """An iterable over data in batches (see `batches`); every pass shuffles and augments anew."""
 
     def __init__(
         self,
@@ -160,7 +174,7 @@ class Batches:
 
 
 def _image(call: Call) -> Any:
-    """The first input, which is moved where it is an image."""
+    """Return a call's first input, which augmentation moves if it is a batch of images."""
     return next(iter((*call.args, *call.kwargs.values())), None)
 
 
@@ -190,16 +204,20 @@ def batches(
     limit: int | None = None,
     drop_last: bool = False,
 ) -> Batches:
-    """Batches of `(the network's call, target or None)`, re-iterable, with a length.
+    """Read data in batches: pairs of the network's call and the target (None where there is none).
+
+    The result has a length and can be iterated over many times. Passes differ from each other; two
+    `batches` with the same seed give the same passes.
 
     Args:
-        seed: Of order, choice and augmentation. None: in the data's order. Passes differ from
-            each other; two `batches` with the same seed give the same passes.
+        data: The samples.
+        batch_size: Samples in a batch.
+        seed: Seed of order, choice and augmentation; None keeps the data's order.
         augment: "none", "crop" (by up to an eighth of the size) or "crop-flip".
         limit: Use only this many samples: the first, or with a seed a random choice.
         drop_last: Leave out an incomplete last batch, unless it is the only one.
 
     Raises:
-        UsageError: sizes below one, an unknown augmentation, or one for inputs that are no images.
+        UsageError: Sizes below one, an unknown augmentation, or one for inputs that are no images.
     """
     return Batches(data, batch_size, seed, augment, limit, drop_last)

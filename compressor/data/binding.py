@@ -1,4 +1,4 @@
-"""Which of a sample's inputs are the network's, and where: by name, else by position."""
+"""Decide which of a sample's inputs the network takes, and where: by name, else by position."""
 
 from __future__ import annotations
 
@@ -14,18 +14,25 @@ from compressor.errors import CompressorError
 from compressor.plain import widened
 
 TARGETS = ("labels", "label", "targets", "target", "y")
-"""Under these names a sample that is a dict has its target, unless the network takes that name."""
+"""Names of the target in a sample that is a dict, where the network does not take that name."""
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 Key = str | int | None
-"""Where a sample has an input: its name, its position, or None: the sample as a whole."""
+"""Where a sample has an input: its name, its position, or None for the sample as a whole."""
 
 
 @dataclass(frozen=True)
 class Forward:
-    """What a network's forward can be given: names by position (`names`), all of them (`known`),
-    those that must be given, and whether there may be more by position or by name."""
+    """What a network's forward can be given, read from its signature.
+
+    Attributes:
+        names: Names of the inputs that can be given by position, in order.
+        known: Names of all inputs that can be given by name.
+        required: Names of the inputs without a default.
+        more_positions: Whether it takes further inputs by position (`*args`).
+        more_names: Whether it takes further inputs by name (`**kwargs`).
+    """
 
     names: tuple[str, ...] = ()
     known: frozenset[str] = frozenset()
@@ -35,7 +42,7 @@ class Forward:
 
     @classmethod
     def of(cls, module: nn.Module) -> Forward:
-        """Read the signature; a forward that has none can be given anything."""
+        """Read the signature of the module's forward; one that has none can be given anything."""
         try:
             parameters = inspect.signature(module.forward).parameters.values()
         except (TypeError, ValueError):
@@ -53,16 +60,17 @@ class Forward:
 
 @dataclass(frozen=True)
 class Binding:
-    """From a sample's inputs (a tensor, a sequence by position, a dict by name) to the network's
-    call.
+    """How a sample's inputs become the network's call.
+
+    A sample's inputs are a tensor, a sequence by position, or a dict by name.
 
     Attributes:
         forward: What the network can be given.
         examples: The call that the network is traced with, which says what is taken; None: all that
             the forward can be given.
-        by_name: Without examples: positional inputs are passed by the forward's names.
-        widens: Inputs in half or double precision are given in float32, for a network that is
-            computed in it.
+        by_name: Without examples, pass positional inputs by the forward's names.
+        widens: Give inputs in half or double precision in float32, for a network that is computed
+            in it.
     """
 
     forward: Forward = field(default_factory=Forward)
@@ -71,7 +79,7 @@ class Binding:
     widens: bool = False
 
     def takes(self, name: str) -> bool:
-        """Whether an input of that name is the network's, and so no target."""
+        """Return whether an input of that name is the network's, and so no target."""
         if self.examples is None:
             return name in self.forward.required
         slots = list(_slots(self.examples, self.forward))
@@ -79,10 +87,10 @@ class Binding:
         return name in {n for n, _ in slots} or (isinstance(only, Mapping) and name in only)
 
     def __call__(self, inputs: Any) -> Call:
-        """The network's call.
+        """Make the network's call from a sample's inputs.
 
         Raises:
-            CompressorError: the sample lacks an input that the examples have.
+            CompressorError: The sample lacks an input that the examples have.
         """
         call = self._whole_forward(inputs) if self.examples is None else self._like_examples(inputs)
         return widened(call) if self.widens else call
@@ -101,7 +109,7 @@ class Binding:
         )
 
     def left_out(self, inputs: Any) -> list[str]:
-        """What the sample has and the network is not given, in words."""
+        """Return the names of what the sample has and the network is not given."""
         if self.examples is None:
             given = self._whole_forward(inputs).kwargs
             return [n for n in inputs if n not in given] if isinstance(inputs, Mapping) else []
@@ -115,7 +123,7 @@ class Binding:
         return [names.get(i, f"input {i + 1}") for i in unused]
 
     def _keys(self, inputs: Any) -> Iterator[tuple[Key, tuple[str, Any]]]:
-        """Where the sample has what each slot takes, if it has."""
+        """Yield where a sample has each input of the examples, with its name and its example."""
         assert self.examples is not None
         slots = list(_slots(self.examples, self.forward))
         is_mapping = isinstance(inputs, Mapping)
@@ -133,7 +141,7 @@ class Binding:
             yield key, (name or f"input {number + 1}", example)
 
     def _whole_forward(self, inputs: Any) -> Call:
-        """All of the sample that the forward can be given."""
+        """Make a call of all of the sample that the forward can be given."""
         forward = self.forward
         if isinstance(inputs, Mapping):
             named = {n: inputs[n] for n in forward.names if n in inputs}
@@ -163,21 +171,21 @@ class Binding:
 
 
 def _slots(examples: Call, forward: Forward) -> Iterator[tuple[str, Any]]:
-    """The name (where there is one) and the value of each example input, positional ones first."""
+    """Yield the name and value of each example input, positional ones first; "" for no name."""
     for number, value in enumerate(examples.args):
         yield (forward.names[number] if number < len(forward.names) else ""), value
     yield from examples.kwargs.items()
 
 
 def _sequence(inputs: Any) -> Sequence[Any]:
-    """A sample's inputs one by one; a tensor is one."""
+    """Return a sample's inputs one by one; a tensor is one."""
     if isinstance(inputs, Mapping):
         return list(inputs.values())
     return inputs if isinstance(inputs, tuple | list) else (inputs,)
 
 
 def _is_whole(inputs: Any, example: Any) -> bool:
-    """Whether the sample is the network's one input, which is a dict or a list."""
+    """Return whether the sample is the network's one input, which is a dict or a list."""
     if isinstance(example, Mapping):
         return isinstance(inputs, Mapping) and set(example) <= set(inputs)
     is_list = isinstance(example, tuple | list) and isinstance(inputs, tuple | list)
@@ -191,8 +199,14 @@ def _at(inputs: Any, key: Key) -> Any:
 
 
 def _conformed(value: Any, example: Any) -> Any:
-    """A value in containers like the example's: a list where that has one, a dict with its keys in
-    its order. Raises LookupError or TypeError where it has other parts."""
+    """Return a value in containers like the example's.
+
+    It is a list where the example has one, and a dict with the example's keys in its order.
+
+    Raises:
+        LookupError: A key of the example is missing.
+        TypeError: It has another number of parts, or another structure.
+    """
     if isinstance(example, Mapping):
         return {name: _conformed(value[name], part) for name, part in example.items()}
     if isinstance(example, tuple | list):

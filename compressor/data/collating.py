@@ -1,4 +1,4 @@
-"""Samples laid side by side, whatever they are made of."""
+"""Lay samples side by side as one batch, whatever they are made of."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from compressor.data.binding import TARGETS
 
 
 class Stacked(NamedTuple):
-    """Samples of a dataset that reads many at once: their one input, and targets if any."""
+    """A batch of a dataset that reads many samples at once: their one input, and targets if any."""
 
     inputs: Tensor
     target: Tensor | None
 
 
 class UnequalShapesError(Exception):
-    """Tensors that are to be stacked have different shapes."""
+    """Raised where tensors that are to be stacked have different shapes."""
 
 
 def sample_of(sample: Any, takes: Callable[[str], bool]) -> tuple[Any, Any]:
-    """A sample as its inputs and its target, or None where it has none.
+    """Split a sample into its inputs and its target (None where it has none).
 
     Args:
-        takes: Whether an input of that name is the network's.
+        sample: A pair (inputs, target), the inputs alone, or a dict.
+        takes: Returns whether an input of that name is the network's, and so no target.
 
     Raises:
-        TypeError: the sample has another form.
+        TypeError: The sample has another form.
     """
     if isinstance(sample, Mapping):
         target = next((n for n in TARGETS if n in sample and not takes(n)), None)
@@ -56,17 +57,17 @@ def sample_of(sample: Any, takes: Callable[[str], bool]) -> tuple[Any, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A dict of any kind as a dict."""
+    """Return a mapping of any kind as a dict; other values as they are."""
     return dict(value) if isinstance(value, Mapping) else value
 
 
 def _arrays(named: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Lists of numbers (token ids, as tokenizers give them) as tensors."""
+    """Return named inputs with lists of numbers (token ids from tokenizers) made tensors."""
     return {n: torch.as_tensor(v) if _is_numbers(v) else _plain(v) for n, v in named.items()}
 
 
 def _is_numbers(value: Any) -> bool:
-    """Whether it is a list, or lists of the same length, of numbers."""
+    """Return whether a value is a list of numbers, or of such lists of the same length."""
     if not isinstance(value, list) or not value:
         return False
     if all(isinstance(v, list) for v in value):
@@ -75,10 +76,10 @@ def _is_numbers(value: Any) -> bool:
 
 
 def side_by_side(samples: Sequence[Any]) -> Any:
-    """Samples of the same structure as one whose tensors have them along a new dimension 0.
+    """Stack samples of the same structure: each tensor gets a new dimension 0, over the samples.
 
     Raises:
-        UnequalShapesError: tensors have different shapes, or structures differ.
+        UnequalShapesError: Tensors have different shapes, or structures differ.
     """
     flat = [pytree.tree_flatten_with_path(sample) for sample in samples]
     structure = flat[0][1]
@@ -90,7 +91,7 @@ def side_by_side(samples: Sequence[Any]) -> Any:
 
 
 def _place(path: Sequence[Any]) -> str:
-    """The name of an input, or which one it is."""
+    """Return the name of an input for a message, or which one it is."""
     if not path:
         return "one"
     last = path[-1]

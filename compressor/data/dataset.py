@@ -1,4 +1,4 @@
-"""A dataset with what is known of it, read a batch at a time."""
+"""Hold a dataset with what is known of it, and read it a batch at a time."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ class Batch(NamedTuple):
 class Data:
     """A dataset, and what is known of it.
 
-    `dataset[i]` is one sample: a pair (inputs, target), the inputs alone, or a dict with the target
-    under a name of `TARGETS`. Arrays and folders give a float tensor C×H×W, normalised, and an
-    integer class or None. `classes` is None where only the dataset itself knows. `binding` says
-    which of a sample's inputs the network takes.
+    Attributes:
+        name: For messages.
+        dataset: `dataset[i]` is one sample: a pair (inputs, target), the inputs alone, or a dict
+            with the target under a name of `TARGETS`. Arrays and folders give a float tensor
+            [channels, height, width], normalised, and an integer class or None.
+        labelled: Whether samples have targets.
+        classes: The number of classes; None where only the dataset itself knows.
+        binding: Which of a sample's inputs the network takes.
     """
 
     name: str
@@ -52,15 +56,15 @@ class Data:
         return [] if isinstance(read, Stacked) else self.binding.left_out(read[0][0])
 
     def bound(self, binding: Binding) -> Data:
-        """The same data, of which the network takes what `binding` says."""
+        """Return the same data, of which the network takes what `binding` says."""
         found = replace(self, binding=binding)
         return replace(found, labelled=self.labelled and found.fetch([0]).target is not None)
 
     def fetch(self, indices: Sequence[int]) -> Batch:
-        """These samples as one batch.
+        """Read the samples with these indices as one batch.
 
         Raises:
-            CompressorError: the dataset fails, its samples have other forms or unequal shapes, or
+            CompressorError: The dataset fails, its samples have other forms or unequal shapes, or
                 lack an input of the network.
         """
         try:
@@ -82,7 +86,7 @@ class Data:
             raise self._failure(error, indices) from error
 
     def _read(self, indices: Sequence[int]) -> Any:
-        """Samples as pairs of inputs and target, or several that lie side by side already."""
+        """Read samples as pairs of inputs and target, or as `Stacked` if the dataset gives that."""
         many = getattr(self.dataset, "__getitems__", None)
         samples = many(list(indices)) if many else [self.dataset[i] for i in indices]
         if isinstance(samples, Stacked):

@@ -1,4 +1,4 @@
-"""From what the user names (--data, --test) to a dataset of normalised inputs and targets."""
+"""Open what the user names (--data, --test) as a dataset of normalised inputs and targets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from compressor.data.dataset import Data
 from compressor.errors import CompressorError, UsageError
 
 MOST_SAMPLES = 2**31
-"""Of a dataset, whose order is an array in memory."""
+"""The most samples that a dataset may have, since their order is an array in memory."""
 _RESIZE = 256 / 224  # ImageNet's convention: resize the short side, then crop the centre
 
 
@@ -30,13 +30,13 @@ def load_data(
     std: Sequence[float] | None = None,
     input_size: tuple[int, int] | None = None,
 ) -> Data:
-    """Open data.
+    """Open the data that the user named.
 
     Args:
-        specs: One or more `.npz` files (`images` uint8 N×H×W×C or N×H×W, `labels` integer N,
-            optional); or one folder with a sub-folder of images per class (classes in
-            alphabetical order; sub-folders that are all named by numbers are those classes); or
-            one 'package.module:callable' or 'path/file.py:callable' that returns a dataset, whose
+        specs: One or more `.npz` files (`images` uint8 [N, H, W, C] or [N, H, W], `labels` integer
+            [N], optional); or one folder with a sub-folder of images per class (classes in
+            alphabetical order; sub-folders that are all named by numbers are those classes); or one
+            'package.module:callable' or 'path/file.py:callable' that returns a dataset, whose
             samples are (inputs, target), the inputs alone, or dicts.
         mean: Per channel (or one for all), after division by 255. Default: ImageNet's for three
             channels, 0.5 for others.
@@ -44,7 +44,8 @@ def load_data(
         input_size: Height and width that a folder's images are cut to (default 224×224).
 
     Raises:
-        UsageError, CompressorError: a spec that is not there or does not hold what it should.
+        UsageError: There is no such data, or options do not apply to it.
+        CompressorError: The data does not hold what it should.
     """
     if not specs:
         raise UsageError(
@@ -80,7 +81,7 @@ def load_data(
 
 
 _BEGINNINGS = (b"PK", b"\x93NUMPY")
-"""Of archives and of single arrays."""
+"""The first bytes of zip archives and of single NumPy arrays."""
 
 
 def _refuse_other_files(path: Path) -> None:
@@ -101,7 +102,10 @@ def _refuse_other_files(path: Path) -> None:
 
 
 class _ClassFolder(ImageFolder):  # type: ignore[misc]
-    """torchvision's, with numbers as class names meaning those classes, and several readers."""
+    """torchvision's folder of images, read by several threads.
+
+    Where all class names are numbers, they mean those classes.
+    """
 
     @property
     def labels(self) -> Tensor:
@@ -160,7 +164,10 @@ def _read_image(path: str, mode: str) -> Image.Image:
 
 
 def _refuse_endless(dataset: Any, spec: str) -> None:
-    """A length that stands for "as long as you like" cannot be shuffled or held out from."""
+    """Raise CompressorError for a dataset whose length stands for "as long as you like".
+
+    Such a dataset can be neither shuffled nor held out from.
+    """
     try:
         count = len(dataset)
     except OverflowError:  # beyond what len() can say

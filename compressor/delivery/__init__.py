@@ -1,1 +1,1 @@
-"""What a run hands over: files, the report's contents, the result that comes back."""
+"""Hand over what a run made: files, the report's contents, the result that comes back."""

@@ -1,4 +1,4 @@
-"""The report's contents: what went in, what each moment of the network costs, what came out."""
+"""Collect the report's contents: what went in, what the network costs, what came out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,16 @@ def account(
     differences: Mapping[str, float],
     command: str,
 ) -> dict[str, Any]:
-    """The report of a run; `differences` are the largest between the forms of the result."""
+    """Return the contents of a run's report, as in report.json.
+
+    Args:
+        planned: What went in, and the choice.
+        sliced: The sliced network.
+        delivery: The files that were written, and the numbers measured of them.
+        recovery: The metrics after each step, the original's first.
+        differences: The largest differences between the forms of the result, by words.
+        command: The command as the report shows it.
+    """
     return {
         **_what_went_in(planned, command),
         **_states(delivery, recovery),
@@ -63,7 +72,7 @@ def _of_files(delivery: Delivery) -> dict[str, float]:
 
 
 def _what_macs_are_not(network: Network) -> dict[str, Any]:
-    """The work that they leave out, and the part of them that is thrown away."""
+    """Return the work that multiply-adds leave out, and the part of them that is thrown away."""
     left_out = [{**asdict(u), "places": list(u.places)} for u in network.uncounted]
     unread = {"layers": list(network.unread.layers), "macs": network.unread.macs}
     return {"uncounted": left_out, "unread": unread}
@@ -101,8 +110,10 @@ def _what_went_in(planned: Planned, command: str) -> dict[str, Any]:
 
 
 def _states(delivery: Delivery, recovery: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The network before, right after slicing, and at the end. Recovery changes no shape, so the
-    sliced network's sizes and latency are those of the result."""
+    """Return what the network costs before, right after slicing, and at the end.
+
+    Recovery changes no shape, so the sliced network's sizes and latency are those of the result.
+    """
     sliced = [step for step in recovery if step["step"].endswith("sliced")][-1]
     moments = (
         ("before", delivery.before, recovery[0]),

@@ -1,4 +1,4 @@
-"""The files of a result in a temporary directory: exported, verified, measured."""
+"""Write the files of a result into a temporary folder, and verify and measure them."""
 
 from __future__ import annotations
 
@@ -41,13 +41,19 @@ from compressor.sessions import cores
 from compressor.slicing import Sliced
 
 LATENCY_SECONDS = 3.0
-"""How long both networks together are timed, for each number of threads."""
+"""How long, in seconds, all networks together are timed for each number of threads."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What a network costs and how long one call takes; what its ONNX file weighs (nothing where
-    there is none), and its operators' times."""
+    """What a network costs, measured or counted.
+
+    Attributes:
+        costs: Its parameters and multiply-adds.
+        latency: The time of a call, in milliseconds, in each way in which it was timed.
+        size_bytes: Bytes of its ONNX file; 0 where there is none.
+        operators: Its operators with their times; empty where there is no ONNX file.
+    """
 
     costs: Costs
     latency: tuple[Latency, ...]
@@ -57,7 +63,16 @@ class State:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What was written and found."""
+    """The files of a result, and what was found when they were verified and timed.
+
+    Attributes:
+        files: The temporary folder that holds them.
+        plan: The plan as it was written.
+        formats: Per format what came of it.
+        before: The original's costs.
+        after: The result's costs.
+        speedups: Per latency how many times less time the result takes than the original.
+    """
 
     files: TemporaryFolder
     plan: Plan
@@ -65,19 +80,19 @@ class Delivery:
     before: State
     after: State
     speedups: tuple[Speedup, ...]
-    """Per latency how many times less the smaller network takes."""
 
     @property
     def is_hardly_faster(self) -> bool:
-        """By less than a tenth with one thread, as far as times can tell."""
+        """Whether it is faster by less than a tenth with one thread, as far as times can tell."""
         hardly = self.after.latency[0].own_ms > 0.9 * self.before.latency[0].own_ms
         return hardly and not self.speedups[0].is_noisy
 
     def hashes(self) -> dict[str, str]:
-        """Of the files that the report answers for."""
+        """Compute the SHA-256 of each file that the report answers for, by name."""
         return hashes_of(self.files.path)
 
     def write_report(self, report: Mapping[str, Any]) -> None:
+        """Write the report as JSON, Markdown and HTML, and a picture of the training, if any."""
         pages = {"report.json": to_json, "report.md": to_markdown, "report.html": to_html}
         for name, text_of in pages.items():
             (self.files.path / name).write_text(text_of(report), encoding="utf-8")
@@ -87,8 +102,10 @@ class Delivery:
 
 
 def deliver(sliced: Sliced, planned: Planned) -> Delivery:
-    """Write the result in the formats that are asked for, each verified, and time it against the
-    original. What cannot be written, or computes something else, is noted and left out."""
+    """Write the result in the formats asked for, verify each, and time it against the original.
+
+    What cannot be written, or computes something else, is noted and left out.
+    """
     traced, stopwatch, files = planned.trace, planned.stopwatch, TemporaryFolder()
     with stopwatch.stage("write weights and plan"):
         loaded = planned.loaded
@@ -115,7 +132,10 @@ def deliver(sliced: Sliced, planned: Planned) -> Delivery:
 
 
 def _aliases(sliced: Sliced, planned: Planned, folder: Path) -> dict[str, str]:
-    """Of the tensors that are stored, once each; what safetensors has no room for is noted."""
+    """Write the weights as safetensors, and return the aliases: tied tensors are stored once each.
+
+    What safetensors has no room for is noted.
+    """
     try:
         path, types = folder / "model.safetensors", planned.loaded.stored
         return save_weights(sliced.module, path, sliced.plan.aliases, types=types)
@@ -128,7 +148,7 @@ def _aliases(sliced: Sliced, planned: Planned, folder: Path) -> dict[str, str]:
 
 
 def _format(name: str, job: Job, planned: Planned) -> Outcome:
-    """One format, unless the original could not be written in it; what is not usual is noted."""
+    """Write one format, unless the original could not be written in it; note what is not usual."""
     original, stopwatch = planned.original, planned.stopwatch
     if name in original.unwritable:
         return Outcome(reason=original.unwritable[name])
@@ -145,7 +165,7 @@ _States = tuple[State, State, tuple[Speedup, ...]]
 
 
 def _by_onnx(planned: Planned, folder: Path, costs: tuple[Costs, Costs]) -> _States:
-    """Both networks as ONNX Runtime runs them, beside the result what times it elsewhere."""
+    """Time both networks as ONNX Runtime runs them, and write what times them on other machines."""
     stopwatch, before, after = planned.stopwatch, planned.original.onnx, folder / "model.onnx"
     _for_other_machines(before, folder, planned)
     files = {"before": before, "after": after}
@@ -160,7 +180,7 @@ def _by_onnx(planned: Planned, folder: Path, costs: tuple[Costs, Costs]) -> _Sta
 
 
 def _by_torch(planned: Planned, sliced: Sliced, costs: tuple[Costs, Costs]) -> _States:
-    """Both networks as PyTorch runs them, layer by layer as they are called."""
+    """Time both networks as PyTorch runs them, layer by layer as they are called."""
     traced, modules = planned.trace, {"before": planned.original.module, "after": sliced.module}
     examples = traced.examples if traced.batch_symbol is None else cut_to_one(traced.examples)
     samples = 1 if traced.batch_symbol is not None else traced.batch
@@ -175,8 +195,10 @@ def _by_torch(planned: Planned, sliced: Sliced, costs: tuple[Costs, Costs]) -> _
 
 
 def _for_other_machines(original: Path, folder: Path, planned: Planned) -> None:
-    """A script that needs nothing of ours times both networks and the original's layers anywhere;
-    the original lies beside it unless its weights do not fit into one file."""
+    """Write what times both networks and the original's layers on a machine without this package.
+
+    That is a script, the layers, and the original, unless its weights do not fit into one file.
+    """
     script = resources.files("compressor") / "templates" / "bench.py"
     (folder / "bench.py").write_text(script.read_text(encoding="utf-8"), encoding="utf-8")
     if not original.with_name(f"{original.name}.data").exists():
@@ -189,11 +211,11 @@ def _for_other_machines(original: Path, folder: Path, planned: Planned) -> None:
 
 
 _Way = tuple[int, int, str]
-"""Threads, samples in a call, device."""
+"""A way to time a network: threads, samples in a call, device."""
 
 
 def _ways(planned: Planned) -> list[_Way]:
-    """One thread and all of them, one sample each; and what a budget of latency is for."""
+    """Return the ways to time networks: one thread and all, one sample each, and the budget's."""
     options = planned.options
     ways = [(threads, 1, "cpu") for threads in sorted({1, cores()})]
     if planned.timing.clock is not None and planned.timing.is_here:
@@ -207,8 +229,11 @@ def _latency(
     ways: list[_Way],
     planned: Planned,
 ) -> tuple[dict[str, list[Latency]], tuple[Speedup, ...]]:
-    """Both networks, and the original once more, take turns within each way; how much faster the
-    smaller one is, and how far the original differs from itself."""
+    """Time the networks in each way, and return their latencies and the speedups, per way.
+
+    Both networks, and the original once more, take turns; the original's second turn shows how far
+    it differs from itself, which is the noise.
+    """
     found: dict[str, list[Latency]] = {"before": [], "after": []}
     speedups = []
     turns, seconds = {**networks, "again": networks["before"]}, LATENCY_SECONDS

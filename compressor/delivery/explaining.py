@@ -1,4 +1,4 @@
-"""Why each group keeps what it keeps, and what that saves."""
+"""Explain why each group keeps what it keeps, and what that saves."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ _UNITS = {"macs": "MACs", "params": "parameters", "channels": "channels", LATENC
 
 
 def explained(planned: Planned) -> list[dict[str, Any]]:
-    """One entry per group: its name, role, size and kept channels, the share of the network's cost
-    that would come back if it alone kept all, and why."""
+    """Return one entry per group for the report.
+
+    An entry has the group's name, role, size and kept channels, why, and `saves`: the share of the
+    network's cost that would come back if this group alone kept all its channels.
+    """
     unit, kept = planned.options.of, planned.kept
     whole, now = planned.total(unit), planned.total(unit, kept)
     entries = []
@@ -36,7 +39,7 @@ def _reason(group: Group, planned: Planned) -> str:
 
 
 def shadow_price(planned: Planned) -> str:
-    """What one per cent more would cost, in words; nothing where no score decided."""
+    """Say in words what the last per cent of the cost took in score; "" where no score decided."""
     last = planned.choice.last if planned.choice is not None else None
     if last is None or last.saved <= 0:
         return ""

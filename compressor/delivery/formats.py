@@ -1,4 +1,4 @@
-"""The formats of a result: what each is called, its files, how it is written and verified."""
+"""List the formats of a result: what each is called, its files, how it is written and verified."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ class Job:
     """What is to be written: a program, with all that its files say and are compared on.
 
     Attributes:
+        program: The program.
         traced: Has the example inputs, and the batch where it is free.
-        metadata: What files say of themselves.
+        folder: Where the files go.
+        metadata: What files say of themselves, by name.
         real: Inputs from the user's data.
-        first: The way in which another network's ONNX file was written, and this one's is to be.
-        opset: Of the ONNX file; None for the exporter's own.
+        first: The way in which the original's ONNX file was written; earlier ways are skipped.
+        opset: Version of ONNX's operators; None for the exporter's own.
     """
 
     program: ExportedProgram
@@ -42,8 +44,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a format. `reason` says why there is no file; else `difference` is the largest
-    between file and program, `how` what is not usual about the file."""
+    """What came of writing one format.
+
+    Attributes:
+        difference: The largest relative difference between file and program.
+        how: What is not usual about the file, in words.
+        reason: Why there is no file; "" where there is one.
+    """
 
     difference: float = 0.0
     how: str = ""
@@ -56,8 +63,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Format:
-    """A row of the table. `write` raises CompressorError for what cannot be written, or computes
-    something else than the program."""
+    """A row of the formats' table.
+
+    Attributes:
+        files: The names that it may write.
+        write: Writes and verifies the files; it raises CompressorError for what cannot be written,
+            or computes something else than the program.
+    """
 
     files: tuple[str, ...]
     write: Callable[[Job], Outcome]
@@ -83,7 +95,7 @@ def _onnx(job: Job) -> Outcome:
 
 
 def _program(job: Job) -> Outcome:
-    """As others will read it, it computes the same."""
+    """Write the program as model.pt2, read it as others will, and compare the two."""
     path = job.folder / "model.pt2"
     save_program(job.program, path)
     reference = Reference(as_module(job.program), job.traced)
@@ -98,11 +110,11 @@ FORMATS: Mapping[str, Format] = {
     "onnx": Format(("model.onnx", "model.onnx.data"), _onnx),
     "pt2": Format(("model.pt2",), _program),
 }
-"""By the word that --format takes."""
+"""All formats, by the word that --format takes."""
 
 
 def written(name: str, job: Job) -> Outcome:
-    """Write and verify one format; where that fails, no file of it is left."""
+    """Write and verify one format; where that fails, leave no file of it and return the reason."""
     entry = FORMATS[name]
     try:
         return entry.write(job)

@@ -1,4 +1,4 @@
-"""The smaller network as it came: its type of numbers, and how its weights are computed."""
+"""Give the smaller network back as it came: its types of numbers, how its weights are computed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from compressor.slicing.compare import outputs_of, tolerance_for
 
 
 def given_back(sliced: Sliced, delivery: Delivery, planned: Planned) -> dict[str, float]:
-    """Change the module, in place, to what went in: the types of its numbers, and where it is
-    asked for the way in which its weights are computed, which `model.safetensors` follows.
+    """Change the sliced module, in place, to what went in.
+
+    Its numbers get their types back and, where the user asks for it, its weights are computed from
+    others again, which `model.safetensors` follows.
 
     Returns:
         Largest relative differences that this makes, under words for the report.
@@ -59,8 +61,9 @@ def _as_it_was_computed(sliced: Sliced, delivery: Delivery, planned: Planned) ->
 
 def _in_its_types(sliced: Sliced, planned: Planned) -> dict[str, float]:
     """Change the module's tensors, in place, to the types that they came in, and compare its
-    outputs with those in float32; a program that does not run in them stays in float32, which is
-    noted.
+    outputs with those in float32.
+
+    A program that does not run in these types stays in float32, which is noted.
 
     Returns:
         The largest relative difference, under words for the report; nothing for float32.

@@ -1,4 +1,4 @@
-"""What an ONNX file says of where it comes from: its source, its plan, what made it."""
+"""Collect what an ONNX file says of where it comes from: its source, its plan, what made it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def provenance(
     plan: str | None = None,
     macs: tuple[Any, Any] | None = None,
 ) -> dict[str, str]:
-    """The entries by name; what is not known has none.
+    """Return the metadata entries by name; what is not known has none.
 
     Args:
-        source: Hash of the network that was compressed.
+        source: SHA-256 of the network that was compressed.
         plan: The plan's text.
         macs: Multiply-adds of one sample, before and after.
     """
@@ -38,7 +38,7 @@ def provenance(
 
 
 def provenance_of(folder: Path) -> dict[str, str]:
-    """The same of what a result's folder still holds: its plan and its report."""
+    """Return the entries of `provenance` from the plan and the report in a result's folder."""
     report, plan = _text(folder / "report.json"), _text(folder / "plan.json")
     try:
         told: Mapping[str, Any] = json.loads(report or "")

@@ -1,4 +1,4 @@
-"""What a run gives back, and how an export folder becomes a network again."""
+"""Hold what a run gives back, and rebuild a network from an export folder."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from compressor.unexpected import Explaining
 
 @dataclass(frozen=True)
 class Result:
-    """A compressed network.
+    """A compressed network: what `compress` returns.
 
     Attributes:
-        module: The smaller network, in eval mode: the user's own class where it could follow,
-            else the program as a module with the same parameter names.
+        module: The smaller network, in eval mode: the user's own class where it could follow, else
+            the program as a module with the same parameter names.
         program: The rewritten `torch.export` program, with the same weights.
         plan: What was kept.
         report: The numbers, as in report.json.
@@ -47,17 +47,22 @@ class Result:
 
         They hold the network as it was measured: training `module` further does not change them.
 
+        Args:
+            folder: Where the files go.
+            force: Replace an earlier result.
+
         Raises:
-            UsageError: the folder exists and `force` is off, or holds other files.
-            CompressorError: the place cannot be written.
+            UsageError: The folder exists and `force` is off, or holds other files.
+            CompressorError: The place cannot be written.
         """
         with Explaining(), all_or_nothing(Path(folder), force=force) as staged:
             copy_into(self._files.path, staged)
 
 
 def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments: Any) -> nn.Module:
-    """Rebuild the user's own class from an export folder, in eval mode; weights that the factory's
-    network computes from others are plain parameters, as in the result.
+    """Rebuild the user's own class from an export folder, in eval mode.
+
+    Weights that the factory's network computes from others are plain parameters, as in the result.
 
     Args:
         folder: What `compress` wrote.
@@ -65,7 +70,7 @@ def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments
         arguments: Passed on to the factory.
 
     Raises:
-        CompressorError: the class could not follow (then `load_program(folder)` works), the folder
+        CompressorError: The class could not follow (then `load_program(folder)` works), the folder
             is no result, or the factory builds another network than the one compressed.
     """
     with Explaining():
@@ -94,10 +99,10 @@ def _loaded(
 
 
 def load_program(folder: str | Path) -> nn.Module:
-    """The compressed program of an export folder as a module, in eval mode; no class is needed.
+    """Load the compressed program of an export folder as a module in eval mode; no class is needed.
 
     Raises:
-        CompressorError: the folder is no result, or its program would run code when loaded.
+        CompressorError: The folder is no result, or its program would run code when loaded.
     """
     with Explaining():
         check_files(Path(folder), ("model.pt2",))

@@ -1,4 +1,4 @@
-"""`compressor.save`: a model and its example inputs in one file that needs no code to come back."""
+"""Write a model and its example inputs into one file that needs no code: `compressor.save`."""
 
 from __future__ import annotations
 

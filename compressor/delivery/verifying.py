@@ -1,4 +1,4 @@
-"""Is an ONNX file the network that it was written from?"""
+"""Verify that an ONNX file computes what the network computes that it was written from."""
 
 from __future__ import annotations
 
@@ -33,15 +33,23 @@ def written_and_verified(
     metadata: Mapping[str, str] | None = None,
     opset: int | None = None,
 ) -> tuple[float, Way]:
-    """Write a program's ONNX file in the first of some ways that works and computes what the
-    program does.
+    """Write a program as ONNX in the first way that works and computes what the program does.
+
+    Args:
+        program: The program.
+        path: The ONNX file.
+        traced: Has the example inputs, and the batch where it is free.
+        ways: What is tried, in this order.
+        real: Inputs from the user's data, on which the two are compared as well.
+        metadata: What the file says of itself, by name.
+        opset: Version of ONNX's operators; None for the exporter's own.
 
     Returns:
         The largest relative difference, and the way.
 
     Raises:
-        CompressorError: No way does; the reasons of all.
-        UsageError: The same where an opset is asked for.
+        CompressorError: No way works; it gives the reasons of all.
+        UsageError: No way works with the opset that is asked for.
     """
     worst = 0.0
 
@@ -69,14 +77,19 @@ def verified(
     opset: int | None = None,
     way: Way | None = None,
 ) -> float:
-    """Compare the ONNX file with the program on random inputs, of two batch sizes where the batch
-    is free, and on real ones; under live weights as well where its own are dead.
+    """Compare an ONNX file with the program that it was written from.
+
+    The inputs are random, of two batch sizes where the batch is free, and real ones. Where the
+    network's outputs do not change with its inputs, it is compared under weights drawn anew as
+    well.
 
     Args:
+        program: The program.
+        path: The ONNX file.
         traced: Has the example inputs.
         real: Inputs from the user's data.
-        opset, way: The file's, should it have to be written again; a way that fixes the batch
-            takes one sample.
+        opset: The file's, should it have to be written again.
+        way: Likewise; a way that fixes the batch takes one sample.
 
     Returns:
         The largest relative difference.
@@ -105,8 +118,18 @@ def compared(
     *,
     optimised: bool = True,
 ) -> float:
-    """Compare an ONNX file with the program; where the program's outputs do not change with the
-    inputs, also under weights drawn anew, with a file that `write` makes of these.
+    """Compare an ONNX file with the program on given inputs.
+
+    Where the program's outputs do not change with the inputs, the two are also compared under
+    weights drawn anew; the program has its own weights back at the end.
+
+    Args:
+        program: The program.
+        inputs: What both are called with.
+        path: The ONNX file.
+        write: Writes such a file of the program as it is, under another name.
+        tolerance: The tolerance of the type that the file computes in.
+        optimised: Off: the file's operators run as they stand, none fused with others.
 
     Returns:
         The largest relative difference.
@@ -140,7 +163,7 @@ def compared(
 
 
 def cut_to_one(inputs: ExampleInputs) -> ExampleInputs:
-    """The inputs' first sample."""
+    """Return the inputs with every tensor cut to its first sample."""
     args, kwargs = pytree.tree_map(
         lambda leaf: leaf[:1] if isinstance(leaf, Tensor) and leaf.dim() else leaf,
         (inputs.args, dict(inputs.kwargs)),
@@ -151,8 +174,16 @@ def cut_to_one(inputs: ExampleInputs) -> ExampleInputs:
 def real_inputs(
     data: Data | None, traced: Trace, note: Callable[[str], None] = lambda text: None
 ) -> Call | None:
-    """The first samples as the program takes them; None where there are too few, or of other sizes
-    than those that were traced, which is noted."""
+    """Return the first samples as the program takes them.
+
+    Args:
+        data: The user's samples, if there are any.
+        traced: Has the sizes and the batch that the program takes.
+        note: Told why no samples are used.
+
+    Returns:
+        One call; None where there are no samples, too few, or of other sizes than were traced.
+    """
     if data is None:
         return None
     size = traced.batch if traced.batch_symbol is None else traced.batch + 1
@@ -168,7 +199,7 @@ def real_inputs(
 
 
 def cases_of(program: ExportedProgram, inputs: Sequence[ExampleInputs]) -> list[Case]:
-    """What the program computes of each, under the ONNX file's names."""
+    """Compute the program's outputs for each of the inputs, these under the ONNX file's names."""
     found = outputs_for(as_module(program), inputs)
     return [
         (user_inputs(program, each.args, each.kwargs), outputs)
@@ -177,14 +208,20 @@ def cases_of(program: ExportedProgram, inputs: Sequence[ExampleInputs]) -> list[
 
 
 def outputs_for(module: nn.Module, inputs: Sequence[ExampleInputs]) -> list[list[Tensor]]:
-    """What a module computes of each."""
+    """Compute a module's outputs for each of the inputs."""
     return [outputs_of(module, each) for each in inputs]
 
 
 @contextmanager
 def alive_for_a_while(module: nn.Module, is_alive: Callable[[], bool]) -> Iterator[None]:
-    """The module, and what shares its weights, with weights drawn anew for a while, several times
-    at most until it is alive."""
+    """Draw the weights of a module, and of what shares them, anew for the block.
+
+    They are drawn several times at most, until the module is alive; at the end they are put back.
+
+    Args:
+        module: The network.
+        is_alive: Returns whether its outputs change with its inputs.
+    """
     kept = {name: tensor.clone() for name, tensor in drawable(module)}
     try:
         for seed in range(DRAWS):

@@ -1,4 +1,4 @@
-"""Attention over more or fewer than four dimensions, written out: ONNX has it for four alone."""
+"""Write attention out as products and a softmax where ONNX has none: not over four dimensions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
 def with_attention_written_out(program: ExportedProgram) -> ExportedProgram:
-    """The program with its attention as products and a softmax, if some is not over four
-    dimensions (windows that are a dimension of their own); else the program itself."""
+    """Return the program with its attention as products and a softmax.
+
+    The program itself is returned where all its attention is over four dimensions; windows that are
+    a dimension of their own make it five. It is not changed.
+    """
     fused = program.graph_module.graph.find_nodes(op="call_function", target=_ATTENTION)
     if all(node.args[0].meta["val"].dim() == 4 for node in fused):
         return program
@@ -33,7 +36,21 @@ def written_out(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """softmax(query keyᵀ · scale + mask) value, as torch's documentation has it; no dropout."""
+    """Compute softmax(query keyᵀ · scale + mask) value, as in torch's documentation; no dropout.
+
+    Args:
+        query: [..., heads, targets, width].
+        key: [..., key heads, sources, width].
+        value: [..., key heads, sources, value width].
+        attn_mask: Numbers that are added, or booleans that are true where attention is allowed.
+        dropout_p: Ignored.
+        is_causal: Each target attends to no later source; a given mask is ignored.
+        scale: Default 1 / sqrt(width).
+        enable_gqa: Repeat keys and values for groups of query heads.
+
+    Returns:
+        [..., heads, targets, value width].
+    """
     if enable_gqa:
         repeats = int(query.shape[-3] // key.shape[-3])
         key, value = (t.repeat_interleave(repeats, -3) for t in (key, value))

@@ -1,4 +1,4 @@
-"""Programs that follow one branch of their data, without the assertions that they take it."""
+"""Remove the assertions from programs that follow one branch of their data."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ _ASSERTION = torch.ops.aten._assert_scalar.default
 
 
 def without_assertions(program: ExportedProgram) -> ExportedProgram:
-    """The program without assertions on single numbers and what is computed for them alone; itself
-    where it has none. ONNX knows no assertions, and torch's exporter fails on a number that is read
-    out of a tensor and was fixed when the branch was captured."""
+    """Return the program without assertions on single numbers and what is computed for them alone.
+
+    The program itself is returned where it has none; it is not changed. ONNX knows no assertions,
+    and torch's exporter fails on a number that is read out of a tensor and was fixed when the
+    branch was captured.
+    """
     if not program.graph.find_nodes(op="call_function", target=_ASSERTION):
         return program
     copied = copy.copy(program)

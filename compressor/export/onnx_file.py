@@ -1,4 +1,4 @@
-"""The program as an ONNX file."""
+"""Write a program as an ONNX file."""
 
 from __future__ import annotations
 
@@ -27,8 +27,13 @@ _KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # the layers' names
 
 @dataclass(frozen=True)
 class Way:
-    """One way to write a program: which exporter converts it, and whether the batch stays free
-    where it is."""
+    """One way to write a program as ONNX.
+
+    Attributes:
+        exporter: Its name, for messages.
+        convert: Converts a program with an opset (None: the exporter's own).
+        free_batch: Whether a free batch stays free; else it is fixed at one sample.
+    """
 
     exporter: str
     convert: Callable[[ExportedProgram, int | None], onnx.ModelProto]
@@ -36,6 +41,7 @@ class Way:
 
     @property
     def words(self) -> str:
+        """The way in words, for a message."""
         return f"{self.exporter}, {'free' if self.free_batch else 'fixed'} batch"
 
 
@@ -49,13 +55,15 @@ def export_onnx(
     ways: Sequence[Way] | None = None,
     check: Callable[[Way], None] = lambda way: None,
 ) -> Way:
-    """Write the program as ONNX in the first way that works: the same bytes for the same program,
-    nothing of its source code.
+    """Write the program as ONNX in the first way that works.
 
-    The inputs have the program's names. Weights lie inside the file; beyond protobuf's 2 GiB
-    beside it, as `<name>.data`.
+    The same program gives the same bytes, with nothing of its source code. The inputs have the
+    program's names. Weights lie inside the file; beyond protobuf's 2 GiB beside it, as
+    `<name>.data`.
 
     Args:
+        program: The program; not changed.
+        path: The file.
         batch_symbol: The program's symbol for the batch size, called `batch` in the file.
         metadata: What the file says of itself, by name.
         opset: Version of ONNX's operators; default the exporter's.
@@ -66,8 +74,8 @@ def export_onnx(
         The way in which it was written.
 
     Raises:
-        CompressorError: no way works, with the first one's reason, or the file cannot be written.
-        UsageError: the program cannot be written with this opset.
+        CompressorError: No way works (with the first one's reason), or the file cannot be written.
+        UsageError: The program cannot be written with this opset.
     """
     failures: list[tuple[Way, CompressorError]] = []
     for way in ways_of(batch_symbol, opset) if ways is None else ways:
@@ -87,18 +95,21 @@ def export_onnx(
 
 
 def ways_of(batch_symbol: str | None, opset: int | None = None) -> tuple[Way, ...]:
-    """All ways to write a program, in the order in which they are tried: a free batch, then a fixed
-    one, then the older exporter. An opset that is asked for is mostly one that the older exporter
-    alone writes, and it does so with a free batch."""
+    """Return the ways to write a program, in the order in which they are tried.
+
+    A free batch comes first, then a fixed one, then the older exporter. An opset that is asked for
+    is mostly one that the older exporter alone writes, and it does so with a free batch; so all
+    ways with a free batch come first then.
+    """
     ways = WAYS if batch_symbol is not None else tuple(w for w in WAYS if not w.free_batch)
     return ways if opset is None else tuple(sorted(ways, key=lambda way: not way.free_batch))
 
 
 def fixed_to_one(program: ExportedProgram) -> ExportedProgram:
-    """The program captured again for one sample.
+    """Capture the program again, for one sample; the given one is not changed.
 
     Raises:
-        CompressorError: it cannot be.
+        CompressorError: It cannot be captured.
     """
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     names = iter(program.graph_signature.user_inputs)
@@ -122,10 +133,15 @@ def fixed_to_one(program: ExportedProgram) -> ExportedProgram:
 
 
 def write_onnx(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
-    """Check and write a model that says this of itself; weights beyond 2 GiB lie beside it.
+    """Check a model and write it; weights beyond 2 GiB lie beside the file.
+
+    Args:
+        model: Gets the metadata as its properties.
+        path: The file.
+        metadata: What the file says of itself, by name.
 
     Raises:
-        CompressorError: the model is not valid, or the file cannot be written.
+        CompressorError: The model is not valid, or the file cannot be written.
     """
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
@@ -148,10 +164,10 @@ def write_onnx(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) 
 
 
 def _converted(program: ExportedProgram, way: Way, opset: int | None) -> onnx.ModelProto:
-    """The model, with the opset that was asked for.
+    """Convert the program in one way, with the opset that was asked for.
 
     Raises:
-        CompressorError: the exporter cannot write the program, or not with this opset.
+        CompressorError: The exporter cannot write the program, or not with this opset.
     """
     try:
         with silence():
@@ -188,7 +204,7 @@ WAYS = (
 
 
 def _no_way(failures: Sequence[tuple[Way, CompressorError]], opset: int | None) -> CompressorError:
-    """What went wrong in every way, once where it is the same; that of the first is the reason."""
+    """Make the error that says what went wrong in every way, once where it is the same."""
     reasons = list(dict.fromkeys(error.what for _, error in failures))
     if opset is not None:
         return UsageError(
@@ -206,7 +222,7 @@ def _no_way(failures: Sequence[tuple[Way, CompressorError]], opset: int | None) 
 
 
 def _strip(message: Any, batch_symbol: str | None) -> None:
-    """Remove source text and notes everywhere; call the batch `batch`."""
+    """Remove source text and notes everywhere in a message, in place; call the batch `batch`."""
     for field, value in message.ListFields():
         if field.name == "metadata_props":
             kept = [entry for entry in value if entry.key == _KEPT_METADATA]
@@ -224,7 +240,7 @@ def _strip(message: Any, batch_symbol: str | None) -> None:
 def user_inputs(
     program: ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """The tensors among a call's arguments, under the names that the ONNX file gives them."""
+    """Return the tensors among a call's arguments, under their names in the ONNX file."""
     order = program.example_inputs[1] if program.example_inputs else kwargs
     ordered = {name: kwargs[name] for name in order if name in kwargs}
     leaves = pytree.tree_leaves((args, ordered))

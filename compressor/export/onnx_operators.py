@@ -1,4 +1,4 @@
-"""torch's table of ONNX operators, built once per process."""
+"""Build torch's table of ONNX operators once per process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def operators_read_once() -> Iterator[None]:
 
 @cache
 def _once(build: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with its results kept by opset, and by whether torchvision's operators exist."""
+    """Return the function with its results kept by opset, and by whether torchvision is loaded."""
 
     @cache
     def kept(has_torchvision: bool, **opset: int) -> Any:

@@ -1,4 +1,4 @@
-"""How the writers behave: silent on the terminal, clear about files that cannot be written."""
+"""Keep the writers silent on the terminal, and clear about files that cannot be written."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from compressor.errors import CompressorError
 
 MOST = 300
-"""Characters of another library's message."""
+"""The most characters that are shown of another library's message."""
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """No prints, warnings or log lines of a library on the user's terminal."""
+    """Keep a library's prints, warnings and log lines off the user's terminal in the block."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -33,7 +33,10 @@ def silence() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What the error that began it says, cut to one line; its type where it says nothing."""
+    """Return what the first error of a chain of causes says, cut to one line.
+
+    It is the error's type where it says nothing.
+    """
     while error.__cause__ is not None:
         error = error.__cause__
     lines = (line.strip() for line in str(error).splitlines())
@@ -41,10 +44,15 @@ def first_line(error: BaseException) -> str:
 
 
 class NoRoomError(CompressorError):
-    """The place cannot be written, whatever is to be written there."""
+    """The place cannot be written to, whatever is to be written there."""
 
 
 def write(path: Path, content: bytes) -> None:
+    """Write the bytes to a file.
+
+    Raises:
+        NoRoomError: The file cannot be written.
+    """
     try:
         path.write_bytes(content)
     except OSError as error:

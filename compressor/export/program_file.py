@@ -1,4 +1,4 @@
-"""The program as a `torch.export` archive."""
+"""Write a program as a `torch.export` archive."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _SOURCE_META = ("stack_trace", "source_fn_stack", "torch_fn", "from_node")
 
 
 def save_program(program: ExportedProgram, path: Path) -> None:
-    """Write the program as a `torch.export` archive, without stack traces and source paths, with
-    tuples in place of named tuples and of objects that it takes or returns.
+    """Write the program as a `torch.export` archive, the same bytes for the same program.
 
-    The program itself keeps them. The same program gives the same bytes.
+    The archive has no stack traces and source paths, and tuples in place of named tuples and of
+    objects that the program takes or returns. The program itself keeps them.
 
     Raises:
-        CompressorError: the program cannot be serialised, or the file cannot be written.
+        CompressorError: The program cannot be serialised, or the file cannot be written.
     """
     buffer = io.BytesIO()  # a file's own name would stand in the archive
     with silence(), _without_source(program):

@@ -1,4 +1,4 @@
-"""An ONNX file that is called as a module is."""
+"""Call an ONNX file as a module is called."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from compressor.sessions import cores, options_of
 
 
 def call_once(path: Path, feeds: Mapping[str, Tensor], samples: int | None = None) -> None:
-    """Call the file once, on so many of the samples, where it is made for so many.
+    """Call the file once on ONNX Runtime's CPU, to see whether it runs.
+
+    Args:
+        path: The file.
+        feeds: Inputs by name.
+        samples: Use only so many of the samples, for a file that is made for so many.
 
     Raises:
         CompressorError: ONNX Runtime does not load or run it.
@@ -38,14 +43,18 @@ def call_once(path: Path, feeds: Mapping[str, Tensor], samples: int | None = Non
 
 
 class OnnxModule(nn.Module):
-    """Runs the file on ONNX Runtime's CPU: the network's inputs in, a tuple of tensors out.
+    """A module that runs an ONNX file on the CPU: the network's inputs in, a tuple of tensors out.
 
     A file whose batch is fixed gets the samples in parts of that size, the last one filled up.
     """
 
     def __init__(self, path: Path, names: tuple[str, ...]) -> None:
-        """`names` are those of the inputs, in order; the file may lack some that it has no use
-        for."""
+        """Open the file.
+
+        Args:
+            path: The ONNX file.
+            names: The network's inputs in order; the file may lack some that it has no use for.
+        """
         import onnxruntime as ort
 
         super().__init__()

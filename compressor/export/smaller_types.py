@@ -1,4 +1,4 @@
-"""An ONNX file again, computing in 16 or 8 bits: ONNX Runtime's own converters do it."""
+"""Convert an ONNX file to one that computes in 16 or 8 bits, by ONNX Runtime's own converters."""
 
 from __future__ import annotations
 
@@ -19,10 +19,17 @@ Feeds = Mapping[str, np.ndarray[Any, Any]]
 
 
 def write_half(source: Path, target: Path, metadata: Mapping[str, str]) -> None:
-    """Weights and arithmetic in 16-bit floating point; inputs and outputs keep their types.
+    """Write a file whose weights and arithmetic are in 16-bit floating point.
+
+    Inputs and outputs keep their types.
+
+    Args:
+        source: The ONNX file in float32.
+        target: The file that is written.
+        metadata: What it says of itself, by name.
 
     Raises:
-        CompressorError: the converter fails, or the file cannot be written.
+        CompressorError: The converter fails, or the file cannot be written.
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
@@ -36,14 +43,19 @@ def write_half(source: Path, target: Path, metadata: Mapping[str, str]) -> None:
 def write_int8(
     source: Path, target: Path, samples: Iterable[Feeds], metadata: Mapping[str, str]
 ) -> None:
-    """Weights in 8 bits, by channel; activations in 8 bits, in the ranges that samples show.
+    """Write a file whose weights (by channel) and activations are in 8 bits.
 
-    As pairs of QuantizeLinear and DequantizeLinear, which every runtime understands. Weights keep
-    to 7 of their bits: two full products overflow the 16-bit sums of processors without dot
-    products of bytes, and the outputs would differ from one machine to the next.
+    They are quantised by pairs of QuantizeLinear and DequantizeLinear, which every runtime
+    understands.
+
+    Args:
+        source: The ONNX file in float32.
+        target: The file that is written.
+        samples: Inputs by name, which show the ranges of the activations.
+        metadata: What the file says of itself, by name.
 
     Raises:
-        CompressorError: the quantizer fails, or the file cannot be written.
+        CompressorError: The quantizer fails, or the file cannot be written.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -58,6 +70,9 @@ def write_int8(
                 _reader(samples),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
+                # Weights keep to 7 of their bits: two full products overflow the 16-bit sums of
+                # processors without dot products of bytes, and outputs would differ between
+                # machines.
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
@@ -80,7 +95,7 @@ def _reader(samples: Iterable[Feeds]) -> Any:
 
 @contextmanager
 def _failures_named(how: str) -> Iterator[None]:
-    """Whatever a converter raises, as an error that says what was tried."""
+    """Turn whatever a converter raises into a CompressorError that says what was tried."""
     try:
         yield
     except Exception as error:

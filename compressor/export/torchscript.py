@@ -1,4 +1,4 @@
-"""A program as ONNX by torch's older exporter, which traces calls and knows ONNX's past."""
+"""Convert a program to ONNX by torch's older exporter, which traces calls and knows ONNX's past."""
 
 from __future__ import annotations
 
@@ -20,14 +20,20 @@ from compressor.files.claimed import temporary_folder
 from compressor.programs.nodes import ASSERTION
 
 PREFIX = "network."
-"""Of the weights' names, as `_Flat` holds them."""
+"""What the weights' names begin with, as `_Flat` holds them."""
 
 
 def convert_traced(program: ExportedProgram, opset: int | None) -> onnx.ModelProto:
-    """The ONNX model of a program, with the inputs' and the outputs' names, and free dimensions
-    where the program's are.
+    """Return the ONNX model of a program, with the program's names of inputs and outputs.
 
-    Raises: whatever the exporter raises for what it cannot write.
+    Dimensions are free where the program's are.
+
+    Args:
+        program: The program; not changed.
+        opset: Version of ONNX's operators; None for the exporter's own.
+
+    Raises:
+        Exception: Whatever the exporter raises for what it cannot write.
     """
     assert program.example_inputs is not None
     args, kwargs = program.example_inputs
@@ -59,7 +65,7 @@ def convert_traced(program: ExportedProgram, opset: int | None) -> onnx.ModelPro
 
 @contextmanager
 def _no_log() -> Iterator[None]:
-    """A failure would print its graph past Python's streams."""
+    """Keep the exporter from printing a failure's graph, past Python's streams, in the block."""
     usual = getattr(torch._C, "_jit_onnx_log", None)
     if usual is None:
         yield
@@ -72,7 +78,7 @@ def _no_log() -> Iterator[None]:
 
 
 class _Flat(nn.Module):
-    """A program called with tensors alone, returning tensors alone."""
+    """A module that runs a program on tensors alone and returns a tuple of tensors alone."""
 
     def __init__(self, program: ExportedProgram, leaves: list[Any]) -> None:
         super().__init__()
@@ -98,15 +104,17 @@ def _tensors_returned(program: ExportedProgram) -> list[str]:
 
 
 def _free_dims(program: ExportedProgram, name: str) -> dict[int, str]:
-    """Dimension -> the expression that it is, for those that are no number."""
+    """Return the free dimensions of a node's tensor: dimension -> the expression that it is."""
     node = next(node for node in program.graph.nodes if node.name == name)
     shape = node.meta["val"].shape
     return {i: str(size) for i, size in enumerate(shape) if not isinstance(size, int)}
 
 
 def _traceable(program: ExportedProgram) -> GraphModule:
-    """The program's graph, spelled so that tracing sees sizes being read and used, and attention as
-    products and a softmax."""
+    """Return the program's graph, spelled so that tracing follows it.
+
+    It sees sizes being read and used, and attention as products and a softmax.
+    """
     module: Any = program.module(check_guards=False)
     module = copy.copy(module)
     for node in list(module.graph.nodes):
@@ -128,8 +136,7 @@ def _takes_sizes(node: Node) -> bool:
 
 
 def _method(operator: torch._ops.OpOverload) -> Callable[..., Any]:
-    """The same operator called as people call it: only so does the tracer follow sizes into its
-    arguments."""
+    """Return the operator as people call it, else the tracer loses sizes in its arguments."""
     name = operator._schema.name.rpartition("::")[2]
     first = operator._schema.arguments[:1]
     is_method = bool(first) and str(first[0].type) == "Tensor" and hasattr(Tensor, name)
@@ -143,7 +150,7 @@ def _sliced(x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: i
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Attention whose causal mask is a constant: old versions of ONNX have no triangles."""
+    """Compute attention whose causal mask is a constant: old versions of ONNX have no triangles."""
     given = {**dict(zip(("attn_mask", "dropout_p", "is_causal"), args, strict=False)), **kwargs}
     if given.pop("is_causal", False):
         lengths = (int(query.shape[-2]), int(key.shape[-2]))
@@ -165,7 +172,7 @@ _SPELLED: Mapping[Any, Callable[..., Any]] = {
 
 
 def _name_weights(model: onnx.ModelProto) -> None:
-    """Weights are called by their paths in the network."""
+    """Name the model's weights, in place, by their paths in the network."""
     for tensor in model.graph.initializer:
         tensor.name = tensor.name.removeprefix(PREFIX)
     for node in model.graph.node:
@@ -174,7 +181,7 @@ def _name_weights(model: onnx.ModelProto) -> None:
 
 
 def _state_shapes(model: onnx.ModelProto, program: ExportedProgram) -> None:
-    """Outputs have the sizes that the program knows, where the exporter has lost track of them."""
+    """Give the model's outputs, in place, the program's sizes, which the exporter may have lost."""
     nodes = {node.name: node for node in program.graph.nodes}
     for value in model.graph.output:
         dims = value.type.tensor_type.shape.dim

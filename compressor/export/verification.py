@@ -1,4 +1,4 @@
-"""Does an ONNX file compute what PyTorch computed?"""
+"""Verify that an ONNX file computes what PyTorch computed."""
 
 from __future__ import annotations
 
@@ -28,21 +28,23 @@ def verify_onnx(
     must_be_live: bool = True,
     optimised: bool = True,
 ) -> float:
-    """Run the file on ONNX Runtime and compare with what PyTorch gave.
+    """Run the file on ONNX Runtime and compare its outputs with PyTorch's.
 
     Args:
-        cases: At least two, with different inputs.
-        tolerance: Of the type that the file computes in.
+        path: The ONNX file.
+        cases: Inputs with PyTorch's outputs; at least two, with different inputs.
+        tolerance: The tolerance of the type that the file computes in.
         rounding: PyTorch's outputs after changes as small as rounding (see `difference`).
-        must_be_live: Were the outputs equal for all inputs, the comparison would show nothing, and
-            that is an error; off where the caller shows it otherwise.
+        must_be_live: Raise an error where the outputs are equal for all inputs, since the
+            comparison would show nothing; off where the caller shows it otherwise.
         optimised: Off: operators run as they stand in the file, none fused with others.
 
     Returns:
         The largest difference of all elements, relative to what varies where they stand.
 
     Raises:
-        CompressorError: above the tolerance, a dead reference, a file that does not run.
+        CompressorError: A difference above the tolerance, a dead reference, or a file that does not
+            run.
     """
     expected = [[_array(output) for output in outputs] for _, outputs in cases]
     if must_be_live:
@@ -70,14 +72,17 @@ def verify_onnx(
 
 
 def _array(value: Any) -> Array:
-    """As ONNX has it: complex numbers are pairs of real and imaginary part, in a last dimension."""
+    """Return a value as ONNX has it: complex numbers become pairs of real and imaginary part.
+
+    The pairs are a new last dimension.
+    """
     found = value.detach().cpu().resolve_conj() if isinstance(value, Tensor) else value
     array: Array = found.resolve_neg().numpy() if isinstance(found, Tensor) else np.asarray(found)
     return np.stack([array.real, array.imag], -1) if np.iscomplexobj(array) else array
 
 
 def _require_alive(expected: Cases, path: Path, tolerance: Tolerance) -> None:
-    """A comparison on a dead network shows nothing."""
+    """Raise CompressorError for a dead network, on which a comparison shows nothing."""
     if len(expected) < 2 or not expected[0]:
         reason = "it takes the outputs for two different inputs"
     elif not any(np.isfinite(output).any() for outputs in expected for output in outputs):
@@ -95,7 +100,7 @@ def _require_alive(expected: Cases, path: Path, tolerance: Tolerance) -> None:
 
 
 def _open(path: Path, *, optimised: bool) -> Callable[[Mapping[str, Any]], list[Array]]:
-    """The file as a function from named inputs to outputs; inputs it has no use for are ignored."""
+    """Open the file as a function from named inputs to outputs, which ignores unknown inputs."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

@@ -1,4 +1,4 @@
-"""Parameters and buffers as safetensors."""
+"""Write parameters and buffers as safetensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def save_weights(
     """Write parameters and buffers as safetensors; tensors that are tied are stored once.
 
     Args:
-        source: A module (its state dict is taken) or tensors by name.
+        source: A module (its state dict is taken) or tensors by name; not changed.
+        path: The file.
         aliases: Name of a tied tensor -> name under which it is stored.
         types: Name of a tensor -> the type that it is stored in, where that is not its own.
 
@@ -31,8 +32,8 @@ def save_weights(
         The aliases in effect: those given, and any other tensors found to be the same memory.
 
     Raises:
-        CompressorError: an alias of a tensor that is not there or has other values, or the file
-            cannot be written.
+        CompressorError: An alias of a tensor that is not there or has other values, a tensor that
+            safetensors cannot hold, or the file cannot be written.
     """
     named = dict(source.state_dict() if isinstance(source, nn.Module) else source)
     tensors = {name: value.detach() for name, value in named.items() if isinstance(value, Tensor)}
@@ -61,13 +62,16 @@ def save_weights(
 
 
 def _contiguous(tensor: Tensor) -> Tensor:
-    """A copy on the CPU whose numbers are its own, in order."""
+    """Return a copy on the CPU that has memory of its own, in the order of its elements."""
     return tensor.cpu().resolve_conj().resolve_neg().contiguous().clone()
 
 
 def check_storable(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raise CompressorError, naming the tensor, where safetensors has no room for one of its kind
-    (sparse, or of a type that the format does not know)."""
+    """Check that safetensors can hold every tensor.
+
+    Raises:
+        CompressorError: Names the first tensor that is sparse, or of a type that the format lacks.
+    """
     known: dict[torch.dtype, bool] = {}
     for name, tensor in tensors.items():
         if tensor.dtype not in known:
@@ -94,7 +98,7 @@ def _same_values(tensor: Tensor, other: Tensor | None) -> bool:
 
 
 def _place(tensor: Tensor, name: str) -> object:
-    """Equal for tensors that are the same memory seen the same way."""
+    """Return a key that is equal for tensors that are the same memory seen the same way."""
     memory = tensor.untyped_storage().data_ptr()
     view = (tensor.dtype, tensor.shape, tensor.stride(), tensor.storage_offset())
     return (memory, *view) if memory else name

@@ -1,4 +1,4 @@
-"""`compress export`: a result's ONNX file again, with other options, and in smaller types."""
+"""Write a result's ONNX file again, with other options, and in smaller types: `compress export`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,23 @@ __all__ = ["export_again", "export_retrained", "names_of"]
 def export_again(
     folder: Path, options: ExportOptions, watch: Watch, *, target: Path, force: bool = False
 ) -> dict[str, Any]:
-    """Write the files into `target`, verified, and what was measured of them into exports.json.
+    """Write a result's ONNX files again with other options, each verified and measured.
+
+    What was measured goes into exports.json beside them.
+
+    Args:
+        folder: The result, as compress wrote it.
+        options: What is asked for.
+        watch: Shows progress and notes.
+        target: The folder that the files go to.
+        force: Replace files of these names.
 
     Returns:
         The entries of exports.json for the files written, and for the one with 32 bits.
 
     Raises:
-        UsageError: a file is there already and `force` is off; sizes that the network cannot take.
-        CompressorError: the folder holds no result or a damaged one; an export fails, or computes
+        UsageError: A file is there already and `force` is off; sizes that the network cannot take.
+        CompressorError: The folder holds no result or a damaged one; an export fails, or computes
             something else than the network.
     """
     check_free(target, names_of(options), force=force)

@@ -1,4 +1,4 @@
-"""What the files are worth and how long they take."""
+"""Measure what the exported files are worth and how long they take."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from compressor.watch import Stopwatch
 
 LATENCY_SECONDS = 3.0
 POINTS = 0.02
-"""Of accuracy: a larger loss is pointed out."""
+"""A loss of accuracy above this share is pointed out."""
 
 
 def runnable_of(files: Mapping[str, Path], stopwatch: Stopwatch) -> dict[str, Path]:
-    """The files that ONNX Runtime can call here; the first one was called already."""
+    """Return the files that ONNX Runtime can call here, and note those that it cannot.
+
+    The first file is taken for one, since it was called already.
+    """
     first = next(iter(files))
     found = {name: path for name, path in files.items() if name == first or runs_here(path)}
     for name in files.keys() - found.keys():
@@ -36,7 +39,11 @@ def runnable_of(files: Mapping[str, Path], stopwatch: Stopwatch) -> dict[str, Pa
 def metrics_of(
     source: Source, files: Mapping[str, Path], stopwatch: Stopwatch
 ) -> dict[str, dict[str, float]]:
-    """By file the metric on the test data; a loss against the first that is large is noted."""
+    """Measure the metric of each file on the test data, and note a large loss against the first.
+
+    Returns:
+        Per file the metric by its name; nothing where there is no labelled data, which is noted.
+    """
     if source.test is None:
         stopwatch.note("no labelled --test or --data: no metric is measured")
         return {name: {} for name in files}
@@ -58,7 +65,16 @@ def metrics_of(
 def latencies_of(
     files: Mapping[str, Path], batch: int, stopwatch: Stopwatch
 ) -> dict[str, list[Latency]]:
-    """By file, with one thread and with all; the files take turns."""
+    """Measure the latency of each file, with one thread and with all; the files take turns.
+
+    Args:
+        files: By name.
+        batch: Samples in a call.
+        stopwatch: Shows progress.
+
+    Returns:
+        Per file one latency for each number of threads.
+    """
     found: dict[str, list[Latency]] = {name: [] for name in files}
     ways = sorted({1, cores()})
     with stopwatch.stage("measure latency") as tick:

@@ -1,4 +1,4 @@
-"""Files that appear whole in a folder that is there already."""
+"""Let files appear whole in a folder that is there already."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ SCHEMA = 2
 
 
 def check_free(target: Path, names: Sequence[str], *, force: bool) -> None:
-    """Raise UsageError before any work is done where a file would be in the way."""
+    """Check, before any work is done, that no file is in the way.
+
+    Raises:
+        UsageError: A file of these names exists and `force` is off, or the folder is a file.
+    """
     there = [name for name in names if (target / name).exists()]
     if there and not force:
         raise UsageError(
@@ -36,8 +40,18 @@ def check_free(target: Path, names: Sequence[str], *, force: bool) -> None:
 
 
 def publish(files: Mapping[str, Path], entries: Mapping[str, Any], target: Path) -> None:
-    """Each file appears whole, external weights before the file that names them, and what is said
-    of them last."""
+    """Copy the files into the target folder, each of which appears whole.
+
+    External weights come before the file that names them, and exports.json last.
+
+    Args:
+        files: By name.
+        entries: What exports.json says of them; entries of earlier exports stay.
+        target: The folder; it is made if it is not there.
+
+    Raises:
+        CompressorError: The files cannot be written.
+    """
     try:
         target.mkdir(parents=True, exist_ok=True)
         with temporary_folder(target, ".") as hidden:
@@ -59,12 +73,12 @@ def publish(files: Mapping[str, Path], entries: Mapping[str, Any], target: Path)
 
 
 def _order(part: Path) -> tuple[bool, bool]:
-    """Weights, then the files that name them, then what is said of all."""
+    """Sort weights first, then the files that name them, then exports.json."""
     return part.name == EXPORTS, part.suffix != ".data"
 
 
 def _earlier(path: Path) -> dict[str, Any]:
-    """What an earlier export said of its files."""
+    """Return the entries of an earlier exports.json; none where it cannot be read."""
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         return dict(told["files"]) if told["schema"] == SCHEMA else {}

@@ -1,4 +1,4 @@
-"""A result's folder again, for weights that were trained further in a loop of the user's own."""
+"""Write a result's folder again, for weights that the user trained further."""
 
 from __future__ import annotations
 
@@ -33,21 +33,29 @@ from compressor.slicing import as_module
 from compressor.watch import Stopwatch, Watch
 
 CARRIED = ("plan.json", "original.onnx", "bench.py", "layers.json.gz", "training.svg")
-"""Files that do not depend on the weights."""
+"""Files that do not depend on the weights, and are copied."""
 
 
 def export_retrained(
     folder: Path, options: ExportOptions, watch: Watch, *, target: Path, force: bool = False
 ) -> dict[str, Any]:
-    """Write a result's folder whose files have the weights of `options.weights`, all of it or
-    nothing; what is not made anew (other exports of the old weights) is left out.
+    """Write a result's folder with the weights of `options.weights`, all of it or nothing.
+
+    What is not made anew (other exports of the old weights) is left out.
+
+    Args:
+        folder: The result, as compress wrote it.
+        options: Name the file of the weights, and data.
+        watch: Shows progress and notes.
+        target: The folder that is written; it may be the same.
+        force: Replace an earlier result.
 
     Returns:
         The report, with the sizes, differences and metrics of the new files.
 
     Raises:
-        UsageError: the target exists and `force` is off; the folder is no whole result.
-        CompressorError: a file was changed, or the weights are not of this network.
+        UsageError: The target exists and `force` is off; the folder is no whole result.
+        CompressorError: A file was changed, or the weights are not of this network.
     """
     assert options.weights is not None
     check_target(target, force=force)
@@ -97,7 +105,7 @@ def _report_of(folder: Path) -> dict[str, Any]:
 def _put_into(
     program: ExportedProgram, tensors: Mapping[str, Tensor], aliases: Mapping[str, str]
 ) -> None:
-    """Overwrite the program's own tensors."""
+    """Overwrite the program's own tensors, in place, with the new ones."""
     with torch.no_grad():
         for name, own in program.state_dict.items():
             new = tensors.get(aliases.get(name, name))
@@ -119,7 +127,7 @@ def _written(name: str, source: Source, staged: Path, stopwatch: Stopwatch) -> O
 
 
 def _metrics(source: Source, staged: Path, stopwatch: Stopwatch) -> dict[str, float]:
-    """On the test data, of the ONNX file where there is one."""
+    """Measure the metric on the test data, of the ONNX file or, without one, of the program."""
     if source.test is None:
         stopwatch.note("no labelled --test or --data: no metric is measured of these weights")
         return {}
@@ -137,7 +145,10 @@ def _renew(
     metrics: Mapping[str, float],
     staged: Path,
 ) -> None:
-    """What depends on the weights; times do not. A metric that was not measured has no number."""
+    """Update the report, in place, in what depends on the weights; times do not.
+
+    A metric that was not measured becomes None.
+    """
     names, onnx = report["before"]["metrics"], staged / "model.onnx"
     report["after"]["metrics"] = {name: metrics.get(name) for name in names}
     report["after"]["size_bytes"] = size_of(onnx) if onnx.exists() else 0

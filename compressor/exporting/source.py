@@ -1,4 +1,4 @@
-"""A result's program as the files are to have it, with the user's samples."""
+"""Load a result's program as the files are to have it, with the user's samples."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ from compressor.watch import Stopwatch
 
 @dataclass(frozen=True)
 class Source:
-    """Everything that files are written from.
+    """What exported files are written from.
 
     Attributes:
         folder: The result's.
         traced: Its program, with the batch and the size that are asked for.
-        train, test: The user's samples, where there are some; `test` has what a metric needs.
-        options: With what the report knows of the data.
+        train: The user's training samples, where there are some.
+        test: The user's test samples, where they have what a metric needs.
+        options: The options, completed by what the report knows of the data.
     """
 
     folder: Path
@@ -51,11 +52,11 @@ class Source:
 
     @property
     def batch(self) -> int | None:
-        """The fixed number of samples, or None."""
+        """The fixed number of samples; None where the batch is free."""
         return self.traced.batch if self.traced.batch_symbol is None else None
 
     def feeds(self) -> Iterator[dict[str, Any]]:
-        """Batches of training samples by the inputs' names."""
+        """Yield batches of training samples, for calibration, as arrays by the inputs' names."""
         assert self.train is not None
         size, options = self.batch or self.options.batch_size, self.options
         some = batches(
@@ -70,11 +71,11 @@ class Source:
 
 
 def opened(folder: Path, options: ExportOptions, stopwatch: Stopwatch) -> Source:
-    """The program of a result's folder.
+    """Open a result's folder: load its program, with the sizes that are asked for, and data.
 
     Raises:
-        UsageError: it is no such folder, or the network cannot take the sizes that are asked for.
-        CompressorError: a file of it was changed, or data cannot be read.
+        UsageError: It is no such folder, or the network or the file cannot take the sizes.
+        CompressorError: A file of it was changed, or data cannot be read.
     """
     if not (folder / "model.pt2").is_file():
         raise UsageError(
@@ -118,7 +119,7 @@ def _check_sizes(data: Data, traced: Trace) -> None:
 
 
 def _as_reported(folder: Path, options: ExportOptions, stopwatch: Stopwatch) -> ExportOptions:
-    """What was said of the data when the network was compressed holds where nothing else is."""
+    """Complete the options by what was said of the data when the network was compressed."""
     try:
         told = json.loads((folder / "report.json").read_text(encoding="utf-8"))["options"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -134,7 +135,7 @@ def _as_reported(folder: Path, options: ExportOptions, stopwatch: Stopwatch) -> 
 
 
 def _resized(traced: Trace, options: ExportOptions) -> Trace:
-    """Traced anew with other example inputs."""
+    """Trace the network anew, with example inputs of the batch and size that are asked for."""
     generator = torch.Generator().manual_seed(options.seed)
     images = 0
 
@@ -181,7 +182,7 @@ def _image_size(traced: Trace) -> tuple[int, int] | None:
 def _samples(
     options: DataOptions, input_size: tuple[int, int] | None
 ) -> tuple[Data | None, Data | None]:
-    """Training and test data; without test data a tenth of the former is held out."""
+    """Load training and test data; without test data a tenth of the former is held out."""
     mean, std = options.mean or None, options.std or None
     train, test = (
         load_data(specs, mean=mean, std=std, input_size=input_size) if specs else None

@@ -1,4 +1,4 @@
-"""Does the runtime survive a file? `python -m compressor.exporting.trial FILE`.
+"""Find out whether the runtime survives a file: `python -m compressor.exporting.trial FILE`.
 
 Kernels for 16 bits are new: with some networks ONNX Runtime ends the whole process on some
 processors. So a file is called once in a process of its own before it is called in ours.
@@ -16,7 +16,7 @@ from compressor.sessions import options_of, random_input
 
 
 def runs_here(path: Path) -> bool:
-    """Whether ONNX Runtime calls the file on this machine, and lives."""
+    """Return whether ONNX Runtime calls the file on this machine without ending its process."""
     command = [sys.executable, "-m", "compressor.exporting.trial", str(path)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 

@@ -1,4 +1,4 @@
-"""The files, each compared with the network."""
+"""Write the files that are asked for, each compared with the network."""
 
 from __future__ import annotations
 
@@ -24,8 +24,15 @@ from compressor.watch import Stopwatch
 
 @dataclass(frozen=True)
 class Conversion:
-    """From the file with 32 bits to one with fewer. Beyond the tolerance that file computes
-    something else."""
+    """A way to make a file with fewer bits from the one with 32 bits.
+
+    Attributes:
+        suffix: Ends the stem of the file's name.
+        stage: What the progress display says meanwhile.
+        tolerance: Beyond it the file computes something else than the network.
+        is_asked: Returns whether the options ask for it.
+        write: Writes it, from the source and the file with 32 bits, to a path.
+    """
 
     suffix: str
     stage: str
@@ -55,7 +62,7 @@ CONVERSIONS = (
 
 
 def names_of(options: ExportOptions) -> list[str]:
-    """The files that the options ask for, the one with 32 bits first."""
+    """Return the names of the files that the options ask for, the one with 32 bits first."""
     asked = [conversion.suffix for conversion in CONVERSIONS if conversion.is_asked(options)]
     whole = [] if asked and options.stem == "model" else [""]
     return [f"{options.stem}{suffix}.onnx" for suffix in (*whole, *asked)]
@@ -64,8 +71,13 @@ def names_of(options: ExportOptions) -> list[str]:
 def written(
     source: Source, folder: Path, stopwatch: Stopwatch
 ) -> tuple[dict[str, Path], dict[str, float]]:
-    """The files by name, and how far each is from the network; the one with 32 bits is always
-    made, since the others are made of it."""
+    """Write the files that the options ask for into a folder, and compare each with the network.
+
+    The one with 32 bits is always made, since the others are made from it.
+
+    Returns:
+        The files, and the largest relative difference of each, by name.
+    """
     options, traced = source.options, source.traced
     whole = folder / f"{options.stem}.onnx"
     with stopwatch.stage("export and verify"):
@@ -89,7 +101,7 @@ def written(
 
 
 def _difference(source: Source, conversion: Conversion, path: Path, way: Way) -> float:
-    """From what the network computes, on the user's samples where there are some."""
+    """Compare a converted file with the network, on the user's samples where there are some."""
     traced, inputs = source.traced, _inputs(source)
     if traced.batch_symbol is not None and not way.free_batch:
         inputs = [cut_to_one(each) for each in inputs]

@@ -1,1 +1,1 @@
-"""Files and folders that appear whole or not at all, and are what was written."""
+"""Write files and folders that appear whole or not at all, and check that they are unchanged."""

@@ -1,5 +1,8 @@
-"""Temporary folders and files that are held while their maker lives. A process that was killed
-removes nothing; whoever makes the next one of that name removes what nobody holds any more."""
+"""Make temporary folders and files that are held while their maker lives.
+
+A process that was killed removes nothing; whoever makes the next one of that name removes what
+nobody holds any more.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,24 @@ except ImportError:  # Windows: nothing is held, and so nothing is removed for o
     fcntl = None  # type: ignore[assignment]
 
 MARK = "compressor-"
-"""Ends the part of the name that is chosen; what follows is drawn at random."""
+"""Ends the part of a temporary name that is chosen; what follows is drawn at random."""
 
 END = ".temporary"
-"""Ends the name. Only what has both is taken for a folder or file of ours: nobody's own
-`compressor-results` among the temporary folders is."""
+"""Ends a temporary name.
+
+Only what has both is taken for a folder or file of ours: nobody's own `compressor-results` among
+the temporary folders is.
+"""
 
 
 @contextmanager
 def temporary_folder(folder: Path | None = None, prefix: str = "") -> Iterator[Path]:
-    """A new folder for as long as the block runs; default among the system's temporary ones."""
+    """Yield a new folder that is removed at the end of the block.
+
+    Args:
+        folder: Where it is made; default among the system's temporary folders.
+        prefix: Begins its name.
+    """
     path, release = new_folder(folder, prefix)
     try:
         yield path
@@ -35,13 +46,16 @@ def temporary_folder(folder: Path | None = None, prefix: str = "") -> Iterator[P
 
 
 def new_folder(folder: Path | None = None, prefix: str = "") -> tuple[Path, Callable[[], None]]:
-    """A new folder, and what removes it."""
+    """Make a temporary folder, and return it with a function that removes it."""
     home, start = folder or Path(tempfile.gettempdir()), prefix + MARK
     return _claimed(home, start, lambda: Path(tempfile.mkdtemp(END, start, home)))
 
 
 def new_file(folder: Path, prefix: str) -> tuple[Path, Callable[[], None]]:
-    """A new file, and what removes it; if it was renamed meanwhile, it stays."""
+    """Make a temporary file, and return it with a function that removes it.
+
+    If it was renamed meanwhile, it stays.
+    """
 
     def make() -> Path:
         handle, name = tempfile.mkstemp(END, prefix + MARK, folder)
@@ -53,14 +67,15 @@ def new_file(folder: Path, prefix: str) -> tuple[Path, Callable[[], None]]:
 
 
 def _umask() -> int:
-    """The system tells it only to whoever sets it."""
+    """Return the process's mask of file modes, which the system tells only to whoever sets it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def abandoned(folder: Path, prefix: str) -> Iterator[Path]:
-    """What processes that no longer live have left; held by us while the caller looks at it."""
+    """Yield what processes that no longer live have left; it is held while the caller looks at
+    it."""
     for path in sorted(folder.glob(f"{escape(prefix + MARK)}*{END}")):
         handle = _held(path)
         if handle is not None:
@@ -89,7 +104,11 @@ def _claimed(home: Path, start: str, make: Callable[[], Path]) -> tuple[Path, Ca
 
 
 def _held(path: Path, *, wait: bool = False) -> int | None:
-    """A handle that keeps others from the file or folder, if nobody else does."""
+    """Hold a file or folder against other processes.
+
+    Returns:
+        A handle; None where another process holds it, or files cannot be held here.
+    """
     if fcntl is None:
         return None
     try:

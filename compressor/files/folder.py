@@ -1,4 +1,4 @@
-"""A folder that appears complete or not at all."""
+"""Write a folder that appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compressor.errors import CompressorError, UsageError
 from compressor.files.claimed import END, MARK, abandoned, new_folder, temporary_folder
 
 EXPORTS = "exports.json"
-"""What `compress export` says of the files that it has written."""
+"""The file that says what `compress export` has written."""
 
 FILES = (
     "bench.py",
@@ -33,45 +33,50 @@ FILES = (
     EXPORTS,
     f".{MARK}*{END}",
 )
-"""What an export folder may hold, as patterns; --force replaces a folder of these files and no
-other."""
+"""What an export folder may hold, as patterns.
+
+--force replaces a folder of these files and no other.
+"""
 
 SENSITIVITY_FILES = ("sensitivity.json", "sensitivity.svg")
-"""The same for what `compress sensitivity` writes."""
+"""What a folder that `compress sensitivity` writes may hold; --force replaces such a folder."""
 
 
 def name_of(model: str) -> str:
-    """A folder's name for a MODEL: of the file, or of the factory's callable."""
+    """Return a folder's name for a MODEL: the file's stem, or the factory's callable."""
     path = Path(model)
     is_factory = ":" in model and not path.exists()
     return (model.rpartition(":")[2] if is_factory else path.stem) or "model"
 
 
 def is_result(folder: Path) -> bool:
-    """Whether it is what compress writes, whole or not."""
+    """Return whether the folder is one that compress wrote, whole or not."""
     return (folder / "model.onnx").exists() or (folder / "report.json").exists()
 
 
 def size_of(onnx: Path) -> int:
-    """Bytes of an ONNX file with its external weights."""
+    """Return the bytes of an ONNX file with its external weights."""
     return sum(part.stat().st_size for part in parts_of(onnx))
 
 
 def parts_of(onnx: Path) -> list[Path]:
-    """An ONNX file, and the weights beside it that have no room within."""
+    """Return an ONNX file, and the file beside it with weights that have no room within."""
     return sorted(onnx.parent.glob(f"{onnx.name}*"))
 
 
 def check_target(folder: Path, *, force: bool, files: Collection[str] = FILES) -> None:
-    """Raise before any work is done if `folder` could not be written at the end.
+    """Check, before any work is done, that `folder` can be written at the end.
+
+    A result that a killed process had finished, but not yet moved there, is put there first.
 
     Args:
         folder: Where the result will be.
         force: A folder that holds `files` and no other may be replaced.
+        files: The patterns of what an earlier result may hold.
 
     Raises:
-        UsageError: it exists and `force` is off, or holds files that are not a result's.
-        CompressorError: the place cannot be written.
+        UsageError: It exists and `force` is off, or holds files that are not a result's.
+        CompressorError: The place cannot be written.
     """
     _finish_swap(folder.absolute())
     _check_writable(folder)
@@ -129,12 +134,19 @@ def _nearest_existing(path: Path) -> Path:
 def all_or_nothing(
     folder: Path, *, force: bool = False, files: Collection[str] = FILES
 ) -> Iterator[Path]:
-    """Yield a hidden directory beside `folder`; it becomes `folder` when the block succeeds.
+    """Yield a hidden folder beside `folder`; it becomes `folder` when the block succeeds.
 
     If the block fails or is interrupted, what `folder` held before is untouched and the hidden
-    directory is gone, as are parents that were made for it.
+    folder is gone, as are parents that were made for it.
 
-    Raises: what `check_target` raises.
+    Args:
+        folder: Where the result will be.
+        force: Replace an earlier result.
+        files: The patterns of what an earlier result may hold.
+
+    Raises:
+        UsageError: See `check_target`.
+        CompressorError: See `check_target`.
     """
     check_target(folder, force=force, files=files)
     folder = folder.absolute()
@@ -167,7 +179,7 @@ def _hidden(folder: Path) -> str:
 
 
 def _finish_swap(folder: Path) -> None:
-    """A process that was killed between the two renames had a whole result to put there."""
+    """Finish the swap of a process that was killed between its two renames, if there is one."""
     for hidden in abandoned(folder.parent, _hidden(folder)):
         if (hidden / "old").exists() and (hidden / "new").exists() and not folder.exists():
             (hidden / "new").rename(folder)
@@ -180,6 +192,6 @@ def _remove_empty(path: Path, *, up_to: Path) -> None:
 
 
 def copy_into(source: Path, staged: Path) -> None:
-    """Copy the files of one directory into another."""
+    """Copy the files of one folder into another."""
     for file in sorted(source.iterdir()):
         shutil.copyfile(file, staged / file.name)

@@ -1,4 +1,4 @@
-"""What a file is known by."""
+"""Compute the hash that a file is known by."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def sha256_of(path: Path) -> str:
-    """The hexadecimal digest of the file's bytes."""
+    """Return the hexadecimal SHA-256 of the file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Is what lies in a result's folder what was written there?"""
+"""Check that what lies in a result's folder is what was written there."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ HASHED = (
     "original.onnx",
     "plan.json",
 )
-"""Of these the report holds the hashes."""
+"""The files whose hashes the report holds."""
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
-    """Name -> SHA-256 of the files that the report answers for."""
+    """Return the SHA-256 of each file that the report answers for, by name."""
     return {name: sha256_of(folder / name) for name in HASHED if (folder / name).is_file()}
 
 
 def check_files(folder: Path, names: Iterable[str]) -> None:
-    """Raise where a file is not the one that the folder's report.json tells of.
+    """Check that files are those that the folder's report.json tells of.
 
     A folder whose report is missing or says nothing of files cannot be checked, and passes.
 
@@ -42,7 +42,7 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
 
 
 def _known(folder: Path) -> dict[str, str]:
-    """As the report has it, and what was exported again later."""
+    """Return the hashes in the report, updated by those of files that were exported later."""
     known = _told(folder / "report.json")
     for entry in _told(folder / EXPORTS).values():
         hashes = entry.get("sha256") if isinstance(entry, dict) else None

@@ -1,4 +1,4 @@
-"""A file that appears complete or not at all."""
+"""Write a file that appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compressor.files.claimed import new_file
 
 @contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
-    """A temporary file beside the target that takes its name once the block succeeds.
+    """Yield a temporary file beside the target that takes its name once the block succeeds.
 
     Raises:
         CompressorError: The file cannot be written; an earlier one of that name is untouched.

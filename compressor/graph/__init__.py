@@ -1,4 +1,4 @@
-"""The analysis: a program and rules become axes, groups, protections and costs."""
+"""Analyse a network: a program and rules become axes, groups, protections and costs."""
 
 from compressor.graph.analysis import analyse
 

@@ -1,4 +1,4 @@
-"""Analysis: a traced program's operators as equations, solved into groups of coupled channels."""
+"""Read a traced program's operators as equations, and solve them into groups of channels."""
 
 from __future__ import annotations
 
@@ -43,7 +43,17 @@ STORED = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 
 
 def analyse(trace: Trace, rules: Mapping[str, Rule] = RULES) -> Network:
-    """Solve the program's dimensions. Operators without a rule protect all that reaches them."""
+    """Solve the program's dimensions, and return its groups, protected axes and costs.
+
+    Operators without a rule protect all axes that reach them.
+
+    Args:
+        trace: The traced network; the program in training mode counts as well, if there is one.
+        rules: The equations of each operator, by its name.
+
+    Raises:
+        CompressorError: A stored tensor is sparse, or a rule contradicts the trace.
+    """
     analysis = _Analysis(trace, rules)
     if trace.training is not None:
         analysis.walk(trace.training)
@@ -52,8 +62,10 @@ def analyse(trace: Trace, rules: Mapping[str, Rule] = RULES) -> Network:
 
 
 class _Analysis:
-    """Walks over programs that share their tensors; `solver` holds what is known so far. What
-    belongs to single nodes is that of the last program."""
+    """A walk over programs that share their tensors; `solver` holds what is known so far.
+
+    What belongs to single nodes is that of the last program.
+    """
 
     def __init__(self, trace: Trace, rules: Mapping[str, Rule]) -> None:
         self.trace, self.rules = trace, rules
@@ -65,7 +77,7 @@ class _Analysis:
         self.uses = Uses()
 
     def walk(self, program: torch.export.ExportedProgram) -> None:
-        """Take in the equations of every node."""
+        """Add the equations of every node of the program to the solver."""
         self.program = program
         self.shapes: dict[str, tuple[Shape, ...]] = {}
         self.equations: dict[str, Equations] = {}
@@ -100,7 +112,10 @@ class _Analysis:
         self.shapes[node.name] = (shape,)
 
     def _stored(self, name: str, value: torch.Tensor) -> Shape:
-        """One expression per storage: tied tensors share theirs, overlapping views are kept."""
+        """Return the dimensions of a stored tensor: one expression per storage.
+
+        Tied tensors share theirs; views that overlap otherwise are protected.
+        """
         if name in self.tensors:
             return self.tensors[name]
         tensor = self.stored[name]
@@ -125,7 +140,7 @@ class _Analysis:
         return shape
 
     def visit_get_attr(self, node: Node) -> None:
-        """Sub-graphs of higher-order operators; whatever takes them has no rule."""
+        """Ignore sub-graphs of higher-order operators; whatever takes them has no rule."""
 
     def visit_output(self, node: Node) -> None:
         for source in node.all_input_nodes:
@@ -196,7 +211,7 @@ class _Analysis:
         self._note_roles(node, call, equations)
 
     def _check(self, node: Node, call: Call, equations: Equations) -> None:
-        """A rule whose result has other sizes than the traced one is a defect of ours."""
+        """Raise CompressorError where a rule says other sizes than the trace: a defect of ours."""
         said = tuple(tuple(dim.size for dim in shape) for shape in equations.outputs)
         if said != call.outputs and call.outputs:
             raise CompressorError(
@@ -283,7 +298,7 @@ class _Analysis:
         )
 
     def _keep_unread(self) -> None:
-        """Axes that only thrown-away results have stay: nothing tells what they matter."""
+        """Protect axes that only thrown-away results have: nothing tells what they matter."""
         seen = {a for node in self.live for a in self._axes(node)}
         for node in self.program.graph.nodes:
             if node.op == "call_function" and node not in self.live:
@@ -301,7 +316,7 @@ class _Analysis:
         return Unread(layers, Cost(tuple(product for _, product in dead), (), (), batch).macs())
 
     def _consumers(self) -> Iterable[Consumer]:
-        """Where exactly one dimension of an activation can be what a parameter's meets."""
+        """Yield the consumers: where exactly one dimension of an activation meets a parameter's."""
         places = {
             dim: (name, i)
             for name, shape in self.tensors.items()
@@ -321,7 +336,7 @@ class _Analysis:
                 yield Consumer(node.name, *places[summed], *met[0])
 
     def _runs_along(self, dim: Dim, other: Dim) -> bool:
-        """Whether each channel has the same positions in both; `dim` may repeat the other's."""
+        """Return whether each channel has the same positions in both; `dim` may repeat `other`."""
         dim, other = self.solver.normal(dim), self.solver.normal(other)
         free = {axis for axis in leaves(other) if not self.solver.is_kept(axis)}
         if not free or dim.size % other.size or not free <= set(leaves(dim)):

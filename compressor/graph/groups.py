@@ -1,4 +1,4 @@
-"""Groups: every free axis of the solved dimensions, with the places where it stands."""
+"""Form groups: every free axis of the solved dimensions, with the places where it stands."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class Uses:
         contracted: Dimensions of weights that are summed over.
         computed: Dimensions that are summed over of what is no parameter itself but computed, from
             parameters (weights) or from data too (a mixture of kernels, chosen per sample).
-        statistics: What a statistic across channels runs over.
-        heads, head_width: Of attention.
+        statistics: Dimensions that a statistic across channels runs over.
+        heads: Dimensions of attention's heads.
+        head_width: Dimensions of the widths of attention's heads.
         equal: Pieces that user code takes to be of one size.
     """
 
@@ -34,7 +35,8 @@ class Uses:
     equal: list[tuple[Dim, ...]] = field(default_factory=list)
 
     def roles(self, solver: Solver) -> dict[Axis, str]:
-        """Later rows of the table win over earlier ones."""
+        """Return the role of each axis that has another one than "channels"."""
+        # Later rows win over earlier ones.
         table = (
             ("heads", self.heads),
             ("stream", self.statistics),
@@ -48,13 +50,22 @@ class Uses:
         }
 
     def consumed_by_computed(self, solver: Solver, stored: set[Dim]) -> set[Axis]:
-        """Axes summed over by weights that are computed from parameters: zeros in one of these
-        need not be zeros there."""
+        """Return the axes that are summed over by weights which are computed from parameters.
+
+        Zeros in such a parameter need not be zeros in the weight.
+
+        Args:
+            solver: Has the solved form of dimensions.
+            stored: The dimensions of stored tensors.
+        """
         computed = self.computed | (self.contracted - stored)
         return {axis for dim in computed for axis in leaves(solver.normal(dim))}
 
     def linked(self, solver: Solver, axes: Mapping[str, Axis]) -> tuple[tuple[str, ...], ...]:
-        """Groups that keep equal numbers wherever user code wants pieces of one size."""
+        """Return sets of groups, by name, that must keep equal numbers of channels.
+
+        That is wherever user code wants pieces of one size.
+        """
         names = {axis: name for name, axis in axes.items()}
         sets: list[set[str]] = []
         for pieces in self.equal:
@@ -72,7 +83,17 @@ class Uses:
 def grouped(
     solver: Solver, tensors: Mapping[str, Shape], parameters: Container[str], uses: Uses
 ) -> tuple[dict[str, Axis], tuple[Group, ...]]:
-    """The axes by group name, and the groups; `tensors` without those tied to others."""
+    """Form the groups from the solved dimensions of the stored tensors.
+
+    Args:
+        solver: Has the solved form of dimensions.
+        tensors: Dimensions by tensor, without tensors that are tied to others.
+        parameters: The names of those that are parameters; an axis in none of them forms no group.
+        uses: What operators do with dimensions.
+
+    Returns:
+        The axes by group name, and the groups.
+    """
     members: dict[Axis, list[Member]] = {}
     for name, shape in tensors.items():
         for i, dim in enumerate(shape):
@@ -96,8 +117,10 @@ def grouped(
 
 
 def _group_name(members: Sequence[Member], role: str, taken: Container[str]) -> str:
-    """Named after the first layer that produces the channels; the role tells two axes of one
-    dimension apart."""
+    """Name a group after the first layer that produces its channels.
+
+    The role tells two axes of one dimension apart; else a number does.
+    """
     first = producer(members)
     base = f"{first.tensor}:{first.dim}"
     if role != "channels":
@@ -111,7 +134,7 @@ def _group_name(members: Sequence[Member], role: str, taken: Container[str]) -> 
 def protections(
     solver: Solver, tensors: Mapping[str, Shape], parameters: Container[str]
 ) -> tuple[Protection, ...]:
-    """What stays of the parameters' dimensions, by reason; kernels go without saying."""
+    """Return the protected axes of the parameters' dimensions, by reason, without kernel sizes."""
     found: dict[Reason, tuple[list[str], int]] = {}
     for name in (n for n in tensors if n in parameters):
         for i, dim in enumerate(tensors[name]):

@@ -1,4 +1,4 @@
-"""`compress inspect`: groups and protections as a table, as a picture, beside torch-pruning's."""
+"""Show groups and protections as a table and as a picture, beside torch-pruning's."""
 
 from compressor.inspection.inspecting import (
     Inspection,

@@ -1,4 +1,4 @@
-"""What the analysis finds in a network, before anything is chosen: `compress inspect`.
+"""Find what the analysis says of a network, before anything is chosen: `compress inspect`.
 
 The description has schema 1. A group's share of the MACs is how much of the network's multiply-adds
 goes when all but one of its channels go: what pruning this group alone could save at most. Shares
@@ -28,12 +28,12 @@ from compressor.watch import Stopwatch, Watch
 
 SCHEMA = 1
 _SHOWN = 4
-"""How many layers, places and tensors a table's cell lists; the JSON has all."""
+"""The most layers, places or tensors that a table's cell lists; the JSON has all."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A network that was loaded, traced and analysed."""
+    """A network that was loaded, traced and analysed, with what is known from each step."""
 
     loaded: LoadedModel
     examples: ExampleInputs
@@ -43,10 +43,15 @@ class Inspection:
 
 
 def inspect(model: nn.Module | str, options: ModelOptions, watch: Watch) -> Inspection:
-    """Load, trace and analyse; `model` is a module or a MODEL as on the command line.
+    """Load, trace and analyse a network.
+
+    Args:
+        model: A module, or a MODEL as on the command line.
+        options: How it is opened.
+        watch: Shows progress and notes.
 
     Raises:
-        CompressorError: the model cannot be loaded, run or captured.
+        CompressorError: The model cannot be loaded, run or captured.
     """
     stopwatch = Stopwatch(watch)
     with stopwatch.stage("load"):
@@ -63,7 +68,7 @@ def inspect(model: nn.Module | str, options: ModelOptions, watch: Watch) -> Insp
 
 
 def describe(inspection: Inspection) -> dict[str, Any]:
-    """Everything as plain data, for JSON."""
+    """Return everything that was found as plain data, for JSON."""
     network, loaded = inspection.network, inspection.loaded
     return {
         "schema": SCHEMA,
@@ -93,13 +98,14 @@ def _group_entry(network: Network, group: Group) -> dict[str, Any]:
 
 
 def macs_share(network: Network, group: Group) -> float:
-    """The share of the network's MACs that goes when all but one channel of the group go."""
+    """Return the share of the network's MACs, 0 to 1, that is saved by keeping one channel of the
+    group."""
     whole = network.cost.macs()
     return 1 - network.cost.macs(network.sizes({group.name: 1})) / whole if whole else 0.0
 
 
 def _layer(tensor: str) -> str:
-    """The path of the module that owns a tensor; a tensor of the model itself is its own layer."""
+    """Return the path of the module that owns a tensor; for the model's own tensors their name."""
     return tensor.rpartition(".")[0] or tensor
 
 
@@ -107,7 +113,12 @@ def _layer(tensor: str) -> str:
 
 
 def tables(description: Mapping[str, Any], inspection: Inspection) -> list[Table]:
-    """What can shrink and what stays, for the terminal."""
+    """Make the tables of what can shrink and of what stays, for the terminal.
+
+    Args:
+        description: What `describe` returns.
+        inspection: The network that it describes.
+    """
     groups = _table("groups", ("group", "role", "layers"), ("size", "share of MACs"))
     groups.caption = f"pruned unless told otherwise: {', '.join(sorted(DEFAULT_ROLES))}"
     for entry in description["groups"]:
@@ -120,7 +131,11 @@ def tables(description: Mapping[str, Any], inspection: Inspection) -> list[Table
 
 
 def opinion_table(opinion: Mapping[str, Any]) -> Table:
-    """Where another library's couplings differ from ours."""
+    """Make the table of where another library's couplings differ from ours.
+
+    Args:
+        opinion: What `second_opinion` returns.
+    """
     title = f"where {opinion['by']} differs ({opinion['agree']} groups are the same)"
     shown = _table(title, ("group", "only ours", "only theirs", "why"), ())
     for entry in opinion["differences"]:

@@ -1,5 +1,5 @@
-"""A network as a picture: its layers from top to bottom, each with the groups of channels that it
-reads and makes, in the groups' colours."""
+"""Draw a network as a picture: its layers from top to bottom, each with the groups of channels that
+it reads and makes, in the groups' colours."""
 
 from __future__ import annotations
 
@@ -21,13 +21,20 @@ from compressor.records import Group, Trace
 _KEPT, _LINE, _TEXT = "#d9dde3", "#8a93a0", "#1c2530"
 _ROW, _BAND, _WIDTH = 0.3, 0.5, 6.0
 _LISTED = 24
-"""Groups in the legend, those with the largest share of the MACs."""
+"""The most groups in the legend: those with the largest share of the MACs."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A layer, or a place where branches meet; `sources` are the rows that it works on, `reads` and
-    `makes` the names of groups."""
+    """A layer in the picture, or a place where branches meet.
+
+    Attributes:
+        name: The layer's path; "" where branches meet.
+        kind: The operator's name.
+        sources: The numbers of the rows that it works on.
+        reads: The names of the groups of channels that it reads.
+        makes: The names of the groups of channels that it makes.
+    """
 
     name: str
     kind: str
@@ -37,7 +44,10 @@ class Row:
 
 
 def rows_of(trace: Trace, network: Network) -> list[Row]:
-    """In the program's order. Operators without parameters have a row where they join several."""
+    """Return the picture's rows, in the program's order.
+
+    Operators without parameters have a row only where they join several.
+    """
     stored, rows, behind = stored_names(trace.program), list[Row](), dict[str, tuple[int, ...]]()
     reads, makes = _groups_by_tensor(network, contracted=True), _groups_by_tensor(network)
     for node in trace.program.graph.nodes:
@@ -78,7 +88,7 @@ def _named(tensors: Iterable[str], groups: Mapping[str, list[str]]) -> tuple[str
 
 
 def draw_network(trace: Trace, network: Network, path: Path) -> None:
-    """Write an SVG; the same file for the same network."""
+    """Write the picture as an SVG file; the same network gives the same bytes."""
     rows = rows_of(trace, network)
     colours = _colours(network)
     with mpl.rc_context({"svg.hashsalt": "compressor"}):
@@ -95,7 +105,7 @@ def draw_network(trace: Trace, network: Network, path: Path) -> None:
 
 
 def _colours(network: Network) -> dict[str, str]:
-    """One per group; neighbours in the list differ."""
+    """Return a colour per group; neighbours in the list differ."""
     palette = [mpl.colors.to_hex(colour) for colour in mpl.colormaps["tab20"].colors]  # type: ignore[attr-defined]
     return {group.name: palette[i % len(palette)] for i, group in enumerate(network.groups)}
 
@@ -151,5 +161,6 @@ def _legend(axes: Axes, network: Network, colours: Mapping[str, str]) -> None:
 
 
 def _words(group: Group, share: float) -> str:
-    """The blank in front keeps names that begin with an underscore from being hidden."""
+    """Describe a group in the legend."""
+    # matplotlib hides labels that begin with an underscore: the blank in front keeps them.
     return f" {group.name}: {group.size} {group.role}, {share:.1%} of the MACs"

@@ -1,4 +1,4 @@
-"""Another library on the same network: torch-pruning's dependency graph beside our groups.
+"""Compare our groups with torch-pruning's dependency graph of the same network.
 
 For each group, torch-pruning is asked what else must go when the group's first channel goes from
 the layer that makes it; the answers are compared as sets of (parameter, dimension).
@@ -26,16 +26,21 @@ Places = frozenset[str]
 """Parameters' dimensions, as "conv1.weight:0"."""
 
 SECONDS = 60.0
-"""torch-pruning does not come back from some networks."""
+"""How long torch-pruning may take, in seconds: it does not come back from some networks."""
 
 
 def second_opinion(trace: Trace, network: Network, seconds: float = SECONDS) -> dict[str, Any]:
-    """Where torch-pruning and we differ; a failure of its own is a result.
+    """Find where torch-pruning and we differ; a failure of its own is a result, not an error.
+
+    Args:
+        trace: The traced network; not changed.
+        network: Our analysis of it.
+        seconds: How long torch-pruning may take.
 
     Returns:
-        `by` (library and version), `failure` ("" or what it says), `agree` (how many groups are
-        the same) and `differences`: per group what only one of both couples, and the reasons for
-        which we keep what it would prune.
+        `by` (library and version), `failure` ("" or what it says), `agree` (how many groups are the
+        same) and `differences`: per group what only one of both couples, and the reasons for which
+        we keep what it would prune.
     """
     import torch_pruning
 
@@ -75,7 +80,7 @@ def _on_our_groups(theirs: _Theirs, network: Network) -> Iterator[dict[str, Any]
 
 
 def _beyond_them(theirs: _Theirs, network: Network) -> Iterator[dict[str, Any]]:
-    """Layers whose outputs it would prune and we would not."""
+    """Yield the differences at layers whose outputs it would prune and we would not."""
     ours = {m.tensor for g in network.groups for m in g.members if not m.contracted}
     seen: set[Places] = set()
     for path, layer in theirs.layers.items():
@@ -101,14 +106,14 @@ def _producers(group: Group) -> list[tuple[str, int]]:
 
 
 def _first_channel(network: Network, group: Group, tensor: str, dim: int) -> list[int]:
-    """The positions of the group's first channel in one of its tensors."""
+    """Return the positions of the group's first channel in one dimension of one of its tensors."""
     keep = {network.axes[group.name]: np.arange(group.size) != 0}
     lost = ~keep_mask(network.tensors[tensor][dim], keep)
     return [int(i) for i in lost.nonzero()[0]]
 
 
 class _Theirs:
-    """torch-pruning's graph of a copy of the network."""
+    """torch-pruning's graph of a copy of the network, with what is asked of it."""
 
     def __init__(self, trace: Trace, aliases: Mapping[str, str]) -> None:
         import torch_pruning
@@ -137,13 +142,13 @@ class _Theirs:
         return self.layers.get(tensor.rpartition(".")[0])
 
     def removed_with(self, layer: nn.Module, channels: list[int]) -> Places:
-        """Where it removes something when these output channels of a layer go."""
+        """Return the places where it removes something when these output channels of a layer go."""
         prune = self.graph.get_pruner_of_module(layer).prune_out_channels
         group = self.graph.get_pruning_group(layer, prune, channels)
         return frozenset().union(*(self._changed_by(dependency) for dependency, _ in group))
 
     def _changed_by(self, dependency: Any) -> Places:
-        """The dimensions that shrink, seen on a copy of what is pruned."""
+        """Return the dimensions that shrink by a dependency, seen on a copy of what is pruned."""
         target, handler = dependency.target.module, dependency.handler
         is_parameter = id(target) in self.names
         if not is_parameter and target not in self.paths:
@@ -171,7 +176,7 @@ class _Theirs:
         )
 
     def stored(self, name: str) -> str:
-        """The name that stands for a tied tensor."""
+        """Return the name under which a tensor is stored, which may be tied to another."""
         return self.aliases.get(name, name)
 
 

@@ -1,4 +1,4 @@
-"""Latency predicted from measured layers: what a network takes at widths that nobody has built."""
+"""Predict latency from measured layers: what a network takes at widths that nobody has built."""
 
 from compressor.latency.bench import Bench, Case, OnnxBench
 from compressor.latency.layers import Layer, layers_of

@@ -1,4 +1,4 @@
-"""Layers on their own, timed against each other."""
+"""Time layers on their own, against each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from compressor.sessions import check_provider
 
 @dataclass(frozen=True)
 class Case:
-    """A layer at given sizes."""
+    """A layer at given sizes, to be timed.
+
+    Attributes:
+        kind: A row of `kernels.KERNELS`.
+        sizes: The sizes that the kind names.
+        literals: Numbers and words that no pruning changes (stride, padding).
+    """
 
     kind: str
     sizes: Mapping[str, int]
@@ -29,27 +35,28 @@ _NOTHING = Case("elementwise", {"elements": 1}, {"op": "Abs", "tensors": 1})
 
 
 class Bench(Protocol):
-    """Whatever can time layers."""
+    """Whatever can time layers: ONNX Runtime on this machine, or a stand-in in tests."""
 
     def times_ms(self, cases: Sequence[Case]) -> list[float]:
-        """Milliseconds of each; all of them are measured together, taking turns."""
+        """Return the milliseconds of each case; all are measured together, taking turns."""
 
 
 @dataclass(frozen=True)
 class OnnxBench:
-    """ONNX Runtime on this machine.
+    """A bench that times layers by ONNX Runtime on this machine.
 
     Each layer is a network of its own. They take turns call by call, so that a machine that slows
-    down slows all of them, and none finds its weights in the caches, where it left them. On the
-    CPU all write into the same memory, as the layers of one network do, and the runtime's record
-    of its operators is read; on an accelerator the clock is, less what a call takes that computes
-    next to nothing.
+    down slows all of them, and none finds its weights in the caches, where it left them. On the CPU
+    all write into the same memory, as the layers of one network do, and the runtime's record of its
+    operators is read; on an accelerator the clock is, less what a call takes that computes next to
+    nothing.
 
     Attributes:
         threads: Threads within one operator.
         device: "cpu" or "cuda".
-        seconds: How long one layer may be repeated; slow ones are called `least` times, quick ones
-            `most` times.
+        seconds: How long one layer may be repeated.
+        least: How often a slow layer is called all the same.
+        most: How often a quick layer is called at most.
 
     Raises:
         UsageError: The installed runtime does not run on the device.
@@ -65,7 +72,7 @@ class OnnxBench:
         check_provider(self.device)
 
     def times_ms(self, cases: Sequence[Case]) -> list[float]:
-        """Milliseconds of each case, of the middle half of its calls.
+        """Return the milliseconds of each case: the mean of the middle half of its calls.
 
         Raises:
             CompressorError: The runtime cannot run a layer.
@@ -82,7 +89,7 @@ class OnnxBench:
             return [max(0.0, clock.ms() - overhead) for clock in clocks]
 
     def _started(self, case: Case, prefix: Path) -> Clock:
-        """The layer's clock, after its first call."""
+        """Open the layer's network, call it once, and return its clock."""
         with _said_of(case):
             network = network_of(case.kind, case.sizes, case.literals)
             clock: Clock = (

@@ -1,4 +1,4 @@
-"""How long one small network takes: by the runtime's record of its operators, or by the clock."""
+"""Time one small network: by the runtime's record of its operators, or by the clock."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ _LAYOUT = ("ReorderInput", "ReorderOutput")
 
 
 class Clock(Protocol):
-    """A network that is called again and again."""
+    """A small network that is called again and again, and how long its calls took."""
 
     def call(self) -> None:
-        """Run it once."""
+        """Run the network once."""
 
     def ms(self) -> float:
-        """Milliseconds of a usual call, the first one not counted; the last thing asked."""
+        """Return the milliseconds of a usual call, without the first one; ask once, at the end."""
 
 
 class Recorded:
-    """By what the runtime says that each operator took; changes of layout and helpers, which a
-    layer among others does not pay, are left out. On the CPU, where calls wait for results."""
+    """A network on the CPU, timed by what the runtime says that each operator took.
+
+    Changes of layout and helpers are left out: a layer among others does not pay them.
+    """
 
     def __init__(self, network: bytes, threads: int, prefix: Path) -> None:
         import onnxruntime as ort
@@ -57,8 +59,11 @@ class Recorded:
 
 
 class Waited:
-    """By the wall clock, until the result is there; inputs and results stay on the device. An
-    accelerator works on while calls return, so the runtime's record says nothing of it."""
+    """A network timed by the wall clock; inputs and results stay on the device.
+
+    An accelerator works on while calls return, so the runtime's record says nothing of it, and a
+    call is waited for until its result is there.
+    """
 
     def __init__(self, network: bytes, threads: int, device: str) -> None:
         import onnxruntime as ort
@@ -78,8 +83,10 @@ class Waited:
 
 
 def _usual(times: Sequence[float]) -> float:
-    """The mean of the middle half: as steady as the median, and finer than the microseconds that
-    the runtime records."""
+    """Return the mean of the middle half of the times.
+
+    It is as steady as the median, and finer than the microseconds that the runtime records.
+    """
     quarter = len(times) // 4
     return float(np.mean(sorted(times)[quarter : len(times) - quarter]))
 
@@ -94,7 +101,7 @@ def _share_memory() -> None:
 
 
 def _feed(specs: Sequence[Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """Parts of one array, which all layers read; indices are ones."""
+    """Return inputs by name, as parts of one array that all layers read; indices are ones."""
     ends = np.cumsum([0, *(math.prod(spec.shape) for spec in specs)])
     numbers = _numbers(int(ends[-1]))
     return {
@@ -109,7 +116,7 @@ _NUMBERS = [np.empty(0, np.float32)]
 
 
 def _numbers(count: int) -> np.ndarray[Any, Any]:
-    """At least so many numbers of about one, always the same memory while they suffice."""
+    """Return at least so many numbers of about one, always the same memory while they suffice."""
     if len(_NUMBERS[0]) < count:
         _NUMBERS[0] = np.resize(np.linspace(0.5, 1.5, 1019, dtype=np.float32), count)
     return _NUMBERS[0]

@@ -1,5 +1,8 @@
-"""Which nodes the runtime computes on their own: not those on weights alone, which it folds, and
-not those that it does within the operator before them."""
+"""Find the nodes that the runtime computes on their own.
+
+Not those on weights alone, which it folds, and not those that it does within the operator before
+them.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,16 @@ _WITHIN: dict[str, tuple[frozenset[str], ...]] = {
 
 
 def base_name(node: Node) -> str:
-    """The operator's name, for the same for every overload and in place: "add_.Tensor" is "add"."""
+    """Return the operator's name without overload and in-place mark: "add_.Tensor" is "add"."""
     name = str(node.target).removeprefix("aten.").partition(".")[0]
     return name if name.startswith("_") else name.rstrip("_")
 
 
 def computed_nodes(program: ExportedProgram) -> Iterator[tuple[Node, tuple[Node, ...]]]:
-    """Operators that depend on the inputs and that an output depends on; each with those after it
-    that the runtime does within it."""
+    """Yield the operators that depend on the inputs and that an output depends on.
+
+    Each comes with the nodes after it that the runtime does within it; these do not come again.
+    """
     live, varying = live_nodes(program.graph), _varying(program)
     within: set[Node] = set()
     for node in program.graph.nodes:
@@ -47,7 +52,7 @@ def computed_nodes(program: ExportedProgram) -> Iterator[tuple[Node, tuple[Node,
 
 
 def _varying(program: ExportedProgram) -> set[Node]:
-    """Nodes whose values are another for other inputs; the runtime folds all others."""
+    """Return the nodes whose values depend on the inputs; the runtime folds all others."""
     inputs = {
         spec.arg.name
         for spec in program.graph_signature.input_specs
@@ -61,7 +66,7 @@ def _varying(program: ExportedProgram) -> set[Node]:
 
 
 def _done_within(node: Node) -> Iterator[Node]:
-    """The nodes after this one that the runtime's operator does on the way."""
+    """Yield the nodes after this one that the runtime does within this one's operator."""
     last = node
     for names in _WITHIN.get(base_name(node), ()):
         user = next(iter(last.users)) if len(last.users) == 1 else None
@@ -71,6 +76,6 @@ def _done_within(node: Node) -> Iterator[Node]:
 
 
 def _same_shape(node: Node, user: Node) -> bool:
-    """An addition that stretches the operator's result is no part of it."""
+    """Return whether both results have one shape; an addition that stretches one is not fused."""
     shapes = [getattr(n.meta.get("val"), "shape", None) for n in (node, user)]
     return shapes[0] == shapes[1]

@@ -1,4 +1,4 @@
-"""At which widths a layer is measured, and what it takes at those between."""
+"""Choose the widths at which a layer is measured, and compute its time at those between."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from compressor.latency.steps import Step, step_names
 Point = tuple[int, ...]
 """Widths of a layer's free sizes, in their order."""
 Knots = tuple[tuple[int, ...], ...]
-"""Per free size the measured widths, ascending."""
+"""The measured widths of each free size, ascending."""
 Steps = Mapping[str, Step]
-"""By the name of a size."""
+"""The measured step of each size, by its name."""
 
 _SHARES = {0: (), 1: (1, 0.75, 0.5, 0.25, 0.1), 2: (1, 0.75, 0.5, 0.25, 0.1), 3: (1, 0.5, 0.1)}
 _CHEAP = (1, 0.5, 0.1)
@@ -25,10 +25,14 @@ _LEAST = 0.1
 
 @dataclass(frozen=True)
 class Grid:
-    """Where one layer is measured.
+    """The points at which one layer is measured.
 
-    Widths on the grain (see `Step`) and off it run on different kernels: per set of sizes that are
-    off it (`()`: none) every combination of knots is measured.
+    Widths on the grain (see `Step`) and off it run on different kernels, so both are measured.
+
+    Attributes:
+        steps: The step of each free size.
+        knots: Per set of sizes that are off the grain (`()`: none) the widths of each free size,
+            every combination of which is measured.
     """
 
     steps: tuple[Step, ...]
@@ -36,12 +40,12 @@ class Grid:
 
     @property
     def points(self) -> Iterator[Point]:
-        """All that has to be measured."""
+        """All points that have to be measured, each once."""
         found = (itertools.product(*knots) for knots in self.knots.values())
         return iter(dict.fromkeys(itertools.chain.from_iterable(found)))
 
     def off_grain(self, widths: Sequence[int]) -> Point:
-        """Which of the sizes are off the grain; below one step there is none to be off."""
+        """Return which of the sizes are off the grain; below one step there is none to be off."""
         return tuple(
             i
             for i, (width, step) in enumerate(zip(widths, self.steps, strict=True))
@@ -50,8 +54,11 @@ class Grid:
 
 
 def grid_of(layer: Layer, steps: Steps) -> Grid:
-    """Multiples of the measured steps at geometric shares of the full widths; one less where they
-    are to be off the grain."""
+    """Choose the grid of a layer.
+
+    Its widths are multiples of the measured steps at geometric shares of the full widths, and one
+    less where they are to be off the grain.
+    """
     found = tuple(steps.get(name, Step()) for name in layer.free)
     shares = _SHARES.get(len(found), (1, 0.3)) if step_names(layer.kind) else _CHEAP
     on = [_knots(layer.full[n], s, shares) for n, s in zip(layer.free, found, strict=True)]
@@ -76,14 +83,20 @@ def _less_one(knots: Sequence[tuple[int, ...]], off: Point, steps: Sequence[Step
 
 @dataclass(frozen=True)
 class Surface:
-    """A layer's time at any widths: linear between the knots in each, after widths on the grain
-    were rounded up to the measured step."""
+    """A layer's time at any widths: linear between the knots in each.
+
+    Widths on the grain are rounded up to the measured step first.
+
+    Attributes:
+        grid: Where the layer was measured.
+        times: Milliseconds at each point of the grid.
+    """
 
     grid: Grid
     times: Mapping[Point, float]
 
     def at(self, widths: Sequence[int]) -> float:
-        """Milliseconds at widths of the free sizes."""
+        """Return the milliseconds at these widths of the free sizes."""
         off = self.grid.off_grain(widths)
         ends = [
             _between(knots, width if off else _rounded(width, step))
@@ -102,7 +115,7 @@ def _rounded(width: int, step: Step) -> int:
 
 
 def _between(knots: Sequence[int], width: int) -> tuple[tuple[int, float], ...]:
-    """The knots around a width with their weights; beyond the ends the end itself."""
+    """Return the knots around a width with their weights; beyond the ends the end itself."""
     if width <= knots[0] or width >= knots[-1]:
         return ((knots[0] if width <= knots[0] else knots[-1], 1.0),)
     at = bisect_right(knots, width)

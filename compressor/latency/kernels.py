@@ -1,4 +1,4 @@
-"""Each kind of layer as the smallest ONNX network that has it and nothing else.
+"""Build the smallest ONNX network that has one kind of layer and nothing else.
 
 Weights are constants, as in a deployed network: the runtime folds and packs them before the first
 call.
@@ -40,8 +40,13 @@ _OPSET, _IR_VERSION = 20, 10
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kind of layer. `stepped` names the sizes whose cost may rise in steps, which are looked for
-    around the sizes of `probe`, with its literals."""
+    """A kind of layer: how it is drawn in ONNX, and where its cost may rise in steps.
+
+    Attributes:
+        sketch: Draws it, at given sizes and with given literals.
+        stepped: The sizes whose cost may rise in steps.
+        probe: Sizes around which the steps are looked for, and literals.
+    """
 
     sketch: Callable[[Sizes, Literals], Sketch]
     stepped: tuple[str, ...] = ()
@@ -49,9 +54,12 @@ class Kernel:
 
 
 def network_of(kind: str, sizes: Sizes, literals: Literals, *, with_weights: bool = True) -> bytes:
-    """The ONNX network of one layer, serialised.
+    """Return the ONNX network of one layer, serialised.
 
     Args:
+        kind: A row of `KERNELS`.
+        sizes: The sizes that the kind names.
+        literals: Numbers and words that no pruning changes.
         with_weights: Off: the runtime fills them in when it opens the network, which is then small
             enough to be sent along.
     """
@@ -77,7 +85,8 @@ def _drawn(shapes: Mapping[str, tuple[int, ...]]) -> _Constants:
 
 
 def _described(shapes: Mapping[str, tuple[int, ...]]) -> _Constants:
-    """No number that an optimisation would take out as having no effect."""
+    """Return nodes that fill weights in when the network is opened, and the shapes they need."""
+    # Not 0 or 1, which an optimisation would take out as having no effect.
     value = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.75])
     nodes = [
         helper.make_node("ConstantOfShape", [f"{name}_shape"], [name], value=value)
@@ -94,12 +103,12 @@ _Constants = tuple[list[NodeProto], list[TensorProto]]
 
 
 def _filled(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """Positive numbers of about one: no kernel skips them, none becomes denormal."""
+    """Return positive numbers of about one: no kernel skips them, none becomes denormal."""
     return np.resize(np.linspace(0.5, 1.5, 1021, dtype=np.float32), shape)
 
 
 def _image(side: int) -> Literals:
-    """A 3x3 convolution that keeps its positions."""
+    """Return the literals of a 3x3 convolution that keeps its side x side positions."""
     literals: dict[str, Any] = dict.fromkeys(("stride", "padding", "dilation"), (1, 1))
     return {**literals, "positions": (side, side), "kernel": (3, 3), "transposed": False}
 
@@ -129,4 +138,4 @@ KERNELS: dict[str, Kernel] = {
     "gather": Kernel(gather),
     "recurrent": Kernel(recurrent),
 }
-"""By kind: how it is drawn, and where its cost may rise in steps."""
+"""All kinds of layers, by name."""

@@ -1,4 +1,4 @@
-"""A program's nodes as layers: what the runtime has to compute, and how large it is.
+"""Read a program's nodes as layers: what the runtime has to compute, and how large it is.
 
 Layers with the same signature cost the same at the same sizes, so they share measurements.
 """
@@ -25,17 +25,18 @@ from compressor.records import Trace
 
 @dataclass(frozen=True)
 class Extent:
-    """One size of a layer: the product of some dimensions, over the product of others."""
+    """One size of a layer as an expression: the product of some dimensions, over that of others."""
 
     dims: tuple[Dim, ...]
     over: tuple[Dim, ...] = ()
 
     def size(self, sizes: Sizes) -> int:
-        """The number when the axes in `sizes` have those sizes; at least one."""
+        """Return the number when the axes in `sizes` have those sizes; at least one."""
         return max(1, _volume(self.dims, sizes) // max(1, _volume(self.over, sizes)))
 
     @property
     def leaves(self) -> Iterator[Axis]:
+        """The axes on which the size depends, with repetitions."""
         for dim in (*self.dims, *self.over):
             yield from leaves(dim)
 
@@ -46,10 +47,10 @@ def _volume(dims: Iterable[Dim], sizes: Sizes) -> int:
 
 @dataclass(frozen=True)
 class Layer:
-    """One node of the program.
+    """One node of the program, as far as its time depends on it.
 
     Attributes:
-        name: The node's.
+        name: The node's name.
         kind: What has to be computed, a row of `kernels.KERNELS`.
         extents: The sizes that the kind names, as expressions.
         literals: Numbers and words that no pruning changes (stride, padding).
@@ -63,7 +64,7 @@ class Layer:
     axes: tuple[Axis, ...] = ()
 
     def sizes(self, sizes: Sizes | None = None) -> dict[str, int]:
-        """Every size of the kind when the axes in `sizes` have those sizes."""
+        """Return every size of the kind when the axes in `sizes` have those sizes."""
         return {name: extent.size(sizes or {}) for name, extent in self.extents.items()}
 
     @cached_property
@@ -95,7 +96,7 @@ def _text(value: Any) -> str:
 
 
 def by_axis(layers: Iterable[Layer]) -> dict[Axis, tuple[Layer, ...]]:
-    """Per axis the layers that get faster or slower with it."""
+    """Return, per axis, the layers that get faster or slower with it."""
     found: dict[Axis, list[Layer]] = {}
     for layer in layers:
         for axis in layer.axes:
@@ -104,7 +105,7 @@ def by_axis(layers: Iterable[Layer]) -> dict[Axis, tuple[Layer, ...]]:
 
 
 def layers_of(trace: Trace, network: Network, batch: int = 1) -> tuple[Layer, ...]:
-    """The program's layers for `batch` samples, in the program's order.
+    """Return the program's layers for `batch` samples, in the program's order.
 
     Nodes that cost nothing have none: views, what is computed from weights alone, and what the
     runtime does within the operator before (see `fusing`).
@@ -132,13 +133,13 @@ def layers_of(trace: Trace, network: Network, batch: int = 1) -> tuple[Layer, ..
 
 
 def _extent(dims: tuple[Any, ...], batch: int) -> Extent:
-    """A tuple of dimensions, or a pair of such tuples: the second divides the first."""
+    """Make an extent of a tuple of dimensions, or of a pair of such tuples: first over second."""
     times, over = dims if dims and isinstance(dims[0], tuple) else (dims, ())
     return Extent(*(tuple(_with_batch(dim, batch) for dim in part) for part in (times, over)))
 
 
 def _with_batch(dim: Dim, batch: int) -> Dim:
-    """The expression with the number of samples in place of the symbolic batch."""
+    """Return the expression with the number of samples in place of the symbolic batch."""
     if not isinstance(dim, Axis):
         return type(dim)(tuple(_with_batch(part, batch) for part in dim.parts))
     size = with_batch(dim.size, batch)
@@ -146,7 +147,7 @@ def _with_batch(dim: Dim, batch: int) -> Dim:
 
 
 def _literal(value: Any, batch: int) -> Any:
-    """A literal, its numbers likewise."""
+    """Return a literal with the number of samples in place of the symbolic batch in its numbers."""
     if isinstance(value, tuple):
         return tuple(_literal(item, batch) for item in value)
     is_number = isinstance(value, int) and not isinstance(value, bool)
@@ -154,7 +155,7 @@ def _literal(value: Any, batch: int) -> Any:
 
 
 def _shapes(trace: Trace, network: Network) -> dict[str, tuple[Shape, ...]]:
-    """The dimensions of every node's results."""
+    """Return the dimensions of every node's results, by the node's name."""
     shapes: dict[str, tuple[Shape, ...]] = {}
     specs = {spec.arg.name: spec.target for spec in trace.program.graph_signature.input_specs}
     for node in trace.program.graph.nodes:

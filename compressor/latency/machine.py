@@ -1,4 +1,4 @@
-"""What a table's times hold for, and where the table of this machine is kept."""
+"""Say what a table's times hold for, and where the table of this machine is kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from typing import Any
 
 
 def machine_of(threads: int, batch: int, device: str) -> dict[str, Any]:
-    """All that a measured time depends on besides the layer."""
+    """Return all that a measured time depends on besides the layer: the machine, runtime and call.
+
+    Args:
+        threads: Threads within one operator.
+        batch: Samples in a call.
+        device: "cpu" or "cuda".
+    """
     import onnxruntime
 
     return {
@@ -28,13 +34,13 @@ def machine_of(threads: int, batch: int, device: str) -> dict[str, Any]:
 
 
 def cached_at(machine: Mapping[str, Any]) -> Path:
-    """The file of this machine's table in the user's cache folder."""
+    """Return the path of a machine's table in the user's cache folder."""
     digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder() / "latency" / f"{digest}.json"
 
 
 def cache_folder() -> Path:
-    """Where the platform wants caches to be."""
+    """Return the folder for our caches, where the platform wants caches to be."""
     given = os.environ.get("XDG_CACHE_HOME")
     if given:
         return Path(given) / "compressor"
@@ -46,7 +52,7 @@ def cache_folder() -> Path:
 
 
 def _processor() -> str:
-    """The processor's name as its maker gives it, with the architecture."""
+    """Return the processor's name as its maker gives it, with the architecture."""
     info, name = Path("/proc/cpuinfo"), platform.processor()
     if info.exists():
         lines = (line.partition(":") for line in info.read_text().splitlines())

@@ -1,4 +1,4 @@
-"""A table filled by the bench, layer by layer; what is measured is kept at once."""
+"""Fill a table by the bench, layer by layer; what is measured is kept at once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from compressor.latency.steps import measure_step
 from compressor.latency.table import LatencyTable, read_table, write_table
 
 Progress = Callable[[int, int, str], None]
-"""`progress(done, total, text)`."""
+"""A function that shows progress: `progress(done, total, text)`."""
 
 LOOKS = 3
-"""How often each layer is timed, some time after the last: what else the machine does at the time
-makes a layer seem slower, never faster, so the least counts."""
+"""How often each layer is timed, some time after the last time.
+
+What else the machine does at the time makes a layer seem slower, never faster, so the least counts.
+"""
 
 _TOGETHER = 32  # layers whose networks are in memory at a time
 
@@ -36,14 +38,17 @@ def measured_table(
     path: Path | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> LatencyTable:
-    """This machine's table with all that the layers need: read, and completed by measuring.
+    """Return this machine's table with all that the layers need; what it lacks is measured.
 
     The file is written after every layer, so that an interrupted run goes on where it was.
 
     Args:
-        layers: Of the network, for this batch.
-        threads, batch, device: What is measured; another choice has a table of its own.
-        steps_alone: Only in which steps widths run well: a few seconds per kind of layer, once.
+        layers: The network's layers, for this batch.
+        threads: Threads within one operator.
+        batch: Samples in a call.
+        device: "cpu" or "cuda"; another choice of these three has a table of its own.
+        steps_alone: Measure only in which steps widths run well: a few seconds per kind of layer,
+            once.
         bench: What times the layers. Default: ONNX Runtime on the device.
         path: The table's file. Default: in the user's cache folder.
         progress: Told `(done, total, text)`.
@@ -68,7 +73,7 @@ def measured_table(
 
 
 def _check_same(found: Mapping[str, Any], machine: Mapping[str, Any], path: Path) -> None:
-    """Times of two machines in one table would compare what does not."""
+    """Raise UsageError where a table is of another machine: its times compare with no others."""
     if dict(found) != dict(machine):
         other = [name for name in machine if found.get(name) != machine[name]]
         raise UsageError(
@@ -82,7 +87,14 @@ def _check_same(found: Mapping[str, Any], machine: Mapping[str, Any], path: Path
 def given_table(
     path: Path, layers: Iterable[Layer], *, threads: int = 1, batch: int = 1, device: str = "cpu"
 ) -> LatencyTable:
-    """A table that was measured elsewhere and has all that the layers need.
+    """Read a table that was measured elsewhere and has all that the layers need.
+
+    Args:
+        path: The table's file.
+        layers: The network's layers, for this batch.
+        threads: Threads within one operator.
+        batch: Samples in a call.
+        device: "cpu" or "cuda".
 
     Raises:
         UsageError: It holds for another number of threads, batch or device.
@@ -113,7 +125,15 @@ def _with_steps(
     progress: Progress,
     more: int = 0,
 ) -> Iterator[LatencyTable]:
-    """The table after each step that it lacked; `more` is what comes afterwards."""
+    """Measure the steps that the table lacks, and yield the table after each.
+
+    Args:
+        table: What is known; not changed.
+        layers: By signature.
+        bench: What times them.
+        progress: Told of each step.
+        more: How much is measured afterwards, for the progress display.
+    """
     kinds = dict.fromkeys(layer.kind for layer in layers.values())
     unstepped = [(kind, name) for kind in kinds for name in table.lacks_steps(kind)]
     for done, (kind, name) in enumerate(unstepped):
@@ -125,7 +145,7 @@ def _with_steps(
 def _filled(
     table: LatencyTable, layers: Mapping[str, Layer], bench: Bench, progress: Progress
 ) -> Iterator[LatencyTable]:
-    """The table after each step or layer that it lacked, and after every further look at it."""
+    """Measure all that the table lacks; yield the table after each step and look at a layer."""
     steps = 0
     for fuller in _with_steps(table, layers, bench, progress, LOOKS * len(layers)):
         table, steps = fuller, steps + 1
@@ -141,9 +161,10 @@ def _filled(
 
 
 def _times(layer: Layer, points: Sequence[Point], bench: Bench) -> dict[Point, float]:
-    """Some points of a layer, in rounds that each have small and large ones."""
+    """Return the milliseconds of a layer at some points."""
     rounds, times = -(-len(points) // _TOGETHER), dict[Point, float]()
     for first in range(rounds):
+        # Each round has small points and large ones.
         chosen = points[first::rounds]
         sizes = [layer.full | dict(zip(layer.free, point, strict=True)) for point in chosen]
         cases = [Case(layer.kind, each, layer.literals) for each in sizes]

@@ -1,4 +1,4 @@
-"""The network's latency at any choice of widths, from its layers' measured times."""
+"""Predict the network's latency at any choice of widths, from its layers' measured times."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from compressor.latency.table import LatencyTable
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Times of layers from a table, added up.
+    """A network's latency at any widths: times of its layers from a table, added up.
 
-    `factor` is what the whole network was measured to take over what its layers are predicted to,
-    at full width: what lies between the layers, and what the runtime does across them.
+    Attributes:
+        layers: The network's layers.
+        table: Their measured times.
+        factor: What the whole network was measured to take over what its layers are predicted to,
+            at full width: what lies between the layers, and what the runtime does across them.
 
     Raises:
         CompressorError: The table lacks a layer.
@@ -30,19 +33,19 @@ class LatencyModel:
         self.table.check_covers(self.layers)
 
     def fitted(self, measured_ms: float) -> LatencyModel:
-        """The model that predicts this for the network at full width."""
+        """Return the model whose prediction for the network at full width is `measured_ms`."""
         return replace(self, factor=self.factor * measured_ms / self.latency_ms({}))
 
     def latency_ms(self, sizes: Mapping[Axis, int]) -> float:
-        """Predicted milliseconds of the whole network when the axes in `sizes` have those sizes."""
+        """Predict the whole network's milliseconds when the axes in `sizes` have those sizes."""
         return self.factor * sum(timer.ms(sizes) for timer in self._timers)
 
     def layers_ms(self, layers: Sequence[Layer], sizes: Mapping[Axis, int]) -> float:
-        """The part of some layers in `latency_ms`."""
+        """Predict the milliseconds of some of the network's layers, as a part of `latency_ms`."""
         return self.factor * sum(self._timer_of[layer.name].ms(sizes) for layer in layers)
 
     def layers_of(self, axis: Axis) -> tuple[Layer, ...]:
-        """The layers that get faster or slower with the axis."""
+        """Return the layers that get faster or slower with the axis."""
         return self._by_axis.get(axis, ())
 
     @cached_property
@@ -59,7 +62,7 @@ class LatencyModel:
 
 
 class _Timer:
-    """One layer's time, remembered by the sizes of its axes."""
+    """One layer's time at any widths, remembered by the sizes of its axes."""
 
     def __init__(self, layer: Layer, table: LatencyTable) -> None:
         self.layer = layer

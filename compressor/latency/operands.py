@@ -1,4 +1,4 @@
-"""A node as the readers see it: its tensors as dimensions, its other arguments by name."""
+"""Show a node to the readers: its tensors as dimensions, its other arguments by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from compressor.programs.nodes import argument, operand, schema_names
 
 @dataclass(frozen=True)
 class Reading:
-    """A kernel call: `sizes` are products of dimensions, or pairs of such (the second divides)."""
+    """A node as a call of a kernel, which is what its time depends on.
+
+    Attributes:
+        kind: A row of `kernels.KERNELS`.
+        sizes: By name products of dimensions, as tuples, or pairs of such (the second divides).
+        literals: Numbers and words that no pruning changes.
+    """
 
     kind: str
     sizes: Mapping[str, Any]
@@ -25,34 +31,43 @@ class Reading:
 
 @dataclass(frozen=True)
 class Operands:
-    """A node with the dimensions of its tensors, and the names of what is done within it."""
+    """A node as a reader sees it.
+
+    Attributes:
+        node: The program's node.
+        shapes: The dimensions of every node's results, by the node's name.
+        within: The names of the operators that the runtime does within it.
+    """
 
     node: Node
     shapes: Mapping[str, tuple[Shape, ...]]
     within: tuple[str, ...] = ()
 
     def shape(self, name: str) -> Shape:
-        """A tensor argument's dimensions ("tensors.1": the second of a list); () for none."""
+        """Return a tensor argument's dimensions, () for none; "tensors.1" is a list's second."""
         source = operand(self.node, name)
         return next(iter(self.shapes.get(source.name, ())), ()) if source else ()
 
     @property
     def x(self) -> Shape:
-        """The first tensor argument."""
+        """The dimensions of the first tensor argument."""
         return next(iter(self.shapes.get(self.node.all_input_nodes[0].name, ())), ())
 
     @property
     def out(self) -> Shape:
-        """The first result."""
+        """The dimensions of the first result."""
         return next(iter(self.shapes.get(self.node.name, ())), ())
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Any other argument; sizes that the network computes as numbers, `BATCH` in them."""
+        """Return any other argument of the node, or a default.
+
+        Sizes that the network computes become numbers, with `BATCH` for a free batch.
+        """
         found = argument(self.node, name) if name in schema_names(self.node) else None
         return default if found is None else map_arg(found, _number)
 
     def numbers(self, name: str, rank: int, default: Any = 1) -> tuple[int, ...]:
-        """A list of `rank` numbers, which may be given as one."""
+        """Return an argument that is a list of `rank` numbers, which may be given as one."""
         value = self.get(name, default)
         listed = list(value) if isinstance(value, list | tuple) else [value]
         return tuple(int(n) for n in (listed * rank if len(listed) == 1 else listed or [default]))

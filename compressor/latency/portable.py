@@ -1,4 +1,4 @@
-"""A network's layers as a file that a machine without this package can time."""
+"""Write a network's layers into a file that a machine without this package can time."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ SCHEMA = 1
 
 
 def portable_layers(layers: Iterable[Layer], steps: Mapping[str, Steps], batch: int) -> bytes:
-    """The distinct layers at the points of their grids, each an ONNX network without weights.
+    """Return the content of layers.json.gz: the distinct layers at the points of their grids.
 
-    What is measured of them is a latency table (`LatencyTable`). In which steps widths run well
-    takes hundreds of further networks to find out: `steps`, found here, are taken as they are.
+    Each is an ONNX network without weights. What is measured of them is a latency table
+    (`LatencyTable`). To find out in which steps widths run well takes hundreds of further networks,
+    so the steps found here are taken as they are.
 
     Args:
-        layers: Of a network, for this batch.
+        layers: The network's layers, for this batch.
         steps: Per kind of layer and size; those that are not known count as 1.
+        batch: Samples in a call.
     """
     distinct = {layer.signature: layer for layer in layers}
     known = {
@@ -50,7 +52,7 @@ def portable_layers(layers: Iterable[Layer], steps: Mapping[str, Steps], batch: 
 
 
 def _networks(layer: Layer, steps: Steps) -> dict[str, Any]:
-    """By the widths of the layer's free sizes."""
+    """Return a layer's networks, as text, by the widths of its free sizes."""
     return {
         " ".join(map(str, point)): base64.b64encode(
             network_of(

@@ -1,4 +1,4 @@
-"""How nodes of each family are read: the kind of kernel, its sizes, its literals."""
+"""Read nodes of each family as kernel calls: the kind of kernel, its sizes, its literals."""
 
 from __future__ import annotations
 
@@ -35,16 +35,24 @@ ONNX_OPS = {
 
 
 def free(operands: Operands) -> None:
-    """A view: nothing is moved."""
+    """Read a view, which moves nothing and so has no reading."""
 
 
 def elementwise(op: str, tensors: int = 1) -> Reader:
-    """One pass over the result; `op` is the ONNX operator, its tensors as large as the result."""
+    """Make a reader of one pass over the result.
+
+    Args:
+        op: The ONNX operator.
+        tensors: How many tensors it reads, each as large as the result.
+    """
     return lambda o: Reading("elementwise", {"elements": o.out}, {"op": op, "tensors": tensors})
 
 
 def convolution(rank: int, *, transposed: bool = False) -> Reader:
-    """x[n, g*i, ...], weight[g*o, i, ...] (transposed: [g*i, o, ...])."""
+    """Make a reader of convolutions over `rank` dimensions.
+
+    x[n, g*i, ...], weight[g*o, i, ...]; where it is transposed weight[g*i, o, ...].
+    """
 
     def read(o: Operands) -> Reading:
         weight, given, made = o.shape("weight"), o.x[-rank - 1], o.out[-rank - 1]
@@ -78,7 +86,7 @@ def convolution(rank: int, *, transposed: bool = False) -> Reader:
 
 
 def _then(o: Operands) -> tuple[str, ...]:
-    """The ONNX operators that are done within; a batch norm after a convolution is folded."""
+    """Return the ONNX operators that are done within, without batch norms, which are folded."""
     return tuple(ONNX_OPS[name] for name in o.within if name != "batch_norm")
 
 
@@ -87,14 +95,14 @@ def _sizes(dims: Shape) -> tuple[int, ...]:
 
 
 def linear(o: Operands) -> Reading:
-    """x[..., i] weight[o, i]; more than one leading dimension makes it a product and a sum."""
+    """Read x[..., i] weight[o, i]; more than one leading dimension makes it a product and a sum."""
     is_matrix, has_bias = len(o.x) == 2, o.get("bias") is not None
     literals = {"matrix": is_matrix, "bias": has_bias, "then": _then(o)}
     return Reading("linear", {"rows": o.x[:-1], "in": o.x[-1:], "out": o.out[-1:]}, literals)
 
 
 def addmm(o: Operands) -> Reading:
-    """mat1[m, k] mat2[k, n] + self."""
+    """Read mat1[m, k] mat2[k, n] + self."""
     left = o.shape("mat1") or o.shape("batch1")
     sizes = {"rows": left[:-1], "in": left[-1:], "out": o.out[-1:]}
     literals = {"matrix": len(left) == 2, "bias": True, "then": _then(o)}
@@ -102,7 +110,10 @@ def addmm(o: Operands) -> Reading:
 
 
 def product(left: str, right: str) -> Reader:
-    """left[..., m, k] right[..., k, n]; by a stored matrix it is a linear layer without bias."""
+    """Make a reader of left[..., m, k] right[..., k, n].
+
+    By a stored matrix it is a linear layer without bias.
+    """
 
     def read(o: Operands) -> Reading:
         a, b = o.shape(left), o.shape(right)
@@ -118,14 +129,14 @@ def product(left: str, right: str) -> Reader:
 
 
 def attention(o: Operands) -> Reading:
-    """softmax(q[..., t, e] k[..., s, e]^T) v[..., s, f]."""
+    """Read softmax(q[..., t, e] k[..., s, e]^T) v[..., s, f]."""
     q, v = o.shape("query"), o.shape("value")
     sizes = {"lead": q[:-2], "t": q[-2:-1], "s": v[-2:-1], "e": q[-1:], "f": v[-1:]}
     return Reading("attention", sizes)
 
 
 def over_last(kind: str, taken: Callable[[Operands], int]) -> Reader:
-    """A statistic over the last dimensions; `taken` says over how many."""
+    """Make a reader of a statistic over the last dimensions; `taken` says over how many."""
 
     def read(o: Operands) -> Reading:
         count = taken(o)
@@ -136,7 +147,12 @@ def over_last(kind: str, taken: Callable[[Operands], int]) -> Reader:
 
 
 def per_channel(kind: str, *literals: str) -> Reader:
-    """x[n, c, ...] with a scale and a shift per channel."""
+    """Make a reader of x[n, c, ...] with a scale and a shift per channel.
+
+    Args:
+        kind: A row of `kernels.KERNELS`.
+        literals: Names of arguments that are handed on.
+    """
     return lambda o: Reading(
         kind,
         {"batch": o.out[:1], "channels": o.out[1:2]},
@@ -149,7 +165,7 @@ def per_channel(kind: str, *literals: str) -> Reader:
 
 
 def pooling(op: str, rank: int) -> Reader:
-    """x[n, c, ...] under windows that slide."""
+    """Make a reader of x[n, c, ...] under windows that slide, in `rank` dimensions."""
 
     def read(o: Operands) -> Reading:
         kernel = o.numbers("kernel_size", rank)
@@ -169,7 +185,7 @@ def pooling(op: str, rank: int) -> Reader:
 
 
 def adaptive_pooling(op: str, rank: int) -> Reader:
-    """Windows that divide the positions evenly, or nearly so."""
+    """Make a reader of windows that divide the positions evenly, or nearly so."""
 
     def read(o: Operands) -> Reading:
         positions, results = _sizes(o.x[-rank:]), _sizes(o.out[-rank:])
@@ -190,7 +206,7 @@ def _channels(o: Operands, rank: int) -> Shape:
 
 
 def reduction(o: Operands) -> Reading:
-    """A mean or a sum: one pass over what is read, over the positions as a rule."""
+    """Read a mean or a sum: one pass over what is read, over the positions as a rule."""
     dims = o.get("dim") or range(len(o.x))
     taken = {d % len(o.x) for d in (dims if isinstance(dims, list | tuple | range) else [dims])}
     kept = tuple(dim for i, dim in enumerate(o.x) if i not in taken)
@@ -198,7 +214,8 @@ def reduction(o: Operands) -> Reading:
 
 
 def reordering(o: Operands) -> Reading | None:
-    """Dimensions in another order; nothing moves where only those of size one do."""
+    """Read dimensions in another order; None if only those of size one move, which costs
+    nothing."""
     rank = len(o.x)
     if base_name(o.node) == "permute":
         order = [d % rank for d in o.get("dims")]
@@ -214,19 +231,19 @@ def reordering(o: Operands) -> Reading | None:
 
 
 def joining(o: Operands) -> Reading:
-    """Tensors one after the other along one dimension."""
+    """Read tensors that are laid one after the other along one dimension."""
     at = (o.get("dim", 0)) % len(o.out)
     literals = {"tensors": len(o.node.all_input_nodes)}
     return Reading("concat", {"outer": o.out[:at], "inner": o.out[at:]}, literals)
 
 
 def lookup(o: Operands) -> Reading:
-    """Rows of a table by their numbers."""
+    """Read the rows of a table by their numbers."""
     return Reading("gather", {"rows": o.out[:-1], "width": o.out[-1:]})
 
 
 def recurrent(op: str, gates: int) -> Reader:
-    """Cells of [gates*hidden, in] and [gates*hidden, hidden], layer upon layer."""
+    """Make a reader of cells of [gates*hidden, in] and [gates*hidden, hidden], layer upon layer."""
 
     def read(o: Operands) -> Reading:
         hidden = o.shape("params.1")[-1:]

@@ -1,4 +1,4 @@
-"""What a node asks of the runtime: the kernel's kind, its sizes as dimensions, its literals.
+"""Read what a node asks of the runtime: the kernel's kind, its sizes as dimensions, its literals.
 
 One table by the operator's name. A node that moves no data has no reading; an operator without a
 row is read as one pass over its result.
@@ -31,7 +31,7 @@ from compressor.latency.readers import (
 
 
 def reading(operands: Operands) -> Reading | None:
-    """What the node asks for; None where it moves no data."""
+    """Read what a node asks of the runtime; None where it moves no data."""
     if not operands.out:
         return None
     return READERS.get(base_name(operands.node), elementwise("Abs"))(operands)
@@ -76,4 +76,4 @@ READERS: dict[str, Reader] = {
     **_rows(recurrent("RNN", 1), "rnn_tanh rnn_relu"),
     **{name: elementwise(op, 1 + (op in BINARY)) for name, op in ONNX_OPS.items()},
 }
-"""By the operator's name without overload: what it asks of the runtime."""
+"""The reader of each operator, by its name without overload."""

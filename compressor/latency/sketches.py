@@ -1,4 +1,4 @@
-"""How each kind of layer is drawn in ONNX.
+"""Draw each kind of layer in ONNX.
 
 Helpers, whose time is not counted, have names that begin with `BESIDE`.
 """
@@ -23,8 +23,14 @@ Literals = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Sketch:
-    """A network to be: nodes, and the shapes of its inputs and of its constant weights. The last
-    node makes `y`; `indices` are the inputs of whole numbers, all one."""
+    """A small ONNX network to be: its nodes, and the shapes of what they read.
+
+    Attributes:
+        nodes: The last one makes `y`.
+        inputs: The shape of each input.
+        weights: The shape of each constant weight.
+        indices: The inputs of whole numbers, all one.
+    """
 
     nodes: tuple[onnx.NodeProto, ...]
     inputs: Mapping[str, tuple[int, ...]]
@@ -33,7 +39,10 @@ class Sketch:
 
 
 def continued(sketch: Sketch, then: tuple[str, ...]) -> Sketch:
-    """The sketch with more operators on its result, which the runtime does within it."""
+    """Return the sketch with more operators on its result, which the runtime does within it.
+
+    The name of the last node's output is changed in place.
+    """
     nodes = list(sketch.nodes)
     for i, op in enumerate(op for op in then if op != "Add"):
         nodes[-1].output[0] = f"part{i}"
@@ -42,7 +51,10 @@ def continued(sketch: Sketch, then: tuple[str, ...]) -> Sketch:
 
 
 def _unary(op: str, given: str) -> list[onnx.NodeProto]:
-    """An activation of one tensor; what ONNX has as two operators or with constants, too."""
+    """Return the nodes of an activation of one tensor.
+
+    ONNX has some as two operators or with constants.
+    """
     if op == "Swish":
         return [helper.make_node("Sigmoid", [given], ["gate"]), _node("Mul", f"{given} gate")]
     if op == "Clip":
@@ -57,6 +69,7 @@ def _node(op: str, inputs: str, **attributes: Any) -> onnx.NodeProto:
 
 
 def convolution(sizes: Sizes, literals: Literals) -> Sketch:
+    """Draw a convolution, or a transposed one, over [batch, groups*in, ...] positions."""
     groups, inner, outer = sizes["groups"], sizes["in"], sizes["out"]
     transposed, kernel = literals["transposed"], literals["kernel"]
     rows = (groups * inner, outer) if transposed else (groups * outer, inner)
@@ -75,7 +88,7 @@ def convolution(sizes: Sizes, literals: Literals) -> Sketch:
 
 
 def _added(sketch: Sketch, sizes: Sizes, literals: Literals) -> Sketch:
-    """With a residual, in the layout that such operators leave."""
+    """Return the sketch with a residual added, in the layout that such operators leave."""
     sketch.nodes[-1].output[0] = "own"
     channels = sizes["groups"] * sizes["out"]
     other = {"batch": sizes["batch"], "channels": channels, "positions": literals["results"]}
@@ -94,6 +107,7 @@ def _pads(padding: Any) -> dict[str, Any]:
 
 
 def linear(sizes: Sizes, literals: Literals) -> Sketch:
+    """Draw a linear layer: one Gemm for a matrix [rows, in], else a product and a sum."""
     rows, inner, outer = sizes["rows"], sizes["in"], sizes["out"]
     bias = {"b": (outer,)} if literals["bias"] else {}
     if literals["matrix"]:
@@ -105,11 +119,16 @@ def linear(sizes: Sizes, literals: Literals) -> Sketch:
 
 
 def product(sizes: Sizes, literals: Literals) -> Sketch:
+    """Draw a product of two activations, [lead, m, k] by [lead, k, n]."""
     lead, m, k, n = (sizes[name] for name in ("lead", "m", "k", "n"))
     return Sketch((_node("MatMul", "a b"),), {"a": (lead, m, k), "b": (lead, k, n)})
 
 
 def attention(sizes: Sizes, literals: Literals) -> Sketch:
+    """Draw attention as products and a softmax.
+
+    The inputs are q [1, lead, t, e], k [1, lead, s, e] and v [1, lead, s, f].
+    """
     lead, t, s, e, f = (sizes[name] for name in ("lead", "t", "s", "e", "f"))
     nodes = (
         helper.make_node("Transpose", ["k"], ["turned"], perm=[0, 1, 3, 2]),
@@ -123,6 +142,7 @@ def attention(sizes: Sizes, literals: Literals) -> Sketch:
 
 
 def elementwise(sizes: Sizes, literals: Literals) -> Sketch:
+    """Draw an operator over [elements], of one tensor or of two."""
     op, shape = literals["op"], (sizes["elements"],)
     if literals["tensors"] == 2:
         return Sketch((_node(op, "x z"),), {"x": shape, "z": shape})
@@ -130,23 +150,28 @@ def elementwise(sizes: Sizes, literals: Literals) -> Sketch:
 
 
 def softmax(sizes: Sizes, literals: Literals) -> Sketch:
+    """Draw a softmax over the last dimension of [rows, width]."""
     return Sketch((_node("Softmax", "x", axis=-1),), {"x": (sizes["rows"], sizes["width"])})
 
 
 def layer_norm(sizes: Sizes, literals: Literals) -> Sketch:
+    """Draw a layer norm over the last dimension of [1, rows, width]."""
     width = (sizes["width"],)
     node = _node("LayerNormalization", "x w b", axis=-1)
     return Sketch((node,), {"x": (1, sizes["rows"], *width)}, {"w": width, "b": width})
 
 
 def reduction(sizes: Sizes, literals: Literals) -> Sketch:
+    """Draw a mean over all rows*width numbers."""
     node = _node("ReduceMean", "x", keepdims=0)
     return Sketch((node,), {"x": (sizes["rows"] * sizes["width"],)})
 
 
 def _between(node: onnx.NodeProto, x: Mapping[str, Any], **weights: Any) -> Sketch:
-    """After a convolution and a pooling, so that its first tensor, `x`, has the layout that such
-    operators leave."""
+    """Draw a node after a convolution and a pooling.
+
+    So its first tensor, `x`, has the layout that such operators leave.
+    """
     channels, rank = x["channels"], len(x["positions"])
     if not rank:
         return Sketch((node,), {"x": (x["batch"], channels)}, weights)
@@ -163,6 +188,7 @@ def _between(node: onnx.NodeProto, x: Mapping[str, Any], **weights: Any) -> Sket
 
 
 def pooling(sizes: Sizes, literals: Literals) -> Sketch:
+    """Draw a pooling over [batch, channels, ...]; a global one if its window is all positions."""
     if literals["kernel"] == literals["positions"] and not any(literals["padding"]):
         return _between(_node(f"Global{literals['op']}", "x"), {**sizes, **literals})
     attributes = {
@@ -175,13 +201,14 @@ def pooling(sizes: Sizes, literals: Literals) -> Sketch:
 
 
 def batch_norm(sizes: Sizes, literals: Literals) -> Sketch:
+    """Draw a batch norm in inference form over [batch, channels, ...]."""
     vectors = dict.fromkeys(("w", "b", "mean", "var"), (sizes["channels"],))
     node = _node("BatchNormalization", "x w b mean var")
     return _between(node, {**sizes, **literals}, **vectors)
 
 
 def group_norm(sizes: Sizes, literals: Literals) -> Sketch:
-    """As the instance norm of groups; an instance norm has a group per channel."""
+    """Draw a group norm as the instance norm of groups; an instance norm has one per channel."""
     channels, positions = sizes["channels"], math.prod(literals["positions"])
     groups = min(channels, literals.get("num_groups") or channels)
     shape = (sizes["batch"], groups, channels // groups * positions)
@@ -190,11 +217,13 @@ def group_norm(sizes: Sizes, literals: Literals) -> Sketch:
 
 
 def transpose(sizes: Sizes, literals: Literals) -> Sketch:
+    """Draw a change of the order of dimensions."""
     shape = tuple(sizes[f"size{d}"] for d in range(len(literals["order"])))
     return Sketch((_node("Transpose", "x", perm=literals["order"]),), {"x": shape})
 
 
 def concat(sizes: Sizes, literals: Literals) -> Sketch:
+    """Draw tensors laid side by side, nearly equal parts of [outer, inner]."""
     count, inner = max(1, literals["tensors"]), sizes["inner"]
     ends = [inner * i // count for i in range(count + 1)]
     inputs = {f"x{i}": (sizes["outer"], b - a) for i, (a, b) in enumerate(pairwise(ends))}
@@ -202,12 +231,16 @@ def concat(sizes: Sizes, literals: Literals) -> Sketch:
 
 
 def gather(sizes: Sizes, literals: Literals) -> Sketch:
+    """Draw a look-up of rows in a table [2, width]."""
     inputs, table = {"x": (sizes["rows"],)}, {"w": (2, sizes["width"])}
     return Sketch((_node("Gather", "w x"),), inputs, table, indices=("x",))
 
 
 def recurrent(sizes: Sizes, literals: Literals) -> Sketch:
-    """One ONNX node per layer: the first reads `in`, the others what all directions made."""
+    """Draw a recurrent network, one ONNX node per layer.
+
+    The first layer reads `in`, the others what all directions of the one before made.
+    """
     hidden, directions, gates = sizes["hidden"], literals["directions"], literals["gates"]
     shape, count = (sizes["steps"], sizes["batch"]), literals["layers"]
     nodes, weights = list[onnx.NodeProto](), dict[str, tuple[int, ...]]()

@@ -1,4 +1,4 @@
-"""In which steps a layer's time rises with a width: measured, not assumed.
+"""Measure in which steps a layer's time rises with a width.
 
 A vectorised kernel works on blocks of channels, so that 17 cost what 32 cost; and where a width
 does not divide well, the runtime may fall back to a slower kernel, so that 31 cost more.
@@ -25,24 +25,28 @@ _GROWTH = 1.3  # of 64 over 16 channels; less is no sign of steps but of a fixed
 
 @dataclass(frozen=True)
 class Step:
-    """Widths cost as much as the next multiple of `every`; those that are no multiple of `grain`
-    may cost more than that."""
+    """How a layer's time rises with a width.
+
+    Attributes:
+        every: Widths cost as much as the next multiple of this.
+        grain: Widths that are no multiple of this may cost more than that.
+    """
 
     every: int = 1
     grain: int = 1
 
     def up(self, width: int) -> int:
-        """The next multiple of the step."""
+        """Return the next multiple of the step, at or above the width."""
         return -(-width // self.every) * self.every
 
 
 def step_names(kind: str) -> tuple[str, ...]:
-    """The sizes of a kind for which a step can be measured."""
+    """Return the names of the sizes of a kind for which a step can be measured."""
     return KERNELS[kind].stepped
 
 
 def measure_step(kind: str, name: str, bench: Bench) -> Step:
-    """The step of one size of a kind of layer on this machine."""
+    """Measure the step of one size of a kind of layer on this machine."""
     sizes, literals = KERNELS[kind].probe
     cases = [Case(kind, {**sizes, name: width}, literals) for width in WIDTHS]
     looks = zip(*(bench.times_ms(cases) for _ in range(_LOOKS)), strict=True)
@@ -50,7 +54,11 @@ def measure_step(kind: str, name: str, bench: Bench) -> Step:
 
 
 def step_in(times: Mapping[int, float]) -> Step:
-    """The largest step within which time does not rise, noise apart."""
+    """Find the largest step within which time does not rise, noise apart.
+
+    Args:
+        times: Milliseconds at each of WIDTHS.
+    """
     if times[WIDTHS[-1]] < _GROWTH * times[WIDTHS[0]]:
         return Step()
     for every in _STEPS:
@@ -61,8 +69,10 @@ def step_in(times: Mapping[int, float]) -> Step:
 
 
 def _rise(times: Mapping[int, float], every: int, grain: int) -> float:
-    """How much time rises within the steps, over how much it would if it rose evenly; widths that
-    cost more than the end of their step count as those that cost the same."""
+    """Return how much time rises within the steps, as a share of what it would if it rose evenly.
+
+    Widths that cost more than the end of their step count as those that cost the same.
+    """
     seen = even = 0.0
     for width, end in _within(times, every, grain):
         seen += max(0.0, times[end] - times[width])
@@ -71,7 +81,7 @@ def _rise(times: Mapping[int, float], every: int, grain: int) -> float:
 
 
 def _grain(times: Mapping[int, float], every: int) -> int:
-    """The smallest number whose multiples cost no more than the step's."""
+    """Return the smallest number whose multiples cost no more than the step's."""
     for grain in (1 << n for n in range(every.bit_length() - 1)):
         shares = [times[width] / times[end] for width, end in _within(times, every, grain)]
         if np.quantile(shares, 0.9) <= 1 + _EXTRA:
@@ -80,7 +90,7 @@ def _grain(times: Mapping[int, float], every: int) -> int:
 
 
 def _within(times: Mapping[int, float], every: int, grain: int) -> Iterator[tuple[int, int]]:
-    """The multiples of the grain that are none of the step, each with the end of its step."""
+    """Yield the multiples of the grain that are none of the step, each with the end of its step."""
     for width in times:
         end = Step(every).up(width)
         if width % grain == 0 and width % every and end in times and end - every in times:

@@ -1,4 +1,4 @@
-"""Measured times by layer and widths: a record, and the file that it lives in."""
+"""Keep measured times by layer and widths: a record, and the file that it lives in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """What was measured on one machine.
+    """What was measured of layers on one machine; its methods return other tables, and change none.
 
     Attributes:
         machine: What the times hold for (see `machine.machine_of`).
@@ -33,38 +33,43 @@ class LatencyTable:
     times: Mapping[str, Mapping[Point, float]] = field(default_factory=dict)
 
     def step(self, kind: str, name: str) -> Step:
-        """The step of one size of a kind; 1 where none was looked for."""
+        """Return the step of one size of a kind; 1 where none was looked for."""
         return self.steps.get(kind, {}).get(name, Step())
 
     def lacks_steps(self, kind: str) -> list[str]:
-        """The sizes of a kind whose step was not measured yet."""
+        """Return the names of the sizes of a kind whose step was not measured yet."""
         return [name for name in step_names(kind) if name not in self.steps.get(kind, {})]
 
     def grid(self, layer: Layer) -> Grid:
-        """Where the layer is measured, with the steps that are known."""
+        """Return where the layer is measured, with the steps that are known."""
         return grid_of(layer, self.steps.get(layer.kind, {}))
 
     def lacks(self, layer: Layer) -> list[Point]:
-        """The points of the layer's grid that were not measured yet."""
+        """Return the points of the layer's grid that were not measured yet."""
         measured = self.times.get(layer.signature, {})
         return [point for point in self.grid(layer).points if point not in measured]
 
     def surface(self, layer: Layer) -> Surface:
-        """The layer's time at any widths; it must lack none of its points."""
+        """Return the layer's time at any widths; none of its points may be lacking."""
         return Surface(self.grid(layer), self.times[layer.signature])
 
     def with_step(self, kind: str, name: str, step: Step) -> LatencyTable:
-        """The table with one step more."""
+        """Return the table with one step more."""
         return replace(self, steps={**self.steps, kind: {**self.steps.get(kind, {}), name: step}})
 
     def with_times(self, signature: str, times: Mapping[Point, float]) -> LatencyTable:
-        """The table with more points of a layer; of two times of one point the shorter counts."""
+        """Return the table with more points of a layer; the shorter of two times of a point
+        stays."""
         known = self.times.get(signature, {})
         least = {point: min(ms, known.get(point, ms)) for point, ms in times.items()}
         return replace(self, times={**self.times, signature: {**known, **least}})
 
     def check_covers(self, layers: Iterable[Layer], where: str = "") -> None:
-        """Raise `CompressorError` that names the layers of which measurements are missing."""
+        """Check that all measurements of the layers are there.
+
+        Raises:
+            CompressorError: Names the layers of which measurements are missing.
+        """
         unmeasured = dict.fromkeys(
             f"{layer.name}: {layer.signature}"
             for layer in layers
@@ -83,7 +88,7 @@ class LatencyTable:
     # -- the file ------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """A text that is the same for the same table, byte for byte."""
+        """Return the table as a text that is the same for the same table, byte for byte."""
         steps = {
             kind: {name: [step.every, step.grain] for name, step in sorted(found.items())}
             for kind, found in sorted(self.steps.items())
@@ -97,8 +102,11 @@ class LatencyTable:
 
     @classmethod
     def from_json(cls, text: str) -> LatencyTable:
-        """Read `to_json`'s text; raises ValueError, KeyError, TypeError or AttributeError for
-        anything else."""
+        """Read `to_json`'s text.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: The text is no such table.
+        """
         raw = json.loads(text)
         if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
             raise ValueError(f"it is no latency table of schema {SCHEMA}")
@@ -126,7 +134,7 @@ def _time(value: Any) -> float:
 
 
 def read_table(path: Path) -> LatencyTable:
-    """Read a table.
+    """Read a table from its file.
 
     Raises:
         CompressorError: There is no such file, or it is no latency table.
@@ -144,7 +152,11 @@ def read_table(path: Path) -> LatencyTable:
 
 
 def write_table(table: LatencyTable, path: Path) -> None:
-    """Write a table; an earlier file of that name stays whole if anything fails."""
+    """Write a table to its file; an earlier one of that name stays whole if anything fails.
+
+    Raises:
+        CompressorError: The file or its folder cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

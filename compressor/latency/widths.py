@@ -1,4 +1,4 @@
-"""Which widths of an axis the kernels of its layers run well."""
+"""Find the widths of an axis that the kernels of its layers run well."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compressor.latency.table import LatencyTable
 def width_steps(
     layers: Iterable[Layer], table: LatencyTable, axes: Iterable[Axis]
 ) -> dict[Axis, int]:
-    """Per axis the number of whose multiples its width should be, by the table's steps.
+    """Return, per axis, the number of whose multiples its width should be, by the table's steps.
 
     An axis too narrow for two of its layers' steps has half of a step, or half of that.
     """
@@ -22,7 +22,7 @@ def width_steps(
 
 
 def step_of(axis: Axis, layers: Iterable[Layer], table: LatencyTable) -> int:
-    """The largest step of the layers, counted in indices of the axis."""
+    """Return the largest step of the layers, counted in indices of the axis."""
     steps = [
         step // gcd(step, inner)
         for layer in layers
@@ -41,7 +41,7 @@ def _fitting(axis: Axis, step: int) -> int:
 
 
 def _per_index(dim: Dim, axis: Axis) -> list[int]:
-    """How many positions of the dimension one index of the axis has, wherever it stands in it."""
+    """Return how many positions of the dimension one index of the axis has, wherever it stands."""
     if dim is axis:
         return [1]
     if isinstance(dim, Sum):
