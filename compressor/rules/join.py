@@ -8,11 +8,12 @@ from compressor.rules.call import (
     Equations,
     Rule,
     Shape,
+    fresh,
     keep_all,
     same_where_sized,
     table,
 )
-from compressor.rules.reasons import OVERWRITTEN, STACKED, STEP, STRIDED, TAKEN
+from compressor.rules.reasons import INDEXED, OVERWRITTEN, STACKED, STEP, STRIDED, TAKEN
 
 
 def cat(call: Call) -> Equations:
@@ -43,6 +44,8 @@ def split(call: Call) -> Equations:
     """x[dim] = sum of the pieces. Unequal pieces need their sizes spelled out."""
     at = call.dim("dim", 0)
     x = call.x
+    if not all(0 <= sizes[at] <= x[at].size for sizes in call.outputs):
+        return _by_data(call, at)
     pieces: tuple[Dim, ...] = tuple(Axis(sizes[at]) for sizes in call.outputs)
     return Equations(
         tuple((*x[:at], piece, *x[at + 1 :]) for piece in pieces),
@@ -59,6 +62,9 @@ def cut(call: Call) -> Equations:
     x, size = call.x, call.x[call.dim("dim", 0)].size
     start, end = _bounds(call, size)
     step = call.get("step", 1)
+    is_known = end <= size and (step != 1 or max(0, end - start) == call.outputs[0][at])
+    if not is_known or abs(call.get("start", 0)) > max(size, end):
+        return _by_data(call, at)
     if step == 1 and (start, end) == (0, size):
         return Equations((x,))
     if step == 1:
@@ -69,6 +75,13 @@ def cut(call: Call) -> Equations:
             literals={"start": before, "end": Sum((before, out))},
         )
     return _strided(call, at, start, step)
+
+
+def _by_data(call: Call, at: int) -> Equations:
+    """Data say where it is cut: x[dim] and what is left of it are kept, the others pass."""
+    x, left = call.x, fresh(sizes[at] for sizes in call.outputs)
+    outputs = tuple((*x[:at], piece, *x[at + 1 :]) for piece in left)
+    return Equations(outputs, keep=keep_all((x[at], *left), INDEXED))
 
 
 def _strided(call: Call, at: int, start: int, step: int) -> Equations:
