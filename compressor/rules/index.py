@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from compressor.axes import Axis, Dim
-from compressor.rules.call import Call, Equations, Refusal, Rule, fresh, keep_all, table
+from compressor.axes import UNIT, Axis, Dim
+from compressor.rules.call import (
+    Call,
+    Equations,
+    Refusal,
+    Rule,
+    broadcast,
+    fresh,
+    keep_all,
+    table,
+)
 from compressor.rules.reasons import INDEXED
 
 
@@ -90,12 +99,40 @@ def gather(call: Call) -> Equations:
     return Equations((tuple(out),), same, keep=keep_all((*cropped, out[at]), INDEXED))
 
 
+def take_along(call: Call) -> Equations:
+    """take_along_dim: gather whose operands are broadcast but along `dim`, which is kept."""
+    if call.get("dim") is None:
+        return overwritten(call)
+    at, x, index = call.dim(), call.x, call["indices"]
+    others = [(*shape[:at], UNIT, *shape[at + 1 :]) for shape in (x, index)]
+    sizes = call.outputs[0]
+    joined = broadcast(others, (*sizes[:at], 1, *sizes[at + 1 :]))
+    out = (*joined.outputs[0][:at], index[at], *joined.outputs[0][at + 1 :])
+    return Equations((out,), joined.same, keep=keep_all((x[at], index[at]), INDEXED))
+
+
+def binned(call: Call) -> Equations:
+    """bucketize, searchsorted, isin: out = x; what it is looked up in is kept, but for what counts
+    several sorted rows, which goes with x."""
+    names = ("boundaries", "sorted_sequence", "test_elements")
+    among = next(call[name] for name in names if name in call.arguments)
+    x = next(call[name] for name in ("elements", "input", "self") if name in call.arguments)
+    rows = among[:-1] if "sorted_sequence" in call.arguments else ()
+    kept = among[len(rows) :] if rows else among
+    same = list(zip(rows, x, strict=False))
+    order = call.get("sorter") or ()
+    same += list(zip(rows, order, strict=False))
+    return Equations((x,), same, keep=keep_all((*kept, *order[len(rows) :]), INDEXED))
+
+
 RULES: dict[str, Rule] = {
     **table(embedding, "embedding"),
     **table(embedding_bag, "embedding_bag embedding_bag.padding_idx"),
     **table(index_select, "index_select"),
     **table(index, "index.Tensor"),
     **table(gather, "gather"),
+    **table(take_along, "take_along_dim"),
+    **table(binned, "bucketize.Tensor searchsorted.Tensor isin.Tensor_Tensor"),
     **table(
         scatter,
         """scatter.src scatter.value scatter_add scatter_.src scatter_.value scatter_add_

@@ -12,9 +12,11 @@ from compressor.rules.call import (
     Shape,
     broadcast,
     fresh,
+    keep_all,
     same_where_sized,
     table,
 )
+from compressor.rules.reasons import COORDINATES
 
 
 def linear(call: Call) -> Equations:
@@ -143,6 +145,16 @@ def distances(call: Call) -> Equations:
     return Equations(((*lead.outputs[0], left[-2], right[-2]),), same, statistics=(left[-1],))
 
 
+def cross(call: Call) -> Equations:
+    """The vector product along a dimension of three, which is kept; the others are broadcast."""
+    sizes = call.outputs[0]
+    joined = broadcast((call["self"], call["other"]), sizes)
+    is_old = call.op.startswith("cross.") and call.get("dim") is None
+    at = sizes.index(3) if is_old else call.dim("dim", -1, rank=len(sizes))
+    kept = [joined.outputs[0][at]]
+    return Equations(joined.outputs, joined.same, keep=keep_all(kept, COORDINATES))
+
+
 def einsum(call: Call) -> Equations:
     """Every letter is one dimension; letters that the result lacks are contracted."""
     operands = call["tensors"]
@@ -250,6 +262,7 @@ RULES: dict[str, Rule] = {
     **table(inner, "inner"),
     **table(outer, "outer ger addr"),
     **table(distances, "cdist"),
+    **table(cross, "cross linalg_cross"),
     **table(einsum, "einsum"),
     **table(bilinear, "bilinear"),
     **table(tensordot, "tensordot"),
