@@ -100,3 +100,37 @@ def test_a_program_counts_as_the_tracer_does(name: str) -> None:
     by_program = sum(macs_of_program(of.trace.program, inputs, {}).values())
     assert by_program == count_macs(of.model, inputs, {}) > 0
     assert sum(macs_by_layer(of.model, inputs, {}).values()) == by_program
+
+
+class Experts(Steered):
+    """Each of two experts works on the rows that are sent to it, and is skipped without any."""
+
+    def __init__(self, skips: bool) -> None:
+        super().__init__()
+        self.skips = skips
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 8)) for _ in range(2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.flatten(0, 1)
+        y = torch.zeros_like(h)
+        for number, expert in enumerate(self.experts):
+            rows = (h[:, 0] > 0) == bool(number)
+            at = rows.nonzero()[:, 0]
+            if self.skips and at.numel() == 0:
+                continue
+            if number:
+                y = y.index_put((at,), expert(h[at]), accumulate=True)
+            else:
+                y[rows] = y[rows] + expert(h[rows])
+        return self.rest(self.up(y.view_as(x)).relu())
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_what_experts_compute_on_chosen_rows_can_be_cut(skips: bool) -> None:
+    torch.manual_seed(0)
+    traced = trace(Experts(skips).eval(), ExampleInputs((torch.randn(2, 6, 8),)))
+    assert not traced.ends_after and traced.branched == skips
+    network = analyse(traced)
+    assert sorted(g.size for g in network.groups) == [16, 24, 24, 32]

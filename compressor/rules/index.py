@@ -11,6 +11,7 @@ from compressor.rules.call import (
     broadcast,
     fresh,
     keep_all,
+    same_where_sized,
     table,
 )
 from compressor.rules.reasons import INDEXED
@@ -51,7 +52,7 @@ def index(call: Call) -> Equations:
     passing: list[Dim] = [dim for i, dim in enumerate(x) if i not in listed]
     count = len(call.outputs[0]) - len(passing)
     if count != max(len(indices[i]) for i in listed):  # a mask takes several dimensions' place
-        return overwritten(call)
+        return _masked(call, listed)
     at = listed[0] if together else 0
     chosen = fresh(call.outputs[0][at : at + count])
     counted = (dim for tensor in indices if tensor is not None for dim in tensor)
@@ -61,8 +62,34 @@ def index(call: Call) -> Equations:
     )
 
 
+def _masked(call: Call, listed: list[int]) -> Equations:
+    """x[mask]: the mask's dimensions are kept, and so is what counts the chosen; others pass."""
+    x, at = call.x, listed[0]
+    mask = call["indices"][at]
+    rank = len(mask)
+    if len(listed) > 1 or len(call.outputs[0]) != len(x) - rank + 1:
+        return overwritten(call)
+    (chosen,) = fresh([call.outputs[0][at]])
+    kept = (*x[at : at + rank], *mask, chosen)
+    return Equations(((*x[:at], chosen, *x[at + rank :]),), keep=keep_all(kept, INDEXED))
+
+
+def written_at(call: Call) -> Equations:
+    """index_put: out = x, written at indices or masks. Dimensions up to the last that these can
+    take are kept; those after it agree with the values'."""
+    x, indices, values = call.x, call["indices"], call["values"]
+    listed = [i for i, tensor in enumerate(indices) if tensor is not None]
+    if listed != list(range(listed[0], listed[-1] + 1)):
+        return overwritten(call)
+    end = listed[0] + sum(max(1, len(indices[i])) for i in listed)
+    passing = x[end:]
+    counted = (dim for i in listed for dim in indices[i])
+    kept = (*x[:end], *values[: max(0, len(values) - len(passing))], *counted)
+    return Equations((x,), same_where_sized(values, passing), keep=keep_all(kept, INDEXED))
+
+
 overwritten = Refusal(INDEXED)
-"""Masks and index_put: which dimensions they pick is not seen here."""
+"""Which dimensions are picked is not seen here."""
 
 
 def scatter(call: Call) -> Equations:
@@ -143,9 +170,9 @@ RULES: dict[str, Rule] = {
         """index_add index_copy index_fill.int_Scalar index_add_ index_copy_
         index_fill_.int_Scalar""",
     ),
+    **table(written_at, "index_put index_put_ _unsafe_index_put"),
     **table(
         overwritten,
-        """index_put index_put_ _unsafe_index_put masked_scatter masked_scatter_ masked_select
-        nonzero""",
+        "masked_scatter masked_scatter_ masked_select nonzero",
     ),
 }

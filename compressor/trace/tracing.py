@@ -118,15 +118,33 @@ def _captured(
     batched = _with_batch(examples) if free_batch else None
     failures: list[Exception] = []
     calls: list[str] = []
+    beginning: tuple[ExportedProgram, _Way, list[str]] | None = None
     for way in _ways(batched is not None, failures, calls):
         inputs = (way.free_batch and batched) or examples
         try:
             with calls_noted(module, calls):
                 program = _export(module, inputs, way)
-            return program, way, _notes(way, batched is not None, failures)
         except Exception as error:
             failures.append(error)
+            continue
+        found = program, way, _notes(way, batched is not None, failures)
+        if not way.ends_after or _unseen_share(program) <= _MOST_UNSEEN:
+            return found
+        beginning = beginning or found
+    if beginning is not None:
+        return beginning
     raise not_captured(failures[0], module) from failures[0]
+
+
+_MOST_UNSEEN = 0.5
+"""Share of the weights that may lie behind the end of a program which ends early. Where it is more
+(experts that are skipped where no token is sent to them), the branch of the example is better."""
+
+
+def _unseen_share(program: ExportedProgram) -> float:
+    sizes = {name: program.state_dict[name].numel() for name in program.graph_signature.parameters}
+    unseen = sum(sizes[name] for name in unused_parameters(program))
+    return float(unseen / max(1, sum(sizes.values())))
 
 
 def _ways(has_batch: bool, failures: Sequence[Exception], calls: Sequence[str]) -> Iterator[_Way]:
