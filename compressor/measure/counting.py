@@ -19,7 +19,7 @@ from compressor.errors import CompressorError
 from compressor.measure.by_program import macs_of_program
 from compressor.measure.by_rule import by_rule
 from compressor.programs.attention_path import unfused_attention
-from compressor.rules.linear import einsum_letters
+from compressor.rules.linear import contractions, einsum_letters
 
 Values = Sequence[Any]
 """Inputs or outputs of a traced operator (`torch._C.Value`)."""
@@ -85,22 +85,15 @@ def _tensordot(inputs: Values, outputs: Values) -> int:
 
 
 def _einsum(inputs: Values, outputs: Values) -> int:
-    """Pair by pair from the left, as torch does. What one of a pair has alone and nobody wants
-    later is summed before; with nothing to sum over, a pair is no matrix product."""
+    """Pair by pair (`contractions`)."""
     operands = [_shape(v) for v in inputs[1].node().inputs()]
     terms, result = einsum_letters(inputs[0].toIValue(), [len(shape) for shape in operands])
     size: dict[str, int] = {}
     for term, shape in zip(terms, operands, strict=True):
         for letter, length in zip(term, shape, strict=True):
             size[letter] = max(length, size.get(letter, 1))
-    macs, current = 0, set(terms[0])
-    for position, term in enumerate(terms[1:], start=2):
-        wanted = set(result).union(*terms[position:])
-        both, kept = current & set(term), (current | set(term)) & wanted
-        if both - wanted:
-            macs += prod(size[letter] for letter in both | kept)
-        current = kept
-    return macs
+    joined = contractions(terms, result)
+    return sum(prod(size[letter] for letter in letters) for letters in joined)
 
 
 MACS: dict[str, Callable[[Values, Values], int]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from compressor.axes import Axis, Dim
 from compressor.rules.call import (
@@ -182,7 +182,10 @@ def einsum(call: Call) -> Equations:
             for at, letter in enumerate(term)
             if letter not in result
         ],
-        macs=_pairwise(terms, result, by_letter),
+        macs=[
+            tuple(dim for letter, dim in by_letter.items() if letter in joined)
+            for joined in contractions(terms, result)
+        ],
         width=outputs[-1] if several and outputs else None,
     )
 
@@ -204,22 +207,17 @@ def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]]
     return [spread(t, h) for t, h in zip(written, hidden, strict=True)], spread(result, max(hidden))
 
 
-def _pairwise(
-    terms: Sequence[Sequence[str]], result: Sequence[str], by_letter: Mapping[str, Dim]
-) -> list[Shape]:
-    """Operands are multiplied two at a time, from the left, as torch does: what one of the two has
-    alone and nobody wants later is summed before, and where both have nothing to sum over, that is
-    no matrix product."""
-    products: list[Shape] = []
+def contractions(terms: Sequence[Sequence[str]], result: Sequence[str]) -> Iterator[set[str]]:
+    """The letters of each matrix product of an einsum. Operands are multiplied two at a time, from
+    the left, as torch does: what one of the two has alone and nobody wants later is summed before,
+    and where both have nothing to sum over, that is no matrix product."""
     done = set(terms[0])
     for at, term in enumerate(terms[1:], start=2):
         wanted = set(result).union(*terms[at:])
-        both = done & set(term)
+        both, kept = done & set(term), (done | set(term)) & wanted
         if both - wanted:
-            joined = both | ((done | set(term)) & wanted)
-            products.append(tuple(dim for letter, dim in by_letter.items() if letter in joined))
-        done = (done | set(term)) & wanted
-    return products
+            yield both | kept
+        done = kept
 
 
 def bilinear(call: Call) -> Equations:

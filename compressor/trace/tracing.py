@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import keyword
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -49,8 +50,10 @@ def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True
         free_batch: Off: the batch stays that of the examples.
 
     Raises:
-        CompressorError: `torch.export` cannot capture the model.
+        CompressorError: `torch.export` cannot capture the model, or a layer is named by a word of
+            Python's, which the program's code could not say.
     """
+    _refuse_keywords(module)
     copied = detached_copy(module)
     know_types((examples.args, dict(examples.kwargs)))
     before = [*caches_off(copied), *fixed_inputs(copied, examples)]
@@ -74,6 +77,23 @@ def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True
         ends_after=way.ends_after,
         learning=learning_in(module),
     )
+
+
+def _refuse_keywords(module: nn.Module) -> None:
+    """Raise CompressorError where a layer or tensor is named by a word of Python's: torch.fx writes
+    names into code ("self.class.weight")."""
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    names = [name for name, _ in (*module.named_modules(), *tensors)]
+    odd = next((n for n in names if any(keyword.iskeyword(part) for part in n.split("."))), None)
+    if odd is not None:
+        word = next(part for part in odd.split(".") if keyword.iskeyword(part))
+        raise CompressorError(
+            f"a layer or tensor is named {word!r}, which is a word of Python's",
+            where=odd,
+            consequence="torch.fx cannot write the network's program as code",
+            next_step=f"name it otherwise where the network is built ({word}_), and in the keys of "
+            "its weights",
+        )
 
 
 def learning_in(module: nn.Module) -> frozenset[str]:
