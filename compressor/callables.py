@@ -1,4 +1,4 @@
-"""Find the callable that a spec names: 'package.module:callable' or 'path/file.py:callable'."""
+"""Find what a spec names: 'package.module:name' or 'path/file.py:name'."""
 
 from __future__ import annotations
 
@@ -21,11 +21,51 @@ def resolve(spec: str) -> Callable[..., Any]:
             there, or something that cannot be called.
         CompressorError: The module's own code fails while it is imported.
     """
+    return _callable(named(spec), spec)
+
+
+def function(spec: str) -> Callable[..., Any]:
+    """The function of a spec; a class stands for an instance of it (torch.nn:CrossEntropyLoss).
+
+    Raises: what `resolve` raises; UsageError for a class that cannot be made without arguments.
+    """
+    found = resolve(spec)
+    if not isinstance(found, type):
+        return found
+    try:
+        return _callable(found(), spec)
+    except UsageError:
+        raise
+    except Exception as error:  # the class is the user's code
+        raise UsageError(
+            f"{spec} is a class, and making one failed: {type(error).__name__}: {error}",
+            where=spec,
+            next_step="name a function, or an object that is ready to be called",
+        ) from error
+
+
+def _callable(found: Any, spec: str) -> Callable[..., Any]:
+    if callable(found):
+        return found  # type: ignore[no-any-return]
+    raise UsageError(
+        f"{spec.rpartition(':')[2]} is a {type(found).__name__}, and cannot be called",
+        where=spec,
+        next_step="name a function, or an object that can be called",
+    )
+
+
+def named(spec: str) -> Any:
+    """Import the module or the file of a spec and return the object that it names.
+
+    Raises:
+        UsageError: the spec has another form, or names a file, module or object that is not there.
+        CompressorError: the module's own code fails while it is imported.
+    """
     home, colon, name = spec.rpartition(":")
     if not (colon and home and name.isidentifier()):
         raise UsageError(
-            f"{spec!r} names no callable",
-            next_step="write package.module:callable or path/file.py:callable",
+            f"{spec!r} names nothing in a module",
+            next_step="write package.module:name or path/file.py:name",
         )
     try:
         module = import_file(Path(home)) if home.endswith(".py") else _from_package(home)
@@ -37,15 +77,18 @@ def resolve(spec: str) -> Callable[..., Any]:
             where=spec,
             next_step="repair it, or run from the folder that holds what it imports",
         ) from error
-    found = getattr(module, name, None)
-    if not callable(found):
-        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+    if not hasattr(module, name):
+        public = [
+            n
+            for n, v in vars(module).items()
+            if not n.startswith("_") and not isinstance(v, ModuleType)
+        ]
         raise UsageError(
-            f"{home} has no callable named {name!r}",
+            f"{home} has nothing named {name!r}",
             where=spec,
             next_step=f"it has: {', '.join(sorted(public)[:12]) or 'none'}",
         )
-    return found  # type: ignore[no-any-return]
+    return getattr(module, name)
 
 
 def import_file(path: Path) -> ModuleType:

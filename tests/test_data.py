@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from compressor.callables import function
 from compressor.data import batches, check_labels, hold_out, load_data
 from compressor.errors import CompressorError, UsageError
 from compressor.options import Options
@@ -151,7 +153,7 @@ def test_files_that_are_no_archive_are_clear_errors(tmp_path, content):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("rows.csv", "a text file"), ("own.py", r"a Python file[\s\S]*own\.py:callable")],
+    [("rows.csv", "a text file"), ("own.py", r"a Python file[\s\S]*own\.py:name")],
 )
 def test_other_files_are_told_what_data_is(tmp_path, name, words):
     path = tmp_path / name
@@ -292,6 +294,11 @@ class Late:
         if i == 2: raise ValueError("sample lost")
         return torch.zeros(2), 0
 constant = 3
+ready = TensorDataset(torch.randn(10, 4), torch.arange(10))
+samples = [(torch.randn(3), i) for i in range(5)]
+columns = {"x": torch.randn(6, 4), "labels": list(range(6))}
+uneven = {"x": torch.randn(6, 4), "labels": [1]}
+loader = torch.utils.data.DataLoader(ready)
 """
 
 
@@ -328,16 +335,43 @@ def test_a_sample_may_be_a_dict_and_its_target_lie_in_it(code):
 
 
 @pytest.mark.parametrize(
+    ("name", "size", "width"), [("ready", 10, 4), ("samples", 5, 3), ("columns", 6, 4)]
+)
+def test_an_object_that_is_ready_is_data(code, name, size, width):
+    data = load_data([code + name])
+    call, target = data.fetch([1, 2])
+    (x,) = (*call.args, *call.kwargs.values())
+    assert (len(data), data.labelled, tuple(x.shape)) == (size, True, (2, width))
+    assert target.tolist() == [1, 2]
+
+
+def test_a_loss_may_be_a_function_a_class_or_an_object(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("losses.py").write_text(
+        "import torch\nloss = torch.nn.L1Loss()\nscale = 3\n"
+        "class Own:\n    def __init__(self, needed): pass\n    def __call__(self, a, b): pass\n"
+    )
+    for spec in ("losses.py:loss", "torch.nn:L1Loss", "torch.nn.functional:l1_loss"):
+        assert function(spec)(torch.ones(3), torch.zeros(3)) == 1
+    with pytest.raises(UsageError, match="scale is a int, and cannot be called"):
+        function("losses.py:scale")
+    with pytest.raises(UsageError, match=r"making one failed: TypeError[\s\S]*needed"):
+        function("losses.py:Own")
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("three", r"3 parts[\s\S]*\(first, second\), target"),
         ("texts", "a sample is a str"),
         ("empty", "empty"),
-        ("number", "returned a int"),
+        ("number", "a int is no dataset"),
         ("wants", "raised TypeError"),
         ("raises", "raised OSError: disk gone"),
-        ("constant", "no callable named 'constant'"),
-        ("missing", "no callable named 'missing'"),
+        ("constant", "a int is no dataset"),
+        ("loader", "DataLoader gives batches"),
+        ("uneven", "these are: x 6, labels 1"),
+        ("missing", r"nothing named 'missing'[\s\S]*columns"),
     ],
 )
 def test_callables_that_give_no_dataset_are_clear_errors(code, name, message):
@@ -359,7 +393,7 @@ def test_bad_specs_are_clear_errors(code, tmp_path):
     for spec, message in (
         ("gone.py:f", "no file gone.py"),
         ("no_such_package.data:f", "no module"),
-        ("a:not-a-name", "names no callable"),
+        ("a:not-a-name", "names nothing in a module"),
         ("broken_code.py:f", "ZeroDivisionError"),
         ("broken_code:f", "ZeroDivisionError"),
     ):

@@ -190,3 +190,27 @@ def test_the_second_opinion_changes_nothing() -> None:
     assert all(tensor.equal(state[n]) for n, tensor in of.trace.module.state_dict().items())
     assert isinstance(of.trace.module, nn.Module)
     assert not of.trace.module.training
+
+
+UNCOUNTED = """
+import torch
+
+class Spectral(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (torch.nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x):
+        self.c(x)
+        return self.b(torch.fft.fft(self.a(x)).real)
+"""
+
+
+def test_what_is_not_counted_or_not_read_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nets.py").write_text(UNCOUNTED)
+    assert main(["inspect", "nets.py:Spectral", "--input", "1x8", "--json"]) == 0
+    notes = "\n".join(json.loads(capsys.readouterr().out)["notes"])
+    assert "not counted in the MACs, having no formula: fft_fft.default (1 call" in notes
+    assert "thrown away: no output of an evaluation depends on c;" in notes

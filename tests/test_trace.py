@@ -355,3 +355,11 @@ def test_a_model_that_cannot_be_copied_is_refused_with_the_reason() -> None:
     with pytest.raises(CompressorError, match="cannot be copied") as refused:
         traced(model)
     assert "_thread.lock" in refused.value.where
+
+
+@pytest.mark.parametrize("name", ["class", "lambda", "None"])
+def test_a_layer_named_by_a_word_of_pythons_is_refused_by_name(name: str) -> None:
+    inner = nn.Sequential()
+    inner.add_module(name, nn.Linear(4, 4))
+    with pytest.raises(CompressorError, match=rf"'{name}'[\s\S]*where: 0\.{name}[\s\S]*{name}_"):
+        trace(nn.Sequential(inner, nn.Linear(4, 2)), ExampleInputs((torch.randn(1, 4),)))

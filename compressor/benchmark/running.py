@@ -104,7 +104,7 @@ def _counted_of_program(path: Path) -> dict[str, int]:
     module = as_module(program)
     args, kwargs = random_inputs(program, 1, "cpu", 0)
     return {
-        "macs": count_macs(module, args, kwargs),
+        "macs": count_macs(module, args, kwargs, program),
         "params": count_params(module),
         "size_bytes": 0,
     }

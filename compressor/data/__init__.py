@@ -3,6 +3,7 @@
 from compressor.data.batching import Batches, batches, check_labels, hold_out
 from compressor.data.binding import Binding, Forward
 from compressor.data.dataset import Data
+from compressor.data.objects import data_of
 from compressor.data.sources import load_data
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Forward",
     "batches",
     "check_labels",
+    "data_of",
     "hold_out",
     "load_data",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,12 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from compressor.callables import resolve
+from compressor.callables import named
 from compressor.data.arrays import load_arrays, statistics
 from compressor.data.dataset import Data
+from compressor.data.objects import data_of, is_dataset
 from compressor.errors import CompressorError, UsageError
 
-MOST_SAMPLES = 2**31
-"""The most samples that a dataset may have, since their order is an array in memory."""
 _RESIZE = 256 / 224  # ImageNet's convention: resize the short side, then crop the centre
 
 
@@ -35,9 +35,9 @@ def load_data(
     Args:
         specs: One or more `.npz` files (`images` uint8 [N, H, W, C] or [N, H, W], `labels` integer
             [N], optional); or one folder with a sub-folder of images per class (classes in
-            alphabetical order; sub-folders that are all named by numbers are those classes); or one
-            'package.module:callable' or 'path/file.py:callable' that returns a dataset, whose
-            samples are (inputs, target), the inputs alone, or dicts.
+            alphabetical order; sub-folders that are all named by numbers are those classes); or
+            one 'package.module:name' or 'path/file.py:name' of a dataset, or of a function that
+            returns one. Samples are (inputs, target), the inputs alone, or dicts.
         mean: Per channel (or one for all), after division by 255. Default: ImageNet's for three
             channels, 0.5 for others.
         std: The same for the standard deviation.
@@ -69,15 +69,15 @@ def load_data(
     if ":" not in specs[0]:
         raise UsageError(
             f"there is no data at {specs[0]}",
-            next_step="name an .npz file, a folder of images, or package.module:callable",
+            next_step="name an .npz file, a folder of images, or package.module:name of a dataset",
         )
     if mean is not None or std is not None:
         raise UsageError(
-            "a callable's dataset is taken as it comes; mean and std do not apply to it",
+            "a dataset of your own is taken as it comes; mean and std do not apply to it",
             where=specs[0],
             next_step="normalise inside the dataset",
         )
-    return _from_callable(specs[0])
+    return _named(specs[0])
 
 
 _BEGINNINGS = (b"PK", b"\x93NUMPY")
@@ -93,11 +93,11 @@ def _refuse_other_files(path: Path) -> None:
     is_code = path.suffix == ".py"
     other = "a text file" if b"\0" not in beginning else "a file of another kind"
     raise UsageError(
-        "data is an .npz archive, a folder of images or a callable, and this is "
+        "data is an .npz archive, a folder of images or a dataset's name, and this is "
         f"{'a Python file' if is_code else other}",
         where=str(path),
         next_step="write an archive with numpy.savez(path, images=..., labels=...), or name a "
-        f"callable that returns a dataset: {path if is_code else 'path/file.py'}:callable",
+        f"dataset, or a function that returns one: {path if is_code else 'path/file.py'}:name",
     )
 
 
@@ -163,45 +163,17 @@ def _read_image(path: str, mode: str) -> Image.Image:
         ) from error
 
 
-def _refuse_endless(dataset: Any, spec: str) -> None:
-    """Raise CompressorError for a dataset whose length stands for "as long as you like".
-
-    Such a dataset can be neither shuffled nor held out from.
-    """
-    try:
-        count = len(dataset)
-    except OverflowError:  # beyond what len() can say
-        count = MOST_SAMPLES + 1
-    if count > MOST_SAMPLES:
-        raise CompressorError(
-            f"the dataset says that it has more than {MOST_SAMPLES:,} samples",
-            where=spec,
-            consequence="they can be neither shuffled nor held out from",
-            next_step="give it a length of some thousands; so many samples are enough",
-        )
-
-
-def _from_callable(spec: str) -> Data:
-    build = resolve(spec)
-    try:
-        dataset = build()
-    except Exception as error:  # the callable is the user's code
-        raise CompressorError(
-            f"the callable raised {type(error).__name__}: {error}",
-            where=spec,
-            next_step="it is called without arguments and returns a dataset",
-        ) from error
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise CompressorError(
-            f"the callable returned a {type(dataset).__name__}, not a dataset",
-            where=spec,
-            next_step="a dataset has a length, and dataset[i] is one sample: (inputs, target), the "
-            "inputs alone, or a dict",
-        )
-    _refuse_endless(dataset, spec)
-    if len(dataset) == 0:
-        raise CompressorError(
-            "the dataset is empty", where=spec, next_step="give data with at least one sample"
-        )
-    data = Data(spec, dataset, True, None)
-    return Data(spec, dataset, data.fetch([0]).target is not None, None)
+def _named(spec: str) -> Data:
+    """The dataset that a spec names, or that the function or class which it names gives."""
+    found = named(spec)
+    if callable(found) and not is_dataset(found):
+        try:
+            found = found()
+        except Exception as error:  # the callable is the user's code
+            raise CompressorError(
+                f"the callable raised {type(error).__name__}: {error}",
+                where=spec,
+                next_step="it is called without arguments and returns a dataset",
+            ) from error
+    data = data_of(found, spec)
+    return replace(data, labelled=data.fetch([0]).target is not None)

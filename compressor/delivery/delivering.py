@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from compressor.causes import first_line
 from compressor.delivery.formats import Job, Outcome, written
 from compressor.delivery.provenance import provenance
 from compressor.delivery.verifying import cut_to_one, real_inputs
@@ -84,6 +85,8 @@ class Delivery:
     @property
     def is_hardly_faster(self) -> bool:
         """Whether it is faster by less than a tenth with one thread, as far as times can tell."""
+        if not self.after.latency:
+            return False
         hardly = self.after.latency[0].own_ms > 0.9 * self.before.latency[0].own_ms
         return hardly and not self.speedups[0].is_noisy
 
@@ -114,7 +117,7 @@ def deliver(sliced: Sliced, planned: Planned) -> Delivery:
         parametrised = planned.options.keep_parametrisations
         plan = replace(sliced.plan, aliases=aliases, types=types, parametrised=parametrised)
         (files.path / "plan.json").write_text(plan.to_json(), encoding="utf-8")
-        costs = planned.original.costs, costs_of(sliced.module, traced)
+        costs = planned.original.costs, costs_of(sliced.module, traced, sliced.program)
     some = planned.samples.train or planned.samples.test or planned.samples.unlabelled
     macs = costs[0].macs, costs[1].macs
     job = Job(
@@ -189,7 +192,12 @@ def _by_torch(planned: Planned, sliced: Sliced, costs: tuple[Costs, Costs]) -> _
         for module in modules.values():
             stack.enter_context(ended_after(module, traced.ends_after))
         timing = partial(measure_eager, args=examples.args, kwargs=examples.kwargs)
-        latency, speedups = _latency(modules, timing, ways, planned)
+        try:
+            latency, speedups = _latency(modules, timing, ways, planned)
+        except Exception as error:  # whatever the network's code raises
+            words = f"not timed, since a call of one sample fails: {first_line(error)}"
+            planned.stopwatch.note(words)
+            return State(costs[0], ()), State(costs[1], ()), ()
     first, last = (State(costs[i], tuple(latency[name])) for i, name in enumerate(modules))
     return first, last, speedups
 

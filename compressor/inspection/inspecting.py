@@ -19,6 +19,7 @@ from compressor.graph import analyse
 from compressor.loading import find_examples
 from compressor.network import Network
 from compressor.options import ModelOptions
+from compressor.planning.counted import notes_on_macs
 from compressor.planning.preparing import capture
 from compressor.planning.subject import open_model
 from compressor.records import ExampleInputs, Group, LoadedModel, Trace
@@ -61,6 +62,8 @@ def inspect(model: nn.Module | str, options: ModelOptions, watch: Watch) -> Insp
     traced = capture(loaded, examples, stopwatch)
     with stopwatch.stage("analyse"):
         network = analyse(traced)
+    for note in notes_on_macs(network):
+        stopwatch.note(note)
     return Inspection(loaded, examples, traced, network, stopwatch.notes)
 
 

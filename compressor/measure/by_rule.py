@@ -29,7 +29,12 @@ def _macs(inputs: Values, outputs: Values) -> int:
         return 0
     named = zip((a.name for a in schema.arguments), map(_argument, inputs), strict=False)
     sizes = tuple(tuple(value.type().sizes() or ()) for value in outputs)
-    equations = RULES[name](Call(name, dict(named), sizes))
+    return macs_said(Call(name, dict(named), sizes))
+
+
+def macs_said(call: Call) -> int:
+    """The multiply-adds of a call of an operator that has a rule."""
+    equations = RULES[call.op](call)
     return sum(prod(dim.size for dim in product) for product in equations.macs)
 
 

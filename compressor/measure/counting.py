@@ -10,14 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from compressor.causes import cause_of, first_line
 from compressor.errors import CompressorError
+from compressor.measure.by_program import macs_of_program
 from compressor.measure.by_rule import by_rule
 from compressor.programs.attention_path import unfused_attention
-from compressor.rules.linear import einsum_letters
+from compressor.rules.linear import contractions, einsum_letters
 
 Values = Sequence[Any]
 """Inputs or outputs of a traced operator (`torch._C.Value`)."""
@@ -83,22 +85,15 @@ def _tensordot(inputs: Values, outputs: Values) -> int:
 
 
 def _einsum(inputs: Values, outputs: Values) -> int:
-    """Pair by pair from the left, as torch does. What one of a pair has alone and nobody wants
-    later is summed before; with nothing to sum over, a pair is no matrix product."""
+    """Pair by pair (`contractions`)."""
     operands = [_shape(v) for v in inputs[1].node().inputs()]
     terms, result = einsum_letters(inputs[0].toIValue(), [len(shape) for shape in operands])
     size: dict[str, int] = {}
     for term, shape in zip(terms, operands, strict=True):
         for letter, length in zip(term, shape, strict=True):
             size[letter] = max(length, size.get(letter, 1))
-    macs, current = 0, set(terms[0])
-    for position, term in enumerate(terms[1:], start=2):
-        wanted = set(result).union(*terms[position:])
-        both, kept = current & set(term), (current | set(term)) & wanted
-        if both - wanted:
-            macs += prod(size[letter] for letter in both | kept)
-        current = kept
-    return macs
+    joined = contractions(terms, result)
+    return sum(prod(size[letter] for letter in letters) for letters in joined)
 
 
 MACS: dict[str, Callable[[Values, Values], int]] = {
@@ -170,28 +165,49 @@ class _Remembered(TorchFunctionMode):
         return result
 
 
-def count_macs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+def count_macs(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    program: ExportedProgram | None = None,
+) -> int:
     """Multiply-adds of `module(*args, **kwargs)`, in the mode (eval, train) that it is in.
 
     Counted are convolutions, linear layers, matrix products, attention and recurrent layers
     (`MACS`, and by their rules operators outside ATen), whether or not an output depends on them;
     biases are not. The count is for the batch that the inputs have: give a batch of
     one for the number that is reported. Works alike on the user's class and on the module of
-    an exported program.
+    an exported program. Code that cannot be traced (operators that are given functions to run, cuts
+    at values of the data) is counted on its `program`, where one is given.
 
     Raises:
         CompressorError: the module does not run on these inputs.
     """
-    return sum(macs_by_layer(module, args, kwargs).values())
+    return sum(macs_by_layer(module, args, kwargs, program).values())
 
 
 def macs_by_layer(
-    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    program: ExportedProgram | None = None,
 ) -> dict[str, int]:
     """The same by the path of the submodule that computes them itself; "" is `module`.
 
     Raises: what `count_macs` raises.
     """
+    try:
+        return _traced(module, args, kwargs)
+    except CompressorError:
+        if program is None:
+            raise
+        try:
+            return macs_of_program(program, args, kwargs)
+        except Exception as error:  # whatever the network's operators raise
+            raise _uncountable(error) from error
+
+
+def _traced(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, int]:
     flat = _Flat(module, args, kwargs)
     with warnings.catch_warnings(), unfused_attention(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -206,16 +222,19 @@ def macs_by_layer(
             with _hooks_kept(flat):
                 return {spelled(n): macs for n, macs in _own(analysis.by_module()).items()}
         except (RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
-            cause = cause_of(error)
-            raise CompressorError(
-                "the network's multiply-adds could not be counted"
-                + (f": {cause.what}" if cause else ""),
-                where=first_line(error),
-                consequence="there is no number for its compute",
-                next_step=cause.next_step
-                if cause
-                else "call the network with these inputs; if it runs there, report this",
-            ) from error
+            raise _uncountable(error) from error
+
+
+def _uncountable(error: Exception) -> CompressorError:
+    cause = cause_of(error)
+    return CompressorError(
+        "the network's multiply-adds could not be counted" + (f": {cause.what}" if cause else ""),
+        where=first_line(error),
+        consequence="there is no number for its compute",
+        next_step=cause.next_step
+        if cause
+        else "call the network with these inputs; if it runs there, report this",
+    )
 
 
 _SLASH = "\ue000"

@@ -99,7 +99,8 @@ class DataOptions(Checked):
 
     data: Annotated[tuple[str, ...], several(DATA, "TRAIN")] = ()
     """Training data: .npz files (images, labels), a folder with one sub-folder per class, or \
-'package.module:callable' returning a dataset. Calibrates and fine-tunes."""
+'package.module:name' or 'path/file.py:name' of a dataset, a list of samples, a dict of columns, \
+or a function that returns one. Calibrates and fine-tunes."""
 
     test: Annotated[tuple[str, ...], several(DATA, "TEST")] = ()
     """Data that is only evaluated on; without it a tenth of --data is held out."""
@@ -114,7 +115,7 @@ class DataOptions(Checked):
     """Samples per step of calibration, fine-tuning and evaluation."""
 
     metric: Annotated[str | None, option(DATA, "SPEC")] = None
-    """'module:callable' called with (outputs, target); default top-1 accuracy."""
+    """'module:name' of what is called with (outputs, target); default top-1 accuracy."""
 
     seed: Annotated[int, option(RUN, "N")] = 0
     """Seed of everything that is random."""
@@ -163,8 +164,8 @@ are, for calibration."""
 needed for reconstruction and repair."""
 
     loss: Annotated[str | None, option(RECOVERY, "SPEC")] = None
-    """'module:callable' called with (outputs, target); default cross-entropy, or distillation \
-from the original where the data has no labels."""
+    """'module:name' of what is called with (outputs, target), e.g. torch.nn:L1Loss; default \
+cross-entropy, or distillation from the original where the data has no labels."""
 
     device: Annotated[str, option(RUN)] = "cpu"
     """Where data runs through the network: cpu, cuda, cuda:1, mps."""

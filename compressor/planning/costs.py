@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from compressor.measure import count_params, macs_by_layer
@@ -21,15 +22,16 @@ class Costs(NamedTuple):
     layers: Mapping[str, int]
 
 
-def costs_of(module: nn.Module, traced: Trace) -> Costs:
-    """Of the network that was traced, or a smaller one; with a batch that is not free, a sample's
-    share of it. What a detector computes later depends on what it finds, and is not counted."""
+def costs_of(module: nn.Module, traced: Trace, program: ExportedProgram | None = None) -> Costs:
+    """Of the network that was traced, or a smaller one with its `program`; with a batch that is not
+    free, a sample's share of it. What a detector computes later depends on what it finds, and is
+    not counted."""
     examples = (traced.examples.args, dict(traced.examples.kwargs))
     one = pytree.tree_map(lambda x: x[:1] if isinstance(x, Tensor) and x.dim() else x, examples)
     args, kwargs = examples if traced.batch_symbol is None else one
     samples = traced.batch if traced.batch_symbol is None else 1
     with ended_after(module, traced.ends_after):
-        layers = macs_by_layer(module, args, kwargs)
+        layers = macs_by_layer(module, args, kwargs, program or traced.program)
     macs = sum(layers.values()) // samples
     each = {name: count // samples for name, count in layers.items()}
     return Costs(count_params(module), macs, each)

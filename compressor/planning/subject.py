@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compressor.callables import resolve
+from compressor.callables import function
 from compressor.calls import Call
-from compressor.data import Binding, Data, Forward, check_labels, hold_out, load_data
+from compressor.data import Binding, Data, Forward, check_labels, data_of, hold_out, load_data
 from compressor.errors import CompressorError, UsageError
 from compressor.files.integrity import check_files
 from compressor.loading import (
@@ -286,22 +286,15 @@ class _Opener:
                 next_step="leave one of the two out",
             )
         if given is not None:
-            return (given if isinstance(given, Data) else _data_of(given)).bound(self.binding)
+            return self._ready(given).bound(self.binding)
         if not specs:
             return None
         mean, std = self.options.mean or None, self.options.std or None
         opened = load_data(specs, mean=mean, std=std, input_size=self.input_size)
         return opened.bound(self.binding)
 
-
-def _data_of(given: Any) -> Data:
-    if not (hasattr(given, "__len__") and hasattr(given, "__getitem__")) or not len(given):
-        raise UsageError(
-            f"{type(given).__name__} is no dataset with samples",
-            where="data, test",
-            next_step="give a dataset of (inputs, target), or the spec of one",
-        )
-    return Data(type(given).__name__, given, True, None)
+    def _ready(self, given: Any) -> Data:
+        return given if isinstance(given, Data) else data_of(given, type(given).__name__)
 
 
 def _refuse_without_data(options: ScoringOptions) -> None:
@@ -401,7 +394,7 @@ def metric_of(subject: Subject, options: ScoringOptions) -> tuple[str, Callable[
 
 def metric_named(spec: str | None) -> tuple[str, Callable[[Any, Any], Any]]:
     """The metric of a spec, or the default one."""
-    return ("top1", top1) if spec is None else (spec.rpartition(":")[2], resolve(spec))
+    return ("top1", top1) if spec is None else (spec.rpartition(":")[2], function(spec))
 
 
 def earlier_weights(loaded: LoadedModel, options: TrainingOptions) -> nn.Module:
@@ -421,12 +414,12 @@ def earlier_weights(loaded: LoadedModel, options: TrainingOptions) -> nn.Module:
 
 def loss_of(subject: Subject, options: ScoringOptions) -> Callable[[Any, Any], Tensor] | None:
     """The user's loss, or None for the default."""
-    return subject.loss or (resolve(options.loss) if options.loss else None)
+    return subject.loss or (function(options.loss) if options.loss else None)
 
 
 def step_of(options: TrainingOptions) -> Callable[..., Tensor] | None:
     """The user's own training step, if there is one."""
-    return resolve(options.train) if options.train else None
+    return function(options.train) if options.train else None
 
 
 def check_device(device: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from compressor.rules.call import Call, Equations, Refusal, Rule, fresh, table
-from compressor.rules.reasons import COUNTED
+from compressor.rules.call import Call, Equations, Refusal, Rule, fresh, keep_all, table
+from compressor.rules.reasons import COUNTED, DIAGONAL
 
 
 def filled(call: Call) -> Equations:
@@ -16,6 +16,17 @@ counted = Refusal(COUNTED)
 """arange, eye, masks, ...: the values depend on positions and sizes."""
 
 
+def diagonal_of(call: Call) -> Equations:
+    """diag_embed: x's last dimension stands along the diagonal of two, all kept; others pass."""
+    x, sizes = call.x, call.outputs[0]
+    ends = {
+        call.dim(name, default, rank=len(sizes)) for name, default in (("dim1", -2), ("dim2", -1))
+    }
+    others = iter(x[:-1])
+    out = tuple(fresh([n])[0] if i in ends else next(others) for i, n in enumerate(sizes))
+    return Equations((out,), keep=keep_all((x[-1], *(out[i] for i in ends)), DIAGONAL))
+
+
 RULES: dict[str, Rule] = {
     **table(
         filled,
@@ -24,6 +35,7 @@ RULES: dict[str, Rule] = {
     **table(
         counted,
         """arange arange.start arange.start_step linspace eye eye.m scalar_tensor
-        diag diagonal meshgrid meshgrid.indexing one_hot""",
+        tril_indices triu_indices diag diagonal meshgrid meshgrid.indexing one_hot""",
     ),
+    **table(diagonal_of, "diag_embed"),
 }

@@ -50,6 +50,7 @@ __and__.Scalar __or__.Scalar __xor__.Scalar __lshift__.Scalar __rshift__.Scalar
 bitwise_and.Scalar_Tensor bitwise_or.Scalar_Tensor bitwise_xor.Scalar_Tensor
 bitwise_left_shift.Tensor_Scalar bitwise_left_shift.Scalar_Tensor
 bitwise_right_shift.Tensor_Scalar bitwise_right_shift.Scalar_Tensor remainder.Scalar_Tensor
+isin.Tensor_Scalar
 """
 
 UNARY_IN_PLACE = """

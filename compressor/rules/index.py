@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from compressor.axes import Axis, Dim
-from compressor.rules.call import Call, Equations, Refusal, Rule, fresh, keep_all, table
+from compressor.axes import UNIT, Axis, Dim
+from compressor.rules.call import (
+    Call,
+    Equations,
+    Refusal,
+    Rule,
+    broadcast,
+    fresh,
+    keep_all,
+    same_where_sized,
+    table,
+)
 from compressor.rules.reasons import INDEXED
 
 
@@ -42,7 +52,7 @@ def index(call: Call) -> Equations:
     passing: list[Dim] = [dim for i, dim in enumerate(x) if i not in listed]
     count = len(call.outputs[0]) - len(passing)
     if count != max(len(indices[i]) for i in listed):  # a mask takes several dimensions' place
-        return overwritten(call)
+        return _masked(call, listed)
     at = listed[0] if together else 0
     chosen = fresh(call.outputs[0][at : at + count])
     counted = (dim for tensor in indices if tensor is not None for dim in tensor)
@@ -52,8 +62,34 @@ def index(call: Call) -> Equations:
     )
 
 
+def _masked(call: Call, listed: list[int]) -> Equations:
+    """x[mask]: the mask's dimensions are kept, and so is what counts the chosen; others pass."""
+    x, at = call.x, listed[0]
+    mask = call["indices"][at]
+    rank = len(mask)
+    if len(listed) > 1 or len(call.outputs[0]) != len(x) - rank + 1:
+        return overwritten(call)
+    (chosen,) = fresh([call.outputs[0][at]])
+    kept = (*x[at : at + rank], *mask, chosen)
+    return Equations(((*x[:at], chosen, *x[at + rank :]),), keep=keep_all(kept, INDEXED))
+
+
+def written_at(call: Call) -> Equations:
+    """index_put: out = x, written at indices or masks. Dimensions up to the last that these can
+    take are kept; those after it agree with the values'."""
+    x, indices, values = call.x, call["indices"], call["values"]
+    listed = [i for i, tensor in enumerate(indices) if tensor is not None]
+    if listed != list(range(listed[0], listed[-1] + 1)):
+        return overwritten(call)
+    end = listed[0] + sum(max(1, len(indices[i])) for i in listed)
+    passing = x[end:]
+    counted = (dim for i in listed for dim in indices[i])
+    kept = (*x[:end], *values[: max(0, len(values) - len(passing))], *counted)
+    return Equations((x,), same_where_sized(values, passing), keep=keep_all(kept, INDEXED))
+
+
 overwritten = Refusal(INDEXED)
-"""Masks and index_put: which dimensions they pick is not seen here."""
+"""Which dimensions are picked is not seen here."""
 
 
 def scatter(call: Call) -> Equations:
@@ -90,12 +126,40 @@ def gather(call: Call) -> Equations:
     return Equations((tuple(out),), same, keep=keep_all((*cropped, out[at]), INDEXED))
 
 
+def take_along(call: Call) -> Equations:
+    """take_along_dim: gather whose operands are broadcast but along `dim`, which is kept."""
+    if call.get("dim") is None:
+        return overwritten(call)
+    at, x, index = call.dim(), call.x, call["indices"]
+    others = [(*shape[:at], UNIT, *shape[at + 1 :]) for shape in (x, index)]
+    sizes = call.outputs[0]
+    joined = broadcast(others, (*sizes[:at], 1, *sizes[at + 1 :]))
+    out = (*joined.outputs[0][:at], index[at], *joined.outputs[0][at + 1 :])
+    return Equations((out,), joined.same, keep=keep_all((x[at], index[at]), INDEXED))
+
+
+def binned(call: Call) -> Equations:
+    """bucketize, searchsorted, isin: out = x; what it is looked up in is kept, but for what counts
+    several sorted rows, which goes with x."""
+    names = ("boundaries", "sorted_sequence", "test_elements")
+    among = next(call[name] for name in names if name in call.arguments)
+    x = next(call[name] for name in ("elements", "input", "self") if name in call.arguments)
+    rows = among[:-1] if "sorted_sequence" in call.arguments else ()
+    kept = among[len(rows) :] if rows else among
+    same = list(zip(rows, x, strict=False))
+    order = call.get("sorter") or ()
+    same += list(zip(rows, order, strict=False))
+    return Equations((x,), same, keep=keep_all((*kept, *order[len(rows) :]), INDEXED))
+
+
 RULES: dict[str, Rule] = {
     **table(embedding, "embedding"),
     **table(embedding_bag, "embedding_bag embedding_bag.padding_idx"),
     **table(index_select, "index_select"),
     **table(index, "index.Tensor"),
     **table(gather, "gather"),
+    **table(take_along, "take_along_dim"),
+    **table(binned, "bucketize.Tensor searchsorted.Tensor isin.Tensor_Tensor"),
     **table(
         scatter,
         """scatter.src scatter.value scatter_add scatter_.src scatter_.value scatter_add_
@@ -106,9 +170,9 @@ RULES: dict[str, Rule] = {
         """index_add index_copy index_fill.int_Scalar index_add_ index_copy_
         index_fill_.int_Scalar""",
     ),
+    **table(written_at, "index_put index_put_ _unsafe_index_put"),
     **table(
         overwritten,
-        """index_put index_put_ _unsafe_index_put masked_scatter masked_scatter_ masked_select
-        nonzero""",
+        "masked_scatter masked_scatter_ masked_select nonzero",
     ),
 }

@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-from compressor.axes import Axis, Dim, Product, Sum
+from collections.abc import Sequence
+
+from compressor.axes import UNIT, Axis, Dim, Product, Sum
 from compressor.rules.call import (
     Call,
     Equations,
     Rule,
     Shape,
+    fresh,
     keep_all,
     same_where_sized,
     table,
 )
-from compressor.rules.reasons import OVERWRITTEN, STACKED, STEP, STRIDED, TAKEN
+from compressor.rules.reasons import INDEXED, OVERWRITTEN, STACKED, STEP, STRIDED, TAKEN
 
 
 def cat(call: Call) -> Equations:
     """out[dim] = sum of the operands' [dim]; the other dimensions are the same."""
     shapes = [s for s in call["tensors"] if len(s) == len(call.outputs[0])]
-    at = call.dim("dim", 0, rank=len(call.outputs[0]))
+    return _joined(shapes, call.dim("dim", 0, rank=len(call.outputs[0])))
+
+
+def side_by_side(call: Call) -> Equations:
+    """hstack: cat along the second dimension, of vectors along the only one."""
+    shapes = call["tensors"]
+    return _joined(shapes, min(1, len(shapes[0]) - 1))
+
+
+def rows(call: Call) -> Equations:
+    """vstack: cat along the first dimension, vectors being rows."""
+    return _joined([s if len(s) > 1 else (UNIT, *s) for s in call["tensors"]], 0)
+
+
+def columns(call: Call) -> Equations:
+    """column_stack: cat along the second dimension, vectors being columns."""
+    return _joined([s if len(s) > 1 else (*s, UNIT) for s in call["tensors"]], 1)
+
+
+def _joined(shapes: Sequence[Shape], at: int) -> Equations:
     first = shapes[0]
     same = [
         pair
@@ -41,8 +63,18 @@ def stack(call: Call) -> Equations:
 
 def split(call: Call) -> Equations:
     """x[dim] = sum of the pieces. Unequal pieces need their sizes spelled out."""
-    at = call.dim("dim", 0)
+    return _split(call, call.dim("dim", 0))
+
+
+def split_across(call: Call) -> Equations:
+    """hsplit: split along the second dimension, of vectors along the only one."""
+    return _split(call, min(1, len(call.x) - 1))
+
+
+def _split(call: Call, at: int) -> Equations:
     x = call.x
+    if not all(0 <= sizes[at] <= x[at].size for sizes in call.outputs):
+        return _by_data(call, at)
     pieces: tuple[Dim, ...] = tuple(Axis(sizes[at]) for sizes in call.outputs)
     return Equations(
         tuple((*x[:at], piece, *x[at + 1 :]) for piece in pieces),
@@ -59,6 +91,9 @@ def cut(call: Call) -> Equations:
     x, size = call.x, call.x[call.dim("dim", 0)].size
     start, end = _bounds(call, size)
     step = call.get("step", 1)
+    is_known = end <= size and (step != 1 or max(0, end - start) == call.outputs[0][at])
+    if not is_known or abs(call.get("start", 0)) > max(size, end):
+        return _by_data(call, at)
     if step == 1 and (start, end) == (0, size):
         return Equations((x,))
     if step == 1:
@@ -69,6 +104,13 @@ def cut(call: Call) -> Equations:
             literals={"start": before, "end": Sum((before, out))},
         )
     return _strided(call, at, start, step)
+
+
+def _by_data(call: Call, at: int) -> Equations:
+    """Data say where it is cut: x[dim] and what is left of it are kept, the others pass."""
+    x, left = call.x, fresh(sizes[at] for sizes in call.outputs)
+    outputs = tuple((*x[:at], piece, *x[at + 1 :]) for piece in left)
+    return Equations(outputs, keep=keep_all((x[at], *left), INDEXED))
 
 
 def _strided(call: Call, at: int, start: int, step: int) -> Equations:
@@ -139,12 +181,17 @@ def written_into(call: Call) -> Equations:
 
 RULES: dict[str, Rule] = {
     **table(cat, "cat concat concatenate"),
+    **table(side_by_side, "hstack"),
+    **table(rows, "vstack row_stack"),
+    **table(columns, "column_stack"),
     **table(stack, "stack"),
     **table(
         split,
         """split.Tensor split.sizes split_with_sizes chunk unsafe_chunk tensor_split.sections
-        tensor_split.indices unsafe_split.Tensor unsafe_split_with_sizes""",
+        tensor_split.indices unsafe_split.Tensor unsafe_split_with_sizes vsplit.int
+        vsplit.array""",
     ),
+    **table(split_across, "hsplit.int hsplit.array"),
     **table(cut, "slice.Tensor slice_copy.Tensor"),
     **table(glu, "glu"),
     **table(narrow, "narrow"),

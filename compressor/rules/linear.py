@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from compressor.axes import Axis, Dim
 from compressor.rules.call import (
@@ -12,9 +12,11 @@ from compressor.rules.call import (
     Shape,
     broadcast,
     fresh,
+    keep_all,
     same_where_sized,
     table,
 )
+from compressor.rules.reasons import COORDINATES
 
 
 def linear(call: Call) -> Equations:
@@ -143,6 +145,16 @@ def distances(call: Call) -> Equations:
     return Equations(((*lead.outputs[0], left[-2], right[-2]),), same, statistics=(left[-1],))
 
 
+def cross(call: Call) -> Equations:
+    """The vector product along a dimension of three, which is kept; the others are broadcast."""
+    sizes = call.outputs[0]
+    joined = broadcast((call["self"], call["other"]), sizes)
+    is_old = call.op.startswith("cross.") and call.get("dim") is None
+    at = sizes.index(3) if is_old else call.dim("dim", -1, rank=len(sizes))
+    kept = [joined.outputs[0][at]]
+    return Equations(joined.outputs, joined.same, keep=keep_all(kept, COORDINATES))
+
+
 def einsum(call: Call) -> Equations:
     """Every letter is one dimension; letters that the result lacks are contracted."""
     operands = call["tensors"]
@@ -170,7 +182,10 @@ def einsum(call: Call) -> Equations:
             for at, letter in enumerate(term)
             if letter not in result
         ],
-        macs=_pairwise(terms, result, by_letter),
+        macs=[
+            tuple(dim for letter, dim in by_letter.items() if letter in joined)
+            for joined in contractions(terms, result)
+        ],
         width=outputs[-1] if several and outputs else None,
     )
 
@@ -192,22 +207,17 @@ def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]]
     return [spread(t, h) for t, h in zip(written, hidden, strict=True)], spread(result, max(hidden))
 
 
-def _pairwise(
-    terms: Sequence[Sequence[str]], result: Sequence[str], by_letter: Mapping[str, Dim]
-) -> list[Shape]:
-    """Operands are multiplied two at a time, from the left, as torch does: what one of the two has
-    alone and nobody wants later is summed before, and where both have nothing to sum over, that is
-    no matrix product."""
-    products: list[Shape] = []
+def contractions(terms: Sequence[Sequence[str]], result: Sequence[str]) -> Iterator[set[str]]:
+    """The letters of each matrix product of an einsum. Operands are multiplied two at a time, from
+    the left, as torch does: what one of the two has alone and nobody wants later is summed before,
+    and where both have nothing to sum over, that is no matrix product."""
     done = set(terms[0])
     for at, term in enumerate(terms[1:], start=2):
         wanted = set(result).union(*terms[at:])
-        both = done & set(term)
+        both, kept = done & set(term), (done | set(term)) & wanted
         if both - wanted:
-            joined = both | ((done | set(term)) & wanted)
-            products.append(tuple(dim for letter, dim in by_letter.items() if letter in joined))
-        done = (done | set(term)) & wanted
-    return products
+            yield both | kept
+        done = kept
 
 
 def bilinear(call: Call) -> Equations:
@@ -250,6 +260,7 @@ RULES: dict[str, Rule] = {
     **table(inner, "inner"),
     **table(outer, "outer ger addr"),
     **table(distances, "cdist"),
+    **table(cross, "cross linalg_cross"),
     **table(einsum, "einsum"),
     **table(bilinear, "bilinear"),
     **table(tensordot, "tensordot"),

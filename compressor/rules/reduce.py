@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from compressor.rules.call import Call, Equations, Rule, fresh, keep_all, table
+from compressor.axes import UNIT
+from compressor.rules.call import Call, Equations, Rule, broadcast, fresh, keep_all, table
 from compressor.rules.reasons import CHOSEN, MIXED, ORDERED
 
 
@@ -28,6 +29,28 @@ def statistic(call: Call) -> Equations:
     listed = _listed(call)
     equations = _reduced(call, listed)
     return Equations(equations.outputs, statistics=[call.x[i] for i in sorted(listed)])
+
+
+def matrix_norm(call: Call) -> Equations:
+    """Norms of matrices: both listed dimensions vanish, by default the last two."""
+    listed = {d % len(call.x) for d in call.get("dim", (-2, -1))}
+    equations = _reduced(call, listed)
+    return Equations(equations.outputs, statistics=[call.x[i] for i in sorted(listed)])
+
+
+def distance(call: Call) -> Equations:
+    """How near two tensors are, broadcast, over `dim` (by default the last, of dist all)."""
+    left, right = list(call.tensors)[:2]
+    rank = max(len(left), len(right))
+    padded = [(*(UNIT,) * (rank - len(x)), *x) for x in (left, right)]
+    sizes = tuple(max(a.size, b.size) for a, b in zip(*padded, strict=True))
+    joined = broadcast(padded, sizes)
+    (x,) = joined.outputs
+    at = call.dim("dim", -1, rank=rank)
+    listed = set(range(rank)) if call.op.startswith("dist.") else {at}
+    kept = [(i, d) for i, d in enumerate(x) if i not in listed or call.get("keepdim", False)]
+    out = tuple(UNIT if i in listed else dim for i, dim in kept)
+    return Equations((out,), joined.same, statistics=[x[i] for i in sorted(listed)])
 
 
 def position(call: Call) -> Equations:
@@ -71,9 +94,16 @@ RULES: dict[str, Rule] = {
         """mean mean.dim sum sum.dim_IntList amax amin max min prod prod.dim_int var var.dim
         var.correction std std.dim std.correction var_mean.correction std_mean.correction
         norm.ScalarOpt_dim norm.Scalar linalg_vector_norm logsumexp all any all.dim any.dim
-        frobenius_norm.dim""",
+        frobenius_norm.dim nansum nanmean aminmax count_nonzero count_nonzero.dim_IntList
+        linalg_norm linalg_norm.ord_str""",
     ),
-    **table(position, "argmax argmin max.dim min.dim median.dim mode"),
+    **table(matrix_norm, "linalg_matrix_norm linalg_matrix_norm.str_ord"),
+    **table(distance, "cosine_similarity pairwise_distance dist"),
+    **table(
+        position,
+        """argmax argmin max.dim min.dim median median.dim nanmedian nanmedian.dim mode
+        quantile.scalar nanquantile.scalar""",
+    ),
     **table(
         along,
         """softmax.int log_softmax.int _softmax _log_softmax cumsum cumprod logcumsumexp

@@ -18,7 +18,7 @@ from compressor.network import BATCH, Network, Spelling
 from compressor.programs.lifting import stored_names
 from compressor.programs.nodes import argument, set_argument
 from compressor.records import Trace
-from compressor.slicing.propagation import propagate
+from compressor.slicing.propagation import propagate, ranges_renamed
 
 Indices = dict[str, dict[int, tuple[int, ...]]]
 """Tensor name -> dimension -> kept indices, for the dimensions that shrink."""
@@ -77,7 +77,7 @@ def slice_program(
         graph=graph,
         graph_signature=copy.deepcopy(program.graph_signature),
         state_dict=state,
-        range_constraints=dict(program.range_constraints),
+        range_constraints=ranges_renamed(graph, program.range_constraints),
         module_call_graph=copy.deepcopy(program.module_call_graph),
         example_inputs=program.example_inputs,
         constants=constants,

@@ -13,8 +13,9 @@ from torch._guards import detect_fake_mode
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.utils import _pytree as pytree
 
 from compressor.causes import cause_of
 from compressor.errors import CompressorError
@@ -45,6 +46,32 @@ def propagate(module: GraphModule, program: ExportedProgram, tensors: Mapping[st
     # the exporter's own dispatch: compiled composite operators would fix the batch to its hint
     with enable_python_dispatcher(), mode, torch.no_grad(), _without_pending_symbols(mode):
         _Propagation(module).run(*arguments, enable_io_processing=False)
+
+
+def ranges_renamed(graph: Graph, ranges: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The ranges of a program's symbols, with those of numbers that data decide under the symbols
+    that stand for them in a graph which was propagated; its nodes' bindings are written anew.
+    Without its range, a program's file takes a number for any, and cannot be read."""
+    renamed: dict[Any, Any] = {}
+    for node in graph.nodes:
+        bindings = node.meta.get("unbacked_bindings") or {}
+        found = {symbol: _bound(node.meta["val"], path) for symbol, path in bindings.items()}
+        renamed |= {old: new for old, new in found.items() if new is not None}
+        if bindings:
+            node.meta["unbacked_bindings"] = {
+                found[symbol] or symbol: path for symbol, path in bindings.items()
+            }
+    return {renamed.get(symbol, symbol): limits for symbol, limits in ranges.items()}
+
+
+def _bound(value: Any, path: tuple[Any, ...]) -> Any:
+    """The symbol at a place in what a node yields (a size of a tensor, an item of a list), or None
+    where there is no single one."""
+    try:
+        expression = pytree.key_get(value, path).node.expr
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return None
+    return expression if expression.is_symbol else None
 
 
 def _without_pending_symbols(mode: FakeTensorMode) -> AbstractContextManager[None]:

@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from compressor.agreement import difference
 from compressor.errors import CompressorError
 from compressor.programs.lifting import lifted, stored_names
 from compressor.programs.nodes import ASSERTION
@@ -280,11 +281,16 @@ def _wiring(
     return Wiring(tuple(p for p in positions if p is not None), returned)
 
 
+_SAME_VALUE = 1e-3
+"""Relative difference up to which two values are one: both are of the same run, by the module and
+by its traced operators."""
+
+
 def _position(leaves: list[Any], value: torch.Tensor | None) -> int | None:
     for i, leaf in enumerate(leaves):
         if value is None or leaf is None or leaf.shape != value.shape:
             continue
-        if torch.allclose(leaf.float(), value.float(), rtol=1e-3, atol=1e-5):
+        if difference([[value]], [[leaf]]).size <= _SAME_VALUE:
             return i
     return None
 

@@ -141,7 +141,7 @@ def _structured(planned: Any, judge: Judge) -> Made:
     module = made.sliced.module.cpu().eval()
     slicing.carry_weights(module, made.sliced.program)
     slicing.compare(made.sliced, planned.trace)
-    costs = costs_of(module, planned.trace)
+    costs = costs_of(module, planned.trace, made.sliced.program)
     return Made(module, made.sliced.program, costs.params, costs.macs, made.moments)
 
 

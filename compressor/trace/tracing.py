@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import keyword
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -49,8 +50,10 @@ def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True
         free_batch: Off: the batch stays that of the examples.
 
     Raises:
-        CompressorError: `torch.export` cannot capture the model.
+        CompressorError: `torch.export` cannot capture the model, or a layer is named by a word of
+            Python's, which the program's code could not say.
     """
+    _refuse_keywords(module)
     copied = detached_copy(module)
     know_types((examples.args, dict(examples.kwargs)))
     before = [*caches_off(copied), *fixed_inputs(copied, examples)]
@@ -74,6 +77,23 @@ def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True
         ends_after=way.ends_after,
         learning=learning_in(module),
     )
+
+
+def _refuse_keywords(module: nn.Module) -> None:
+    """Raise CompressorError where a layer or tensor is named by a word of Python's: torch.fx writes
+    names into code ("self.class.weight")."""
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    names = [name for name, _ in (*module.named_modules(), *tensors)]
+    odd = next((n for n in names if any(keyword.iskeyword(part) for part in n.split("."))), None)
+    if odd is not None:
+        word = next(part for part in odd.split(".") if keyword.iskeyword(part))
+        raise CompressorError(
+            f"a layer or tensor is named {word!r}, which is a word of Python's",
+            where=odd,
+            consequence="torch.fx cannot write the network's program as code",
+            next_step=f"name it otherwise where the network is built ({word}_), and in the keys of "
+            "its weights",
+        )
 
 
 def learning_in(module: nn.Module) -> frozenset[str]:
@@ -118,15 +138,33 @@ def _captured(
     batched = _with_batch(examples) if free_batch else None
     failures: list[Exception] = []
     calls: list[str] = []
+    beginning: tuple[ExportedProgram, _Way, list[str]] | None = None
     for way in _ways(batched is not None, failures, calls):
         inputs = (way.free_batch and batched) or examples
         try:
             with calls_noted(module, calls):
                 program = _export(module, inputs, way)
-            return program, way, _notes(way, batched is not None, failures)
         except Exception as error:
             failures.append(error)
+            continue
+        found = program, way, _notes(way, batched is not None, failures)
+        if not way.ends_after or _unseen_share(program) <= _MOST_UNSEEN:
+            return found
+        beginning = beginning or found
+    if beginning is not None:
+        return beginning
     raise not_captured(failures[0], module) from failures[0]
+
+
+_MOST_UNSEEN = 0.5
+"""Share of the weights that may lie behind the end of a program which ends early. Where it is more
+(experts that are skipped where no token is sent to them), the branch of the example is better."""
+
+
+def _unseen_share(program: ExportedProgram) -> float:
+    sizes = {name: program.state_dict[name].numel() for name in program.graph_signature.parameters}
+    unseen = sum(sizes[name] for name in unused_parameters(program))
+    return float(unseen / max(1, sum(sizes.values())))
 
 
 def _ways(has_batch: bool, failures: Sequence[Exception], calls: Sequence[str]) -> Iterator[_Way]:
