@@ -95,11 +95,7 @@ def at_key(content: Any, wanted: str, file_name: str) -> Candidate | Any:
 
 
 def _under(content: Any, wanted: str) -> Any:
-    """Return what stands under a dotted key, or None if there is nothing.
-    @@# loading/checkpoints.py
-        for count in range(len(parts), 0, -1):
-    ->
-        for count in range(len(parts), 0, -1):  # the longest first: a key may itself hold dots"""
+    """Return what stands under a dotted key, or None if there is nothing."""
     if not wanted:
         return content
     if isinstance(content, list | tuple):
@@ -108,7 +104,7 @@ def _under(content: Any, wanted: str) -> Any:
         return None
     named = {str(name): value for name, value in content.items()}
     parts = wanted.split(".")
-    for count in range(len(parts), 0, -1):
+    for count in range(len(parts), 0, -1):  # the longest first: a key may itself hold dots
         head, rest = ".".join(parts[:count]), ".".join(parts[count:])
         if head in named and (found := _under(named[head], rest)) is not None:
             return found

@@ -273,25 +273,17 @@ def _load_factory(spec: str, wanted: Wanted) -> LoadedModel:
 
 
 def _on_cpu(module: nn.Module) -> nn.Module:
-    """Move the module to the CPU, unless it is on the meta device.
-    @@# loading/model.py
-        is_meta = any(
-    ->
-        # there are no values to move; `refuse_non_finite` says so later
-        is_meta = any("""
+    """Move the module to the CPU, unless it is on the meta device."""
+    # there are no values to move; `refuse_non_finite` says so later
     is_meta = any(parameter.is_meta for parameter in module.parameters())
     return module if is_meta else module.cpu()
 
 
 def _origin(factory: Factory, arguments: Mapping[str, Any], *, pretrained: bool) -> str:
-    """Return in words where a factory's weights come from.
-    @@# loading/model.py
-        settings = factory.library.get(False, {})
-    ->
-        # only a library's own factory is known to draw weights at random unless told otherwise
-        settings = factory.library.get(False, {})"""
+    """Return in words where a factory's weights come from."""
     if pretrained:
         return "pretrained"
+    # only a library's own factory is known to draw weights at random unless told otherwise
     settings = factory.library.get(False, {})
     untouched = all(arguments.get(name, value) == value for name, value in settings.items())
     return RANDOM if factory.library and untouched else AS_MADE

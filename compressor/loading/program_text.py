@@ -102,12 +102,8 @@ def is_operator(text: str) -> bool:
 
 
 def is_size_expression(text: str) -> bool:
-    """Return whether a text is arithmetic over symbols, in sympy's notation.
-    @@# loading/program_text.py
-        return text.isascii() and all(map(_is_sympy_node, _nodes(text)))
-    ->
-        # `sympify` would evaluate anything else
-        return text.isascii() and all(map(_is_sympy_node, _nodes(text)))"""
+    """Return whether a text is arithmetic over symbols, in sympy's notation."""
+    # `sympify` would evaluate anything else
     return text.isascii() and all(map(_is_sympy_node, _nodes(text)))
 
 

@@ -63,14 +63,10 @@ def _holder(stored: Mapping[str, Tensor], aliases: Mapping[str, str]) -> nn.Modu
 
 
 def _is_finite(tensor: Tensor, stored: Tensor) -> bool:
-    """Return whether a tensor is finite; infinities pass where the stored tensor has some.
-    @@# loading/retrained.py
-        has_some = not
-    ->
-        # attention masks hold infinities
-        has_some = not"""
+    """Return whether a tensor is finite; infinities pass where the stored tensor has some."""
     if torch.isfinite(tensor).all():
         return True
+    # attention masks hold infinities
     has_some = not bool(torch.isfinite(stored).all())
     return has_some and not bool(torch.isnan(tensor).any())
 

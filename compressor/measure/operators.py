@@ -119,14 +119,10 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def _scope(node: onnx.NodeProto) -> str:
-    """Return the path of the module in which PyTorch's exporter met the operator, or "".
-    @@# measure/operators.py
-        return str(scopes[-2])
-    ->
-        # the first scope is the network, the last is the operator itself
-        return str(scopes[-2])"""
+    """Return the path of the module in which PyTorch's exporter met the operator, or ""."""
     written = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
     scopes = ast.literal_eval(written)
+    # the first scope is the network, the last is the operator itself
     return str(scopes[-2]) if len(scopes) > 2 and scopes[0] == "" else ""
 
 

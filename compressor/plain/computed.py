@@ -99,12 +99,8 @@ def is_computed(layer: nn.Module) -> bool:
 
 
 def _without_hooks(layer: nn.Module, path: str) -> Iterator[Computed]:
-    """Take off the hooks that compute tensors, in place, and yield what they computed.
-    @@# plain/computed.py
-        for hook in reversed(list(layer._forward_pre_hooks.values())):
-    ->
-        # the last one first: it may compute what an earlier one reads
-        for hook in reversed(list(layer._forward_pre_hooks.values())):"""
+    """Take off the hooks that compute tensors, in place, and yield what they computed."""
+    # the last one first: it may compute what an earlier one reads
     for hook in reversed(list(layer._forward_pre_hooks.values())):
         kind = next((kind for of, kind in HOOKS.items() if isinstance(hook, of)), None)
         if kind is None:

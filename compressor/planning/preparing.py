@@ -285,13 +285,9 @@ def score_channels(opened: Opened) -> Scored:
 
 
 def _weighed(options: ScoringOptions) -> str | None:
-    """Return the unit of cost that scores are divided by, or None for latency.
-    @@# planning/preparing.py
-        return None if unit == LATENCY else unit
-    ->
-        # the solver weighs channels by their milliseconds itself
-        return None if unit == LATENCY else unit"""
+    """Return the unit of cost that scores are divided by, or None for latency."""
     unit = getattr(options, "of", "macs")
+    # the solver weighs channels by their milliseconds itself
     return None if unit == LATENCY else unit
 
 

@@ -172,14 +172,10 @@ def tensors_sha256(module: nn.Module) -> str:
 
 
 def _bytes_of(tensor: Tensor) -> bytes:
-    """Return a tensor's values as bytes in row-major order, for any type.
-    @@# planning/subject.py
-        flat = torch.empty(values.numel(), dtype=values.dtype)
-    ->
-        # copied, since a tensor of one element or none may count as contiguous and still have strides
-        # that a view by bytes refuses
-        flat = torch.empty(values.numel(), dtype=values.dtype)"""
+    """Return a tensor's values as bytes in row-major order, for any type."""
     values = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
+    # copied, since a tensor of one element or none may count as contiguous and still have strides
+    # that a view by bytes refuses
     flat = torch.empty(values.numel(), dtype=values.dtype)
     flat.copy_(values.reshape(-1))
     return flat.view(torch.uint8).numpy().tobytes()

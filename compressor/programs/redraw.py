@@ -58,12 +58,8 @@ def drawable(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 
 def _squeezed(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor without leading ones in its shape.
-    @@# programs/redraw.py
-        while tensor.dim() > 1 and tensor.shape[0] == 1:
-    ->
-        # a token of shape [1, 1, c] counts as a vector
-        while tensor.dim() > 1 and tensor.shape[0] == 1:"""
+    """Return a tensor without leading ones in its shape."""
+    # a token of shape [1, 1, c] counts as a vector
     while tensor.dim() > 1 and tensor.shape[0] == 1:
         tensor = tensor[0]
     return tensor

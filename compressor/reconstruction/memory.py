@@ -38,12 +38,8 @@ class Memory:
         return cls(whole // 2, whole // 4, whole // 8)
 
     def most_rows(self, features: int) -> int:
-        """Return how many rows of so many features (of all blocks) may be looked at together.
-        @@# reconstruction/memory.py
-                return max(LEAST_AT_ONCE, self.rows // (2 * SINGLE * features))
-        ->
-                # each row is held twice: as it is gathered and as it is multiplied
-                return max(LEAST_AT_ONCE, self.rows // (2 * SINGLE * features))"""
+        """Return how many rows of so many features (of all blocks) may be looked at together."""
+        # each row is held twice: as it is gathered and as it is multiplied
         return max(LEAST_AT_ONCE, self.rows // (2 * SINGLE * features))
 
 
@@ -85,12 +81,8 @@ precision for what is added or the result."""
 
 
 def columns_to_solve(memory: Memory, blocks: int, outputs: int) -> int:
-    """Return how many features of each block can be re-fitted at once, for so many outputs of a block.
-    @@# reconstruction/memory.py
-        linear, square = 3 * outputs, COPIES
-    ->
-        # with b features, COPIES matrices [b, b] and three [b, outputs] are held
-        linear, square = 3 * outputs, COPIES"""
+    """Return how many features of each block, with so many outputs, can be re-fitted at once."""
+    # with b features, COPIES matrices [b, b] and three [b, outputs] are held
     linear, square = 3 * outputs, COPIES
     most = memory.moments / (DOUBLE * blocks)
     found = (math.sqrt(linear**2 + 4 * square * most) - linear) / (2 * square)
