@@ -1,4 +1,7 @@
-"""Linear layers and matrix products: one dimension is contracted, the others pass."""
+"""Give the equations of linear layers and matrix products.
+
+One dimension is contracted, the others pass.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from compressor.rules.call import (
 
 
 def linear(call: Call) -> Equations:
-    """out[..., o] = x[..., i] weight[o, i] + bias[o]."""
+    """Linear layer: out[..., o] = x[..., i] weight[o, i] + bias[o]."""
     x, weight = call["input"], call["weight"]
     out = Axis(weight[0].size) if len(weight) == 2 else None
     same: list[tuple[Dim, Dim]] = [(x[-1], weight[-1])]
@@ -36,7 +39,10 @@ def linear(call: Call) -> Equations:
 
 
 def _product(left: Shape, right: Shape, batch: tuple[int, ...]) -> Equations:
-    """out[..., m, n] = left[..., m, k] right[..., k, n]; leading dimensions broadcast."""
+    """Matrix product: out[..., m, n] = left[..., m, k] right[..., k, n].
+
+    The leading dimensions broadcast to the sizes `batch`.
+    """
     lead = broadcast((left[:-2], right[:-2]), batch)
     m, k, n = left[-2], left[-1], right[-1]
     return Equations(
@@ -48,7 +54,10 @@ def _product(left: Shape, right: Shape, batch: tuple[int, ...]) -> Equations:
 
 
 def matmul(call: Call) -> Equations:
-    """torch.matmul: vectors are lifted to matrices for the product, then dropped again."""
+    """matmul: out[..., m, n] = left[..., m, k] right[..., k, n].
+
+    Vectors are lifted to matrices for the product; their dimension is then dropped again.
+    """
     names = tuple(call.arguments)[:2]
     left, right = (tuple(call[name]) for name in names)
     one: Shape = fresh([1])
@@ -73,7 +82,7 @@ def matmul(call: Call) -> Equations:
 
 
 def addmm(call: Call) -> Equations:
-    """out = self + mat1 @ mat2 (batched alike)."""
+    """addmm, baddbmm: out[..., m, n] = self + mat1[..., m, k] mat2[..., k, n]."""
     left_name = "mat1" if "mat1" in call.arguments else "batch1"
     right_name = "mat2" if "mat2" in call.arguments else "batch2"
     left, right = call[left_name], call[right_name]
@@ -88,7 +97,7 @@ def addmm(call: Call) -> Equations:
 
 
 def addmv(call: Call) -> Equations:
-    """out[m] = self[m] + mat[m, k] vec[k]."""
+    """addmv: out[m] = self[m] + mat[m, k] vec[k]."""
     (m, k), vec = call["mat"], call["vec"]
     return Equations(
         ((m,),),
@@ -100,7 +109,7 @@ def addmv(call: Call) -> Equations:
 
 
 def addbmm(call: Call) -> Equations:
-    """out[m, n] = self[m, n] + sum over b of batch1[b, m, k] batch2[b, k, n]."""
+    """addbmm: out[m, n] = self[m, n] + sum over b of batch1[b, m, k] batch2[b, k, n]."""
     (b, m, k), right = call["batch1"], call["batch2"]
     return Equations(
         ((m, right[2]),),
@@ -113,7 +122,8 @@ def addbmm(call: Call) -> Equations:
 
 
 def inner(call: Call) -> Equations:
-    """out[..., ...] = self[..., k] other[..., k]: all leading dimensions of both, in order."""
+    """inner: out[..., ...] = self[..., k] other[..., k], all leading dimensions of both in
+    order."""
     left, right = call["self"], call["other"]
     if not left or not right:  # a number times a tensor
         return broadcast((left, right), call.outputs[0])
@@ -128,7 +138,7 @@ def inner(call: Call) -> Equations:
 
 
 def outer(call: Call) -> Equations:
-    """out[m, n] = a[m] b[n] (and what it is added to)."""
+    """outer, addr: out[m, n] = a[m] b[n], plus what it is added to."""
     names = ("vec1", "vec2") if "vec1" in call.arguments else ("self", "vec2")
     m, n = (call[name][0] for name in names)
     added = call["self"] if "vec1" in call.arguments else ()
@@ -136,7 +146,8 @@ def outer(call: Call) -> Equations:
 
 
 def distances(call: Call) -> Equations:
-    """out[..., p, r] = |x1[..., p, m] - x2[..., r, m]|: m is summed over on both sides at once."""
+    """cdist: out[..., p, r] = |x1[..., p, m] - x2[..., r, m]|; m is summed over on both sides at
+    once."""
     left, right = call["x1"], call["x2"]
     lead = broadcast((left[:-2], right[:-2]), call.outputs[0][:-2])
     same = [*lead.same, (left[-1], right[-1])]
@@ -144,7 +155,7 @@ def distances(call: Call) -> Equations:
 
 
 def einsum(call: Call) -> Equations:
-    """Every letter is one dimension; letters that the result lacks are contracted."""
+    """einsum: every letter is one dimension; letters that the result lacks are contracted."""
     operands = call["tensors"]
     terms, result = einsum_letters(call["equation"], [len(shape) for shape in operands])
     by_letter: dict[str, Dim] = {}
@@ -176,8 +187,15 @@ def einsum(call: Call) -> Equations:
 
 
 def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]], list[str]]:
-    """One letter per dimension of each operand and of the result. Dimensions under an ellipsis are
-    numbered from the right; a result that is not given has the letters that stand once, sorted."""
+    """Return one letter per dimension of each operand and of the result of an einsum.
+
+    Dimensions under an ellipsis are numbered from the right. A result that is not given has the
+    letters that occur once, sorted.
+
+    Args:
+        equation: The einsum equation.
+        ranks: Number of dimensions of each operand.
+    """
     given, arrow, result = equation.replace(" ", "").partition("->")
 
     def spread(term: str, hidden: int) -> list[str]:
@@ -195,9 +213,12 @@ def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]]
 def _pairwise(
     terms: Sequence[Sequence[str]], result: Sequence[str], by_letter: Mapping[str, Dim]
 ) -> list[Shape]:
-    """Operands are multiplied two at a time, from the left, as torch does: what one of the two has
-    alone and nobody wants later is summed before, and where both have nothing to sum over, that is
-    no matrix product."""
+    """Return the products of dimensions whose sizes are an einsum's multiply-adds.
+
+    Operands are multiplied two at a time from the left, as torch does. A letter of one of the two
+    alone that nothing later needs is summed first. A pair without a letter to sum over is no matrix
+    product.
+    """
     products: list[Shape] = []
     done = set(terms[0])
     for at, term in enumerate(terms[1:], start=2):
@@ -211,7 +232,7 @@ def _pairwise(
 
 
 def bilinear(call: Call) -> Equations:
-    """out[..., o] = x1[..., i] weight[o, i, j] x2[..., j] + bias[o]."""
+    """Bilinear layer: out[..., o] = x1[..., i] weight[o, i, j] x2[..., j] + bias[o]."""
     x, y, weight = call["input1"], call["input2"], call["weight"]
     out = weight[0]
     same = [(x[-1], weight[1]), (y[-1], weight[2]), *zip(x[:-1], y[:-1], strict=True)]
@@ -226,7 +247,7 @@ def bilinear(call: Call) -> Equations:
 
 
 def tensordot(call: Call) -> Equations:
-    """The listed dimensions are contracted, the others stand one after the other."""
+    """tensordot: the listed dimensions are contracted, the others stand one after the other."""
     left, right = call["self"], call["other"]
     a, b = ([d % len(x) for d in call[n]] for x, n in ((left, "dims_self"), (right, "dims_other")))
     free = [[d for i, d in enumerate(x) if i not in dims] for x, dims in ((left, a), (right, b))]
