@@ -90,8 +90,10 @@ def register_rule(operator: str, *, replace: bool = False) -> Callable[[Rule], R
 def register_rule(
     operator: str, rule: Rule | None = None, *, replace: bool = False
 ) -> Rule | Callable[[Rule], Rule]:
-    """Say how an operator's dimensions depend on each other, so that networks which use it can be
-    pruned; every analysis from now on asks the rule.
+    """Say how an operator's dimensions depend on each other, so that its networks can be pruned.
+
+    Every analysis from now on asks the rule. The same code run again (a file that is imported
+    twice, a notebook's cell) is no second rule.
 
     Args:
         operator: Its name as torch.library has it, "mylib::my_op" or "mylib::my_op.overload"; the
@@ -99,10 +101,8 @@ def register_rule(
         rule: From a `Call` to its `Equations`. Without it, a decorator is returned.
         replace: Let this rule take the place of another for the same operator.
 
-    The same code run again (a file that is imported twice, a notebook's cell) is no second rule.
-
     Raises:
-        UsageError: the name is no operator's, the rule cannot be called, or the operator has
+        UsageError: The name is no operator's, the rule cannot be called, or the operator has
             another rule and `replace` is off.
     """
     name = _overload(operator)
