@@ -45,7 +45,7 @@ class LoadedModel:
         name: A short name.
         recognised: What the file or spec was taken for, in words.
         weights: "loaded", "pretrained", "given", `RANDOM` or `AS_MADE`.
-        sha256: Hash of the weights' file, if one was read.
+        sha256: Hash of the weights' file, or of the tensors where none was read.
         examples: The example inputs that came with the model, if any.
         given: The network as it came.
         types: Original types of the tensors that were converted, by name.

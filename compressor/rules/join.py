@@ -40,7 +40,7 @@ def stack(call: Call) -> Equations:
 
 
 def split(call: Call) -> Equations:
-    """split: x[dim] = the sum of the pieces, whose sizes are spelled out once they are unequal."""
+    """split: x[dim] = the sum of the pieces; unequal pieces need their sizes spelled out."""
     at = call.dim("dim", 0)
     x = call.x
     pieces: tuple[Dim, ...] = tuple(Axis(sizes[at]) for sizes in call.outputs)

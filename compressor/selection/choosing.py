@@ -113,8 +113,8 @@ def select(
             group exceeds, and the scores only say which channels of a group go.
         protect: Globs of module or parameter names whose channels all stay.
         prune: Roles to prune beside channels and heads ("stream", "head_width").
-        round_to: Kept counts are multiples of it, or of the group's own number; groups that
-            `layer_ratios` decide about follow a single number alone.
+        round_to: Kept counts are multiples of this number, or of each group's own; the groups' own
+            numbers do not apply to groups that `layer_ratios` decide about.
         clock: Predicts latency in milliseconds; the budget is then of that, and within the global
             scope scores are spent per millisecond saved.
         best_effort: Take what is reachable where the ratio is not.

@@ -221,7 +221,7 @@ def write(found: Sensitivity, folder: Path, *, force: bool = False) -> None:
     """Write sensitivity.json and its picture, both or neither.
 
     Raises:
-        UsageError, CompressorError: As `compressor.folder.check_target` does.
+        UsageError, CompressorError: As `compressor.files.folder.check_target` does.
     """
     from compressor.sensitivity.picture import draw_sensitivity
 

@@ -41,7 +41,7 @@ def outputs_of(module: nn.Module, inputs: ExampleInputs, ends_after: Sequence[st
     Args:
         module: What is run, on copies of the inputs.
         inputs: The inputs.
-        ends_after: Paths of the modules after whose calls the program of this class ends; what these
+        ends_after: Paths of the modules after whose calls the class's program ends; what these
             calls return is then returned.
     """
     args, kwargs = pytree.tree_map(

@@ -96,7 +96,8 @@ def _tried(reference: Reference, module: nn.Module) -> tuple[Difference, str, st
     """Compare a module with the program.
 
     Returns:
-        The difference (infinite if it raised), the innermost module that raised, and what went wrong.
+        The difference (infinite if it raised), the innermost module that raised, and what went
+        wrong.
     """
     entered, watches = _watch(module)
     try:
