@@ -1,4 +1,4 @@
-"""Masks: the dense network with the dropped channels silenced, which is what slicing computes.
+"""Mask a network: silence the dropped channels in the dense network, as slicing would remove them.
 
 Dropped positions are zeroed where they are summed over. Biases and norms behind them are left
 alone, so nothing depends on what the channels would have been. Where that is not exact (a statistic
@@ -33,8 +33,15 @@ Places = Mapping[str, Mapping[int, Sequence[int]]]
 
 @dataclass(frozen=True)
 class MaskedTensor:
-    """One line of the table: of `total` columns `kept` are left, and `sparsity` is the share of the
-    tensor's numbers that are zero."""
+    """One row of the table of a masked network: how much of a tensor is zero.
+
+    Attributes:
+        layer: Path of the layer that owns the tensor.
+        tensor: The tensor's name.
+        kept: Number of columns that are left.
+        total: Number of columns in the dense tensor.
+        sparsity: Share of the tensor's numbers that are zero, between 0 and 1.
+    """
 
     layer: str
     tensor: str
@@ -49,7 +56,7 @@ class Masked:
 
     Attributes:
         module: A copy of the network with zeros, on the CPU, in eval mode, without gradients.
-        rows: Per tensor with zeros how many; one line per layer, several where it has several.
+        rows: One row for each tensor with zeros; a layer with several such tensors has several.
         approximate: Groups for which zeros are only close to dropping: a statistic such as a
             LayerNorm's counts them, or two activations are multiplied.
     """
@@ -60,10 +67,10 @@ class Masked:
 
 
 def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
-    """The dense network with a plan's dropped channels silenced; `model` is not changed.
+    """Return a copy of the dense network in which the channels that a plan drops are silenced.
 
     Args:
-        model: The network as it was before it was compressed.
+        model: The network as it was before it was compressed; it is not changed.
         plan: `Result.plan`, or the export folder that holds it.
 
     Raises:
@@ -92,7 +99,12 @@ def _masked(model: nn.Module, plan: Plan) -> Masked:
 
 @contextmanager
 def silenced(tensors: Mapping[str, Tensor], places: Places) -> Iterator[None]:
-    """Zeros at `places` within the block; afterwards the tensors are what they were."""
+    """Set the tensors to zero at `places` inside the block, and restore them afterwards.
+
+    Args:
+        tensors: Tensors by name; they are changed in place.
+        places: Tensor -> dimension -> positions to zero.
+    """
     before = {name: tensors[name].detach().clone() for name in places}
     try:
         _silence(tensors, places)
@@ -112,7 +124,7 @@ def _silence(tensors: Mapping[str, Tensor], places: Places) -> None:
 
 
 def _places(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, dict[int, list[int]]]:
-    """Where zeros go: what the plan does not keep, in the dimensions that it silences."""
+    """Return where zeros go: what the plan does not keep, in the dimensions that it silences."""
     found: dict[str, dict[int, list[int]]] = {}
     for name, dims in (plan.silenced or {}).items():
         for dim in set(dims) & plan.tensors.get(name, {}).keys():

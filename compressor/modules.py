@@ -1,4 +1,4 @@
-"""Modules as users hold them: wrappers taken off, and copies that nothing they keep can spoil."""
+"""Handle modules as users hold them: take wrappers off, and make copies that share nothing."""
 
 from __future__ import annotations
 
@@ -44,8 +44,13 @@ REFUSED = {
 
 
 def unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """The network without wrappers that only run it in another way (data parallel, compiled), and
-    a note for each kind that was taken off. Within the network they are taken off a copy.
+    """Return the network without wrappers that only run it in another way (data parallel,
+    compiled).
+
+    The module is not changed: wrappers within the network are taken off a copy.
+
+    Returns:
+        The network, and a note for each kind of wrapper that was taken off.
 
     Raises:
         CompressorError: Its parameters are spread over processes, or a part of it is TorchScript.
@@ -69,11 +74,16 @@ def unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
 
 def copy_of(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
-    """A deep copy. Tensors that hang on a graph of gradients, which `copy.deepcopy` refuses (an
-    attention map that was kept, a loss in a list), are copied without it, wherever they are.
+    """Return a deep copy of a module.
 
-    Lists and dicts that functions among the hooks write to stay the user's own, since functions are
-    not copied: where forward reads them, it must see what the hooks have written.
+    Tensors that hang on a graph of gradients, which `copy.deepcopy` refuses (an attention map that
+    was kept, a loss in a list), are copied without it, wherever they are. Lists and dicts that
+    functions among the hooks write to stay the user's own, since functions are not copied: where
+    the forward reads them, it must see what the hooks have written.
+
+    Args:
+        module: It is not changed.
+        memo: Objects by id that stand for themselves or their copies, as for `copy.deepcopy`.
 
     Raises:
         CompressorError: Something in the module cannot be copied (a lock, an open file).
@@ -95,8 +105,10 @@ def copy_of(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
 
 
 def give_buffers_memory(module: nn.Module) -> None:
-    """Replace each expanded buffer, whose elements share memory, by the same values in memory of
-    their own: torch can load nothing into it else. The module is changed, its values are not."""
+    """Give each expanded buffer, whose elements share memory, memory of its own, in place.
+
+    Its values stay as they are. torch cannot load anything into a buffer that shares memory.
+    """
     for layer in module.modules():
         for name, buffer in layer._buffers.items():
             if buffer is not None and buffer.layout == torch.strided and _is_expanded(buffer):
@@ -110,7 +122,7 @@ def _is_expanded(tensor: Tensor) -> bool:
 
 
 def written_by_hooks(module: nn.Module) -> Iterator[Any]:
-    """The lists, dicts and sets that functions among the hooks reach."""
+    """Yield the lists, dicts and sets that functions among the module's hooks can write to."""
     for layer in module.modules():
         for hook in (*layer._forward_hooks.values(), *layer._forward_pre_hooks.values()):
             if isinstance(hook, FunctionType):

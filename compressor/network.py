@@ -1,4 +1,4 @@
-"""The analysed network as a record: dimensions, groups, what each node spells, what it costs."""
+"""Hold the analysed network as a record: dimensions, groups, each node's literals, and costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ that grows with the batch is known by being divisible by it."""
 
 
 def size_of(size: Any) -> int:
-    """A traced size as a number: a symbolic one with `BATCH` for every symbol in it."""
+    """Return a traced size as a number, with `BATCH` in place of every symbol."""
     if isinstance(size, int):
         return size
     expression = size.node.expr
@@ -27,7 +27,7 @@ def size_of(size: Any) -> int:
 
 
 def with_batch(size: int, batch: int) -> int:
-    """A size that may hold `BATCH`, with the number of samples in its place."""
+    """Replace `BATCH` in a size by the number of samples."""
     times, rest = divmod(size + BATCH // 2, BATCH)
     return size if not times else with_batch(times, batch) * batch + rest - BATCH // 2
 
@@ -44,12 +44,17 @@ class Spelling:
 
 @dataclass(frozen=True)
 class Consumer:
-    """Where channels are summed over: at a node, dimension `dim` of a parameter meets dimension
-    `at` of an activation.
+    """A place where channels are summed over: a parameter's dimension meets an activation's.
 
-    `node` and `activation` are names of the program's nodes, `tensor` is the parameter's. The
-    activation's positions run along the parameter's, once or, in a grouped convolution, several
+    The activation's positions run along the parameter's, once or, in a grouped convolution, several
     times one after the other.
+
+    Attributes:
+        node: Name of the program's node.
+        tensor: Name of the parameter.
+        dim: The parameter's dimension.
+        activation: Name of the node that makes the activation.
+        at: The activation's dimension.
     """
 
     node: str
@@ -61,11 +66,13 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Cost:
-    """Multiply-adds, parameters and channels of any choice, from the dimensions alone.
+    """Multiply-adds, parameters and channels of any choice, computed from the dimensions alone.
 
-    `products` are the nodes' dimensions whose sizes multiply to MACs, `weights` the parameters'
-    dimensions (tied ones once), `widths` the channels that layers produce; `batch` is the number
-    of samples that the products are for, or None where it is the symbolic one.
+    Attributes:
+        products: The dimensions of each node whose sizes multiply to its MACs.
+        weights: The dimensions of each parameter, tied ones once.
+        widths: The channels that each layer produces.
+        batch: Number of samples that the products are for; None where it is symbolic.
     """
 
     products: tuple[Shape, ...]
@@ -74,11 +81,11 @@ class Cost:
     batch: int | None
 
     def of(self, unit: str, sizes: Sizes | None = None) -> int:
-        """The cost in "macs", "params" or "channels" when the axes in `sizes` have those sizes."""
+        """Return the cost in a unit ("macs", "params" or "channels"), with these sizes of axes."""
         return int(getattr(self, unit)(sizes or {}))
 
     def macs(self, sizes: Sizes | None = None) -> int:
-        """Multiply-adds of one sample."""
+        """Return the multiply-adds of one sample, with these sizes of axes."""
         counts = [self._samples(_volume(product, sizes or {})) for product in self.products]
         return sum(counts) if self.batch is None else sum(counts) // self.batch
 
@@ -88,11 +95,12 @@ class Cost:
         return count
 
     def params(self, sizes: Sizes | None = None) -> int:
-        """Numbers in the parameters."""
+        """Return the number of elements in all parameters, with these sizes of axes."""
         return sum(_volume(shape, sizes or {}) for shape in self.weights)
 
     def channels(self, sizes: Sizes | None = None) -> int:
-        """Channels produced by all layers with weights."""
+        """Return the number of channels that all layers with weights produce, with these sizes of
+        axes."""
         return sum(size_after(width, sizes or {}) for width in self.widths)
 
 
@@ -102,8 +110,13 @@ def _volume(shape: Shape, sizes: Sizes) -> int:
 
 @dataclass(frozen=True)
 class Uncounted:
-    """An operator that may do much work and has no formula for it, how often it is called and by
-    which layers."""
+    """An operator that may do much work but has no formula for its multiply-adds.
+
+    Attributes:
+        operator: Its name.
+        calls: How often it is called.
+        places: The layers that call it.
+    """
 
     operator: str
     calls: int
@@ -112,7 +125,12 @@ class Uncounted:
 
 @dataclass(frozen=True)
 class Unread:
-    """Layers that are computed although no output depends on them, and their multiply-adds."""
+    """Layers that are computed although no output depends on them.
+
+    Attributes:
+        layers: Their paths.
+        macs: Their multiply-adds for one sample.
+    """
 
     layers: tuple[str, ...] = ()
     macs: int = 0
@@ -120,13 +138,20 @@ class Unread:
 
 @dataclass(frozen=True)
 class Network:
-    """What the analysis found.
+    """The result of the analysis: dimensions, groups of coupled channels, and costs of a network.
 
-    `tensors` are the dimensions of each parameter, buffer and constant by name, `aliases` maps the
-    names of tied tensors to the one that stands for them, `axes` are the groups' by group name,
-    `nodes` the spellings by node name, `linked` the groups that user code takes to be of one size,
-    `consumers` the places of the program that sum over channels of an activation, `uncounted` the
-    work that `cost` leaves out, `unread` the part of it that is thrown away.
+    Attributes:
+        groups: The groups of coupled channels.
+        protections: What must stay whole, with the reason and the place.
+        tensors: The dimensions of each parameter, buffer and constant by name.
+        aliases: Names of tied tensors -> the name that stands for them.
+        axes: Group name -> the group's axis.
+        nodes: Node name -> how its arguments follow its dimensions.
+        cost: Costs of any choice.
+        linked: Groups that user code takes to be of one size.
+        consumers: The places of the program that sum over channels of an activation.
+        uncounted: Work that `cost` leaves out.
+        unread: The part of `cost` that is thrown away.
     """
 
     groups: tuple[Group, ...]
@@ -142,11 +167,11 @@ class Network:
     unread: Unread = Unread()
 
     def sizes(self, kept: Mapping[str, int]) -> dict[Axis, int]:
-        """Group name -> count, as axis -> size."""
+        """Turn counts by group name into sizes by axis."""
         return {self.axes[name]: count for name, count in kept.items()}
 
     def masks(self, keep: Mapping[str, Iterable[int]]) -> dict[Axis, Bools]:
-        """Group name -> kept indices, as axis -> mask."""
+        """Turn kept indices by group name into keep-masks by axis, [size] bool."""
         import numpy as np
 
         masks = {}
@@ -155,9 +180,13 @@ class Network:
         return masks
 
     def silenced(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
-        """Per tensor the dimensions at which zeros stand for dropping channels of these groups:
-        those that are summed over, and everywhere for groups that this is not exact for (what two
-        activations contract, or a statistic sees, falls silent where it is made)."""
+        """Return per tensor the dimensions at which zeros stand for dropping channels of these
+        groups.
+
+        These are the dimensions that are summed over, and all of a group's dimensions where zeros
+        are not exact: what two activations contract, or a statistic sees, is silenced where it is
+        made.
+        """
         chosen, found = set(names), dict[str, set[int]]()
         for group in self.groups:
             for member in group.members if group.name in chosen else ():
@@ -166,7 +195,7 @@ class Network:
         return {name: tuple(sorted(dims)) for name, dims in sorted(found.items())}
 
     def reach(self, axis: Axis) -> list[tuple[str, int]]:
-        """Every (tensor, dimension) whose expression has the axis in it."""
+        """Return every (tensor name, dimension) whose expression contains the axis."""
         return [
             (name, i)
             for name, shape in self.tensors.items()

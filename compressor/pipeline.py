@@ -1,4 +1,4 @@
-"""The order of the stages: from a model to a plan, from a plan to a result."""
+"""Run the stages in order: from a model to a plan, and from a plan to a result."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def compress(
         model: A module, or a MODEL as on the command line ("model.pt", "torchvision:resnet18").
         example_inputs: A tensor, a tuple of positionals, a dict of keywords, or a pair
             (tuple, dict); may be left out where the model or the data has some.
-        ratio: Share to remove of the whole network's total MACs (or what `of` says); 0.5, or with
-            `layer_ratio` alone what that removes; with `plan` what that says.
+        ratio: Share to remove of the whole network's total MACs (or of what `of` names), between
+            0 and 1. Default: 0.5, or what `layer_ratio` alone or `plan` removes.
         data: Training data: a dataset of (inputs, target), or specs as for --data.
-        test: Data that is only evaluated on, likewise.
+        test: Data that is only evaluated on, given likewise.
         loss: Callable of (outputs, target), or its spec; default cross-entropy.
         metric: Callable of (outputs, target), or its spec; default top-1 accuracy.
         watch: Is told of stages and progress.
@@ -60,9 +60,9 @@ def compress(
             (`compressor.options.Options`).
 
     Raises:
-        UsageError: an option that cannot be meant.
-        CompressorError: anything else that is wrong with the model, the data or the budget; what
-            nobody foresaw too, with the exception that it was chained to it.
+        UsageError: An option cannot be meant.
+        CompressorError: Anything else is wrong with the model, the data or the budget. Unforeseen
+            errors are raised as this too, chained to the original exception.
     """
     plain = {name: value for name, value in (("loss", loss), ("metric", metric)) if _is_spec(value)}
     plain |= {name: value for name, value in (("data", data), ("test", test)) if _is_specs(value)}
@@ -88,7 +88,7 @@ def _is_specs(value: Any) -> bool:
 
 
 def _call(model: nn.Module | str, options: Options) -> str:
-    """The call as text, with the options that are not the defaults."""
+    """Return the call as Python text, with the options that are not the defaults."""
     changed = [
         f"{field.name}={getattr(options, field.name)!r}"
         for field in fields(options)
@@ -106,12 +106,18 @@ def run(
     command: str,
     journal: Journal | None = None,
 ) -> Result:
-    """Plan and carry out."""
+    """Plan the compression and carry it out."""
     return carry_out(plan(subject, options, watch), command=command, journal=journal)
 
 
 def carry_out(planned: Planned, *, command: str, journal: Journal | None = None) -> Result:
-    """Slice, recover, compare, export, measure and report; what `journal` has is not done again."""
+    """Carry out a plan: slice, recover, compare, export, measure and report.
+
+    Args:
+        planned: The choice, and all that is known of the network.
+        command: The call or command line as text, for the report.
+        journal: What it holds of an interrupted run is not done again.
+    """
     journal = journal or Journal()
     options, traced, stopwatch = planned.options, planned.trace, planned.stopwatch
     judge = Judge(planned, planned.samples.test)
@@ -138,7 +144,7 @@ def carry_out(planned: Planned, *, command: str, journal: Journal | None = None)
 
 
 def smaller(planned: Planned, judge: Judge, journal: Journal) -> Made:
-    """The network sliced, repaired and trained, with the metrics at each moment."""
+    """Slice, repair and train the network, and evaluate its metrics at each moment."""
     made = _made(planned, judge, journal)
     say_how_met(made.planned)
     made.moments += trained_at_the_end(made.sliced, made.planned, judge, made.schedule, journal)
@@ -146,7 +152,7 @@ def smaller(planned: Planned, judge: Judge, journal: Journal) -> Made:
 
 
 def _made(planned: Planned, judge: Judge, journal: Journal) -> Made:
-    """The smaller network before it is trained."""
+    """Slice and repair the network, not yet trained, or restore it from an interrupted run."""
     record = journal.kept(MADE)
     if record is not None:
         planned.stopwatch.note("choice and repair are those of the run that was interrupted")

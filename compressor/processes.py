@@ -1,5 +1,7 @@
-"""What the processes of a distributed run share: the only place where they talk, so that every
-choice is the same on all of them."""
+"""Let the processes of a distributed run share what they find, so that all make the same choices.
+
+This is the only place where they talk.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,10 @@ from compressor.calls import Call
 
 
 def all_summed(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each tensor (float64, on the CPU) summed over all processes in one exchange. A process may
-    lack some; as it is where there is one process alone."""
+    """Sum each tensor (float64, on the CPU) over all processes, in one exchange.
+
+    A process may lack some of them. Where there is one process alone they are returned as they are.
+    """
     if not _is_distributed() or _ALONE.get():
         return dict(values)
     shapes = _all_shapes(values)
@@ -43,8 +47,10 @@ _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 @contextmanager
 def each_alone() -> Iterator[None]:
-    """Every process sees all of the data meanwhile, so that nothing is summed over them: what they
-    find is what one process alone would."""
+    """Switch summing off inside the block, where every process sees all of the data.
+
+    What each process finds is then what one process alone would.
+    """
     token = _ALONE.set(True)
     try:
         yield
@@ -53,7 +59,8 @@ def each_alone() -> Iterator[None]:
 
 
 def begin(device: str) -> None:
-    """Join the others where a launcher (`accelerate launch`, `torchrun`) has started several."""
+    """Join the other processes, if a launcher (`accelerate launch`, `torchrun`) has started
+    several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _is_distributed():
         from accelerate import PartialState
 
@@ -61,12 +68,12 @@ def begin(device: str) -> None:
 
 
 def processes() -> int:
-    """How many there are."""
+    """Return how many processes there are."""
     return dist.get_world_size() if _is_distributed() else 1
 
 
 def rank() -> int:
-    """Which of them this is; the first is 0."""
+    """Return the number of this process; the first is 0."""
     return dist.get_rank() if _is_distributed() else 0
 
 
@@ -75,8 +82,10 @@ def _is_distributed() -> bool:
 
 
 def shared_out(batch: tuple[Call, Any]) -> tuple[tuple[Call, Any], float]:
-    """This process's samples of a batch of (inputs, target), and what its mean over them weighs so
-    that the mean over all processes is that over the batch."""
+    """Return this process's samples of a batch of (inputs, target), and the weight of their mean.
+
+    With these weights the mean over all processes is the mean over the batch.
+    """
     count, parts = batch[0].samples, processes()
     if parts == 1:
         return batch, 1.0
@@ -92,7 +101,11 @@ Made = TypeVar("Made")
 
 
 def of_the_first(make: Callable[[], Made]) -> Made:
-    """What the first process makes, on all of them: times differ from one to the next."""
+    """Call `make` on the first process and return its result on all of them; its error is shared
+    too.
+
+    Times differ from one process to the next, and choices must not.
+    """
     if not _is_distributed():
         return make()
     shared: list[Any] = [None, None]
@@ -109,7 +122,7 @@ def of_the_first(make: Callable[[], Made]) -> Made:
 
 
 def _all_shapes(values: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """Of what any process has, in the same order on all."""
+    """Return the shapes of all tensors that any process has, in the same order on all of them."""
     gathered: list[dict[str, torch.Size]] = [{} for _ in range(dist.get_world_size())]
     dist.all_gather_object(gathered, {name: value.shape for name, value in values.items()})
     return {name: shape for known in gathered for name, shape in known.items()}

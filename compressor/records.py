@@ -1,4 +1,4 @@
-"""The frozen records that the stages hand to one another. Stages never import each other."""
+"""Define the frozen records that the stages hand to one another; stages never import each other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ AS_MADE = "as the factory made them"
 class ExampleInputs:
     """Inputs that the model accepts: `model(*args, **kwargs)`.
 
-    `origin` says where they come from, in words that are printed ("--input", "a guess").
+    Attributes:
+        args: Positional inputs.
+        kwargs: Inputs by name.
+        origin: Where they come from, in words that are printed ("--input", "a guess").
     """
 
     args: tuple[Any, ...] = ()
@@ -34,14 +37,21 @@ class ExampleInputs:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What `load` makes of a MODEL.
+    """A model as it is loaded from a MODEL.
 
-    `recognised` says in words what the file or spec was taken for; `weights` is one of
-    "loaded", "pretrained", "given", `RANDOM` or `AS_MADE`; `sha256` is of the weights' file, if one
-    was read. `module` computes in float32 by weights that are plain parameters, and `given` is the
-    network as it came; `types` are the types of its tensors, by name, that were others, and
-    `stored` those in which a file held them. `notes` say what the user should know of how it was
-    loaded, `computed` how its weights were computed from others (`compressor.plain.Computed`).
+    Attributes:
+        module: The network that is worked on: it computes in float32 by weights that are plain
+            parameters.
+        name: A short name.
+        recognised: What the file or spec was taken for, in words.
+        weights: "loaded", "pretrained", "given", `RANDOM` or `AS_MADE`.
+        sha256: Hash of the weights' file, or of the tensors where none was read.
+        examples: The example inputs that came with the model, if any.
+        given: The network as it came.
+        types: Original types of the tensors that were converted, by name.
+        stored: Types in which a file held tensors, by name, where they differ.
+        notes: What the user should know of how it was loaded.
+        computed: How weights were computed from others (`compressor.plain.Computed`).
     """
 
     module: nn.Module
@@ -61,14 +71,20 @@ class LoadedModel:
 class Trace:
     """An exported program with what it was made from.
 
-    `module` is a detached copy on the CPU, in eval mode; `examples` have a batch of two or more
-    where the batch is free. `batch_symbol` is the name of the program's symbolic batch,
-    or None where the batch had to be static (then `notes` says so). `training` is the same network
-    in training mode, where that has parameters that evaluation never uses (auxiliary heads).
-    `branched`: forward chooses by values, and the program is the example inputs' choice.
-    `ends_after`: where data decide the sizes of what follows, the calls of modules after which the
-    program ends, by the modules' paths; it returns what they return. `learning`: the parameters
-    that learn (`requires_grad`) in the network that was traced, by all their names.
+    Attributes:
+        program: The exported program.
+        module: A detached copy of the network on the CPU, in eval mode.
+        examples: The inputs that were traced; they have a batch of two or more where it is free.
+        batch_symbol: Name of the program's symbolic batch; None where the batch had to be static
+            (then `notes` says so).
+        batch: Number of samples of the traced inputs.
+        notes: What the user should know of the trace.
+        training: The same network in training mode, where that has parameters that evaluation
+            never uses (auxiliary heads).
+        branched: Whether the forward chooses by values; the program is the example inputs' choice.
+        ends_after: Where data decide the sizes of what follows, the paths of the modules after
+            whose calls the program ends; it returns what they return.
+        learning: All names of the parameters that learn (`requires_grad`) in the traced network.
     """
 
     program: ExportedProgram
@@ -87,7 +103,10 @@ class Trace:
 class Member:
     """One place that loses positions with its group: a dimension of a parameter or buffer.
 
-    `contracted`: the dimension is summed over here, so this tensor consumes the channels.
+    Attributes:
+        tensor: Name of the parameter or buffer.
+        dim: The dimension.
+        contracted: Whether the dimension is summed over, so that the tensor consumes the channels.
     """
 
     tensor: str
@@ -99,8 +118,12 @@ class Member:
 class Group:
     """The coupled channels of one axis: removing index j removes it in every member.
 
-    `role` is "channels", "heads", "head_width" or "stream" (crosses a cross-channel statistic).
-    `exact`: zeros in the members that are contracted compute what dropping computes.
+    Attributes:
+        name: The producer's name and dimension.
+        size: Number of channels.
+        role: "channels", "heads", "head_width" or "stream" (crosses a cross-channel statistic).
+        members: The places that lose positions.
+        exact: Whether zeros in the contracted members compute what dropping computes.
     """
 
     name: str
@@ -111,24 +134,31 @@ class Group:
 
     @property
     def producer(self) -> Member:
-        """The first member that makes the channels, after which the group is named."""
+        """Return the first member that makes the channels, after which the group is named."""
         return producer(self.members)
 
     @property
     def layer(self) -> str:
-        """The module of the producer; a parameter of the model itself is its own layer."""
+        """Return the path of the producer's module; a parameter of the model itself is its own
+        layer."""
         return self.producer.tensor.rpartition(".")[0] or self.producer.tensor
 
 
 def producer(members: Sequence[Member]) -> Member:
-    """The first that is not summed over here; the first at all where every one is."""
+    """Return the first member that is not summed over here, or the first one where all are."""
     return next((member for member in members if not member.contracted), members[0])
 
 
 @dataclass(frozen=True)
 class Protection:
-    """Positions that stay, and why. `tensors` are the parameters' dimensions it reaches
-    ("conv1.weight:1"), `place` is the layer and source line that asked for it."""
+    """Positions that stay, and why.
+
+    Attributes:
+        tensors: The parameters' dimensions that it reaches ("conv1.weight:1").
+        size: Number of positions.
+        reason: Why they stay, in words.
+        place: The layer and source line that asked for it.
+    """
 
     tensors: tuple[str, ...]
     size: int
@@ -138,7 +168,7 @@ class Protection:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is kept, complete enough to be replayed without tracing.
+    """What is kept of a network, complete enough to be replayed without tracing.
 
     Attributes:
         source: Hash of the original's tensor names and shapes.
@@ -155,7 +185,7 @@ class Plan:
         frozen: The parameters that do not learn; None in plans that do not say, where the factory
             decides.
         types: Per tensor its type, where the network came in another than float32.
-        parametrised: Weights are computed in the result as they were in the network.
+        parametrised: Whether weights are computed in the result as they were in the network.
     """
 
     source: str
@@ -172,13 +202,17 @@ class Plan:
     parametrised: bool = False
 
     def to_json(self) -> str:
-        """A text that is the same for the same plan, byte for byte."""
+        """Return the plan as JSON text, which is the same for the same plan, byte for byte."""
         said = {"schema": PLAN_SCHEMA, **asdict(self)}
         return json.dumps(said, indent=1, sort_keys=True, default=to_number) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """Read `to_json`'s text; raises ValueError or KeyError for anything else."""
+        """Read a plan from the text of `to_json`.
+
+        Raises:
+            ValueError, KeyError: The text is anything else.
+        """
         raw = json.loads(text)
         if not isinstance(raw, dict) or raw.pop("schema", None) != PLAN_SCHEMA:
             raise ValueError(f"not a plan of schema {PLAN_SCHEMA}")
@@ -194,21 +228,31 @@ class Plan:
 
 
 def to_number(value: Any) -> int | float:
-    """A number of another library (numpy's, or sympy's, which a traced size may be) as Python's,
-    for JSON. Raises TypeError for what is no number."""
+    """Convert another library's number (numpy's or sympy's) to Python's, for JSON.
+
+    Raises:
+        TypeError: It is no number.
+    """
     try:
-        return operator.index(value)
+        return operator.index(value)  # a traced size may be a number of sympy's
     except TypeError:
         return float(value)
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Median and 90th percentile of one call, in milliseconds.
+    """The measured times of one call, in milliseconds.
 
-    `quantiles_ms`: the 5th, 25th, 50th, 75th and 95th percentile, where they are known.
-    `cpu_ms` is the median of the processor's time; known for one thread on the CPU, where it is
-    what a call takes when the machine does nothing else.
+    Attributes:
+        runtime: Name of the runtime.
+        device: Where it ran: "cpu" or "cuda".
+        threads: Threads within one operator.
+        batch: Number of samples of the call.
+        p50_ms: Median.
+        p90_ms: 90th percentile.
+        cpu_ms: Median of the processor's time, which is what a call takes when the machine does
+            nothing else; known for one thread on the CPU.
+        quantiles_ms: The 5th, 25th, 50th, 75th and 95th percentile, where they are known.
     """
 
     runtime: str
@@ -222,5 +266,6 @@ class Latency:
 
     @property
     def own_ms(self) -> float:
-        """What the call takes by itself: the processor's time where it is known."""
+        """Return the milliseconds that a call takes by itself: the processor's time where it is
+        known."""
         return self.p50_ms if self.cpu_ms is None else self.cpu_ms

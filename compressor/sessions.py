@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime that are timed: their options, their devices, their calls."""
+"""Open sessions of ONNX Runtime that are timed: their options, devices and calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def check_provider(device: str) -> None:
-    """Raise `UsageError` if the installed runtime does not run on the device."""
+    """Check that the installed runtime runs on the device.
+
+    Raises:
+        UsageError: It does not.
+    """
     import onnxruntime as ort
 
     if PROVIDERS.get(device) not in ort.get_available_providers():
@@ -30,7 +34,8 @@ def check_provider(device: str) -> None:
 
 
 def options_of(threads: int) -> Any:
-    """So many threads within an operator; operators run one after another."""
+    """Return session options with so many threads in an operator; operators run one after
+    another."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -45,7 +50,8 @@ def options_of(threads: int) -> Any:
 def bound_call(
     session: Any, feeds: Mapping[str, np.ndarray[Any, Any]], device: str
 ) -> Callable[[], None]:
-    """A call that ends when its results are there; inputs and results stay on the device."""
+    """Return a call whose inputs and results stay on the device; it ends when the results are
+    there."""
     import onnxruntime as ort
 
     binding = session.io_binding()
@@ -63,8 +69,13 @@ def bound_call(
 
 
 def random_input(spec: Any, batch: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    """Random data for an ONNX input. Integers are ones: the only index that is nearly always
-    valid and no zero."""
+    """Draw random data for an ONNX input, with `batch` in place of symbolic sizes.
+
+    Integers are ones: the only index that is nearly always valid and not zero.
+
+    Raises:
+        CompressorError: The input is of another type.
+    """
     shape = [size if isinstance(size, int) else batch for size in spec.shape]
     if spec.type in _FLOATS:
         return rng.standard_normal(shape).astype(_FLOATS[spec.type])
@@ -91,7 +102,7 @@ _INTEGERS: dict[str, Any] = {
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Return how many CPU cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What the terminal shows of a run: a line per stage, a bar within it, notes, errors."""
+"""Show a run on the terminal: a line per stage, a bar within it, notes, errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NEEDED = {"weights": "", "data": "data", "labels": "data, labels"}
 
 
 def criteria_table(criteria: Mapping[str, Criterion]) -> Table:
-    """What there is to choose from, one criterion per row."""
+    """Build the table of criteria to choose from, one per row."""
     table = Table(title="criteria", title_justify="left")
     for header in ("name", "measures", "needs", "paper"):
         table.add_column(header, overflow="fold", no_wrap=header == "name")
@@ -68,7 +68,7 @@ class Terminal:
         self._line(f"note: {text}", style="yellow")
 
     def error(self, error: CompressorError) -> None:
-        """What went wrong, where, the consequence and the next step."""
+        """Show what went wrong, where, the consequence and the next step."""
         first, *rest = str(error).splitlines()
         self._line(f"error: {first}", style="bold red")
         for line in rest:

@@ -1,4 +1,4 @@
-"""Exceptions that nobody foresaw, as errors that say where they happened and what to do.
+"""Turn exceptions that nobody foresaw into errors that say where they happened and what to do.
 
 Whatever is not a `CompressorError` becomes one: at the command line's end, and at the functions
 that Python's users call. The original stays chained to it.
@@ -28,18 +28,19 @@ _PACKAGE = Path(__file__).parent
 
 
 def is_debugging() -> bool:
-    """Whether the user wants to see tracebacks."""
+    """Return whether the user wants to see tracebacks."""
     return bool(os.environ.get(DEBUG))
 
 
 def note_stage(error: BaseException, name: str) -> None:
-    """Remember in an exception the innermost stage that it left."""
+    """Store in an exception, in place, the innermost stage that it left."""
     if not _stage_of(error):
         error.add_note(_STAGE + name)
 
 
 class Explaining:
-    """A `with` block that no exception leaves but `CompressorError`, interruptions and exits."""
+    """A `with` block that turns every exception but interruptions and exits into a
+    `CompressorError`."""
 
     def __enter__(self) -> None:
         return
@@ -56,7 +57,7 @@ class Explaining:
 
 
 def explained(error: BaseException) -> CompressorError:
-    """The same as an error with what, where, consequence and next step."""
+    """Return an exception as an error with what, where, consequence and next step."""
     kind = next(kind for kind in _KINDS if kind.applies(error))
     return CompressorError(
         kind.what(error),
@@ -70,7 +71,13 @@ def explained(error: BaseException) -> CompressorError:
 
 @dataclass(frozen=True)
 class _Kind:
-    """Exceptions that mean one thing, whoever raises them."""
+    """A kind of exceptions that mean one thing, whoever raises them.
+
+    Attributes:
+        applies: Whether an exception is of this kind.
+        what: Says what happened, in words.
+        next_step: What the user can do.
+    """
 
     applies: Callable[[BaseException], bool]
     what: Callable[[BaseException], str]
@@ -88,7 +95,7 @@ def _text(error: BaseException) -> str:
 
 
 def _named(error: BaseException) -> str:
-    """The exception's class, and what it says."""
+    """Return the exception's class, and its text."""
     return ": ".join(filter(None, (type(error).__name__, _text(error))))
 
 
@@ -106,7 +113,8 @@ def _is_full(error: BaseException) -> bool:
 
 
 def _of_file(words: str) -> Callable[[BaseException], str]:
-    """The words with the file's name, where the exception knows it, and the system's words."""
+    """Return what joins these words with the file's name, if the exception knows it, and its
+    reason."""
 
     def what(error: BaseException) -> str:
         name = getattr(error, "filename", None)
@@ -159,7 +167,8 @@ _KINDS = (
 
 
 def _places(error: BaseException) -> Iterator[str]:
-    """The stage, the network's layer, our innermost line, and the line that raised it."""
+    """Yield the stage, the network's layer, our innermost line, and the line that raised the
+    error."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     lines = traceback.extract_tb(error.__traceback__)
     if stage := _stage_of(error):
@@ -185,8 +194,10 @@ def _is_ours(line: traceback.FrameSummary) -> bool:
 
 
 def _layer_of(frame: FrameType) -> str:
-    """Which layer a function is at work on: of a program's node or of a group among its
-    variables."""
+    """Return the layer that a function is working on, or "".
+
+    It is that of a program's node or of a group among the function's variables.
+    """
     if "torch" not in sys.modules or not Path(frame.f_code.co_filename).is_relative_to(_PACKAGE):
         return ""
     from torch.fx import Node

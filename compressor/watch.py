@@ -1,4 +1,4 @@
-"""Who follows a run: told of stages, of progress within them and of facts worth knowing."""
+"""Define who follows a run: it is told of stages, progress within them and facts worth knowing."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Tick = Callable[[int, int, str], None]
 
 
 class Watch(Protocol):
-    """The terminal of the command line, or nobody."""
+    """What follows a run: the terminal of the command line, or nobody."""
 
     def stage(self, name: str) -> AbstractContextManager[Tick]:
-        """Entered when a stage begins, left when it ends."""
+        """Return a context that is entered when a stage begins and left when it ends."""
 
     def note(self, text: str) -> None:
-        """A fact that the user should know."""
+        """Tell a fact that the user should know."""
 
 
 class Silent:
-    """Nobody watches."""
+    """A watch that shows nothing."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Tick]:
@@ -35,7 +35,12 @@ class Silent:
 
 
 class Stopwatch:
-    """Passes stages and notes on to a watch, and remembers them: `seconds` per stage, `notes`."""
+    """A watch that passes stages and notes on to another, and remembers them.
+
+    Attributes:
+        seconds: Name of a stage -> how long it took.
+        notes: The notes so far.
+    """
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch

@@ -1,7 +1,7 @@
-"""Models and example inputs from what people have; the content decides, never the extension.
+"""Load models and example inputs from whatever people have, judged by content, not by extension.
 
-(The package is not called `load`: that is a function of `compressor`.)
-Nothing here runs code out of a file unless the caller trusts it (`trust_pickle`).
+Nothing here runs code out of a file unless the caller trusts it (`trust_pickle`). The package is
+not called `load`, since that is a function of `compressor`.
 """
 
 from compressor.loading.examples import find_examples, like_sample

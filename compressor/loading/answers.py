@@ -1,4 +1,4 @@
-"""What a model returns for example inputs: whether anything can be compared by it."""
+"""Check that a model's outputs for the example inputs can be compared with anything."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ NO_ANSWERS = (type(None), str, bytes, bool, int, float, complex)
 
 
 class NotFiniteError(CompressorError):
-    """A network that answers with nothing but NaN and infinities."""
+    """The error raised where a network returns nothing but NaN and infinities."""
 
 
 def refuse_useless(returned: Any) -> None:
-    """Refuse what a forward returned where it holds no tensor, or no finite number: whatever was
-    made of the network would agree with it.
+    """Raise an error where a forward returned no tensor, or no finite number.
 
-    Leaves of classes that are not known (dataclasses) may hold tensors, so they pass.
+    Such outputs would agree with those of any network made from it. Leaves of unknown classes
+    (dataclasses) may hold tensors, so they pass.
+
+    Args:
+        returned: The forward's return value, in any nesting; it is not changed.
 
     Raises:
         CompressorError: No tensor is returned.
-        NotFiniteError: No number that is returned is finite.
+        NotFiniteError: No returned number is finite.
     """
     leaves = pytree.tree_leaves(returned)
     if all(isinstance(leaf, NO_ANSWERS) or hasattr(leaf, "__next__") for leaf in leaves):

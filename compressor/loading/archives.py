@@ -1,4 +1,4 @@
-"""Zip archives of torch: torch itself reads them without looking at their checksums."""
+"""Check torch's zip archives for damage, since torch reads them without looking at checksums."""
 
 import zipfile
 from pathlib import Path
@@ -13,13 +13,13 @@ _DIRECTORY = 0x10
 
 
 def require_whole(path: Path) -> None:
-    """Refuse an archive with entries that are not what was written.
+    """Raise an error if an archive has an entry that does not match its checksum.
 
-    Where it was saved without checksums (`torch.serialization.set_crc32_options`) these are 0, and
-    nothing is known.
+    Archives saved without checksums (`torch.serialization.set_crc32_options`) have zeros in their
+    place; their entries pass.
 
     Raises:
-        CompressorError: Names the entries.
+        CompressorError: The archive is damaged; the message names the entries.
     """
     try:
         with zipfile.ZipFile(path) as archive:

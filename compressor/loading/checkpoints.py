@@ -1,7 +1,7 @@
-"""What a checkpoint holds: every module and every set of weights in it, each with its key.
+"""Find every module and every set of weights in a checkpoint, each with its key.
 
 Training scripts leave weights beside optimizers, counters, averages of the weights and other
-networks. Nothing here decides by the first tensors that are met: optimizers are known by their
+networks. Nothing here decides by the first tensors that are met: optimizers are recognised by their
 structure, and `fitting` compares what remains with the network.
 """
 
@@ -33,9 +33,11 @@ DEEPEST = 6
 
 @dataclass(frozen=True)
 class Candidate:
-    """A module, or a state dict, in a checkpoint.
+    """A module or a state dict found in a checkpoint.
 
-    `key` is the way to it, with dots between the keys; "" is the checkpoint itself.
+    Attributes:
+        key: The path to it, its keys joined by dots; "" is the checkpoint itself.
+        content: The module or the state dict.
     """
 
     key: str
@@ -43,7 +45,7 @@ class Candidate:
 
     @property
     def state(self) -> StateDict:
-        """The tensors by name; of a module its state dict's."""
+        """Return the candidate's tensors by name; for a module, those of its state dict."""
         if not isinstance(self.content, nn.Module):
             return self.content
         state = self.content.state_dict()
@@ -51,7 +53,13 @@ class Candidate:
 
 
 def candidates_in(content: Any, key: str = "", depth: int = 0) -> Iterator[Candidate]:
-    """Find every module and state dict in what a checkpoint holds, outside optimizers' states."""
+    """Yield every module and state dict in a checkpoint's content, outside optimizer states.
+
+    Args:
+        content: What the checkpoint holds; it is not changed.
+        key: The key of `content` itself within the checkpoint.
+        depth: How many containers enclose `content`; the search ends at `DEEPEST`.
+    """
     if isinstance(content, nn.Module):
         yield Candidate(key, content)
     elif depth < DEEPEST and isinstance(content, list | tuple):
@@ -67,11 +75,12 @@ def candidates_in(content: Any, key: str = "", depth: int = 0) -> Iterator[Candi
 
 
 def at_key(content: Any, wanted: str, file_name: str) -> Candidate | Any:
-    """What stands under a key with dots, e.g. "ema.module"; a prefix of a state dict's names is a
-    key too.
+    """Return what stands under a dotted key of a checkpoint, e.g. "ema.module".
+
+    A prefix of a state dict's names is a key too.
 
     Raises:
-        UsageError: Nothing does; the keys that lead to weights are listed.
+        UsageError: Nothing stands there; the message lists the keys that lead to weights.
     """
     found = _under(content, wanted)
     if found is None:
@@ -86,7 +95,7 @@ def at_key(content: Any, wanted: str, file_name: str) -> Candidate | Any:
 
 
 def _under(content: Any, wanted: str) -> Any:
-    """None where there is nothing; a key may hold dots itself, so the longest is tried first."""
+    """Return what stands under a dotted key, or None if there is nothing."""
     if not wanted:
         return content
     if isinstance(content, list | tuple):
@@ -95,7 +104,7 @@ def _under(content: Any, wanted: str) -> Any:
         return None
     named = {str(name): value for name, value in content.items()}
     parts = wanted.split(".")
-    for count in range(len(parts), 0, -1):
+    for count in range(len(parts), 0, -1):  # the longest first: a key may itself hold dots
         head, rest = ".".join(parts[:count]), ".".join(parts[count:])
         if head in named and (found := _under(named[head], rest)) is not None:
             return found
@@ -105,17 +114,17 @@ def _under(content: Any, wanted: str) -> Any:
 
 
 def is_average(key: str) -> bool:
-    """Whether a key says that what it leads to are averages of weights: ema, swa and the like."""
+    """Return whether a key says that it leads to averages of weights (ema, swa and the like)."""
     return not AVERAGE_WORDS.isdisjoint(re.split(r"[^a-z]+", key.lower()))
 
 
 def is_usual(key: str) -> bool:
-    """Whether a key is the checkpoint itself, or ends with one of the usual names."""
+    """Return whether a key is the checkpoint itself, or ends with one of `USUAL_KEYS`."""
     return not key or key.rpartition(".")[2] in USUAL_KEYS
 
 
 def joined(key: str, name: object) -> str:
-    """The key one step further."""
+    """Return a dotted key extended by one name."""
     return f"{key}.{name}" if key else str(name)
 
 
@@ -124,8 +133,11 @@ def _is_optimizer(content: Mapping[Any, Any]) -> bool:
 
 
 def _is_state_dict(content: Mapping[Any, Any], tensors: StateDict) -> bool:
-    """Whether its values are tensors: all of them, or those with names of layers, beside counters
-    and texts."""
+    """Return whether a mapping is a state dict.
+
+    Either all its values are tensors, or some tensors have dotted names like those of layers,
+    beside counters and texts.
+    """
     others = [name for name in content if not str(name).endswith("_extra_state")]
     if not tensors or any(isinstance(value, Mapping | nn.Module) for value in content.values()):
         return False

@@ -1,4 +1,5 @@
-"""Which example inputs are taken, each of them run once before anything relies on it."""
+"""Find the example inputs to work with, and run the model once on them before anything relies on
+it."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,13 +65,13 @@ GUESSES: tuple[tuple[type[nn.Module], Callable[[Any], list[str]]], ...] = (
 def find_examples(
     loaded: LoadedModel, specs: Sequence[str], first_sample: Any | None, seed: int = 0
 ) -> ExampleInputs:
-    """The example inputs to work with: given, the model's own, from the data, or guessed.
+    """Return the example inputs to work with: given, the model's own, from the data, or guessed.
 
     Args:
         loaded: The model; it is not changed.
-        specs: What `--input` says, in order.
+        specs: The texts given with `--input`, in order.
         first_sample: Inputs of the first sample of the data, without a batch dimension.
-        seed: Of the values that are drawn.
+        seed: Seed of the values that are drawn.
 
     Returns:
         Inputs that the model has been run on, with their origin in words.
@@ -111,7 +112,12 @@ def find_examples(
 
 @dataclass(frozen=True)
 class Failure:
-    """Where a run of the model ended, in words, and the exception that it ended with."""
+    """A failed run of the model.
+
+    Attributes:
+        where: The layer that raised, in words.
+        error: The exception that it raised.
+    """
 
     where: str
     error: BaseException
@@ -121,8 +127,13 @@ class Failure:
 
 
 def _drawn(model: nn.Module, examples: ExampleInputs) -> tuple[ExampleInputs, Failure | None]:
-    """Run the model on values that were drawn; where it answers with nothing finite (it begins with
-    a logarithm), on numbers between 0 and 1 in their place."""
+    """Run the model on drawn inputs, and on numbers between 0 and 1 where no output is finite.
+
+    A network that begins with a logarithm needs the second try.
+
+    Returns:
+        The inputs that worked, or those given; and the failure, or None if a run worked.
+    """
     failure = try_inputs(model, examples)
     if failure is None or not isinstance(failure.error, NotFiniteError):
         return examples, failure
@@ -134,32 +145,33 @@ def _drawn(model: nn.Module, examples: ExampleInputs) -> tuple[ExampleInputs, Fa
 
 
 def _raise_ours(failure: Failure, examples: ExampleInputs) -> None:
-    """Raise what says itself that the outputs are of no use."""
+    """Raise a failure's error if it is one of our own, which already says what is wrong."""
     if isinstance(failure.error, CompressorError):
         failure.error.where = f"inputs of {examples.origin} ({_shapes(examples)})"
         raise failure.error
 
 
 def like_sample(inputs: Call, seed: int) -> ExampleInputs:
-    """Noise shaped like a sample of the data, given with a batch of one."""
+    """Return noise of the shapes and types of a sample of the data, given with a batch of one."""
     return _noise_like(ExampleInputs(inputs.args, inputs.kwargs), seed)
 
 
 def _noise_like(examples: ExampleInputs, seed: int) -> ExampleInputs:
-    """Values of the same shape, type, kind and range: example inputs are stored with the result,
-    where nobody's data belongs."""
+    """Draw values of the same shape, type, kind and range as the example inputs.
+
+    Example inputs are stored with the result, where nobody's data belongs.
+    """
     drawn = fresh_inputs(examples, seed)
     return replace(drawn, origin=LIKE_A_SAMPLE)
 
 
 def try_inputs(model: nn.Module, examples: ExampleInputs) -> Failure | None:
-    """Run the model once; None if it works, else the layer that raised and what it said.
+    """Run the model once, and return None if it works, else the layer that raised and its error.
 
-    Outputs that hold nothing to compare are a failure too (`refuse_useless`).
-
-    The model should be a copy in eval mode: a forward may write to its buffers. Layers within a
-    function of a higher-order operator (torch.cond), which may not change what lies outside, are
-    not told apart.
+    Outputs that hold nothing to compare are a failure too (`refuse_useless`). The model should be a
+    copy in eval mode: a forward may write to its buffers. Layers inside a function of a
+    higher-order operator (torch.cond) are not told apart, since such a function may not change what
+    lies outside.
     """
     entered: list[str] = []
     hooks = []
@@ -217,7 +229,7 @@ def _guess(model: nn.Module, seed: int) -> ExampleInputs:
 
 
 def _candidates(model: nn.Module) -> list[str]:
-    """Specs to try: what the model says about itself, then what its first layers accept.
+    """Return the input specs to try: first the model's own, then what its first layers accept.
 
     Where a layer is recurrent the smallest come first: each step is traced by itself, and an image
     of 224 rows and columns can be 50,176 of them, which takes hours.

@@ -1,4 +1,4 @@
-"""Factories: what makes a model, named by a spec, called with literal arguments."""
+"""Look up and call factories: callables named by a spec that return a model."""
 
 import ast
 import importlib
@@ -30,12 +30,12 @@ class Factory:
     """A callable that returns an nn.Module, and what stands beside it.
 
     Attributes:
-        spec: As the user wrote it.
+        spec: The factory's spec, as the user wrote it.
         name: A short name for the model.
-        make: Called with the arguments.
-        importing: Makes the factory's own folder importable while it runs.
-        beside: `example_inputs` of the same module, if there is one.
-        source: File of the factory, to tell its own lines in a traceback.
+        make: The callable itself, called with the factory's arguments.
+        importing: Returns a context in which the factory's own folder can be imported.
+        beside: `example_inputs` of the same module, or None if there is none.
+        source: File of the factory, to find its own lines in a traceback.
         library: For a library's factory, its arguments with and without pretrained weights.
     """
 
@@ -54,7 +54,9 @@ LITERAL_MARKS = frozenset("()[]{}'\"")
 
 
 def parse_factory_args(pairs: Sequence[str]) -> dict[str, Any]:
-    """`["num_classes=10", "variant=small"]` as keyword arguments: Python literals, else plain text.
+    """Parse `["num_classes=10", "variant=small"]` into keyword arguments.
+
+    Values are Python literals; what is none is taken as plain text.
 
     Raises:
         UsageError: A pair is not `name=value`, or its value is a literal with a mistake.
@@ -89,11 +91,11 @@ def _unclear(pair: str, why: str) -> UsageError:
 
 
 def find_factory(spec: str) -> Factory:
-    """Look up a factory spec; the file or package it names is imported.
+    """Look up a factory by its spec; the file or package that it names is imported.
 
     Raises:
         UsageError: It is no spec, or its module or callable does not exist.
-        CompressorError: Importing it raised.
+        CompressorError: Importing it raised an error.
     """
     source, _, name = spec.rpartition(":")
     if not source or not name:
@@ -108,11 +110,16 @@ def find_factory(spec: str) -> Factory:
 
 
 def call_factory(factory: Factory, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:
-    """The model that the factory makes.
+    """Call a factory and return the model that it makes.
+
+    Args:
+        factory: What is called.
+        arguments: The user's keyword arguments; they come before the library's own.
+        pretrained: Whether the library's pretrained weights are wanted.
 
     Raises:
         UsageError: The arguments do not suit the factory; its signature is shown.
-        CompressorError: It raised, or returned something else than an nn.Module.
+        CompressorError: It raised an error, or returned something other than an nn.Module.
     """
     if isinstance(factory.make, nn.Module):
         return factory.make
@@ -141,7 +148,11 @@ def call_factory(factory: Factory, arguments: dict[str, Any], *, pretrained: boo
 
 
 def examples_beside(factory: Factory) -> ExampleInputs | None:
-    """What `example_inputs()` beside the factory returns, if it is there."""
+    """Call `example_inputs()` of the factory's module; return None if it has none.
+
+    Raises:
+        CompressorError: The call raised an error.
+    """
     if factory.beside is None:
         return None
     try:
@@ -312,7 +323,7 @@ def _factory_failed(factory: Factory, error: BaseException, pretrained: bool) ->
 
 
 def _own_line(error: BaseException, source: str) -> str:
-    """The last line of the user's own file in the traceback, as file:line."""
+    """Return the last line of the user's own file in the traceback as file:line, or ""."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if source and frame.filename.endswith(source)]
     return f"{own[-1].filename}:{own[-1].lineno}" if own else ""

@@ -1,4 +1,4 @@
-"""Weights that nothing can be computed with: not finite, sparse, without a shape or values."""
+"""Refuse weights that cannot be computed with: not finite, sparse, or without a shape or values."""
 
 import torch
 from torch import nn
@@ -11,13 +11,16 @@ BOUNDED_BUFFERS = ("running_mean", "running_var")
 
 
 def refuse_non_finite(module: nn.Module) -> None:
-    """Refuse weights that are NaN or infinite, sparse, or not there yet (lazy, or on the meta
-    device).
+    """Raise an error if weights are NaN, infinite or sparse, or do not exist yet.
 
-    Other buffers may hold infinities: attention masks do.
+    Lazy parameters and tensors on the meta device do not exist yet. Buffers other than running
+    statistics may hold infinities: attention masks do.
+
+    Args:
+        module: It is not changed.
 
     Raises:
-        CompressorError: Names the tensors.
+        CompressorError: There are such tensors; the message names them.
     """
     lazy = [
         name

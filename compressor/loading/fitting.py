@@ -1,4 +1,5 @@
-"""How a state dict fits a network: names and shapes compared, wrappers' prefixes taken off."""
+"""Compare a state dict with a network by names and shapes, with the prefixes of wrappers taken
+off."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ BATCH_COUNTER = ".num_batches_tracked"
 
 @dataclass(frozen=True)
 class Fit:
-    """A state dict beside a network's own.
+    """How a state dict fits a network under one prefix.
 
     Attributes:
         prefix: What was taken off the names, e.g. "module.".
@@ -26,9 +27,9 @@ class Fit:
         ignored: Surplus tensors that the user does without.
         unexpected: Other names that the network does not have.
         missing: Names that only the network has.
-        misshaped: In words, tensors of another shape.
-        mistyped: In words, floating tensors for integers or the other way round.
-        matched: How many of the network's names are there.
+        misshaped: Tensors of another shape, in words.
+        mistyped: Floating tensors in place of integers or the other way round, in words.
+        matched: How many of the network's names are found.
     """
 
     prefix: str
@@ -43,12 +44,12 @@ class Fit:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the network gets all that it has, in the right shapes."""
+        """Return whether the network gets every tensor that it has, in the right shape and kind."""
         return not (self.missing or self.misshaped or self.mistyped)
 
     @property
     def problems(self) -> str:
-        """What does not fit, in words; "" if nothing."""
+        """Return what does not fit, in words; "" if everything fits."""
         lists = {
             "missing": self.missing,
             "unexpected": self.unexpected,
@@ -62,12 +63,14 @@ class Fit:
 
 
 def fits_of(given: StateDict, module: nn.Module, ignore: tuple[str, ...] = ()) -> Iterator[Fit]:
-    """Compare a state dict with the network's own, once for every prefix under which most of the
-    network's names are found, and at least once.
+    """Compare a state dict with the network's own under every likely prefix.
+
+    One `Fit` is yielded for each prefix under which most of the network's names are found, and at
+    least one.
 
     Args:
         given: Tensors by name, as a checkpoint has them.
-        module: It is not changed.
+        module: The network; it is not changed.
         ignore: Globs of names that may be surplus.
     """
     own = module.state_dict()
@@ -82,7 +85,8 @@ def fits_of(given: StateDict, module: nn.Module, ignore: tuple[str, ...] = ()) -
 
 
 def _prefixes(given: StateDict, expected: Mapping[str, Tensor]) -> Counter[str]:
-    """Per prefix how many names of the network are found behind it; the empty one first."""
+    """Count per prefix how many names of the network are found behind it, the shortest prefix
+    first."""
     counts: Counter[str] = Counter()
     for name in given:
         parts = name.split(".")
@@ -133,7 +137,10 @@ def _fit(
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
-    """Equal for tied tensors, of which safetensors keeps only one."""
+    """Return a tensor's place in memory, which is equal for tied tensors.
+
+    safetensors keeps only one of tied tensors, so the others are not missing.
+    """
     if tensor.device.type == "meta":
         return (id(tensor),)
     storage = tensor.untyped_storage().data_ptr()

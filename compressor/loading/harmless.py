@@ -1,4 +1,4 @@
-"""The globals that a pickle may name: instantiating or calling them cannot run code of the file.
+"""Decide which globals a pickle may name: those that cannot run code of the file.
 
 Layers are made without their constructors (`cls.__new__`, then the attributes), so only their own
 library code ever runs. Functions are listed one by one: a package's other functions may download
@@ -59,13 +59,14 @@ BESIDE_WEIGHTS = ("numpy.", "pathlib.", "datetime.", "omegaconf.", "typing.")
 
 
 class Inert:
-    """Stands for an object beside the weights: nothing of its package is called."""
+    """A stand-in for an object stored beside the weights, so that nothing of its package is
+    called."""
 
     def __init__(self, *_: object) -> None:
-        """Take whatever the object would have been made of, and forget it."""
+        """Accept the object's arguments and forget them."""
 
     def __setstate__(self, _: object) -> None:
-        """Take whatever the object would have held, and forget it."""
+        """Accept the object's state and forget it."""
 
 
 # no pickle can name this one: it lets the state of a checked partial be restored
@@ -73,10 +74,10 @@ BUILT_PARTIAL = "functools.partial (built)"
 
 
 def refusals(scan: PickleScan, unsafe: Iterable[str]) -> list[str]:
-    """What the pickle would run beyond the harmless, in words; empty if nothing.
+    """List in words what the pickle would run that is not known to be harmless; empty if nothing.
 
     Args:
-        scan: The pickle.
+        scan: The scan of the pickle.
         unsafe: Those of its globals that torch itself does not know to be safe.
     """
     names = set(unsafe)
@@ -93,7 +94,7 @@ def refusals(scan: PickleScan, unsafe: Iterable[str]) -> list[str]:
 
 
 def allow_list(unsafe: Iterable[str]) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """The objects behind names without refusals, for `torch.serialization.safe_globals`."""
+    """Return the objects behind names without refusals, for `torch.serialization.safe_globals`."""
     names = set(unsafe)
     inert = _beside_weights(names)
     built = [(partial, BUILT_PARTIAL)] if PARTIAL in names else []
@@ -101,14 +102,16 @@ def allow_list(unsafe: Iterable[str]) -> list[Callable[..., Any] | tuple[Callabl
 
 
 def _beside_weights(names: set[str]) -> set[str]:
-    """Names that are replaced by `Inert`; none where there are layers, which may need them."""
+    """Return the names that `Inert` replaces; none if there are layers, which may need the
+    objects."""
     if any(name in WRAPPERS or _is_layer(name) for name in names):
         return set()
     return {name for name in names if name.startswith(BESIDE_WEIGHTS)}
 
 
 def resolve(name: str) -> Any:
-    """The object that `module.qualname` names, or None if there is no such thing here."""
+    """Import and return the object that `module.qualname` names, or None if it does not exist
+    here."""
     module, _, attribute = name.rpartition(".")
     try:
         return getattr(importlib.import_module(module), attribute, None)

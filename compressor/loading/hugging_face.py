@@ -1,4 +1,4 @@
-"""`hf:FOLDER`: a model folder of the transformers library, on disk."""
+"""Load `hf:FOLDER`: a model folder of the transformers library, on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FROM_CONFIGURATION = "the configuration"
 
 
 def is_hugging_face(folder: Path) -> bool:
-    """Whether a folder's config.json is that of a transformers model."""
+    """Return whether a folder's config.json is that of a transformers model."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -32,8 +32,11 @@ def is_hugging_face(folder: Path) -> bool:
 
 
 def load_hugging_face(spec: str, folder: Path) -> LoadedModel:
-    """The architecture that the folder's config.json names, with its safetensors weights if it has
-    any. No code of the folder is run, nothing is fetched, and caches of keys and values are off.
+    """Load the architecture that the folder's config.json names, with its safetensors weights if
+    any.
+
+    No code of the folder is run, nothing is fetched, and caches of keys and values are switched
+    off.
 
     Raises:
         UsageError: transformers is not installed, or the folder holds no configuration.
@@ -84,7 +87,10 @@ def _made(kind: Any, config: Any, folder: Path | None) -> nn.Module:
 
 
 def _examples(module: nn.Module, config: Any) -> ExampleInputs | None:
-    """Inputs of the kind that the model's forward names first."""
+    """Draw example inputs for the model: images (1 x channels x height x width) or token ids.
+
+    The names of the forward's parameters decide; None if it asks for neither.
+    """
     names = list(inspect.signature(module.forward).parameters)
     generator = torch.Generator().manual_seed(0)
     if "pixel_values" in names:

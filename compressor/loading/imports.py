@@ -1,4 +1,4 @@
-"""Importing what the user names, from where the user stands."""
+"""Import what the user names, from the folder where the user stands."""
 
 import sys
 from collections.abc import Iterator
@@ -8,7 +8,11 @@ from pathlib import Path
 
 @contextmanager
 def importable_from_here(folder: Path | None = None) -> Iterator[None]:
-    """Let modules in `folder` (default: the working directory) be imported, as `python` would."""
+    """Let modules in `folder` be imported inside the context, as `python` would.
+
+    Args:
+        folder: The working directory if None.
+    """
     entry = str((folder or Path.cwd()).resolve())
     sys.path.insert(0, entry)
     try:

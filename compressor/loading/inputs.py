@@ -1,4 +1,4 @@
-"""Example inputs as people write them: on the command line, or as Python objects."""
+"""Parse example inputs as people write them: on the command line, or as Python objects."""
 
 import math
 import re
@@ -28,10 +28,10 @@ DEFAULT_BOUND = 2
 
 
 def parse_inputs(specs: Sequence[str], seed: int = 0) -> ExampleInputs:
-    """Example inputs from `[name=]1x3x224x224[:int64<512]`; the same seed draws the same values.
+    """Draw example inputs from specs like `[name=]1x3x224x224[:int64<512]`.
 
     Floating inputs are drawn from the standard normal distribution, integers uniformly below the
-    bound (2 if none is given).
+    bound (2 if none is given). The same seed draws the same values.
 
     Raises:
         UsageError: A spec cannot be read, or two have the same name.
@@ -55,7 +55,7 @@ def parse_inputs(specs: Sequence[str], seed: int = 0) -> ExampleInputs:
 
 
 def normalise_examples(example_inputs: Any) -> ExampleInputs:
-    """Example inputs of the Python API as positionals and keywords.
+    """Return example inputs of the Python API as positional and keyword arguments.
 
     Args:
         example_inputs: A tensor, a tuple of positionals, a dict of keywords, or a pair

@@ -1,4 +1,4 @@
-"""MODEL, whatever it is: a file judged by its content, or a factory."""
+"""Load MODEL, whatever it is: a file judged by its content, a transformers folder or a factory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -54,16 +54,16 @@ TORCH_FILES = (FileKind.TORCH_SAVE, FileKind.PICKLE)
 
 @dataclass(frozen=True)
 class Wanted:
-    """How the weights and the network of a MODEL are opened.
+    """How the user wants the network and the weights of MODEL to be loaded.
 
     Attributes:
-        factory: Makes the network that a state dict in MODEL is loaded into.
-        factory_args: `name=value` for the factory.
+        factory: Spec of what makes the network that a state dict in MODEL is loaded into.
+        factory_args: `name=value` pairs for the factory.
         weights: File with a state dict for a MODEL that is a factory.
-        weights_key: The way to the weights within a checkpoint, with dots; None: what fits.
+        weights_key: Dotted key of the weights within a checkpoint; None takes what fits.
         ignore_unexpected: Globs of tensors that the network may do without.
-        pretrained: Take the library's own weights.
-        trust_pickle: Let the file run what it asks for.
+        pretrained: Whether to take the library's own weights.
+        trust_pickle: Whether the file may run the code that it asks for.
     """
 
     factory: str | None = None
@@ -84,8 +84,8 @@ def load_model(spec: str, **wanted: Any) -> LoadedModel:
 
     Raises:
         UsageError: The arguments do not go together, or nothing is found under the spec.
-        CompressorError: The file cannot be read or trusted, the factory fails, the weights do not
-            fit, or are not finite.
+        CompressorError: The file cannot be read or trusted, the factory fails, or the weights do
+            not fit or are not finite.
     """
     loaded = _loaded(spec, Wanted(**wanted))
     refuse_non_finite(loaded.module)
@@ -158,7 +158,7 @@ def _load_file(path: Path, wanted: Wanted) -> LoadedModel:
 
 
 def _holds_weights(content: Any, wanted: Wanted) -> bool:
-    """Whether there is a factory, and a state dict for it."""
+    """Return whether the user names a factory, and the content holds a state dict for it."""
     held = candidates_in(content)
     return bool(wanted.factory) and any(not isinstance(c.content, nn.Module) for c in held)
 
@@ -273,16 +273,17 @@ def _load_factory(spec: str, wanted: Wanted) -> LoadedModel:
 
 
 def _on_cpu(module: nn.Module) -> nn.Module:
-    """The module itself; what is on the meta device has no values to move, which is told later."""
+    """Move the module to the CPU, unless it is on the meta device."""
+    # there are no values to move; `refuse_non_finite` says so later
     is_meta = any(parameter.is_meta for parameter in module.parameters())
     return module if is_meta else module.cpu()
 
 
 def _origin(factory: Factory, arguments: Mapping[str, Any], *, pretrained: bool) -> str:
-    """A library's own factory draws weights at random unless it is told otherwise; of others it is
-    not known."""
+    """Return in words where a factory's weights come from."""
     if pretrained:
         return "pretrained"
+    # only a library's own factory is known to draw weights at random unless told otherwise
     settings = factory.library.get(False, {})
     untouched = all(arguments.get(name, value) == value for name, value in settings.items())
     return RANDOM if factory.library and untouched else AS_MADE

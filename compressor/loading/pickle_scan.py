@@ -1,4 +1,4 @@
-"""A pickle read as data: which names it imports, calls and creates, without running it.
+"""Read a pickle as data: which names it imports, calls and creates, without running it.
 
 The scan follows the stack and the memo of the pickle machine with labels instead of objects. It
 knows what a call is made on, which torch's own list of globals does not.
@@ -20,24 +20,25 @@ SPECIAL_METHOD = re.compile(r"__(?!main__|builtin__)\w+__")
 
 @dataclass(frozen=True)
 class Name:
-    """A global on the stack, as `module.qualname`."""
+    """A global on the scan's stack, by its path `module.qualname`."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class Made:
-    """What calling or instantiating a global has left on the stack."""
+    """The label of an object on the scan's stack that came from calling or instantiating a
+    global."""
 
     path: str
 
 
 @dataclass
 class PickleScan:
-    """What a pickle would do.
+    """What a pickle would do if it were loaded.
 
     Attributes:
-        names: Every global it imports.
+        names: Every global that it imports.
         called: Globals called with arguments of the pickle's choice.
         bound: Globals bound by `functools.partial`, to be called later.
         odd: What no honest `torch.save` writes, in words.
@@ -50,7 +51,11 @@ class PickleScan:
 
 
 def scan_pickle(stream: bytes | IO[bytes]) -> PickleScan:
-    """Read one pickle up to its STOP. Raises ValueError where it is not a well-formed pickle."""
+    """Scan one pickle up to its STOP, without running it.
+
+    Raises:
+        ValueError: It is not a well-formed pickle.
+    """
     machine = _Machine()
     try:
         for opcode, argument, _ in pickletools.genops(stream):

@@ -1,4 +1,4 @@
-"""Files of `torch.save`, and pickles: loaded without running anything that they bring along."""
+"""Load files of `torch.save`, and pickles, without running any code that they bring along."""
 
 import pickle
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ PICKLES_IN_LEGACY_FILE = 5
 
 
 def load_torch_save(path: Path, kind: FileKind, *, trust_pickle: bool) -> Any:
-    """The object in a file of `torch.save` (or a plain pickle, if trusted), on the CPU.
+    """Load the object in a file of `torch.save` (or in a trusted plain pickle) on the CPU.
 
     Raises:
         CompressorError: It would run code and is not trusted, or it cannot be read.
@@ -87,7 +87,7 @@ def _load_legacy(path: Path) -> Any:
 
 
 def _scan_stream(path: Path) -> list[PickleScan]:
-    """The scans of the pickles that a legacy file starts with; tensors follow them."""
+    """Scan the pickles that a legacy file of `torch.save` starts with; tensors follow them."""
     scans: list[PickleScan] = []
     with path.open("rb") as file:
         for _ in range(PICKLES_IN_LEGACY_FILE):

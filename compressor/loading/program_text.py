@@ -1,4 +1,4 @@
-"""The texts inside a serialised program, and which of them provably cannot run anything.
+"""Check the texts inside a serialised program: which of them provably cannot run anything.
 
 `torch.export` turns them into code: names and paths become source text, symbolic sizes and guards
 go through `eval`, operators are looked up attribute by attribute from `torch`. So every text is
@@ -62,28 +62,32 @@ TREE_TYPES = frozenset(
 
 
 def is_name(text: str) -> bool:
-    """An identifier as torch.fx makes them, or nothing."""
+    """Return whether a text is an identifier as torch.fx makes them, or empty."""
     return not text or (bool(IDENTIFIER.fullmatch(text)) and not keyword.iskeyword(text))
 
 
 def is_word(text: str) -> bool:
-    """A dotted path, version or device: no quotes, brackets or spaces."""
+    """Return whether a text is a dotted path, version or device: no quotes, brackets or spaces."""
     return bool(WORD.fullmatch(text))
 
 
 def is_path(text: str) -> bool:
-    """The path of a tensor: what is no identifier in it becomes a text within double quotes
-    (`getattr(layer, "a/b").weight`), which nothing in it may end."""
+    """Return whether a text can be the path of a tensor.
+
+    What is no identifier in it becomes a text within double quotes (`getattr(layer,
+    "a/b").weight`), which nothing in it may end.
+    """
     return bool(PATH.fullmatch(text))
 
 
 def is_plain_text(text: str) -> bool:
-    """An operator's text argument, such as an einsum equation."""
+    """Return whether a text can be an operator's harmless text argument, such as an einsum
+    equation."""
     return bool(PLAIN_TEXT.fullmatch(text))
 
 
 def is_operator(text: str) -> bool:
-    """An operator of ATen or torchvision, or arithmetic on sizes."""
+    """Return whether a text names an operator of ATen or torchvision, or arithmetic on sizes."""
     if text in PLAIN_OPERATORS:
         return True
     match = OPERATOR.fullmatch(text)
@@ -98,17 +102,20 @@ def is_operator(text: str) -> bool:
 
 
 def is_size_expression(text: str) -> bool:
-    """Arithmetic over symbols, in sympy's notation; `sympify` would evaluate anything else."""
+    """Return whether a text is arithmetic over symbols, in sympy's notation."""
+    # `sympify` would evaluate anything else
     return text.isascii() and all(map(_is_sympy_node, _nodes(text)))
 
 
 def is_guard(text: str) -> bool:
-    """A comparison of the inputs' sizes; torch compiles it into a function."""
+    """Return whether a text only compares sizes of the inputs; torch compiles it into a
+    function."""
     return text.isascii() and all(map(_is_guard_node, _nodes(text)))
 
 
 def is_tree(text: str) -> bool:
-    """The nesting of inputs or outputs, in standard containers with plain keys."""
+    """Return whether a text is a nesting of inputs or outputs in standard containers with plain
+    keys."""
     try:
         _, root = json.loads(text)
         return all(map(_is_plain_container, _tree_nodes(root)))
@@ -142,7 +149,7 @@ PAYLOADS_BY_PATH = "config"
 
 
 def harmful_texts(document: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """(key, text) of every text in a JSON document that is not provably harmless."""
+    """Yield (key, text) for every text in a JSON document that is not provably harmless."""
     if isinstance(document, dict):
         for inner, value in document.items():
             if not (is_path if key == PAYLOADS_BY_PATH else is_word)(inner):

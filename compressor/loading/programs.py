@@ -1,4 +1,4 @@
-"""`torch.export` programs, inspected before they are loaded.
+"""Load `torch.export` programs after inspecting them.
 
 `torch.export.load` runs what a crafted archive asks for: pickled sample inputs and payloads,
 compiled libraries, and texts that become code. Everything that could is looked at first, through
@@ -34,7 +34,7 @@ TEXT_SHOWN = 80
 
 
 def load_program_file(path: str | Path, *, trust_pickle: bool = False) -> ExportedProgram:
-    """The program in a file of `torch.export.save` or `compressor.save`, inspected first.
+    """Load the program in a file of `torch.export.save` or `compressor.save`, inspected first.
 
     Raises:
         CompressorError: It is no program, is damaged, or would run code and is not trusted.
@@ -66,10 +66,10 @@ def load_program_file(path: str | Path, *, trust_pickle: bool = False) -> Export
 
 
 def inspect_program(path: Path) -> None:
-    """Refuse an archive unless loading it provably runs nothing of its own.
+    """Raise an error unless loading the archive provably runs nothing of its own.
 
     Raises:
-        CompressorError: Names the entries and what they would run.
+        CompressorError: Entries would run code; the message names them and what they would run.
     """
     try:
         reader = PT2ArchiveReader(str(path))
@@ -119,7 +119,11 @@ def _payload_findings(reader: PT2ArchiveReader, entry: str) -> Iterator[str]:
 
 
 def _pickle_findings(record: bytes) -> Iterator[str]:
-    """Torch falls back to a full unpickler where the safe one fails, so the safe one must do."""
+    """Yield in words what a pickle inside the archive would call, or nothing if it holds only
+    tensors.
+
+    Torch falls back to a full unpickler where the safe one fails, so the safe one must succeed.
+    """
     if not record:
         return
     try:

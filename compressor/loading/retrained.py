@@ -1,4 +1,4 @@
-"""Weights that were trained further: are they of the network that they are given for?"""
+"""Read weights that were trained further, and check that they belong to the given network."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from compressor.loading.wording import cut_list
 def read_retrained(
     path: Path, stored: Mapping[str, Tensor], aliases: Mapping[str, str]
 ) -> dict[str, Tensor]:
-    """The tensors of a file under the names, in the shapes and of the types of those that are
-    stored; prefixes of wrappers are taken off.
+    """Read a file's tensors under the names, shapes and types of those that are stored.
+
+    Prefixes of wrappers are taken off the names.
 
     Args:
         path: A state dict or a checkpoint with one, safetensors or a file of torch.save.
@@ -45,7 +46,8 @@ def read_retrained(
 
 
 def _holder(stored: Mapping[str, Tensor], aliases: Mapping[str, str]) -> nn.Module:
-    """A module that has copies of the tensors under all their names, and computes nothing."""
+    """Build a module that holds copies of the tensors under all their names and computes
+    nothing."""
     holder = nn.Module()
     copies = {name: tensor.clone() for name, tensor in stored.items()}
     copies |= {alias: copies[name] for alias, name in aliases.items()}
@@ -61,9 +63,10 @@ def _holder(stored: Mapping[str, Tensor], aliases: Mapping[str, str]) -> nn.Modu
 
 
 def _is_finite(tensor: Tensor, stored: Tensor) -> bool:
-    """Infinities may be where the stored tensor has some: attention masks do."""
+    """Return whether a tensor is finite; infinities pass where the stored tensor has some."""
     if torch.isfinite(tensor).all():
         return True
+    # attention masks hold infinities
     has_some = not bool(torch.isfinite(stored).all())
     return has_some and not bool(torch.isnan(tensor).any())
 

@@ -1,4 +1,4 @@
-"""What a file is, judged by its bytes alone."""
+"""Tell what a file is by its bytes alone."""
 
 import zipfile
 from enum import StrEnum
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class FileKind(StrEnum):
-    """The kinds told apart; the value is what a reader is told."""
+    """The kinds of files that are told apart; each value is what users read in messages."""
 
     TORCH_SAVE = "a torch.save archive"
     PROGRAM = "a torch.export program"
@@ -45,7 +45,11 @@ ONNX_FIELD_TAGS = b"\x12\x1a\x22\x3a\x42"
 
 
 def sniff(path: Path) -> FileKind:
-    """Tell what the file at `path` is from its content. Raises OSError if it cannot be read."""
+    """Tell what kind of file is at `path`, from its content.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if not head:

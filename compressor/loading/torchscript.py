@@ -1,4 +1,4 @@
-"""TorchScript archives: a fixed program that cannot be pruned, but with weights in it."""
+"""Read the weights of TorchScript archives: a fixed program that itself cannot be pruned."""
 
 import warnings
 from pathlib import Path
@@ -21,8 +21,9 @@ TRUSTED = (
 
 
 def read_torchscript(path: Path) -> StateDict:
-    """The parameters and buffers of an archive, on the CPU. Loading it can run its own code, so it
-    has to be trusted.
+    """Read the parameters and buffers of a TorchScript archive, on the CPU.
+
+    Loading can run the archive's own code, so the caller has to trust it.
 
     Raises:
         CompressorError: Torch cannot load it.

@@ -1,4 +1,4 @@
-"""Weights: read from any file that holds some, chosen by what fits the network, loaded strictly."""
+"""Read weights from any file that holds some, choose those that fit, and load them strictly."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,11 +33,12 @@ BY_KEY = "--weights-key KEY decides"
 
 @dataclass(frozen=True)
 class Taken:
-    """Which weights of a checkpoint a network has got.
+    """Which weights of a checkpoint were loaded into a network.
 
-    `key` is the way to them, "" where the file holds nothing else; `notes` say what else would have
-    fitted, and what was left out; `stored` are the types of the tensors in the file that the
-    network has in another.
+    Attributes:
+        key: The dotted key of the weights; "" where the file holds nothing else.
+        notes: What else would have fitted, and what was left out, in words.
+        stored: Types in the file of the tensors that have another type in the network.
     """
 
     key: str
@@ -46,13 +47,13 @@ class Taken:
 
     @property
     def words(self) -> str:
-        """For a sentence about the file: " under 'ema'", or nothing."""
+        """Return where the weights stood, for a sentence about the file: " under 'ema'", or ""."""
         return f" under {self.key!r}" if self.key else ""
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """A candidate with one way in which it fits."""
+    """A candidate for the network's weights, with one way in which it fits."""
 
     candidate: Candidate
     fit: Fit
@@ -63,8 +64,11 @@ class _Choice:
 
     @property
     def rank(self) -> tuple[bool, bool, bool, bool]:
-        """What is taken first: what fits whole, the weights before their averages, without
-        surplus tensors, under a usual name."""
+        """Return the sort key of a choice, the best first.
+
+        Preferred are weights that fit whole, then weights before their averages, then those without
+        surplus tensors, then those under a usual name.
+        """
         fit, key = self.fit, self.key
         return (
             not fit.is_whole,
@@ -75,10 +79,10 @@ class _Choice:
 
 
 def read_weights(path: Path, *, trust_pickle: bool, option: str = "--weights") -> Any:
-    """What a file with weights holds, on the CPU: a module, a state dict, or a checkpoint with
-    them somewhere within.
+    """Read a file with weights on the CPU: a module, a state dict, or a checkpoint that holds some.
 
     Raises:
+        UsageError: There is no such file.
         CompressorError: The file holds no weights, or is not safe or not possible to read.
     """
     if not path.is_file():
@@ -109,7 +113,11 @@ def read_weights(path: Path, *, trust_pickle: bool, option: str = "--weights") -
 
 
 def read_safetensors(path: Path) -> StateDict:
-    """The tensors of a safetensors file, on the CPU. Raises CompressorError if it is damaged."""
+    """Read the tensors of a safetensors file, on the CPU.
+
+    Raises:
+        CompressorError: The file is damaged.
+    """
     try:
         return dict(load_file(path, device="cpu"))
     except (SafetensorError, OSError, ValueError) as error:
@@ -122,10 +130,10 @@ def read_safetensors(path: Path) -> StateDict:
 
 
 def module_in(content: Any, key: str | None, file_name: str) -> tuple[nn.Module, Taken] | None:
-    """The module that a checkpoint holds, or None where it holds none.
+    """Return the module that a checkpoint holds and how it was chosen, or None if it holds none.
 
     Raises:
-        CompressorError: It holds several, and nothing says which.
+        CompressorError: It holds several, and nothing says which to take.
     """
     found = [c for c in _candidates(content, key, file_name) if isinstance(c.content, nn.Module)]
     if not found:
@@ -144,7 +152,7 @@ def _rank_of_module(candidate: Candidate) -> tuple[bool, bool]:
 
 
 def describe(content: Any) -> str:
-    """What an object is, for a sentence: its type, and the keys of a dict."""
+    """Describe an object for a sentence: its type, and the keys of a dict."""
     if isinstance(content, Mapping):
         keys = cut_list(str(key) for key in content)
         return f"a dict with the keys {keys}" if content else "an empty dict"
@@ -159,23 +167,25 @@ def load_strictly(
     key: str | None = None,
     ignore: Sequence[str] = (),
 ) -> Taken:
-    """Load the weights of a checkpoint that fit, every one, or say what is missing, unexpected or
-    of another shape.
+    """Load the weights of a checkpoint that fit into `module`, all of them or none.
 
-    Weights come before their averages (EMA, SWA), and that averages are there is noted. Tensors
+    Weights come before their averages (EMA, SWA), and that averages exist is noted. Tensors
     outside the prefix that the network's own share belong to something else; they are noted.
 
     Args:
-        module: Gets the weights.
+        module: The network that gets the weights; it is changed.
         content: What `read_weights` returns.
         where: The files, for messages.
-        key: The way to the weights within the checkpoint, decided by the user.
+        key: The dotted key of the weights within the checkpoint, if the user gives one.
         ignore: Globs of tensors that the network may do without.
+
+    Returns:
+        Which weights were loaded, with notes.
 
     Raises:
         UsageError: Nothing stands under the key.
-        CompressorError: No weights fit (with all that does not, cut to a readable length), or
-            several do that differ. The module is unchanged.
+        CompressorError: No weights fit (the message says what does not, cut to a readable length),
+            or several do that differ. The module is unchanged.
     """
     choices = [
         _Choice(candidate, fit)
@@ -221,7 +231,7 @@ def _differ(one: _Choice, other: _Choice) -> bool:
 
 
 def _said(taken: str, others: Sequence[str]) -> tuple[str, ...]:
-    """A note about what would have fitted too, and where only averages do."""
+    """Return a note on which other weights would have fitted, or that only averages did."""
     if not others and is_average(taken):
         return (f"the weights are averages, those under {taken!r}: no others fit",)
     if not others:
@@ -250,7 +260,7 @@ def _left_out(fit: Fit) -> tuple[str, ...]:
 
 
 def _none_there(content: Any, key: str | None, where: str) -> CompressorError:
-    """Nothing in a checkpoint, or under the key that is asked for, is weights."""
+    """Build the error for a checkpoint, or a key in it, without weights."""
     keys = [candidate.key for candidate in candidates_in(content) if candidate.key]
     return CompressorError(
         f"there are no weights under {key!r}"

@@ -1,4 +1,4 @@
-"""What a network costs: multiply-adds and parameters by counting, latency by the clock."""
+"""Measure what a network costs: multiply-adds and parameters by counting, latency by the clock."""
 
 from compressor.measure.counting import count_macs, count_params, macs_by_layer
 from compressor.measure.latency import Timed, measure_eager, measure_latency, measure_turns

@@ -1,4 +1,4 @@
-"""Multiply-adds of operators outside ATen, by the rules that say how their dimensions depend."""
+"""Count multiply-adds of operators outside ATen by the rules that describe their dimensions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ Values = Sequence[Any]
 
 
 def by_rule() -> dict[str, Callable[[Values, Values], int]]:
-    """A formula per traced operator of another namespace that has a rule: torchvision's, and those
-    that users have registered rules for."""
+    """Return a formula for each traced operator outside ATen that has a rule.
+
+    These are torchvision's operators, and those that users have registered rules for.
+    """
     names = (name.split(".") for name in RULES)
     return {"::".join(parts[:2]): _macs for parts in names if len(parts) == 3}
 
 
 def _macs(inputs: Values, outputs: Values) -> int:
-    """What the rule says of a call with these traced values (`torch._C.Value`)."""
+    """Count a call's multiply-adds by its rule, from traced values (`torch._C.Value`)."""
     schema = torch._C.parse_schema(outputs[0].node().schema())
     name = f"{schema.name.replace('::', '.')}.{schema.overload_name or 'default'}"
     if name not in RULES:
@@ -39,7 +41,8 @@ def macs_said(call: Call) -> int:
 
 
 def _argument(value: Any) -> Any:
-    """A traced value as a rule sees it: tensors by their dimensions, all else by itself."""
+    """Return a traced value as a rule sees it: a tensor by its dimensions, anything else as
+    itself."""
     if value.node().kind() == "prim::ListConstruct":
         return tuple(map(_argument, value.node().inputs()))
     sizes = value.type().sizes() if value.isCompleteTensor() else None

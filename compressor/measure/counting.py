@@ -1,4 +1,4 @@
-"""Multiply-adds and parameters, by counting."""
+"""Count a network's multiply-adds and parameters."""
 
 from __future__ import annotations
 
@@ -30,17 +30,21 @@ def _shape(value: Any) -> list[int]:
 
 
 def _matrix_product(left: int) -> Callable[[Values, Values], int]:
-    """Every output element sums over the last dimension of the input number `left`."""
+    """Return the formula of a matrix product whose first factor is input number `left`.
+
+    Every element of the output sums over that input's last dimension.
+    """
     return lambda inputs, outputs: prod(_shape(outputs[0])) * _shape(inputs[left])[-1]
 
 
 def _summed_products(inputs: Values, outputs: Values) -> int:
-    """Of every pair of matrices, [b, m, k] and [b, k, n]."""
+    """Count addbmm: the products of all pairs of matrices, [b, m, k] and [b, k, n]."""
     return prod(_shape(inputs[1])) * _shape(inputs[2])[-1]
 
 
 def _convolution(inputs: Values, outputs: Values) -> int:
-    """Every position of the output (transposed: of the input) meets every weight once."""
+    """Count a convolution: each output position (transposed: input position) meets each weight
+    once."""
     transposed = bool(inputs[6].toIValue())
     data = _shape(inputs[0] if transposed else outputs[0])
     return data[0] * prod(data[2:]) * prod(_shape(inputs[1]))
@@ -52,14 +56,14 @@ def _same_convolution(inputs: Values, outputs: Values) -> int:
 
 
 def _attention(inputs: Values, outputs: Values) -> int:
-    """q·k and attention·v: per query and key, the key's width plus the value's width."""
+    """Count q·k and attention·v: per query and key, the key's width plus the value's width."""
     (*queries, value_width), key_shape = _shape(outputs[0]), _shape(inputs[1])
     keys, key_width = key_shape[-2:]
     return prod(queries) * keys * (key_width + value_width)
 
 
 def _recurrent(inputs: Values, outputs: Values) -> int:
-    """Every weight matrix of every layer and direction works once per step and sample."""
+    """Count a recurrent layer: every weight matrix works once per step and sample."""
     steps_and_samples = prod(_shape(inputs[0])[:-1])
     lists = [v for v in inputs if v.node().kind() == "prim::ListConstruct"]
     shapes = [_shape(w) for v in lists for w in v.node().inputs() if w.isCompleteTensor()]
@@ -67,7 +71,7 @@ def _recurrent(inputs: Values, outputs: Values) -> int:
 
 
 def _cell(inputs: Values, outputs: Values) -> int:
-    """Both weight matrices work once per sample."""
+    """Count a recurrent cell: both weight matrices work once per sample."""
     samples = prod(_shape(inputs[0])[:-1])
     shapes = [_shape(v) for v in inputs[1:] if v.isCompleteTensor()]
     states = len(outputs) if inputs[1].isCompleteTensor() else 0
@@ -75,17 +79,18 @@ def _cell(inputs: Values, outputs: Values) -> int:
 
 
 def _bilinear(inputs: Values, outputs: Values) -> int:
-    """Every output sums over all pairs of the two inputs' channels."""
+    """Count a bilinear layer: every output sums over all pairs of the two inputs' channels."""
     return prod(_shape(outputs[0])) * prod(_shape(inputs[2])[1:])
 
 
 def _tensordot(inputs: Values, outputs: Values) -> int:
-    """With a = free_a·k and b = free_b·k elements, free_a·free_b·k is √(a·b·out)."""
+    """Count a tensordot: with a = free_a·k and b = free_b·k elements, free_a·free_b·k is
+    √(a·b·out)."""
     return isqrt(prod(prod(_shape(v)) for v in (*inputs[:2], outputs[0])))
 
 
 def _einsum(inputs: Values, outputs: Values) -> int:
-    """Pair by pair (`contractions`)."""
+    """Count an einsum pair by pair from the left (`contractions`), as torch computes it."""
     operands = [_shape(v) for v in inputs[1].node().inputs()]
     terms, result = einsum_letters(inputs[0].toIValue(), [len(shape) for shape in operands])
     size: dict[str, int] = {}
@@ -131,7 +136,8 @@ MACS: dict[str, Callable[[Values, Values], int]] = {
 
 
 class _Flat(nn.Module):
-    """A module called with tensors alone, as tracing wants it; other arguments are fixed."""
+    """A module that is called with tensors alone, as tracing needs; its other arguments are
+    fixed."""
 
     def __init__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         super().__init__()
@@ -150,8 +156,10 @@ class _Flat(nn.Module):
 
 
 class _Remembered(TorchFunctionMode):
-    """Keeps a trace of every result, since tracing leaves out what no output depends on: a layer
-    whose result is thrown away is computed all the same, and counts."""
+    """A mode that keeps a trace of every result, so that tracing does not leave out unused layers.
+
+    A layer whose result is thrown away is computed all the same, and counts.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,17 +179,17 @@ def count_macs(
     kwargs: Mapping[str, Any],
     program: ExportedProgram | None = None,
 ) -> int:
-    """Multiply-adds of `module(*args, **kwargs)`, in the mode (eval, train) that it is in.
+    """Count the multiply-adds of `module(*args, **kwargs)`, in its present mode (eval or train).
 
-    Counted are convolutions, linear layers, matrix products, attention and recurrent layers
-    (`MACS`, and by their rules operators outside ATen), whether or not an output depends on them;
-    biases are not. The count is for the batch that the inputs have: give a batch of
-    one for the number that is reported. Works alike on the user's class and on the module of
-    an exported program. Code that cannot be traced (operators that are given functions to run, cuts
-    at values of the data) is counted on its `program`, where one is given.
+    Convolutions, linear layers, matrix products, attention and recurrent layers are counted
+    (`MACS`, and operators outside ATen by their rules), whether or not an output depends on them;
+    biases are not. The count is for the batch that the inputs have: give a batch of one for the
+    number that is reported. The user's class and the module of an exported program count alike.
+    Code that cannot be traced (operators that are given functions to run, cuts at values of the
+    data) is counted on its `program`, where one is given.
 
     Raises:
-        CompressorError: the module does not run on these inputs.
+        CompressorError: The module does not run on these inputs.
     """
     return sum(macs_by_layer(module, args, kwargs, program).values())
 
@@ -192,9 +200,13 @@ def macs_by_layer(
     kwargs: Mapping[str, Any],
     program: ExportedProgram | None = None,
 ) -> dict[str, int]:
-    """The same by the path of the submodule that computes them itself; "" is `module`.
+    """Count the multiply-adds of a call as `count_macs` does, by the submodule that computes them.
 
-    Raises: what `count_macs` raises.
+    Returns:
+        Path of a submodule -> multiply-adds of its own, its children's left out; "" is `module`.
+
+    Raises:
+        CompressorError: The module does not run on these inputs.
     """
     try:
         return _traced(module, args, kwargs)
@@ -242,7 +254,7 @@ _SLASH = "\ue000"
 
 
 def _respelled(analysis: Any) -> Callable[[str], str]:
-    """Give an analysis of fvcore names without slashes; returns what gives the names back."""
+    """Replace slashes in an fvcore analysis's names, in place; return what restores a name."""
     analysis._named_modules = {
         name.replace("/", _SLASH): module for name, module in analysis._named_modules.items()
     }
@@ -254,7 +266,7 @@ def _respelled(analysis: Any) -> Callable[[str], str]:
 
 
 def _own(counts: Mapping[str, float]) -> dict[str, int]:
-    """What modules compute without their children, where that is anything."""
+    """Subtract from each module's count those of its children; modules without any are left out."""
     own = {name: int(count) for name, count in counts.items()}
     for name, count in counts.items():
         if name:
@@ -265,7 +277,10 @@ def _own(counts: Mapping[str, float]) -> dict[str, int]:
 
 @contextmanager
 def _hooks_kept(module: nn.Module) -> Iterator[None]:
-    """A trace that fails leaves fvcore's hooks behind; the user's modules must not keep them."""
+    """Restore the hooks of all submodules after the block.
+
+    A trace that fails leaves fvcore's hooks behind, and the user's modules must not keep them.
+    """
     tables = [t for m in module.modules() for t in (m._forward_hooks, m._forward_pre_hooks)]
     before = [dict(table) for table in tables]
     try:
@@ -277,7 +292,7 @@ def _hooks_kept(module: nn.Module) -> Iterator[None]:
 
 
 def count_params(module: nn.Module) -> int:
-    """Number of parameter elements; a tied parameter counts once."""
+    """Count the elements of a module's parameters; a tied parameter counts once."""
     places = {
         (p.untyped_storage().data_ptr() or id(p), p.storage_offset(), p.shape, p.stride()): p
         for p in module.parameters()

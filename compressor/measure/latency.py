@@ -1,4 +1,4 @@
-"""Latency on ONNX Runtime and PyTorch, by the clock."""
+"""Time networks on ONNX Runtime and PyTorch by the clock."""
 
 from __future__ import annotations
 
@@ -22,15 +22,21 @@ _QUANTILES = (5, 25, 50, 75, 95)
 
 @dataclass(frozen=True)
 class Timed:
-    """What was measured of one network: in short, and the milliseconds of each call by turn, of
-    the processor where `latency` knows them."""
+    """The measured times of one network.
+
+    Attributes:
+        latency: The summary.
+        turns: Milliseconds of each call by turn: the processor's where `latency` has them, else
+            the wall clock's.
+    """
 
     latency: Latency
     turns: tuple[tuple[float, ...], ...]
 
 
 def measure_latency(models: Mapping[str, Path], **how: Any) -> dict[str, Latency]:
-    """Time ONNX files against each other, as `measure_turns` does; the latencies alone."""
+    """Time ONNX files against each other as `measure_turns` does, and return the summaries
+    alone."""
     return {name: timed.latency for name, timed in measure_turns(models, **how).items()}
 
 
@@ -58,8 +64,8 @@ def measure_turns(
         seconds: How long to measure, all models together; slow ones get three turns at least.
 
     Raises:
-        UsageError: the installed runtime does not run on the device.
-        CompressorError: a file does not load, or does not run on the inputs.
+        UsageError: The installed runtime does not run on the device.
+        CompressorError: A file does not load, or does not run on the inputs.
     """
     if threads < 1 or batch < 1 or seconds <= 0:
         raise UsageError(
@@ -82,12 +88,14 @@ def measure_eager(
     device: str = "cpu",
     seconds: float = 3.0,
 ) -> dict[str, Timed]:
-    """Time modules against each other as PyTorch runs them on the CPU, in the same turns.
+    """Time modules against each other as PyTorch runs them, in turns as `measure_turns` takes them.
 
     Args:
-        modules: Name -> module, in eval mode.
+        modules: Name -> module, in eval mode, on the CPU.
         args, kwargs: The inputs, of `batch` samples.
         threads: Threads within one operator.
+        batch: Number of samples of the inputs, for the record.
+        device: Name of the device, for the record.
         seconds: How long to measure, all modules together.
     """
     before = torch.get_num_threads()
@@ -134,7 +142,7 @@ def _timed(turns: list[list[_Times]], runtime: str, device: str, threads: int, b
 def _prepare(
     path: Path, feeds: Mapping[str, Any] | None, threads: int, batch: int, device: str
 ) -> Callable[[], object]:
-    """A call of the model on its inputs, tried once."""
+    """Return a function that runs the model on its inputs, after one trial run."""
     import onnxruntime as ort
 
     rng = np.random.default_rng(0)
@@ -169,7 +177,11 @@ _Times = tuple[float, float]
 
 
 def _turn(call: Callable[[], object], seconds: float) -> list[_Times]:
-    """Of each call of one turn, the first call dropped."""
+    """Time calls for some seconds, one turn; the first call is not counted.
+
+    Returns:
+        Milliseconds of each call, by the wall clock and of the processor.
+    """
     call()
     times: list[_Times] = []
     end = time.perf_counter() + seconds

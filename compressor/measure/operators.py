@@ -1,4 +1,4 @@
-"""What each operator of an ONNX file costs: milliseconds, multiply-adds, bytes."""
+"""Find what each operator of an ONNX file costs: milliseconds, multiply-adds, bytes."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of the file.
+    """One operator of an ONNX file, and what it costs.
 
     Attributes:
-        name: The node's.
-        layer: The module that it is of, as far as the file says; else its own name.
-        kind: The operator's.
-        macs: Multiply-adds for one sample; 0 where it has none.
-        traffic: Bytes that it reads and writes for one sample, weights included.
-        width: Channels that it makes, 0 where it makes none.
-        ms: Of one call; 0 where the runtime has fused it into another.
+        name: Name of the node.
+        layer: The module that it belongs to, as far as the file says; else its own name.
+        kind: The ONNX operator's type, e.g. "Conv".
+        macs: Multiply-adds of one sample; 0 where it has none.
+        traffic: Bytes that it reads and writes for the whole batch, weights included.
+        width: Number of channels that it makes; 0 where it makes none.
+        ms: Milliseconds of one call; 0 where the runtime has fused it into another.
     """
 
     name: str
@@ -75,7 +75,12 @@ MACS: Mapping[str, Callable[[onnx.NodeProto, Shapes], int]] = {
 
 
 def operators_of(path: Path, batch: int = 1) -> list[Operator]:
-    """Every operator of the file, without times."""
+    """Return every operator of an ONNX file with its cost, without times.
+
+    Args:
+        path: The file.
+        batch: Number of samples in place of symbolic dimensions.
+    """
     model = onnx.load(str(path))
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     model = _with_batch(model, batch)
@@ -90,7 +95,7 @@ def operators_of(path: Path, batch: int = 1) -> list[Operator]:
 
 
 def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """Free sizes are the batch's."""
+    """Set every symbolic dimension of the model to the batch, in place, and return the model."""
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
@@ -114,16 +119,18 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def _scope(node: onnx.NodeProto) -> str:
-    """The module in which PyTorch's exporter met the operator: the last but one of its scopes, of
-    which the first is the network and the last the operator itself."""
+    """Return the path of the module in which PyTorch's exporter met the operator, or ""."""
     written = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
     scopes = ast.literal_eval(written)
+    # the first scope is the network, the last is the operator itself
     return str(scopes[-2]) if len(scopes) > 2 and scopes[0] == "" else ""
 
 
 def profiled(path: Path, *, threads: int = 1, batch: int = 1, seed: int = 0) -> list[Operator]:
-    """Every operator with the median of what ONNX Runtime says that it took; operators that the
-    runtime adds (changes of layout) stand at the end."""
+    """Profile an ONNX file on ONNX Runtime's CPU, and return each operator with its median time.
+
+    Operators that the runtime adds (changes of layout) stand at the end.
+    """
     import onnxruntime as ort
 
     with temporary_folder() as folder:
@@ -141,7 +148,7 @@ def profiled(path: Path, *, threads: int = 1, batch: int = 1, seed: int = 0) -> 
 
 
 def _call(run: Callable[[], object]) -> None:
-    """So often that a median says something; a slow network less often."""
+    """Call so often that a median says something; a slow network less often."""
     end, calls = time.perf_counter() + SECONDS, 0
     while calls < LEAST or (calls < CALLS + WARM_UP and time.perf_counter() < end):
         run()
@@ -153,8 +160,11 @@ _BLOCKED = "_nchwc"
 
 
 def _blocked(path: Path) -> dict[str, str]:
-    """The runtime's name of a convolution in blocks -> the node's; what comes out of it may be that
-    of the activation that it has swallowed."""
+    """Map the runtime's names of convolutions in blocks of channels to the names of their nodes.
+
+    The runtime names such a convolution after its output, which may be that of an activation that
+    was fused into it.
+    """
     graph = onnx.load(str(path), load_external_data=False).graph
     makers = {output: node for node in graph.node for output in node.output}
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Times as numbers that can be compared: percentiles, and a ratio with its interval."""
+"""Turn times into numbers that can be compared: percentiles, and a ratio with its interval."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Rounds = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class Summary:
-    """Milliseconds of one call, over all rounds."""
+    """Percentiles of the milliseconds of one call, over all rounds."""
 
     calls: int
     p50: float
@@ -26,8 +26,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times longer the baseline takes: ratio of medians, and the interval that holds it
-    with 95 per cent confidence."""
+    """How many times longer the baseline takes than the other network.
+
+    Attributes:
+        value: The ratio of medians.
+        low, high: Ends of the interval that holds the ratio with 95 per cent confidence.
+    """
 
     value: float
     low: float
@@ -35,7 +39,7 @@ class Ratio:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out 1: one of the two is faster."""
+        """Return whether the interval leaves out 1, so that one of the two is faster."""
         return not self.low <= 1 <= self.high
 
 
@@ -44,7 +48,7 @@ class Speedup(Ratio):
     """How many times longer the original takes than the smaller network.
 
     Attributes:
-        noise: The same of the original to itself, measured in the same turns.
+        noise: The ratio of the original to itself, measured in the same turns.
         is_noisy: Whether the machine disturbed the times so much that they say little.
     """
 
@@ -58,7 +62,13 @@ from itself by this."""
 
 
 def speedup_of(original: Rounds, smaller: Rounds, again: Rounds, seed: int = 0) -> Speedup:
-    """The ratio, and what the original's second measurement says of it."""
+    """Compute the speedup, and judge its noise by the original's second measurement.
+
+    Args:
+        original, smaller, again: Milliseconds by round of the original, the smaller network and
+            the original once more, all measured in the same turns.
+        seed: Seed of the resampling.
+    """
     found, noise = ratio_of(original, smaller, seed), ratio_of(original, again, seed)
     is_wide = found.high - found.low > WIDE * found.value
     is_noisy = is_wide or abs(noise.value - 1) > DIFFERS
@@ -66,14 +76,17 @@ def speedup_of(original: Rounds, smaller: Rounds, again: Rounds, seed: int = 0) 
 
 
 def summary_of(rounds: Rounds) -> Summary:
-    """Of all calls together."""
+    """Compute the percentiles of all calls of all rounds together, in milliseconds."""
     times = np.concatenate([np.asarray(times) for times in rounds])
     return Summary(len(times), *(float(p) for p in np.percentile(times, [50, 90, 99])))
 
 
 def ratio_of(baseline: Rounds, other: Rounds, seed: int = 0) -> Ratio:
-    """By resampling whole rounds, both networks' together: what disturbs the machine for a while
-    disturbs all calls of a round (paired percentile bootstrap of rounds' medians)."""
+    """Compute the ratio of two networks' median times, and its confidence interval.
+
+    Whole rounds are resampled, both networks' together, since what disturbs the machine for a while
+    disturbs all calls of a round (paired percentile bootstrap of the rounds' medians).
+    """
     pairs = [np.array([np.median(times) for times in rounds]) for rounds in (baseline, other)]
     value = float(np.median(pairs[0]) / np.median(pairs[1]))
     if len(pairs[0]) < 3 or all(np.ptp(medians) == 0 for medians in pairs):

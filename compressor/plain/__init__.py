@@ -1,5 +1,7 @@
-"""A network as the analysis takes it, and the way back: weights that act stand in it as plain
-parameters, and its numbers are float32."""
+"""Turn a network into the plain form that the analysis takes, and back.
+
+In the plain form the weights that act are plain parameters, and all numbers are float32.
+"""
 
 from compressor.plain.computed import Computed
 from compressor.plain.making import Plain, made_plain, put_all_back, require_kept

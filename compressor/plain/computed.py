@@ -1,5 +1,7 @@
-"""Weights that a layer computes from other tensors before its forward runs: parametrisations,
-weight norm, spectral norm, masks of `torch.nn.utils.prune`."""
+"""Replace weights that a layer computes from other tensors before its forward runs.
+
+These are parametrisations, weight norm, spectral norm and masks of `torch.nn.utils.prune`.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,15 @@ from compressor.plain.putting_back import (
 
 @dataclass(frozen=True)
 class Computed:
-    """A tensor of a layer that was computed, and from what.
+    """A layer's tensor that was computed from others, and how.
 
-    `kind` names the computation in words; `sources` are the tensors that it was computed from, by
-    identity: layers that share them all share the result. `again` puts the computation back on a
-    smaller layer, where that is exact.
+    Attributes:
+        path: The layer's path.
+        name: The tensor's name within the layer.
+        kind: The computation in words.
+        sources: Ids of the tensors that it was computed from; layers that share all of them share
+            the result.
+        again: Puts the computation back on a smaller layer, where that is exact.
     """
 
     path: str
@@ -40,9 +46,15 @@ class Computed:
 
 @dataclass(frozen=True)
 class HookKind:
-    """A computation by a forward pre-hook: its name in words, the attribute of the hook that holds
-    the tensor's name, the endings of the tensors that it reads, torch's own way to end it, and what
-    makes of hook and layer a way to put it back."""
+    """A kind of computation by a forward pre-hook.
+
+    Attributes:
+        words: Its name in words.
+        attribute: The hook's attribute that holds the tensor's name.
+        sources: Endings of the names of the tensors that it reads.
+        end: torch's own way to end it.
+        again: Makes, of hook and layer, a way to put the computation back.
+    """
 
     words: str
     attribute: str
@@ -61,13 +73,14 @@ HOOKS: dict[type, HookKind] = {
 
 
 def plain_tensors(layer: nn.Module, path: str) -> list[Computed]:
-    """Give a layer, in place, its computed tensors as parameters of the values that act, without
-    what they were computed from; a parameter learns if any of its sources did.
+    """Turn a layer's computed tensors into parameters of the values that act, in place.
+
+    What they were computed from is removed. A parameter learns if any of its sources did.
 
     Args:
-        layer: In eval mode, where computing a weight changes nothing (spectral norm's power
-            iteration runs in training).
-        path: The layer's, for the error.
+        layer: A layer in eval mode, where computing a weight changes nothing (spectral norm's
+            power iteration runs in training).
+        path: The layer's path, for the error.
 
     Raises:
         CompressorError: A hook of an unknown kind computes a tensor of the layer.
@@ -81,12 +94,13 @@ def plain_tensors(layer: nn.Module, path: str) -> list[Computed]:
 
 
 def is_computed(layer: nn.Module) -> bool:
-    """Whether a layer may have a tensor that is computed before its forward."""
+    """Return whether a layer may have a tensor that is computed before its forward."""
     return parametrize.is_parametrized(layer) or bool(layer._forward_pre_hooks)
 
 
 def _without_hooks(layer: nn.Module, path: str) -> Iterator[Computed]:
-    """The last one first: it may compute what an earlier one reads."""
+    """Take off the hooks that compute tensors, in place, and yield what they computed."""
+    # the last one first: it may compute what an earlier one reads
     for hook in reversed(list(layer._forward_pre_hooks.values())):
         kind = next((kind for of, kind in HOOKS.items() if isinstance(hook, of)), None)
         if kind is None:
@@ -102,8 +116,11 @@ def _without_hooks(layer: nn.Module, path: str) -> Iterator[Computed]:
 
 
 def _without_state_hooks(layer: nn.Module, kind: type) -> None:
-    """Take off what a computation from the same file of torch does when the layer's state is read
-    or written: `remove_spectral_norm` misses it, since torch wraps it in an object."""
+    """Remove a computation's hooks on reading and writing the layer's state, in place.
+
+    `remove_spectral_norm` misses them, since torch wraps them in an object. They are recognised by
+    being defined in the same module of torch as the computation (`kind`).
+    """
     for hooks in (layer._state_dict_hooks, layer._load_state_dict_pre_hooks):
         for key, hook in list(hooks.items()):
             inner = getattr(hook, "hook", hook)
@@ -112,8 +129,11 @@ def _without_state_hooks(layer: nn.Module, kind: type) -> None:
 
 
 def _without_parametrisations(layer: nn.Module, path: str) -> Iterator[Computed]:
-    """By hand, since `remove_parametrizations` changes the layer's class, which a copy shares with
-    the original."""
+    """Take off the layer's parametrisations, in place, and yield what they computed.
+
+    `remove_parametrizations` cannot be used: it changes the layer's class, which a copy shares with
+    the original.
+    """
     if not parametrize.is_parametrized(layer):
         return
     lists = dict(layer.parametrizations.items())  # type: ignore[union-attr, operator]
@@ -147,8 +167,11 @@ def _in_words(kind: str) -> str:
 
 
 def _refuse_unknown(layer: nn.Module, path: str) -> None:
-    """A tensor that is no parameter, beside parameters named after it or in place of a weight, is
-    what a hook computes before each call; without knowing how, its sources cannot be cut."""
+    """Raise an error if an unknown hook computes a tensor of the layer before each call.
+
+    It shows as a tensor that is no parameter, beside parameters named after it or in place of a
+    weight. Without knowing the computation, its sources cannot be cut.
+    """
     if not layer._forward_pre_hooks:
         return
     for name, value in vars(layer).items():

@@ -1,9 +1,9 @@
-"""Layers whose own forward computes the weight that acts: weight standardisation, sums with
-low-rank matrices.
+"""Replace layers whose own forward computes the weight that acts.
 
-Such a layer is known by running it: a convolution or linear layer of an own class hands to the
-operator a weight that is none of its parameters and does not depend on the input. It becomes the
-layer of torch.nn that it is derived from, holding that weight, if that computes the same.
+Examples are weight standardisation and sums with low-rank matrices. Such a layer is recognised by
+running it: a convolution or linear layer of an own class hands to the operator a weight that is
+none of its parameters and does not depend on the input. It becomes the layer of torch.nn that it
+is derived from, holding that weight, if that computes the same.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ class PaddedToSize(nn.Module):
     """A convolution whose padding is TensorFlow's "same", computed from the input's size."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """As many positions as strides fit, with more of the padding at the end."""
+        """Convolve an input [batch, channels, *sizes] to ceil(size / stride) positions per
+        dimension.
+
+        An odd padding has its extra position at the end.
+        """
         padding: list[int] = []
         layer: Any = self
         for size, kernel, stride, dilation in zip(
@@ -44,15 +48,15 @@ class PaddedToSize(nn.Module):
 
 
 class Conv1dPaddedToSize(PaddedToSize, nn.Conv1d):
-    """In one dimension."""
+    """A convolution in one dimension, padded to the input's size as TensorFlow's "same" is."""
 
 
 class Conv2dPaddedToSize(PaddedToSize, nn.Conv2d):
-    """In two dimensions."""
+    """A convolution in two dimensions, padded to the input's size as TensorFlow's "same" is."""
 
 
 class Conv3dPaddedToSize(PaddedToSize, nn.Conv3d):
-    """In three dimensions."""
+    """A convolution in three dimensions, padded to the input's size as TensorFlow's "same" is."""
 
 
 PADDED: dict[type[nn.Module], type[nn.Module]] = {
@@ -63,7 +67,7 @@ PADDED: dict[type[nn.Module], type[nn.Module]] = {
 
 
 class _Operands(TorchFunctionMode):
-    """Notes weight and bias of every convolution and linear map that is called."""
+    """A mode that notes the weight and bias of every convolution and linear map that is called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,8 +84,14 @@ class _Operands(TorchFunctionMode):
 
 
 def plain_layer(layer: nn.Module) -> bool:
-    """Make a layer whose forward computes its weight, in place, the layer of torch.nn that it is
-    derived from; whether it was one. The layer is in eval mode."""
+    """Turn a layer whose forward computes its weight into its torch.nn base class, in place.
+
+    Args:
+        layer: A layer in eval mode; it is unchanged if it is of another kind.
+
+    Returns:
+        Whether the layer was turned.
+    """
     base = _base_of(layer)
     if base is None:
         return False
@@ -99,12 +109,16 @@ def plain_layer(layer: nn.Module) -> bool:
 
 
 def may_compute(layer: nn.Module) -> bool:
-    """Whether a layer is of an own class that may compute its weight; it is not run."""
+    """Return whether a layer is of an own class that may compute its weight; it is not run."""
     return _base_of(layer) is not None
 
 
 def _base_of(layer: nn.Module) -> type[nn.Module] | None:
-    """torch.nn's class that an own class of a leaf derives from."""
+    """Return the class of torch.nn that a layer's own class derives from, if it changes the
+    forward.
+
+    None for containers, other kinds of layers, and layers with torch.nn's own forward.
+    """
     if not isinstance(layer, _ConvNd | nn.Linear) or list(layer.children()):
         return None
     own: type[nn.Module] = type(layer)
@@ -132,7 +146,13 @@ def _run(layer: nn.Module, given: Tensor) -> tuple[Tensor, list[tuple[Any, Any]]
 
 
 def _computed(layer: Any, runs: list[list[tuple[Any, Any]]]) -> Tensor | None:
-    """The weight that acts, where one operator takes one that is computed, whatever the input."""
+    """Return the weight that acts, if exactly one operator takes a weight that is computed.
+
+    Args:
+        layer: The layer that was run.
+        runs: For each of two different inputs, the (weight, bias) pairs of its operators; the
+            weight must not depend on the input.
+    """
     if any(len(operands) != 1 for operands in runs):
         return None
     (weight, bias), (again, _) = runs[0][0], runs[1][0]
@@ -151,7 +171,8 @@ def _becomes(
     inputs: list[Tensor],
     outputs: list[Tensor],
 ) -> bool:
-    """Turn the layer into one of this kind, unless that computes something else."""
+    """Turn the layer into one of this kind, in place; undo it and return False if outputs
+    differ."""
     before, parameters, buffers = type(layer), dict(layer._parameters), dict(layer._buffers)
     sources = [p for name, p in parameters.items() if name != "bias" and p is not None]
     learns = any(source.requires_grad for source in sources)

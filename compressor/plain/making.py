@@ -1,4 +1,4 @@
-"""All weights of a network that are computed from weights, made plain."""
+"""Turn all weights of a network that are computed from others into plain parameters."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ IN_FORWARD = "computed in forward"
 
 @dataclass(frozen=True)
 class Plain:
-    """A network whose weights are parameters of the values that act, a note where they were
-    computed before, and how each was."""
+    """A network whose weights are parameters of the values that act.
+
+    Attributes:
+        module: The network.
+        notes: A note for each way in which weights were computed before.
+        computed: How each such weight was computed.
+    """
 
     module: nn.Module
     notes: tuple[str, ...] = ()
@@ -27,12 +32,13 @@ class Plain:
 
 
 def made_plain(module: nn.Module, copied: Callable[[nn.Module], nn.Module]) -> Plain:
-    """The network with the weights that act in eval mode as plain parameters; tensors that were
-    computed from the same sources stay tied, and what was frozen stays frozen.
+    """Return the network with the weights that act in eval mode as plain parameters.
+
+    Tensors that were computed from the same sources stay tied, and what was frozen stays frozen.
 
     Args:
-        module: Not changed; it is returned itself where none of its weights is computed.
-        copied: Makes the copy that is.
+        module: It is not changed; it is returned itself where none of its weights is computed.
+        copied: Makes the copy that is changed.
 
     Raises:
         CompressorError: A weight is computed in a way that is not known.
@@ -64,7 +70,11 @@ def made_plain(module: nn.Module, copied: Callable[[nn.Module], nn.Module]) -> P
 
 
 def _tie(layer: nn.Module, computed: Computed, first: dict[tuple[int, ...], nn.Parameter]) -> bool:
-    """Give a layer the tensor of an earlier one that was computed from the same; whether it did."""
+    """Give a layer the parameter of an earlier one that was computed from the same sources.
+
+    Returns:
+        Whether there was such a parameter, and the layer was changed.
+    """
     value = getattr(layer, computed.name)
     if not isinstance(value, nn.Parameter):
         return False
@@ -76,13 +86,14 @@ def _tie(layer: nn.Module, computed: Computed, first: dict[tuple[int, ...], nn.P
 
 
 def require_kept(computed: Sequence[Computed], *, refits: bool) -> None:
-    """Refuse to put computations back that would not compute the same on the smaller network.
+    """Raise an error if a computation would not compute the same on the smaller network.
 
     Args:
-        refits: Weights are repaired or trained, so that zeros do not stay.
+        computed: The computations that are to be put back.
+        refits: Whether weights are repaired or trained, so that zeros do not stay.
 
     Raises:
-        UsageError: Names a layer, and why.
+        UsageError: One would not; the message names the layer and the reason.
     """
     for each in computed:
         is_mask = each.again is not None and each.kind == MASK
@@ -102,7 +113,9 @@ def put_all_back(module: nn.Module, computed: Sequence[Computed], cuts: Mapping[
     """Let a smaller network compute its weights as the large one did, in place.
 
     Args:
-        cuts: Per tensor what was kept of it.
+        module: The smaller network.
+        computed: How the large network computed its weights.
+        cuts: Tensor name -> dimension -> kept indices.
     """
     for each in computed:
         if each.again is not None:

@@ -1,5 +1,7 @@
-"""Types of numbers: a network in half or double precision is computed in float32 and given back in
-the type that it came in, tensor by tensor."""
+"""Convert a network in half or double precision to float32 for the work, and back afterwards.
+
+Each tensor is given back in the type that it came in.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ WIDE = {torch.float64, torch.complex128}
 
 
 def types_of(module: nn.Module) -> dict[str, torch.dtype]:
-    """The types of the parameters and buffers that are not computed in as they are.
+    """Return the types of the parameters and buffers that have to be converted for the work.
 
     A network is in a type where its parameters are: a float32 network may have buffers in others,
     which are its own business. It is in double precision only where all of it is.
@@ -38,7 +40,10 @@ def types_of(module: nn.Module) -> dict[str, torch.dtype]:
 
 
 def work_in_float32(module: nn.Module) -> None:
-    """Change the tensors of a network in place, and the types that a program spells out."""
+    """Convert a network's tensors to float32 (complex64), in place.
+
+    The types that a traced program's operators name are replaced likewise.
+    """
     types = types_of(module)
     named = dict(_tensors(module))
     for name, dtype in types.items():
@@ -47,8 +52,10 @@ def work_in_float32(module: nn.Module) -> None:
 
 
 def give_back_types(module: nn.Module, types: Types) -> None:
-    """Change the tensors of a network in place to the types by name; what runs traced operators
-    computes in the commonest of them."""
+    """Convert a network's tensors to the types by name, in place.
+
+    A module that runs traced operators computes in the commonest of the types.
+    """
     for name, tensor in _tensors(module):
         if name in types:
             tensor.data = tensor.data.to(types[name])
@@ -58,7 +65,7 @@ def give_back_types(module: nn.Module, types: Types) -> None:
 
 
 def round_to(module: nn.Module, types: Types) -> None:
-    """Give tensors, in place, the values that they will have in these types."""
+    """Round a network's tensors, in place, to the values that they can have in these types."""
     with torch.no_grad():
         for name, tensor in _tensors(module):
             if name in types:
@@ -66,14 +73,15 @@ def round_to(module: nn.Module, types: Types) -> None:
 
 
 def widened(value: Any) -> Any:
-    """Inputs, however nested, as a network takes them that is computed in float32."""
+    """Convert tensors in nested inputs to the type that the work is done in (float32)."""
     return pytree.tree_map(
         lambda leaf: leaf.to(COMPUTED_IN.get(leaf.dtype, leaf.dtype)) if _is(leaf) else leaf, value
     )
 
 
 def narrowed(value: Any, types: Types) -> Any:
-    """The same inputs as the network takes them in the commonest of its types."""
+    """Convert tensors in nested inputs from the type of the work to the network's commonest
+    type."""
     (common, _), *_ = Counter(types.values()).most_common(1)
     worked = COMPUTED_IN[common]
     return pytree.tree_map(
@@ -82,13 +90,13 @@ def narrowed(value: Any, types: Types) -> Any:
 
 
 def name_of(types: Types) -> str:
-    """The types in words, the commonest first; "float32" where there are none."""
+    """Return the types in words, the commonest first; "float32" where there are none."""
     counted = Counter(str(dtype).removeprefix("torch.") for dtype in types.values())
     return " and ".join(name for name, _ in counted.most_common()) or "float32"
 
 
 def named_types(names: Mapping[str, str]) -> dict[str, torch.dtype]:
-    """Types by their names, as a plan holds them."""
+    """Turn names of types, as a plan holds them, into types."""
     return {name: getattr(torch, dtype) for name, dtype in names.items()}
 
 
@@ -102,7 +110,7 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _respell(module: nn.Module, types: Mapping[torch.dtype, torch.dtype]) -> None:
-    """Other types where the operators of traced parts spell them out."""
+    """Replace the types that operators of traced parts name, in place."""
     for part in module.modules():
         if isinstance(part, GraphModule):
             for node in part.graph.nodes:

@@ -1,5 +1,7 @@
-"""Computations of weights that can be put back on a smaller network so that it computes the same:
-weight norm, whose length and direction any weight has, and masks, cut as the weight is."""
+"""Put computations of weights back on a smaller network, where it then computes the same.
+
+These are weight norm, whose length and direction any weight has, and masks, cut as the weight is.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,14 @@ Again = Callable[[nn.Module, Cut], Any]
 
 
 def weight_norm_hook(hook: Any, layer: nn.Module) -> Again:
-    """The same hook; torch computes length and direction from the weight."""
+    """Return what puts weight norm back as a hook; torch takes length and direction from the
+    weight."""
     name, dim = hook.name, hook.dim
     return lambda cut_layer, _: weight_norm(cut_layer, name, dim)
 
 
 def pruning_mask(hook: Any, layer: nn.Module) -> Again:
-    """The mask, cut as its weight is."""
+    """Return what puts a pruning mask back, cut as its weight is."""
     name = hook._tensor_name
     mask = getattr(layer, f"{name}_mask").detach().clone()
     masked: Any = prune.custom_from_mask
@@ -33,13 +36,15 @@ def pruning_mask(hook: Any, layer: nn.Module) -> Again:
 
 
 def weight_norm_parametrisation(name: str, dim: int) -> Again:
-    """The same parametrisation; torch computes length and direction from the weight."""
+    """Return what puts weight norm back as a parametrisation.
+
+    torch computes length and direction from the weight.
+    """
     return lambda cut_layer, _: parametrizations.weight_norm(cut_layer, name, dim)
 
 
 def put_back(layer: nn.Module, name: str, again: Again, cut: Cut) -> None:
-    """Let a layer compute its tensor again, in place; what it is computed from learns if the
-    tensor did."""
+    """Let a layer compute its tensor again, in place; its sources learn if the tensor did."""
     before = {id(parameter) for parameter in layer.parameters()}
     learns = getattr(layer, name).requires_grad
     with warnings.catch_warnings():

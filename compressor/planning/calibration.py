@@ -1,4 +1,4 @@
-"""Calibration data as a traced program takes it."""
+"""Give calibration data in the batches that a traced program takes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from compressor.records import Trace
 
 
 class Calibration:
-    """Some of the training data, and where it is augmented a changed copy of each sample beside it;
-    a program whose batch is fixed gets batches of that size alone."""
+    """Some of the training data, in batches that a traced program takes.
+
+    Where the data is augmented, a changed copy of each sample comes too. A program whose batch is
+    fixed gets batches of exactly that size.
+    """
 
     def __init__(self, trace: Trace, train: Data, options: ScoringOptions) -> None:
         self.train, self.seed, self.augment = train, options.seed, options.augment
@@ -24,13 +27,13 @@ class Calibration:
 
     @property
     def samples(self) -> int:
-        """How many are run; none where a fixed batch is larger than the data."""
+        """Return how many samples are run; 0 where a fixed batch is larger than the data."""
         count = min(self.limit, len(self.train))
         return count // self.size * self.size if self.is_static else count
 
     @property
     def obstacle(self) -> str:
-        """Why the program cannot be run on the data, in words; empty where it can."""
+        """Return in words why the program cannot be run on the data; "" where it can."""
         if self.samples:
             return ""
         return (
@@ -39,7 +42,7 @@ class Calibration:
         )
 
     def batches(self) -> Several:
-        """The same ones at every call; passes over them differ."""
+        """Return the batches, the same ones at every call; passes over them differ."""
         looks = dict.fromkeys(("none", self.augment))
         return Several(tuple(map(self._batches, looks)))
 
@@ -56,7 +59,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Several:
-    """Batches of one, then batches of the next."""
+    """An iterable over several sets of batches, one after the other."""
 
     each: tuple[Batches, ...]
 
@@ -69,7 +72,7 @@ class Several:
 
 @dataclass(frozen=True)
 class WithoutTargets:
-    """Batches of (inputs, target) as the inputs alone; 0 long where the number is not known."""
+    """Batches of (inputs, target) as the inputs alone; its length is 0 where that is not known."""
 
     batches: Iterable[tuple[Any, Any]]
 

@@ -1,4 +1,4 @@
-"""What a network costs, counted on the network itself."""
+"""Count what a network costs on the network itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from compressor.records import Trace
 
 
 class Costs(NamedTuple):
-    """Parameters, and multiply-adds of one sample, together and by layer."""
+    """What a network costs.
+
+    Attributes:
+        params: Number of elements in its parameters.
+        macs: Multiply-adds of one sample.
+        layers: Path of a layer -> multiply-adds of one sample.
+    """
 
     params: int
     macs: int
@@ -23,9 +29,12 @@ class Costs(NamedTuple):
 
 
 def costs_of(module: nn.Module, traced: Trace, program: ExportedProgram | None = None) -> Costs:
-    """Of the network that was traced, or a smaller one with its `program`; with a batch that is not
-    free, a sample's share of it. What a detector computes later depends on what it finds, and is
-    not counted."""
+    """Count parameters and multiply-adds of the traced network, or of a smaller one made from it,
+    then with its `program`.
+
+    Where the traced batch is fixed, the multiply-adds are a sample's share of the batch. What a
+    detector computes later depends on what it finds, and is not counted.
+    """
     examples = (traced.examples.args, dict(traced.examples.kwargs))
     one = pytree.tree_map(lambda x: x[:1] if isinstance(x, Tensor) and x.dim() else x, examples)
     args, kwargs = examples if traced.batch_symbol is None else one

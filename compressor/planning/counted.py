@@ -1,4 +1,4 @@
-"""What the number of multiply-adds leaves out, and what in it is thrown away, in words."""
+"""Say in words what the number of multiply-adds leaves out, and what in it is thrown away."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NAMED = 3
 
 
 def notes_on_macs(network: Network) -> Iterator[str]:
-    """What a user must know to read the network's MACs right; nothing where they are all."""
+    """Yield what a user must know to read the network's MACs; nothing where they count all work."""
     if network.uncounted:
         listed = [f"{u.operator} ({_calls(u.calls)}: {some(u.places)})" for u in network.uncounted]
         yield f"not counted in the MACs, having no formula: {'; '.join(listed)}"
@@ -28,6 +28,6 @@ def _calls(count: int) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """Join the first few names with commas, and say how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{', '.join(names[:_NAMED])}{more}"

@@ -1,4 +1,4 @@
-"""All criteria by name: those that score what is there, and reconstruction."""
+"""List all criteria by name: those in `score`, and reconstruction."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
 
 
 def resolved(criterion: CriterionName, *, has_data: bool) -> CriterionName:
-    """The criterion that "auto" stands for."""
+    """Return the criterion that "auto" stands for; any other is returned itself."""
     if criterion != AUTO:
         return criterion
     return "reconstruction" if has_data else "l2"

@@ -1,4 +1,4 @@
-"""What `compress sensitivity` measured: per group how much is lost at which cut. A file, and back.
+"""Read and write what `compress sensitivity` measured: the loss of each group at each cut.
 
 `sensitivity.json` has schema 1. A loss is the fall of a metric that is better when higher, or the
 rise of one that is better when lower; losses of different groups compare, since each is measured on
@@ -29,7 +29,13 @@ Losses = dict[str, npt.NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Point:
-    """The network's metric when `kept` channels of one group are left; `ratio` was asked for."""
+    """One measurement of a group: the network's metric when only some of its channels are left.
+
+    Attributes:
+        ratio: The share of channels that was to be removed, between 0 and 1.
+        kept: Number of channels that are left.
+        value: The network's metric.
+    """
 
     ratio: float
     kept: int
@@ -38,8 +44,17 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """One group: `layer` makes the channels, `macs_share` is what goes with all of them but one,
-    `exact` as in `Group`. Without points it could not be measured."""
+    """The measurements of one group; without points it could not be measured.
+
+    Attributes:
+        name: The group's name.
+        layer: The layer that makes the channels.
+        size: Number of channels.
+        role: The group's role.
+        exact: As in `Group`.
+        macs_share: Share of the network's MACs that goes with all channels but one.
+        points: The measurements.
+    """
 
     name: str
     layer: str
@@ -52,7 +67,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """A measurement.
+    """A measurement of how sensitive a network is to cutting each group alone.
 
     Attributes:
         model: Name, what it was recognised as, its weights and their hash.
@@ -60,11 +75,11 @@ class Sensitivity:
         better: "higher" or "lower".
         baseline: The metric of the uncut network.
         measured_on: What it was measured on, in words.
-        samples: How many.
-        criterion: What the dropped channels were chosen by: the lowest scores.
-        ratios: Shares of each group that were tried.
-        groups: In the network's order.
-        notes: What was said on the way.
+        samples: Number of samples that it was measured on.
+        criterion: Name of the criterion; channels with the lowest scores were dropped.
+        ratios: Shares of each group that were tried, between 0 and 1.
+        groups: The measurements by group, in the network's order.
+        notes: Notes that were made while measuring.
     """
 
     model: Mapping[str, Any]
@@ -79,16 +94,21 @@ class Sensitivity:
     notes: tuple[str, ...] = ()
 
     def loss(self, value: float) -> float:
-        """How much worse than the uncut network; negative where it is better."""
+        """Return how much worse a metric is than the uncut network's; negative where it is
+        better."""
         return self.baseline - value if self.better == HIGHER else value - self.baseline
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return the measurement as plain data, for JSON."""
         return {"schema": SCHEMA, **asdict(self)}
 
     @classmethod
     def from_json(cls, text: str) -> Sensitivity:
-        """Read what `to_dict` gave; raises ValueError, KeyError or TypeError for anything else."""
+        """Read a measurement from JSON text that was made from `to_dict`.
+
+        Raises:
+            ValueError, KeyError, TypeError: The text is anything else.
+        """
         raw = json.loads(text)
         if not isinstance(raw, dict) or "schema" not in raw:
             raise ValueError("it does not say its schema")
@@ -114,7 +134,7 @@ def _tuples(raw: Mapping[str, Any], *names: str) -> dict[str, tuple[Any, ...]]:
 
 
 def read_sensitivity(path: str | Path) -> Sensitivity:
-    """Read sensitivity.json.
+    """Read a sensitivity.json file.
 
     Raises:
         CompressorError: The file cannot be read, is cut off, of another version or something else.
@@ -138,8 +158,10 @@ def read_sensitivity(path: str | Path) -> Sensitivity:
 
 
 def losses_of(found: Sensitivity, groups: Iterable[Group], wanted: Iterable[Group]) -> Losses:
-    """The loss at every number of dropped channels: 0 at none, interpolated between what was
-    measured, never falling; infinite beyond the largest cut that was measured.
+    """Compute each group's loss at every number of dropped channels.
+
+    The loss is 0 at none, interpolated between what was measured, never falling, and infinite
+    beyond the largest cut that was measured.
 
     Args:
         found: The measurement.

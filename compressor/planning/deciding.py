@@ -1,5 +1,7 @@
-"""From a network whose channels are scored to a choice: how much is to go, and which channels go.
-Nothing is sliced yet."""
+"""Decide how much is to go and which channels go, for a network whose channels are scored.
+
+Nothing is sliced yet.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,13 @@ SHORT = 0.005
 
 @dataclass(frozen=True)
 class Goal:
-    """How much is to go: a share, and what that leaves where it is known exactly. Neither: what
-    the layers' own ratios say. A limit is never exceeded; a ratio may be missed by `SHORT`."""
+    """How much is to be removed. Without `ratio` and `most`, the layers' own ratios decide.
+
+    Attributes:
+        ratio: The share to remove, between 0 and 1.
+        most: What may be left, in the budget's unit, where that is known exactly.
+        is_limit: Whether `most` must never be exceeded; a ratio may be missed by `SHORT`.
+    """
 
     ratio: float | None
     most: float | None = None
@@ -37,8 +44,10 @@ class Goal:
 
 @dataclass(frozen=True)
 class Planned(Prepared):
-    """Everything up to the choice; nothing is sliced yet. Without a choice, which nothing but
-    trying can make, the network stays as it is."""
+    """Everything that is known up to the choice; nothing is sliced yet.
+
+    Where `choice` is None, only trying can make the choice, and the network stays as it is.
+    """
 
     goal: Goal
     choice: Choice | None
@@ -54,12 +63,12 @@ class Planned(Prepared):
         return {name: len(kept) for name, kept in self.keep.items()}
 
     def predictions(self) -> dict[str, tuple[float, float]]:
-        """Per unit the cost before and after."""
+        """Return for each unit the whole network's cost before and after the choice."""
         units = [*UNITS, LATENCY] if self.timing.clock is not None else UNITS
         return {unit: (self.total(unit), self.total(unit, self.kept)) for unit in units}
 
     def budget(self) -> dict[str, Any]:
-        """What was asked for, and what the equations say of the result."""
+        """Return what was asked for, and what the cost model predicts of the result."""
         of, predictions = self.options.of, self.predictions()
         before, after = predictions[of]
         last = self.choice.last if self.choice is not None else None
@@ -79,7 +88,10 @@ def plan(
     """Load, trace, analyse, score and select, or take the plan that the options name.
 
     Args:
-        predict_latency: Also where the budget is of something else; layers are then timed.
+        subject: The model and the data.
+        options: What was asked for.
+        watch: Is told of stages and progress.
+        predict_latency: Time the layers even where the budget is not one of latency.
     """
     stopwatch = Stopwatch(watch)
     given = read_plan(Path(options.plan)) if options.plan is not None else None
@@ -101,13 +113,13 @@ def plan(
 
 
 def choice_of(prepared: Prepared, keep: Keep) -> Choice:
-    """What is kept, as a choice that was not made here."""
+    """Return the given kept indices as a choice, with its costs."""
     of, counts = prepared.options.of, {name: len(kept) for name, kept in keep.items()}
     return Choice(dict(keep), of, prepared.total(of), prepared.total(of, counts))
 
 
 def goal_of(prepared: Prepared) -> Goal:
-    """As the options say.
+    """Return how much is to be removed, as the options say.
 
     Raises:
         UsageError: The network is within the limit already.
@@ -137,10 +149,14 @@ def decided(
     best_effort: bool = False,
     floors: Mapping[str, int] | None = None,
 ) -> Planned:
-    """The choice that meets a goal by the options. Where widths that run well do not reach it, in
-    steps half as large; where they remove far too much, with one group between its steps.
+    """Choose the channels that meet a goal by the options; `prepared` is not changed.
+
+    Where widths that run well do not reach the goal, they are chosen in steps half as large; where
+    they remove far too much, one group may lie between its steps.
 
     Args:
+        prepared: The scored network.
+        goal: How much is to be removed.
         also_protect: Further globs of what stays as it is.
         best_effort: Take what is reachable, whatever the options say.
         floors: Numbers of channels that groups keep at least.
@@ -185,7 +201,7 @@ def decided(
 
 
 def say_how_met(planned: Planned) -> None:
-    """A note where clearly more or less is removed than was asked for."""
+    """Note it where clearly more or less is removed than was asked for."""
     budget = planned.budget()
     asked, removed, of = budget["ratio"], budget["removed"], budget["of"]
     if asked is None or planned.found or abs(removed - asked) <= FAR:
@@ -198,8 +214,9 @@ def say_how_met(planned: Planned) -> None:
 
 
 def _why_too_much(options: Options) -> str:
-    """Where widths are chosen by how they run, and what is counted is asked for, one group was left
-    off its step already."""
+    """Say in words why more is removed than was asked for: the steps of the widths are too
+    large."""
+    # with "auto" and a counted budget, one group was left off its step already
     if options.round_to == 1 or (options.round_to == "auto" and options.of != LATENCY):
         return "one channel is so much"
     of = "that run well" if options.round_to == "auto" else f"of {options.round_to}"
@@ -207,7 +224,7 @@ def _why_too_much(options: Options) -> str:
 
 
 def _say_what_was_used(scored: Prepared, sensitivity: Sensitivity, keep: Keep) -> None:
-    """How far the measured losses had to go, and whether they were this network's."""
+    """Note how far the measured losses had to go, and whether they were this network's."""
     note, loaded, options = scored.stopwatch.note, scored.loaded, scored.options
     cut = [group for group in scored.network.groups if group.name in keep]
     losses = losses_of(sensitivity, scored.network.groups, cut)

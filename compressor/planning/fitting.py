@@ -1,4 +1,4 @@
-"""Whether the traced program can be run on samples of other sizes than it was traced with."""
+"""Check that the traced program runs on samples of other sizes than it was traced with."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ _NEAR = 1e-2
 
 
 def check_program(traced: Trace, samples: Samples) -> None:
-    """Run the program on samples whose sizes are not those it was traced with, and compare it with
-    the network, before anything relies on it.
+    """Run the program on samples of other sizes than it was traced with, and compare it with the
+    network.
+
+    This is done before anything relies on the program.
 
     Raises:
-        CompressorError: the program cannot take such samples, or computes something else.
+        CompressorError: The program cannot take such samples, or computes something else.
     """
     for data in samples.each:
         if has_other_sizes(data, traced) and len(data) >= traced.batch:
@@ -31,7 +33,7 @@ def check_program(traced: Trace, samples: Samples) -> None:
 
 
 def has_other_sizes(data: Data, traced: Trace) -> bool:
-    """Whether samples have other sizes, beside the batch, than the inputs that were traced."""
+    """Return whether samples have other sizes, apart from the batch, than the traced inputs."""
     return _sizes(data.first_sample) != _sizes(Call.of(traced.examples))
 
 

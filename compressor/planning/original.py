@@ -1,4 +1,5 @@
-"""The network that went in, its files tried before anything is scored or trained."""
+"""Hold the network that went in, and try the result's formats on it before anything long is
+done."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from compressor.records import Trace
 
 
 class TemporaryFolder:
-    """A directory that is removed with the last reference to it."""
+    """A directory that is removed with the last reference to this object."""
 
     def __init__(self) -> None:
         self.path, remove = new_folder()
@@ -30,33 +31,37 @@ class Original:
     """The network that went in: smaller ones learn from it and are timed against it."""
 
     def __init__(self, trace: Trace, formats: Sequence[str] = ()) -> None:
-        """`formats` are those that the result is to be written in."""
+        """Take the traced network, and the formats that the result is to be written in."""
         self._trace, self._formats = trace, formats
 
     @property
     def module(self) -> nn.Module:
-        """In eval mode."""
+        """Return the network's module, in eval mode."""
         return self._trace.module
 
     @cached_property
     def costs(self) -> Costs:
-        """Its parameters and multiply-adds. Raises CompressorError where they cannot be counted."""
+        """Return the network's parameters and multiply-adds, counted once.
+
+        Raises:
+            CompressorError: They cannot be counted.
+        """
         return costs_of(self._trace.module, self._trace)
 
     @cached_property
     def unwritable(self) -> Mapping[str, str]:
-        """Of the formats that are asked for, those that it cannot be written in: name -> reason."""
+        """Return the requested formats that the network cannot be written in: name -> reason."""
         reasons = {name: _reason(_TRIALS[name], self) for name in self._formats}
         return {name: reason for name, reason in reasons.items() if reason}
 
     @cached_property
     def why_no_onnx(self) -> str:
-        """Why it cannot be written as ONNX, asked for or not; nothing where it can."""
+        """Return why the network cannot be written as ONNX, requested or not; "" where it can."""
         return _reason(_TRIALS["onnx"], self)
 
     @property
     def onnx(self) -> Path:
-        """Its ONNX file, in a directory that lasts as long as this object.
+        """Return the network's ONNX file, in a directory that lasts as long as this object.
 
         Raises:
             CompressorError: It cannot be written as ONNX, or ONNX Runtime does not run the file.
@@ -65,7 +70,11 @@ class Original:
 
     @property
     def way(self) -> Way:
-        """In which the ONNX file is written. Raises what `onnx` does."""
+        """Return the way of exporting in which the ONNX file is written.
+
+        Raises:
+            CompressorError: It cannot be written as ONNX, or ONNX Runtime does not run the file.
+        """
         return self._written[1]
 
     @cached_property
@@ -88,7 +97,7 @@ class Original:
         """Write the program to a temporary file and read it again.
 
         Raises:
-            CompressorError: It cannot be written, or not be read without running code.
+            CompressorError: It cannot be written, or cannot be read without running code.
         """
         with temporary_folder() as folder:
             save_program(self._trace.program, folder / "model.pt2")
@@ -107,7 +116,7 @@ _TITLES = {"onnx": "ONNX file", "pt2": "torch.export program (model.pt2)"}
 
 
 def missing(name: str) -> str:
-    """That a format's file is not there, in words."""
+    """Return a sentence part that says that a format's file is not delivered."""
     return f"no {_TITLES[name]} is delivered"
 
 

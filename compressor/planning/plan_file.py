@@ -1,4 +1,4 @@
-"""plan.json, read back."""
+"""Read a plan.json file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from compressor.records import Plan
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan in a file.
+    """Read the plan in a file.
 
     Raises:
-        CompressorError: There is none, or it is no plan.
+        CompressorError: There is no file, or it holds no plan.
     """
     check_files(path.parent, (path.name,))
     try:

@@ -1,4 +1,4 @@
-"""From a model to all that a choice follows from: load, trace, analyse, score, time."""
+"""Prepare all that a choice follows from: load, trace, analyse, score and time a network."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ UNITS = ("macs", "params", "channels")
 
 @dataclass(frozen=True)
 class Opened:
-    """A network that was loaded, with its samples, and traced."""
+    """A network that is loaded and traced, with its samples."""
 
     subject: Subject
     options: ScoringOptions
@@ -66,7 +66,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Scored(Opened):
-    """Its channels are known, and what they matter."""
+    """An opened network whose channels are analysed and scored."""
 
     network: Network
     scores: Scores
@@ -74,7 +74,7 @@ class Scored(Opened):
 
 @dataclass(frozen=True)
 class Prepared(Scored):
-    """All that a choice follows from, but how much is to go."""
+    """All that a choice follows from, except how much is to go."""
 
     options: Options
     sensitivity: Sensitivity | None
@@ -82,8 +82,13 @@ class Prepared(Scored):
     original: Original
 
     def total(self, unit: str, kept: Mapping[str, int] | None = None) -> float:
-        """Cost of the network where groups keep so many channels, from the equations alone; in
-        "latency" milliseconds, if the clock is there."""
+        """Return the network's cost where groups keep so many channels, without running anything.
+
+        Args:
+            unit: "macs" (of one sample), "params" or "channels"; "latency" in milliseconds, if the
+                latency is modelled.
+            kept: Group name -> channels kept; other groups keep all of theirs.
+        """
         sizes = self.network.sizes(kept or {})
         if unit != LATENCY:
             return self.network.cost.of(unit, sizes)
@@ -99,7 +104,19 @@ def prepare(
     given: Plan | None = None,
     predict_latency: bool = False,
 ) -> Prepared:
-    """Everything before the choice; a network that a `given` plan is not for is refused."""
+    """Do everything that comes before the choice.
+
+    Args:
+        subject: The model and the data.
+        options: What was asked for.
+        stopwatch: Is told of stages and notes.
+        given: A plan that takes the place of a choice; it must be for this network.
+        predict_latency: Time the layers even where the budget is not one of latency.
+
+    Raises:
+        UsageError: Options do not fit the network or the machine.
+        CompressorError: Anything is wrong with the model, the data or the given plan.
+    """
     sensitivity = read_sensitivity(options.use) if options.use is not None else None
     opened = open_network(subject, options, stopwatch)
     if options.keep_parametrisations:
@@ -124,8 +141,7 @@ def prepare(
 
 
 def _tried(traced: Trace, options: Options, stopwatch: Stopwatch) -> Original:
-    """The original, counted and written in the formats that are asked for; what cannot be written
-    is noted.
+    """Count the original and try the requested formats on it; those that fail are noted.
 
     Raises:
         CompressorError: It cannot be counted, or is to be timed and cannot be written as ONNX.
@@ -154,8 +170,15 @@ def scored_and_timed(
     sensitivity: Sensitivity | None = None,
     predict_latency: bool = False,
 ) -> Prepared:
-    """What a traced network's choice follows from; `original` is what went in, which may be
-    another one."""
+    """Score and time a traced network, so that channels can be chosen.
+
+    Args:
+        opened: The traced network.
+        options: What was asked for.
+        original: The network that went in, which may be another one.
+        sensitivity: What `compress sensitivity` measured, if it is to be used.
+        predict_latency: Time the layers even where the budget is not one of latency.
+    """
     scored = score_channels(opened)
     options = replace(options, criterion=scored.options.criterion)
     own = original if original.module is scored.trace.module else Original(scored.trace)
@@ -168,7 +191,12 @@ def scored_and_timed(
 
 
 def anew(root: Prepared, module: nn.Module) -> Prepared:
-    """A network that was made of the original, traced, scored and timed."""
+    """Trace, score and time a network that was made from the original.
+
+    Args:
+        root: The original, prepared; it is not changed.
+        module: The network that was made from it.
+    """
     with root.stopwatch.stage("trace"):
         traced = trace(module, root.examples)
     before = {name: getattr(root, name) for name in Opened.__dataclass_fields__}
@@ -177,7 +205,12 @@ def anew(root: Prepared, module: nn.Module) -> Prepared:
 
 
 def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch) -> Opened:
-    """Load and trace; the samples are known to fit the network."""
+    """Load and trace the network, and check that the samples fit it.
+
+    Raises:
+        UsageError: Options do not fit the network, or the device is not there.
+        CompressorError: The model cannot be loaded or traced, or the samples do not fit it.
+    """
     check_device(options.device)
     with stopwatch.stage("load"):
         loaded = open_model(subject.model, options)
@@ -197,7 +230,8 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
 def _criterion(
     traced: Trace, samples: Samples, options: ScoringOptions, stopwatch: Stopwatch
 ) -> CriterionName:
-    """What "auto" stands for: reconstruction wherever the program can be run on data."""
+    """Return the criterion that "auto" stands for: reconstruction if the program runs on the
+    data."""
     train = samples.train
     obstacle = Calibration(traced, train, options).obstacle if train is not None else ""
     found = resolved(options.criterion, has_data=train is not None and not obstacle)
@@ -207,7 +241,7 @@ def _criterion(
 
 
 def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) -> Trace:
-    """Trace, and note what the user should know of it and of how the model was loaded."""
+    """Trace the model, and note what the user should know of the trace and of how it was loaded."""
     for note in loaded.notes:
         stopwatch.note(note)
     if examples.origin.startswith("a guess"):
@@ -225,7 +259,7 @@ def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) 
 
 
 def score_channels(opened: Opened) -> Scored:
-    """Analyse, and score each channel by the criterion, where the options ask for scores."""
+    """Analyse the network, and score each channel where the options ask for scores."""
     options, traced = opened.options, opened.trace
     with opened.stopwatch.stage("analyse"):
         network = analyse(traced)
@@ -251,8 +285,9 @@ def score_channels(opened: Opened) -> Scored:
 
 
 def _weighed(options: ScoringOptions) -> str | None:
-    """The unit that scores are per; the clock weighs its milliseconds itself."""
+    """Return the unit of cost that scores are divided by, or None for latency."""
     unit = getattr(options, "of", "macs")
+    # the solver weighs channels by their milliseconds itself
     return None if unit == LATENCY else unit
 
 
@@ -285,13 +320,13 @@ def _calibration(opened: Opened) -> ScoreData | None:
 
 
 def cross_entropy(outputs: Any, target: Any) -> Tensor:
-    """The default loss, on the first tensor of the outputs."""
+    """Compute the default loss: cross-entropy on the first tensor of the outputs."""
     return functional.cross_entropy(primary_output(outputs), target)
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's random numbers start from the seed, and go on afterwards as if nothing had been."""
+    """Seed torch's random numbers inside the block, and restore their state afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""A plan that is there already, instead of a choice."""
+"""Take the kept channels from an existing plan, instead of choosing them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Keep = dict[str, tuple[int, ...]]
 
 
 def keep_of_plan(given: Plan, network: Network) -> Keep:
-    """The kept channels of the network's groups, as the plan says.
+    """Return the channels that a plan keeps: group name -> indices.
 
     Raises:
         CompressorError: What the plan says of the groups does not fit this network, or itself.

@@ -1,4 +1,4 @@
-"""What a run starts from: the model, its example inputs, the samples, losses and metrics."""
+"""Open what a run starts from: the model, its example inputs, the samples, losses and metrics."""
 
 from __future__ import annotations
 
@@ -41,10 +41,15 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True)
 class Subject:
-    """What is not plain data, and so not in `Options`; specs stand for themselves.
+    """The objects that a run starts from; what is plain data is in `Options` instead.
 
-    `model` is a module or a MODEL spec; `data` and `test` are datasets, else `options` names them;
-    `loss` and `metric` are callables of (outputs, target), else `options` names them.
+    Attributes:
+        model: A module, or a MODEL spec.
+        example_inputs: As `compressor.compress` takes them.
+        data: The training dataset; None if the options name it.
+        test: The test dataset; None if the options name it.
+        loss: Callable of (outputs, target); None if the options name it.
+        metric: Callable of (outputs, target); None if the options name it.
     """
 
     model: nn.Module | str
@@ -57,10 +62,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Samples:
-    """`train` calibrates and trains, `test` is only evaluated on; `evaluated_on` says in words
-    what the metrics are from, or why there are none. `unlabelled` stands in for `test` where there
-    are no labels to compare with; `validation` is what sizes (--max-drop) and epochs of training
-    are compared on."""
+    """The samples of a run, by their use.
+
+    Attributes:
+        train: Calibrates and trains.
+        test: Is only evaluated on.
+        evaluated_on: In words, what the metrics are measured on, or why there are none.
+        unlabelled: Stands in for `test` where there are no labels to compare with.
+        validation: Sizes (--max-drop) and epochs of training are compared on it.
+    """
 
     train: Data | None
     test: Data | None
@@ -70,12 +80,12 @@ class Samples:
 
     @property
     def each(self) -> list[Data]:
-        """All that there are."""
+        """Return all data that there are."""
         parts = (self.train, self.test, self.unlabelled, self.validation)
         return [data for data in parts if data is not None]
 
     def bound(self, binding: Binding) -> Samples:
-        """The same samples, as the network takes them."""
+        """Return the same samples, with the inputs that the network takes."""
         parts: dict[str, Any] = {
             name: data.bound(binding) if isinstance(data, Data) else data
             for name, data in vars(self).items()
@@ -84,11 +94,15 @@ class Samples:
 
 
 def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
-    """Load the model, with a hash of what it came from, as it is worked on: by plain weights, in
-    float32. A module that is given is not changed.
+    """Load the model in the form that is worked on: plain weights, in float32, with a hash of its
+    source.
 
-    Raises: what `load_model` raises; CompressorError for weights that are not finite, or that are
-        computed in an unknown way.
+    A module that is given is not changed.
+
+    Raises:
+        UsageError: The options do not go together, or nothing is found under the spec.
+        CompressorError: The model cannot be loaded, its weights are not finite, or are computed in
+            an unknown way.
     """
     loaded = _as_it_came(model, options)
     plain = made_plain(loaded.module, copied_to_cpu)
@@ -148,7 +162,7 @@ def _as_it_came(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
 
 
 def tensors_sha256(module: nn.Module) -> str:
-    """Hash of the names, types, shapes and values of parameters and buffers."""
+    """Return a hash of the names, types, shapes and values of parameters and buffers."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         if isinstance(tensor, Tensor):
@@ -158,9 +172,10 @@ def tensors_sha256(module: nn.Module) -> str:
 
 
 def _bytes_of(tensor: Tensor) -> bytes:
-    """The values in row-major order, of any type; a tensor of one element or none may count as
-    contiguous and still have strides that a view by bytes refuses, so they are copied."""
+    """Return a tensor's values as bytes in row-major order, for any type."""
     values = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
+    # copied, since a tensor of one element or none may count as contiguous and still have strides
+    # that a view by bytes refuses
     flat = torch.empty(values.numel(), dtype=values.dtype)
     flat.copy_(values.reshape(-1))
     return flat.view(torch.uint8).numpy().tobytes()
@@ -169,8 +184,11 @@ def _bytes_of(tensor: Tensor) -> bytes:
 def open_inputs(
     loaded: LoadedModel, subject: Subject, options: ScoringOptions
 ) -> tuple[ExampleInputs, Samples]:
-    """Example inputs, and samples whose inputs are those of the examples. Inputs that are known
-    give a folder of images its size; where nobody gave any, the first sample is one."""
+    """Find the example inputs, and open samples whose inputs match them.
+
+    Known inputs tell the size that images of a folder get; where nobody gave any, they are drawn
+    like the first sample.
+    """
     if subject.example_inputs is not None:
         loaded = replace(loaded, examples=normalise_examples(subject.example_inputs))
     known = None
@@ -198,8 +216,17 @@ def open_samples(
     input_size: tuple[int, int] | None,
     binding: Binding,
 ) -> Samples:
-    """Training and test data; without test data a tenth of the training data is held out. `binding`
-    says which of a sample's inputs the network takes."""
+    """Open training and test data; without test data a tenth of the training data is held out.
+
+    Args:
+        subject: Datasets that are given as objects.
+        options: Name the data otherwise.
+        input_size: Height and width that images get, if known.
+        binding: Says which of a sample's inputs the network takes.
+
+    Raises:
+        UsageError: Data or labels are missing that the options need.
+    """
     opener = _Opener(options, input_size, binding)
     train = opener(subject.data, options.data)
     test = opener(subject.test, options.test)
@@ -223,8 +250,11 @@ def open_samples(
 def _validation(
     train: Data | None, subject: Subject, options: Options, opener: _Opener
 ) -> tuple[Data | None, Data | None]:
-    """Training data, and what sizes and epochs are compared on: what is given, or a tenth of the
-    former. Without labels epochs are not compared."""
+    """Return the training data, and what sizes and epochs are compared on.
+
+    That is the data given for it, or a tenth that is taken off the training data. Without labels or
+    a metric, epochs are not compared.
+    """
     validation = opener(None, options.validation)
     if validation is None and options.max_drop is None:
         assert train is not None
@@ -272,7 +302,7 @@ def _with_test(
 
 @dataclass(frozen=True)
 class _Opener:
-    """Makes data of what the user gives: an object, or the specs of one."""
+    """A function that opens data from what the user gives: a dataset, or specs of one."""
 
     options: ScoringOptions
     input_size: tuple[int, int] | None
@@ -320,7 +350,7 @@ def _image_size(examples: ExampleInputs | None) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class _Default:
-    """A loss or metric that nobody named, which takes classes alone."""
+    """A default loss or metric, which can only judge classes, with words for messages about it."""
 
     words: str
     option: str
@@ -333,12 +363,13 @@ _LOSS = _Default("cross-entropy, the default loss,", "--loss")
 def check_fit(
     module: nn.Module, samples: Samples, subject: Subject, options: ScoringOptions
 ) -> None:
-    """Run one batch, and see that the default loss and metric, where they are used, can judge its
-    outputs, before anything long.
+    """Run one batch, and check that the default loss and metric, where used, can judge its outputs.
+
+    This is done before anything long.
 
     Raises:
-        CompressorError: the samples do not fit the network, or labels lie out of range.
-        UsageError: the default loss or metric cannot judge such outputs or targets.
+        CompressorError: The samples do not fit the network, or labels lie out of range.
+        UsageError: The default loss or metric cannot judge such outputs or targets.
     """
     metric = None if subject.metric or options.metric else _METRIC
     loss = None if subject.loss or options.loss or not _uses_loss(options) else _LOSS
@@ -368,7 +399,7 @@ def check_fit(
 
 
 def _uses_loss(options: ScoringOptions) -> bool:
-    """Whether anything follows the loss on labels."""
+    """Return whether anything needs the loss on labels."""
     trains = isinstance(options, Options) and options.trains and options.train is None
     return trains or needs_loss(options.criterion, CRITERIA)
 
@@ -386,19 +417,19 @@ def _check_classes(default: _Default, outputs: Any, target: Any, data: Data) -> 
 
 
 def metric_of(subject: Subject, options: ScoringOptions) -> tuple[str, Callable[[Any, Any], Any]]:
-    """Name and callable of the metric."""
+    """Return the name and the callable of the run's metric."""
     if subject.metric is not None:
         return getattr(subject.metric, "__name__", "metric"), subject.metric
     return metric_named(options.metric)
 
 
 def metric_named(spec: str | None) -> tuple[str, Callable[[Any, Any], Any]]:
-    """The metric of a spec, or the default one."""
+    """Return the name and the callable of the metric that a spec names, or of the default one."""
     return ("top1", top1) if spec is None else (spec.rpartition(":")[2], function(spec))
 
 
 def earlier_weights(loaded: LoadedModel, options: TrainingOptions) -> nn.Module:
-    """A copy of the network, as it is worked on, with the weights of --rewind-to.
+    """Return a copy of the network, as it is worked on, with the weights of --rewind-to.
 
     Raises:
         CompressorError: They cannot be read, or are of another network.
@@ -413,17 +444,21 @@ def earlier_weights(loaded: LoadedModel, options: TrainingOptions) -> nn.Module:
 
 
 def loss_of(subject: Subject, options: ScoringOptions) -> Callable[[Any, Any], Tensor] | None:
-    """The user's loss, or None for the default."""
+    """Return the user's loss, or None for the default."""
     return subject.loss or (function(options.loss) if options.loss else None)
 
 
 def step_of(options: TrainingOptions) -> Callable[..., Tensor] | None:
-    """The user's own training step, if there is one."""
+    """Return the user's own training step, or None."""
     return function(options.train) if options.train else None
 
 
 def check_device(device: str) -> None:
-    """Raise UsageError where the device is not there."""
+    """Check that a device is available.
+
+    Raises:
+        UsageError: It is not.
+    """
     try:
         torch.empty(1, device=device)
     except Exception as error:  # torch raises RuntimeError, AssertionError and others

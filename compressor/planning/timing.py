@@ -1,4 +1,4 @@
-"""How the target runs the network: which widths suit its kernels, and what any widths take."""
+"""Learn how the target runs the network: which widths suit its kernels, and what they take."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ FIT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Timing:
-    """What is known of the target.
+    """What is known of the machine that the network is to run on.
 
     Attributes:
-        steps: Widths are multiples of it, or of what it says for each group.
+        steps: Widths are multiples of this number, or of the group's own.
         clock: Predicts the network's latency; None where nothing asked for it.
-        table: What was measured or given; None where widths are fixed.
-        is_here: The clock's times are this machine's, so that its predictions can be checked.
+        table: The layers' times, measured or given; None where the steps are fixed.
+        is_here: Whether the times are this machine's, so that predictions can be checked.
     """
 
     steps: int | Mapping[str, int] = 1
@@ -54,7 +54,7 @@ class Timing:
     is_here: bool = True
 
     def finer(self) -> Timing | None:
-        """With steps half as large; None where no group has one."""
+        """Return a copy with steps half as large, or None if no group has a step to halve."""
         if isinstance(self.steps, int) or max(self.steps.values(), default=1) == 1:
             return None
         halves = {name: max(1, step // 2) for name, step in self.steps.items()}
@@ -70,11 +70,20 @@ def timing_of(
     *,
     with_clock: bool,
 ) -> Timing:
-    """By this machine's table, completed by measuring, or by the one that is given.
+    """Time the network's layers, by the table that is given or this machine's, completed by
+    measuring.
+
+    Args:
+        trace: The traced network.
+        network: Its analysis.
+        original: Its ONNX file is timed, so that predictions are in its milliseconds.
+        options: What was asked for.
+        stopwatch: Is told of stages and notes.
+        with_clock: Whether the latency of any choice is to be predicted.
 
     Raises:
         UsageError: The runtime does not run on the device, or the program not with the batch.
-        CompressorError: A table cannot be read, or a layer not be timed.
+        CompressorError: A table cannot be read, or a layer cannot be timed.
     """
     by_table = options.round_to == "auto" and options.scores
     if not by_table and not with_clock:
@@ -113,7 +122,7 @@ def _own(original: Original, options: Options) -> float:
 
 
 def timed(files: Mapping[str, Path], options: Options, seconds: float) -> dict[str, Latency]:
-    """ONNX files against each other, as the options say."""
+    """Time ONNX files against each other on the threads, batch and device of the options."""
     return measure_latency(
         files,
         threads=options.threads,
@@ -125,7 +134,7 @@ def timed(files: Mapping[str, Path], options: Options, seconds: float) -> dict[s
 
 @dataclass(frozen=True)
 class _Target:
-    """What the times are for."""
+    """The runtime settings that times are measured for."""
 
     options: Options
     batch: int
@@ -138,7 +147,7 @@ class _Target:
         *,
         complete: bool,
     ) -> LatencyTable:
-        """With the times of all layers, or with the steps alone."""
+        """Return a latency table with the times of all layers, or with the widths' steps alone."""
         options = self.options
         if options.latency_table is not None:
             covered = layers if complete else ()
@@ -149,7 +158,7 @@ class _Target:
             return of_the_first(lambda: measured_table(layers, path=path, **asked))
 
     def is_here(self, table: LatencyTable) -> bool:
-        """Whether the table holds for this machine."""
+        """Return whether the table holds for this machine."""
         return self.options.latency_table is None or dict(table.machine) == self._machine
 
     @property
@@ -163,7 +172,8 @@ class _Target:
 
     @contextmanager
     def _file(self, stopwatch: Stopwatch) -> Iterator[Path]:
-        """Where the table is kept; a temporary file where the user's cache cannot be written."""
+        """Yield the path of the cached table, or of a temporary file if the cache cannot be
+        written."""
         path = cached_at(self._machine)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

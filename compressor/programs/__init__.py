@@ -1,1 +1,1 @@
-"""How programs are read: nodes, stored tensors, what comes before data decide."""
+"""Read traced programs: nodes, stored tensors, and the part that comes before data decide."""

@@ -1,4 +1,4 @@
-"""PyTorch's fused attention layers, switched off where one operator would hide their parts."""
+"""Switch off PyTorch's fused attention layers where one operator would hide their parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def unfused_attention() -> Iterator[None]:
-    """Encoder layers compute step by step inside the block."""
+    """Let encoder layers compute step by step inside the block."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

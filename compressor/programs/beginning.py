@@ -1,4 +1,4 @@
-"""The beginning of a network whose data decide how its forward goes on.
+"""Run only the beginning of a network whose data decide how its forward goes on.
 
 A detector chooses boxes by their scores, and what comes then has sizes that no program knows. The
 modules called before that, the layers with the weights, are a network of its own, which ends with
@@ -20,11 +20,14 @@ from torch.utils import _pytree as pytree
 
 @contextmanager
 def calls_noted(module: nn.Module, returned: list[str]) -> Iterator[None]:
-    """`returned` becomes the paths of the outermost modules with parameters that have returned, in
-    the order of their calls.
+    """Note the outermost modules with parameters that return inside the block.
 
     Calls within a function of a higher-order operator (torch.cond, a scan) are not noted: it may
     not change what lies outside, and the operator's own call has a module around it.
+
+    Args:
+        module: The network that is called.
+        returned: Is filled with the modules' paths, in the order of their calls.
     """
     returned.clear()
     begun: list[int] = []
@@ -56,12 +59,15 @@ def calls_noted(module: nn.Module, returned: list[str]) -> Iterator[None]:
 
 
 class _EndError(Exception):
-    """The last of the calls has returned, and what came out of it is wanted."""
+    """The error that ends a forward after the last wanted call has returned."""
 
 
 class _Over:
-    """What all modules return from then on. Whoever looks at it ends: each module in its own frame,
-    because a tracer loses count of modules that an exception leaves."""
+    """What all modules return after the last wanted call: whatever uses it ends the forward.
+
+    Each module ends in its own frame, because a tracer loses count of modules that an exception
+    leaves.
+    """
 
     def _end(self, *_: Any, **__: Any) -> Any:
         raise _EndError
@@ -76,8 +82,14 @@ class _Over:
 
 @contextmanager
 def ended_after(module: nn.Module, calls: Sequence[str]) -> Iterator[None]:
-    """Meanwhile the module's forward ends after these calls, and returns the tensors that they
-    returned. A program, which ends where it was traced to, and no calls change nothing."""
+    """Let the module's forward end after these calls inside the block, returning their tensors.
+
+    Nothing changes without calls, or for a program, which ends where it was traced to.
+
+    Args:
+        module: Its forwards are replaced, and restored afterwards.
+        calls: Paths of the called modules, in order, as `calls_noted` notes them.
+    """
     if not calls or isinstance(module, GraphModule):
         yield
         return

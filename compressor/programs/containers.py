@@ -1,5 +1,8 @@
-"""What networks take and return beside tuples, lists and dicts: named tuples, dataclasses, objects
-of the user's own. They are taken apart to be traced; in files plain containers stand for them."""
+"""Handle containers beside tuples, lists and dicts that networks take and return.
+
+Named tuples, dataclasses and objects of the user's own are taken apart to be traced; in files,
+plain containers stand for them.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,10 @@ _PLAIN = (Tensor, str, bytes, int, float, complex, bool, type(None))
 
 @contextmanager
 def returned_types_known(module: nn.Module) -> Iterator[None]:
-    """Meanwhile the types of what the module returns are made known to torch, right before torch
-    looks at them."""
+    """Register the types of what the module returns with torch's pytree, inside the block.
+
+    This is done as the module returns, right before torch looks at the result.
+    """
     handle = module.register_forward_hook(lambda _module, _inputs, returned: know_types(returned))
     try:
         yield
@@ -31,10 +36,11 @@ def returned_types_known(module: nn.Module) -> Iterator[None]:
 
 
 def know_types(value: Any) -> None:
-    """Make torch take apart whatever holds tensors in the value: dataclasses, mappings of other
-    classes than dict, and objects whose attributes are tensors, numbers and containers of such.
+    """Register with torch's pytree the type of every part of the value that holds tensors.
 
-    A type stays known. What torch or the type's own library has made known is left as it is.
+    These are dataclasses, mappings of other classes than dict, and objects whose attributes are
+    tensors, numbers and containers of such. A type stays registered. What torch or the type's own
+    library has registered is left as it is.
     """
     for part in _parts(value):
         know_types(part)
@@ -51,7 +57,8 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _is_taken_apart(value: Any) -> bool:
-    """Whether it holds tensors under names, and nothing that only its own class understands."""
+    """Return whether a value holds tensors under names, and nothing that only its class
+    understands."""
     if isinstance(value, (*_PLAIN, list, tuple, type, nn.Module)) or type(value) is dict:
         return False
     if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
@@ -90,8 +97,10 @@ def _apart(value: Any) -> tuple[list[Any], Names]:
 
 
 def _together(kind: type) -> Any:
-    """How parts become an object of the type again, without its constructor where that is not the
-    one that dataclasses have."""
+    """Return a function that builds an object of the type from its parts again.
+
+    The type's constructor is only called where it is the one that dataclasses have.
+    """
     made_by_fields = dataclasses.is_dataclass(kind) and "__init__" in vars(kind)
 
     def together(parts: Any, names: Names) -> Any:
@@ -120,8 +129,11 @@ def _filled(kind: type, named: Mapping[str, Any]) -> Any:
 
 
 def names_of_outputs(program: ExportedProgram) -> list[str]:
-    """What each of a program's outputs is called in what the network returns, such as "logits" or
-    "boxes.1"; a single one that has no name is "output"."""
+    """Return the name of each of a program's outputs, such as "logits" or "boxes.1".
+
+    The names are those of the containers that the network returns; a single nameless output is
+    "output".
+    """
     return [".".join(path) or "output" for path in _paths(program.call_spec.out_spec)]
 
 
@@ -135,12 +147,12 @@ def _paths(spec: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 
 
 def _children(spec: Any) -> list[Any]:
-    """Later versions of torch have a method for it."""
+    """Return the children of a pytree's TreeSpec, in older and later versions of torch."""
     return list(spec.children() if hasattr(spec, "children") else spec.children_specs)
 
 
 def _names(spec: Any) -> list[str]:
-    """Of the parts of one container; nothing where they have none."""
+    """Return the names of the parts of one container, or an empty list if they have none."""
     context, count = spec.context, len(_children(spec))
     for named in (spec.type, context):  # which of the two a named tuple is depends on the version
         if isinstance(named, type) and issubclass(named, tuple):
@@ -154,7 +166,7 @@ def _names(spec: Any) -> list[str]:
 
 
 def plain(spec: Any) -> Any:
-    """The structure (a pytree's TreeSpec) with lists, dicts, and tuples for everything else."""
+    """Return the structure (a pytree's TreeSpec) with tuples for all that is no list or dict."""
     return pytree.tree_structure(_plain(spec))
 
 
@@ -175,7 +187,8 @@ _DICTS = (dict, OrderedDict, defaultdict)
 
 @contextmanager
 def plain_for_a_while(program: ExportedProgram) -> Iterator[None]:
-    """Meanwhile the program takes and returns plain containers, which any process can read."""
+    """Let the program take and return plain containers, which any process can read, inside the
+    block."""
     entry, examples = program.module_call_graph[0], program.example_inputs
     signature = entry.signature
     assert signature is not None

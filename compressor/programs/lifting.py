@@ -1,5 +1,7 @@
-"""Lifted programs: what `torch.export` makes of parameters, buffers and constants is inputs, beside
-those of the network's call."""
+"""Handle lifted programs, where parameters, buffers and constants are inputs.
+
+`torch.export` makes such programs; these inputs stand beside those of the network's call.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,14 @@ from compressor.errors import CompressorError
 
 
 def stored_tensors(program: ExportedProgram) -> dict[str, Any]:
-    """Parameters, buffers and constants by name; a constant may be another object."""
+    """Return the program's parameters, buffers and constants by name; a constant may be any
+    object."""
     return {**program.state_dict, **program.constants}
 
 
 def stored_names(program: ExportedProgram) -> dict[str, str]:
-    """Placeholder -> the name of the tensor that it stands for; inputs of the call have none."""
+    """Map placeholders to the names of the tensors that they stand for; the call's inputs are left
+    out."""
     return {
         spec.arg.name: spec.target
         for spec in program.graph_signature.input_specs
@@ -28,14 +32,15 @@ def stored_names(program: ExportedProgram) -> dict[str, str]:
 def lifted(
     program: ExportedProgram, leaves: Sequence[Any], stored: Mapping[str, Any] | None = None
 ) -> list[Any]:
-    """The values of a program's placeholders, in their order.
+    """Return the values of a program's placeholders, in their order.
 
     Args:
+        program: The lifted program.
         leaves: The inputs of the call, flattened.
-        stored: Stands in for the program's own tensors, by name.
+        stored: Tensors by name that stand in for the program's own.
 
     Raises:
-        CompressorError: there are more or fewer inputs than the traced call has.
+        CompressorError: There are more or fewer inputs than the traced call has.
     """
     own = stored_tensors(program) if stored is None else stored
     specs = program.graph_signature.input_specs

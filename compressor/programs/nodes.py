@@ -1,4 +1,4 @@
-"""How the nodes of an exported program are read and changed: arguments by name, owners, places."""
+"""Read and change the nodes of an exported program: arguments by name, owners, places."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ ASSERTION = torch.ops.aten._assert_tensor_metadata.default
 
 
 def given_arguments(node: Node) -> dict[str, Any]:
-    """A node's arguments by their names in the schema, without those left at their defaults."""
+    """Return a node's arguments by their names in the schema, without those left at their
+    defaults."""
     return dict(zip(schema_names(node), node.args, strict=False)) | dict(node.kwargs)
 
 
 def schema_names(node: Node) -> list[str]:
-    """The names of the arguments of a node's operator."""
+    """Return the names of the arguments of a node's operator."""
     assert isinstance(node.target, torch._ops.OpOverload)
     return [a.name for a in node.target._schema.arguments]
 
 
 def argument(node: Node, name: str) -> Any:
-    """A node's argument by its name in the schema; the schema's default where it is not given."""
+    """Return a node's argument by its name in the schema, or the schema's default if not given."""
     position = schema_names(node).index(name)
     if position < len(node.args):
         return node.args[position]
@@ -43,7 +44,7 @@ def set_argument(node: Node, name: str, value: Any) -> None:
 
 
 def operand(node: Node, argument: str) -> Node | None:
-    """The node behind a tensor argument; "tensors.1" is the second of a list."""
+    """Return the node behind a tensor argument, or None; "tensors.1" is the second of a list."""
     name, _, position = argument.partition(".")
     value: Any = given_arguments(node).get(name)
     value = value[int(position)] if position else value
@@ -51,21 +52,24 @@ def operand(node: Node, argument: str) -> Node | None:
 
 
 def owner_of(node: torch.fx.Node) -> str:
-    """Path of the module whose forward called this operator."""
+    """Return the path of the module whose forward called this operator."""
     stack = node.meta.get("nn_module_stack") or {}
     paths = [path for path, _ in stack.values() if not path.startswith("_empty")]
     return paths[-1] if paths else ""
 
 
 def place_of(node: Node) -> str:
-    """Layer and source line of a node: "layer1.0.conv1 (resnet.py:92)"."""
+    """Return the layer and source line of a node: "layer1.0.conv1 (resnet.py:92)"."""
     lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
     source = f"({PurePath(lines[-1][0]).name}:{lines[-1][1]})" if lines else ""
     return " ".join(part for part in (owner_of(node) or node.name, source) if part)
 
 
 def live_nodes(graph: Graph) -> set[Node]:
-    """The nodes on which the output depends; in-place operators, which nobody may use, count."""
+    """Return the nodes that the output depends on.
+
+    In-place operators count, since they act even where nobody uses their results.
+    """
     live: set[Node] = set()
     for node in reversed(graph.nodes):
         schema = getattr(node.target, "_schema", None)
@@ -75,7 +79,8 @@ def live_nodes(graph: Graph) -> set[Node]:
 
 
 def keeps_zeros(node: Node) -> bool:
-    """Whether zeros of any operand are zeros of the result: views, copies and products."""
+    """Return whether zeros of any operand are zeros of the result, as in views, copies and
+    products."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
     schema = node.target._schema

@@ -1,4 +1,4 @@
-"""Live weights for comparisons.
+"""Draw live weights for comparisons.
 
 Library-initialised networks can compute a constant (zero heads, tiny layer scales): everything
 agrees with everything there. Two forms of a network are then compared under weights drawn anew.
@@ -39,9 +39,9 @@ DRAWS = 8
 
 
 def redraw_(tensors: Iterable[tuple[str, torch.Tensor]], seed: int = 0) -> None:
-    """Overwrite parameters and running statistics in place, by name and shape.
+    """Overwrite parameters and running statistics with random values, in place, by name and shape.
 
-    Matrices He-normal; norm weights, layer scales and running variances U(0.5, 1.5); biases and
+    Matrices are He-normal; norm weights, layer scales and running variances U(0.5, 1.5); biases and
     running means N(0, 0.1).
     """
     generator = torch.Generator().manual_seed(seed)
@@ -52,13 +52,14 @@ def redraw_(tensors: Iterable[tuple[str, torch.Tensor]], seed: int = 0) -> None:
 
 
 def drawable(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """The parameters and running statistics of a module, tied ones once, by name."""
+    """Return the parameters and running statistics of a module with their names, tied ones once."""
     statistics = [(n, b) for n, b in module.named_buffers() if n.rpartition(".")[2] in BY_SUFFIX]
     return [*module.named_parameters(), *statistics]
 
 
 def _squeezed(tensor: torch.Tensor) -> torch.Tensor:
-    """Without leading ones, so that a token of shape [1, 1, c] counts as a vector."""
+    """Return a tensor without leading ones in its shape."""
+    # a token of shape [1, 1, c] counts as a vector
     while tensor.dim() > 1 and tensor.shape[0] == 1:
         tensor = tensor[0]
     return tensor

@@ -1,4 +1,4 @@
-"""Choice and repair by one quantity: what least squares on the consumers cannot make up for."""
+"""Choose and repair by one quantity: what least squares on the consumers cannot make up for."""
 
 from compressor.reconstruction.choice import reconstruction_scores
 from compressor.reconstruction.memory import Memory

@@ -1,4 +1,4 @@
-"""Scores by reconstruction: what the rest of the network cannot make up for, per unit of cost."""
+"""Score channels by reconstruction: what the rest cannot make up for, per unit of cost."""
 
 from __future__ import annotations
 
@@ -31,19 +31,28 @@ def reconstruction_scores(
     note: Callable[[str], None] = lambda text: None,
     progress: Progress | None = None,
 ) -> dict[str, Floats]:
-    """Per group one number per channel: the error that its elimination adds, relative to the
-    variance of what the consumers disturb, per share of the network's cost that it saves.
+    """Score the channels of all groups by the error that is left after a least-squares re-fit.
 
-    Consumers that are no regression here (recurrent layers, products of activations) count with
-    the share of their weights' energy. Where a group's consumers have too many features for the
-    memory, each is taken apart into columns of several channels, which cannot make up for columns
-    of other parts. Both are noted.
+    A channel's score is the error that its elimination adds, relative to the variance of what the
+    consumers disturb, per share of the network's cost that it saves. Consumers that are no
+    regression here (recurrent layers, products of activations) count with the share of their
+    weights' energy. Where a group's consumers have too many features for the memory, each is taken
+    apart into columns of several channels, which cannot make up for columns of other parts. Both
+    are noted.
 
     Args:
+        trace: The traced network.
+        network: Its analysis.
         inputs: Gives the calibration batches anew, each a call of the network.
-        of: The unit of cost; None: errors as they are, where the budget weighs what they save.
-        memory: Bytes to stay within; None: half of what is free.
+        of: The unit of cost; None leaves errors as they are, where the budget weighs the savings.
+        device: Where the network is run.
+        seed: Seed of the sampled output positions.
+        memory: Bytes to stay within; None takes half of what is free.
         note: Is told what the user should know.
+        progress: Is told (done, total, what).
+
+    Returns:
+        Group name -> scores, [size] float64; high is important.
     """
     report = progress or (lambda *_: None)
     bound = Memory.of(memory)
@@ -90,7 +99,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _packed(shares: Sequence[Share], memory: Memory) -> Iterator[list[Share]]:
-    """Groups whose moments fit into the memory together, while one of them is ordered."""
+    """Yield lists of groups whose moments fit into the memory together, while one is ordered."""
     together: list[Share] = []
     for share in shares:
         if together and _bytes([*together, share], memory) > memory.moments:
@@ -109,7 +118,7 @@ def _bytes(shares: Sequence[Share], memory: Memory) -> int:
 
 
 def _price(network: Network, group: Group, of: str | None) -> float:
-    """Share of the network's cost that one channel of a group is."""
+    """Return the share of the network's cost that one channel of a group makes up."""
     if of is None:
         return 1.0
     whole = network.cost.of(of)
@@ -139,7 +148,7 @@ def _order(
 
 
 def _energy(trace: Trace, network: Network, group: Group, tensor: str) -> Floats:
-    """Share of a weight's energy in each channel."""
+    """Return the share of a weight's energy that is in each channel, [size]."""
     weight = stored_tensors(trace.program)[tensor].detach().double().square()
     total = np.zeros(group.size)
     for member in (m for m in group.members if m.tensor == tensor):

@@ -1,5 +1,7 @@
-"""Where channels are consumed: the operators that contract a weight, what their outputs are added
-to, and where a constant could be added."""
+"""Find where channels are consumed: the operators that contract a weight.
+
+Also found are what their outputs are added to, and where a constant could be added.
+"""
 
 from __future__ import annotations
 
@@ -38,17 +40,18 @@ SUMS = ("aten.add.Tensor", "aten.add_.Tensor")
 
 @dataclass(frozen=True)
 class Contraction:
-    """An operator that contracts a weight, and the regression by which that is fitted.
+    """An operator that contracts a weight, and the regression by which that weight is fitted.
 
     Attributes:
-        node: Its node.
-        tensor: The weight's name.
+        node: Name of its node.
+        tensor: Name of the weight.
         layout: How it is a regression.
-        chain: The affine operators that its output runs through.
-        target: The node whose value is to stay as it was: a residual sum, or the chain's end.
-        constant: The tensor that a constant can be added to; empty where there is none.
-        sign: Of that addition: -1 for a running mean.
-        shared: The weight is used elsewhere too.
+        chain: Names of the affine operators that its output runs through.
+        target: Name of the node whose value is to stay as it was: a residual sum, or the chain's
+            end.
+        constant: Name of the tensor that a constant can be added to; "" where there is none.
+        sign: Sign of that addition: -1 for a running mean, which is subtracted.
+        shared: Whether the weight is used elsewhere too.
     """
 
     node: str
@@ -62,7 +65,7 @@ class Contraction:
 
 
 def consumers(program: ExportedProgram, aliases: Mapping[str, str]) -> list[Contraction]:
-    """All contractions of a program, in the order in which they are executed."""
+    """Return all contractions of a program, in the order in which they are executed."""
     stored = {node: aliases.get(name, name) for node, name in stored_names(program).items()}
     graph = program.graph_module.graph
     from_weights = _from_weights(graph, stored)
@@ -133,7 +136,7 @@ class _Reader:
         return all(n in self.from_weights or _is_size(n) for n in others)
 
     def _is_sum(self, node: Node, value: Node) -> bool:
-        """A sum of two activations of the same shape."""
+        """Return whether a node is a sum of the value and another activation of the same shape."""
         if str(node.target) not in SUMS or "alpha" in given_arguments(node):
             return False
         others = [n for n in node.all_input_nodes if n is not value]

@@ -1,5 +1,4 @@
-"""Backward elimination: in which order channels go, and what a least-squares re-fit of their
-consumers cannot make up for.
+"""Order channels by backward elimination: the least missed goes first.
 
 For a regression y = Wᵀu with second moments A = E[uuᵀ], dropping the features J and re-fitting the
 others costs tr(W_Jᵀ ((A⁻¹)_JJ)⁻¹ W_J); the Schur complement of (A⁻¹)_JJ gives A⁻¹ and W of what
@@ -30,10 +29,14 @@ LEAST_STEPS = 24
 
 @dataclass
 class Regression:
-    """One consumer, or the columns of some channels of it: (blocks, features, features), (blocks,
-    features, outputs), and the channel of each feature (-1: of another group). Outputs are in units
-    of what the consumer may disturb. `ridge` (blocks,) is added to the diagonal of the moments, as
-    a share of its mean."""
+    """The regression of one consumer, or of the columns of some of its channels.
+
+    Attributes:
+        moments: Second moments of the features, [blocks, features, features].
+        weight: [blocks, features, outputs], outputs in units of what the consumer may disturb.
+        channel: The group's channel of each feature, [features]; -1 is of another group.
+        ridge: Added to the diagonal of the moments, as a share of its mean, [blocks].
+    """
 
     moments: Tensor
     weight: Tensor
@@ -43,14 +46,21 @@ class Regression:
 
 @dataclass(frozen=True)
 class Elimination:
-    """`order` lists the channels as they go; `errors` what each of them adds, in that order."""
+    """The order in which a group's channels go.
+
+    Attributes:
+        order: The channels as they go, [size].
+        errors: The error that each of them adds, in that order, [size].
+    """
 
     order: npt.NDArray[np.int64]
     errors: npt.NDArray[np.float64]
 
     def scores(self) -> npt.NDArray[np.float64]:
-        """One number per channel that rises along the order: the error added so far at most,
-        strictly increasing so that ties keep the order."""
+        """Return one number per channel that rises along the order, [size].
+
+        It is the largest error added so far, made strictly increasing so that ties keep the order.
+        """
         rising = np.maximum.accumulate(np.maximum(self.errors, 0.0))
         nudged = rising * (1 + 1e-9 * np.arange(len(rising))) + 1e-15 * np.arange(len(rising))
         scores = np.empty(len(rising))
@@ -64,9 +74,9 @@ def eliminate(
     """Drop the channel whose loss its consumers can make up for best, again and again.
 
     Args:
-        regressions: The group's consumers; their losses add up.
-        size: Channels of the group.
-        steps: In so many steps at most.
+        regressions: The group's consumers; their losses add up. They are not changed.
+        size: Number of channels of the group.
+        steps: The most steps to take; each drops several channels where there are more.
     """
     states = [_State(regression) for regression in regressions]
     alive = np.arange(size)
@@ -85,7 +95,7 @@ def eliminate(
 
 
 def _shared(alone: npt.NDArray[np.float64], together: float) -> npt.NDArray[np.float64]:
-    """What channels cost together, shared as they would cost alone."""
+    """Share out what channels cost together in proportion to what each would cost alone."""
     total = float(alone.sum())
     return alone * (together / total) if total > 0 else np.full(len(alone), together / len(alone))
 
@@ -107,7 +117,8 @@ class _State:
         self.channel = regression.channel.copy()
 
     def costs(self, alive: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """What dropping each of the channels alone would cost: nothing for those of other parts."""
+        """Return what dropping each channel alone would cost; 0 for channels without features
+        here."""
         order = np.argsort(self.channel, kind="stable")
         order = order[self.channel[order] >= 0]
         own = np.isin(alive, self.channel)
@@ -122,7 +133,7 @@ class _State:
         return costs
 
     def drop(self, gone: npt.NDArray[np.int64]) -> float:
-        """Drop channels together; returns what that costs."""
+        """Drop channels together, in place, and return the error that this adds."""
         going = np.isin(self.channel, gone)
         if not going.any():
             return 0.0
@@ -139,7 +150,7 @@ class _State:
         return float((rows * made_up).sum())
 
     def _compact(self) -> None:
-        """Forget the features that are gone; until then their rows and columns are zeros."""
+        """Remove the features that are gone, whose rows and columns are zeros until then."""
         stay = torch.as_tensor(np.flatnonzero(self.channel != _GONE))
         self.weight = self.weight[:, stay]
         self.inverse = self.inverse[:, stay][:, :, stay]

@@ -1,5 +1,7 @@
-"""How an operator that contracts a weight is a linear regression: one row per output position,
-one feature per weight that an output is summed over."""
+"""Describe how an operator that contracts a weight is a linear regression.
+
+Each output position is a row, and each weight that an output is summed over is a feature.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,10 @@ class Layout:
     Attributes:
         input, weight, bias: Names of its arguments.
         contracted: The weight's dimension that is summed over.
-        features: (arguments, rows) -> (blocks, rows, features).
-        matrix: (weight, blocks) -> (blocks, features, outputs).
+        features: (arguments, rows) -> [blocks, rows, features].
+        matrix: (weight, blocks) -> [blocks, features, outputs].
         tensor: (matrix, shape of the weight) -> the weight.
-        outputs: (output, rows) -> (rows, all outputs).
+        outputs: (output, rows) -> [rows, all outputs].
     """
 
     input: str
@@ -54,7 +56,12 @@ def _last_outputs(output: Tensor, rows: Tensor) -> Tensor:
 
 
 def _product(input: str, weight: str, bias: str, *, transposed: bool) -> Layout:
-    """`transposed`: the weight is (out, in), else (in, out)."""
+    """Build the layout of a matrix product: [..., in] -> [..., out].
+
+    Args:
+        input, weight, bias: Names of the operator's arguments.
+        transposed: Whether the weight is [out, in], else [in, out].
+    """
 
     def turned(matrix: Tensor) -> Tensor:
         return matrix.t() if transposed else matrix
@@ -77,7 +84,8 @@ def _several(value: Any, rank: int) -> list[int]:
 
 
 def _windows(x: Tensor, kernel: Sequence[int], stride: list[int], dilation: list[int]) -> Tensor:
-    """A view (samples, *positions, in, *kernel) of padded inputs."""
+    """Return padded inputs [samples, in, *positions] as a view [samples, *positions, in,
+    *kernel]."""
     rank = len(kernel)
     for d, (size, step, gap) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
         x = x.unfold(d, (size - 1) * gap + 1, step)[..., ::gap]
@@ -85,7 +93,7 @@ def _windows(x: Tensor, kernel: Sequence[int], stride: list[int], dilation: list
 
 
 def _gathered(windows: Tensor, rows: Tensor, rank: int, blocks: int) -> Tensor:
-    """(blocks, rows, features in a block); features are (in, *kernel)."""
+    """Return the features of some rows, [blocks, rows, features]; features are (in, *kernel)."""
     grid = windows.shape[: 1 + rank]
     places = torch.unravel_index(rows, grid)
     return windows[places].reshape(len(rows), blocks, -1).transpose(0, 1)
@@ -108,7 +116,10 @@ def _convolved(arguments: Arguments, rows: Tensor) -> Tensor:
 
 
 def _deconvolved(arguments: Arguments, rows: Tensor) -> Tensor:
-    """A transposed convolution is a convolution of the input with zeros between its values."""
+    """Return the features of a transposed convolution, [blocks, rows, features].
+
+    It is a convolution of the input with zeros between its values.
+    """
     x, weight = arguments["input"], arguments["weight"]
     kernel = weight.shape[2:]
     rank = len(kernel)
@@ -129,13 +140,13 @@ def _deconvolved(arguments: Arguments, rows: Tensor) -> Tensor:
 
 
 def _image_outputs(output: Tensor, rows: Tensor) -> Tensor:
-    """(rows, out) of (samples, out, *positions)."""
+    """Return rows of an output [samples, out, *positions] as [rows, out]."""
     grid = (output.shape[0], *output.shape[2:])
     return output.movedim(1, -1)[torch.unravel_index(rows, grid)]
 
 
 def _filters(weight: Tensor, blocks: int) -> Tensor:
-    """(out, in / blocks, *kernel) -> (blocks, features, out / blocks)."""
+    """Reshape a weight [out, in / blocks, *kernel] to [blocks, features, out / blocks]."""
     return weight.reshape(blocks, weight.shape[0] // blocks, -1).transpose(1, 2)
 
 
@@ -148,7 +159,8 @@ def _flipped(weight: Tensor) -> Tensor:
 
 
 def _scattered(weight: Tensor, blocks: int) -> Tensor:
-    """(in, out / blocks, *kernel) -> (blocks, features, out / blocks)."""
+    """Reshape a transposed weight [in, out / blocks, *kernel] to [blocks, features, out /
+    blocks]."""
     inner, out = weight.shape[0] // blocks, weight.shape[1]
     return _flipped(weight).reshape(blocks, inner, out, -1).transpose(2, 3).reshape(blocks, -1, out)
 
@@ -185,11 +197,11 @@ LAYOUTS: Mapping[str, Layout] = {
 
 
 def blocks_of(arguments: Arguments) -> int:
-    """How many regressions of their own an operator is: the groups of a convolution."""
+    """Return how many separate regressions an operator is: the groups of a convolution."""
     return int(arguments.get("groups", 1))
 
 
 def row_count(output: Tensor, layout: Layout) -> int:
-    """Output positions, over all samples."""
+    """Return the number of output positions, over all samples."""
     width = output.shape[1] if layout.outputs is _image_outputs else output.shape[-1]
     return math.prod(output.shape) // width

@@ -1,4 +1,4 @@
-"""The regressions of groups' consumers on the original network, within a given memory."""
+"""Measure the regressions of groups' consumers on the original network, within a given memory."""
 
 from __future__ import annotations
 
@@ -43,8 +43,14 @@ Name = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Piece:
-    """Columns of a consumer whose second moments are held together: all of them where `columns` is
-    None, else those of some channels of a group. `name` is its own."""
+    """Columns of a consumer whose second moments are held together.
+
+    Attributes:
+        name: Its own name: the consumer's node, the group, the first channel.
+        consumer: The consumer.
+        size: Its size as a regression.
+        columns: The columns of some channels of a group; None for all columns.
+    """
 
     name: Name
     consumer: Contraction
@@ -54,8 +60,14 @@ class Piece:
 
 @dataclass(frozen=True)
 class Share:
-    """One group: the pieces of its consumers, each with the channel that its columns belong to (-1:
-    of another group), and the weights of it that are no regression."""
+    """One group's consumers, in pieces that fit the memory.
+
+    Attributes:
+        group: The group.
+        pieces: Each piece, with the channel that each of its columns belongs to (-1: of another
+            group).
+        weighed: Names of the group's weights that are no regression.
+    """
 
     group: Group
     pieces: Sequence[tuple[Piece, Channels]]
@@ -63,12 +75,12 @@ class Share:
 
     @property
     def is_parted(self) -> bool:
-        """Whether a consumer had to be taken apart."""
+        """Return whether a consumer had to be taken apart."""
         return any(piece.columns is not None for piece, _ in self.pieces)
 
     @property
     def inverting_bytes(self) -> int:
-        """What ordering the channels takes beside the moments."""
+        """Return the bytes that ordering the channels takes beside the moments."""
         sizes = [piece.size for piece, _ in self.pieces]
         inverses = sum(size.moments_bytes(size.features) for size in sizes)
         return inverses + COPIES * max((s.largest_bytes(s.features) for s in sizes), default=0)
@@ -76,21 +88,27 @@ class Share:
 
 @dataclass(frozen=True)
 class Measured:
-    """A piece's regression; losses are shares of the variance of the consumer's target."""
+    """A piece's regression; losses are shares of the variance of the consumer's target.
+
+    Attributes:
+        moments: Second moments of the features, [blocks, features, features].
+        weight: The weight in units of what it may disturb, [blocks, features, outputs].
+        ridge: Share of the diagonal's mean that is added to it, [blocks].
+    """
 
     moments: Tensor
     weight: Tensor
     ridge: Tensor
 
     def of(self, channel: Channels) -> Regression:
-        """As one of a group's."""
+        """Return it as a regression of a group, with the channel of each feature."""
         return Regression(self.moments, self.weight, channel, self.ridge)
 
 
 def feature_channels(
     network: Network, consumer: Contraction, group: Group, features: int
 ) -> Channels:
-    """The channel of the group that each feature belongs to; -1 for none."""
+    """Return the channel of the group that each feature belongs to, [features]; -1 for none."""
     shape = network.tensors[consumer.tensor]
     kernel = math.prod(dim.size for dim in shape[2:])
     channel = coordinates(shape[consumer.layout.contracted], network.axes[group.name])
@@ -98,7 +116,11 @@ def feature_channels(
 
 
 class Measurer:
-    """What is the same for all groups: the network, its consumers, and what errors of theirs do."""
+    """Measures the regressions of groups' consumers.
+
+    It holds what is the same for all groups: the network, its consumers, and what errors of theirs
+    do to the network's outputs.
+    """
 
     def __init__(
         self,
@@ -131,7 +153,7 @@ class Measurer:
             self.consumers.setdefault(consumer.tensor, []).append(consumer)
 
     def share(self, group: Group) -> Share:
-        """The pieces of a group's consumers, as large as the memory allows."""
+        """Split a group's consumers into pieces, as large as the memory allows."""
         members = [m for m in group.members if m.contracted] or list(group.members)
         found: list[tuple[Contraction, Size, Channels]] = []
         weighed = []
@@ -147,7 +169,8 @@ class Measurer:
     def _regular(
         self, consumer: Contraction, group: Group
     ) -> tuple[Contraction, Size, Channels] | None:
-        """A consumer in which every channel of the group has as many features."""
+        """Return the consumer if every channel of the group has as many features in it, else
+        None."""
         node = self.script.named[consumer.node]
         weight = self.script.tensors[consumer.tensor]
         size = Size(*consumer.layout.matrix(weight, blocks_of(given_arguments(node))).shape)
@@ -157,7 +180,7 @@ class Measurer:
         return (consumer, size, channel) if is_regular else None
 
     def __call__(self, shares: Sequence[Share]) -> dict[Name, Measured]:
-        """The regressions of all pieces of some groups, in one pass over the data."""
+        """Measure the regressions of all pieces of some groups, in one pass over the data."""
         pieces = list({p.name: p for share in shares for p, _ in share.pieces}.values())
         place = self.script.place
         pieces.sort(key=lambda piece: place[piece.consumer.node])
@@ -212,7 +235,10 @@ class Measurer:
         )
 
     def _weighed(self, piece: Piece, matrix: Tensor, factors: Tensor) -> Tensor:
-        """The weight in units of what it may disturb; of its outputs, or random combinations."""
+        """Return the weight in units of what it may disturb, [blocks, features, outputs].
+
+        Where there are too many outputs for the memory, random combinations stand for them.
+        """
         if not piece.size.sketched(self.memory):
             return matrix.double() * factors
         generator = torch.Generator().manual_seed(self.seed)
@@ -223,7 +249,7 @@ class Measurer:
 def _pieces(
     consumer: Contraction, size: Size, channel: Channels, width: int, group: str
 ) -> Iterator[tuple[Piece, Channels]]:
-    """A consumer whole, or the columns of as many channels as are `width` columns, in turn."""
+    """Yield a consumer whole, or in turn the columns of as many channels as fit into `width`."""
     if width >= size.features:
         yield Piece((consumer.node, "", 0), consumer, size), channel
         return
@@ -237,9 +263,11 @@ def _pieces(
 
 
 def _in_units(moments: Moments, salient: Tensor | None) -> Tensor:
-    """Factors per output column, (blocks, 1, outputs), by which squared errors become shares of
-    the target's variance, both weighed by what they do to the network's outputs (where that is
-    not known, all alike)."""
+    """Return the factor of each output column, [blocks, 1, outputs].
+
+    Multiplied by it, squared errors become shares of the target's variance, both weighed by what
+    they do to the network's outputs (where that is not known, all alike).
+    """
     variance = moments.variance()
     weights = torch.ones(()) if salient is None else salient.reshape(variance.shape)
     whole = (weights * variance).sum().clamp(min=1e-30)

@@ -1,5 +1,7 @@
-"""How much memory choice and repair may take, and what that is enough for: all of it is known
-before anything is gathered."""
+"""Compute how much memory choice and repair may take, and what that is enough for.
+
+All of it is known before anything is gathered.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,13 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that may be taken beside the network and a batch of its values: for second moments and
-    what is solved with them, for walks that are halted, and for the features of some rows."""
+    """Bytes that may be taken beside the network and a batch of its values.
+
+    Attributes:
+        moments: Bytes for second moments and what is solved with them.
+        walks: Bytes for walks that are halted.
+        rows: Bytes for the features of some rows.
+    """
 
     moments: int
     walks: int
@@ -26,13 +33,13 @@ class Memory:
 
     @classmethod
     def of(cls, total: int | None) -> Memory:
-        """Share out so many bytes, or half of what is free."""
+        """Share out a total of bytes, or half of the free memory if `total` is None."""
         whole = math.floor(FREE * free_bytes()) if total is None else total
         return cls(whole // 2, whole // 4, whole // 8)
 
     def most_rows(self, features: int) -> int:
-        """Rows of so many features (of all blocks) that may be looked at together, each of them
-        twice: as they are gathered and as they are multiplied."""
+        """Return how many rows of so many features (of all blocks) may be looked at together."""
+        # each row is held twice: as it is gathered and as it is multiplied
         return max(LEAST_AT_ONCE, self.rows // (2 * SINGLE * features))
 
 
@@ -40,8 +47,10 @@ LEAST_AT_ONCE = 32
 
 
 def free_bytes() -> int:
-    """Memory that is free on this machine, or left to this container; 4 GB where neither is
-    known."""
+    """Return the bytes that are free on this machine or left to this container, whichever is less.
+
+    It is 4 GB where neither is known.
+    """
     known = [free for free in (_of_the_machine(), _of_the_container()) if free is not None]
     return min(known, default=4 * 10**9)
 
@@ -72,8 +81,8 @@ precision for what is added or the result."""
 
 
 def columns_to_solve(memory: Memory, blocks: int, outputs: int) -> int:
-    """How many features of each block can be re-fitted at once, for so many outputs of a block:
-    with b of them, COPIES matrices b×b and three b×outputs are held."""
+    """Return how many features of each block, with so many outputs, can be re-fitted at once."""
+    # with b features, COPIES matrices [b, b] and three [b, outputs] are held
     linear, square = 3 * outputs, COPIES
     most = memory.moments / (DOUBLE * blocks)
     found = (math.sqrt(linear**2 + 4 * square * most) - linear) / (2 * square)
@@ -85,15 +94,18 @@ COLUMNS = 1024
 
 
 def bytes_to_solve_moments(size: Size) -> int:
-    """What the re-fit of a consumer takes with the second moments of all its features."""
+    """Return the bytes that a consumer's re-fit takes with the second moments of all its
+    features."""
     each = size.features * (COPIES * size.features + 3 * size.outputs)
     return DOUBLE * size.blocks * each
 
 
 def bytes_to_solve_rows(size: Size, rows: int) -> int:
-    """What it takes with so many rows, which are kept in single precision: themselves, some
-    features of them twice in double precision, their products with each other, and what is wanted
-    of them."""
+    """Return the bytes that a consumer's re-fit takes with so many rows.
+
+    The rows are kept in single precision. In double precision come some features of them twice,
+    their products with each other, and what is wanted of them.
+    """
     kept = SINGLE * rows * (size.features + size.outputs)
     double = 2 * rows * min(COLUMNS, size.features) + COPIES * rows**2
     double += size.outputs * (3 * size.features + 4 * rows)
@@ -110,40 +122,49 @@ of squares (Johnson and Lindenstrauss 1984)."""
 
 @dataclass(frozen=True)
 class Size:
-    """A consumer's regression: blocks, features and outputs of each."""
+    """The size of a consumer's regression.
+
+    Attributes:
+        blocks: Number of separate regressions.
+        features: Features of each block.
+        outputs: Outputs of each block.
+    """
 
     blocks: int
     features: int
     outputs: int
 
     def sketched(self, memory: Memory) -> bool:
-        """Whether combinations stand for its outputs."""
+        """Return whether random combinations stand for the outputs."""
         weight = DOUBLE * self.blocks * self.features * self.outputs
         return self.outputs > SKETCH and 4 * OUTPUTS_COPIED * weight > memory.moments
 
     def weight_bytes(self, memory: Memory) -> int:
-        """Of the weight's matrix, as often as it is copied."""
+        """Return the bytes of the weight's matrix, as often as it is copied."""
         outputs = SKETCH if self.sketched(memory) else self.outputs
         return OUTPUTS_COPIED * DOUBLE * self.blocks * self.features * outputs
 
     def moments_bytes(self, columns: int) -> int:
-        """Of the moments of parts of so many columns, each by itself."""
+        """Return the bytes of the moments of all parts, each of so many columns."""
         return DOUBLE * self.blocks * self.features * min(columns, self.features)
 
     def largest_bytes(self, columns: int) -> int:
-        """Of the moments of one part."""
+        """Return the bytes of the moments of one part of so many columns."""
         return DOUBLE * self.blocks * min(columns, self.features) ** 2
 
 
 def bytes_to_eliminate(sizes: list[Size], columns: int, memory: Memory) -> int:
-    """What a group's elimination takes, with its consumers in parts of so many columns: moments and
-    inverse of every part, what inverting the largest takes beside, and the weights."""
+    """Return the bytes that a group's elimination takes, its consumers in parts of so many columns.
+
+    They hold moments and inverse of every part, what inverting the largest takes beside, and the
+    weights.
+    """
     held = sum(2 * size.moments_bytes(columns) + size.weight_bytes(memory) for size in sizes)
     return held + COPIES * max((size.largest_bytes(columns) for size in sizes), default=0)
 
 
 def columns_to_eliminate(sizes: list[Size], memory: Memory) -> int:
-    """Of how many columns the parts of a group's consumers can be."""
+    """Return of how many columns the parts of a group's consumers can be, at least 1."""
     columns = max((size.features for size in sizes), default=1)
     while columns > 1 and bytes_to_eliminate(sizes, columns, memory) > memory.moments:
         columns = math.floor(0.8 * columns)

@@ -1,4 +1,4 @@
-"""Second moments of a consumer's features and outputs, gathered batch by batch."""
+"""Gather the second moments of a consumer's features and outputs, batch by batch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MOST_SHRUNK = 0.9
 
 
 def arguments_at(walk: Walk, node: Node) -> dict[str, Any]:
-    """The values of the arguments that a node is about to be called with."""
+    """Return the values of the arguments that a node is about to be called with, by name."""
     given = {name: argument(node, name) for name in schema_names(node)}
     values: dict[str, Any] = map_arg(given, walk.values.__getitem__)
     return values
@@ -43,7 +43,7 @@ def arguments_at(walk: Walk, node: Node) -> dict[str, Any]:
 def drawn_rows(
     total: int, features: int, batches: int, generator: torch.Generator, most: int
 ) -> Tensor:
-    """Which of a batch's output positions take part, sample by sample: `most` at most."""
+    """Draw which of a batch's output positions take part, in ascending order: at most `most`."""
     wanted = math.ceil(max(LEAST_ROWS, ROWS_PER_FEATURE * features) / max(1, batches))
     wanted = min(wanted, most)
     if wanted >= total:
@@ -53,11 +53,15 @@ def drawn_rows(
 
 @dataclass
 class Moments:
-    """Sums over rows, in float64: (blocks, features, features), (blocks, features, outputs), …
+    """Sums over the rows of a regression's features u and targets t, in float64.
 
-    `outer` is Σ uuᵀ, `cross` Σ utᵀ, `features` Σ u, `targets` Σ t, `squares` Σ t², `count` the
-    number of rows. Half batches are looked at apart: `halves` of them have had mean squares uuᵀ
-    whose squared norms add up to `norms`. `cross` is not there where nobody `crosses` the two.
+    Attributes:
+        crosses: Whether `cross` is gathered.
+        count: Number of rows.
+        parts: The sums by name. `outer` is Σ uuᵀ, [blocks, features, features]; `cross` Σ utᵀ,
+            [blocks, features, outputs]; `features` Σ u; `targets` Σ t; `squares` Σ t². Half
+            batches are looked at apart: `halves` is their number, `norms` the sum of the squared
+            norms of their mean squares uuᵀ, [blocks].
     """
 
     crosses: bool = True
@@ -65,7 +69,7 @@ class Moments:
     parts: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, features: Tensor, targets: Tensor) -> None:
-        """Take in (blocks, rows, features) and (blocks, rows, outputs)."""
+        """Add features [blocks, rows, features] and targets [blocks, rows, outputs] to the sums."""
         rows = features.shape[1]
         self.count += rows
         for some in halves_of(rows):
@@ -85,24 +89,24 @@ class Moments:
         self._take("halves", torch.ones(()))
 
     def _take(self, name: str, value: Tensor) -> None:
-        """Add to a sum in place: no second one of its size is made."""
+        """Add a value to a sum in place, without a second tensor of its size."""
         if name in self.parts:
             self.parts[name] += value.cpu()
         else:
             self.parts[name] = value.cpu().double()
 
     def over_processes(self) -> Moments:
-        """Of the rows of all processes together."""
+        """Return the moments of the rows of all processes together."""
         count = torch.tensor([self.count], dtype=torch.float64)
         parts = all_summed({"count": count, **self.parts})
         return Moments(self.crosses, int(parts.pop("count")), parts)
 
     def settled(self, *, centred: bool) -> tuple[Tensor, Tensor]:
-        """The covariance and its shrinkage; the sums that it is made of are given up to it.
+        """Return the covariance of the features and its shrinkage; `outer` is used up for it.
 
         The covariance is the mean of uuᵀ, less the product of the means if a constant takes care of
-        those: (blocks, features, features). The shrinkage is how much of the mean square is added
-        to the diagonal, so that the covariance errs least where samples are few: (blocks,).
+        those: [blocks, features, features]. The shrinkage is how much of the mean square is added
+        to the diagonal, so that the covariance errs least where samples are few: [blocks].
         """
         covariance, halves = self.parts.pop("outer").div_(self.count), self.parts["halves"]
         square = square_norm(covariance)
@@ -121,7 +125,7 @@ class Moments:
         return mean
 
     def variance(self) -> Tensor:
-        """Of the targets: (blocks, outputs)."""
+        """Return the variance of the targets, [blocks, outputs]."""
         mean = self.parts["targets"] / self.count
         return (self.parts["squares"] / self.count - mean.square()).clamp(min=0)
 
@@ -130,23 +134,24 @@ class Moments:
 
 
 def halves_of(rows: int) -> list[slice]:
-    """A batch's rows, in two halves that are looked at apart; a single row is one by itself."""
+    """Return a batch's rows as two halves that are looked at apart; a single row is one by
+    itself."""
     found = (slice(0, rows // 2), slice(rows // 2, rows))
     return [half for half in found if half.stop > half.start]
 
 
 def shrinkage_of(norms: Tensor, halves: Tensor | int, square: Tensor, spread: Tensor) -> Tensor:
-    """How much of the mean square is added to a covariance's diagonal: (blocks,).
+    """Compute how much of the mean square is added to a covariance's diagonal, [blocks].
 
-    The weights of Ledoit and Wolf 2004 (A well-conditioned estimator for large-dimensional
-    covariance matrices, section 3), with half batches for samples, since the positions of one image
-    are not independent.
+    The weights are those of Ledoit and Wolf 2004 (A well-conditioned estimator for
+    large-dimensional covariance matrices, section 3), with half batches for samples, since the
+    positions of one image are not independent.
 
     Args:
         norms: Mean of the squared norms of the half batches' mean squares.
         halves: How many half batches there are.
         square: Squared norm of the mean square of all.
-        spread: That of the covariance, less a multiple of the identity of the same trace.
+        spread: Squared norm of the covariance, less a multiple of the identity of the same trace.
     """
     count = torch.as_tensor(halves, dtype=torch.float64)
     noise = (norms - square).clamp(min=0) / (count - 1).clamp(min=1)
@@ -155,7 +160,7 @@ def shrinkage_of(norms: Tensor, halves: Tensor | int, square: Tensor, spread: Te
 
 
 def square_norm(matrices: Tensor) -> Tensor:
-    """The squared norm of each block, summed in double precision."""
+    """Return the squared norm of each block, [blocks], summed in double precision."""
     norms: Tensor = torch.linalg.vector_norm(matrices, dim=(1, 2), dtype=torch.float64)
     return norms.square()
 
@@ -164,8 +169,11 @@ def square_norm(matrices: Tensor) -> Tensor:
 
 
 class Chain:
-    """The chain from a consumer's output y to its target: t = P(s·y) + c, for a P that only moves
-    values. 1 / s² per value of y depends on weights alone, so it is found once."""
+    """The chain from a consumer's output y to its target: t = P(s·y) + c, where P only moves
+    values.
+
+    1 / s² per value of y depends on weights alone, so it is computed once.
+    """
 
     def __init__(self, script: Script, consumer: Contraction) -> None:
         self.first = script.named[consumer.node]
@@ -173,11 +181,11 @@ class Chain:
         self.inverse: Tensor | None = None
 
     def pull(self, ahead: Walk, change: Tensor) -> Tensor:
-        """The change of y that changes the target so (none where s is zero).
+        """Return the change of y that brings about a change of the target (0 where s is zero).
 
         Args:
             ahead: A walk that has run through the chain.
-            change: Of the target's shape.
+            change: The target's change, of the target's shape.
         """
         if not self.links:
             return change
@@ -204,7 +212,7 @@ class Chain:
 
 
 def _functional(node: Node) -> Any:
-    """The operator without its writing to its argument."""
+    """Return a node's operator in the form that does not write to its argument."""
     name = str(node.target)
     if not name.endswith(("_.Tensor", "_.default")) or "_unsafe" in name:
         return node.target
@@ -221,7 +229,7 @@ def features_of(
     out: Tensor,
     memory: Memory,
 ) -> tuple[Tensor, Tensor]:
-    """The features of some rows (blocks, rows, features), and which rows."""
+    """Return the features of some rows, [blocks, rows, features], and the rows' positions."""
     rows = rows_at(walk, node, consumer, batches, generator, out, memory)
     return consumer.layout.features(arguments_at(walk, node), rows), rows
 
@@ -235,7 +243,16 @@ def rows_at(
     out: Tensor,
     memory: Memory,
 ) -> Tensor:
-    """Which rows of a batch take part in a consumer's regression, on the device of its output."""
+    """Draw which rows of a batch take part in a consumer's regression.
+
+    Args:
+        walk: A walk just before the consumer.
+        node, consumer: The consumer.
+        batches: How many batches share the wanted number of rows.
+        generator: Draws the rows.
+        out: The consumer's output; the rows are returned on its device.
+        memory: Bounds the number of rows.
+    """
     arguments = arguments_at(walk, node)
     weight = arguments[consumer.layout.weight]
     width = weight.numel() // weight.shape[0]
@@ -245,5 +262,5 @@ def rows_at(
 
 
 def in_blocks(values: Tensor, blocks: int) -> Tensor:
-    """(rows, all outputs) as (blocks, rows, outputs)."""
+    """Reshape values [rows, all outputs] to [blocks, rows, outputs]."""
     return values.reshape(len(values), blocks, -1).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Least-squares re-fit of every consumer of dropped channels, in the order of execution.
+"""Re-fit every consumer of dropped channels by least squares, in the order of execution.
 
 Each weight is moved so that what its output is added to comes as close as it can to what it was in
 the original network, given what the network computes so far with all earlier weights re-fitted
@@ -50,9 +50,15 @@ make up for depends on the others (Gauss-Seidel)."""
 
 @dataclass(frozen=True)
 class Refit:
-    """One consumer's weight, and the mean squared change of its output that is wanted of it, before
-    the re-fit and after (summed over output channels). `parts`: in how many its features were
-    re-fitted, for lack of memory."""
+    """The re-fit of one consumer's weight.
+
+    Attributes:
+        consumer: Name of the weight.
+        before: Mean squared change of the output that is wanted before the re-fit, summed over
+            output channels.
+        after: The same after the re-fit.
+        parts: In how many parts the features were re-fitted, for lack of memory.
+    """
 
     consumer: str
     before: float
@@ -74,17 +80,24 @@ def refit(
     memory: Memory | None = None,
     progress: Progress | None = None,
 ) -> list[Refit]:
-    """Re-fit the weights (and constants) of the sliced program in place.
+    """Re-fit the weights (and constants) of the sliced program, in place.
 
     A consumer is solved in the form that takes least work of those that fit into the memory. Where
     none does, it is re-fitted part by part: the weights of some features are moved by what is still
     wanted of its output, then those of the next, `SWEEPS` times.
 
     Args:
-        memory: To stay within; default half of what is free.
+        original: The original program; it is not changed.
+        sliced: The smaller program, which is changed.
+        network: The original's analysis.
+        masks: Axis -> which of its indices are kept, [size] bool.
         inputs: Gives the calibration batches anew, the same each time.
-        least_squares: False: only the constants, so that means are as they were.
-        ridge: Instead of what `RIDGE` and `OF_SHRINKAGE` say.
+        least_squares: If False, only the constants are moved, so that means are as they were.
+        device: Where the programs are run.
+        seed: Seed of the sampled output positions.
+        ridge: Replaces what `RIDGE` and `OF_SHRINKAGE` say.
+        memory: To stay within; None takes half of what is free.
+        progress: Is told (done, total, what).
     """
     report = progress or (lambda *_: None)
     todo = affected(original, network, masks)
@@ -113,8 +126,10 @@ def refit(
 def affected(
     program: ExportedProgram, network: Network, masks: Mapping[Axis, Bools]
 ) -> list[Contraction]:
-    """Contractions that lose channels or are given what others computed that do, each with a weight
-    of its own."""
+    """Return the contractions that lose channels, or whose inputs depend on others that do.
+
+    Contractions whose weight is shared with others are left out.
+    """
     cut = {axis for axis, mask in masks.items() if not mask.all()}
 
     def loses(consumer: Contraction) -> bool:
@@ -135,8 +150,11 @@ MEANS_ALONE = BY_MOMENTS, [slice(0, 0)]
 def _how(
     pairs: _Pairs, consumer: Contraction, memory: Memory, seed: int
 ) -> tuple[Form, list[slice]]:
-    """The form in which a consumer is solved, and its features: all at once, or in parts of equal
-    size where no form fits into the memory."""
+    """Return the form in which a consumer is solved, and the slices of features to solve one by
+    one.
+
+    The features are solved all at once, or in parts of equal size where no form fits the memory.
+    """
     script = pairs.sliced
     blocks = blocks_of(given_arguments(script.named[consumer.node]))
     size = Size(*consumer.layout.matrix(script.tensors[consumer.tensor], blocks).shape)
@@ -152,8 +170,10 @@ def _how(
 
 
 class _Pairs:
-    """Walks through the original and the sliced program, one of each per batch. They are halted
-    and gone on with where memory allows, and start anew where not."""
+    """Walks through the original and the sliced program, a pair for each batch.
+
+    They are halted and gone on with where memory allows, and start anew where it does not.
+    """
 
     def __init__(self, original: Script, sliced: Script, inputs: Inputs, memory: Memory) -> None:
         self.original, self.sliced, self.inputs = original, sliced, inputs
@@ -163,7 +183,7 @@ class _Pairs:
         self.held_bytes = 0
 
     def at(self, node: str) -> Iterator[tuple[Walk, Walk]]:
-        """Every batch's walks, just before a node."""
+        """Yield every batch's pair of walks, just before a node."""
         if self.count and len(self.halted) == self.count:
             for walks in self.halted.values():
                 yield self._advanced(walks, node)
@@ -180,8 +200,10 @@ class _Pairs:
         self.count = number + 1
 
     def rows_of(self, consumer: Contraction, seed: int) -> int | None:
-        """How many rows a consumer's regression has, as the first batch tells; None where it is not
-        known how many batches there are."""
+        """Estimate how many rows a consumer's regression has, from the first batch.
+
+        None where the number of batches is not known.
+        """
         batches = self.batches()
         first = next(self.at(consumer.node), None)
         if batches is None or first is None:
@@ -193,7 +215,7 @@ class _Pairs:
         return batches * len(rows_at(walk, node, consumer, batches, generator, out, self.memory))
 
     def batches(self) -> int | None:
-        """How many there are, where that is known."""
+        """Return the number of batches, or None where it is not known."""
         if self.count:
             return self.count
         given = self.inputs()
@@ -223,7 +245,7 @@ def _gather(
     masks: Mapping[Axis, Bools],
     seed: int,
 ) -> None:
-    """Some features against the change of output that is wanted."""
+    """Gather some features of a consumer, and the change that is wanted of its output."""
     generator = torch.Generator().manual_seed(seed)
     node, target = (pairs.sliced.named[name] for name in (consumer.node, consumer.target))
     original_target = pairs.original.named[consumer.target]
@@ -242,7 +264,7 @@ def _gather(
 
 
 def _kept(value: Tensor, network: Network, node: str, masks: Mapping[Axis, Bools]) -> Tensor:
-    """The positions of a node's value that the sliced program still has."""
+    """Return a node's value at the positions that the sliced program still has."""
     for dim, expression in enumerate(network.nodes[node].outputs[0]):
         if any(axis in masks for axis in leaves(expression)):
             kept = torch.as_tensor(np.flatnonzero(keep_mask(expression, masks)))
@@ -254,7 +276,7 @@ def _kept(value: Tensor, network: Network, node: str, masks: Mapping[Axis, Bools
 
 
 def _take(step: Step, script: Script, consumer: Contraction, part: slice) -> None:
-    """Move the weights of some features, and the constant."""
+    """Add a step to the weights of some features and to the constant, in place."""
     with torch.no_grad():
         weight = script.tensors[consumer.tensor]
         matrix = consumer.layout.matrix(weight, len(step.weight))
@@ -266,7 +288,7 @@ def _take(step: Step, script: Script, consumer: Contraction, part: slice) -> Non
 
 
 def _bring_home(script: Script, program: ExportedProgram) -> None:
-    """Tensors that were moved to a device return to the program."""
+    """Copy tensors that were moved to a device back into the program, in place."""
     with torch.no_grad():
         for name, tensor in program.state_dict.items():
             if name in script.tensors and script.tensors[name] is not tensor:

@@ -1,9 +1,9 @@
-"""Ridge regression in two forms that give the same step.
+"""Solve ridge regressions in two forms that give the same step.
 
 A regression of n rows u of F features is solved with the F×F second moments Σ uuᵀ, or with the
 n×n products of its rows with each other, from which the same step follows:
-(UᵀU + λI)⁻¹UᵀT = Uᵀ(UUᵀ + λI)⁻¹T (the dual form, Saunders et al. 1998). The first asks for few
-features, the second for few rows: a linear layer after a flattened image has tens of thousands of
+(UᵀU + λI)⁻¹UᵀT = Uᵀ(UUᵀ + λI)⁻¹T (the dual form, Saunders et al. 1998). The first suits few
+features, the second few rows: a linear layer after a flattened image has tens of thousands of
 features and one row per sample.
 """
 
@@ -33,8 +33,14 @@ energy and of what few samples call for (`Moments.shrinkage`), whichever is more
 
 @dataclass(frozen=True)
 class Step:
-    """What is added to a weight, (blocks, features, outputs), and to a constant, (blocks, outputs);
-    the mean square of what is wanted before that, and after."""
+    """The solution of a regression: what is added to a weight and to a constant.
+
+    Attributes:
+        weight: [blocks, features, outputs].
+        constant: [blocks, outputs].
+        before: Mean square of the wanted change before the step.
+        after: Mean square of what is still wanted after the step.
+    """
 
     weight: Tensor
     constant: Tensor
@@ -43,16 +49,19 @@ class Step:
 
 
 class Gathering(Protocol):
-    """Takes in (blocks, rows, features) and (blocks, rows, outputs) batch by batch, then solves."""
+    """What gathers a regression's rows batch by batch and then solves it.
+
+    Features are [blocks, rows, features], targets [blocks, rows, outputs].
+    """
 
     def add(self, features: Tensor, targets: Tensor) -> None: ...
 
     def step(self, *, centred: bool, ridge: float | None) -> Step | None:
-        """Solve for the step; None where nothing was added.
+        """Solve for the step; return None where nothing was added.
 
         Args:
-            centred: A constant takes care of the means.
-            ridge: Instead of what `RIDGE` and `OF_SHRINKAGE` say.
+            centred: Whether a constant takes care of the means.
+            ridge: Replaces what `RIDGE` and `OF_SHRINKAGE` say.
         """
 
 
@@ -64,8 +73,7 @@ def _share(shrinkage: Tensor, ridge: float | None) -> Tensor | float:
 
 
 class ByMoments:
-    """Solves with the second moments of the features. No matrix of them is copied but by the
-    solver."""
+    """Solves with the second moments of the features; only the solver copies a matrix of them."""
 
     def __init__(self) -> None:
         self.moments = Moments()
@@ -133,8 +141,11 @@ class ByRows:
         return Step(weight, constant, float(before), float(after))
 
     def _settled(self, *, centred: bool) -> tuple[Tensor, Tensor]:
-        """The rows' products, (blocks, rows, rows), centred or not, and the shrinkage that the
-        moments would have: the squared norms of UᵀU and of UUᵀ are the same."""
+        """Return the rows' products, [blocks, rows, rows], centred or not, and the shrinkage.
+
+        The shrinkage is that of the moments, since the squared norms of UᵀU and of UUᵀ are the
+        same.
+        """
         blocks, _, width = self.features[0].shape
         products = torch.zeros(blocks, self.count, self.count, dtype=torch.float64)
         for some in self._columns():
@@ -153,13 +164,13 @@ class ByRows:
         return products, shrinkage_of(norms / len(self.halves), len(self.halves), square, spread)
 
     def _columns(self) -> Iterator[Tensor]:
-        """All rows of some features after the others, in double precision."""
+        """Yield some features of all rows, then the next ones, in double precision."""
         for first in range(0, self.features[0].shape[2], COLUMNS):
             some = [rows[:, :, first : first + COLUMNS] for rows in self.features]
             yield torch.cat(some, 1).double()
 
     def _weight(self, shares: Tensor, means: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
-        """The sum of the rows, each as often as its share says, and what is left of the means."""
+        """Return the rows' sum weighted by their shares, and what is left of the means."""
         blocks, _, width = self.features[0].shape
         weight = shares.new_empty(blocks, width, shares.shape[2])
         first = 0
@@ -179,8 +190,13 @@ class ByRows:
 
 @dataclass(frozen=True)
 class Form:
-    """A way to solve: what gathers for it, the bytes that it takes and its multiply-adds, both of
-    a regression's size and its number of rows."""
+    """A way to solve a regression.
+
+    Attributes:
+        gather: Makes what gathers for it.
+        bytes: (size, rows) -> the bytes that it takes.
+        work: (size, rows) -> its multiply-adds.
+    """
 
     gather: Callable[[], Gathering]
     bytes: Callable[[Size, int], int]
@@ -200,9 +216,11 @@ BY_ROWS = Form(
 
 
 def form_for(size: Size, rows: int | None, memory: Memory) -> Form:
-    """The form with the least work of those that fit into the memory; moments, which can be taken
-    in parts, where none does, where the rows are not known beforehand, and where they are spread
-    over several processes."""
+    """Return the form with the least work of those that fit into the memory.
+
+    Moments, which can be taken in parts, are returned where none fits, where the number of rows is
+    not known beforehand, and where the rows are spread over several processes.
+    """
     if rows is None or processes() > 1:
         return BY_MOMENTS
     fitting = [f for f in (BY_MOMENTS, BY_ROWS) if f.bytes(size, rows) <= memory.moments]

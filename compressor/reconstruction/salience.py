@@ -1,4 +1,4 @@
-"""What an error of a consumer's output does to the network's: the mean square of its gradient.
+"""Measure what an error of a consumer's output does to the network's: its gradient's mean square.
 
 An error e of the output column c moves the network's outputs, in a random direction v, by
 (∂(v·out)/∂y_c)·e; its square, averaged over directions, is ‖∂out/∂y_c‖²·e² (Hutchinson's
@@ -39,12 +39,18 @@ def salience(
     is_divisible: bool,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Per consumer's node one number per output column, as a mean over samples and positions.
-
-    Contractions that no gradient reaches are left out.
+    """Compute the mean squared gradient of the network's outputs at each consumer's output columns.
 
     Args:
-        is_divisible: Batches may be run in parts.
+        script: The program to run.
+        consumers: The consumers.
+        batches: Calibration batches, each a call of the network.
+        is_divisible: Whether batches may be run in parts.
+        seed: Seed of the random directions.
+
+    Returns:
+        Name of the consumer's node -> [outputs], a mean over samples and positions. Contractions
+        that no gradient reaches are left out.
     """
     generator = torch.Generator().manual_seed(seed)
     sums = {_SEEN: torch.zeros((), dtype=torch.float64)}
@@ -58,7 +64,7 @@ def salience(
 
 
 def _some(batches: Iterable[Any], is_divisible: bool) -> Iterator[Call]:
-    """Parts of batches, until there are enough samples."""
+    """Yield parts of batches until there are `SAMPLES` samples."""
     seen = 0
     parts = (_parts(Call.of(given), is_divisible) for given in batches)
     for part in itertools.chain.from_iterable(parts):
@@ -102,13 +108,14 @@ def _by_column(gradient: Tensor, consumer: Contraction) -> Tensor:
 
 
 def _direction(output: Tensor, generator: torch.Generator) -> Tensor:
-    """Random, in units of the output's own spread."""
+    """Draw a random direction of an output's shape, in units of the output's own spread."""
     drawn = torch.randn(output.shape, generator=generator).to(output)
     return drawn / output.detach().std(correction=0).clamp(min=1e-12)
 
 
 class _Probing(Walk):
-    """Adds zeros to some values, which gradients are taken with respect to."""
+    """A walk that adds zeros to some values, so that gradients can be taken with respect to
+    them."""
 
     def __init__(self, script: Script, start: Walk, watched: set[str]) -> None:
         super().__init__(script, start.values, start.position)

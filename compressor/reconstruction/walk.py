@@ -1,4 +1,4 @@
-"""A program executed node by node, that can be stopped, looked ahead of, and gone on with."""
+"""Execute a program node by node; it can be halted, looked ahead of, and gone on with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Values = dict[Node, Any]
 
 
 class Script:
-    """What is the same for every walk through a program: order, tensors, when a value is done.
+    """What all walks through a program share: the nodes' order, the tensors, when a value is done.
 
     `tensors` are the program's own, moved to `device`; changing one in place changes what all
     later steps compute.
@@ -40,7 +40,8 @@ class Script:
         self.writes = [_writes(node) for node in self.nodes]
 
     def start(self, inputs: Any) -> Walk:
-        """A walk that has the inputs (a call, or positional ones alone) and nothing else."""
+        """Return a walk that knows the inputs (a call, or positional ones alone) and nothing
+        else."""
         leaves = Call.of(self._moved(inputs)).leaves
         given = lifted(self.program, leaves, self.tensors)
         placeholders = [n for n in self.nodes if n.op == "placeholder"]
@@ -51,19 +52,22 @@ class Script:
 
 
 class Walk:
-    """The values that are still needed, and how far the walk has come."""
+    """One execution of a program: the values that are still needed, and how far it has come."""
 
     def __init__(self, script: Script, values: Values, position: int) -> None:
         self.script, self.values, self.position = script, values, position
 
     def advance(self, node: str) -> None:
-        """Go on until just before a node."""
+        """Run until just before a node."""
         with torch.no_grad():
             while self.position < self.script.place[node]:
                 self._step()
 
     def ahead(self, node: str) -> Walk:
-        """A walk of its own that has just computed a node, and has forgotten nothing on the way."""
+        """Return a walk of its own that has just computed a node, with all values up to there.
+
+        This walk stays where it is.
+        """
         end = self.script.place[node] + 1
         values = dict(self.values)
         if any(self.script.writes[self.position : end]):
@@ -75,20 +79,20 @@ class Walk:
         return other
 
     def outputs(self) -> list[Any]:
-        """Go on to the end; what the program returns, as a flat list."""
+        """Run to the end, and return what the program returns as a flat list."""
         while self.script.nodes[self.position].op != "output":
             self._step()
         returned = self.script.nodes[self.position].args
         return pytree.tree_leaves(map_arg(returned, self.values.__getitem__))
 
     def size_bytes(self) -> int:
-        """Memory of the values, without the program's own tensors."""
+        """Return the bytes of the values, without the program's own tensors."""
         own = {id(t) for t in self.script.tensors.values()}
         found = {id(v): v for v in self.values.values() if isinstance(v, torch.Tensor)}
         return sum(v.numel() * v.element_size() for key, v in found.items() if key not in own)
 
     def _copied(self, values: Values) -> Values:
-        """Values that may be written to; views stay views of one another."""
+        """Copy values that may be written to; views stay views of one another."""
         memo = {id(t): t for t in self.script.tensors.values()}
         return {node: copy.deepcopy(value, memo) for node, value in values.items()}
 
@@ -105,7 +109,7 @@ class Walk:
         self.position += 1
 
     def computed(self, node: Node) -> Any:
-        """What an operator returns."""
+        """Return what a node's operator returns for the walk's values."""
         args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)
         operator: Any = node.target
         return operator(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Batch-norm statistics, re-estimated on data."""
+"""Re-estimate batch-norm statistics on data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BATCH_NORMS: dict[Any, tuple[str, ...]] = {
 
 
 class _Recalibration(TorchFunctionMode):
-    """While active, batch norms that run on running statistics re-estimate them instead.
+    """A mode in which batch norms that run on running statistics re-estimate them instead.
 
     The estimate is cumulative: after each call, running statistics are the average over all
     calls so far, weighted by their values. The mode sees the call itself, so it serves the user's
@@ -47,7 +47,7 @@ class _Recalibration(TorchFunctionMode):
         return func(**call)
 
     def _estimate(self, x: Tensor, mean: Tensor, var: Tensor) -> dict[str, Any]:
-        """The arguments with which this call updates its statistics."""
+        """Return the arguments with which a batch norm's call updates its statistics."""
         values, seen = x.numel() // x.shape[1], self.seen.get(id(mean), 0)
         if values < 2 and seen:  # a last batch of one sample has no variance to add
             return {}
@@ -81,7 +81,7 @@ class _Recalibration(TorchFunctionMode):
 
 
 def has_running_statistics(program: fx.GraphModule) -> bool:
-    """Whether a captured program has a batch norm with running statistics, in any of its graphs."""
+    """Return whether a captured program has a batch norm with running statistics, in any graph."""
     at = _NATIVE.index("running_mean")
     return any(
         node.target is torch.ops.aten.batch_norm.default and node.args[at] is not None
@@ -97,7 +97,7 @@ def recalibrate_batch_norm(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> int:
-    """Re-estimate the running mean and variance of every batch norm on the batches.
+    """Re-estimate the running mean and variance of every batch norm on the batches, in place.
 
     All else stays in eval mode (dropout is off); labels are not used; parameters stay. The module
     is moved to `device` and left there, in eval mode. Where it fails, or is interrupted, the old
@@ -107,8 +107,8 @@ def recalibrate_batch_norm(
         How many samples were used; 0 if no batch norm with running statistics was met.
 
     Raises:
-        CompressorError: a batch with one value per channel, activations that are not finite, or
-            a network that fails on a batch.
+        CompressorError: A batch has one value per channel, activations are not finite, or the
+            network fails on a batch.
     """
     to_eval(module.to(device))
     names = {id(buffer): name.rpartition(".")[0] for name, buffer in module.named_buffers()}

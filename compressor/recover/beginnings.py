@@ -1,4 +1,4 @@
-"""What a pruned network's training begins from, if not from the weights that were left."""
+"""Provide what a pruned network's training begins from, if not from the weights that were left."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ _RESETS = ("reset_parameters", "_reset_parameters")
 
 
 def reinitialised(module: nn.Module, seed: int = 0) -> nn.Module:
-    """A copy in which every layer begins as its class begins, as in training from scratch. A
-    parameter whose owner has no way to reset it is drawn from a normal distribution with its own
+    """Return a copy in which every layer begins as its class begins, as in training from scratch.
+
+    A parameter whose owner has no way to reset it is drawn from a normal distribution with its own
     mean and deviation.
 
     Raises:

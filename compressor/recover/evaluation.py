@@ -25,7 +25,11 @@ _CALL_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError, IndexError,
 
 
 def primary_output(outputs: Any) -> Tensor:
-    """The first tensor of what a network returns: the logits, where several are returned."""
+    """Return the first tensor of what a network returns: the logits, where several are returned.
+
+    Raises:
+        CompressorError: It returns no tensor.
+    """
     for leaf in pytree.tree_leaves(outputs):
         if isinstance(leaf, Tensor):
             return leaf
@@ -39,8 +43,11 @@ def primary_output(outputs: Any) -> Tensor:
 
 
 def why_no_classes(outputs: Any, target: Any) -> str:
-    """Why outputs and targets are not class scores (samples, classes, positions…) and the numbers
-    of the right classes (samples, positions…), in words; empty where they are."""
+    """Return in words why outputs and targets are not class scores and classes; "" where they are.
+
+    Scores are [samples, classes, *positions], targets the numbers of classes, [samples,
+    *positions].
+    """
     if not isinstance(target, Tensor):
         return f"a target is a {type(target).__name__}"
     scores = primary_output(outputs)
@@ -55,14 +62,20 @@ def why_no_classes(outputs: Any, target: Any) -> str:
 
 
 def top1(outputs: Any, target: Any) -> float:
-    """Share of samples (or positions) whose largest class score, dimension 1, is the target's."""
+    """Return the share of samples (or positions) whose largest class score is the target's.
+
+    Scores are [samples, classes, *positions], targets [samples, *positions].
+    """
     _check_labelled(target)
     scores = primary_output(outputs)
     return float((scores.argmax(1) == torch.as_tensor(target)).double().mean())
 
 
 def top5(outputs: Any, target: Any) -> float:
-    """Share of samples (or positions) of whose five largest class scores one is the target's."""
+    """Return the share of samples (or positions) with the target among the five largest scores.
+
+    Scores are [samples, classes, *positions], targets [samples, *positions].
+    """
     _check_labelled(target)
     best = primary_output(outputs).topk(5, dim=1).indices
     return float((best == torch.as_tensor(target).unsqueeze(1)).any(1).double().mean())
@@ -84,13 +97,13 @@ def evaluate(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> float:
-    """Mean of `metric(outputs, target)` over the batches, each weighted by its samples.
+    """Return the mean of `metric(outputs, target)` over the batches, each weighted by its samples.
 
     The module is moved to `device` and left there, in eval mode.
 
     Raises:
-        CompressorError: no data, no labels for a metric that needs them, or the network or the
-            metric fails on a batch.
+        CompressorError: There is no data, there are no labels for a metric that needs them, or the
+            network or the metric fails on a batch.
     """
     to_eval(module.to(device))
     total, samples = 0.0, 0
@@ -133,10 +146,10 @@ def to_eval(module: nn.Module) -> None:
 
 
 def call(module: nn.Module, inputs: Call) -> Any:
-    """What the network returns for a batch.
+    """Run the network on a batch and return its outputs.
 
     Raises:
-        CompressorError: it fails.
+        CompressorError: The network fails.
     """
     try:
         return inputs.to(module)
@@ -151,7 +164,7 @@ def call(module: nn.Module, inputs: Call) -> Any:
 def watched(
     batches: Batches, device: str | torch.device, progress: Progress | None, text: str
 ) -> Iterator[Batch]:
-    """The batches on the device, with a word to `progress` after each."""
+    """Yield the batches on the device, and tell `progress` after each."""
     total = len(batches) if isinstance(batches, Sized) else 0
     for done, (inputs, target) in enumerate(batches, start=1):
         batch = Call.of(inputs), target

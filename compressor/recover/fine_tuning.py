@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 class Penalty(Protocol):
-    """What is made small beside the objective, of the weights alone."""
+    """A term that is minimised beside the objective and depends on the weights alone."""
 
     def begin_epoch(self) -> None:
-        """An epoch begins."""
+        """Prepare for an epoch that begins."""
 
     def __call__(self) -> Tensor:
-        """A scalar."""
+        """Return the penalty of the present weights, a scalar."""
 
 
 def fine_tune(
@@ -56,16 +56,21 @@ def fine_tune(
     In a distributed run each process takes its share of every batch.
 
     Args:
+        module: The network.
+        batches: The training data, as batches of (inputs, target).
+        recipe: How to train.
         objective: What is minimised; default cross-entropy on the labels.
+        device: Where to train.
         validate: The metric of the network after an epoch; higher is better.
         penalty: Is added to the objective, and told when an epoch begins.
         state: Where this training stopped earlier: after some or all of its epochs.
         after_epoch: Is given the state, to keep it.
+        progress: Is told (done, total, what).
 
     Raises:
-        CompressorError: Nothing to learn from, a network or loss that fails, or a loss that is not
-            finite (with epoch and step; the module then has the weights after the last epoch that
-            was whole).
+        CompressorError: There is nothing to learn from, the network or the loss fails, or the loss
+            is not finite (with epoch and step; the module then has the weights after the last
+            epoch that was whole).
     """
     objective = objective or Objective()
     state = state or TrainingState()
@@ -124,7 +129,8 @@ def _note(
 def estimated_seconds(
     module: nn.Module, batches: Any, recipe: Recipe, objective: Objective, device: str
 ) -> float:
-    """How long the training will take, by two steps of a copy (after one that warms up)."""
+    """Estimate how many seconds the training takes, by two steps of a copy (after one to warm
+    up)."""
     trial, recipe = copy_of(module).to(device).train(), replace(recipe, compiled=False)
     if objective.teacher is not None:
         to_eval(objective.teacher.to(device))
@@ -143,7 +149,7 @@ def estimated_seconds(
 
 
 class _Run:
-    """A training's optimizer, processes and precision."""
+    """A training under way, with its optimizer, processes and precision."""
 
     def __init__(
         self,
@@ -171,7 +177,7 @@ class _Run:
             self.wrapped = torch.compile(self.prepared)  # type: ignore[assignment]
 
     def end(self) -> None:
-        """The module is as it was given, but for its weights."""
+        """Restore the module's form (wrappers, memory format); it keeps its new weights."""
         self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
         if self.is_channels_last:
             _lay_out(self.module, torch.contiguous_format)
@@ -180,7 +186,8 @@ class _Run:
     def epoch(
         self, epoch: int, batches: Batches, state: TrainingState, progress: Progress | None
     ) -> tuple[float, float, float]:
-        """Mean loss per sample, last learning rate and seconds of one pass."""
+        """Train one pass; return the mean loss per sample, the last learning rate and the
+        seconds."""
         if hasattr(batches, "passes"):
             batches.passes = epoch - 1
         begin, total, samples, seen = time.perf_counter(), 0.0, 0, 0
@@ -199,7 +206,8 @@ class _Run:
         return total / samples, self.lr, time.perf_counter() - begin
 
     def step(self, some: list[Batch], state: TrainingState, where: str) -> tuple[float, int]:
-        """Descend once by the gradient over several batches; their mean loss, and samples."""
+        """Take one optimizer step on the gradient of several batches; return mean loss and
+        samples."""
         self._set_rate(cosine(state.step, self.steps))
         self.optimizer.zero_grad()
         whole = sum(inputs.samples for inputs, _ in some)
@@ -278,7 +286,7 @@ def _accelerator(device: torch.device, recipe: Recipe) -> Accelerator:
 
 
 def _lay_out(module: nn.Module, memory_format: torch.memory_format) -> None:
-    """Kernels in this format; everything else stays as it is."""
+    """Change the memory format of four-dimensional parameters, in place."""
     for tensor in module.parameters():
         if tensor.ndim == 4:
             tensor.data = tensor.data.contiguous(memory_format=memory_format)

@@ -1,4 +1,4 @@
-"""What training makes small: a loss on labels, the distance from the original, or both."""
+"""Compute what training makes small: a loss on labels, the distance from the original, or both."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ class Objective:
     """The scalar to minimise for one batch.
 
     Attributes:
-        loss: Of (outputs, target); default cross-entropy on dimension 1, where there are labels.
-        step: The user's own; replaces all else.
+        loss: Callable of (outputs, target); default cross-entropy on dimension 1, where there are
+            labels.
+        step: The user's own training step; it replaces all else.
         teacher: The original, in eval mode on the device of the training.
         distill: Weight of the teacher's outputs beside the labels, from 0 to 1 (Hinton et al.
             2015); None: `DISTILL` beside cross-entropy, none beside a loss of one's own. Without
             labels and without a loss it has all the weight.
-        label_smoothing: Of cross-entropy (Szegedy et al. 2016, section 7).
+        label_smoothing: Label smoothing of cross-entropy (Szegedy et al. 2016, section 7).
     """
 
     loss: Loss | None = None
@@ -51,15 +52,18 @@ class Objective:
 
     @property
     def weight(self) -> float:
-        """Of distillation, where there are labels."""
+        """Return the weight of distillation, where there are labels."""
         if self.teacher is None or self.step is not None:
             return 0.0
         return (DISTILL if self.loss is None else 0.0) if self.distill is None else self.distill
 
     def __call__(self, module: nn.Module, inputs: Any, target: Any) -> Tensor:
-        """
+        """Compute the scalar to minimise for one batch.
+
         Args:
+            module: The network that is trained.
             inputs: A call, or positional inputs alone.
+            target: The batch's labels, or None.
 
         Raises:
             CompressorError: The network fails on the batch, the loss or the user's step raises or
@@ -130,9 +134,11 @@ def _checked(value: Any) -> Tensor:
 
 
 def distillation(outputs: Any, wanted: Any) -> Tensor:
-    """How far the outputs are from the teacher's, summed over all tensors of floating point:
-    Kullback-Leibler divergence of softened class scores (samples, classes), mean squared error for
-    any other output."""
+    """Compute how far the outputs are from the teacher's, summed over all floating-point tensors.
+
+    It is the Kullback-Leibler divergence of softened class scores [samples, classes] (Hinton et al.
+    2015), and the mean squared error of any other output.
+    """
     total = torch.zeros(())
     for ours, theirs in zip(pytree.tree_leaves(outputs), pytree.tree_leaves(wanted), strict=False):
         if not isinstance(ours, Tensor) or not ours.is_floating_point():

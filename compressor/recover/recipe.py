@@ -1,4 +1,5 @@
-"""How a network is trained: the defaults, and what they become where something is left open."""
+"""Define how a network is trained: the defaults, and what stands in where something is left
+open."""
 
 from __future__ import annotations
 
@@ -30,15 +31,15 @@ class Recipe:
         epochs: Passes over the data.
         lr: Highest learning rate; half a cosine leads from there to zero.
         optimizer: "sgd" (Nesterov momentum 0.9) or "adamw".
-        weight_decay: Of matrices and kernels; biases and norms have none.
+        weight_decay: Weight decay of matrices and kernels; biases and norms have none.
         clip: Largest norm of all gradients together.
         accumulate: Batches whose gradients make one step.
         precision: "fp32", "bf16" (autocast; weights stay float32), or "auto": bf16 on GPUs that
             have it.
-        seed: Of dropout and its like.
+        seed: Seed of dropout and its like.
         horizon: Epochs of the whole schedule, where this is a part of one that others go on with.
-        compiled: Steps are compiled; the first ones take minutes.
-        channels_last: Memory format of images; None: on GPUs.
+        compiled: Whether steps are compiled; the first ones then take minutes.
+        channels_last: Whether images are in channels-last memory format; None: on GPUs.
     """
 
     epochs: int
@@ -67,13 +68,13 @@ class Recipe:
             )
 
     def uses_bf16(self, device: torch.device) -> bool:
-        """Whether steps on the device compute in bfloat16."""
+        """Return whether steps on the device compute in bfloat16."""
         if self.precision != "auto":
             return self.precision == "bf16"
         return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
     def is_channels_last(self, device: torch.device) -> bool:
-        """Whether images lie channels last."""
+        """Return whether images are in channels-last memory format on the device."""
         return device.type == "cuda" if self.channels_last is None else self.channels_last
 
 
@@ -92,7 +93,7 @@ OPTIMIZERS: Mapping[str, Callable[[list[dict[str, object]], float], torch.optim.
 
 
 def optimizer_of(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """With weight decay on what has several dimensions."""
+    """Build the recipe's optimizer, with weight decay only on parameters of several dimensions."""
     matrices = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]
     groups: list[dict[str, object]] = [
@@ -103,7 +104,8 @@ def optimizer_of(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.
 
 
 def cosine(step: int, steps: int) -> float:
-    """Factor of the learning rate at a step: a short linear rise, then half a cosine to zero."""
+    """Return the factor of the learning rate at a step: a short linear rise, then half a cosine to
+    0."""
     rise = max(1, round(WARM_UP * steps))
     if step < rise:
         return (step + 1) / rise

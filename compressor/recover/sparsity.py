@@ -1,4 +1,4 @@
-"""Sparsity learning: channels that matter little are made to matter less, before they are cut."""
+"""Learn sparsity: make channels that matter little matter even less before they are cut."""
 
 from __future__ import annotations
 
@@ -18,31 +18,40 @@ SPREAD = 4.0
 
 @dataclass
 class _Place:
-    """A parameter's dimension laid along a group's channels: `channel` says which one each position
-    is of, the number of channels standing for none."""
+    """A parameter's dimension that belongs to a group.
+
+    Attributes:
+        parameter: The parameter.
+        dim: The dimension.
+        channel: The group's channel at each position, [size of dim]; the number of channels where
+            there is none.
+    """
 
     parameter: nn.Parameter
     dim: int
     channel: Tensor
 
     def squares(self, channels: int) -> Tensor:
-        """Sum of squares per channel."""
+        """Return the sum of squares per channel, [channels]."""
         across = [d for d in range(self.parameter.ndim) if d != self.dim]
         rows = self.parameter.square().sum(across) if across else self.parameter.square()
         return rows.new_zeros(channels + 1).index_add(0, self.channel, rows)[:channels]
 
 
 class GroupSparsity:
-    """Half of `strength` times the sum, over the channels of all groups, of squared weights in all
-    that a channel is made by and consumed by, times 2 to the power of `SPREAD` for the channel with
-    the smallest sum of its group, falling to 1 for that with the largest (Fang et al. 2023,
-    DepGraph, section 3.3, equation 4). The factors are found anew as each epoch begins.
+    """A penalty on squared weights that presses hardest on the weak channels of each group.
+
+    It is 0.5·strength·Σ_k γ_k·Σw² over the channels k of all groups, with the sum over all weights
+    that make or consume a channel. γ_k is 2^`SPREAD` for the channel with the smallest sum of its
+    group, falling to 1 for that with the largest (Fang et al. 2023, DepGraph, section 3.3, equation
+    4). The factors γ are computed anew as each epoch begins.
 
     Args:
+        network: The network's analysis.
         module: The network that is trained, on the device where it is; its parameters have the
             network's names.
-        groups: Those of the network that may be cut.
-        strength: Of the gradient, relative to the weights: 1e-4 is a weak one.
+        groups: Those of the network's groups that may be cut.
+        strength: Weight of the penalty: 1e-4 is a weak one.
     """
 
     def __init__(
@@ -61,12 +70,12 @@ class GroupSparsity:
         self.factors: list[Tensor] = []
 
     def begin_epoch(self) -> None:
-        """Find out which channels are weak."""
+        """Compute the channels' factors anew from the present weights."""
         with torch.no_grad():
             self.factors = [_factors(squares) for squares in self._squares()]
 
     def __call__(self) -> Tensor:
-        """The penalty now."""
+        """Return the penalty of the present weights, a scalar."""
         terms = [
             (factors * squares).sum()
             for factors, squares in zip(self.factors, self._squares(), strict=True)

@@ -1,4 +1,4 @@
-"""Where a training stands, so that it can go on after a kill."""
+"""Record where a training stands, so that it can go on after it was killed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ Moments = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One pass over the training data: mean loss per sample, last learning rate, and the metric on
-    validation data, if there are any."""
+    """The result of one pass over the training data.
+
+    Attributes:
+        epoch: Number of the epoch, from 1.
+        loss: Mean loss per sample.
+        lr: Last learning rate.
+        seconds: Time that it took.
+        metric: The metric on validation data, if there are any.
+    """
 
     epoch: int
     loss: float
@@ -27,12 +34,12 @@ class EpochResult:
 
 @dataclass
 class TrainingState:
-    """After some epochs.
+    """Where a training stands after some epochs.
 
     Attributes:
         epoch: Epochs done.
         step: Optimizer steps done.
-        weights: Of the module, by its state's names.
+        weights: Weights of the module, by its state's names.
         moments: The optimizer's state of each parameter, by the parameter's name.
         history: One entry per epoch.
         best: Weights after the epoch whose metric was highest (the earliest of equal ones).
@@ -47,26 +54,26 @@ class TrainingState:
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch of the highest metric; None where none was measured."""
+        """Return the epoch of the highest metric; None where none was measured."""
         measured = [r for r in self.history if r.metric is not None]
         return max(measured, key=lambda r: (r.metric, -r.epoch)).epoch if measured else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers and tensors, which load without running code."""
+        """Return plain containers and tensors, which load without running code."""
         return {**vars(self), "history": [asdict(result) for result in self.history]}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> TrainingState:
-        """Of `to_dict`."""
+        """Build a state from what `to_dict` returned."""
         history = [EpochResult(**result) for result in stored["history"]]
         return cls(**{**stored, "history": history})
 
     def note_weights(self, module: nn.Module) -> None:
-        """Take a copy of the weights as they are now."""
+        """Store a copy of the module's weights as they are now."""
         self.weights = weights_of(module)
 
     def note_moments(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Take the optimizer's state, by name."""
+        """Store a copy of the optimizer's state, by the parameters' names."""
         self.moments = {
             name: {key: _kept(value) for key, value in optimizer.state[parameter].items()}
             for name, parameter in module.named_parameters()
@@ -74,7 +81,7 @@ class TrainingState:
         }
 
     def give_moments(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Hand the optimizer the state of the parameters that have one."""
+        """Give the optimizer, in place, the stored state of the parameters that have one."""
         for name, parameter in module.named_parameters():
             for key, value in self.moments.get(name, {}).items():
                 if isinstance(value, Tensor):
@@ -86,7 +93,7 @@ class TrainingState:
 
 @dataclass
 class Schedule:
-    """What trainings of one schedule hand on: with cuts in between they are one descent.
+    """What trainings of one schedule hand on, so that with cuts in between they are one descent.
 
     Attributes:
         horizon: Epochs of all of them; the learning rate falls over these.
@@ -99,15 +106,19 @@ class Schedule:
     moments: Moments = field(default_factory=dict)
 
     def begin(self) -> TrainingState:
-        """Of the next training."""
+        """Return the state from which the next training starts."""
         return TrainingState(step=self.step, moments=dict(self.moments))
 
     def note(self, state: TrainingState) -> None:
-        """A training has ended there."""
+        """Take over the steps and moments of a training that has ended."""
         self.step, self.moments = state.step, state.moments
 
     def cut(self, indices: Mapping[str, Mapping[int, Sequence[int]]]) -> None:
-        """Tensors keep these positions of these dimensions: so do their moments."""
+        """Cut the stored moments to the positions of the tensors that are kept.
+
+        Args:
+            indices: Tensor name -> dimension -> kept indices.
+        """
         self.moments = {
             name: {key: _cut(value, indices.get(name, {})) for key, value in state.items()}
             for name, state in self.moments.items()
@@ -121,7 +132,7 @@ def _cut(value: Any, kept: Mapping[int, Sequence[int]]) -> Any:
 
 
 def weights_of(module: nn.Module) -> Tensors:
-    """A copy of the module's state, on the CPU."""
+    """Return a copy of the module's state by name, on the CPU."""
     return {
         name: tensor.detach().to("cpu", copy=True)
         for name, tensor in module.state_dict().items()

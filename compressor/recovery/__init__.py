@@ -1,1 +1,1 @@
-"""Repair and training as the options say, and what a run has reached."""
+"""Repair and train as the options say, and keep what a run has reached."""

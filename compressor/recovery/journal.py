@@ -1,5 +1,7 @@
-"""What a long run has reached, kept beside its output folder until it has finished: a run that was
-killed goes on from there (`compress resume FOLDER`)."""
+"""Keep what a long run has reached beside its output folder until the run has finished.
+
+A run that was killed goes on from there (`compress resume FOLDER`).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,14 @@ MADE = "made"
 
 @dataclass(frozen=True)
 class Run:
-    """What was asked for, in which directory."""
+    """What was asked for, as it is kept for a run that goes on later.
+
+    Attributes:
+        model: The MODEL spec.
+        options: The options.
+        directory: The directory in which the command was called.
+        force: Whether existing files may be replaced.
+    """
 
     model: str
     options: Options
@@ -35,20 +44,24 @@ class Run:
 
 
 class Journal:
-    """Records by name, each whole or not there. Without a folder nothing is kept. `made` are the
-    folders around it that were not there before, innermost first."""
+    """Records of a run by name, each of them whole or absent.
+
+    Attributes:
+        folder: Where they are kept; None keeps nothing.
+        made: The folders around it that did not exist before, innermost first.
+    """
 
     def __init__(self, folder: Path | None = None, made: Sequence[Path] = ()) -> None:
         self.folder, self.made = folder, made
 
     def keep(self, name: str, record: Mapping[str, Any]) -> None:
-        """Plain containers and tensors; replaces an earlier record of that name."""
+        """Store a record of plain containers and tensors, replacing an earlier one of that name."""
         if self.folder is not None and rank() == 0:
             with written_whole(self.folder / f"{name}.pt") as temporary:
                 torch.save(dict(record), temporary)
 
     def kept(self, name: str) -> dict[str, Any] | None:
-        """The record of that name, if there is one.
+        """Return the record of that name, or None if there is none.
 
         Raises:
             CompressorError: It cannot be read.
@@ -69,13 +82,13 @@ class Journal:
 
     @property
     def has_records(self) -> bool:
-        """Whether anything has been reached."""
+        """Return whether anything has been reached."""
         return self.folder is not None and any(self.folder.glob("*.pt"))
 
     def close(self) -> None:
-        """The run has finished: nothing is needed any more. All of it is gone at once, and not
-        piece by piece, were we killed meanwhile."""
+        """Remove all records, and the folders made for them, after the run has finished."""
         if self.folder is not None and rank() == 0:
+            # renamed first, so that all of it is gone at once, even if we are killed meanwhile
             beside = self.folder.parent, f".{self.folder.stem}."
             with suppress(OSError), temporary_folder(*beside) as hidden:
                 self.folder.rename(hidden / self.folder.name)
@@ -85,13 +98,13 @@ class Journal:
 
 
 def home_of(folder: Path) -> Path:
-    """Where the run that will write `folder` is kept meanwhile."""
+    """Return the folder in which the run that will write `folder` keeps its records."""
     folder = folder.absolute()
     return folder.parent / f"{folder.name}.unfinished"
 
 
 def started(folder: Path, run: Run) -> Journal:
-    """A journal of a run that starts anew.
+    """Start the journal of a new run that will write `folder`.
 
     Raises:
         UsageError: An earlier run of the folder has reached something, and is not to be replaced.
@@ -115,7 +128,7 @@ def started(folder: Path, run: Run) -> Journal:
 
 
 def unfinished(folder: Path) -> tuple[Run, Journal]:
-    """The run that was to write `folder`, and its journal.
+    """Return the unfinished run that was to write `folder`, and its journal.
 
     Raises:
         UsageError: There is none.
@@ -138,6 +151,7 @@ def unfinished(folder: Path) -> tuple[Run, Journal]:
 
 
 def restored(options: Mapping[str, Any]) -> Options:
-    """Options from their fields; a limit says what --of is by itself."""
+    """Build options from their stored fields."""
+    # a limit sets --of by itself, and refuses to be given both
     is_limited = any(options.get(name) is not None for name in LIMITS)
     return Options(**{n: v for n, v in options.items() if not (n == "of" and is_limited)})

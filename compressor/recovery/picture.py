@@ -1,4 +1,4 @@
-"""A run's trainings as a picture: loss and validation metric by epoch, one after the other."""
+"""Draw a run's trainings: loss and validation metric by epoch, one training after the other."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _COLOURS = ("#2171b5", "#d7301f", "#41ab5d", "#807dba", "#fc8d59")
 
 
 def trainings_of(recovery: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Those of a report's recovery: names and epochs."""
+    """Return the names and epochs of the trainings in a report's recovery steps."""
     return [(step["step"], step["training"]["epochs"]) for step in recovery if "training" in step]
 
 
 def draw_trainings(recovery: Sequence[Mapping[str, Any]], metric: str, path: Path) -> None:
-    """Write an SVG; the same file for the same numbers."""
+    """Write the trainings' curves as an SVG file, which is the same for the same numbers."""
     trainings = trainings_of(recovery)
     judged = any(epoch["metric"] is not None for _, epochs in trainings for epoch in epochs)
     with mpl.rc_context({"svg.hashsalt": "compressor"}):

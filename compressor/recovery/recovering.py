@@ -1,4 +1,4 @@
-"""What a network is worth at each moment, and the moment after repair."""
+"""Evaluate a network at each moment of a run, and repair it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Moments = list[dict[str, Any]]
 
 
 class Judge:
-    """Measures the metric on some data; without data there is none."""
+    """Measures the run's metric on some data; without data there is no metric."""
 
     def __init__(self, prepared: Prepared, data: Data | None) -> None:
         self.name, self.metric = metric_of(prepared.subject, prepared.options)
@@ -37,7 +37,7 @@ class Judge:
         return {self.name: value}
 
     def value(self, module: nn.Module) -> float:
-        """The metric alone, of a network that stays where it is."""
+        """Return the metric alone, of a network that stays on its device."""
         assert self.data is not None
         whole = batches(self.data, self.options.batch_size)
         return evaluate(module, whole, self.metric, self.options.device)
@@ -46,7 +46,12 @@ class Judge:
 def repaired(
     sliced: slicing.Sliced, planned: Planned, judge: Judge, *, prefix: str = ""
 ) -> Moments:
-    """Repair, where it is wanted and there are data; `prefix` stands before the moment's name."""
+    """Repair the sliced network in place, where that is wanted and there are data.
+
+    Returns:
+        The moment after the repair with its metrics, `prefix` before its name; empty if nothing
+        was repaired.
+    """
     if planned.samples.train is None or not planned.options.repair:
         return []
     step = repair(sliced, planned)

@@ -1,4 +1,4 @@
-"""Repair of a sliced network on calibration data: what is done, and in which order.
+"""Repair a sliced network on calibration data: decide what is done, and in which order.
 
 Least squares come first. Batch-norm statistics are re-estimated only where nothing was re-fitted:
 re-fitted layers aim at the original's activations, for which the old statistics are right, and new
@@ -19,7 +19,7 @@ from compressor.recover import has_running_statistics, recalibrate_batch_norm
 
 
 def repair(sliced: slicing.Sliced, planned: Planned) -> str:
-    """Repair both forms of the network in place; what was done, in words, or nothing."""
+    """Repair both forms of the network in place; return in words what was done, or ""."""
     train = planned.samples.train
     assert train is not None
     refitted = _refitted(sliced, planned, train)
@@ -58,7 +58,8 @@ def _refitted(sliced: slicing.Sliced, planned: Planned, train: Data) -> str:
 
 
 def _tell(done: Sequence[Refit], planned: Planned) -> None:
-    """Note which layers were re-fitted part by part, and which that lose inputs were not."""
+    """Note which layers were re-fitted part by part, and which lose inputs but were not
+    re-fitted."""
     note, network = planned.stopwatch.note, planned.network
     parted = [each for each in done if each.parts > 1]
     if parted:
@@ -76,7 +77,7 @@ def _tell(done: Sequence[Refit], planned: Planned) -> None:
 
 
 def some_of(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """Join the first names with commas, and say how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
 
 

@@ -1,4 +1,4 @@
-"""Training as the options say: of the smaller network, and before anything is cut."""
+"""Train as the options say: the smaller network, and the original before anything is cut."""
 
 from __future__ import annotations
 
@@ -38,8 +38,14 @@ AT_THE_END, BEFORE = "training", "sparsity"
 
 @dataclass(frozen=True)
 class Leg:
-    """One training of a run: its epochs, the schedule that it is part of, its record in the journal
-    and what stands before its moments' names."""
+    """One training of a run.
+
+    Attributes:
+        epochs: Number of epochs.
+        schedule: The schedule that it is part of.
+        record: Name of its record in the journal.
+        prefix: Stands before the names of its moments.
+    """
 
     epochs: int
     schedule: Schedule
@@ -50,8 +56,12 @@ class Leg:
 def trained(
     module: nn.Module, prepared: Prepared, judge: Judge, leg: Leg, journal: Journal
 ) -> Moments:
-    """Train a network in place: the metrics after the best epoch on validation data, if that was
-    not the last, and after the last."""
+    """Train a network in place, and evaluate it.
+
+    Returns:
+        The moment after the last epoch with its metrics; before it that after the best epoch on
+        validation data, if that was another one. Empty without epochs or training data.
+    """
     if not leg.epochs or prepared.samples.train is None:
         return []
     state = _descend(module, prepared, leg, journal)
@@ -61,7 +71,12 @@ def trained(
 def trained_at_the_end(
     sliced: slicing.Sliced, planned: Planned, judge: Judge, schedule: Schedule, journal: Journal
 ) -> Moments:
-    """The same, from what the policy begins with."""
+    """Train the sliced network in place from the weights that the policy begins with.
+
+    Returns:
+        The moments of the training with their metrics, as `trained` returns them, after that of
+        new weights if the policy gives some.
+    """
     options = planned.options
     if not options.epochs or planned.samples.train is None:
         return []
@@ -73,7 +88,11 @@ def trained_at_the_end(
 
 
 def sparsified(root: Planned, judge: Judge, journal: Journal) -> tuple[Planned, Moments]:
-    """The network after sparsity learning, scored and chosen from anew."""
+    """Train a copy of the original for sparsity, and score and choose from it anew.
+
+    Returns:
+        The new choice and the moments of the training; `root` itself if no such training is wanted.
+    """
     options = root.options
     if not options.sparsity_epochs or root.samples.train is None:
         return root, []
@@ -97,7 +116,8 @@ def _with(root: Planned, prepared: Prepared) -> Planned:
 
 
 def _begun(sliced: slicing.Sliced, planned: Planned, judge: Judge) -> Moments:
-    """The moment after the policy has given the sliced network other weights, if it does."""
+    """Give the sliced network the policy's weights in place; return the moment after that, if
+    any."""
     beginning = beginning_of(planned)
     if beginning is None:
         return []
@@ -108,8 +128,10 @@ def _begun(sliced: slicing.Sliced, planned: Planned, judge: Judge) -> Moments:
 
 
 def beginning_of(prepared: Prepared) -> tuple[nn.Module, str] | None:
-    """The dense network with the weights that the policy begins with, and what they are; None where
-    training goes on with what is left."""
+    """Return the dense network with the weights that the policy begins with, and what they are.
+
+    None where training goes on with the weights that are left.
+    """
     options, original = prepared.options, prepared.original.module
     if options.policy == "reinitialise":
         return reinitialised(original, options.seed), "re-initialised"
@@ -119,7 +141,7 @@ def beginning_of(prepared: Prepared) -> tuple[nn.Module, str] | None:
 
 
 def recipe_of(options: Options, leg: Leg) -> Recipe:
-    """As the options say."""
+    """Return the recipe of a training, as the options say."""
     begins = leg.record == AT_THE_END and options.policy != "continue"
     rates = FIRST_LEARNING_RATES if begins else LEARNING_RATES
     return Recipe(
@@ -187,8 +209,11 @@ def _descend(
 
 
 def _let_learn(module: nn.Module, planned: Prepared) -> frozenset[str]:
-    """Where every parameter is frozen, training would do nothing: all learn then, in place. Returns
-    the names of those that learned before."""
+    """Let all parameters learn, in place, where every one is frozen and training would do nothing.
+
+    Returns:
+        Names of the parameters that learned before.
+    """
     learning = learning_in(module)
     named = dict(module.named_parameters())
     frozen = len(named) - len(learning & named.keys())
@@ -202,7 +227,7 @@ def _let_learn(module: nn.Module, planned: Prepared) -> frozenset[str]:
 
 
 def _fits(weights: Mapping[str, Any], module: nn.Module) -> bool:
-    """Whether weights that were kept are this network's."""
+    """Return whether stored weights have the names and shapes of this network's."""
     shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
     return {name: tensor.shape for name, tensor in weights.items()} == shapes
 
@@ -233,7 +258,7 @@ def _moments(
 def _say_how(
     planned: Prepared, module: nn.Module, whole: Batches, recipe: Recipe, objective: Objective
 ) -> None:
-    """The recipe, and how long it will take, before it starts."""
+    """Note the recipe and an estimate of the time that it takes, before the training starts."""
     with planned.stopwatch.stage("estimate training time") as tick:
         device = planned.options.device
         seconds = estimated_seconds(module, whole, recipe, objective, device)

@@ -1,4 +1,4 @@
-"""The report of a run: numbers for machines, pages and tables for people."""
+"""Report a run: numbers for machines, pages and tables for people."""
 
 from compressor.report.numbers import (
     SCHEMA,

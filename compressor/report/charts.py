@@ -1,4 +1,4 @@
-"""What is drawn on the page: the points of inline SVGs, which take their colours from it."""
+"""Compute the points of the page's charts: inline SVGs, which take their colours from the page."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ _CURVES = (("training loss", "loss"), ("validation", "metric"), ("learning rate"
 
 @dataclass(frozen=True)
 class Chart:
-    """One panel; per training its name and points. `low` and `high` are the values at the bottom
-    and the top, `last` is the last epoch."""
+    """One panel of curves over epochs.
+
+    Attributes:
+        title: Its title.
+        lines: Per training its name and points (x, y) in the panel's units.
+        low, high: The values at the bottom and the top.
+        last: The last epoch, at the right end.
+    """
 
     title: str
     lines: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
@@ -26,7 +32,12 @@ class Chart:
 
 @dataclass(frozen=True)
 class Box:
-    """How long calls took: places of the 5th, 25th, 50th, 75th and 95th percentile in a row."""
+    """The times of one network's calls.
+
+    Attributes:
+        moment: "before" or "after".
+        places: Positions of the 5th, 25th, 50th, 75th and 95th percentile, in the panel's units.
+    """
 
     moment: str
     places: tuple[float, ...]
@@ -34,7 +45,13 @@ class Box:
 
 @dataclass(frozen=True)
 class Distribution:
-    """The calls of both networks in one way of running them; `most_ms` is at the right end."""
+    """The times of both networks' calls in one way of running them.
+
+    Attributes:
+        title: Runtime and way.
+        most_ms: The time at the right end, in milliseconds.
+        boxes: One for each network.
+    """
 
     title: str
     most_ms: float
@@ -42,7 +59,7 @@ class Distribution:
 
 
 def distributions(report: Mapping[str, Any]) -> list[Distribution]:
-    """Per latency whose percentiles the report knows."""
+    """Return one distribution for each latency whose percentiles the report knows."""
     pairs = zip(report["before"]["latency"], report["after"]["latency"], strict=False)
     found = (_distribution(*pair) for pair in pairs)
     return [distribution for distribution in found if distribution is not None]
@@ -61,7 +78,7 @@ def _distribution(before: Mapping[str, Any], after: Mapping[str, Any]) -> Distri
 
 
 def charts(report: Mapping[str, Any]) -> list[Chart]:
-    """What a report knows of its trainings, one after the other by epoch."""
+    """Return the curves of a report's trainings, one training after the other by epoch."""
     trainings = [s for s in report["recovery"] if "training" in s]
     found = (_chart(title, key, trainings) for title, key in _CURVES)
     return [chart for chart in found if chart is not None]

@@ -1,4 +1,4 @@
-"""What a run comes to, in three lines: how much smaller, how much faster, at what loss."""
+"""Sum up a run in three lines: how much smaller, how much faster, at what loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SPEEDS = ((1.05, "{:.2f}× faster"), (0.95, "as fast ({:.2f}×)"), (0.0, "slowe
 
 @dataclass(frozen=True)
 class Line:
-    """A number with what it is of, and where it comes from."""
+    """One line of the headline: what the number is of, the number, and where it comes from."""
 
     title: str
     number: str
@@ -25,12 +25,12 @@ class Line:
 
 
 def headline(report: Mapping[str, Any]) -> list[Line]:
-    """Size, time, quality; what was not measured says so."""
+    """Return the lines for size, time and quality; what was not measured says so."""
     return [_smaller(report), _faster(report), _quality(report)]
 
 
 def half_width(value: float, samples: int) -> float:
-    """Of the 95 % interval (Wilson) of a share that was found on so many samples."""
+    """Return half the width of a share's 95 % interval (Wilson), measured on so many samples."""
     z2 = _NORMAL**2 / samples
     spread = sqrt(value * (1 - value) / samples + z2 / (4 * samples))
     return _NORMAL * spread / (1 + z2)

@@ -1,4 +1,4 @@
-"""The numbers of a run: one dictionary for machines, tables for people.
+"""Format the numbers of a run: one dictionary for machines, tables for people.
 
 `report.json` has schema 1. MACs are multiply-adds for a batch of one, FLOPs are 2 x MACs; metrics
 are shares between 0 and 1 where they are accuracies.
@@ -26,7 +26,15 @@ _PACKAGES = ("compressor", "torch", "torchvision", "timm", "onnx", "onnxscript",
 
 @dataclass(frozen=True)
 class State:
-    """The network at one moment; `params` counts tied tensors once."""
+    """The network at one moment of a run.
+
+    Attributes:
+        params: Number of elements in the parameters; tied tensors count once.
+        macs: Multiply-adds of one sample.
+        size_bytes: Size of the ONNX file, 0 without one.
+        latency: Measured times, one for each way of running it.
+        metrics: Metrics by name.
+    """
 
     params: int
     macs: int
@@ -39,7 +47,7 @@ class State:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what has an influence on the numbers."""
+    """Return the versions of everything that influences the numbers."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in _PACKAGES:
         try:
@@ -52,7 +60,7 @@ def versions() -> dict[str, str]:
 def group_entries(
     groups: Iterable[Group], keep: Mapping[str, Sequence[int]]
 ) -> list[dict[str, Any]]:
-    """One entry per group: name, role, size and how many channels are kept."""
+    """Return one entry per group: name, role, size and how many channels are kept."""
     return [
         {
             "name": group.name,
@@ -65,7 +73,8 @@ def group_entries(
 
 
 def protection_entries(protections: Iterable[Protection]) -> list[dict[str, Any]]:
-    """One entry per reason, with every place and every tensor's dimension it reaches."""
+    """Return one entry per reason, with every place and every tensor's dimension that it
+    reaches."""
     by_reason: dict[str, list[Protection]] = {}
     for protection in protections:
         by_reason.setdefault(protection.reason, []).append(protection)
@@ -80,8 +89,11 @@ def protection_entries(protections: Iterable[Protection]) -> list[dict[str, Any]
 
 
 def layer_entries(before: Mapping[str, int], after: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Per layer its MACs before and after. What is one place in the smaller network alone, such as
-    a module that runs its traced operators, is one place in both."""
+    """Return one entry per layer: name, and its MACs before and after.
+
+    Some layers are one place in the smaller network alone, such as a module that runs its traced
+    operators; these are one entry for both.
+    """
     whole = after.keys() - before.keys()
     entries: dict[str, dict[str, Any]] = {}
     for moment, layers in (("before", before), ("after", after)):
@@ -93,7 +105,7 @@ def layer_entries(before: Mapping[str, int], after: Mapping[str, int]) -> list[d
 
 
 class TimedOperator(Protocol):
-    """An operator of an ONNX file: the module that it is of, and its milliseconds."""
+    """An operator of an ONNX file: the module that it belongs to, and its milliseconds."""
 
     @property
     def layer(self) -> str: ...
@@ -107,8 +119,17 @@ def timed_layers(
     before: Iterable[TimedOperator],
     after: Iterable[TimedOperator],
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The entries with each layer's milliseconds before and after, and what all other operators
-    take together. An operator counts for the innermost layer that it lies in."""
+    """Add milliseconds to layers' entries; an operator counts for the innermost layer that holds
+    it.
+
+    Args:
+        entries: What `layer_entries` returns; they are not changed.
+        before, after: The operators of both networks' files.
+
+    Returns:
+        The entries with each layer's milliseconds before and after, and the milliseconds of all
+        other operators together.
+    """
     names = {entry["name"] for entry in entries} - {""}
     times: dict[str, dict[str, float]] = {name: {"before": 0.0, "after": 0.0} for name in names}
     other = {"before": 0.0, "after": 0.0}
@@ -126,7 +147,7 @@ def timed_layers(
 
 
 def _upwards(name: str) -> Iterator[str]:
-    """The path of a module, of its parent, and so on up to the network's, which is empty."""
+    """Yield the path of a module, of its parent, and so on up to the network's, which is ""."""
     while name:
         yield name
         name = name.rpartition(".")[0]
@@ -134,12 +155,12 @@ def _upwards(name: str) -> Iterator[str]:
 
 
 def to_json(report: Mapping[str, Any]) -> str:
-    """The text of report.json."""
+    """Return the text of report.json."""
     return json.dumps(finite(report), indent=1, allow_nan=False, default=to_number) + "\n"
 
 
 def finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: they become null."""
+    """Replace NaN and infinities in nested data by None, since JSON has neither."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -149,7 +170,7 @@ def finite(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the before/after table, as text."""
+    """One row of the before/after table, as text."""
 
     label: str
     before: str
@@ -159,7 +180,8 @@ class Row:
 
 
 def rows(report: Mapping[str, Any]) -> list[Row]:
-    """The before/after table; states that the report lacks (a dry run's) are left out."""
+    """Return the before/after table's rows; numbers that the report lacks (a dry run's) are left
+    out."""
     states = [report[name] for name in _STATES]
     table = [
         _row("MACs", [state["macs"] for state in states], large, share),
@@ -194,35 +216,37 @@ def _known(value: float | None) -> bool:
 
 
 def share(before: float, after: float) -> str:
-    """The change as a share of what was."""
+    """Format a change as a share of the value before."""
     return f"{after / before - 1:+.1%}" if before else ""
 
 
 def points(before: float, after: float) -> str:
-    """The change of a share, in hundredths."""
+    """Format the change of a share between 0 and 1, in hundredths."""
     return f"{100 * (after - before):+.2f} points"
 
 
 def difference(before: float, after: float) -> str:
-    """The change of any other metric."""
+    """Format the change of any other metric."""
     return f"{after - before:+.4g}"
 
 
 def own_ms(latency: Mapping[str, Any]) -> float:
-    """What a call takes by itself: the processor's time where it is known, else the median by the
-    clock on the wall."""
+    """Return the milliseconds that a call takes by itself.
+
+    That is the processor's time where it is known, else the median by the wall clock.
+    """
     found: float = latency["p50_ms"] if latency.get("cpu_ms") is None else latency["cpu_ms"]
     return found
 
 
 def timed_as(latency: Mapping[str, Any]) -> str:
-    """Runtime, way and which time it is."""
+    """Return in words the runtime, the way, and which time was taken."""
     known = latency.get("cpu_ms") is not None
     return f"{latency['runtime']}, {way(latency)}{', CPU time' if known else ''}"
 
 
 def interval(speedup: Mapping[str, Any]) -> str:
-    """What the change may be with 95 % confidence, and whether the times are noisy."""
+    """Format the interval of a change with 95 % confidence, and whether the times are noisy."""
     low, high = speedup["low"], speedup["high"]
     noisy = ", noisy" if speedup.get("is_noisy") else ""
     if not (low and high) or low == high:
@@ -231,7 +255,7 @@ def interval(speedup: Mapping[str, Any]) -> str:
 
 
 def noisy_words(latency: Mapping[str, Any], speedup: Mapping[str, Any]) -> str:
-    """A note: something else kept the machine busy while this way was timed."""
+    """Return a note that something else kept the machine busy while this way was timed."""
     return (
         f"noisy times ({timed_as(latency)}): {speedup['low']:.2f} to {speedup['high']:.2f} times "
         f"faster, and the original {speedup['noise']['value']:.2f} times as fast as itself; "
@@ -240,7 +264,7 @@ def noisy_words(latency: Mapping[str, Any], speedup: Mapping[str, Any]) -> str:
 
 
 def way(latency: Mapping[str, Any]) -> str:
-    """Threads, and what is not usual: the device, the number of samples."""
+    """Return in words the threads, and the device and number of samples where they are unusual."""
     threads = latency["threads"]
     words = ["1 thread" if threads == 1 else f"{threads} threads"]
     words += [latency["device"]] if latency["device"] != "cpu" else []
@@ -249,7 +273,7 @@ def way(latency: Mapping[str, Any]) -> str:
 
 
 def large(number: float) -> str:
-    """A count in thousands, millions or billions."""
+    """Format a count in thousands, millions or billions."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if number >= limit:
             return f"{number / limit:.2f} {unit}" if unit != "k" else f"{number / 1e3:.1f} k"
@@ -257,7 +281,7 @@ def large(number: float) -> str:
 
 
 def in_bytes(number: float) -> str:
-    """A file's size."""
+    """Format a size that is given in bytes."""
     for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if number >= limit:
             return f"{number / limit:.2f} {unit}"
@@ -265,7 +289,7 @@ def in_bytes(number: float) -> str:
 
 
 def table(report: Mapping[str, Any]) -> Table:
-    """The before/after table for the terminal."""
+    """Build the before/after table for the terminal."""
     shown = Table(title=report["model"]["name"], title_justify="left")
     with_steps = bool(report["before"]["metrics"])
     headers = ["before", *(["sliced"] if with_steps else []), "after", "change"]
@@ -283,11 +307,12 @@ def plan_tables(
     unit: str,
     predictions: Mapping[str, tuple[float, float]],
 ) -> list[Table]:
-    """A dry run's tables: what would be kept of each group and why, and the predicted numbers.
+    """Build a dry run's tables: what would be kept of each group and why, and the predicted
+    numbers.
 
     Args:
         entries: As `group_entries`, with "saves" (share of the unit's total) and "reason".
-        unit: What the budget is of.
+        unit: The unit of the budget.
         predictions: Per unit the cost before and after; latency in milliseconds.
     """
     plan = Table(title="plan", title_justify="left")

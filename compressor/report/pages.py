@@ -1,4 +1,4 @@
-"""The pages of a report: report.md and report.html, from its dictionary alone."""
+"""Write the pages of a report, report.md and report.html, from its dictionary alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REASONS_ON_THE_PAGE, _PLACES_PER_REASON = 20, 3
 
 
 def to_markdown(report: Mapping[str, Any]) -> str:
-    """The text of report.md."""
+    """Return the text of report.md."""
     report = finite(report)
     pruned = [group for group in report["groups"] if group["kept"] < group["size"]]
     return filled(
@@ -31,7 +31,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
 
 
 def to_html(report: Mapping[str, Any]) -> str:
-    """The text of report.html: one file that needs no other, and no network."""
+    """Return the text of report.html: one file that needs no other, and no network."""
     known = finite(report)
     return filled(
         "report.html.j2",

@@ -1,4 +1,4 @@
-"""The JSON schema of report.json."""
+"""Load the JSON schema of report.json."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def report_schema() -> dict[str, Any]:
-    """What report.json holds, as a JSON schema (draft 2020-12)."""
+    """Return the JSON schema (draft 2020-12) of report.json."""
     file = resources.files("compressor") / "templates" / "report.schema.json"
     schema: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return schema

@@ -1,4 +1,4 @@
-"""Templates of this package."""
+"""Fill this package's templates."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ UNKNOWN = "–"
 
 
 def filled(name: str, *, escapes: bool = True, **given: Any) -> str:
-    """The text of a template with what is given; a name that is missing is an error.
+    """Fill a template and return its text; a name that is missing is an error.
 
     Args:
-        escapes: What is given is no HTML; for text that is no page there is nothing to escape.
+        name: File name of the template.
+        escapes: Whether the given texts are escaped for HTML; text that is no page needs none.
+        given: The template's names and their values.
     """
     environment = Environment(
         loader=PackageLoader("compressor"),
@@ -30,7 +32,7 @@ def filled(name: str, *, escapes: bool = True, **given: Any) -> str:
 
 
 def _cell(text: Any) -> str:
-    """Text that cannot break out of a cell of a Markdown table."""
+    """Return a text that cannot break out of a cell of a Markdown table."""
     return " ".join(str(text).split()).replace("|", "\\|")
 
 

@@ -1,4 +1,4 @@
-"""What each operator says about its dimensions, as one table by overload."""
+"""Collect what each operator says about its dimensions, as one table by overload."""
 
 from __future__ import annotations
 
@@ -59,7 +59,11 @@ def _joined() -> dict[str, Rule]:
 
 
 def register(name: str, rule: Rule, rules: dict[str, Rule]) -> None:
-    """Enter a rule under an overload's name without its namespace; a second one is refused."""
+    """Enter a rule into `rules`, in place, under an overload's name without its namespace.
+
+    Raises:
+        UsageError: The overload has a rule already.
+    """
     if name in rules:
         raise UsageError(
             f"there are two rules for the operator {name}",
@@ -86,8 +90,10 @@ def register_rule(operator: str, *, replace: bool = False) -> Callable[[Rule], R
 def register_rule(
     operator: str, rule: Rule | None = None, *, replace: bool = False
 ) -> Rule | Callable[[Rule], Rule]:
-    """Say how an operator's dimensions depend on each other, so that networks which use it can be
-    pruned; every analysis from now on asks the rule.
+    """Say how an operator's dimensions depend on each other, so that its networks can be pruned.
+
+    Every analysis from now on asks the rule. The same code run again (a file that is imported
+    twice, a notebook's cell) is no second rule.
 
     Args:
         operator: Its name as torch.library has it, "mylib::my_op" or "mylib::my_op.overload"; the
@@ -95,10 +101,8 @@ def register_rule(
         rule: From a `Call` to its `Equations`. Without it, a decorator is returned.
         replace: Let this rule take the place of another for the same operator.
 
-    The same code run again (a file that is imported twice, a notebook's cell) is no second rule.
-
     Raises:
-        UsageError: the name is no operator's, the rule cannot be called, or the operator has
+        UsageError: The name is no operator's, the rule cannot be called, or the operator has
             another rule and `replace` is off.
     """
     name = _overload(operator)
@@ -127,7 +131,7 @@ _NAME = re.compile(r"(\w+)(?:::|\.)(\w+)(?:\.(\w+))?")
 
 
 def _overload(operator: str) -> str:
-    """The name under which the analysis looks for an operator's rule."""
+    """Return the name under which the analysis looks for an operator's rule."""
     found = _NAME.fullmatch(operator)
     if found is None:
         raise UsageError(
@@ -140,13 +144,13 @@ def _overload(operator: str) -> str:
 
 
 def _origin(rule: Rule) -> Any:
-    """Where a function's code is, else the rule itself."""
+    """Return where a function's code is (file and line), else the rule itself."""
     code = getattr(inspect.unwrap(rule), "__code__", None)
     return (code.co_filename, code.co_firstlineno) if code else inspect.unwrap(rule)
 
 
 def _explained(name: str, rule: Rule) -> Rule:
-    """The rule, with its failures told as such: its code is the user's."""
+    """Wrap a rule so that its failures are raised as errors in the user's code."""
 
     @functools.wraps(rule)
     def explained(call: Call) -> Equations:

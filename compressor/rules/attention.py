@@ -1,4 +1,4 @@
-"""Scaled dot-product attention as one operator."""
+"""Give the equations of scaled dot-product attention as one operator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from compressor.rules.reasons import ATTENDED
 
 
 def attention(call: Call) -> Equations:
-    """softmax(q k^T / sqrt(e)) v: q[..., t, e], k[..., s, e], v[..., s, f] -> [..., t, f].
+    """Attention: softmax(q kᵀ / √e) v with q[..., t, e], k[..., s, e], v[..., s, f] -> [..., t, f].
 
     Heads are leading dimensions; with grouped queries q's heads are k's times a repetition.
     """

@@ -1,4 +1,5 @@
-"""What a rule sees of an operator's call, and what it says about it. Plain data, no torch."""
+"""Define what a rule sees of an operator's call, and what it says about it: plain data, no
+torch."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ Shape = tuple[Dim, ...]
 
 
 def is_shape(value: Any) -> bool:
-    """Whether an argument is a tensor, that is, a tuple of dimensions."""
+    """Return whether an argument is a tensor, that is, a tuple of dimensions."""
     return isinstance(value, TensorShape)
 
 
@@ -25,10 +26,13 @@ class TensorShape(tuple[Dim, ...]):
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an operator.
+    """One call of an operator, as a rule sees it.
 
-    `arguments` has every argument of the schema by name: tensors as `TensorShape`, lists of
-    tensors as tuples of them, symbolic sizes as numbers. `outputs` are the sizes of the results.
+    Attributes:
+        op: Name of the overload.
+        arguments: Every argument of the schema by name: tensors as `TensorShape`, lists of tensors
+            as tuples of them, symbolic sizes as numbers.
+        outputs: The sizes of the results.
     """
 
     op: str
@@ -39,30 +43,31 @@ class Call:
         return self.arguments[name]
 
     def shape(self, argument: str) -> Shape:
-        """A tensor argument by name; "tensors.1" is the second of a list."""
+        """Return a tensor argument by name; "tensors.1" is the second of a list."""
         name, _, position = argument.partition(".")
         shape: Shape = self[name][int(position)] if position else self[name]
         return shape
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The argument, or the default where the overload has none of that name or it is None."""
+        """Return an argument, or the default where the overload has none of that name or it is
+        None."""
         value = self.arguments.get(name)
         return default if value is None else value
 
     @property
     def tensors(self) -> Iterator[TensorShape]:
-        """All tensor arguments in order, those in lists too."""
+        """Yield all tensor arguments in order, those in lists too."""
         for value in self.arguments.values():
             candidates = value if isinstance(value, tuple) and not is_shape(value) else (value,)
             yield from (v for v in candidates if is_shape(v))
 
     @property
     def x(self) -> TensorShape:
-        """The first tensor argument."""
+        """Return the first tensor argument."""
         return next(self.tensors)
 
     def dim(self, name: str = "dim", default: Any = None, rank: int | None = None) -> int:
-        """A dimension argument, counted from the front."""
+        """Return a dimension argument, counted from the front; `rank` is that of `x` by default."""
         value = self.get(name, default)
         return int(value) % (len(self.x) if rank is None else rank)
 
@@ -77,7 +82,7 @@ class Equations:
         keep: Dimensions that lose nothing, with the reason.
         equal: Dimensions that user code takes to be of one size (the halves of a chunk).
         statistics: Dimensions over which a statistic is taken (a norm's mean and variance).
-        heads, head_width: Of a product of two activations: the dimensions over which it is
+        heads, head_width: For a product of two activations: the dimensions over which it is
             repeated, and those that it contracts or carries (ignored where one side is weights).
         contracted: (argument, dimension) of the weights that are summed over.
         macs: Products of dimensions; their sizes' sum is the number of multiply-adds.
@@ -108,18 +113,19 @@ Rule = Callable[[Call], Equations]
 
 
 def fresh(sizes: Iterable[int]) -> tuple[Dim, ...]:
-    """One new axis per size."""
+    """Return one new axis per size."""
     return tuple(UNIT if size == 1 else Axis(size) for size in sizes)
 
 
 def keep_all(dims: Iterable[Dim], reason: str) -> list[tuple[Dim, str]]:
-    """The same reason for several dimensions."""
+    """Pair several dimensions with the same reason to keep them."""
     return [(dim, reason) for dim in dims]
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """The rule of an operator whose dimensions cannot be followed: all that it touches is kept."""
+    """The rule of an operator whose dimensions cannot be followed: everything it touches is
+    kept."""
 
     reason: str
 
@@ -130,13 +136,14 @@ class Refusal:
 
 
 def same_where_sized(left: Iterable[Dim], right: Iterable[Dim]) -> list[tuple[Dim, Dim]]:
-    """Pairs of dimensions, aligned at the last, without those that are broadcast."""
+    """Pair up dimensions, aligned at the last, without those that are broadcast."""
     pairs = zip(reversed(tuple(left)), reversed(tuple(right)), strict=False)
     return [(a, b) for a, b in pairs if a.size == b.size and a.size != 1]
 
 
 def broadcast(shapes: Iterable[Shape], sizes: tuple[int, ...]) -> Equations:
-    """out[i] = every operand's dimension i, aligned at the last; size 1 is stretched."""
+    """Broadcasting: out[i] = every operand's dimension i, aligned at the last; size 1 is
+    stretched."""
     outputs: list[Dim] = list(fresh(sizes))
     taken = [False] * len(sizes)
     same: list[tuple[Dim, Dim]] = []
@@ -153,5 +160,5 @@ def broadcast(shapes: Iterable[Shape], sizes: tuple[int, ...]) -> Equations:
 
 
 def table(rule: Rule, names: str) -> dict[str, Rule]:
-    """The same rule for several overloads; a bare name stands for its `default` overload."""
+    """Return the same rule for several overloads; a bare name stands for its `default` overload."""
     return {name if "." in name else f"{name}.default": rule for name in names.split()}

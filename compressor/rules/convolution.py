@@ -1,4 +1,7 @@
-"""Convolutions: in = groups*i, out = groups*o; kernel and spatial positions are kept."""
+"""Give the equations of convolutions: in = groups*i, out = groups*o.
+
+Kernel and spatial positions are kept.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from compressor.rules.reasons import KERNEL, SLID
 
 
 def convolution(spatial: int, *, transposed: bool) -> Rule:
-    """x[N, g*i, ...], weight[g*o, i, ...] (transposed: weight[g*i, o, ...]) -> [N, g*o, ...]."""
+    """Convolution: x[N, g*i, ...] with weight[g*o, i, ...] -> [N, g*o, ...].
+
+    A transposed one has weight[g*i, o, ...]. `spatial` is the number of spatial dimensions.
+    """
 
     def rule(call: Call) -> Equations:
         x, weight, groups = call["input"], call["weight"], call.get("groups", 1)

@@ -1,4 +1,7 @@
-"""Tensors out of nothing: their dimensions are free, unless their values count positions."""
+"""Give the equations of tensors made out of nothing.
+
+Their dimensions are free, unless their values count positions.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from compressor.rules.reasons import COUNTED, DIAGONAL
 
 
 def filled(call: Call) -> Equations:
-    """zeros, full, ...: every dimension is free; the fill shrinks with its user."""
+    """zeros, full, ...: every dimension of out is free; the fill shrinks with its user."""
     out = fresh(call.outputs[0])
     return Equations((out,), literals={"size": out})
 

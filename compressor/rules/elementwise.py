@@ -1,27 +1,27 @@
-"""Element-wise operators: the result's dimensions are the operands', broadcast."""
+"""Give the equations of element-wise operators: out has the operands' dimensions, broadcast."""
 
 from compressor.rules.call import Call, Equations, Rule, broadcast, same_where_sized, table
 
 
 def elementwise(call: Call) -> Equations:
-    """out = f(a, b, ...): dimension by dimension the same, size 1 stretched."""
+    """Element by element: out = f(a, b, ...), dimension by dimension the same, size 1 stretched."""
     return broadcast(call.tensors, call.outputs[0])
 
 
 def like_first(call: Call) -> Equations:
-    """out has the first operand's dimensions; further operands only lend type or device."""
+    """Copies: out has the first operand's dimensions; further operands only lend type or device."""
     return Equations(tuple(call.x for _ in call.outputs))
 
 
 def prelu(call: Call) -> Equations:
-    """out = x; weight ~ x[1] where it has one slope per channel."""
+    """PReLU: out = x; weight ~ x[1] where it has one slope per channel."""
     weight = call["weight"]
     channels = call.x[1:2] if len(call.x) > 1 else call.x
     return Equations((call.x,), same_where_sized(weight, channels))
 
 
 def nothing(call: Call) -> Equations:
-    """Checks and metadata: no result that holds data, no equation."""
+    """Checks and metadata: there is no result that holds data, so no equation."""
     return Equations()
 
 

@@ -1,4 +1,4 @@
-"""Look-ups: what data indexes is kept, the other dimensions pass."""
+"""Give the equations of look-ups: what data indexes is kept, the other dimensions pass."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from compressor.rules.reasons import INDEXED
 
 
 def embedding(call: Call) -> Equations:
-    """out[..., c] = weight[index, c]: the rows are kept."""
+    """Embedding: out[..., c] = weight[index, c]; the rows are kept."""
     rows, channels = call["weight"]
     out = Axis(channels.size)
     return Equations(((*call["indices"], out),), [(out, channels)], keep=[(rows, INDEXED)])
 
 
 def embedding_bag(call: Call) -> Equations:
-    """out[bags, c] = sums of rows of weight[rows, c]: the rows are kept, and what counts bags."""
+    """Embedding bag: out[bags, c] = sums of rows of weight[rows, c]; rows and bags are kept."""
     rows, channels = call["weight"]
     bags, *counts = (fresh(sizes) for sizes in call.outputs)
     own = [*call["indices"], *call["offsets"], *(call.get("per_sample_weights") or ())]
@@ -34,7 +34,7 @@ def embedding_bag(call: Call) -> Equations:
 
 
 def index_select(call: Call) -> Equations:
-    """out[dim] counts the indices; it and x[dim] are kept."""
+    """index_select: out = x with x[dim] replaced by the number of indices; both are kept."""
     at = call.dim()
     (chosen,) = fresh([call.outputs[0][at]])
     x = call.x
@@ -45,7 +45,8 @@ def index_select(call: Call) -> Equations:
 
 
 def index(call: Call) -> Equations:
-    """x[i, j, ...] by tensors: indexed dimensions are kept, None passes the dimension on."""
+    """Indexing x[i, j, ...] by tensors: indexed dimensions are kept, None passes the dimension
+    on."""
     x, indices = call.x, call["indices"]
     listed = [i for i, tensor in enumerate(indices) if tensor is not None]
     together = listed == list(range(listed[0], listed[-1] + 1))
@@ -93,7 +94,7 @@ overwritten = Refusal(INDEXED)
 
 
 def scatter(call: Call) -> Equations:
-    """out = x, written at an index along `dim`; the others pass where they are whole."""
+    """scatter: out = x, written at an index along `dim`; the others pass where they are whole."""
     at, x = call.dim(), call.x
     written = [call[name] for name in ("index", "src") if call.get(name)]
     same, keep = [], keep_all((x[at], *(shape[at] for shape in written)), INDEXED)
@@ -115,7 +116,8 @@ def index_write(call: Call) -> Equations:
 
 
 def gather(call: Call) -> Equations:
-    """out has the index's dimensions; where they are not x's own, and along `dim`, all is kept."""
+    """gather: out has the index's dimensions; where they are not x's own, and along `dim`, all is
+    kept."""
     at, x, out = call.dim(), call.x, call["index"]
     same = [
         (a, b) for i, (a, b) in enumerate(zip(x, out, strict=True)) if i != at and a.size == b.size

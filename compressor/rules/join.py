@@ -1,4 +1,4 @@
-"""Joining and cutting: a dimension is the sum of its pieces."""
+"""Give the equations of joining and cutting: a dimension is the sum of its pieces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from compressor.rules.reasons import INDEXED, OVERWRITTEN, STACKED, STEP, STRIDE
 
 
 def cat(call: Call) -> Equations:
-    """out[dim] = sum of the operands' [dim]; the other dimensions are the same."""
+    """cat: out[dim] = the sum of the operands' [dim]; the other dimensions are the same."""
     shapes = [s for s in call["tensors"] if len(s) == len(call.outputs[0])]
     return _joined(shapes, call.dim("dim", 0, rank=len(call.outputs[0])))
 
@@ -52,7 +52,7 @@ def _joined(shapes: Sequence[Shape], at: int) -> Equations:
 
 
 def stack(call: Call) -> Equations:
-    """A new dimension counts the operands; it is kept, the others are the same."""
+    """stack: a new dimension counts the operands and is kept; the others are the same."""
     shapes = call["tensors"]
     at = call.dim("dim", 0, rank=len(call.outputs[0]))
     count = Axis(len(shapes))
@@ -62,7 +62,7 @@ def stack(call: Call) -> Equations:
 
 
 def split(call: Call) -> Equations:
-    """x[dim] = sum of the pieces. Unequal pieces need their sizes spelled out."""
+    """split: x[dim] = the sum of the pieces; unequal pieces need their sizes spelled out."""
     return _split(call, call.dim("dim", 0))
 
 
@@ -86,7 +86,7 @@ def _split(call: Call, at: int) -> Equations:
 
 
 def cut(call: Call) -> Equations:
-    """x[dim] = before + out + after for step 1, out * step for a stride over the whole."""
+    """slice: x[dim] = before + out + after for step 1, out * step for a stride over the whole."""
     at = call.dim("dim", 0)
     x, size = call.x, call.x[call.dim("dim", 0)].size
     start, end = _bounds(call, size)
@@ -114,7 +114,10 @@ def _by_data(call: Call, at: int) -> Equations:
 
 
 def _strided(call: Call, at: int, start: int, step: int) -> Equations:
-    """x[dim] = out*step, from wherever in the first step; else before + out*step + after."""
+    """Strided slice: x[dim] = out*step if it covers the whole, else before + out*step + after.
+
+    A slice that covers the whole may start anywhere within the first step.
+    """
     x, size = call.x, call.x[at].size
     result, stride = Axis(call.outputs[0][at]), Axis(step)
     taken, left = Product((result, stride)), size - start - result.size * step
@@ -140,14 +143,14 @@ def _bounds(call: Call, size: int) -> tuple[int, int]:
 
 
 def glu(call: Call) -> Equations:
-    """x[dim] = a + a: the second half gates the first."""
+    """GLU: x[dim] = a + a; the second half gates the first."""
     at = call.dim("dim", -1)
     half = Axis(call.outputs[0][at])
     return Equations(((*call.x[:at], half, *call.x[at + 1 :]),), [(call.x[at], Sum((half, half)))])
 
 
 def narrow(call: Call) -> Equations:
-    """x[dim] = before + out + after; the length is spelled instead of the end."""
+    """narrow: x[dim] = before + out + after; the length is spelled instead of the end."""
     equations = cut(call)
     if not equations.literals:
         return equations
@@ -167,7 +170,8 @@ def taken_apart(call: Call) -> Equations:
 
 
 def written_into(call: Call) -> Equations:
-    """slice_scatter and select_scatter: out = x; the source agrees but along `dim`, kept."""
+    """slice_scatter and select_scatter: out = x; the source agrees except along `dim`, which is
+    kept."""
     at = call.dim("dim", 0)
     x, source = call.x, call["src"]
     whole = len(source) == len(x)

@@ -1,4 +1,7 @@
-"""Linear layers and matrix products: one dimension is contracted, the others pass."""
+"""Give the equations of linear layers and matrix products.
+
+One dimension is contracted, the others pass.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from compressor.rules.reasons import COORDINATES
 
 
 def linear(call: Call) -> Equations:
-    """out[..., o] = x[..., i] weight[o, i] + bias[o]."""
+    """Linear layer: out[..., o] = x[..., i] weight[o, i] + bias[o]."""
     x, weight = call["input"], call["weight"]
     out = Axis(weight[0].size) if len(weight) == 2 else None
     same: list[tuple[Dim, Dim]] = [(x[-1], weight[-1])]
@@ -38,7 +41,10 @@ def linear(call: Call) -> Equations:
 
 
 def _product(left: Shape, right: Shape, batch: tuple[int, ...]) -> Equations:
-    """out[..., m, n] = left[..., m, k] right[..., k, n]; leading dimensions broadcast."""
+    """Matrix product: out[..., m, n] = left[..., m, k] right[..., k, n].
+
+    The leading dimensions broadcast to the sizes `batch`.
+    """
     lead = broadcast((left[:-2], right[:-2]), batch)
     m, k, n = left[-2], left[-1], right[-1]
     return Equations(
@@ -50,7 +56,10 @@ def _product(left: Shape, right: Shape, batch: tuple[int, ...]) -> Equations:
 
 
 def matmul(call: Call) -> Equations:
-    """torch.matmul: vectors are lifted to matrices for the product, then dropped again."""
+    """matmul: out[..., m, n] = left[..., m, k] right[..., k, n].
+
+    Vectors are lifted to matrices for the product; their dimension is then dropped again.
+    """
     names = tuple(call.arguments)[:2]
     left, right = (tuple(call[name]) for name in names)
     one: Shape = fresh([1])
@@ -75,7 +84,7 @@ def matmul(call: Call) -> Equations:
 
 
 def addmm(call: Call) -> Equations:
-    """out = self + mat1 @ mat2 (batched alike)."""
+    """addmm, baddbmm: out[..., m, n] = self + mat1[..., m, k] mat2[..., k, n]."""
     left_name = "mat1" if "mat1" in call.arguments else "batch1"
     right_name = "mat2" if "mat2" in call.arguments else "batch2"
     left, right = call[left_name], call[right_name]
@@ -90,7 +99,7 @@ def addmm(call: Call) -> Equations:
 
 
 def addmv(call: Call) -> Equations:
-    """out[m] = self[m] + mat[m, k] vec[k]."""
+    """addmv: out[m] = self[m] + mat[m, k] vec[k]."""
     (m, k), vec = call["mat"], call["vec"]
     return Equations(
         ((m,),),
@@ -102,7 +111,7 @@ def addmv(call: Call) -> Equations:
 
 
 def addbmm(call: Call) -> Equations:
-    """out[m, n] = self[m, n] + sum over b of batch1[b, m, k] batch2[b, k, n]."""
+    """addbmm: out[m, n] = self[m, n] + sum over b of batch1[b, m, k] batch2[b, k, n]."""
     (b, m, k), right = call["batch1"], call["batch2"]
     return Equations(
         ((m, right[2]),),
@@ -115,7 +124,8 @@ def addbmm(call: Call) -> Equations:
 
 
 def inner(call: Call) -> Equations:
-    """out[..., ...] = self[..., k] other[..., k]: all leading dimensions of both, in order."""
+    """inner: out[..., ...] = self[..., k] other[..., k], all leading dimensions of both in
+    order."""
     left, right = call["self"], call["other"]
     if not left or not right:  # a number times a tensor
         return broadcast((left, right), call.outputs[0])
@@ -130,7 +140,7 @@ def inner(call: Call) -> Equations:
 
 
 def outer(call: Call) -> Equations:
-    """out[m, n] = a[m] b[n] (and what it is added to)."""
+    """outer, addr: out[m, n] = a[m] b[n], plus what it is added to."""
     names = ("vec1", "vec2") if "vec1" in call.arguments else ("self", "vec2")
     m, n = (call[name][0] for name in names)
     added = call["self"] if "vec1" in call.arguments else ()
@@ -138,7 +148,8 @@ def outer(call: Call) -> Equations:
 
 
 def distances(call: Call) -> Equations:
-    """out[..., p, r] = |x1[..., p, m] - x2[..., r, m]|: m is summed over on both sides at once."""
+    """cdist: out[..., p, r] = |x1[..., p, m] - x2[..., r, m]|; m is summed over on both sides at
+    once."""
     left, right = call["x1"], call["x2"]
     lead = broadcast((left[:-2], right[:-2]), call.outputs[0][:-2])
     same = [*lead.same, (left[-1], right[-1])]
@@ -156,7 +167,7 @@ def cross(call: Call) -> Equations:
 
 
 def einsum(call: Call) -> Equations:
-    """Every letter is one dimension; letters that the result lacks are contracted."""
+    """einsum: every letter is one dimension; letters that the result lacks are contracted."""
     operands = call["tensors"]
     terms, result = einsum_letters(call["equation"], [len(shape) for shape in operands])
     by_letter: dict[str, Dim] = {}
@@ -191,8 +202,15 @@ def einsum(call: Call) -> Equations:
 
 
 def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]], list[str]]:
-    """One letter per dimension of each operand and of the result. Dimensions under an ellipsis are
-    numbered from the right; a result that is not given has the letters that stand once, sorted."""
+    """Return one letter per dimension of each operand and of the result of an einsum.
+
+    Dimensions under an ellipsis are numbered from the right. A result that is not given has the
+    letters that occur once, sorted.
+
+    Args:
+        equation: The einsum equation.
+        ranks: Number of dimensions of each operand.
+    """
     given, arrow, result = equation.replace(" ", "").partition("->")
 
     def spread(term: str, hidden: int) -> list[str]:
@@ -208,9 +226,12 @@ def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]]
 
 
 def contractions(terms: Sequence[Sequence[str]], result: Sequence[str]) -> Iterator[set[str]]:
-    """The letters of each matrix product of an einsum. Operands are multiplied two at a time, from
-    the left, as torch does: what one of the two has alone and nobody wants later is summed before,
-    and where both have nothing to sum over, that is no matrix product."""
+    """Give the letters of each matrix product of an einsum.
+
+    Operands are multiplied two at a time from the left, as torch does. A letter of one of the two
+    alone that nothing later needs is summed first. A pair without a letter to sum over is no matrix
+    product.
+    """
     done = set(terms[0])
     for at, term in enumerate(terms[1:], start=2):
         wanted = set(result).union(*terms[at:])
@@ -221,7 +242,7 @@ def contractions(terms: Sequence[Sequence[str]], result: Sequence[str]) -> Itera
 
 
 def bilinear(call: Call) -> Equations:
-    """out[..., o] = x1[..., i] weight[o, i, j] x2[..., j] + bias[o]."""
+    """Bilinear layer: out[..., o] = x1[..., i] weight[o, i, j] x2[..., j] + bias[o]."""
     x, y, weight = call["input1"], call["input2"], call["weight"]
     out = weight[0]
     same = [(x[-1], weight[1]), (y[-1], weight[2]), *zip(x[:-1], y[:-1], strict=True)]
@@ -236,7 +257,7 @@ def bilinear(call: Call) -> Equations:
 
 
 def tensordot(call: Call) -> Equations:
-    """The listed dimensions are contracted, the others stand one after the other."""
+    """tensordot: the listed dimensions are contracted, the others stand one after the other."""
     left, right = call["self"], call["other"]
     a, b = ([d % len(x) for d in call[n]] for x, n in ((left, "dims_self"), (right, "dims_other")))
     free = [[d for i, d in enumerate(x) if i not in dims] for x, dims in ((left, a), (right, b))]

@@ -1,4 +1,4 @@
-"""Normalisations: channels pass; what a statistic is taken over is said."""
+"""Give the equations of normalisations: channels pass, and what statistics are over is said."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from compressor.rules.call import Call, Equations, Rule, same_where_sized, table
 
 
 def _vectors(call: Call, *names: str) -> list[Dim]:
-    """The per-channel vectors among the arguments."""
+    """Return the per-channel vectors among the arguments."""
     return [call[name][0] for name in names if call.get(name)]
 
 
@@ -37,7 +37,7 @@ def last_dimensions(call: Call) -> Equations:
 
 
 def group_norm(call: Call) -> Equations:
-    """x[1] = groups*c ~ weight ~ bias, with statistics over c and all positions."""
+    """Group norm: x[1] = groups*c ~ weight ~ bias, with statistics over c and all positions."""
     groups = call["num_groups"]
     g, c = Axis(groups), Axis(call.x[1].size // groups)
     channels = [call.x[1], *_vectors(call, "weight", "bias")]
@@ -50,7 +50,8 @@ def group_norm(call: Call) -> Equations:
 
 
 def weight_norm(call: Call) -> Equations:
-    """out = g * v / |v|, with statistics over all of v's dimensions but `dim` (-1: over all)."""
+    """Weight norm: out = g * v / |v|, with statistics over all of v's dimensions but `dim` (-1:
+    all)."""
     v, g, at = call["v"], call["g"], call["dim"]
     own = {at} if at >= 0 else set()
     return Equations(

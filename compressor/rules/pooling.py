@@ -1,4 +1,7 @@
-"""Pooling and resampling: batch and channels pass, spatial positions are kept."""
+"""Give the equations of pooling and resampling.
+
+Batch and channels pass, spatial positions are kept.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from compressor.rules.reasons import POOLED, SAMPLED, UNPOOLED
 
 
 def spatial(rank: int) -> Rule:
-    """out[..., c, *new] = x[..., c, *old] for the last `rank` dimensions."""
+    """Pooling: out[..., c, *new] = x[..., c, *old] for the last `rank` dimensions."""
 
     def rule(call: Call) -> Equations:
         x = call.x
@@ -20,7 +23,7 @@ def spatial(rank: int) -> Rule:
 
 
 def sampled(call: Call) -> Equations:
-    """out[n, c, ...] = x[n, c, ...] at the places of grid[n, ..., 2 or 3]."""
+    """grid_sampler: out[n, c, ...] = x[n, c, ...] at the places of grid[n, ..., 2 or 3]."""
     x, grid = call["input"], call["grid"]
     positions = fresh(call.outputs[0][2:])
     return Equations(
@@ -31,7 +34,7 @@ def sampled(call: Call) -> Equations:
 
 
 def unpooled(rank: int) -> Rule:
-    """out[..., c, *new] = x[..., c, *old], put where the indices say."""
+    """Unpooling: out[..., c, *new] = x[..., c, *old], put where the indices say."""
 
     def rule(call: Call) -> Equations:
         equations, lead = spatial(rank)(call), len(call.x) - rank

@@ -1,10 +1,10 @@
-"""Why positions stay, in the words of the reports."""
+"""Name the reasons why positions stay, in the words of the reports."""
 
 from collections.abc import Mapping
 
 
 def no_rule(operator: str) -> str:
-    """Of all that reaches an operator that the table of rules does not have."""
+    """Return the reason to keep all that reaches an operator without a rule."""
     return f"the operator {operator} has no rule"
 
 

@@ -1,7 +1,7 @@
-"""Recurrent layers: all layers, directions and states of a module share one hidden axis.
+"""Give the equations of recurrent layers.
 
-Cells of unequal widths run silently wrong in PyTorch, so they are never unequal here; a projection
-has an axis of its own.
+All layers, directions and states of a module share one hidden axis. Cells of unequal widths run
+silently wrong in PyTorch, so they are never unequal here; a projection has an axis of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 def cell_weights(
     weights: list[Shape], rows: Dim, inner: Dim, state: Dim, hidden: Dim
 ) -> Iterator[tuple[Dim, Dim]]:
-    """w_ih[gates*hidden, in], w_hh[gates*hidden, state], biases, projection[state, hidden]."""
+    """Yield the pairs of a cell's dimensions that are the same.
+
+    The weights are w_ih[gates*hidden, in], w_hh[gates*hidden, state], biases[gates*hidden] and
+    projection[state, hidden].
+    """
     matrices = [weight for weight in weights if len(weight) == 2]
     yield from ((weight[0], rows) for weight in (*matrices[:2], *weights) if len(weight) == 1)
     columns = ((rows, inner), (rows, state), (state, hidden))
@@ -27,10 +31,11 @@ def cell_weights(
 
 
 def layers(gates: int) -> Rule:
-    """x[..., in] -> [..., directions*state], states [layers*directions, n, state].
+    """Recurrent layer: x[..., in] -> [..., directions*state], states [layers*directions, n, state].
 
-    Layers after the first read directions*state; state is hidden, or the projection. That there is
-    one PyTorch sees by its being narrower: as many hidden units as it has are kept, and one more.
+    Layers after the first read directions*state; state is hidden, or the projection. PyTorch
+    recognises a projection by its being narrower than hidden: so at least one hidden unit more than
+    the projection has is kept.
     """
 
     def rule(call: Call) -> Equations:
@@ -74,13 +79,13 @@ def layers(gates: int) -> Rule:
 
 
 def _projected(call: Call) -> bool:
-    """Whether every cell has a third matrix."""
+    """Return whether every cell has a third matrix, the projection."""
     matrices = sum(len(weight) == 2 for weight in call["params"])
     return bool(matrices == 3 * call["num_layers"] * (2 if call["bidirectional"] else 1))
 
 
 def cell(gates: int) -> Rule:
-    """x[n, in], state[n, hidden] -> [n, hidden]: one step of one layer."""
+    """Recurrent cell: x[n, in], state[n, hidden] -> [n, hidden], one step of one layer."""
 
     def rule(call: Call) -> Equations:
         x, given = call["input"], call["hx"]

@@ -1,4 +1,4 @@
-"""Reductions and scans along dimensions."""
+"""Give the equations of reductions and scans along dimensions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def distance(call: Call) -> Equations:
 
 
 def position(call: Call) -> Equations:
-    """argmax, sort, ...: positions along the listed dimensions matter, so they are kept."""
+    """argmax, max with indices, ...: the listed dimensions vanish; positions matter, so they are
+    kept."""
     listed = _listed(call)
     equations = _reduced(call, listed)
     return Equations(equations.outputs, keep=keep_all((call.x[i] for i in listed), ORDERED))
@@ -67,8 +68,10 @@ def along(call: Call) -> Equations:
 
 
 def differences(call: Call) -> Equations:
-    """diff: along `dim` each index less the one before; it is kept, and so is what is put at its
-    ends. The other dimensions pass."""
+    """diff: along `dim` each index minus the one before.
+
+    It is kept, and so is what is put at its ends. The other dimensions pass.
+    """
     at, x = call.dim("dim", -1), call.x
     ends = [call[name] for name in ("prepend", "append") if call.get(name)]
     same = [(x[i], end[i]) for end in ends for i in range(len(x)) if i != at]

@@ -1,4 +1,4 @@
-"""torchvision's operators that read an image at places that data say."""
+"""Give the equations of torchvision's operators that read an image at places that data say."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from compressor.rules.reasons import INDEXED, KERNEL, OFFSETS, POOLED, SAMPLED
 
 
 def deformable_convolution(call: Call) -> Equations:
-    """x[n, g*i, ...], weight[g*o, i, ...] -> [n, g*o, ...], x read at places that the offsets say.
+    """Deformable convolution: x[n, g*i, ...] with weight[g*o, i, ...] -> [n, g*o, ...].
 
-    offset[n, s*2*kernel, ...] and mask[n, s*kernel, ...] have places for s equal parts of x's
-    channels, so that each part loses the same.
+    x is read at places that the offsets say. offset[n, s*2*kernel, ...] and mask[n, s*kernel, ...]
+    have places for s equal parts of x's channels, so that each part loses the same.
     """
     x, weight, offset, bias = (call[name] for name in ("input", "weight", "offset", "bias"))
     mask = call["mask"] if call["use_mask"] else ()
@@ -52,7 +52,8 @@ def deformable_convolution(call: Call) -> Equations:
 
 
 def regions(call: Call) -> Equations:
-    """out[regions, c, ...] from x[n, c, ...] at rois[regions, 5]: channels pass."""
+    """roi_align, roi_pool: out[regions, c, ...] from x[n, c, ...] at rois[regions, 5]; channels
+    pass."""
     x, rois = call["input"], call["rois"]
     outputs = tuple((rois[0], x[1], *fresh(sizes[2:])) for sizes in call.outputs)
     positions = (dim for out in outputs for dim in out[2:])

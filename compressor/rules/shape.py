@@ -1,4 +1,7 @@
-"""Reshaping, reordering, stretching: the same positions, written as other dimensions."""
+"""Give the equations of reshaping, reordering and stretching.
+
+The same positions are written as other dimensions.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,21 @@ from compressor.rules.reasons import COMPLEX, MOVED, PADDED, PIXELS, TRIANGLE, W
 
 
 def view(call: Call) -> Equations:
-    """product(in) = product(out), row-major."""
+    """view, reshape: product(in) = product(out), row-major."""
     out = fresh(call.outputs[0])
     literals = {"size": out} if "size" in call.arguments else {"shape": out}
     return Equations((out,), [(Product(call.x), Product(out))], literals=literals)
 
 
 def flatten(call: Call) -> Equations:
-    """out[start] = product of x[start..end]."""
+    """flatten: out[start] = the product of x[start..end]."""
     x = call.x
     start, end = call.dim("start_dim", 0), call.dim("end_dim", -1)
     return Equations(((*x[:start], Product(x[start : end + 1]), *x[end + 1 :]),))
 
 
 def unflatten(call: Call) -> Equations:
-    """x[dim] = product of the new dimensions."""
+    """unflatten: x[dim] = the product of the new dimensions."""
     at = call.dim()
     out = fresh(call.outputs[0])
     parts = out[at : at + len(call["sizes"])]
@@ -43,12 +46,12 @@ def unflatten(call: Call) -> Equations:
 
 
 def permute(call: Call) -> Equations:
-    """out[i] = x[dims[i]]."""
+    """permute: out[i] = x[dims[i]]."""
     return Equations((tuple(call.x[d] for d in call["dims"]),))
 
 
 def transpose(call: Call) -> Equations:
-    """Two dimensions change places."""
+    """transpose: out = x with two dimensions exchanged."""
     names = ("dim0", "dim1") if "dim0" in call.arguments else ("axis0", "axis1")
     a, b = (call.dim(name) for name in names)
     out = list(call.x)
@@ -57,18 +60,18 @@ def transpose(call: Call) -> Equations:
 
 
 def reverse(call: Call) -> Equations:
-    """out = x with its dimensions in reverse order (`t`, `numpy_T`)."""
+    """t, numpy_T: out = x with its dimensions in reverse order."""
     return Equations((call.x[::-1],))
 
 
 def swap_last(call: Call) -> Equations:
-    """out = x with its last two dimensions exchanged (`mT`)."""
+    """mT: out = x with its last two dimensions exchanged."""
     *lead, rows, columns = call.x
     return Equations(((*lead, columns, rows),))
 
 
 def move(call: Call) -> Equations:
-    """out[destination] = x[source], the others in their order."""
+    """movedim: out[destination] = x[source], the others in their order."""
     rank = len(call.x)
     source, target = (
         [d % rank for d in (dims if isinstance(dims, tuple) else (dims,))]
@@ -82,7 +85,10 @@ def move(call: Call) -> Equations:
 
 
 def squeeze(call: Call) -> Equations:
-    """Dimensions of size 1 are dropped; said by number, so that one pruned to 1 is not."""
+    """squeeze: out = x without dimensions of size 1.
+
+    They are then spelled by number, so that a dimension pruned to size 1 is not dropped too.
+    """
     dim = call.get("dim")
     listed = range(len(call.x)) if dim is None else dim if isinstance(dim, tuple) else (dim,)
     dropped = {d % len(call.x) for d in listed if call.x[d].size == 1}
@@ -91,13 +97,13 @@ def squeeze(call: Call) -> Equations:
 
 
 def unsqueeze(call: Call) -> Equations:
-    """A dimension of size 1 is put in."""
+    """unsqueeze: out = x with a dimension of size 1 put in."""
     at = call.dim(rank=len(call.x) + 1)
     return Equations(((*call.x[:at], *fresh([1]), *call.x[at:]),))
 
 
 def expand(call: Call) -> Equations:
-    """Size 1 is stretched to a free axis, which shrinks with its user; the rest passes."""
+    """expand: size 1 is stretched to a free axis, which shrinks with its user; the rest passes."""
     out: list[Dim] = list(fresh(call.outputs[0]))
     new = len(out) - len(call.x)
     for i, dim in enumerate(call.x, new):
@@ -108,13 +114,13 @@ def expand(call: Call) -> Equations:
 
 
 def expand_as(call: Call) -> Equations:
-    """out has the other tensor's dimensions."""
+    """expand_as: out has the other tensor's dimensions."""
     other = call["other"]
     return Equations((other,), same_where_sized(call.x, other))
 
 
 def repeat(call: Call) -> Equations:
-    """out[i] = copies * x[i]; the number of copies is a free axis."""
+    """repeat: out[i] = copies * x[i]; the number of copies is a free axis."""
     name = "repeats" if "repeats" in call.arguments else "dims"
     copies = (1,) * (len(call.x) - len(call[name])) + call[name]
     x = (*fresh([1] * (len(copies) - len(call.x))), *call.x)
@@ -124,7 +130,7 @@ def repeat(call: Call) -> Equations:
 
 
 def repeat_interleave(call: Call) -> Equations:
-    """out[dim] = x[dim] * copies, for a fixed number of copies."""
+    """repeat_interleave: out[dim] = x[dim] * copies, for a fixed number of copies."""
     copies, x = Axis(call["repeats"]), call.x
     literals = {"repeats": copies}
     if call.get("dim") is None:
@@ -145,7 +151,7 @@ def shuffle(call: Call) -> Equations:
 
 
 def pixel_shuffle(call: Call) -> Equations:
-    """x[-3] = c*r*r, out[-2:] = h*r, w*r."""
+    """Pixel shuffle: x[-3] = c*r*r, out[-2:] = h*r, w*r."""
     r = call["upscale_factor"]
     *lead, channels, h, w = call.x
     c, r1, r2 = Axis(channels.size // r**2), Axis(r), Axis(r)
@@ -157,7 +163,7 @@ def pixel_shuffle(call: Call) -> Equations:
 
 
 def pixel_unshuffle(call: Call) -> Equations:
-    """x[-2:] = h*r, w*r, out[-3] = c*r*r."""
+    """Pixel unshuffle: x[-2:] = h*r, w*r, out[-3] = c*r*r."""
     r = call["downscale_factor"]
     *lead, c, height, width = call.x
     h, w, r1, r2 = Axis(height.size // r), Axis(width.size // r), Axis(r), Axis(r)
@@ -168,8 +174,10 @@ def pixel_unshuffle(call: Call) -> Equations:
 
 
 def reorder(call: Call) -> Equations:
-    """Flip, roll, shift: out = x, but positions move along the listed dimensions, which are kept;
-    where none is listed, along all."""
+    """flip, roll, fftshift: out = x; positions move along the listed dimensions, which are kept.
+
+    Where none is listed, they move along all.
+    """
     dims = call.get("dims", call.get("dim", ()))
     listed: Sequence[int] = dims if isinstance(dims, tuple) and dims else range(len(call.x))
     return Equations((call.x,), keep=keep_all((call.x[d] for d in listed), MOVED))
@@ -211,18 +219,21 @@ def triangle(call: Call) -> Equations:
 
 
 def to_complex(call: Call) -> Equations:
-    """Pairs along the last dimension become numbers; the two parts are kept."""
+    """view_as_complex: pairs along the last dimension become numbers; the two parts are kept."""
     return Equations((call.x[:-1],), keep=[(call.x[-1], COMPLEX)])
 
 
 def to_pairs(call: Call) -> Equations:
-    """Complex numbers become pairs along a new last dimension."""
+    """view_as_real: complex numbers become pairs along a new last dimension."""
     (pair,) = fresh([2])
     return Equations(((*call.x, pair),), keep=[(pair, COMPLEX)])
 
 
 def pad(call: Call) -> Equations:
-    """out = before + x + after, where padding with a constant; the pad widths shrink with it."""
+    """pad with a constant: out = before + x + after; the pad widths shrink with it.
+
+    Dimensions that are padded otherwise, or cropped, are kept.
+    """
     x, widths = call.x, call["pad"]
     lead = len(x) - len(widths) // 2
     if call.get("mode", "constant") != "constant" or any(w < 0 for w in widths):

@@ -1,4 +1,7 @@
-"""Fourier transforms: what is transformed is mixed, and kept; the other dimensions pass."""
+"""Give the equations of Fourier transforms.
+
+What is transformed is mixed, and kept; the other dimensions pass.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from compressor.rules.reasons import COUNTED, FREQUENCIES
 
 
 def transformed(call: Call, dims: Sequence[int]) -> Equations:
-    """out = x, but along `dims`, which have other sizes and meanings on either side."""
+    """Fourier transform: out = x except along `dims`, which are kept on both sides.
+
+    Along them the two sides have other sizes and meanings.
+    """
     listed, out = {dim % len(call.x) for dim in dims}, list(call.x)
     for at in listed:
         out[at] = fresh([call.outputs[0][at]])[0]
@@ -18,13 +24,17 @@ def transformed(call: Call, dims: Sequence[int]) -> Equations:
 
 
 def along_one(call: Call) -> Equations:
-    """fft, ifft, rfft, irfft, hfft, ihfft: along one dimension."""
+    """fft, ifft, rfft, irfft, hfft, ihfft: out = x except along `dim`, which is kept on both
+    sides."""
     return transformed(call, [call.dim("dim", -1)])
 
 
 def along_several(call: Call) -> Equations:
-    """The same over several dimensions: those that are listed, else as many of the last as sizes
-    are given, else all. What transforms two names the last two itself."""
+    """fft2, fftn, ...: out = x except along several dimensions, which are kept on both sides.
+
+    They are those that are listed, else as many of the last as sizes are given, else all. Operators
+    that transform two always list them.
+    """
     listed, sizes = call.get("dim"), call.get("s")
     count = len(call.x) if sizes is None else len(sizes)
     return transformed(call, range(-count, 0) if listed is None else listed)

@@ -1,4 +1,4 @@
-"""Operators that do much work and have no formula for their multiply-adds: reports name them."""
+"""List the operators that do much work without a formula for it, so that reports can name them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ linalg_cross.* linalg_diagonal.*
 
 
 def is_uncounted(operator: str, *, is_known: bool) -> bool:
-    """Whether an operator whose rule gives no multiply-adds may do many.
+    """Return whether an operator whose rule gives no multiply-adds may do many.
 
     Args:
         operator: The overload's name as in the table of rules.
-        is_known: It has a rule, or the operator itself says that it works element by element. What
-            is not known may do anything.
+        is_known: Whether it has a rule, or the operator itself says that it works element by
+            element. What is not known may do anything.
     """
 
     def is_among(patterns: str) -> bool:

@@ -1,4 +1,4 @@
-"""Scores: one number per channel of each group, high where the channel matters."""
+"""Score the channels of each group: one number per channel, high where the channel matters."""
 
 from compressor.score.averages import Average
 from compressor.score.criterion import Calibration, Criterion, Material, Rows, Scores

@@ -1,4 +1,4 @@
-"""Criteria that look at the activations as their consumers are given them."""
+"""Score by the activations that consumers are given."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Measure = Callable[[Place, Floats], Floats]
 
 
 def of_activations(measure: Measure) -> Callable[[Material], Rows]:
-    """A row per consumer whose activations can be seen."""
+    """Build a criterion from a measure: a row for each consumer whose activations can be seen."""
 
     def rows(material: Material) -> Rows:
         moments = second_moments(material)
@@ -38,11 +38,13 @@ def of_activations(measure: Measure) -> Callable[[Material], Rows]:
 
 
 def second_moments(material: Material) -> Moments:
-    """Mean square of what every consumer is given, over samples and positions (and over the groups
-    of a grouped convolution). Memory grows with the widest layer, not with the data.
+    """Compute the mean square of what every consumer is given, [positions] per consumer.
+
+    The mean is over samples and positions, and over the groups of a grouped convolution. Memory
+    grows with the widest layer, not with the data.
 
     Raises:
-        CompressorError: the network fails on a batch, or the inputs are not the traced call's.
+        CompressorError: The network fails on a batch, or the inputs are not the traced call's.
     """
     data, network = material.data, material.network
     program = Program(data.trace, network.consumers, data.device)
@@ -63,21 +65,27 @@ def second_moments(material: Material) -> Moments:
 
 
 def mean_squares(activation: torch.Tensor, dim: int) -> torch.Tensor:
-    """Per position of a dimension the mean square over all others, at least in single precision."""
+    """Compute per position of a dimension the mean square over all others.
+
+    It is computed in single precision at least.
+    """
     others = [d for d in range(activation.dim()) if d != dim % activation.dim()]
     precise = activation.to(torch.promote_types(activation.dtype, torch.float32))
     return precise.square().mean(others) if others else precise.square()
 
 
 def root_mean_square(place: Place, moments: Floats) -> Floats:
-    """√E[x²] over the channel's positions."""
+    """Compute √E[x²] over the channel's positions, [channels]."""
     counts = place.sums(np.ones(len(moments)))
     norms: Floats = np.sqrt(place.sums(moments) / counts)
     return norms
 
 
 def weight_times_input(place: Place, moments: Floats) -> Floats:
-    """Σ |w|·‖x‖ over the consumer's weights, each with the norm of the input that it is multiplied
-    with: the root mean square, which is the paper's norm but for the number of tokens."""
+    """Compute Σ |w|·‖x‖ over the consumer's weights, [channels] (Sun et al. 2023, Wanda).
+
+    ‖x‖ is the root mean square of the input that the weight is multiplied with, which differs from
+    the paper's norm only by the number of tokens.
+    """
     magnitudes = place.weight.abs().movedim(place.member.dim, 0).flatten(1).sum(1)
     return place.sums(magnitudes.cpu().numpy() * np.sqrt(moments))

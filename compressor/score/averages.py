@@ -1,5 +1,7 @@
-"""Averages over batches, and over the processes of a distributed run, so that every criterion gives
-the same scores on all of them."""
+"""Average over batches, and over the processes of a distributed run.
+
+So every criterion gives the same scores on all processes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Average(Generic[Key]):
-    """The weighted mean of named vectors.
+    """The weighted means of named vectors.
 
     All processes name the same vectors in the same order (the network's groups give it), also
     those that get no batch.
@@ -28,15 +30,15 @@ class Average(Generic[Key]):
         self._weights: dict[Key, float] = dict.fromkeys(sizes, 0.0)
 
     def add(self, key: Key, vector: Floats, weight: float = 1.0) -> None:
-        """Take in one more vector."""
+        """Add one more vector to the mean of its name."""
         self._sums[key] += weight * vector
         self._weights[key] += weight
 
     def result(self) -> dict[Key, Floats]:
-        """The means over everything that any process took in.
+        """Return the means over everything that any process added.
 
         Raises:
-            UsageError: no process took in anything.
+            UsageError: No process added anything.
         """
         if not self._sums:
             return {}

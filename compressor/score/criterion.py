@@ -1,4 +1,4 @@
-"""What a criterion is: from what is known of a network to numbers per channel."""
+"""Define what a criterion is: it goes from what is known of a network to numbers per channel."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Loss = Callable[[Any, Any], torch.Tensor]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Data, and what it runs through.
+    """Calibration data, and what it runs through.
 
     Attributes:
         trace: The traced network; where its batch is static, every batch has that size.
         batches: What is run; in a distributed run this process's part of it.
-        loss: For criteria that follow the loss.
+        loss: The loss, for criteria that follow it.
         device: Where it runs; the module of the trace is left there.
         memory: Bytes that may be taken beside the network; None: half of what is free.
     """
@@ -47,8 +47,18 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Material:
-    """What a criterion can draw on; `tensors` are the parameters by name, `unit` is what the budget
-    is of, `note` is told what the user should know."""
+    """What a criterion can draw on.
+
+    Attributes:
+        network: The network's analysis.
+        tensors: The parameters by name.
+        calibration: Data, for criteria that need some.
+        norm_p: The p of "lp".
+        seed: Seed of "random" and of samples.
+        unit: The unit of the budget, for criteria that weigh costs.
+        progress: Is told (done, total, what).
+        note: Is told what the user should know.
+    """
 
     network: Network
     tensors: Mapping[str, torch.Tensor]
@@ -61,7 +71,7 @@ class Material:
 
     @property
     def data(self) -> Calibration:
-        """The calibration, for criteria that say that they need it."""
+        """Return the calibration, for criteria that declare that they need it."""
         assert self.calibration is not None
         return self.calibration
 
@@ -75,12 +85,12 @@ class Criterion:
     """One way to tell how important channels are.
 
     Attributes:
-        measures: In one line what is measured.
+        measures: What is measured, in one line.
         paper: Where it is from.
         rows: Finds the numbers. A criterion that finishes its scores itself gives one row per
             group, and "none" for `normalise`.
         needs: What it draws on beside the network.
-        normalise: How groups are made comparable unless the user says it.
+        normalise: How groups are made comparable unless the user chooses.
     """
 
     measures: str

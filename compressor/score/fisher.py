@@ -1,4 +1,4 @@
-"""Fisher pruning: how much the loss depends on a channel, sample by sample.
+"""Score by Fisher pruning: how much the loss depends on a channel, sample by sample.
 
 Every channel gets a gate of 1 in front of its consumers, the same for all of them (coupled channels
 go together). The derivative of a sample's loss by the gate is Σ x·∂L/∂x over the channel's
@@ -28,13 +28,16 @@ changes with the gates in front of it."""
 
 
 def fisher(material: Material) -> Rows:
-    """One row per group that has a consumer.
+    """Compute the mean over samples of the squared derivative by each channel's gate.
 
     Where samples cannot be told apart (a static batch, a branch without samples), the loss of the
     whole batch stands for one sample.
 
+    Returns:
+        One row for each group that has a consumer.
+
     Raises:
-        CompressorError: the network fails on a batch, or the inputs are not the traced call's.
+        CompressorError: The network fails on a batch, or the inputs are not the traced call's.
     """
     data, network = material.data, material.network
     gated = _Gated(Program(data.trace, network.consumers, data.device), network)
@@ -55,7 +58,7 @@ def fisher(material: Material) -> Rows:
 
 
 def _of_gates(consumers: Sequence[Place], slopes: Slopes) -> Floats:
-    """[samples, channels]: the derivatives by the gates, which all consumers share."""
+    """Return the derivatives by the gates, which all consumers share, [samples, channels]."""
     found = [
         (place, slope)
         for place in consumers
@@ -80,7 +83,7 @@ class _Gated:
         }
 
     def slopes(self, inputs: Any, target: Any, loss: Loss) -> Slopes:
-        """The derivatives of each sample's loss by the gates."""
+        """Return the derivatives of each sample's loss by the gates."""
         gates: list[tuple[Consumer, torch.Tensor]] = []
 
         def gate(consumer: Consumer, activation: torch.Tensor) -> torch.Tensor:
@@ -105,13 +108,14 @@ class _Gated:
         return slopes
 
     def _per_sample(self, consumer: Consumer, slope: torch.Tensor, samples: int) -> Floats:
-        """[samples, positions], with one sample where none can be told apart. The loss is the mean
-        over the samples, so each one's own is as many times as large."""
+        """Return the derivatives by sample, [samples, positions]; one sample if none can be told
+        apart."""
         size = self.sizes[consumer.tensor, consumer.dim]
         at, dim = consumer.at, self.program.sample_dimension(consumer)
         if dim is None or slope.shape[dim] % samples:
             samples = 1
         rows = slope.movedim(at, -1) if dim is None else slope.movedim((dim, at), (0, -1))
+        # the loss is the mean over the samples, so each one's own is as many times as large
         summed = rows.reshape(samples, -1, size).sum(1).cpu().double() * samples
         found: Floats = summed.numpy()
         return found

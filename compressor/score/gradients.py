@@ -1,4 +1,4 @@
-"""Criteria that follow the gradients of the loss with respect to the weights."""
+"""Score by the gradients of the loss with respect to the weights."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ Measure = Callable[[Place, torch.Tensor], Floats]
 
 
 def of_gradients(measure: Measure) -> Callable[[Material], Rows]:
-    """A row per parameter: the measure's average over the batches. Parameters on which the loss
-    does not depend have zero gradients."""
+    """Build a criterion from a measure: a row per parameter, the measure's average over the
+    batches.
+
+    Parameters that the loss does not depend on have zero gradients.
+    """
 
     def rows(material: Material) -> Rows:
         data = material.data
@@ -41,18 +44,22 @@ def of_gradients(measure: Measure) -> Callable[[Material], Rows]:
 
 
 def magnitude(place: Place, gradient: torch.Tensor) -> Floats:
-    """Σ |g|."""
+    """Compute Σ |g| per channel, [channels]."""
     return place.totals(gradient.abs())
 
 
 def joint(place: Place, gradient: torch.Tensor) -> Floats:
-    """|Σ w·g|: to first order the change of the loss when the channel's weights all become zero."""
+    """Compute |Σ w·g| per channel, [channels] (Molchanov et al. 2019, equation 8).
+
+    To first order it is the change of the loss when the channel's weights all become zero.
+    """
     changes: Floats = abs(place.totals(place.weight * gradient))
     return changes
 
 
 def element_wise(place: Place, gradient: torch.Tensor) -> Floats:
-    """Σ |w·g|: changes of different signs do not cancel."""
+    """Compute Σ |w·g| per channel, [channels], in which changes of different signs do not
+    cancel."""
     return place.totals((place.weight * gradient).abs())
 
 
@@ -62,12 +69,12 @@ def saliency_gradients(
     loss: Loss,
     device: str = "cpu",
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Gradients of the loss with respect to every parameter, batch by batch, in eval mode.
+    """Yield the gradients of the loss by every parameter, batch by batch, in eval mode.
 
-    The module is used as it is; its parameters' `requires_grad` and `grad` are restored.
+    The module is moved to the device; its parameters' `requires_grad` and `grad` are restored.
 
     Raises:
-        CompressorError: the network or the loss fails on a batch.
+        CompressorError: The network or the loss fails on a batch.
     """
     parameters = dict(module.named_parameters())
     wanted = {name: p.requires_grad for name, p in parameters.items()}

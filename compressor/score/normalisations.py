@@ -1,4 +1,4 @@
-"""What makes the scores of different groups comparable."""
+"""Make the scores of different groups comparable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Normalisation = Callable[[Floats], Floats]
 
 
 def _by(size: Callable[[Floats], Any]) -> Normalisation:
-    """Divided by a size; scores that have none (all zero) stay."""
+    """Return a normalisation that divides by a size; scores whose size is 0 stay."""
 
     def divided(scores: Floats) -> Floats:
         divisor = float(size(scores))
@@ -30,8 +30,10 @@ def _standardise(scores: Floats) -> Floats:
 
 
 def lamp(scores: Floats) -> Floats:
-    """Each one's share of all that are not smaller (Lee et al. 2021): the largest has 1. Of equal
-    ones the later counts as the larger, as in the paper."""
+    """Divide each score by the sum of all that are not smaller, so the largest gets 1.
+
+    Equal scores count in their order, the later as the larger (Lee et al. 2021, LAMP).
+    """
     order = np.argsort(scores, kind="stable")[::-1]
     rest = np.cumsum(scores[order])
     found = np.zeros_like(scores)

@@ -1,4 +1,4 @@
-"""Parameters as the channels of their groups see them."""
+"""See parameters as the channels of their groups do."""
 
 from __future__ import annotations
 
@@ -16,15 +16,25 @@ from compressor.score.criterion import Floats
 
 
 def precise(tensor: torch.Tensor) -> torch.Tensor:
-    """In double precision; on the CPU where its device has none. Of complex numbers the absolute
-    value: how large a weight is does not lie in its real part."""
+    """Convert a tensor to double precision, on the CPU where its device has none.
+
+    Complex numbers become their absolute values, since a weight's size does not lie in its real
+    part.
+    """
     real = tensor.abs() if tensor.is_complex() else tensor
     return (real.cpu() if real.device.type == "mps" else real).double()
 
 
 @dataclass(frozen=True)
 class Place:
-    """A parameter in a group: per position of the member's dimension its channel, -1 for none."""
+    """A parameter in a group.
+
+    Attributes:
+        member: The parameter's dimension in the group.
+        tensor: The parameter.
+        channel: The channel at each position of the dimension, [positions]; -1 for none.
+        channels: Number of channels of the group.
+    """
 
     member: Member
     tensor: torch.Tensor
@@ -33,23 +43,23 @@ class Place:
 
     @property
     def weight(self) -> torch.Tensor:
-        """The parameter in double precision, without its gradient graph."""
+        """Return the parameter in double precision, without its gradient graph."""
         return precise(self.tensor.detach())
 
     def totals(self, values: torch.Tensor) -> Floats:
-        """Per channel the sum of `values`, which have the parameter's shape."""
+        """Sum values of the parameter's shape per channel, [channels]."""
         others = [d for d in range(values.dim()) if d != self.member.dim]
         along = values.sum(others) if others else values
         return self.sums(along.cpu().double().numpy())
 
     def sums(self, along: Floats) -> Floats:
-        """Per channel the sum of `along`, one number per position of the dimension."""
+        """Sum values along the dimension, [positions], per channel, [channels]."""
         inside = self.channel >= 0
         found = np.bincount(self.channel[inside], along[inside], minlength=self.channels)
         return found.astype(np.float64)
 
     def vectors(self) -> torch.Tensor:
-        """[channels, numbers]: all that the parameter has of each channel."""
+        """Return all numbers that the parameter has of each channel, [channels, numbers]."""
         order = np.argsort(self.channel, kind="stable")
         order = order[self.channel[order] >= 0]
         rows = self.weight.movedim(self.member.dim, 0)[torch.from_numpy(order)]
@@ -57,7 +67,7 @@ class Place:
 
 
 def places(network: Network, tensors: Mapping[str, torch.Tensor]) -> dict[str, list[Place]]:
-    """Per group its parameters among `tensors`, those that produce its channels first."""
+    """Return for each group its parameters among `tensors`, producers of its channels first."""
     return {
         group.name: [
             Place(

@@ -1,4 +1,4 @@
-"""The traced program, run on data with an eye on what its consumers are given."""
+"""Run the traced program on data, and look at what its consumers are given."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Look = Callable[[Consumer, torch.Tensor], torch.Tensor]
 
 
 class Program(Interpreter):
-    """A traced program on a device. Values are let go of after their last use."""
+    """A traced program on a device, which frees each value after its last use."""
 
     def __init__(self, trace: Trace, consumers: Sequence[Consumer], device: str = "cpu") -> None:
         self.trace, self.device = trace, device
@@ -45,11 +45,11 @@ class Program(Interpreter):
 
     @property
     def consumers(self) -> list[Consumer]:
-        """Those of the consumers whose activations can be seen."""
+        """Return the consumers whose activations can be seen."""
         return [consumer for there in self.watched.values() for consumer in there]
 
     def sample_dimension(self, consumer: Consumer) -> int | None:
-        """The dimension of its activation that grows with the batch; None where none does."""
+        """Return the dimension of a consumer's activation that grows with the batch, or None."""
         value = self.nodes[consumer.activation].meta["val"]
         for i, size in enumerate(value.shape):
             symbols = size.node.expr.free_symbols if isinstance(size, torch.SymInt) else ()
@@ -58,11 +58,14 @@ class Program(Interpreter):
         return None
 
     def __call__(self, inputs: Any, look: Look) -> Any:
-        """What the network returns for a batch's inputs (a call, or positional ones), while `look`
-        looks on.
+        """Run the network on a batch's inputs (a call, or positional ones) and return its outputs.
+
+        Args:
+            inputs: The batch's inputs.
+            look: Is given what each consumer gets, and returns what it gets instead.
 
         Raises:
-            CompressorError: the inputs are not those of the traced call.
+            CompressorError: The inputs are not those of the traced call.
         """
         leaves = Call.of(inputs).mapped(lambda leaf: leaf.to(self.device)).leaves
         signature, stored = self.program.graph_signature, stored_tensors(self.program)
@@ -111,7 +114,7 @@ def _check_batch(trace: Trace, leaves: Sequence[Any]) -> None:
 
 @contextmanager
 def told_apart(inputs: Any) -> Iterator[None]:
-    """A failure of the network or the loss is told as theirs."""
+    """Raise errors of the network or the loss inside the block as a CompressorError about them."""
     try:
         yield
     except CompressorError:

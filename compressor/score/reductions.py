@@ -1,4 +1,4 @@
-"""From the rows of a group's parameters to one number per channel."""
+"""Reduce the rows of a group's parameters to one number per channel."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ Reduction = Callable[[Floats], Floats]
 
 
 def _product(rows: Floats) -> Floats:
-    """The product, times a constant that makes the largest 1: of many small numbers it would leave
-    the range of numbers."""
+    """Compute the product over rows, [channels], scaled so that the largest is 1.
+
+    The product of many small numbers would otherwise leave the range of numbers.
+    """
     with np.errstate(divide="ignore"):
         logs = np.log(rows).sum(axis=0)
     largest = logs.max()

@@ -1,4 +1,4 @@
-"""Rows of a criterion become scores: reduced over a group's parameters, groups made comparable."""
+"""Turn a criterion's rows into scores: reduce over a group's parameters, make groups comparable."""
 
 from __future__ import annotations
 
@@ -39,31 +39,34 @@ def score(
     note: Callable[[str], None] = lambda text: None,
     criteria: Mapping[str, Criterion] = CRITERIA,
 ) -> Scores:
-    """Scores per group, by what the criterion finds in each of the group's parameters.
+    """Score the channels of all groups by what a criterion finds in each of their parameters.
 
-    Groups of which it measures nothing (no batch norm, no consumer whose input can be seen) are
+    Groups in which it measures nothing (no batch norm, no consumer whose input can be seen) are
     scored by their weights' L2 norm instead, and a note says so.
 
     Args:
         network: The analysed network.
         tensors: Parameters by name.
         criterion: A key of `criteria`.
-        calibration: For criteria that need data.
+        calibration: Data, for criteria that need some.
         reduction: A key of `REDUCTIONS`: how a group's parameters become one number per channel.
         normalise: A key of `NORMALISATIONS`: how groups become comparable; "usual" is the
             criterion's own.
-        norm_p: For "lp".
-        seed: For "random".
-        unit: What the budget is of, for criteria that weigh costs; None where it weighs them
-            itself.
-        progress: Is told what is done, of how much, by criteria that take long.
+        norm_p: The p of "lp".
+        seed: Seed of "random" and of samples.
+        unit: The unit of the budget, for criteria that weigh costs; None where the budget weighs
+            them itself.
+        progress: Is told (done, total, what) by criteria that take long.
         note: Is told what the user should know.
         criteria: Criteria by name.
 
+    Returns:
+        Group name -> scores, [size] float64; high is important.
+
     Raises:
-        UsageError: a name is unknown, the criterion needs data and got none, or it measures nothing
+        UsageError: A name is unknown, the criterion needs data and got none, or it measures nothing
             anywhere in this network.
-        CompressorError: the network fails on the data, or a score is not finite.
+        CompressorError: The network fails on the data, or a score is not finite.
     """
     chosen = _entry(criteria, criterion, "criterion")
     reduce = _entry(REDUCTIONS, reduction, "reduction")
@@ -91,12 +94,13 @@ def score(
 
 
 def needs_data(criterion: str, criteria: Mapping[str, Criterion] = CRITERIA) -> bool:
-    """Whether the criterion is computed from data."""
+    """Return whether the criterion is computed from data."""
     return criterion in criteria and criteria[criterion].needs != "weights"
 
 
 def needs_loss(criterion: str, criteria: Mapping[str, Criterion] = CRITERIA) -> bool:
-    """Whether the criterion follows the loss, so that data needs labels, or the loss none."""
+    """Return whether the criterion follows the loss, so that labels are needed, or a loss
+    without."""
     return criterion in criteria and criteria[criterion].needs == "labels"
 
 

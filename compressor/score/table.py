@@ -1,4 +1,4 @@
-"""The criteria by name."""
+"""List the criteria by name."""
 
 from __future__ import annotations
 

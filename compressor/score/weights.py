@@ -1,4 +1,4 @@
-"""Criteria that look at the weights alone."""
+"""Score by the weights alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ Measure = Callable[[Place], Floats | None]
 
 
 def of_weights(measure: Measure) -> Callable[[Material], Rows]:
-    """A row per parameter of which the measure says something."""
+    """Build a criterion from a measure: a row for each parameter that the measure says something
+    of."""
 
     def rows(material: Material) -> Rows:
         found = places(material.network, material.tensors)
@@ -26,7 +27,10 @@ def of_weights(measure: Measure) -> Callable[[Material], Rows]:
 
 
 def norm(p: float) -> Measure:
-    """(Σ |w|^p)^(1/p) over the channel's weights; for p below 1 no norm, but an order."""
+    """Return the measure (Σ |w|^p)^(1/p) over a channel's weights.
+
+    For p below 1 it is not a norm, but still an order.
+    """
 
     def measure(place: Place) -> Floats:
         weight = place.weight.abs()
@@ -39,19 +43,22 @@ def norm(p: float) -> Measure:
 
 
 def lp(material: Material) -> Rows:
-    """The norm with the user's p."""
+    """Compute the rows of the norm with the user's p."""
     return of_weights(norm(material.norm_p))(material)
 
 
 def squares(place: Place) -> Floats:
-    """Σ w²: what LAMP takes shares of."""
+    """Compute Σ w² per channel, [channels], of which LAMP takes shares."""
     return place.totals(place.weight.square())
 
 
 def distances(place: Place) -> Floats | None:
-    """Σ_j |F_i - F_j|: the distance of a filter to all others of its layer. It is smallest next to
-    the geometric median, where a filter is replaced by the others best (FPGM). Filters are what
-    produces the channels; vectors (biases, norms) and consumers are none."""
+    """Compute Σ_j |F_i - F_j|, the distance of each filter to all others of its layer, [channels].
+
+    It is smallest next to the geometric median, where the other filters replace a filter best (He
+    et al. 2019, FPGM). Filters are what produces the channels; vectors (biases, norms) and
+    consumers are none, and None is returned for them.
+    """
     if place.member.contracted or place.tensor.dim() < 2:
         return None
     filters = place.vectors()
@@ -60,7 +67,8 @@ def distances(place: Place) -> Floats | None:
 
 
 def batch_norm_scales(material: Material) -> Rows:
-    """|γ|: a batch norm's weight is known by the running variance that stands beside it."""
+    """Compute |γ| of batch norms, recognised by the running variance that stands beside the
+    weight."""
     known = material.network.tensors
 
     def measure(place: Place) -> Floats | None:
@@ -73,6 +81,6 @@ def batch_norm_scales(material: Material) -> Rows:
 
 
 def random(material: Material) -> Rows:
-    """Uniform numbers, the same for the same seed."""
+    """Draw uniform random numbers, the same for the same seed."""
     generator = np.random.default_rng(material.seed)
     return {group.name: [generator.random(group.size)] for group in material.network.groups}

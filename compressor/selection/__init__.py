@@ -1,4 +1,4 @@
-"""Selection: scores and a budget become the kept channels of each group."""
+"""Select the channels that each group keeps, from scores and a budget."""
 
 from compressor.selection.candidates import LEAST_SHARE, least, prunable
 from compressor.selection.choosing import FAR, Choice, Keep, Last, best, select

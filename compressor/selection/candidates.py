@@ -1,4 +1,4 @@
-"""What may lose channels, and how many of them."""
+"""Find the groups that may lose channels, and how many of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST_SHARE = 0.1
 
 
 def prunable(network: Network, protect: Sequence[str], prune: Sequence[str]) -> list[Group]:
-    """The groups that may lose channels; arguments as for `select`.
+    """Return the groups that may lose channels; the arguments are as for `select`.
 
     Raises:
         UsageError: A glob matches nothing.
@@ -38,7 +38,11 @@ def prunable(network: Network, protect: Sequence[str], prune: Sequence[str]) -> 
 
 
 def _matched(network: Network, globs: Sequence[str], option: str) -> set[str]:
-    """Tensors whose own name, or that of a module around them, matches a glob."""
+    """Return the tensors whose own name, or that of a module around them, matches a glob.
+
+    Raises:
+        UsageError: A glob matches nothing.
+    """
     names = {tensor: _with_owners(tensor) for tensor in network.tensors}
     found: set[str] = set()
     for glob in globs:
@@ -65,8 +69,10 @@ def _with_owners(name: str) -> list[str]:
 
 
 def units(groups: Sequence[Group], linked: Sequence[Sequence[str]]) -> list[list[Group]]:
-    """Groups that lose their channels together; linked ones of which a part may not be pruned are
-    left out."""
+    """Return the groups that lose their channels together, as lists.
+
+    Linked groups of which a part may not be pruned are left out.
+    """
     by_name = {group.name: group for group in groups}
     bound = {name for link in linked for name in link}
     whole = [[by_name[n] for n in link] for link in linked if all(n in by_name for n in link)]
@@ -79,7 +85,11 @@ def fixed_counts(
     units: Sequence[Sequence[Group]],
     layer_ratios: Sequence[tuple[str, float]],
 ) -> dict[str, int]:
-    """How many channels are kept of each group that a layer's ratio is given for."""
+    """Return how many channels are kept of each group that a layer's ratio is given for.
+
+    Raises:
+        UsageError: A glob matches no group.
+    """
     shares: dict[str, float] = {}
     for glob, share in layer_ratios:
         hits = _matched(network, [glob], "--layer-ratio")
@@ -101,12 +111,14 @@ def least(group: Group) -> int:
 
 
 def narrower(group: Group, step: int, floor: int = 0) -> list[int]:
-    """The widths that a group may get down to, widest first: multiples of a step, not below a
-    floor of its own."""
+    """Return the widths that a group may get down to, widest first.
+
+    They are multiples of a step, and not below `floor` or the least that every group keeps.
+    """
     lowest = rounded(max(least(group), floor), group, step)
     return list(range((group.size - 1) // step * step, lowest - 1, -step))
 
 
 def rounded(count: int, group: Group, step: int) -> int:
-    """Up to a multiple of a step, or to all."""
+    """Round a count up to a multiple of a step, or to all channels of the group."""
     return min(group.size, math.ceil(count / step) * step)

@@ -1,4 +1,4 @@
-"""Selection: scores and a budget become the kept channels of each group."""
+"""Choose the channels that each group keeps, from scores and a budget."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Last:
     """The move that met the budget: what it cost is the budget's shadow price.
 
     Attributes:
-        group: Which group became narrower.
+        group: Name of the group that became narrower.
         lost: Sum of the scores of its channels.
         saved: Share of the network's total that it saved.
     """
@@ -44,7 +44,7 @@ class Last:
 
     @property
     def price(self) -> float:
-        """Score lost per one per cent of the network's total."""
+        """Return the score lost per one per cent of the network's total."""
         return self.lost / (100 * self.saved) if self.saved > 0 else float("inf")
 
 
@@ -53,10 +53,11 @@ class Choice:
     """The kept indices of each group that loses some, and what is left of the budget's unit.
 
     Attributes:
-        keep: Per group the kept indices.
+        keep: Group name -> kept indices, ascending.
         unit, before, after: The budget's unit, and how much of it there was and is.
         fixed: Groups that `layer_ratios` decide about.
-        widths: Per group that competed the widths that it could have got down to, widest first.
+        widths: For each group that competed the widths that it could have got down to, widest
+            first.
         last: The last move, or None where the budget took none.
     """
 
@@ -70,7 +71,7 @@ class Choice:
 
     @property
     def removed(self) -> float:
-        """Share of the whole network's total that is removed, 0 to 1."""
+        """Return the share of the whole network's total that is removed, 0 to 1."""
         return 1 - self.after / self.before
 
 
@@ -102,8 +103,8 @@ def select(
         ratio: Share to remove of the whole network's `of`, protected parts included; it is met to
             within one channel (one rounding step, with `round_to`). None: only what `layer_ratios`
             say.
-        most: What that leaves, where it is known exactly.
-        of: "macs" of one sample, "params" or "channels"; with a clock a name alone.
+        most: What the ratio leaves, in units of `of`, where that is known exactly.
+        of: "macs" of one sample, "params" or "channels"; with a clock it is only a name.
         scope: A key of `SCOPES`.
         layer_ratios: Pairs of a glob and the share of its channels that each group loses whose
             producing layer matches; the last one that matches counts. The others meet the ratio.
@@ -112,8 +113,8 @@ def select(
             group exceeds, and the scores only say which channels of a group go.
         protect: Globs of module or parameter names whose channels all stay.
         prune: Roles to prune beside channels and heads ("stream", "head_width").
-        round_to: Kept counts are multiples of it; or of what it says for each group, but for those
-            that `layer_ratios` decide about.
+        round_to: Kept counts are multiples of this number, or of each group's own; the groups' own
+            numbers do not apply to groups that `layer_ratios` decide about.
         clock: Predicts latency in milliseconds; the budget is then of that, and within the global
             scope scores are spent per millisecond saved.
         best_effort: Take what is reachable where the ratio is not.
@@ -122,12 +123,12 @@ def select(
             have.
         short: Where widths go in steps, the ratio may be missed by this share of it, if what is
             removed is then closer to the ratio.
-        off_step: One group may leave its step, where more than `FAR` too much would go else.
+        off_step: One group may leave its step, where more than `FAR` too much would go otherwise.
 
     Raises:
         UsageError: A glob matches nothing.
-        CompressorError: Nothing can be pruned, or the ratio is out of reach, or `layer_ratios`
-            alone remove more.
+        CompressorError: Nothing can be pruned, the ratio is out of reach, or `layer_ratios` alone
+            remove more.
     """
     groups = prunable(network, protect, prune)
     together = units(groups, network.linked if keep_linked else ())
@@ -182,7 +183,7 @@ def _order(
     scope: str,
     clock: Clock | None,
 ) -> Moves:
-    """In which order those that compete become narrower."""
+    """Return the order in which the competing groups become narrower."""
     if losses is not None:
         return by_rank(free, losses, widths, np.max)
     if clock is not None and scope == "global":
@@ -196,8 +197,12 @@ class _Bill:
     """What the network costs at given widths of the units that compete.
 
     Attributes:
-        given: Per other group that loses some how many are kept.
-        unit: The budget's; with a clock a name alone.
+        network: The analysed network.
+        groups: The groups that may lose channels.
+        free: The units that compete.
+        given: How many channels each group keeps that loses some without competing.
+        unit: The budget's unit; with a clock it is only a name.
+        clock: Predicts latency in milliseconds, where that is the budget.
     """
 
     network: Network
@@ -213,14 +218,14 @@ class _Bill:
 
     @cached_property
     def before(self) -> float:
-        """Of the network as it is."""
+        """Return the cost of the network as it is."""
         return self._of({})
 
     def of(self, after: Ints) -> float:
         return self._of(self.network.sizes(self.counts(after)))
 
     def counts(self, after: Ints) -> dict[str, int]:
-        """How many channels each group keeps."""
+        """Return how many channels each group keeps at these widths of the units."""
         left = {g.name: w for unit, w in zip(self.free, after.tolist(), strict=True) for g in unit}
         return {group.name: group.size for group in self.groups} | dict(self.given) | left
 
@@ -232,14 +237,21 @@ class _Bill:
 
 @dataclass(frozen=True)
 class _Meeting:
-    """How a budget is met by moves in their order."""
+    """The way a budget is met by moves in their order.
+
+    Attributes:
+        order: The moves.
+        bill: The costs.
+        gives_back: Whether moves are undone without which the budget is met as well.
+    """
 
     order: Moves
     bill: _Bill
     gives_back: bool
 
     def of(self, target: float) -> tuple[int, Ints]:
-        """How many moves are taken, and the units' widths."""
+        """Return how many moves are taken to get down to `target`, and the units' widths after
+        them."""
         order, bill = self.order, self.bill
         taken = _first(len(order), lambda n: bill.of(order.after(n, bill.full)) <= target)
         if not self.gives_back:
@@ -248,7 +260,7 @@ class _Meeting:
         return taken, order.given_back(taken, bill.full, fits)
 
     def off_step(self, taken: int, after: Ints, target: float) -> Ints:
-        """The widths, or where they save far too much, those with one unit between its steps."""
+        """Return the widths; where they save far too much, with one unit between its steps."""
         bill, least = self.bill, target - FAR * self.bill.before
         fits = lambda widths: bill.of(widths) <= target  # noqa: E731
         closer = [after]
@@ -269,7 +281,7 @@ def _refuse_what_cannot_be(
 
 
 def _last(order: Moves, taken: int, bill: _Bill, scores: Scores) -> Last | None:
-    """The move that met the budget."""
+    """Return the move that met the budget, or None if none was taken."""
     if not taken:
         return None
     wide, narrow = order.after(taken - 1, bill.full), order.after(taken, bill.full)
@@ -287,13 +299,13 @@ def _steps(groups: Sequence[Group], round_to: int | Mapping[str, int]) -> dict[s
 
 
 def best(scores: npt.NDArray[np.float64], count: int) -> tuple[int, ...]:
-    """The indices of the highest scores, ascending."""
+    """Return the indices of the `count` highest scores, ascending."""
     best = np.argsort(scores, kind="stable")[len(scores) - count :]
     return tuple(sorted(int(i) for i in best))
 
 
 def _first(most: int, holds: Callable[[int], bool]) -> int:
-    """The smallest number for which a monotone condition holds, or `most`."""
+    """Return the smallest number for which a monotone condition holds, or `most`."""
     low, high = 0, most
     while low < high:
         middle = (low + high) // 2

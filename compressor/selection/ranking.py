@@ -1,4 +1,4 @@
-"""In which order groups become narrower."""
+"""Order the moves by which groups become narrower."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FINEST = 64
 
 @dataclass(frozen=True)
 class Moves:
-    """One after the other: unit `units[i]` gets down to `widths[i]` channels."""
+    """Moves one after the other: unit `units[i]` gets down to `widths[i]` channels."""
 
     units: Ints
     widths: Ints
@@ -34,14 +34,16 @@ class Moves:
         return len(self.units)
 
     def after(self, count: int, sizes: Ints) -> Ints:
-        """The units' widths after so many moves."""
+        """Return the units' widths after so many moves."""
         widths = sizes.copy()
         np.minimum.at(widths, self.units[:count], self.widths[:count])
         return widths
 
     def given_back(self, count: int, sizes: Ints, fits: Callable[[Ints], bool]) -> Ints:
-        """The widths after so many moves, less those, dearest first, without which the budget is
-        met as well: a large last move may save more than was asked for."""
+        """Return the widths after so many moves, without those that the budget can do without.
+
+        They are undone dearest first: a large last move may save more than was asked for.
+        """
         widths = self.after(count, sizes)
         for i in range(count - 1, -1, -1):
             unit = self.units[i]
@@ -54,8 +56,11 @@ class Moves:
     def in_between(
         self, widths: Ints, count: int, sizes: Ints, fits: Callable[[Ints], bool]
     ) -> Iterator[Ints]:
-        """The widths once more, each time with the unit that moved last wider by half of what is
-        left of its step, where that fits; the last ones are right to within one channel."""
+        """Yield the widths with the unit that moved last wider, each time closer to the budget.
+
+        It gets wider by half of what is left of its step, where that fits. The last widths are
+        right to within one channel.
+        """
         last = next((u for u in self.units[:count][::-1] if widths[u] < sizes[u]), None)
         if last is None:
             return
@@ -70,7 +75,7 @@ class Moves:
 
 
 def moves(taken: Sequence[tuple[int, int]]) -> Moves:
-    """From pairs of a unit's number and a width."""
+    """Build moves from pairs of a unit's number and a width."""
     both = np.array(taken, np.int64).reshape(-1, 2)
     return Moves(both[:, 0], both[:, 1])
 
@@ -81,8 +86,14 @@ def by_rank(
     widths: Mapping[str, Sequence[int]],
     of_several: Callable[[npt.NDArray[np.float64]], Any],
 ) -> Moves:
-    """The lowest rank goes first; channels that go together have the rank `of_several` theirs.
-    `widths` are those that each group may get down to, widest first."""
+    """Order moves by the rank of the channels that they drop, the lowest first.
+
+    Args:
+        units: The units that compete.
+        ranked_by: Per group one rank per channel.
+        widths: Per group those that it may get down to, widest first.
+        of_several: Makes one rank of those of channels that go together.
+    """
     ranked: list[tuple[float, int, int, int]] = []
     for number, unit in enumerate(units):
         each = _sorted(unit, ranked_by)
@@ -104,16 +115,16 @@ def _sorted(unit: Unit, ranked_by: Scores) -> npt.NDArray[np.float64]:
 
 
 class Clock(Protocol):
-    """Predicts how long the network takes, layer by layer."""
+    """What predicts how long the network takes, layer by layer."""
 
     def latency_ms(self, sizes: Mapping[Axis, int]) -> float:
-        """Of the whole network."""
+        """Return the milliseconds of the whole network, with these sizes of axes."""
 
     def layers_of(self, axis: Axis) -> tuple[Any, ...]:
-        """The layers whose time depends on the axis."""
+        """Return the layers whose time depends on the axis."""
 
     def layers_ms(self, layers: Sequence[Any], sizes: Mapping[Axis, int]) -> float:
-        """Of some layers."""
+        """Return the milliseconds of some layers, with these sizes of axes."""
 
 
 def by_time(
@@ -123,7 +134,7 @@ def by_time(
     widths: Mapping[str, Sequence[int]],
     clock: Clock,
 ) -> Moves:
-    """The move that loses least score per millisecond that it saves goes first.
+    """Order moves by the score that they lose per millisecond saved, the least first.
 
     A greedy knapsack: what a move saves depends on how wide its neighbours still are, so a move is
     looked at again before it is taken. It may leave out widths that save nothing by themselves.
@@ -169,7 +180,8 @@ class _Run:
         self.lost = np.concatenate([[0.0], np.cumsum(_sorted(unit, scores))])
 
     def best(self, sizes: Mapping[Axis, int]) -> tuple[float, int]:
-        """The least loss per millisecond, and the width that has it; no width where none saves."""
+        """Return the least loss per millisecond and the width that has it; width 0 where none
+        saves."""
         now = self.clock.layers_ms(self.layers, sizes)
         lost = self.lost[self.size - self.width]
         found = (np.inf, 0)

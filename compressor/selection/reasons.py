@@ -1,4 +1,4 @@
-"""Why a group keeps what it keeps, in words."""
+"""Say in words why a group keeps what it keeps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from compressor.selection.scopes import Scores
 
 
 def reason_of(group: Group, choice: Choice, scores: Scores) -> str:
-    """One line for one group of the network that the choice was made for."""
+    """Return one line on why a group of the network keeps what it keeps."""
     kept = len(choice.keep.get(group.name, range(group.size)))
     if group.name in choice.fixed:
         return "as --layer-ratio says"

@@ -1,4 +1,4 @@
-"""Errors of selection."""
+"""Build the errors of selection."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def overshot(ratio: float, of: str, removed: float) -> CompressorError:
 
 
 class OutOfReachError(CompressorError):
-    """More is to go than may go."""
+    """The error raised where more is to be removed than can be."""
 
 
 def out_of_reach(

@@ -1,4 +1,4 @@
-"""Whom channels compete with."""
+"""Define which channels compete with each other."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ Scope = Callable[[Network, Sequence[Group], Scores], Scores]
 
 
 def _within(same: Callable[[Network, Group], Hashable]) -> Scope:
-    """Groups for which `same` is equal form a class. Channels are ranked by their place in their
-    class, 0 to 1, so that every class loses the same share."""
+    """Return a scope in which groups form a class if `same` is equal for them.
+
+    Channels are ranked by their place in their class, 0 to 1, so that every class loses the same
+    share.
+    """
 
     def places(network: Network, groups: Sequence[Group], scores: Scores) -> Scores:
         classes: dict[Hashable, list[str]] = {}
@@ -37,7 +40,8 @@ def _within(same: Callable[[Network, Group], Hashable]) -> Scope:
 
 
 def _form(network: Network, group: Group) -> Hashable:
-    """Equal for groups of one role and size whose members have the same shapes."""
+    """Return a key that is equal for groups of one role and size whose members have the same
+    shapes."""
     members = [
         (m.dim, m.contracted, tuple(dim.size for dim in network.tensors[m.tensor]))
         for m in group.members

@@ -1,4 +1,4 @@
-"""`compress sensitivity`: what is lost when one group alone is cut."""
+"""Run `compress sensitivity`: measure what is lost when one group alone is cut."""
 
 from compressor.sensitivity.measuring import (
     measure,

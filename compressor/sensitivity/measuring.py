@@ -1,4 +1,4 @@
-"""How much each group of channels bears: `compress sensitivity`.
+"""Measure how much each group of channels bears (`compress sensitivity`).
 
 One group after the other loses a share of its channels, those with the lowest scores; what the
 network then computes is compared with before. Nothing is sliced: zeros in the consumers stand for
@@ -44,8 +44,8 @@ RELATIVE_MSE = "relative_mse"
 def measure(subject: Subject, options: SensitivityOptions, watch: Watch) -> Sensitivity:
     """Cut each group that may be pruned by each ratio, alone, and measure what is lost.
 
-    With labels the metric (a higher one is taken to be better), else "relative_mse": the outputs'
-    squared difference from the uncut network's, relative to their square.
+    With labels the metric is measured (a higher one is taken to be better), else "relative_mse":
+    the outputs' squared difference from the uncut network's, relative to their square.
 
     Raises:
         CompressorError: The model cannot be loaded or captured, nothing can be pruned, the data
@@ -89,7 +89,15 @@ def measure(subject: Subject, options: SensitivityOptions, watch: Watch) -> Sens
 
 @dataclass(frozen=True)
 class _Yardstick:
-    """What is measured of the network as it is now, on how many samples, in words."""
+    """What is measured of the network as it is now.
+
+    Attributes:
+        metric: Its name.
+        better: "higher" or "lower".
+        measure: Returns the metric.
+        samples: Number of samples that it is measured on.
+        words: What it is measured on, in words.
+    """
 
     metric: str
     better: str
@@ -121,7 +129,8 @@ def _yardstick(scored: Scored, options: SensitivityOptions) -> _Yardstick:
 
 
 class _Divergence:
-    """sum |y - y0|^2 / sum |y0|^2 over all floating outputs, y0 those of the uncut network."""
+    """The relative error Σ |y - y0|² / Σ |y0|² over all floating outputs, y0 the uncut
+    network's."""
 
     def __init__(self, module: nn.Module, calls: Sequence[ExampleInputs], device: str) -> None:
         self.module, self.calls, self.device = module, calls, device
@@ -151,7 +160,7 @@ class _Divergence:
 
 @dataclass(frozen=True)
 class _Probe:
-    """Cuts one group at a time, in place, and measures."""
+    """Cuts one group at a time, in place, measures, and undoes the cut."""
 
     scored: Scored
     options: SensitivityOptions
@@ -159,8 +168,10 @@ class _Probe:
     baseline: float
 
     def curve(self, group: Group) -> Curve:
-        """One group's values; equal numbers of channels are measured once. Without points where
-        a consumer is no tensor of the module."""
+        """Measure one group at each ratio; equal numbers of channels are measured once.
+
+        The curve has no points where a consumer is not a tensor of the module.
+        """
         network = self.scored.network
         tensors = named_tensors(self.scored.trace.module)
         reachable = network.silenced([group.name]).keys() <= tensors.keys()
@@ -207,9 +218,10 @@ class _Probe:
 
 
 def write(found: Sensitivity, folder: Path, *, force: bool = False) -> None:
-    """Write sensitivity.json and its picture, both or nothing.
+    """Write sensitivity.json and its picture, both or neither.
 
-    Raises: what `compressor.folder.check_target` raises.
+    Raises:
+        UsageError, CompressorError: As `compressor.files.folder.check_target` does.
     """
     from compressor.sensitivity.picture import draw_sensitivity
 
@@ -219,7 +231,7 @@ def write(found: Sensitivity, folder: Path, *, force: bool = False) -> None:
 
 
 def table(found: Sensitivity) -> Table:
-    """A line per group, a column per ratio, for the terminal."""
+    """Build a table for the terminal: a row per group, a column per ratio."""
     shown = Table(
         title=f"{found.metric} of {found.model['name']} with one group cut "
         f"(uncut: {_value(found, found.baseline)})",

@@ -1,4 +1,4 @@
-"""A sensitivity as a picture: a line per group, the most and the least sensitive ones in colour."""
+"""Draw a sensitivity: a line per group, the most and the least sensitive ones in colour."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OTHERS, _BASELINE = "#c9ced6", "#555555"
 
 
 def draw_sensitivity(found: Sensitivity, path: Path) -> None:
-    """Write an SVG; the same file for the same measurement."""
+    """Write the picture as an SVG file, which is the same for the same measurement."""
     with mpl.rc_context({"svg.hashsalt": "compressor"}):
         figure = Figure(figsize=(9, 4.2), layout="constrained")
         _draw(figure.subplots(), found)
@@ -52,11 +52,12 @@ def _draw(axes: Axes, found: Sensitivity) -> None:
 
 
 def mean_loss(found: Sensitivity, curve: Curve) -> float:
-    """The mean over what was tried."""
+    """Return the mean loss of a group over the ratios that were tried."""
     return sum(found.loss(point.value) for point in curve.points) / len(curve.points)
 
 
 def _line(found: Sensitivity, curve: Curve, percent: int) -> tuple[list[float], list[float]]:
-    """Dropped share and value, from the uncut network on."""
+    """Return the dropped shares in per cent and the values of a curve, from the uncut network
+    on."""
     points = sorted({(curve.size - p.kept, p.value) for p in curve.points} | {(0, found.baseline)})
     return [100 * n / curve.size for n, _ in points], [percent * value for _, value in points]

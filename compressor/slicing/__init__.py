@@ -1,5 +1,7 @@
-"""Slicing: a choice of kept channels becomes a smaller program and, where it follows, the user's
-own class, smaller."""
+"""Turn a choice of kept channels into a smaller program and a smaller class of the user's own.
+
+Where the class cannot follow, the program stands for it.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +42,12 @@ __all__ = [
 class Sliced:
     """The smaller network in both forms.
 
-    `module` is the user's class where `plan.form` is "class", else the program as a module;
-    `difference` is the largest relative difference between module and program, `stuck` the module
-    because of which the class could not follow.
+    Attributes:
+        program: The rewritten exported program.
+        module: The user's class where `plan.form` is "class", else the program as a module.
+        plan: What is kept.
+        difference: The largest relative difference between the outputs of module and program.
+        stuck: Path of the module because of which the class could not follow.
     """
 
     program: ExportedProgram
@@ -59,10 +64,16 @@ def slice_network(
     *,
     stand_ins_allowed: bool = True,
 ) -> Sliced:
-    """Keep the listed indices of each group (groups that are not listed keep all).
+    """Slice a network, in both forms, to the listed indices of each group; others keep all.
 
     Where the user's class cannot follow, single modules run their traced operators, if that is
-    allowed; else the program is delivered.
+    allowed; else the program is delivered. The traced network is not changed.
+
+    Args:
+        trace: The traced network.
+        network: Its analysis.
+        keep: Group name -> kept indices.
+        stand_ins_allowed: Whether single modules may run their traced operators.
 
     Raises:
         CompressorError: The sliced program does not fit together (a wrong rule).
@@ -94,7 +105,7 @@ def _frozen(trace: Trace) -> tuple[str, ...]:
 
 
 def group_entries(network: Network, keep: Mapping[str, Sequence[int]]) -> dict[str, dict[str, Any]]:
-    """What a plan says of the groups that lose channels."""
+    """Return what a plan says of the groups that lose channels."""
     return {
         g.name: {"size": g.size, "role": g.role, "exact": g.exact, "keep": sorted(keep[g.name])}
         for g in network.groups
@@ -103,8 +114,9 @@ def group_entries(network: Network, keep: Mapping[str, Sequence[int]]) -> dict[s
 
 
 def compare(sliced: Sliced, trace: Trace, note: Callable[[str], None] = lambda text: None) -> float:
-    """The largest relative difference between module and program on several inputs; where outputs
-    are the same for all of them, so that it shows nothing, that is noted.
+    """Return the largest relative difference between module and program on several inputs.
+
+    Where the outputs are the same for all inputs, so that comparing shows nothing, that is noted.
 
     Raises:
         CompressorError: They disagree.

@@ -1,4 +1,5 @@
-"""Do two forms of a network compute the same? On two inputs, and where it is free two batches."""
+"""Check that two forms of a network compute the same, on two inputs and, if free, two batch
+sizes."""
 
 from __future__ import annotations
 
@@ -28,14 +29,21 @@ Outputs = list[torch.Tensor]
 
 
 def variants(trace: Trace, seed: int = 0) -> list[ExampleInputs]:
-    """The example inputs, and other values of their kind; with a free batch, of one sample more."""
+    """Return the example inputs, and other values of their kind (one sample more if the batch is
+    free)."""
     more = trace.batch_symbol is not None
     return [trace.examples, other_inputs(trace.examples, more=more, seed=seed)]
 
 
 def outputs_of(module: nn.Module, inputs: ExampleInputs, ends_after: Sequence[str] = ()) -> Outputs:
-    """All tensors that the module returns, without gradients; of a class whose program ends after
-    some calls, what they return."""
+    """Run a module and return all tensors that it returns, without gradients.
+
+    Args:
+        module: What is run, on copies of the inputs.
+        inputs: The inputs.
+        ends_after: Paths of the modules after whose calls the class's program ends; what these
+            calls return is then returned.
+    """
     args, kwargs = pytree.tree_map(
         lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf,
         (inputs.args, dict(inputs.kwargs)),
@@ -46,14 +54,15 @@ def outputs_of(module: nn.Module, inputs: ExampleInputs, ends_after: Sequence[st
 
 
 def tolerance_for(module: nn.Module) -> Tolerance:
-    """The tolerance of the coarsest type that the module's parameters have."""
+    """Return the tolerance of the coarsest type that the module's parameters have."""
     types = {p.dtype for p in module.parameters() if p.is_floating_point()}
     found = [tolerance_of(dtype) for dtype in types or {torch.float32}]
     return max(found, key=lambda tolerance: tolerance.relative)
 
 
 class Reference:
-    """What one form computes on all variants, so that others can be held against it."""
+    """What one form computes on all variants of the inputs, so that others can be compared with
+    it."""
 
     def __init__(self, module: nn.Module, trace: Trace) -> None:
         self.module, self.inputs = module, variants(trace)
@@ -63,11 +72,11 @@ class Reference:
         self.is_live = is_live(self.outputs)
 
     def agrees(self, found: Difference) -> bool:
-        """Whether forms that are so far apart compute the same."""
+        """Return whether a difference is so small that the forms compute the same."""
         return found.size <= self.tolerance.relative
 
     def worst_difference(self, other: nn.Module) -> Difference:
-        """The largest difference over all variants; both have the same weights.
+        """Return the largest difference over all variants; both forms must have the same weights.
 
         Where the outputs are dead (the same for different inputs), both are also compared under
         weights drawn anew, on copies.
@@ -94,13 +103,15 @@ class Reference:
 
     @property
     def shows_nothing(self) -> bool:
-        """Whether the outputs are dead under weights drawn anew as well, so that whatever returns
-        the same constant agrees."""
+        """Return whether the outputs are dead under weights drawn anew as well.
+
+        Whatever returns the same constant would then agree.
+        """
         return not (self.is_live or is_live(self._redrawn[1]))
 
     @cached_property
     def _redrawn(self) -> tuple[nn.Module, list[Outputs]]:
-        """A copy with weights drawn anew until its outputs change, and its outputs."""
+        """Return a copy with weights drawn anew until its outputs change, and its outputs."""
         module = copy_of(self.module)
         for seed in range(DRAWS):
             redraw_(drawable(module), seed)
@@ -111,7 +122,11 @@ class Reference:
 
 
 def require_agreement(reference: Reference, worst: Difference, what: str) -> None:
-    """Refuse to go on with forms that compute different things."""
+    """Raise an error if two forms compute different things.
+
+    Raises:
+        CompressorError: They do; `what` names the forms.
+    """
     if not reference.agrees(worst):
         raise CompressorError(
             f"{what} compute different outputs (relative difference {worst.size:.1e})",

@@ -1,5 +1,8 @@
-"""How the user's class follows the program: by attributes, and where its code cannot, by letting
-single modules run their traced operators."""
+"""Let the user's class follow the program.
+
+It follows by its attributes, and where its code cannot, by letting single modules run their traced
+operators.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,16 @@ ATTEMPTS = 6
 
 @dataclass(frozen=True)
 class Followed:
-    """The module to deliver; `obstacle` says why it is the program and not the class, and `stuck`
-    is the first module that could not follow."""
+    """The module to deliver, and how the user's class followed the program.
+
+    Attributes:
+        module: The user's class, or the program as a module.
+        difference: Relative difference between its outputs and the program's.
+        obstacle: Why it is the program and not the class, in words; "" for the class.
+        attributes: Module path -> attribute -> new value.
+        stand_ins: Module path -> how its call meets its traced operators.
+        stuck: Path of the first module that could not follow.
+    """
 
     module: nn.Module
     difference: float = 0.0
@@ -51,7 +62,8 @@ def follow(
     *,
     stand_ins_allowed: bool = True,
 ) -> Followed:
-    """The user's class if it computes what the program does, else the program."""
+    """Return the user's class if it computes what the program does, else the program as a
+    module."""
     running = as_module(program)
     if isinstance(trace.module, GraphModule):
         return Followed(running, obstacle="the model was given as a program, without its class")
@@ -81,7 +93,12 @@ def follow(
 
 
 def _tried(reference: Reference, module: nn.Module) -> tuple[Difference, str, str]:
-    """Difference to the program, the innermost module that raised, and what went wrong."""
+    """Compare a module with the program.
+
+    Returns:
+        The difference (infinite if it raised), the innermost module that raised, and what went
+        wrong.
+    """
     entered, watches = _watch(module)
     try:
         if reference.ends_after:
@@ -101,7 +118,11 @@ def _tried(reference: Reference, module: nn.Module) -> tuple[Difference, str, st
 
 
 def _watch(module: nn.Module) -> tuple[list[str], list[RemovableHandle]]:
-    """Modules entered and not yet left, innermost first: where a forward that raises is."""
+    """Hook all modules, so that the returned list holds those entered and not left, innermost
+    first.
+
+    It shows where a forward is that raises.
+    """
     entered: list[str] = []
     watches: list[RemovableHandle] = []
     for path, layer in module.named_modules():
@@ -119,8 +140,10 @@ def _replaceable(
     where: str,
     replaced: Mapping[str, tuple[Part, Wiring]],
 ) -> dict[str, tuple[Part, Wiring]]:
-    """The nearest module around `where` that can run its part of the program, with all others of
-    its class; nothing where only the whole network is left."""
+    """Return the nearest module around `where` that can run its part of the program.
+
+    All others of its class come with it; nothing where only the whole network is left.
+    """
     layers = dict(trace.module.named_modules())
     path = where
     while path:
@@ -135,8 +158,11 @@ def _replaceable(
 
 
 def _is_plain(kind: type[nn.Module]) -> bool:
-    """torch.nn's layers follow their weights, and containers only hand on: the module around them
-    is the one that cannot follow."""
+    """Return whether a class is torch.nn's own.
+
+    Its layers follow their weights, and its containers only hand on: the module around them is the
+    one that cannot follow.
+    """
     return kind.__module__.startswith("torch.nn.modules.") and kind is not nn.MultiheadAttention
 
 

@@ -1,4 +1,5 @@
-"""Sizes that the code takes from attributes: their new values, from what the operators spell."""
+"""Find new values for sizes that the code takes from attributes, from what the operators are
+given."""
 
 from __future__ import annotations
 
@@ -27,8 +28,11 @@ COUNTS: Mapping[str, str] = {
 def literal_attributes(
     module: nn.Module, trace: Trace, network: Network, sizes: Mapping[Axis, int]
 ) -> tuple[Attributes, list[str]]:
-    """New values of integer attributes whose value the code uses as a size that changes; and the
-    modules with such a size that no attribute holds."""
+    """Find new values for integer attributes that the code uses as sizes which change.
+
+    Returns:
+        The attributes, and the paths of modules with such a size that no attribute holds.
+    """
     spelled: dict[str, list[tuple[int, int]]] = {}
     for path, old, new in _literals_by_owner(trace, network, sizes):
         spelled.setdefault(path, []).append((old, new))
@@ -51,8 +55,10 @@ def literal_attributes(
 
 
 def _spelled_by_parts(owner: nn.Module, path: str, pairs: list[tuple[int, int]]) -> Attributes:
-    """New values for integers that the owner's code reads from the modules that it is made of; what
-    their own code says about them goes before."""
+    """Find new values for integers that the owner's code reads from its submodules.
+
+    What the submodules' own code says about them takes precedence.
+    """
     found: Attributes = {}
     for name, part in owner.named_children():
         if values := _spelled_by(part, pairs)[0]:
@@ -63,7 +69,7 @@ def _spelled_by_parts(owner: nn.Module, path: str, pairs: list[tuple[int, int]])
 def _literals_by_owner(
     trace: Trace, network: Network, sizes: Mapping[Axis, int]
 ) -> Iterator[tuple[str, int, int]]:
-    """(owning module, old size, new size) of every size that the code spells out."""
+    """Yield (owning module, old size, new size) for every size that the code spells out."""
     for node in trace.program.graph.nodes:
         spelling = network.nodes.get(node.name)
         if spelling is None:
@@ -76,8 +82,11 @@ def _literals_by_owner(
 
 
 def _given_sizes(node: torch.fx.Node, name: str, spelled: Any) -> Iterator[tuple[Any, Dim]]:
-    """The values of an argument beside their dimensions. An operator that gives one size for all
-    pieces has no argument of that name; the pieces are given then."""
+    """Yield the values of an argument with their dimensions.
+
+    An operator that gives one size for all pieces has no argument of that name; the pieces' sizes
+    are given then.
+    """
     dims = spelled if isinstance(spelled, tuple) else (spelled,)
     if name in schema_names(node):
         given = argument(node, name)
@@ -92,8 +101,11 @@ def _per_sample(size: int) -> int:
 
 
 def _spelled_by(owner: nn.Module, pairs: list[tuple[int, int]]) -> tuple[dict[str, Any], bool]:
-    """New values for the owner's integers: in order of use, or the one new size that there is (the
-    old one may also stand for something else, such as the 3 of a fused query, key and value)."""
+    """Find new values for the owner's integers, and whether every size that changes has one.
+
+    They are assigned in order of use, or all to the one new size that there is (the old size may
+    also stand for something else, such as the 3 of a fused query, key and value).
+    """
     found: dict[str, Any] = {}
     whole = True
     for old in dict.fromkeys(old for old, new in pairs if old != new):
@@ -113,8 +125,10 @@ def _spelled_by(owner: nn.Module, pairs: list[tuple[int, int]]) -> tuple[dict[st
 def _listed_attributes(
     module: nn.Module, trace: Trace, network: Network, sizes: Mapping[Axis, int]
 ) -> Attributes:
-    """New values of attributes that hold all sizes which an operator is given as a list (the shape
-    that is normalised, sizes to unflatten to, pads), or the number of its channels."""
+    """Find new values for attributes that hold all sizes of a list argument, or a channel count.
+
+    Lists are the shape that is normalised, sizes to unflatten to, or pads.
+    """
     found: dict[tuple[str, str], list[Any]] = {}
     for node in trace.program.graph.nodes:
         spelling = network.nodes.get(node.name)
@@ -148,7 +162,7 @@ def _new_list(given: Any, spelled: Any, sizes: Mapping[Axis, int]) -> list[Any]:
 
 
 def _lists_like(owner: nn.Module, given: Any) -> list[str]:
-    """Attributes with these very numbers."""
+    """Return the names of attributes that hold exactly these numbers."""
     return [
         name
         for name, value in vars(owner).items()

@@ -1,4 +1,4 @@
-"""The user's own class, made smaller: tensors by index, attributes from tensors and literals."""
+"""Make the user's own class smaller: tensors by index, attributes from tensors and literals."""
 
 from __future__ import annotations
 
@@ -71,9 +71,13 @@ def _shape_of(norm: Any) -> tuple[int, ...]:
 def patched_class(
     trace: Trace, network: Network, indices: Indices, sizes: Mapping[Axis, int]
 ) -> tuple[nn.Module, Attributes, list[str]]:
-    """A smaller copy of the traced module, the attributes that were changed, and the modules whose
-    code spells sizes that change: first those where no attribute holds them, then those where the
-    attribute is a guess."""
+    """Return a smaller copy of the traced module, with the attributes that were changed.
+
+    Returns:
+        The copy; module path -> attribute -> new value; and the paths of modules whose code spells
+        sizes that change: first those where no attribute holds them, then those where the attribute
+        is a guess.
+    """
     module = _copied_without(trace.module, indices)
     attributes, unspelled = literal_attributes(module, trace, network, sizes)
     suspects = [*unspelled, *attributes]
@@ -87,7 +91,7 @@ def patched_class(
 
 
 def _copied_without(module: nn.Module, indices: Indices) -> nn.Module:
-    """A copy that shares the tensors that are about to be replaced by slices."""
+    """Return a copy that shares the tensors which are about to be replaced by slices."""
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     shared = [tensor for name, tensor in named.items() if name in indices]
     return copy_of(module, {id(tensor): tensor for tensor in shared})
@@ -106,7 +110,14 @@ def apply_sizes(
     aliases: Mapping[str, str],
     attributes: Attributes,
 ) -> None:
-    """Slice the module's tensors in place, tie the aliases again, set the attributes."""
+    """Slice the module's tensors, tie the aliases again and set the attributes, all in place.
+
+    Args:
+        module: The network.
+        indices: Tensor name -> dimension -> kept indices.
+        aliases: Name of a tied tensor -> name under which it is stored.
+        attributes: Module path -> attribute -> new value.
+    """
     for name, kept in indices.items():
         if name not in aliases:
             _slice_in_place(module, name, kept)
@@ -145,13 +156,17 @@ def _slice_in_place(module: nn.Module, name: str, kept: Mapping[int, tuple[int, 
 
 
 def source_of(module: nn.Module) -> str:
-    """Hash of a network's tensor names and shapes: what a plan is for."""
+    """Return the hash of a network's tensor names and shapes, which says what a plan is for."""
     lines = sorted(f"{name} {tuple(t.shape)}" for name, t in module.state_dict().items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def check_source(plan: Plan, module: nn.Module) -> None:
-    """Refuse a network that the plan was not made for."""
+    """Check that a plan was made for this network.
+
+    Raises:
+        CompressorError: It was not.
+    """
     if plan.source != source_of(module):
         raise CompressorError(
             "the plan was made for another network",
@@ -164,7 +179,7 @@ def check_source(plan: Plan, module: nn.Module) -> None:
 def apply_plan(
     plan: Plan, module: nn.Module, program: Callable[[], ExportedProgram] | None = None
 ) -> nn.Module:
-    """Make a freshly constructed network as small as the plan says, in place; no tracing.
+    """Make a freshly constructed network as small as the plan says, in place; nothing is traced.
 
     Args:
         plan: What is kept.

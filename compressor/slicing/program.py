@@ -1,4 +1,4 @@
-"""The exported program, sliced: tensors by index, literals from the solved dimensions."""
+"""Slice the exported program: tensors by index, literals from the solved dimensions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPEN = {"size": -1, "shape": -1, "sizes": -1, "end": sys.maxsize}
 
 
 def kept_indices(network: Network, masks: Mapping[Axis, Bools]) -> Indices:
-    """Which positions of which tensors stay."""
+    """Return which positions of which tensors stay, for the dimensions that shrink."""
     found: Indices = {}
     for name, shape in network.tensors.items():
         for i, dim in enumerate(shape):
@@ -39,7 +39,7 @@ def kept_indices(network: Network, masks: Mapping[Axis, Bools]) -> Indices:
 
 
 def slice_tensor(tensor: torch.Tensor, kept: Mapping[int, tuple[int, ...]]) -> torch.Tensor:
-    """The kept positions of every listed dimension, as a tensor of its own."""
+    """Return the kept positions of every listed dimension, as a tensor with memory of its own."""
     sliced = tensor.detach()
     for dim, indices in kept.items():
         sliced = sliced.index_select(dim, torch.tensor(indices, device=tensor.device))
@@ -52,10 +52,16 @@ def slice_program(
     masks: Mapping[Axis, Bools],
     indices: Indices | None = None,
 ) -> ExportedProgram:
-    """A new program without the dropped positions; the traced one is left alone.
+    """Build a new program without the dropped positions; the traced one is not changed.
 
     Args:
+        trace: The traced network.
+        network: Its analysis.
+        masks: Axis -> which of its indices are kept, [size] bool.
         indices: `kept_indices` of the masks, where they are known.
+
+    Raises:
+        CompressorError: The sliced program does not fit together (a wrong rule).
     """
     program = trace.program
     indices = kept_indices(network, masks) if indices is None else indices
@@ -86,8 +92,9 @@ def slice_program(
 
 
 def _copied(graph: Graph) -> Graph:
-    """A copy with the same names; `deepcopy` alone renames nodes named like builtins ("input")."""
+    """Return a copy of a graph with the same node names."""
     copied: Graph = copy.deepcopy(graph)
+    # `deepcopy` alone renames nodes named like builtins ("input")
     for node, original in zip(copied.nodes, graph.nodes, strict=True):
         node.name = original.name
     return copied
@@ -99,8 +106,10 @@ def _sliced_tensors(
     aliases: Mapping[str, str],
     learning: Collection[str],
 ) -> dict[str, Any]:
-    """Every tensor sliced once; tied names get the same tensor again. The parameters named in
-    `learning` learn."""
+    """Slice every tensor once; tied names get the same tensor again.
+
+    The parameters named in `learning` learn, and no others.
+    """
     sliced: dict[str, Any] = {}
     for name, tensor in tensors.items():
         stored = aliases.get(name, name)
@@ -122,7 +131,7 @@ def _sliced_tensors(
 def _respell(
     node: Node, spelling: Spelling, sizes: Mapping[Axis, int], symbol: Callable[[], Node]
 ) -> None:
-    """Give the node the literals of the new sizes; untouched where none of them changed."""
+    """Give the node the literals of the new sizes, in place, if any of them changed."""
     shrunk = any(size_after(dim, sizes) != dim.size for shape in spelling.outputs for dim in shape)
     if spelling.target:
         if shrunk:
@@ -188,7 +197,7 @@ def _retarget(node: Node, spelling: Spelling, sizes: Mapping[Axis, int]) -> None
 
 
 def _symbol_of(graph: Graph, batch_symbol: str | None) -> Callable[[], Node]:
-    """Makes, when first asked, a node after the inputs that holds the batch."""
+    """Return a function that makes, once, a node after the inputs that holds the batch's size."""
 
     @cache
     def symbol() -> Node:

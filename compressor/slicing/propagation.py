@@ -1,4 +1,4 @@
-"""What each node of a sliced program yields, by running it on tensors without data."""
+"""Compute what each node of a sliced program yields, by running it on tensors without data."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from compressor.programs.nodes import argument
 
 
 def propagate(module: GraphModule, program: ExportedProgram, tensors: Mapping[str, Tensor]) -> None:
-    """Write it down in the nodes of `module`.
+    """Write what each node yields (a fake tensor) into the nodes of `module`, in place.
 
     Args:
-        program: The one that the module's graph is a slice of, with the same placeholders.
+        module: The sliced graph.
+        program: The program that the graph is a slice of, with the same placeholders.
         tensors: The sliced tensors, by the name of their placeholder.
 
     Raises:
-        CompressorError: An operator doesn't take what it gets.
+        CompressorError: An operator does not take what it gets.
     """
     values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"]
     mode = detect_fake_mode(values)
@@ -75,15 +76,18 @@ def _bound(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 def _without_pending_symbols(mode: FakeTensorMode) -> AbstractContextManager[None]:
-    """Numbers that data decide are symbols again with every run. The environment of the program's
+    """Keep the program's symbols from waiting for new ones inside the block.
+
+    Numbers that data decide become new symbols with every run. The environment of the program's
     symbols must not wait for those to appear in a graph that it is tracing: the next one who traces
-    within it (a decomposition for ONNX) would be told that they are missing."""
+    within it (a decomposition for ONNX) would be told that they are missing.
+    """
     environment = mode.shape_env
     return nullcontext() if environment is None else environment.ignore_fresh_unbacked_symbols()
 
 
 class _Propagation(Interpreter):
-    """Runs the graph on fake tensors."""
+    """Runs the graph on fake tensors, and stores in each node what it yields."""
 
     def run_node(self, node: Node) -> Any:
         try:
@@ -107,11 +111,11 @@ class _Propagation(Interpreter):
         return result
 
     def _known(self, node: Node) -> Any:
-        """What the node yields, where that is plain without running it: batch sizes are symbols,
-        with which operators take tens of milliseconds. A number is the traced branch's."""
+        """Return what the node yields where that is known without running it, else None."""
+        # running operators on symbolic batch sizes takes tens of milliseconds each
         before = node.meta.get("val")
         if node.op == "call_function" and isinstance(before, bool | int | float):
-            return before
+            return before  # a number is the traced branch's
         if not isinstance(node.target, OpOverload) or not isinstance(before, Tensor):
             return None
         if free_unbacked_symbols(before):
@@ -125,13 +129,14 @@ class _Propagation(Interpreter):
 
 
 def _is_unary(target: OpOverload, tensors: Sequence[Tensor]) -> bool:
-    """Pointwise, and not another view or order of its operand."""
+    """Return whether an operator is pointwise on one tensor, and keeps its layout."""
     is_copy = target is torch.ops.aten.clone.default
     return torch.Tag.pointwise in target.tags and len(tensors) == 1 and not is_copy
 
 
 def _is_fixed_norm(node: Node, tensors: Sequence[Tensor]) -> bool:
-    """A batch norm with statistics of its own, and vectors that fit its channels."""
+    """Return whether a node is a batch norm on running statistics, with vectors that fit its
+    channels."""
     if node.target is not torch.ops.aten.batch_norm.default or argument(node, "training"):
         return False
     x, *vectors = tensors

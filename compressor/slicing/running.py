@@ -1,4 +1,4 @@
-"""A program as a module that can be trained: `train()` and `eval()` flip its literals."""
+"""Run a program as a module that can be trained: `train()` and `eval()` flip its literals."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ class ProgramModule(GraphModule):
     """
 
     def train(self, mode: bool = True) -> Self:
-        """Switch the literals that the trace, taken in eval mode, has fixed."""
+        """Switch the literals that the trace, taken in eval mode, has fixed; return the module."""
         set_training(self, mode)
         super().train(mode)
         return self
 
 
 def set_training(module: GraphModule, mode: bool) -> None:
-    """Switch the operators of a graph that was traced in eval mode."""
+    """Switch the operators of a graph that was traced in eval mode to training or back, in
+    place."""
     evaluating: dict[str, Any] = module.meta.setdefault("evaluating", {})
     for node in module.graph.nodes:
         name = TRAINING_LITERAL.get(str(node.target))
@@ -53,8 +54,10 @@ def set_training(module: GraphModule, mode: bool) -> None:
 
 
 def as_module(program: ExportedProgram) -> ProgramModule:
-    """The program as a module in eval mode, its parameters shared with the program's state; those
-    learn that learn there."""
+    """Return the program as a module in eval mode; its parameters are shared with the program.
+
+    Those parameters learn that learn in the program's state.
+    """
     unlifted = program.module(check_guards=False)
     for node in unlifted.graph.find_nodes(op="call_function", target=ASSERTION):
         unlifted.graph.erase_node(node)
@@ -67,8 +70,8 @@ def as_module(program: ExportedProgram) -> ProgramModule:
 
 
 def _tie(module: GraphModule) -> None:
-    """One parameter again of those that are the same memory: a program that is read from a file
-    has several."""
+    """Tie parameters that are the same memory again, in place."""
+    # a program that is read from a file has several parameters for one tensor
     first: dict[Any, torch.nn.Parameter] = {}
     for name, parameter in list(module.named_parameters(remove_duplicate=False)):
         memory = parameter.untyped_storage().data_ptr()

@@ -1,4 +1,4 @@
-"""A module whose code cannot follow runs its own traced operators instead.
+"""Let a module whose code cannot follow run its own traced operators instead.
 
 It keeps its parameters, their names and its place in the user's class; only its `forward` is
 replaced by the part of the sliced program that was traced from it.
@@ -28,15 +28,17 @@ from compressor.slicing.weights import named_tensors
 
 
 class CannotStandInError(Exception):
-    """The module's part of the program cannot be told apart from the rest."""
+    """The error raised where a module's part of the program cannot be told apart from the rest."""
 
 
 @dataclass(frozen=True)
 class Wiring:
     """How a module's call meets its part of the program.
 
-    `arguments` are the positions of the operators' inputs among the call's tensors; `returned` is
-    (number of leaves, position of the tensor among them), or None for a tensor alone.
+    Attributes:
+        arguments: Positions of the operators' inputs among the call's tensors.
+        returned: (number of leaves, position of the tensor among them) of what the module returns;
+            None for a tensor alone.
     """
 
     arguments: tuple[int, ...]
@@ -45,8 +47,15 @@ class Wiring:
 
 @dataclass(frozen=True)
 class Part:
-    """The operators of one module: the tensors of its own that they take, by name, and the nodes of
-    the program that come in from elsewhere and go out."""
+    """The operators of one module, as a part of the program.
+
+    Attributes:
+        operators: The operators as a graph.
+        tensors: Names of the module's own tensors that they take.
+        inputs: Names of the program's nodes that come in from elsewhere.
+        output: Name of the node that goes out.
+        shapes: Shapes of the inputs; None for sizes that are free.
+    """
 
     operators: GraphModule
     tensors: tuple[str, ...]
@@ -56,7 +65,7 @@ class Part:
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """Equal for modules that were traced to the same operators on inputs of the same shapes."""
+        """Return a key that is equal for modules with the same operators and shapes of inputs."""
         nodes = self.operators.graph.nodes
         return self.tensors, self.shapes, tuple(str(node.target) for node in nodes)
 
@@ -69,7 +78,7 @@ class StandIn(nn.Module):
     _traced: GraphModule
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the original, for inputs of the traced shapes (any batch).
+        """Compute what the original does, for inputs of the traced shapes (any batch).
 
         Raises:
             CompressorError: An input has another shape than the traced one.
@@ -103,7 +112,7 @@ class StandIn(nn.Module):
 
 
 def install(layer: nn.Module, part: Part, wiring: Wiring) -> None:
-    """Let a layer run its part of the program from now on."""
+    """Let a layer run its part of the program from now on; its class is replaced in place."""
     layer.__class__ = StandIn
     layer._part, layer._wiring = part, wiring  # type: ignore[assignment]
     layer._traced = part.operators
@@ -111,15 +120,18 @@ def install(layer: nn.Module, part: Part, wiring: Wiring) -> None:
 
 
 def _no_fast_path(*_: Any) -> None:
-    """Does nothing; but with a hook on a layer, a transformer block calls it instead of reading its
-    parameters for a fused kernel that computes the original's shapes."""
+    """Do nothing, as a hook whose presence makes a transformer block call the layer.
+
+    Without a hook the block reads the layer's parameters for a fused kernel that computes the
+    original's shapes.
+    """
 
 
 # -- the part of a program -----------------------------------------------------------------------
 
 
 def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:
-    """The operators that were traced from the module at `path` of the model.
+    """Return the operators that were traced from the module at `path` of the model.
 
     Raises:
         CannotStandInError: They take or give something that is not the module's call.
@@ -158,8 +170,8 @@ def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:
 
 
 def _own_names(model: nn.Module, path: str) -> dict[str, str]:
-    """Any name in the model -> the name under `path`, for the tensors of that module: what modules
-    share has several names."""
+    """Map any name of that module's tensors in the model to the name under `path`."""
+    # what modules share has several names
     own: dict[int, str] = {}
     for name, tensor in named_tensors(model.get_submodule(path)).items():
         own.setdefault(id(tensor), f"{path}.{name}")
@@ -192,7 +204,13 @@ def _fixed_shape(node: Node) -> tuple[int | None, ...]:
 def _recomputed(
     graph: Graph, size: Node, inputs: Iterable[Node], copies: Mapping[Node, Any]
 ) -> Node:
-    """A size from outside, from the dimension of an input that is a multiple or part of it."""
+    """Add a size from outside to the graph, computed from an input's dimension.
+
+    The dimension is a multiple or a part of the size.
+
+    Raises:
+        CannotStandInError: No input has such a dimension.
+    """
     wanted = size.meta.get("val")
     if not isinstance(wanted, torch.SymInt):
         raise CannotStandInError("takes a value that is no tensor")
@@ -212,9 +230,11 @@ def _recomputed(
 def wirings(
     module: nn.Module, program: ExportedProgram, inputs: ExampleInputs, parts: Mapping[str, Part]
 ) -> dict[str, Wiring]:
-    """Watch the original and match the tensors of each module's call with the values in the
-    program. Of modules with the same operators the first is watched; modules whose call cannot be
-    matched are left out."""
+    """Run the original, and match the tensors of each module's call with the values in the program.
+
+    Of modules with the same operators the first is watched; modules whose call cannot be matched
+    are left out.
+    """
     kinds: dict[Any, list[str]] = {}
     for path, part in parts.items():
         kinds.setdefault(part.kind, []).append(path)
@@ -231,13 +251,13 @@ def wirings(
 
 
 class _EnoughError(Exception):
-    """All that was wanted has been seen."""
+    """The error that ends a run after all that was wanted has been seen."""
 
 
 def _watched_calls(
     module: nn.Module, inputs: ExampleInputs, paths: list[str]
 ) -> dict[str, tuple[list[Any], Any]]:
-    """The tensors given to, and what came out of, the first call of each module."""
+    """Return the tensors given to the first call of each module, and what it returned, by path."""
     calls: dict[str, tuple[list[Any], Any]] = {}
 
     def watch(path: str) -> Any:

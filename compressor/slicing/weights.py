@@ -1,4 +1,4 @@
-"""Tensors by name, and their way from one form of a network to the other."""
+"""Name tensors, and carry them from one form of a network to the other."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Form = nn.Module | ExportedProgram
 
 
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by all their names."""
+    """Return parameters and buffers by all their names."""
     parameters = module.named_parameters(remove_duplicate=False)
     return {**dict(parameters), **dict(module.named_buffers(remove_duplicate=False))}
 
 
 def learn(module: nn.Module, learning: Collection[str]) -> None:
-    """Let the parameters of these names learn, and no others; in place."""
+    """Let the parameters of these names learn, and no others, in place."""
     tied = module.named_parameters(remove_duplicate=False)
     wanted = {id(parameter) for name, parameter in tied if name in learning}
     for parameter in module.parameters():
@@ -30,7 +30,7 @@ def learn(module: nn.Module, learning: Collection[str]) -> None:
 
 
 def carry_weights(source: Form, target: Form) -> None:
-    """Overwrite a form's tensors by what the other has under the same names."""
+    """Overwrite the tensors of `target`, in place, by those of `source` with the same names."""
     found = _tensors(source)
     with torch.no_grad():
         for name, tensor in _tensors(target).items():
@@ -39,7 +39,8 @@ def carry_weights(source: Form, target: Form) -> None:
 
 
 def carry_sliced(dense: nn.Module, plan: Plan, target: nn.Module) -> None:
-    """Overwrite a smaller network's tensors by what the plan keeps of the dense one's."""
+    """Overwrite a smaller network's tensors, in place, by what the plan keeps of the dense
+    one's."""
     found = named_tensors(dense)
     with torch.no_grad():
         for name, tensor in named_tensors(target).items():

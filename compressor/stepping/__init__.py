@@ -1,1 +1,1 @@
-"""From a plan to a repaired network: at once, in steps, or tried until a budget is met."""
+"""Get from a plan to a repaired network: at once, in steps, or by trying until a budget is met."""

@@ -1,7 +1,8 @@
-"""The smallest network whose accuracy falls by no more than is allowed: by trying.
+"""Find the smallest network whose accuracy falls by no more than is allowed, by trying.
 
-How much is to go is halved in, as a share of what --of says; each trial is sliced and recovered as
-the result will be, and judged on data that decides nothing else and that no result is judged by.
+A bisection over how much is removed, as a share of what --of says; each trial is sliced and
+recovered as the result will be, and judged on data that decides nothing else and that no result is
+judged by.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ _ALL = 0.999
 
 @dataclass(frozen=True)
 class Trial:
-    """A network of one size: which share is gone, and by how many points the metric fell."""
+    """One network that was tried.
+
+    Attributes:
+        removed: Share of the budget's unit that is gone, between 0 and 1.
+        metric: The metric after recovery.
+        drop: By how many points (hundredths) the metric fell.
+        is_within: Whether that is allowed.
+    """
 
     removed: float
     metric: float
@@ -34,7 +42,7 @@ class Trial:
 
 
 def smallest(planned: Planned) -> Planned:
-    """The choice of the smallest network that was found to fall by at most --max-drop points.
+    """Find the choice of the smallest network whose metric falls by at most --max-drop points.
 
     The metric is taken to be better when it is higher, and to be a share: a point is a hundredth.
 

@@ -1,4 +1,4 @@
-"""Several cuts, one after the other, as one cut of the original."""
+"""Compose several cuts, one after the other, into one cut of the original."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ Indices = Mapping[str, Mapping[int, tuple[int, ...]]]
 
 
 def composed(first: Indices, then: Indices) -> dict[str, dict[int, tuple[int, ...]]]:
-    """What is kept of the original where `then` counts in what `first` left."""
+    """Compose two cuts: return what both keep of the original.
+
+    Args:
+        first: What the first cut keeps of the original.
+        then: What the second keeps, as indices into what the first left.
+    """
     found = {name: dict(dims) for name, dims in first.items()}
     for name, dims in then.items():
         for dim, kept in dims.items():
@@ -26,7 +31,7 @@ def composed(first: Indices, then: Indices) -> dict[str, dict[int, tuple[int, ..
 
 
 def keep_of(network: Network, indices: Indices) -> dict[str, tuple[int, ...]]:
-    """The kept channels of the network's groups by the kept indices of its tensors.
+    """Return the kept channels of the network's groups, from the kept indices of its tensors.
 
     Raises:
         CompressorError: No choice of channels keeps just these indices.

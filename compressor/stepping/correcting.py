@@ -1,5 +1,8 @@
-"""A budget of latency is met by the clock: the smaller network is timed against the original, and
-the choice corrected until what was measured is what was asked for."""
+"""Meet a budget of latency by measuring.
+
+The smaller network is timed against the original, and the choice corrected until what was measured
+is what was asked for.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,15 @@ BELOW, ABOVE = 0.95, 0.995
 
 @dataclass(frozen=True)
 class Measured:
-    """One candidate: its share of the original's time, predicted and measured, and both times;
-    `noise` is by how much the original differed from itself."""
+    """The measured times of one candidate.
+
+    Attributes:
+        predicted: Its predicted share of the original's time.
+        share: Its measured share of the original's time.
+        before_ms: The original's time, in milliseconds.
+        after_ms: The candidate's time, in milliseconds.
+        noise: By which share the original differed from itself.
+    """
 
     predicted: float
     share: float
@@ -49,7 +59,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A network that was timed; `fills` is its time over what is asked for."""
+    """A network that was timed; `fills` is its time over the time that is asked for."""
 
     planned: Planned
     sliced: Sliced
@@ -58,11 +68,11 @@ class _Candidate:
 
 
 def corrected(planned: Planned, root: Planned) -> tuple[Planned, Sliced]:
-    """The slowest network found that is as quick as was asked for.
+    """Return the slowest network found that is as quick as was asked for.
 
     Args:
-        planned: A first choice, by the clock's predictions.
-        root: The original's, with the goal: a share of its time, or milliseconds.
+        planned: A first choice, by predicted latency.
+        root: The original with the goal: a share of its time, or milliseconds.
 
     Raises:
         CompressorError: No choice was quick enough.
@@ -105,8 +115,12 @@ def _measured(planned: Planned, sliced: Sliced, original: Original, whole_ms: fl
 
 
 def _steadily(original: Path, smaller: Path, options: Options) -> tuple[float, float, float]:
-    """Times of both, and by what share the original differed from itself: of several looks the
-    steadiest."""
+    """Time both networks, and return the steadiest of several measurements.
+
+    Returns:
+        The original's and the smaller network's milliseconds, and by which share the original
+        differed from itself.
+    """
     looks: list[tuple[float, float, float]] = []
     while not looks or (looks[-1][2] > STEADY and len(looks) < LOOKS):
         networks = {"before": original, "after": smaller, "again": original}
@@ -118,7 +132,11 @@ def _steadily(original: Path, smaller: Path, options: Options) -> tuple[float, f
 
 
 def _next(tried: list[Measured], aim: float) -> float:
-    """The prediction to ask for: between the nearest on both sides, else in proportion."""
+    """Return the prediction to ask for next.
+
+    It is interpolated between the nearest candidates on both sides of the aim, else in proportion
+    to the nearest one.
+    """
     slower = min((t for t in tried if t.share > aim), key=lambda t: t.share, default=None)
     faster = max((t for t in tried if t.share <= aim), key=lambda t: t.share, default=None)
     if slower is not None and faster is not None and slower.predicted > faster.predicted:

@@ -1,4 +1,4 @@
-"""A choice becomes a sliced network; with --keep-class one that the class can follow."""
+"""Turn a choice into a sliced network; with --keep-class into one that the class can follow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from compressor.planning.deciding import Planned, decided
 
 
 def realised(planned: Planned) -> tuple[Planned, slicing.Sliced]:
-    """The choice, sliced. With --keep-class what the class cannot follow is protected, and the
-    choice made again.
+    """Slice a choice, and return both.
+
+    With --keep-class what the class cannot follow is protected, and the choice is made again.
 
     Raises:
         CompressorError: The class cannot be kept.
@@ -35,6 +36,6 @@ def realised(planned: Planned) -> tuple[Planned, slicing.Sliced]:
 
 
 def staged(planned: Planned) -> tuple[Planned, slicing.Sliced]:
-    """The same, as a stage of its own."""
+    """Slice a choice as `realised` does, as a stage of the run."""
     with planned.stopwatch.stage("slice"):
         return realised(planned)

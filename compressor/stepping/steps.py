@@ -1,9 +1,9 @@
-"""From a choice to a smaller network that is repaired: at once, or in steps. What trains at the
-end is the pipeline's.
+"""Get from a choice to a smaller network that is repaired: at once, or in steps.
 
-In steps, each network is traced and scored anew after the one before was repaired. At the end the
-cuts are composed into one cut of the original, which is sliced once more and given the last step's
-weights: so a plan replays the same, however many steps made it.
+The training at the end is the pipeline's. In steps, each network is traced and scored anew after
+the one before was repaired. At the end the cuts are composed into one cut of the original, which is
+sliced once more and given the last step's weights: so a plan replays the same, however many steps
+made it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,14 @@ and Gupta 2017, To prune, or not to prune, equation 1."""
 
 @dataclass
 class Made:
-    """A smaller network, how it came to be, and where the schedule of its training stands."""
+    """A smaller network and how it came to be.
+
+    Attributes:
+        planned: The choice that it was made by.
+        sliced: The network in both forms.
+        moments: The steps so far, with the metrics after each.
+        schedule: Where the schedule of its training stands.
+    """
 
     planned: Planned
     sliced: slicing.Sliced
@@ -51,7 +58,7 @@ class Made:
 
 
 def at_once(planned: Planned, judge: Judge, journal: Journal) -> Made:
-    """Slice and repair."""
+    """Slice and repair the network in one step."""
     planned, sliced = _chosen(planned, planned)
     moments = [{"step": "sliced", "metrics": judge("evaluate sliced", sliced.module)}]
     moments += repaired(sliced, planned, judge)
@@ -59,16 +66,19 @@ def at_once(planned: Planned, judge: Judge, journal: Journal) -> Made:
 
 
 def _chosen(planned: Planned, root: Planned) -> tuple[Planned, slicing.Sliced]:
-    """The choice sliced; a share of the time is met by this machine's clock, if it is of that. What
-    --max-drop has chosen stays as it was judged."""
+    """Slice the choice, corrected by this machine's clock where a share of the time is asked
+    for."""
     options, ratio = root.options, root.goal.ratio
+    # what --max-drop has chosen stays as it was judged
     is_share = options.of == LATENCY and ratio is not None and options.max_drop is None
     return corrected(planned, root) if is_share and root.timing.is_here else staged(planned)
 
 
 def stepped(root: Planned, judge: Judge, journal: Journal) -> Made:
-    """Slice, repair and train in steps; the trainings are one schedule, whose optimizer follows the
-    cuts."""
+    """Slice, repair and train the network in steps.
+
+    The trainings are one schedule, whose optimizer follows the cuts.
+    """
     options, moments = root.options, Moments()
     current: Prepared = root
     step: tuple[Planned, slicing.Sliced] | None = None
@@ -104,7 +114,7 @@ def stepped(root: Planned, judge: Judge, journal: Journal) -> Made:
 
 
 def _targets(root: Planned) -> list[float]:
-    """What is left after each step, in the budget's unit."""
+    """Return what is left after each step, in the budget's unit."""
     assert root.goal.ratio is not None
     options, total = root.options, root.total(root.options.of)
     left, schedule = 1 - root.goal.ratio, SCHEDULES[options.schedule]
@@ -113,7 +123,7 @@ def _targets(root: Planned) -> list[float]:
 
 
 def _floors(root: Planned) -> dict[str, int]:
-    """A tenth of the original's groups stay, however many steps there are."""
+    """Return how many channels each of the original's groups keeps at least over all steps."""
     return {group.name: least(group) for group in root.network.groups}
 
 
@@ -123,7 +133,7 @@ def _as_one(
     sliced: slicing.Sliced,
     keep: Mapping[str, tuple[int, ...]],
 ) -> tuple[Planned, slicing.Sliced]:
-    """The original cut once, with the last step's weights."""
+    """Cut the original once, and give it the last step's weights."""
     choice = choice_of(root, keep)
     whole, made = staged(replace(root, choice=choice, found=planned.found))
     _check_same(made, sliced)
@@ -133,7 +143,7 @@ def _as_one(
 
 
 def record_of(made: Made) -> dict[str, Any]:
-    """What a run has reached, to be kept."""
+    """Return what a run has reached as plain data and tensors, to be kept in the journal."""
     planned, state = made.planned, made.sliced.program.state_dict.items()
     return {
         "keep": {name: list(kept) for name, kept in planned.keep.items()},
@@ -145,7 +155,8 @@ def record_of(made: Made) -> dict[str, Any]:
 
 
 def remade(root: Planned, record: Mapping[str, Any]) -> Made:
-    """What a run had reached: the choice sliced again, with the weights that were kept."""
+    """Restore what a run had reached: slice the choice again, and load the weights that were
+    kept."""
     keep = {name: tuple(kept) for name, kept in record["keep"].items()}
     choice = root.choice
     if choice is None or choice.keep != keep:
@@ -160,13 +171,17 @@ def remade(root: Planned, record: Mapping[str, Any]) -> Made:
 
 
 def to_plain(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers and texts alone, as a report has them."""
+    """Return the values as plain numbers and texts, as a report holds them."""
     plain: dict[str, Any] = json.loads(json.dumps(found, default=float))
     return plain
 
 
 def _check_same(made: slicing.Sliced, last: slicing.Sliced) -> None:
-    """Every tensor of the one cut has its like among the last step's."""
+    """Check that every tensor of the single cut has the shape of the last step's.
+
+    Raises:
+        CompressorError: One has not.
+    """
     found = {name: tensor.shape for name, tensor in last.program.state_dict.items()}
     other = [
         name

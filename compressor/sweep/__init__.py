@@ -1,4 +1,4 @@
-"""`compress sweep`: ways to make one network smaller, compared fairly.
+"""Run `compress sweep`: compare ways to make one network smaller, fairly.
 
 Blalock et al. 2020, "What is the State of Neural Network Pruning?", found results that could not be
 compared: other networks, other trainings, single points, no controls. Here every method meets the

@@ -1,5 +1,7 @@
-"""What Blalock et al. 2020 (section 6 and the checklist of appendix B) ask of a comparison, and
-what a sweep has of it: each answer is computed from its numbers."""
+"""Answer what Blalock et al. 2020 (section 6, appendix B) ask of a comparison, for a sweep.
+
+Each answer is computed from the sweep's numbers.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ _NEAR = 0.1
 
 @dataclass(frozen=True)
 class Found:
-    """What is asked about: rows, curves, the facts of results.json."""
+    """What the answers are computed from: rows, curves, and the facts of results.json."""
 
     rows: Sequence[Mapping[str, Any]]
     curves: Sequence[Curve]
@@ -40,7 +42,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Item:
-    """One recommendation: whether the sweep fulfils it (None: it does not apply), and why."""
+    """One recommendation of the checklist.
+
+    Attributes:
+        asks: What it asks for.
+        fulfilled: Whether the sweep fulfils it; None where it does not apply.
+        found: Why, in words.
+    """
 
     asks: str
     fulfilled: bool | None
@@ -128,7 +136,7 @@ def _values(curve: Curve, metrics: Sequence[str]) -> list[Any]:
 
 
 def _present(*pairs: tuple[tuple[str, ...], str]) -> Callable[[Found], Answer]:
-    """Whether there is a curve of one of some criteria with a scope, in every setting."""
+    """Return a check that every setting has a whole curve of one of some criteria with a scope."""
 
     def answer(found: Found) -> Answer:
         settings = {curve.setting for curve in found.own}
@@ -183,7 +191,7 @@ def _reference(found: Found) -> Answer:
 
 
 def _alike(found: Found) -> Answer:
-    """Within a setting, do all methods have the same points and the same number of seeds?"""
+    """Answer whether all methods of a setting have the same points and the same number of seeds."""
     for setting in {curve.setting for curve in found.own}:
         shapes = {
             tuple((point.ratio, point.seeds) for point in curve.points)
@@ -235,7 +243,7 @@ ITEMS: Sequence[tuple[str, Callable[[Found], Answer]]] = (
 
 
 def checklist(found: Found) -> list[Item]:
-    """All recommendations, in the paper's order more or less."""
+    """Answer all recommendations, in the paper's order more or less."""
     return [Item(asks, *answer(found)) for asks, answer in ITEMS]
 
 

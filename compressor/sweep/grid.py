@@ -1,4 +1,4 @@
-"""Which trials a sweep has: the grid that was asked for, and the controls beside it."""
+"""List a sweep's trials: the grid that was asked for, and the controls beside it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,12 @@ in every sweep."""
 
 @dataclass(frozen=True)
 class Trial:
-    """One network: made smaller in one way, with one seed; or the dense original.
+    """One network of a sweep: made smaller in one way, with one seed; or the dense original.
 
-    `schedule` and `recovery` are the words of the grid for what the options say.
+    Attributes:
+        kind: `DENSE`, `STRUCTURED` or `UNSTRUCTURED`.
+        options: How it is made.
+        schedule, recovery: The grid's words for what the options say.
     """
 
     kind: str
@@ -47,7 +50,7 @@ class Trial:
 
     @property
     def method(self) -> str:
-        """What is compared with other methods, in words."""
+        """Return in words what is compared with other methods."""
         if self.kind == DENSE:
             return "dense original"
         if self.kind == UNSTRUCTURED:
@@ -56,13 +59,13 @@ class Trial:
 
     @property
     def is_control(self) -> bool:
-        """Whether it would be there without being asked for."""
+        """Return whether the trial would be there without being asked for."""
         own = (self.options.criterion, self.options.scope)
         return self.kind == STRUCTURED and own in CONTROLS
 
     @property
     def words(self) -> str:
-        """As progress and failures name it."""
+        """Return the trial's name in progress and failures."""
         if self.kind == DENSE:
             return self.method
         times = 1 / (1 - (self.options.ratio or 0))
@@ -71,7 +74,7 @@ class Trial:
 
 
 def complete(options: SweepOptions, *, has_data: bool) -> SweepOptions:
-    """With what the grid file says, and the defaults where nothing does.
+    """Return the options with the grid file's values, and defaults where nothing is said.
 
     Raises:
         UsageError: The file cannot be read, or says what cannot be meant.
@@ -92,16 +95,16 @@ def complete(options: SweepOptions, *, has_data: bool) -> SweepOptions:
 
 
 def trials_of(options: SweepOptions) -> list[Trial]:
-    """Of a complete grid: the dense original, then seed by seed all else.
+    """Return the trials of a complete grid: the dense original, then seed by seed all others.
 
     Raises:
-        UsageError: Options that cannot be meant together.
+        UsageError: Options cannot be meant together.
     """
     return list(dict.fromkeys(_trials(options)))
 
 
 def dense_of(options: SweepOptions) -> Trial:
-    """The control of every sweep: the network as it is."""
+    """Return the control of every sweep: the network as it is."""
     return Trial(DENSE, _options(options, criterion="l2", repair=False, epochs=0))
 
 
@@ -122,7 +125,7 @@ def _trials(options: SweepOptions) -> Iterator[Trial]:
 
 
 def _options(sweep: SweepOptions, **own: Any) -> Options:
-    """Of one trial: what all share, but for what has no use in it."""
+    """Build one trial's options from the shared ones, without those that do not apply."""
     found = {**sweep.shared, **own}
     if not found["epochs"]:
         found |= {"step_epochs": 0, "sparsity_epochs": 0, "validation": ()}

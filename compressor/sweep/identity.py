@@ -1,4 +1,4 @@
-"""What a trial's result follows from, as a key: the same key, the same result."""
+"""Compute a key from all that a trial's result follows from: the same key, the same result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _WITHOUT_CUT = (
 
 
 def surroundings_of(opened: Opened, options: SweepOptions) -> dict[str, Any]:
-    """What all trials of a sweep share: network, data, versions."""
+    """Return what all trials of a sweep share: hashes of network and data, and versions."""
     module, program = opened.trace.module, opened.trace.program
     code = str(getattr(program.graph_module, "code", ""))
     own = versions()
@@ -56,7 +56,7 @@ def surroundings_of(opened: Opened, options: SweepOptions) -> dict[str, Any]:
 
 
 def key_of(trial: Trial, surroundings: Mapping[str, Any]) -> str:
-    """A name for the trial's files."""
+    """Return the trial's key, which also names its files."""
     options = asdict(trial.options)
     left_out = {*_THE_NETWORK_SAYS}
     if options["of"] != "latency" and options["round_to"] != "auto":
@@ -72,7 +72,10 @@ def key_of(trial: Trial, surroundings: Mapping[str, Any]) -> str:
 
 
 def content_of(spec: str) -> str:
-    """Hash of what a spec names: a file, a folder's listing, a callable's file; else the spec."""
+    """Return a hash of what a spec names, else the spec itself.
+
+    Specs may name a file, a folder (its listing is hashed), or a callable (its file is).
+    """
     path, home = Path(spec), Path(spec.rpartition(":")[0])
     if path.is_file():
         return _file_sha256(path)
@@ -91,7 +94,7 @@ def _contents(value: Any) -> Any:
 
 
 def _of_samples(data: Data | None) -> str:
-    """Hash of some samples, evenly spread, and of how many there are."""
+    """Return a hash of some samples, evenly spread, and of how many there are."""
     if data is None:
         return ""
     digest = hashlib.sha256(str(len(data)).encode())

@@ -1,5 +1,7 @@
-"""Trials' networks timed against the dense original: one after the other when nothing else runs,
-each taking turns with the original."""
+"""Time the trials' networks against the dense original.
+
+They are timed one after the other when nothing else runs, each taking turns with the original.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,21 @@ SECONDS = 1.0
 
 
 def way_of(options: Options) -> dict[str, Any]:
-    """In which way, on which machine."""
+    """Return the machine and the runtime settings that networks are timed with."""
     return machine_of(options.threads, options.batch, options.latency_on)
 
 
 def timed_all(
     tasks: Sequence[Task], dense: Task, options: Options, store: Store, stopwatch: Stopwatch
 ) -> dict[str, Mapping[str, Any]]:
-    """By the tasks' keys: milliseconds of one call, the original's beside it, and how many times
-    faster. What was timed in this way before is not timed again; what cannot be timed is noted."""
+    """Time the tasks' networks; what was timed in this way before is not timed again.
+
+    What cannot be timed is noted and left out.
+
+    Returns:
+        The task's key -> milliseconds of one call, the original's beside it, and how many times
+        faster.
+    """
     way, found = way_of(options), dict[str, Mapping[str, Any]]()
     missing = []
     for task in tasks:

@@ -1,4 +1,4 @@
-"""Trials on a Ray cluster, or on one that is started here."""
+"""Run trials on a Ray cluster, or on one that is started here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ LOCAL = "local"
 
 
 def check_ray() -> Any:
-    """The library, or a refusal that says how to get it."""
+    """Return the Ray library.
+
+    Raises:
+        UsageError: It is not installed.
+    """
     try:
         import ray
     except ImportError:
@@ -31,8 +35,10 @@ def check_ray() -> Any:
 
 
 def on_ray(tasks: Sequence[Task], jobs: int, address: str) -> Outcomes:
-    """Each task with its outcome, as they come, `jobs` at once. The machines of a cluster have the
-    package, and the files under the same paths."""
+    """Run tasks on Ray, `jobs` at once, and yield each with its outcome as it ends.
+
+    The machines of a cluster must have the package, and the files under the same paths.
+    """
     ray = check_ray()
     with _connected(ray, jobs, address):
         share = _processors_each(ray, jobs)
@@ -61,7 +67,7 @@ def _outcome(ray: Any, reference: Any) -> Outcome:
 
 
 def _processors_each(ray: Any, jobs: int) -> int:
-    """All shared out, and no more than the largest machine has."""
+    """Return each job's share of all processors, no more than the largest machine has."""
     total = int(ray.cluster_resources().get("CPU", 1))
     largest = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
     return max(1, min(largest, total // jobs))

@@ -1,4 +1,4 @@
-"""report.html of a sweep, one file that needs no other and no network; the terminal's tables."""
+"""Write a sweep's report.html, one file that needs no other and no network, and its tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from compressor.sweep.results import COSTS, Curve, Point, Spread
 
 
 def pictures_of(metrics: Mapping[str, float]) -> list[Picture]:
-    """Each metric and its difference to the dense original's against each cost."""
+    """List the pictures: each metric, and its difference to the dense original's, against each
+    cost."""
     return [
         Picture(metric, cost, is_difference, dense)
         for metric, dense in metrics.items()
@@ -35,7 +36,7 @@ def pictures_of(metrics: Mapping[str, float]) -> list[Picture]:
 
 
 def to_html(results: Mapping[str, Any], curves: Sequence[Curve]) -> str:
-    """The text of the page, from what results.json has."""
+    """Return the text of the page, from the content of results.json."""
     metrics = results["dense"]["metrics"]
     styles = styles_of(curves)
     return filled(
@@ -94,7 +95,7 @@ def of_difference(point: Point, metric: str) -> Spread | None:
 
 
 def spread(metric: str, found: Spread | None, sign: str = "") -> str:
-    """Mean ± sample standard deviation."""
+    """Format a mean ± sample standard deviation."""
     if found is None:
         return UNKNOWN
     value = shown(metric, found.mean, sign)
@@ -102,14 +103,14 @@ def spread(metric: str, found: Spread | None, sign: str = "") -> str:
 
 
 def shown(metric: str, value: float, sign: str = "") -> str:
-    """Accuracies in per cent."""
+    """Format a metric; accuracies are shown in per cent."""
     if metric in METRIC_WORDS:
         return format(100 * value, f"{sign}.2f")
     return format(value, f"{sign}.4g")
 
 
 def tables(curves: Sequence[Curve], metrics: Mapping[str, float]) -> list[Table]:
-    """For the terminal: per setting a line per method and ratio."""
+    """Build a table per setting for the terminal, with a line per method and ratio."""
     name = next(iter(metrics))
     words = METRIC_WORDS.get(name, name)
     found = []

@@ -1,4 +1,4 @@
-"""Curves as pictures: a metric against a cost, the dense original beside them."""
+"""Draw curves: a metric against a cost, with the dense original beside them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,14 @@ METRIC_WORDS = {"top1": "top-1, %", "top5": "top-5, %"}
 
 @dataclass(frozen=True)
 class Picture:
-    """What is drawn: a metric (or its difference to the dense original) against a cost."""
+    """One picture: a metric (or its difference to the dense original's) against a cost.
+
+    Attributes:
+        metric: Name of the metric.
+        cost: Name of the cost.
+        is_difference: Whether the difference is drawn.
+        dense: The dense original's metric.
+    """
 
     metric: str
     cost: str
@@ -40,7 +47,7 @@ class Picture:
 
     @property
     def file(self) -> str:
-        """Its part of a file's name."""
+        """Return the picture's part of a file name."""
         ending = "-difference" if self.is_difference else ""
         return f"{_plain(self.metric)}-{self.cost.split('_')[0]}{ending}"
 
@@ -50,7 +57,7 @@ class Picture:
 
     @property
     def words(self) -> str:
-        """Of the vertical axis."""
+        """Return the label of the vertical axis."""
         words = METRIC_WORDS.get(self.metric, self.metric)
         if not self.is_difference:
             return words
@@ -69,7 +76,7 @@ class Style:
 
 
 def styles_of(curves: Sequence[Curve]) -> dict[str, Style]:
-    """Controls are dashed, the reference is grey, dotted and hollow."""
+    """Return the style of each method: controls are dashed, the reference is grey and dotted."""
     found: dict[str, Style] = {}
     for curve in curves:
         if curve.method in found:
@@ -86,7 +93,7 @@ def styles_of(curves: Sequence[Curve]) -> dict[str, Style]:
 def drawn(
     curves: Sequence[Curve], picture: Picture, styles: dict[str, Style], *, legend: bool
 ) -> str:
-    """The text of an SVG; the same text for the same curves."""
+    """Draw curves and return the text of an SVG, which is the same for the same curves."""
     with mpl.rc_context({"svg.hashsalt": picture.file, "svg.fonttype": "none"}):
         figure = Figure(figsize=(4.6, 5.0) if legend else (4.0, 3.0), layout="constrained")
         figure.patch.set_alpha(0.0 if not legend else 1.0)
@@ -159,7 +166,7 @@ _VARIABLES = {
 
 
 def for_a_page(svg: str) -> str:
-    """A picture that stands in a page and takes its colours from it."""
+    """Change an SVG so that it can stand in a page and takes its colours from it."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r' id="[a-z_A-Z0-9]+_\d+"', "", svg)
@@ -174,7 +181,7 @@ def _plain(text: str) -> str:
 
 
 def settings_of(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
-    """Curves that stand in one picture: those of one schedule and one recovery."""
+    """Group the curves that share a picture: those of one schedule and one recovery."""
     found: dict[str, list[Curve]] = {}
     for curve in curves:
         if curve.kind != DENSE:
@@ -183,5 +190,5 @@ def settings_of(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
 
 
 def file_of(setting: str, picture: Picture) -> str:
-    """A picture's file within the folder of curves."""
+    """Return a picture's file name within the folder of curves."""
     return f"{_plain(setting)}_{picture.file}.svg"

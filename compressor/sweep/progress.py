@@ -1,4 +1,4 @@
-"""How far a sweep is."""
+"""Tell how far a sweep is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from compressor.watch import Stopwatch, Tick
 
 
 class Progress:
-    """How many trials are done, how many have failed, and about how long the others will take."""
+    """Counts the trials that are done and failed, and estimates the time that the others take."""
 
     def __init__(self, total: int, jobs: int, tick: Tick) -> None:
         self.total, self.jobs, self.tick = total, min(jobs, total), tick
@@ -17,11 +17,11 @@ class Progress:
         self.done = self.failed = 0
 
     def at(self, task: Task, text: str) -> None:
-        """A trial is at something."""
+        """Show what a trial is doing."""
         self.tick(self.done, self.total, f"{self._left()}{task.trial.words}: {text}")
 
     def ended(self, task: Task, outcome: Outcome, stopwatch: Stopwatch) -> None:
-        """A trial has ended, well or not."""
+        """Count a trial that has ended, well or not; a failure is noted."""
         self.done += 1
         if outcome.failure:
             self.failed += 1

@@ -1,4 +1,4 @@
-"""A sweep's numbers: a row per trial, and curves of means over seeds."""
+"""Gather a sweep's numbers: a row per trial, and curves of means over seeds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Done:
 
 
 def rows_of(done: Sequence[Done], model: str) -> list[Row]:
-    """One per trial; costs and differences are from the dense original's."""
+    """Return one row per trial; costs and differences are relative to the dense original's."""
     dense = next(one.outcome.record for one in done if one.task.trial.kind == DENSE)
     return [_row(one, dense, model) for one in done]
 
@@ -76,14 +76,14 @@ def _times(dense: Mapping[str, Any], record: Mapping[str, Any], name: str) -> fl
 
 
 def _command(trial: Trial, model: str) -> str:
-    """What makes the trial's network again."""
+    """Return the command that makes a structured trial's network again, else ""."""
     if trial.kind != STRUCTURED:
         return ""
     return shlex.join(["compress", model, *trial.options.spelled()])
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """The text of results.csv."""
+    """Return the text of results.csv."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -93,7 +93,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation over seeds; no deviation of one."""
+    """A mean and sample standard deviation over seeds; None as deviation of a single seed."""
 
     mean: float
     deviation: float | None
@@ -101,8 +101,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class Point:
-    """One ratio of one method: each number over its seeds, those that were asked for and those that
-    succeeded."""
+    """One ratio of one method.
+
+    Attributes:
+        ratio: Share that was to be removed.
+        asked: Number of seeds that were asked for.
+        seeds: Number of seeds that succeeded.
+        numbers: Each number over the seeds.
+    """
 
     ratio: float
     asked: int
@@ -135,7 +141,7 @@ _CURVE = ("method", "kind", "control", "criterion", "scope", "schedule", "recove
 
 
 def curves_of(rows: Iterable[Row], metrics: Sequence[str]) -> list[Curve]:
-    """All but the dense original, which stands beside each curve."""
+    """Build the curves of all methods; the dense original, which stands beside each, has none."""
     numbers = [*COSTS, "latency_ms", "params", "macs", *metrics]
     numbers += [f"{name}_difference" for name in metrics]
     by_curve: dict[tuple[Any, ...], dict[float, list[Row]]] = {}

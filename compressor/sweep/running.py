@@ -1,4 +1,4 @@
-"""Trials carried out: here, in processes of their own, or on a Ray cluster."""
+"""Run trials: here, in processes of their own, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Tells = Callable[[Task, str], None]
 
 
 def run_all(tasks: Sequence[Task], jobs: int, ray: str | None, tells: Tells) -> Outcomes:
-    """Each task with its outcome, as they come."""
+    """Run all tasks where the options say, and yield each with its outcome as it ends."""
     if ray is not None:
         from compressor.sweep.on_ray import on_ray
 
@@ -33,13 +33,19 @@ def run_all(tasks: Sequence[Task], jobs: int, ray: str | None, tells: Tells) -> 
 
 
 def here(tasks: Sequence[Task], tells: Tells) -> Outcomes:
-    """One after the other, in this process."""
+    """Run tasks one after the other in this process, and yield each with its outcome."""
     for task in tasks:
         yield task, carried_out(task, _for(task, tells))
 
 
 def in_processes(tasks: Sequence[Task], jobs: int, tells: Tells) -> Outcomes:
-    """So many at once; they share out the processors. A process that dies is a failed trial."""
+    """Run `jobs` tasks at once in processes that share out the processors.
+
+    Each task is yielded with its outcome as it ends. A process that dies is a failed trial.
+
+    Raises:
+        UsageError: The network or the data cannot be pickled.
+    """
     for task in tasks[:1]:
         _check_travels(task)
     workers = _Workers(min(jobs, len(tasks)), max(1, cores() // jobs))
@@ -103,11 +109,11 @@ class _Workers:
 
 
 class _DiedError(Exception):
-    """A worker's process has ended."""
+    """The error raised where a worker's process has ended."""
 
 
 class _Worker:
-    """A process of `compressor.sweep.worker`: tasks go in, words and outcomes come out."""
+    """A process of `compressor.sweep.worker`: tasks go in, texts and outcomes come out."""
 
     def __init__(self, threads: int) -> None:
         root = str(Path(compressor.__file__).parent.parent)
@@ -140,7 +146,7 @@ class _Worker:
         return self._popen.wait()
 
     def end(self) -> None:
-        """Whatever it is at."""
+        """Kill the process, whatever it is doing."""
         self._popen.kill()
         self._popen.wait()
 

@@ -1,4 +1,4 @@
-"""What a sweep keeps in its folder: trials by their key, each whole or not there."""
+"""Keep a sweep's trials in its folder by their keys, each of them whole or absent."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ FILES = (CSV, JSON, PAGE, TRIALS, CURVES)
 
 
 def check_folder(folder: Path) -> None:
-    """Raise before any work is done if a sweep could not be kept there. An earlier sweep's folder
-    is gone on with.
+    """Check, before any work is done, that a sweep can be kept in the folder.
+
+    Leftovers of a killed sweep are removed. The folder of an earlier sweep is gone on with.
 
     Raises:
         UsageError: It holds what is not a sweep's.
@@ -33,7 +34,7 @@ def check_folder(folder: Path) -> None:
 
 
 class Store:
-    """Trials' numbers (`KEY.json`), networks (`KEY.onnx`) and times (`KEY.latency.json`)."""
+    """The trials' numbers (`KEY.json`), networks (`KEY.onnx`) and times (`KEY.latency.json`)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,22 +43,24 @@ class Store:
             _remove_leftovers(part)
 
     def kept(self, key: str) -> Outcome | None:
-        """What came of a trial, if it has succeeded; a file that was damaged is not there."""
+        """Return the outcome of a trial that has succeeded, else None; damaged files count as
+        absent."""
         record = _read(self.trials / f"{key}.json")
         return Outcome(record) if record is not None and "metrics" in record else None
 
     def keep(self, key: str, outcome: Outcome) -> None:
-        """The numbers last: where they are, all is there."""
+        """Write the outcome of a trial."""
         if outcome.onnx is not None:
             self.write(f"{TRIALS}/{key}.onnx", outcome.onnx)
+        # the numbers last: where they are, all is there
         self.write(f"{TRIALS}/{key}.json", to_json(outcome.record))
 
     def onnx(self, key: str) -> Path:
-        """The network's file; it may not be there."""
+        """Return the path of the network's file, which may not exist."""
         return self.trials / f"{key}.onnx"
 
     def latency(self, key: str, way: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What was timed, if it was timed in this way on this machine."""
+        """Return the times of a trial, if it was timed in this way on this machine, else None."""
         record = _read(self.trials / f"{key}.latency.json")
         return record if record is not None and record.get("way") == dict(way) else None
 
@@ -65,7 +68,7 @@ class Store:
         self.write(f"{TRIALS}/{key}.latency.json", to_json(record))
 
     def write(self, name: str, content: str | bytes) -> None:
-        """A file of the folder, whole.
+        """Write a file of the folder whole.
 
         Raises:
             CompressorError: It cannot be written.
@@ -84,7 +87,7 @@ class Store:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
     def remove_curves_but(self, names: Collection[str]) -> None:
-        """Pictures of an earlier grid, which are not of these results."""
+        """Remove the pictures of an earlier grid, which do not belong to these results."""
         for file in (self.folder / CURVES).glob("*.svg"):
             if file.name not in names:
                 file.unlink(missing_ok=True)
@@ -99,7 +102,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Files that a kill left half-written have the hidden names that `written_whole` gives."""
+    """Remove half-written files of a killed run, known by the hidden names of `written_whole`."""
     patterns = [f".{name}.*" for name in (CSV, JSON, PAGE)]
     if folder.name in (TRIALS, CURVES):
         patterns = [".*.json.*", ".*.onnx.*", ".*.svg.*"]

@@ -1,4 +1,4 @@
-"""What a sweep comes to: its rows, curves and checklist, and the files of its folder."""
+"""Sum up a sweep in rows, curves and a checklist, and write the files of its folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep has found.
+    """The results of a sweep.
 
     Attributes:
         rows: One per trial, as in results.csv.
@@ -39,11 +39,11 @@ class Sweep:
 
     @property
     def failed(self) -> list[Row]:
-        """Trials that did not succeed, with their reason."""
+        """Return the rows of trials that did not succeed, with their reason."""
         return [row for row in self.rows if row["failure"]]
 
     def tables(self) -> list[Table]:
-        """For the terminal: per setting a line per method and ratio."""
+        """Build a table per setting for the terminal, with a line per method and ratio."""
         return tables(self.curves, self.results["dense"]["metrics"])
 
 
@@ -54,7 +54,7 @@ def found_of(
     command: str,
     stopwatch: Stopwatch,
 ) -> Sweep:
-    """All that trials come to."""
+    """Sum up all trials of a sweep."""
     loaded, samples = opened.loaded, opened.samples
     model = opened.subject.model
     rows = rows_of(done, model if isinstance(model, str) else "MODEL")
@@ -92,7 +92,7 @@ def found_of(
 
 
 def write(found: Sweep, store: Store) -> None:
-    """Pictures, the page, the numbers: each whole."""
+    """Write the pictures, the page and the numbers, each file whole."""
     styles, metrics = styles_of(found.curves), found.results["dense"]["metrics"]
     written = set()
     for setting, curves in settings_of(found.curves).items():

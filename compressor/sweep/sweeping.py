@@ -1,4 +1,4 @@
-"""A whole sweep: what is there already, what is left to do, and what it all comes to."""
+"""Run a whole sweep: see what is there, run what is left, and sum it up."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def sweep(
 ) -> Sweep:
     """Compare ways to make a network smaller, as `compress sweep` does.
 
+    The arguments that are not listed are those of `compressor.compress`.
+
     Args:
         out: The folder that is written; one of an earlier sweep is gone on with.
         options: The command line's options by name, e.g. `ratios=(0.5, 0.75)`, `seeds=3`
             (`compressor.options.SweepOptions`).
 
-    The other arguments are those of `compressor.compress`.
-
     Raises:
-        UsageError, CompressorError: What is wrong with the options, the network or the data. Trials
-            that fail are in the result.
+        UsageError, CompressorError: Something is wrong with the options, the network or the data.
+            Trials that fail are in the result.
     """
     objects: dict[str, Any] = {}
     for name, given in (("data", data), ("test", test), ("loss", loss), ("metric", metric)):
@@ -68,7 +68,11 @@ def sweep(
 
 
 def check(options: SweepOptions) -> None:
-    """Raise UsageError for what cannot be meant, before anything is loaded."""
+    """Check the options before anything is loaded.
+
+    Raises:
+        UsageError: They say what cannot be meant.
+    """
     if not options.test:
         raise _unjudged("--test", "for all trials to be judged on the same samples")
     trials_of(complete(options, has_data=bool(options.data)))
@@ -79,9 +83,10 @@ def check(options: SweepOptions) -> None:
 def run(
     subject: Subject, options: SweepOptions, folder: Path, watch: Watch, *, command: str
 ) -> Sweep:
-    """Run what is not there yet, time it, and write the folder.
+    """Run the trials that are not there yet, time them, and write the folder.
 
-    Raises: as `sweep`.
+    Raises:
+        UsageError, CompressorError: As `sweep`.
     """
     has_data = subject.data is not None or bool(options.data)
     options = complete(options, has_data=has_data)
@@ -105,7 +110,7 @@ def run(
 
 
 def _opened(subject: Subject, options: SweepOptions, stopwatch: Stopwatch) -> Opened:
-    """The network and its data, with which everything is known to fit that trials need."""
+    """Open the network and its data, and check that everything fits them that trials need."""
     if subject.test is None and not options.test:
         raise _unjudged("--test", "for all trials to be judged on the same samples")
     opened = open_network(subject, dense_of(options).options, stopwatch)
@@ -147,7 +152,9 @@ def _unjudged(where: str, why: str) -> UsageError:
 def _outcomes(
     tasks: Sequence[Task], options: SweepOptions, store: Store, stopwatch: Stopwatch
 ) -> dict[str, Outcome]:
-    """By the tasks' keys: what was kept, and what is run now. Failures are not kept.
+    """Return the outcome of every task by its key: what was kept, and what is run now.
+
+    Failures are not kept.
 
     Raises:
         CompressorError: The dense original could not be judged.

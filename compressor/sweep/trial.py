@@ -1,4 +1,4 @@
-"""One trial: a network made, judged and exported; a failure is an outcome, too."""
+"""Run one trial: a network is made, judged and exported; a failure is an outcome too."""
 
 from __future__ import annotations
 
@@ -60,7 +60,14 @@ Outcomes = Generator[tuple[Task, Outcome], None, None]
 
 @dataclass(frozen=True)
 class Made:
-    """A network, what it costs and how it came to be."""
+    """A network, what it costs and how it came to be.
+
+    Attributes:
+        module, program: The network in both forms.
+        params: Number of elements in its parameters.
+        macs: Multiply-adds of one sample.
+        moments: Its steps, with the metrics after each.
+    """
 
     module: nn.Module
     program: ExportedProgram
@@ -70,7 +77,7 @@ class Made:
 
 
 class _Told:
-    """A watch that passes on what a trial is at."""
+    """A watch that passes on what a trial is doing."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -85,11 +92,14 @@ class _Told:
 
 
 def nobody(text: str) -> None:
-    """Is told in vain."""
+    """Ignore a text."""
 
 
 def carried_out(task: Task, tell: Tell = nobody) -> Outcome:
-    """Run the trial; nothing that goes wrong in it gets out, but an interruption."""
+    """Run the trial; whatever goes wrong in it is returned as a failure, except an interruption.
+
+    Under `COMPRESSOR_DEBUG` unforeseen errors are raised.
+    """
     begin = time.perf_counter()
     try:
         record, onnx = _carried_out(task, tell)
@@ -160,7 +170,8 @@ MAKERS: Mapping[str, Callable[[Any, Judge], Made]] = {
 
 
 def _top5(prepared: Prepared, judge: Judge, module: nn.Module) -> dict[str, float]:
-    """Beside top-1, where there are classes enough for it to say something."""
+    """Measure top-5 accuracy beside top-1, where there are more than five classes; else return
+    {}."""
     if judge.name != "top1" or judge.data is None:
         return {}
     options = prepared.options
@@ -176,8 +187,11 @@ def _top5(prepared: Prepared, judge: Judge, module: nn.Module) -> dict[str, floa
 
 
 def _verified_onnx(program: ExportedProgram, prepared: Prepared) -> bytes | None:
-    """The bytes of the file; None where there can be none that computes what PyTorch does, which is
-    noted, or where protobuf's limit cuts the weights off from it."""
+    """Export the network to ONNX, compare it with PyTorch, and return the file's bytes.
+
+    None where no file computes what PyTorch does, which is noted, or where protobuf's limit puts
+    the weights into a file of their own.
+    """
     folder, traced = TemporaryFolder(), prepared.trace
     path, ways = folder.path / "model.onnx", ways_of(traced.batch_symbol)
     real = real_inputs(prepared.samples.test, traced, prepared.stopwatch.note)

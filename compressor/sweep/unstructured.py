@@ -1,4 +1,4 @@
-"""Global magnitude pruning of single weights, as a reference: zeros, not a smaller network."""
+"""Prune single weights by global magnitude, as a reference: zeros, not a smaller network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ _LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)
 
 @dataclass(frozen=True)
 class Sparse:
-    """What is left if zeros are not counted, and the moments of the network."""
+    """A network with zeroed weights.
+
+    Attributes:
+        params: Number of elements in its parameters without the zeros.
+        macs: Multiply-adds of one sample without those by zeros.
+        moments: Its steps, with the metrics after each.
+    """
 
     params: int
     macs: int
@@ -38,8 +44,11 @@ class Sparse:
 
 
 def zeroed_and_recovered(module: nn.Module, prepared: Prepared, judge: Judge) -> Sparse:
-    """Zero the share that the options say of all parameters, the smallest first, and recover by the
-    same means as a smaller network, but least squares; zeros stay zeros."""
+    """Zero the share of all parameters that the options say, the smallest first, and recover, in
+    place.
+
+    It recovers by the same means as a smaller network, except least squares; zeros stay zeros.
+    """
     options = prepared.options
     assert options.ratio is not None
     dense = costs_of(module, prepared.trace)
@@ -56,11 +65,12 @@ def zeroed_and_recovered(module: nn.Module, prepared: Prepared, judge: Judge) ->
 
 
 def zeroed(module: nn.Module, share: float) -> dict[str, Tensor]:
-    """Zero a share of all of a network's parameters, in place: of the weights of layers those that
-    are nearest to zero, wherever they are. Returns the masks by the weights' names.
+    """Zero a share of all of a network's parameters, in place, and return the masks by name.
+
+    Of the weights of layers those go that are nearest to zero, wherever they are.
 
     Raises:
-        CompressorError: These layers have fewer weights than that.
+        CompressorError: These layers have no more weights than that.
     """
     layers = _layers(module)
     wanted = round(share * count_params(module))
@@ -91,8 +101,10 @@ its input, whose channels lie in that dimension."""
 
 
 def uses_of_weights(trace: Trace) -> dict[str, float]:
-    """By a weight's name: in how many multiply-adds each of its numbers takes part, for a sample.
-    Weights of other operators are not named: their zeros save nothing that is known."""
+    """Return in how many multiply-adds of a sample each number of a weight takes part, by its name.
+
+    Weights of other operators are not named: their zeros save nothing that is known.
+    """
     named = trace.program.graph_signature.inputs_to_parameters
     found: dict[str, float] = {}
     for node in trace.program.graph.nodes:
@@ -110,12 +122,12 @@ def uses_of_weights(trace: Trace) -> dict[str, float]:
 
 
 def _size(dim: Any) -> int:
-    """A number, or what a symbol stood for when the network was traced."""
+    """Return a size as a number; a symbol's is what it stood for when the network was traced."""
     return dim if isinstance(dim, int) else int(dim.node.hint)
 
 
 def _layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Those with a matrix or a kernel of their own; tied weights are not theirs alone."""
+    """Return the layers with a matrix or a kernel of their own, which no other layer shares."""
     uses = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
     return {
         name: layer
@@ -167,7 +179,10 @@ def _apply(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 
 def _keep_zeros(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """No gradient reaches a zero, and so neither momentum nor decay does: it stays one, exactly."""
+    """Keep zeros exactly zero during training, by hooks on the parameters.
+
+    No gradient reaches a zero, and so neither momentum nor decay changes it.
+    """
     for name, parameter in module.named_parameters():
         if name in masks:
             learns = parameter.requires_grad

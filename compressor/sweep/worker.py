@@ -1,7 +1,7 @@
-"""A process that carries out trials: `python -m compressor.sweep.worker`.
+"""Run trials in a process of its own: `python -m compressor.sweep.worker`.
 
-Reads pickled tasks, answers each by pickled texts of what it is at, and its outcome. It ends with
-whoever started it, in the middle of a trial if need be.
+The process reads pickled tasks, and answers each by pickled texts of what it is doing and by its
+outcome. It ends with whoever started it, in the middle of a trial if need be.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from compressor.sweep.trial import Outcome, Task, carried_out
 
 
 def serve(tasks: BinaryIO, answers: BinaryIO) -> None:
-    """Until no more tasks come."""
+    """Run tasks and answer them until no more come; the process then ends."""
     waiting: queue.Queue[Task | Exception] = queue.Queue()
     threading.Thread(target=_read, args=(tasks, waiting), daemon=True).start()
     while True:
@@ -47,7 +47,8 @@ def _answer(answers: BinaryIO, value: Outcome | str) -> None:
 
 
 def main() -> None:
-    """What libraries print must not come between the answers."""
+    """Serve tasks from the standard input, with answers to the standard output."""
+    # what libraries print must not come between the answers
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     logging.disable(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Tracing: a detached copy becomes a `torch.export` program, its batch free where possible."""
+"""Trace a detached copy of a network to a `torch.export` program, its batch free where possible."""
 
 from compressor.trace.caches import caches_as_before
 from compressor.trace.tracing import (

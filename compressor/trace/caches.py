@@ -1,4 +1,4 @@
-"""Caches of keys and values, which language models return beside their outputs."""
+"""Switch off the caches of keys and values that language models return beside their outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SWITCH = "use_cache"
 
 
 def caches_off(module: nn.Module) -> list[str]:
-    """Switch the caches off, in place; a note where any was on."""
+    """Switch the caches off, in place, and return a note if any was on."""
     switched = [config for _, config in _configurations(module) if _is_on(config)]
     for config in switched:
         setattr(config, SWITCH, False)
@@ -25,8 +25,7 @@ def caches_off(module: nn.Module) -> list[str]:
 
 
 def caches_as_before(module: nn.Module, given: nn.Module) -> None:
-    """Switch the caches of `module` on, in place, where those of `given` are, by the layers'
-    paths."""
+    """Switch on the caches of `module`, in place, at the paths where those of `given` are on."""
     on = {path for path, config in _configurations(given) if _is_on(config)}
     for path, config in _configurations(module):
         if path in on:
@@ -38,7 +37,7 @@ def _is_on(config: Any) -> bool:
 
 
 def _configurations(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The configurations that layers hold, those within them too, by the layers' paths."""
+    """Yield the configurations that layers hold, and those within them, with the layers' paths."""
     for path, layer in module.named_modules():
         config = vars(layer).get("config")
         if config is not None and hasattr(config, "__dict__"):

@@ -1,4 +1,4 @@
-"""Inputs that are no tensors: a captured program has them as constants."""
+"""Note inputs that are not tensors, which a captured program has as constants."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHOWN = 40
 
 
 def fixed_inputs(module: nn.Module, examples: ExampleInputs) -> list[str]:
-    """A note of the numbers, flags and texts among the inputs, if there are any."""
+    """Return a note of the numbers, flags and texts among the inputs, if there are any."""
     fixed = [
         f"{name}={_shown(value)}"
         for name, value in _named(module, examples)
@@ -29,7 +29,7 @@ def fixed_inputs(module: nn.Module, examples: ExampleInputs) -> list[str]:
 
 
 def _named(module: nn.Module, examples: ExampleInputs) -> list[tuple[str, object]]:
-    """Every leaf of the inputs, by the names of forward's arguments."""
+    """Return every leaf of the inputs with its name, by the names of forward's arguments."""
     try:
         bound = inspect.signature(module.forward).bind(*examples.args, **examples.kwargs)
     except (TypeError, ValueError):
@@ -46,7 +46,7 @@ def _named(module: nn.Module, examples: ExampleInputs) -> list[tuple[str, object
 
 
 def _name(path: tuple[object, ...]) -> str:
-    """The argument's own name, and what leads to the leaf within it."""
+    """Return an argument's own name, and the path to the leaf within it."""
     first, *rest = path
     return str(getattr(first, "key", first)) + pytree.keystr(tuple(rest))  # type: ignore[arg-type]
 

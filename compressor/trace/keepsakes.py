@@ -1,4 +1,4 @@
-"""What code keeps beside computing, in attributes and in lists: a capture leaves none of its own.
+"""Restore what a forward stores in attributes and lists, so that a capture leaves nothing there.
 
 While a network is captured its forward runs on tensors without values. What it stores then (an
 attention map in an attribute, an activation that a hook appends to a list of the user's) would stay
@@ -24,8 +24,11 @@ KEPT_ELSEWHERE = (nn.Module, types.ModuleType, type)
 
 @contextmanager
 def as_before(module: nn.Module) -> Iterator[None]:
-    """Afterwards the attributes of every layer, and the lists, dicts and variables that its forward
-    and its hooks reach, hold what they held before."""
+    """Restore, after the block, what the network's code can have stored.
+
+    These are the attributes of every layer, and the lists, dicts and variables that its forward and
+    its hooks reach.
+    """
     restore = [undo for place in _places(module) for undo in place]
     try:
         yield
@@ -48,7 +51,7 @@ def _places(module: nn.Module) -> Iterator[Iterator[Callable[[], None]]]:
 
 
 def _kept(value: Any, seen: set[int], depth: int) -> Iterator[Callable[[], None]]:
-    """What undoes changes of a value, and of all that it leads to."""
+    """Yield functions that undo changes of a value, and of all that it leads to."""
     if id(value) in seen or depth > DEEPEST or isinstance(value, KEPT_ELSEWHERE):
         return
     seen.add(id(value))
@@ -98,7 +101,8 @@ def _is_filled(cell: types.CellType) -> bool:
 
 
 def _is_users_object(value: Any) -> bool:
-    """An instance of a class that is no library's of tensors: a recorder, a namespace."""
+    """Return whether a value has attributes and a class from outside torch, numpy and the
+    builtins."""
     home = type(value).__module__.partition(".")[0]
     return home not in ("torch", "builtins", "numpy") and hasattr(value, "__dict__")
 

@@ -1,7 +1,7 @@
-"""Hooks of the user's that only watch: they record activations, print, or write files.
+"""Set aside the user's hooks that only watch: they record activations, print, or write files.
 
-A capture calls them with tensors without values, on which they fail or which they would keep. Those
-whose absence changes no output are set aside while the network is captured.
+A capture calls hooks with tensors without values, on which these fail or which they would keep.
+Those whose absence changes no output are set aside while the network is captured.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Hooks = MutableMapping[int, Callable[..., Any]]
 
 @contextmanager
 def observers_off(module: nn.Module, examples: ExampleInputs) -> Iterator[list[str]]:
-    """Within the block the hooks that only watch are off; yields a note where there are any."""
+    """Switch off the hooks that only watch inside the block; yield a note if there are any."""
     before = [(hooks, dict(hooks)) for hooks in _hooks_of(module)]
     watching = any(_own(hooks) for hooks, _ in before) and _only_watch(module, examples)
     if watching:
@@ -38,10 +38,10 @@ def observers_off(module: nn.Module, examples: ExampleInputs) -> Iterator[list[s
 
 
 def _only_watch(module: nn.Module, examples: ExampleInputs) -> bool:
-    """Whether a copy without the user's hooks computes the same, bit for bit.
+    """Return whether a copy without the user's hooks computes the same, bit for bit.
 
-    It sees other values than any run before, and finds empty what the hooks write to: else what
-    they had left there could stand for what they do.
+    It sees other values than any run before, and finds empty what the hooks write to: otherwise
+    what they had left there could stand for what they do.
     """
     with_hooks, without = copy_of(module), copy_of(module)
     _remove(without)
@@ -61,7 +61,8 @@ def _only_watch(module: nn.Module, examples: ExampleInputs) -> bool:
 
 
 def _altered(leaf: Any) -> Any:
-    """Other values of the same kind: floating ones by some percent, others in another order."""
+    """Return other values of the same kind: floating ones change by some per cent, others in
+    order."""
     if not isinstance(leaf, torch.Tensor) or not leaf.dim():
         return leaf
     if leaf.is_floating_point():
@@ -82,7 +83,8 @@ def _hooks_of(module: nn.Module) -> Iterator[Hooks]:
 
 
 def _own(hooks: Hooks) -> list[int]:
-    """The user's hooks, not torch's own (old weight norm computes its weight in one)."""
+    """Return the keys of the user's hooks, not of torch's own."""
+    # torch's own have a purpose: old weight norm computes its weight in one
     return [key for key, hook in hooks.items() if not _is_torchs(hook)]
 
 

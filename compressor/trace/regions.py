@@ -1,5 +1,7 @@
-"""Regions that only set a mode (`torch.no_grad()`, autocast switched off) are inlined: their
-operators become part of the surrounding graph, where rules can see them."""
+"""Inline regions that only set a mode (`torch.no_grad()`, autocast switched off).
+
+Their operators become part of the surrounding graph, where rules can see them.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,11 @@ def _is_inlined(node: Node) -> bool:
 
 
 def _inline(module: GraphModule, region: Node) -> dict[str, str]:
-    """Copy the region's nodes in front of it; returns the names of its results before and after."""
+    """Replace a region by copies of its nodes, in place.
+
+    Returns:
+        Name of each result before -> its name after.
+    """
     at = WRAPPERS[region.target.__name__][0]  # type: ignore[union-attr]
     source, operands = region.args[at], region.args[at + 1 :]
     assert isinstance(source, Node)

@@ -1,4 +1,4 @@
-"""Capture: the model's computation as a `torch.export` program, on a copy, on the CPU."""
+"""Capture the model's computation as a `torch.export` program, on a copy, on the CPU."""
 
 from __future__ import annotations
 
@@ -37,17 +37,20 @@ from compressor.trace.regions import inline_regions
 
 
 def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True) -> Trace:
-    """Export a detached copy of `module` in eval mode.
+    """Export a detached copy of `module` in eval mode; the module itself is not changed.
 
     A free batch is tried first, with inputs that share dimension 0 repeated to a batch of at least
     two, since a batch of one silently becomes static; then the batch as given, which is noted.
+
     Where forward goes on with sizes that data decide (a detector's boxes), what it computes before
-    is captured. Where it branches on values, the branch of the example inputs is, which refuses the
-    other one at run time. Where evaluation leaves parameters unused, the training mode is
-    captured as well.
+    is captured. Where it branches on values, the branch of the example inputs is captured, and the
+    program refuses the other one at run time. Where evaluation leaves parameters unused, the
+    training mode is captured as well.
 
     Args:
-        free_batch: Off: the batch stays that of the examples.
+        module: The network.
+        examples: Inputs that it accepts.
+        free_batch: Whether a free batch is tried, else the batch stays that of the examples.
 
     Raises:
         CompressorError: `torch.export` cannot capture the model, or a layer is named by a word of
@@ -97,13 +100,13 @@ def _refuse_keywords(module: nn.Module) -> None:
 
 
 def learning_in(module: nn.Module) -> frozenset[str]:
-    """The parameters that learn, by all their names."""
+    """Return all names of the parameters that learn."""
     named = module.named_parameters(remove_duplicate=False)
     return frozenset(name for name, parameter in named if parameter.requires_grad)
 
 
 def trace_of(program: ExportedProgram, module: nn.Module) -> Trace:
-    """Of a program that is there already, `module` being its own as a module.
+    """Return the trace of an existing program; `module` is that program as a module.
 
     Raises:
         CompressorError: The program has no example inputs.
@@ -123,8 +126,14 @@ def trace_of(program: ExportedProgram, module: nn.Module) -> Trace:
 
 @dataclass(frozen=True)
 class _Way:
-    """One way to capture: with a free batch or not, following the example's branches or not, the
-    whole forward or up to some calls of modules."""
+    """One way to capture a network.
+
+    Attributes:
+        free_batch: Whether the batch is free.
+        draft: Whether the example's branches are followed.
+        ends_after: Paths of the modules after whose calls the capture ends; empty for the whole
+            forward.
+    """
 
     free_batch: bool
     draft: bool = False
@@ -134,7 +143,11 @@ class _Way:
 def _captured(
     module: nn.Module, examples: ExampleInputs, free_batch: bool
 ) -> tuple[ExportedProgram, _Way, list[str]]:
-    """The program by the first way that works, and what to say about it."""
+    """Capture the program by the first way that works; return it, the way, and notes about it.
+
+    Raises:
+        CompressorError: No way works.
+    """
     batched = _with_batch(examples) if free_batch else None
     failures: list[Exception] = []
     calls: list[str] = []
@@ -168,7 +181,8 @@ def _unseen_share(program: ExportedProgram) -> float:
 
 
 def _ways(has_batch: bool, failures: Sequence[Exception], calls: Sequence[str]) -> Iterator[_Way]:
-    """What to try next, seeing what failed and which modules had returned by then."""
+    """Yield the ways to try, one by one, from what failed and which modules had returned by
+    then."""
     batches = (True, False) if has_batch else (False,)
     yield from (_Way(free) for free in batches)
     if _is_about_sizes(failures[-1]) and calls:
@@ -178,7 +192,7 @@ def _ways(has_batch: bool, failures: Sequence[Exception], calls: Sequence[str]) 
 
 
 def _is_about_sizes(error: Exception) -> bool:
-    """Whether forward branched on a size that data decide (a number of boxes)."""
+    """Return whether forward branched on a size that data decide (a number of boxes)."""
     is_unknown = isinstance(error, GuardOnDataDependentSymNode)
     return is_unknown and "Size-like symbols: none" not in str(error)
 
@@ -201,7 +215,7 @@ def _notes(way: _Way, has_batch: bool, failures: list[Exception]) -> list[str]:
 def _training_program(
     module: nn.Module, inputs: ExampleInputs, way: _Way, notes: list[str]
 ) -> ExportedProgram | None:
-    """The network in training mode, or None, with a note, where that cannot be captured."""
+    """Capture the network in training mode; return None, with a note, where that is impossible."""
     unseen = "parameters that evaluation never uses"
     try:
         program = _export(copy_of(module).train(), inputs, way)
@@ -216,7 +230,7 @@ def _training_program(
 
 
 def unused_parameters(program: ExportedProgram) -> set[str]:
-    """Parameters on which no output of the program depends, by this name or by one that is tied."""
+    """Return the parameters that no output of the program depends on, under any tied name."""
     users = {node.name for node in live_nodes(program.graph)}
     specs = [s for s in program.graph_signature.input_specs if s.kind == InputKind.PARAMETER]
     memory = {
@@ -229,7 +243,7 @@ def unused_parameters(program: ExportedProgram) -> set[str]:
 
 
 def detached_copy(module: nn.Module) -> nn.Module:
-    """A copy on the CPU, in eval mode, without gradients; the original is left alone.
+    """Return a copy on the CPU, in eval mode, without gradients; the original is not changed.
 
     Raises:
         CompressorError: The model cannot be copied.
@@ -244,7 +258,7 @@ def detached_copy(module: nn.Module) -> nn.Module:
 
 
 def copied_to_cpu(module: nn.Module) -> nn.Module:
-    """A copy on the CPU, else as it is; the original is left alone.
+    """Return a copy on the CPU without wrappers, otherwise as it is; the original is not changed.
 
     Raises:
         CompressorError: The model cannot be copied.
@@ -272,8 +286,11 @@ def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProg
 
 
 def _without_real_values(program: ExportedProgram) -> None:
-    """What follows works on shapes alone: with the example's values, a further pass (decompositions
-    for ONNX) would make a number that data decide and not find it in its result."""
+    """Let later passes over the program, in place, work on shapes alone.
+
+    With the example's values, a further pass (decompositions for ONNX) would make a number that
+    data decide and not find it in its result.
+    """
     values = [node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")]
     mode = detect_fake_mode(values)
     if mode is not None:
@@ -281,10 +298,10 @@ def _without_real_values(program: ExportedProgram) -> None:
 
 
 def branches_followed() -> AbstractContextManager[Any]:
-    """Where forward branches on values, the captured program takes the branch of the example inputs
-    and asserts at run time that it is taken.
+    """Let a capture inside the block follow the example inputs' branches, where forward has some.
 
-    What `torch.export.draft_export` does, without its log of every symbolic expression (with a
+    The captured program asserts at run time that the same branch is taken. This is what
+    `torch.export.draft_export` does, without its log of every symbolic expression (with a
     detector's 91 classes that took three quarters of the time), and without making a free batch
     static on its own.
     """
@@ -295,14 +312,14 @@ def branches_followed() -> AbstractContextManager[Any]:
 
 
 def _by_name(module: nn.Module, inputs: ExampleInputs) -> dict[str, Any]:
-    """Inputs as `dynamic_shapes` wants them: by the names in forward's signature."""
+    """Return inputs as `dynamic_shapes` takes them: by the names in forward's signature."""
     bound = inspect.signature(module.forward).bind(*inputs.args, **inputs.kwargs)
     return dict(bound.arguments)
 
 
 @contextmanager
 def quiet_capture() -> Iterator[None]:
-    """No gradients, no fused fast paths (they hide the layers), no words from the exporter."""
+    """Switch off gradients, fused fast paths (they hide the layers) and the exporter's messages."""
     muted = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -327,13 +344,13 @@ def _tensors(inputs: ExampleInputs) -> list[torch.Tensor]:
 
 
 def _leading_size(inputs: ExampleInputs) -> int | None:
-    """The size of dimension 0, where all tensor inputs share it."""
+    """Return the size of dimension 0 if all tensor inputs share it, else None."""
     sizes = {tensor.shape[0] if tensor.dim() else None for tensor in _tensors(inputs)}
     return sizes.pop() if len(sizes) == 1 else None
 
 
 def _with_batch(inputs: ExampleInputs) -> ExampleInputs | None:
-    """The inputs with a batch of two or more, or None where they share no dimension 0."""
+    """Return the inputs with a batch of two or more, or None where they share no dimension 0."""
     size = _leading_size(inputs)
     if not size:
         return None
