@@ -16,10 +16,9 @@ from compressor.score.criterion import Floats
 
 
 def precise(tensor: torch.Tensor) -> torch.Tensor:
-    """In double precision; on the CPU where its device has none. Of complex numbers the absolute
-    value: how large a weight is does not lie in its real part."""
-    real = tensor.abs() if tensor.is_complex() else tensor
-    return (real.cpu() if real.device.type == "mps" else real).double()
+    """In double precision, complex where it is; on the CPU where its device has none."""
+    held = tensor.cpu() if tensor.device.type == "mps" else tensor
+    return held.to(torch.complex128 if held.is_complex() else torch.float64)
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,13 @@ class Place:
 
     @property
     def weight(self) -> torch.Tensor:
-        """The parameter in double precision, without its gradient graph."""
+        """The parameter in double precision, without its gradient graph. Of complex numbers the
+        absolute value: how large a weight is does not lie in its real part."""
+        return self.values.abs() if self.tensor.is_complex() else self.values
+
+    @property
+    def values(self) -> torch.Tensor:
+        """The same, complex numbers as they are."""
         return precise(self.tensor.detach())
 
     def totals(self, values: torch.Tensor) -> Floats:
@@ -52,7 +57,9 @@ class Place:
         """[channels, numbers]: all that the parameter has of each channel."""
         order = np.argsort(self.channel, kind="stable")
         order = order[self.channel[order] >= 0]
-        rows = self.weight.movedim(self.member.dim, 0)[torch.from_numpy(order)]
+        is_complex = self.tensor.is_complex()
+        values = torch.view_as_real(self.values) if is_complex else self.values
+        rows = values.movedim(self.member.dim, 0)[torch.from_numpy(order)]
         return rows.reshape(self.channels, -1)
 
 
