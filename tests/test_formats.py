@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +14,14 @@ import jsonschema
 import onnx
 import onnxruntime as ort
 import pytest
+import safetensors.torch
 import sympy
 import torch
 from torch import Tensor, nn
 
 import compressor
 from compressor.benchmark.entrants import opened
+from compressor.cli import main
 from compressor.comparison import read_result
 from compressor.delivery import verifying
 from compressor.errors import CompressorError, UsageError
@@ -336,6 +339,31 @@ class Sizes(nn.Module):
         joined = mixed.transpose(1, 2).reshape(batch * steps, 8)
         marks = y.new_zeros(batch, 1, 8).expand(batch, 2, 8)
         return joined[:batch], torch.cat([marks, y], 1).unflatten(2, (2, 4))
+
+
+@pytest.mark.parametrize(
+    "opset",
+    ["13", pytest.param("17", marks=pytest.mark.slow), pytest.param("20", marks=pytest.mark.slow)],
+)
+def test_the_command_writes_the_version_of_onnx_that_is_asked_for(
+    opset: str, whole: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(whole, tmp_path / "net")
+    assert main(["export", str(folder), "--opset", opset]) == 0
+    (path,) = folder.glob(f"*opset{opset}*.onnx")
+    assert onnx.load(str(path)).opset_import[0].version == int(opset)
+
+
+def test_the_command_writes_weights_that_were_trained_further(whole: Path, tmp_path: Path) -> None:
+    module = compressor.load(whole, Net)
+    with torch.no_grad():
+        next(module.parameters()).mul_(0.5)
+    safetensors.torch.save_file(module.state_dict(), tmp_path / "w.safetensors")
+    asked = ["--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "new")]
+    assert main(["export", str(whole), *asked]) == 0
+    some = torch.rand(3, 6)
+    torch.testing.assert_close(compressor.load(tmp_path / "new", Net)(some), module.eval()(some))
+    assert {"model.onnx", "model.pt2"} <= {path.name for path in (tmp_path / "new").iterdir()}
 
 
 @pytest.mark.parametrize("opset", [11, 17])

@@ -289,6 +289,10 @@ def test_torchscript_is_refused_with_a_way_out(tmp_path: Path) -> None:
     with pytest.raises(CompressorError, match="TorchScript") as caught:
         load_model(str(tmp_path / "model.pt"))
     assert "compressor.save" in caught.value.next_step
+    with pytest.raises(CompressorError, match="TorchScript") as caught:
+        load_model(str(tmp_path / "model.pt"), trust_pickle=True)
+    assert "--trust-pickle changes nothing about that" in str(caught.value)
+    assert "--factory path/file.py:callable" in str(caught.value)
 
 
 def truncated_archive() -> bytes:

@@ -59,3 +59,8 @@ def test_a_broken_configuration_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(CompressorError, match="transformers cannot load"):
         load_model(f"hf:{folder}")
+
+
+def test_a_folder_is_known_without_its_prefix(folder: Path) -> None:
+    loaded = load_model(str(folder))
+    assert (type(loaded.module).__name__, loaded.weights) == ("LlamaForCausalLM", "loaded")

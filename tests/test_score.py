@@ -267,6 +267,52 @@ def test_criteria_of_gradients(
     assert_scores(found, over_their_mean(means(averaged(rounds))))
 
 
+class Complex(nn.Module):
+    """Two products with complex weights, and what is left of them in magnitude."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(3)
+
+        def drawn(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(shape, dtype=torch.complex128, generator=random))
+
+        self.first, self.second = drawn(6, 8), drawn(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.of(x, self.first, self.second)
+
+    @staticmethod
+    def of(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        return ((x.to(torch.complex128) @ first) @ second).abs()
+
+
+def test_complex_weights_are_scored_by_both_their_parts() -> None:
+    """As if real and imaginary parts were two weights: what their zeros do to the loss."""
+    model, x = Complex().eval(), torch.randn(5, 6, dtype=torch.float64)
+    traced = trace(model, ExampleInputs((x,)))
+    network = analyse(traced)
+    (group,) = network.groups
+    parts = {
+        n: torch.view_as_real(p.detach()).clone().requires_grad_()
+        for n, p in model.named_parameters()
+    }
+    out = Complex.of(x, *(torch.view_as_complex(p) for p in parts.values()))
+    slopes = torch.autograd.grad(mean_square(out, None), list(parts.values()))
+    changes = [(w * g).detach() for w, g in zip(parts.values(), slopes, strict=True)]
+    of_first, of_second = changes[0].sum((0, 2)).abs(), changes[1].sum((1, 2)).abs()
+    taylor = ((of_first + of_second) / 2).numpy()
+    data = Calibration(traced, [((x,), None)], mean_square)
+    tensors = dict(model.named_parameters())
+    found = score(network, tensors, "taylor", calibration=data)[group.name]
+    np.testing.assert_allclose(found, taylor / taylor.mean(), rtol=1e-9)
+    (filters,) = score(network, tensors, "geometric-median").values()
+    apart = torch.cdist(model.first.detach().abs().T, model.first.detach().abs().T).sum(1)
+    exact = (model.first[:, :, None] - model.first[:, None]).abs().square().sum(0).sqrt().sum(1)
+    np.testing.assert_allclose(filters, (exact / exact.mean()).detach().numpy(), rtol=1e-9)
+    assert not np.allclose(filters, (apart / apart.mean()).numpy(), rtol=1e-3)
+
+
 def test_gradients_are_those_of_the_loss_and_leave_no_trace() -> None:
     of = analysed("mlp")
     model = of.case.build().double().eval()

@@ -500,13 +500,14 @@ def test_a_loss_that_is_no_number_ends_in_a_run_that_goes_on(
     write_model(tmp_path / "net.pt")
     write_samples(tmp_path / "data.npz")
     options = ["2" if word == "40" else word for word in OPTIONS]
-    assert main([*options, "--out", "result", "--lr", "1e30"]) == 1
+    assert main([*options, "--out", "result", "--lr", "1e30", "--format", "pt2"]) == 1
     assert "became" in (said := capsys.readouterr().err)
     assert "compress resume" in said
     assert not (tmp_path / "result").exists()
     assert main(["resume", "result", "--lr", "0.01"]) == 0
     report = json.loads((tmp_path / "result" / "report.json").read_text())
-    assert report["options"]["lr"] == 0.01
+    assert report["options"]["lr"] == 0.01 and list(report["formats"]) == ["pt2"]
+    assert not (tmp_path / "result" / "model.onnx").exists()
     assert math.isfinite(report["recovery"][-1]["training"]["epochs"][-1]["loss"])
     assert (tmp_path / "result" / "training.svg").read_text().startswith("<?xml")
     assert "training.svg" in (tmp_path / "result" / "report.md").read_text()

@@ -184,6 +184,11 @@ def _by_onnx(planned: Planned, folder: Path, costs: tuple[Costs, Costs]) -> _Sta
 
 def _by_torch(planned: Planned, sliced: Sliced, costs: tuple[Costs, Costs]) -> _States:
     """Time both networks as PyTorch runs them, layer by layer as they are called."""
+    if planned.options.of == "latency":
+        planned.stopwatch.note(
+            "the budget is of the time that ONNX Runtime takes; without an ONNX file among the "
+            "formats, the times below are PyTorch's"
+        )
     traced, modules = planned.trace, {"before": planned.original.module, "after": sliced.module}
     examples = traced.examples if traced.batch_symbol is None else cut_to_one(traced.examples)
     samples = 1 if traced.batch_symbol is not None else traced.batch

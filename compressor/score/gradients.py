@@ -53,14 +53,24 @@ def joint(place: Place, gradient: torch.Tensor) -> Floats:
 
     To first order it is the change of the loss when the channel's weights all become zero.
     """
-    changes: Floats = abs(place.totals(place.weight * gradient))
+    changes: Floats = abs(place.totals(_slopes(place, gradient)))
     return changes
 
 
 def element_wise(place: Place, gradient: torch.Tensor) -> Floats:
     """Compute Σ |w·g| per channel, [channels], in which changes of different signs do not
     cancel."""
-    return place.totals((place.weight * gradient).abs())
+    return place.totals(_slopes(place, gradient).abs())
+
+
+def _slopes(place: Place, gradient: torch.Tensor) -> torch.Tensor:
+    """Compute w·g: how the loss changes with the size of each weight.
+
+    Torch's gradient of a complex weight has the slopes along its two parts as its own, so that both
+    together are Re(conj(w)·g).
+    """
+    values = place.values
+    return (values.conj() * gradient).real if values.is_complex() else values * gradient
 
 
 def saliency_gradients(
@@ -81,7 +91,7 @@ def saliency_gradients(
     module.to(device)
     try:
         for parameter in parameters.values():
-            parameter.requires_grad_(parameter.is_floating_point())
+            parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
         for inputs, target in batches:
             with told_apart(inputs), torch.enable_grad():
                 found = _gradients(module, parameters, inputs, target, loss, device)

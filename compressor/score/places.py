@@ -16,13 +16,10 @@ from compressor.score.criterion import Floats
 
 
 def precise(tensor: torch.Tensor) -> torch.Tensor:
-    """Convert a tensor to double precision, on the CPU where its device has none.
-
-    Complex numbers become their absolute values, since a weight's size does not lie in its real
-    part.
-    """
-    real = tensor.abs() if tensor.is_complex() else tensor
-    return (real.cpu() if real.device.type == "mps" else real).double()
+    """Convert a tensor to double precision, complex where it is; on the CPU where its device has
+    none."""
+    held = tensor.cpu() if tensor.device.type == "mps" else tensor
+    return held.to(torch.complex128 if held.is_complex() else torch.float64)
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,16 @@ class Place:
 
     @property
     def weight(self) -> torch.Tensor:
-        """Return the parameter in double precision, without its gradient graph."""
+        """Return the parameter in double precision, without its gradient graph.
+
+        Complex numbers become their absolute values, since a weight's size does not lie in its real
+        part.
+        """
+        return self.values.abs() if self.tensor.is_complex() else self.values
+
+    @property
+    def values(self) -> torch.Tensor:
+        """Return the same with complex numbers as they are."""
         return precise(self.tensor.detach())
 
     def totals(self, values: torch.Tensor) -> Floats:
@@ -62,7 +68,9 @@ class Place:
         """Return all numbers that the parameter has of each channel, [channels, numbers]."""
         order = np.argsort(self.channel, kind="stable")
         order = order[self.channel[order] >= 0]
-        rows = self.weight.movedim(self.member.dim, 0)[torch.from_numpy(order)]
+        is_complex = self.tensor.is_complex()
+        values = torch.view_as_real(self.values) if is_complex else self.values
+        rows = values.movedim(self.member.dim, 0)[torch.from_numpy(order)]
         return rows.reshape(self.channels, -1)
 
 
