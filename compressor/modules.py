@@ -40,7 +40,7 @@ REFUSED = {
     "torch.distributed._composable.fsdp.fully_shard.FSDPModule": _SPREAD,
     "torch.jit._script.ScriptModule": _SCRIPTED,
 }
-"""Classes that no copy on one machine's CPU can stand for: what they are, and what to do."""
+"""Classes that cannot be copied to one machine's CPU: what they are, and what to do."""
 
 
 def unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:

@@ -14,8 +14,8 @@ Shape = tuple[Dim, ...]
 Sizes = Mapping[Axis, int]
 
 BATCH = 1_000_003
-"""The number that stands for the symbolic batch: a prime larger than any width, so that a size
-that grows with the batch is known by being divisible by it."""
+"""The number that stands for the symbolic batch. It is a prime larger than any width, so that a
+size that grows with the batch is recognised by being divisible by it."""
 
 
 def size_of(size: Any) -> int:

@@ -17,7 +17,7 @@ PLAN_SCHEMA = 1
 
 RANDOM = "random weights"
 AS_MADE = "as the factory made them"
-"""Of a factory that is not a library's own: it may draw its weights, or load them."""
+"""Origin of the weights of a factory that is not a library's own: it may draw or load them."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ class Group:
     """The coupled channels of one axis: removing index j removes it in every member.
 
     Attributes:
-        name: The producer's name and dimension.
+        name: The producer's tensor and dimension ("conv1.weight:0"), and the role if it is
+            another than "channels".
         size: Number of channels.
         role: "channels", "heads", "head_width" or "stream" (crosses a cross-channel statistic).
         members: The places that lose positions.

@@ -11,7 +11,7 @@ import numpy as np
 from compressor.errors import CompressorError, UsageError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-"""By the device's name as options spell it."""
+"""Name of a device, as options spell it -> the runtime's execution provider."""
 
 
 def check_provider(device: str) -> None:

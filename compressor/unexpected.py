@@ -21,7 +21,7 @@ DEBUG = "COMPRESSOR_DEBUG"
 """The environment variable with which the command line shows tracebacks and warnings."""
 
 LONGEST = 500
-"""Characters of an exception's own text that are shown."""
+"""The most characters of an exception's own text that are shown."""
 
 _STAGE = "stage: "
 _PACKAGE = Path(__file__).parent

@@ -9,7 +9,8 @@ from compressor.loading.wording import cut_list
 
 _PART = 1 << 20
 _DIRECTORY = 0x10
-"""The attribute of a directory, of which torch reads nothing: it leaves the memory as it was."""
+"""The attribute of directory entries. torch reads nothing of them, and leaves the memory as it
+was."""
 
 
 def require_whole(path: Path) -> None:

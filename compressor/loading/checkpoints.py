@@ -20,7 +20,7 @@ StateDict = dict[str, Tensor]
 USUAL_KEYS = (
     "state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params",
 )  # fmt: skip
-"""Where training scripts keep the weights that they train."""
+"""The keys under which training scripts keep the weights that they train."""
 
 AVERAGE_WORDS = frozenset(("ema", "swa", "average", "averaged", "avg", "shadow", "polyak"))
 """A key with one of these words holds averages over the steps of training."""

@@ -26,7 +26,7 @@ SIGNAL_LENGTHS = (1024, 128, 16000)
 VOLUME_SIDES = ((16, 112, 112), (32, 32, 32), (8, 32, 32))
 SEQUENCE_LENGTH = 16
 SHARES = ", between 0 and 1"
-"""Ends the origin of inputs that were drawn so since the network has no finite answer to others."""
+"""The end of the origin of inputs between 0 and 1, drawn since others gave no finite output."""
 LIKE_A_SAMPLE = "noise shaped like the first sample of the data"
 
 

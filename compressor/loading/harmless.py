@@ -55,7 +55,8 @@ HELPERS = (
 )
 WRAPPERS = frozenset(("torch.nn.parallel.data_parallel.DataParallel",))
 BESIDE_WEIGHTS = ("numpy.", "pathlib.", "datetime.", "omegaconf.", "typing.")
-"""Packages of what training scripts keep beside weights: scores, paths, dates, configurations."""
+"""Packages of objects that training scripts keep beside weights: scores, paths, dates,
+configurations."""
 
 
 class Inert:

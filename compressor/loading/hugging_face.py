@@ -16,10 +16,10 @@ from compressor.records import RANDOM, ExampleInputs, LoadedModel
 
 CONFIG_KEYS = frozenset(("architectures", "model_type", "transformers_version"))
 TOKENS = 16
-"""Length of the example text."""
+"""Length of the example text, in tokens."""
 
 FROM_CONFIGURATION = "the configuration"
-"""Origin of example inputs that nobody gave: samples of the data say better what is passed."""
+"""Origin of example inputs that nobody gave; samples of the data show better what is passed."""
 
 
 def is_hugging_face(folder: Path) -> bool:

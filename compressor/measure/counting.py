@@ -132,7 +132,8 @@ MACS: dict[str, Callable[[Values, Values], int]] = {
     "aten::rnn_relu_cell": _cell,
     "aten::bilinear": _bilinear,
 }
-"""Multiply-adds per traced operator. What is not named here (norms, pooling, …) counts nothing."""
+"""Formula of the multiply-adds of each traced operator. Others (norms, pooling, …) count
+nothing."""
 
 
 class _Flat(nn.Module):
@@ -250,7 +251,8 @@ def _uncountable(error: Exception) -> CompressorError:
 
 
 _SLASH = "\ue000"
-"""Stands for a slash in the names of modules, which the tracer takes for the end of a name."""
+"""Stands for a slash in the names of modules, since the tracer takes a slash for the end of a
+name."""
 
 
 def _respelled(analysis: Any) -> Callable[[str], str]:

@@ -173,7 +173,7 @@ def _prepare(
 
 
 _Times = tuple[float, float]
-"""Milliseconds of one call: by the clock on the wall, and of the processor in this thread."""
+"""Milliseconds of one call: by the wall clock, and of the processor in this thread."""
 
 
 def _turn(call: Callable[[], object], seconds: float) -> list[_Times]:

@@ -156,7 +156,8 @@ def _call(run: Callable[[], object]) -> None:
 
 
 _BLOCKED = "_nchwc"
-"""The runtime names a convolution in blocks of channels after what comes out of it, with this."""
+"""The ending of the runtime's name for a convolution in blocks of channels; before it stands the
+name of the output."""
 
 
 def _blocked(path: Path) -> dict[str, str]:

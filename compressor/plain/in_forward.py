@@ -22,8 +22,8 @@ OPERATORS = {
     *(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
 }
 SIDES = (9, 12)
-"""Positions beyond a kernel's reach, of the two inputs that a layer is run on: paddings that depend
-on the size show on one of them."""
+"""Positions beyond a kernel's reach of the two inputs that a layer is run on. Paddings that
+depend on the size show on one of them."""
 
 
 class PaddedToSize(nn.Module):

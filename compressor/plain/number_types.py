@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 Types = Mapping[str, torch.dtype]
-"""Name of a tensor -> its type, for those that are not in the type that is computed in."""
+"""Name of a tensor -> its own type, for tensors that are converted for the work."""
 
 COMPUTED_IN: Mapping[torch.dtype, torch.dtype] = {
     torch.float16: torch.float32,

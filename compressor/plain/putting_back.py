@@ -17,7 +17,7 @@ Cut = Mapping[int, Sequence[int]]
 """Dimension of a tensor -> the indices that are kept."""
 
 Again = Callable[[nn.Module, Cut], Any]
-"""Puts a computation back on a layer whose tensor was cut, in place."""
+"""A function that puts a computation back on a layer whose tensor was cut, in place."""
 
 
 def weight_norm_hook(hook: Any, layer: nn.Module) -> Again:

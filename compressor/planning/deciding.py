@@ -24,7 +24,7 @@ from compressor.watch import Stopwatch, Watch
 Keep = Mapping[str, tuple[int, ...]]
 
 SHORT = 0.005
-"""Of a ratio: so little may be missing where the next step of widths removes far more."""
+"""The share of a ratio that may be missing where the next step of widths removes far more."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from compressor.reconstruction import Script
 from compressor.records import Trace
 
 _NEAR = 1e-2
-"""Relative to the largest output: this tells one network from another, not one kernel."""
+"""Largest difference that passes, relative to the largest output. It tells one network from
+another, not one kernel from another."""
 
 
 def check_program(traced: Trace, samples: Samples) -> None:

@@ -109,7 +109,8 @@ _TRIALS: Mapping[str, Callable[[Original], object]] = {
     "onnx": lambda original: original.onnx,
     "pt2": lambda original: original.try_program_file(),
 }
-"""How each format is tried on the original; what raises CompressorError cannot be written."""
+"""How each format is tried on the original; a format whose trial raises CompressorError cannot
+be written."""
 
 
 _TITLES = {"onnx": "ONNX file", "pt2": "torch.export program (model.pt2)"}

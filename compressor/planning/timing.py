@@ -31,10 +31,10 @@ from compressor.watch import Stopwatch, Tick
 
 NARROW = 64
 """Where latency is the budget, groups up to this size may get any width: the clock, which knows
-these widths' times, takes those that save most. Wider ones keep to the steps."""
+the times of these widths, takes those that save most. Wider groups keep to the steps."""
 
 FIT_SECONDS = 1.0
-"""How long the original is timed, so that predictions are in its milliseconds."""
+"""Seconds that the original is timed for, so that predictions are in its milliseconds."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 Names = tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]
-"""Of an object that is taken apart: the names of its parts, and the other attributes' values."""
+"""The names of the parts of an object that is taken apart, and the values of its other
+attributes."""
 
 _PLAIN = (Tensor, str, bytes, int, float, complex, bool, type(None))
 

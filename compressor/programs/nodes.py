@@ -10,7 +10,8 @@ import torch
 from torch.fx import Graph, Node
 
 ASSERTION = torch.ops.aten._assert_tensor_metadata.default
-"""Holds a tensor to the traced type and device; what runs on other devices does without."""
+"""The operator that holds a tensor to the traced type and device; it is left out where programs
+run on other devices."""
 
 
 def given_arguments(node: Node) -> dict[str, Any]:

@@ -35,7 +35,8 @@ BY_SUFFIX: Mapping[str, Draw] = {
 
 
 DRAWS = 8
-"""How often weights are drawn anew until outputs change: a single number or an argmax may not."""
+"""How often weights are drawn anew at most until outputs change: a single number or an argmax
+may not change at once."""
 
 
 def redraw_(tensors: Iterable[tuple[str, torch.Tensor]], seed: int = 0) -> None:

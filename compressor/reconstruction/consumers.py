@@ -32,8 +32,8 @@ AFFINE: Mapping[str, str] = {
         )
     },
 }
-"""Operators that hand every value on by itself, scaled and shifted: the argument that they take
-it from. All else that they take comes from weights."""
+"""Operators that pass on every value by itself, scaled and shifted -> the argument that holds
+the values. All their other arguments must come from weights."""
 
 SUMS = ("aten.add.Tensor", "aten.add_.Tensor")
 

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 RIDGE = 1e-4
-"""Added to the diagonal of A at least, as a share of its mean."""
+"""The least share of the diagonal's mean that is added to the diagonal of A."""
 
 REFITS = 768
-"""A group is emptied by about so many re-fits, shared among its consumers, which bounds the cost
-of large groups: a step of several channels drops the cheapest, as if each were alone."""
+"""About the number of re-fits in which a group is emptied, shared among its consumers; it bounds
+the cost of large groups. A step of several channels drops the cheapest, as if each were alone."""
 
 LEAST_STEPS = 24
 
@@ -102,7 +102,8 @@ def _shared(alone: npt.NDArray[np.float64], together: float) -> npt.NDArray[np.f
 
 _GONE = -2
 _MOST_GONE = 0.25
-"""Of a regression's features, before they are forgotten: copying what stays takes longest."""
+"""The share of a regression's features that may be gone before they are removed: copying what
+stays takes longest."""
 
 
 class _State:

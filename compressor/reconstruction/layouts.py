@@ -193,7 +193,7 @@ LAYOUTS: Mapping[str, Layout] = {
         for name in ("1d.default", "2d.input", "3d.input")
     },
 }
-"""By ATen overload; an operator that is not here is not re-fitted."""
+"""ATen overload -> how it is a regression; an operator that is not here is not re-fitted."""
 
 
 def blocks_of(arguments: Arguments) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FREE = 0.5
-"""Share of the free memory that is taken where nothing is said."""
+"""The share of the free memory that is taken where the user gives no limit."""
 
 DOUBLE, SINGLE = 8, 4
 
@@ -76,8 +76,8 @@ def _of_the_container() -> int | None:
 
 
 COPIES = 3
-"""Of a matrix of second moments, while it is solved or inverted: itself, its factors, and single
-precision for what is added or the result."""
+"""Copies of a matrix of second moments while it is solved or inverted: itself, its factors, and
+single precision for what is added or the result."""
 
 
 def columns_to_solve(memory: Memory, blocks: int, outputs: int) -> int:
@@ -90,7 +90,7 @@ def columns_to_solve(memory: Memory, blocks: int, outputs: int) -> int:
 
 
 COLUMNS = 1024
-"""So many features of kept rows are looked at together, in double precision."""
+"""The number of features of kept rows that are looked at together, in double precision."""
 
 
 def bytes_to_solve_moments(size: Size) -> int:
@@ -113,11 +113,11 @@ def bytes_to_solve_rows(size: Size, rows: int) -> int:
 
 
 OUTPUTS_COPIED = 5
-"""Of a weight, in double precision, while channels are eliminated."""
+"""Copies of a weight in double precision while channels are eliminated."""
 
 SKETCH = 256
-"""Random combinations that stand for a consumer's outputs where those are too many: they keep sums
-of squares (Johnson and Lindenstrauss 1984)."""
+"""The number of random combinations that stand for a consumer's outputs where those are too
+many; they keep sums of squares (Johnson and Lindenstrauss 1984)."""
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,18 @@ from compressor.reconstruction.memory import Memory
 from compressor.reconstruction.walk import Script, Walk
 
 Inputs = Callable[[], Iterable[Any]]
-"""Gives the calibration batches anew, the same each time: calls, or positional inputs alone."""
+"""A function that gives the calibration batches anew, the same each time: calls, or positional
+inputs alone."""
 
 Progress = Callable[[int, int, str], None]
 
 ROWS_PER_FEATURE = 32
 LEAST_ROWS = 32_768
-"""A regression takes so many output positions, drawn at random from all samples: more would
-change the estimate little."""
+"""The least number of output positions that a regression takes, drawn at random from all samples
+(`ROWS_PER_FEATURE` may ask for more). Further ones would change the estimate little."""
 
 MOST_SHRUNK = 0.9
-"""A bound, for what the samples say nothing of."""
+"""The largest share of shrinkage, for features that the samples say nothing of."""
 
 
 def arguments_at(walk: Walk, node: Node) -> dict[str, Any]:

@@ -44,8 +44,8 @@ from compressor.reconstruction.ridge import (
 from compressor.reconstruction.walk import Script, Walk
 
 SWEEPS = 2
-"""A consumer that is re-fitted part by part is gone through so many times, since what one part can
-make up for depends on the others (Gauss-Seidel)."""
+"""How often all parts of a consumer are re-fitted, where it is re-fitted part by part: what one
+part can make up for depends on the others (Gauss-Seidel)."""
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ from compressor.reconstruction.memory import (
 from compressor.reconstruction.moments import Moments, halves_of, shrinkage_of, square_norm
 
 RIDGE, OF_SHRINKAGE = 3e-3, 0.1
-"""The re-fitted weights are pulled towards what they were, by these shares of the features' mean
-energy and of what few samples call for (`Moments.shrinkage`), whichever is more."""
+"""The re-fitted weights are pulled towards what they were. The pull is the larger of two:
+`RIDGE` times the features' mean energy, and `OF_SHRINKAGE` times the shrinkage of
+`Moments.settled`."""
 
 
 @dataclass(frozen=True)

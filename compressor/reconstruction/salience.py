@@ -23,12 +23,12 @@ from compressor.reconstruction.layouts import row_count
 from compressor.reconstruction.walk import Script, Walk
 
 SAMPLES = 128
-"""Each with a random direction of its own; more change the choice little."""
+"""The number of samples, each with a random direction of its own; more change the choice little."""
 
 _SEEN = ""
 
 AT_ONCE = 8
-"""Samples whose activations are kept for a backward pass."""
+"""The number of samples whose activations are kept for one backward pass."""
 
 
 def salience(

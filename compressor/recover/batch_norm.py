@@ -18,7 +18,8 @@ _BATCH_NORMS: dict[Any, tuple[str, ...]] = {
     torch.batch_norm: (*_NATIVE, "cudnn_enabled"),
     torch.ops.aten.batch_norm.default: (*_NATIVE, "cudnn_enabled"),
 }
-"""Every way to call batch norm (torch.nn's layers, a program's node), with its arguments' names."""
+"""Every function that computes batch norm (torch.nn's layers, a program's node) -> the names of
+its arguments."""
 
 
 class _Recalibration(TorchFunctionMode):

@@ -15,9 +15,9 @@ from compressor.calls import Call
 from compressor.errors import CompressorError
 
 Batch = tuple[Call, Any]
-"""The network's inputs and the target or None, each with a leading batch dimension."""
+"""A batch: the network's inputs and the target or None, each with a leading batch dimension."""
 Batches = Iterable[tuple[Any, Any]]
-"""Of batches; inputs may be a sequence of positional ones instead of a call."""
+"""An iterable of batches; inputs may be a sequence of positional ones instead of a call."""
 Metric = Callable[[Any, Any], float]
 Progress = Callable[[int, int, str], None]
 

@@ -19,14 +19,15 @@ from compressor.recover.evaluation import call, primary_output
 
 Loss = Callable[[Any, Any], Tensor]
 Step = Callable[..., Tensor]
-"""`step(model, inputs, target)`, and `teacher` if it has a parameter of that name: the loss.
-`inputs` is a tuple, or a dict where the network takes them by name."""
+"""A training step: `step(model, inputs, target)` returns the loss. It is given `teacher` too if
+it has a parameter of that name. `inputs` is a tuple, or a dict where the network takes them by
+name."""
 
 DISTILL = 0.5
 """Weight of distillation beside cross-entropy on labels."""
 
 TEMPERATURE = 4.0
-"""Of distillation, as in Hinton et al. 2015."""
+"""Temperature of distillation (Hinton et al. 2015)."""
 
 
 @dataclass(frozen=True)

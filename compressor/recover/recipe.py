@@ -13,14 +13,16 @@ from torch import nn
 from compressor.errors import UsageError
 
 LEARNING_RATES: Mapping[str, float] = {"sgd": 0.01, "adamw": 1e-4}
-"""Of a network that was trained before: a tenth of what training from the start would take."""
+"""Learning rates of a network that was trained before: a tenth of what training from the start
+takes."""
 
 FIRST_LEARNING_RATES: Mapping[str, float] = {"sgd": 0.1, "adamw": 1e-3}
-"""Of a network that begins anew, or whose learning rate is wound back to where its training began
-(Renda et al. 2020, Comparing Rewinding and Fine-tuning in Neural Network Pruning)."""
+"""Learning rates of a network that begins anew, or whose learning rate is wound back to where
+its training began (Renda et al. 2020, Comparing Rewinding and Fine-tuning in Neural Network
+Pruning)."""
 
 WARM_UP = 0.05
-"""Share of the steps during which the learning rate rises."""
+"""The share of the steps during which the learning rate rises."""
 
 
 @dataclass(frozen=True)

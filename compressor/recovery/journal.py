@@ -23,7 +23,7 @@ from compressor.processes import rank
 SCHEMA = 1
 RUN = "run.json"
 MADE = "made"
-"""The record of the smaller network before it is trained at the end."""
+"""Name of the record of the smaller network before it is trained at the end."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,6 @@ def unfinished(folder: Path) -> tuple[Run, Journal]:
 
 def restored(options: Mapping[str, Any]) -> Options:
     """Build options from their stored fields."""
-    # a limit sets --of by itself, and refuses to be given both
+    # a limit sets --of by itself
     is_limited = any(options.get(name) is not None for name in LIMITS)
     return Options(**{n: v for n, v in options.items() if not (n == "of" and is_limited)})

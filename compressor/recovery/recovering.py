@@ -15,7 +15,7 @@ from compressor.recover import evaluate
 from compressor.recovery.repairing import repair
 
 Moments = list[dict[str, Any]]
-"""Steps of a run, in words, each with the metrics after it."""
+"""The steps of a run, in words, each with the metrics after it."""
 
 
 class Judge:

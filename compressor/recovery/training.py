@@ -33,7 +33,7 @@ from compressor.selection import prunable
 from compressor.trace import learning_in
 
 AT_THE_END, BEFORE = "training", "sparsity"
-"""The journal's records of the last training, and of that before the first cut."""
+"""Names of the journal's records of the last training, and of that before the first cut."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from compressor.report.numbers import large, own_ms, points, share, timed_as
 
 _NORMAL = 1.96
-"""Of a normal distribution, 95 % lie within so many standard deviations."""
+"""95 % of a normal distribution lie within this many standard deviations."""
 
 _SPEEDS = ((1.05, "{:.2f}× faster"), (0.95, "as fast ({:.2f}×)"), (0.0, "slower ({:.2f}×)"))
 

@@ -47,7 +47,7 @@ FAMILIES = MappingProxyType(
         "new tensors": create,
     }
 )
-"""What a family of rules is called -> its module, with a table `RULES`."""
+"""Name of a family of rules -> its module, with a table `RULES`."""
 
 
 def _joined() -> dict[str, Rule]:
@@ -79,8 +79,9 @@ BUILT_IN: Mapping[str, Rule] = MappingProxyType(_joined())
 _registered: dict[str, Rule] = {}
 
 RULES: Mapping[str, Rule] = MappingProxyType(ChainMap(_registered, dict(BUILT_IN)))
-"""The built-in rules and, before them, those that users have registered for operators of their own
-("mylib.my_op.default"); read-only, and always up to date."""
+"""All rules by overload: the built-in ones and, before them, those that users have registered
+for operators of their own ("mylib.my_op.default"). The table is read-only, and always up to
+date."""
 
 
 @overload

@@ -16,7 +16,7 @@ def filled(call: Call) -> Equations:
 
 
 counted = Refusal(COUNTED)
-"""arange, eye, masks, ...: the values depend on positions and sizes."""
+"""arange, eye, masks, ...: all is kept, since the values depend on positions and sizes."""
 
 
 def diagonal_of(call: Call) -> Equations:

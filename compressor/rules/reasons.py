@@ -53,4 +53,4 @@ PROJECTION = "hidden units stay more than a projection has"
 REASONS: Mapping[str, str] = {
     name: text for name, text in list(globals().items()) if name.isupper() and type(text) is str
 }
-"""Name of the constant -> what reports say."""
+"""Name of the constant -> the text in reports."""

@@ -64,8 +64,8 @@ def regions(call: Call) -> Equations:
 
 
 chosen = Refusal(INDEXED)
-"""Data decide how many boxes are left, and which; a position of a region has channels of its own,
-and the results say which."""
+"""nms, ps_roi_align, ps_roi_pool: all is kept. Data decide how many boxes are left, and which; a
+position of a region has channels of its own, and the results say which."""
 
 
 RULES: dict[str, Rule] = {

@@ -54,7 +54,7 @@ def _one_signal(call: Call) -> Sequence[str]:
 
 
 frequencies = Refusal(COUNTED)
-"""fftfreq and windows: the values depend on positions."""
+"""fftfreq and windows: all is kept, since the values depend on positions."""
 
 
 RULES: dict[str, Rule] = {

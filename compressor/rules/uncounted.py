@@ -11,13 +11,14 @@ conv_tbc.* kron.* embedding_bag.* _embedding_bag* *sparse* *_attention*
 _scaled_mm* _grouped_mm* _native_multi_head* _transformer_encoder* *quantize* *qlinear*
 *_int_mm* *_int4pack* *_int8pack* histc.* trapezoid.* convolution_backward.*
 """
-"""Patterns of overloads, without a namespace ATen's."""
+"""Patterns of overloads that may do much work; those without a namespace are ATen's."""
 
 CHEAP = """
 fft_fftshift.* fft_ifftshift.* fft_fftfreq.* fft_rfftfreq.* linalg_vector_norm.* linalg_norm.*
 linalg_cross.* linalg_diagonal.*
 """
-"""Those among them that pass over their operand once, as norms and copies do."""
+"""Patterns of overloads among `UNCOUNTED` that only pass over their operand once, as norms and
+copies do."""
 
 
 def is_uncounted(operator: str, *, is_known: bool) -> bool:

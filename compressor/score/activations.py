@@ -14,10 +14,12 @@ from compressor.score.places import Place, places
 from compressor.score.program import Program, told_apart
 
 Moments = dict[tuple[str, int], Floats]
-"""(parameter, dimension) -> E[x²] per position of what the dimension is summed with."""
+"""(parameter, dimension) -> E[x²] per position of what the dimension is summed with,
+[positions]."""
 
 Measure = Callable[[Place, Floats], Floats]
-"""From a consumer and its inputs' second moments to one number per channel."""
+"""A function from a consumer and its inputs' second moments, [positions], to one number per
+channel."""
 
 
 def of_activations(measure: Measure) -> Callable[[Material], Rows]:

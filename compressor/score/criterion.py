@@ -15,15 +15,15 @@ from compressor.records import Trace
 
 Floats = npt.NDArray[np.float64]
 Scores = dict[str, Floats]
-"""Per group one number per channel, high where the channel matters."""
+"""Group name -> one number per channel, [size], high where the channel matters."""
 Rows = Mapping[str, Sequence[Floats]]
-"""Per group what a criterion found in each place: a row has one number per channel. No row where
-it measures nothing."""
+"""Group name -> what a criterion found in each place: rows with one number per channel, [size].
+There is no row where it measures nothing."""
 
 Batches = Iterable[tuple[Any, Any]]
-"""(inputs, target or None) per batch; inputs are a `Call`, or positional ones alone."""
+"""Batches of (inputs, target or None); inputs are a `Call`, or positional ones alone."""
 Loss = Callable[[Any, Any], torch.Tensor]
-"""Of (outputs, target); the mean over the samples."""
+"""A function of (outputs, target) that returns the mean loss over the samples."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Material:
 
 
 Needs = Literal["weights", "data", "labels"]
-"""The weights alone; samples; or samples and a loss, which wants labels unless told otherwise."""
+"""What a criterion needs: the weights alone; samples; or samples and a loss, which needs labels
+unless the user's own does without."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from compressor.score.places import Place, places
 from compressor.score.program import Program, told_apart
 
 Slopes = Mapping[tuple[str, int], Sequence[Floats]]
-"""(parameter, dimension) -> for each time it is used [samples, positions]: how each sample's loss
-changes with the gates in front of it."""
+"""(parameter, dimension) -> for each use [samples, positions]: how each sample's loss changes
+with the gates in front of it."""
 
 
 def fisher(material: Material) -> Rows:

@@ -16,7 +16,7 @@ from compressor.score.places import Place, places, precise
 from compressor.score.program import told_apart
 
 Measure = Callable[[Place, torch.Tensor], Floats]
-"""From a parameter and its gradient (in double precision) to one number per channel."""
+"""A function from a parameter and its gradient (in double precision) to one number per channel."""
 
 
 def of_gradients(measure: Measure) -> Callable[[Material], Rows]:

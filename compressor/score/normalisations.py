@@ -10,7 +10,7 @@ import numpy as np
 from compressor.score.criterion import Floats
 
 Normalisation = Callable[[Floats], Floats]
-"""The scores of one group -> comparable ones, in the same order."""
+"""A function from the scores of one group to comparable ones, in the same order."""
 
 
 def _by(size: Callable[[Floats], Any]) -> Normalisation:
@@ -51,5 +51,5 @@ NORMALISATIONS: Mapping[str, Normalisation] = {
     "standardise": _standardise,
     "lamp": lamp,
 }
-"""Molchanov et al. 2017 divide by the layer's L2 norm ("norm"); the mean leaves a group's size out,
-the sum does not; "standardise" has mean 0 and deviation 1."""
+"""Normalisations by name. Molchanov et al. 2017 divide by the layer's L2 norm ("norm"); the mean
+leaves a group's size out, the sum does not; "standardise" has mean 0 and deviation 1."""

@@ -23,11 +23,11 @@ from compressor.records import Trace
 from compressor.rules import convolution, linear
 
 LAYERS = frozenset({*linear.RULES, *convolution.RULES})
-"""Operators that multiply an activation with weights. In recurrent layers the states that meet the
-weights are no values of the program."""
+"""Operators that multiply an activation with weights. Recurrent layers are not among them, since
+the states that meet their weights are no values of the program."""
 
 Look = Callable[[Consumer, torch.Tensor], torch.Tensor]
-"""Told of what a consumer is given; returns what it gets instead."""
+"""A function that is given what a consumer gets, and returns what it gets instead."""
 
 
 class Program(Interpreter):

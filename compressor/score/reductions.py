@@ -9,7 +9,8 @@ import numpy as np
 from compressor.score.criterion import Floats
 
 Reduction = Callable[[Floats], Floats]
-"""[parameters, channels] -> [channels]; parameters that produce the channels stand first."""
+"""A function from [parameters, channels] to [channels]; parameters that produce the channels
+stand first."""
 
 
 def _product(rows: Floats) -> Floats:
@@ -31,5 +32,5 @@ REDUCTIONS: Mapping[str, Reduction] = {
     "product": _product,
     "first": lambda rows: rows[0],
 }
-"""Li et al. 2017 rank by the layer that makes the channels alone ("first"); Fang et al. 2023,
-DepGraph, compare sums, means, maxima and products over the coupled parameters."""
+"""Reductions by name. Li et al. 2017 rank by the layer that makes the channels alone ("first");
+Fang et al. 2023, DepGraph, compare sums, means, maxima and products over the coupled parameters."""

@@ -16,10 +16,10 @@ from compressor.score.reductions import REDUCTIONS
 from compressor.score.table import CRITERIA
 
 USUAL = "usual"
-"""The normalisation that belongs to the criterion."""
+"""Stands for the normalisation that belongs to the criterion."""
 
 FALLBACK = "l2"
-"""What groups are scored by of which the criterion measures nothing."""
+"""The criterion that scores groups in which the chosen one measures nothing."""
 
 Entry = TypeVar("Entry")
 

@@ -89,4 +89,4 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
         ),
     }
 )
-"""Name -> criterion. What is printed of it stands in the table too."""
+"""Name -> criterion; what is printed of each stands in the table too."""

@@ -11,7 +11,8 @@ from compressor.score.criterion import Floats, Material, Rows
 from compressor.score.places import Place, places
 
 Measure = Callable[[Place], Floats | None]
-"""From a parameter to one number per channel, or None where the criterion says nothing of it."""
+"""A function from a parameter to one number per channel, or None where the criterion says
+nothing of it."""
 
 
 def of_weights(measure: Measure) -> Callable[[Material], Rows]:

@@ -13,7 +13,7 @@ from compressor.records import Group
 from compressor.selection.refusals import DEFAULT_ROLES, no_group, nothing_to_prune
 
 LEAST_SHARE = 0.1
-"""Of each group at least one channel and this share stay."""
+"""The share of each group's channels that stays at least; one channel always does."""
 
 
 def prunable(network: Network, protect: Sequence[str], prune: Sequence[str]) -> list[Group]:

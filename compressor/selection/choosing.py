@@ -25,7 +25,7 @@ from compressor.selection.scopes import SCOPES, Scores
 Keep = dict[str, tuple[int, ...]]
 
 FAR = 0.02
-"""Of the whole network: what a step of widths may remove beyond the budget."""
+"""The share of the whole network that a step of widths may remove beyond the budget."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ Unit = Sequence[Group]
 """Groups that lose their channels together: one, or several that are linked."""
 
 FINEST = 64
-"""By the clock a group is looked at in so many widths at most."""
+"""The most widths of a group that are looked at, where moves are ordered by time."""
 
 
 @dataclass(frozen=True)

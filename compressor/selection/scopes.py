@@ -11,10 +11,10 @@ from compressor.network import Network
 from compressor.records import Group
 
 Scores = Mapping[str, npt.NDArray[np.float64]]
-"""Per group one number per channel; the lowest go first."""
+"""Group name -> one number per channel, [size]; the lowest go first."""
 
 Scope = Callable[[Network, Sequence[Group], Scores], Scores]
-"""From the groups' scores to what their channels are ranked by, across the network."""
+"""A function from the groups' scores to what their channels are ranked by, across the network."""
 
 
 def _within(same: Callable[[Network, Group], Hashable]) -> Scope:
@@ -54,5 +54,5 @@ SCOPES: Mapping[str, Scope] = {
     "layer": _within(lambda network, group: group.name),
     "isomorphic": _within(_form),
 }
-"""Channels compete with all others, with those of their group, or with those of groups of the same
-form (Fang et al. 2024, Isomorphic Pruning for Vision Models)."""
+"""Scopes by name. Channels compete with all others, with those of their group, or with those of
+groups of the same form (Fang et al. 2024, Isomorphic Pruning for Vision Models)."""

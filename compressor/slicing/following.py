@@ -29,7 +29,7 @@ from compressor.slicing.stand_in import CannotStandInError, Part, Wiring, instal
 from compressor.slicing.weights import learn
 
 ATTEMPTS = 6
-"""How many kinds of modules may be replaced before the program is delivered instead."""
+"""How often modules may be replaced before the program is delivered instead."""
 
 
 @dataclass(frozen=True)

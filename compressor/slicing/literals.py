@@ -22,7 +22,7 @@ COUNTS: Mapping[str, str] = {
     "aten.instance_norm.default": "num_features",
     "aten.group_norm.default": "num_channels",
 }
-"""Attribute of a layer without tensors that says how many channels its operator gets."""
+"""Overload -> the attribute of a layer without tensors that says how many channels it gets."""
 
 
 def literal_attributes(

@@ -61,7 +61,8 @@ FOLLOWING: Mapping[type[nn.Module], Sizes] = {
     },
     nn.PReLU: {"num_parameters": lambda m: m.weight.shape[0]},
 }
-"""torch.nn's layers: attribute <- the layer's own tensors. A layer takes the first row it is of."""
+"""torch.nn's layers -> attribute -> its value from the layer's own tensors. A layer takes the
+first row that it is an instance of."""
 
 
 def _shape_of(norm: Any) -> tuple[int, ...]:

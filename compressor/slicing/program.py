@@ -24,7 +24,7 @@ Indices = dict[str, dict[int, tuple[int, ...]]]
 """Tensor name -> dimension -> kept indices, for the dimensions that shrink."""
 
 OPEN = {"size": -1, "shape": -1, "sizes": -1, "end": sys.maxsize}
-"""Literals that already mean "whatever is there", by argument."""
+"""Argument -> the literal that already means "whatever is there"."""
 
 
 def kept_indices(network: Network, masks: Mapping[Axis, Bools]) -> Indices:

@@ -24,7 +24,7 @@ TRAINING_LITERAL: Mapping[str, str] = {
     "aten.rnn_tanh.input": "train",
     "aten.rnn_relu.input": "train",
 }
-"""The argument that tells training from evaluation, by overload."""
+"""Overload -> the argument that tells training from evaluation."""
 
 
 class ProgramModule(GraphModule):

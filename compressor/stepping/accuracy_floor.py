@@ -19,7 +19,7 @@ from compressor.recovery.training import trained_at_the_end
 from compressor.stepping.realising import staged
 
 CLOSE = 0.01
-"""Of the whole: the search ends when it knows the share to within this."""
+"""The search ends when it knows the share to remove to within this share of the whole."""
 
 _ALL = 0.999
 

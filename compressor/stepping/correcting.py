@@ -21,14 +21,16 @@ from compressor.slicing import Sliced
 from compressor.stepping.realising import realised
 
 SECONDS = 3.0
-"""How long each candidate is timed against the original."""
+"""Seconds that each candidate is timed for against the original."""
 
 LOOKS, STEADY = 3, 0.01
-"""A candidate is timed up to so often while the original differs from itself by more than this."""
+"""A candidate is timed up to `LOOKS` times, while the original differs from itself by more than
+`STEADY`."""
 
 TRIES = 8
 BELOW, ABOVE = 0.95, 0.995
-"""Of what is asked for: what a measured time may be. Later measurements differ a little."""
+"""A measured time may be between these shares of what is asked for: later measurements differ a
+little."""
 
 
 @dataclass(frozen=True)

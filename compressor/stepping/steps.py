@@ -36,8 +36,9 @@ SCHEDULES: Mapping[str, Callable[[float, float], float]] = {
     "cubic": lambda t, left: left + (1 - left) * (1 - t) ** 3,
     "cosine": lambda t, left: 1 - (1 - left) * (1 - math.cos(math.pi * t)) / 2,
 }
-"""Per schedule the share that is left after the part `t` of the steps, from 1 to `left`. Cubic: Zhu
-and Gupta 2017, To prune, or not to prune, equation 1."""
+"""Name of a schedule -> a function of the part `t` of the steps done and the final share `left`,
+to the share that is left after them, from 1 to `left`. Cubic: Zhu and Gupta 2017, To prune, or
+not to prune, equation 1."""
 
 
 @dataclass

@@ -16,7 +16,7 @@ from compressor.sweep.grid import STRUCTURED, UNSTRUCTURED
 from compressor.sweep.results import COSTS, Curve
 
 SUBSTANTIAL = 0.05
-"""A metric has fallen substantially when so large a share of it is gone."""
+"""A metric has fallen substantially when this share of it is gone."""
 _MANY_CLASSES = 5
 _OF_MAGNITUDE = ("l1", "l2")
 _NEAR = 0.1

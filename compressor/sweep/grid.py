@@ -29,8 +29,8 @@ DENSE, STRUCTURED, UNSTRUCTURED = "dense", "structured", "unstructured"
 NOT_SMALLER = "zeros, not smaller"
 
 CONTROLS: tuple[tuple[CriterionName, Scope], ...] = (("random", "global"), ("l2", "layer"))
-"""Random channels, and the same share of each layer by magnitude: whatever is compared, these are
-in every sweep."""
+"""The criterion and scope of the controls in every sweep: random channels, and the same share of
+each layer by magnitude."""
 
 
 @dataclass(frozen=True)

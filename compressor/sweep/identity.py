@@ -34,7 +34,7 @@ _WITHOUT_CUT = (
     *("ratio", "criterion", "scope", "seed", "of", "round_to", "norm_p", "reduction", "normalise"),
     *("protect", "prune", "layer_ratio", "use", "keep_class", "calibration", "augment"),
 )
-"""Options that a network which is not cut does not know."""
+"""Options that do not apply to a network that is not cut."""
 
 
 def surroundings_of(opened: Opened, options: SweepOptions) -> dict[str, Any]:

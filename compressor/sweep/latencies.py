@@ -17,7 +17,7 @@ from compressor.sweep.trial import Task
 from compressor.watch import Stopwatch
 
 SECONDS = 1.0
-"""How long each network and the original are timed together."""
+"""Seconds that each network and the original are timed for together."""
 
 
 def way_of(options: Options) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from compressor.sweep.trial import Outcome, Task
 
 COSTS = ("compression_ratio", "theoretical_speedup", "measured_speedup")
 TIMES = ("latency_ms", "dense_latency_ms", "measured_speedup", "seconds")
-"""Columns that differ from run to run."""
+"""Names of the columns that differ from run to run."""
 
 ZEROS = f"if zeros are left out of the count ({NOT_SMALLER})"
 

@@ -20,7 +20,7 @@ from compressor.sweep.trial import Outcome, Outcomes, Task, Tell, carried_out
 from compressor.unexpected import is_debugging
 
 Tells = Callable[[Task, str], None]
-"""Told which trial is at what."""
+"""A function that is told which trial is doing what."""
 
 
 def run_all(tasks: Sequence[Task], jobs: int, ray: str | None, tells: Tells) -> Outcomes:

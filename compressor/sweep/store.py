@@ -17,7 +17,7 @@ from compressor.sweep.trial import Outcome
 TRIALS, CURVES = "trials", "curves"
 CSV, JSON, PAGE = "results.csv", "results.json", "report.html"
 FILES = (CSV, JSON, PAGE, TRIALS, CURVES)
-"""What the folder of a sweep may hold."""
+"""Names of all that the folder of a sweep may hold."""
 
 
 def check_folder(folder: Path) -> None:

@@ -32,7 +32,7 @@ from compressor.unexpected import explained, is_debugging
 from compressor.watch import Stopwatch, Tick
 
 Tell = Callable[[str], None]
-"""Told what a trial is at, in words."""
+"""A function that is told what a trial is doing, in words."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Outcome:
 
 
 Outcomes = Generator[tuple[Task, Outcome], None, None]
-"""Tasks with what came of them, in whatever order."""
+"""Yields tasks with what came of them, in any order."""
 
 
 @dataclass(frozen=True)

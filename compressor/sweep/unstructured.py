@@ -96,8 +96,8 @@ _MEETS: Mapping[str, tuple[str, int]] = {
     **{f"conv{n}d": (_OUTPUT, 1) for n in (1, 2, 3)},
     **{f"conv_transpose{n}d": (_INPUT, 1) for n in (1, 2, 3)},
 }
-"""Per operator with a weight: every number of it is used once at each position of its output or of
-its input, whose channels lie in that dimension."""
+"""Operator with a weight -> whether each of the weight's numbers is used once at each position
+of the output or of the input, and in which dimension of that the channels lie."""
 
 
 def uses_of_weights(trace: Trace) -> dict[str, float]:

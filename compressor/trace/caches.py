@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 SWITCH = "use_cache"
-"""An attribute of a configuration of the transformers library."""
+"""The attribute of a configuration of the transformers library that switches its cache."""
 
 
 def caches_off(module: nn.Module) -> list[str]:

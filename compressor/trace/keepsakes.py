@@ -19,7 +19,8 @@ from torch import nn
 
 DEEPEST = 4
 KEPT_ELSEWHERE = (nn.Module, types.ModuleType, type)
-"""Modules are gone through on their own; classes and imported modules are not the network's."""
+"""Kinds of values that are not searched: modules are gone through on their own, and classes and
+imported modules are not the network's."""
 
 
 @contextmanager
