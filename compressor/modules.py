@@ -44,8 +44,7 @@ REFUSED = {
 
 
 def unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """Return the network without wrappers that only run it in another way (data parallel,
-    compiled).
+    """Return the network without wrappers that only run it (data parallel, compiled).
 
     The module is not changed: wrappers within the network are taken off a copy.
 

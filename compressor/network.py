@@ -99,8 +99,7 @@ class Cost:
         return sum(_volume(shape, sizes or {}) for shape in self.weights)
 
     def channels(self, sizes: Sizes | None = None) -> int:
-        """Return the number of channels that all layers with weights produce, with these sizes of
-        axes."""
+        """Return the number of channels that layers with weights produce, with these sizes."""
         return sum(size_after(width, sizes or {}) for width in self.widths)
 
 
@@ -180,8 +179,7 @@ class Network:
         return masks
 
     def silenced(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
-        """Return per tensor the dimensions at which zeros stand for dropping channels of these
-        groups.
+        """Return per tensor the dimensions where zeros stand for dropping these groups' channels.
 
         These are the dimensions that are summed over, and all of a group's dimensions where zeros
         are not exact: what two activations contract, or a statistic sees, is silenced where it is

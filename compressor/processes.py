@@ -59,8 +59,7 @@ def each_alone() -> Iterator[None]:
 
 
 def begin(device: str) -> None:
-    """Join the other processes, if a launcher (`accelerate launch`, `torchrun`) has started
-    several."""
+    """Join the other processes, if a launcher (`accelerate launch`, `torchrun`) started some."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _is_distributed():
         from accelerate import PartialState
 
@@ -101,8 +100,7 @@ Made = TypeVar("Made")
 
 
 def of_the_first(make: Callable[[], Made]) -> Made:
-    """Call `make` on the first process and return its result on all of them; its error is shared
-    too.
+    """Call `make` on the first process, and return its result (or raise its error) on all.
 
     Times differ from one process to the next, and choices must not.
     """

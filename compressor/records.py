@@ -140,8 +140,7 @@ class Group:
 
     @property
     def layer(self) -> str:
-        """Return the path of the producer's module; a parameter of the model itself is its own
-        layer."""
+        """Return the path of the producer's module; a parameter of the model is its own layer."""
         return self.producer.tensor.rpartition(".")[0] or self.producer.tensor
 
 
@@ -267,6 +266,5 @@ class Latency:
 
     @property
     def own_ms(self) -> float:
-        """Return the milliseconds that a call takes by itself: the processor's time where it is
-        known."""
+        """Return the milliseconds of a call by itself: the processor's time where known."""
         return self.p50_ms if self.cpu_ms is None else self.cpu_ms

@@ -34,8 +34,7 @@ def check_provider(device: str) -> None:
 
 
 def options_of(threads: int) -> Any:
-    """Return session options with so many threads in an operator; operators run one after
-    another."""
+    """Return session options: so many threads in an operator, operators in sequence."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -50,8 +49,7 @@ def options_of(threads: int) -> Any:
 def bound_call(
     session: Any, feeds: Mapping[str, np.ndarray[Any, Any]], device: str
 ) -> Callable[[], None]:
-    """Return a call whose inputs and results stay on the device; it ends when the results are
-    there."""
+    """Return a call with inputs and results on the device, which waits for the results."""
     import onnxruntime as ort
 
     binding = session.io_binding()

@@ -39,8 +39,10 @@ def note_stage(error: BaseException, name: str) -> None:
 
 
 class Explaining:
-    """A `with` block that turns every exception but interruptions and exits into a
-    `CompressorError`."""
+    """A `with` block that turns unforeseen exceptions into a `CompressorError`.
+
+    Interruptions and exits pass.
+    """
 
     def __enter__(self) -> None:
         return
@@ -113,8 +115,7 @@ def _is_full(error: BaseException) -> bool:
 
 
 def _of_file(words: str) -> Callable[[BaseException], str]:
-    """Return what joins these words with the file's name, if the exception knows it, and its
-    reason."""
+    """Return a function that joins these words with an exception's file name and reason."""
 
     def what(error: BaseException) -> str:
         name = getattr(error, "filename", None)
@@ -167,8 +168,7 @@ _KINDS = (
 
 
 def _places(error: BaseException) -> Iterator[str]:
-    """Yield the stage, the network's layer, our innermost line, and the line that raised the
-    error."""
+    """Yield the stage, the network's layer, our innermost line, and the raising line."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     lines = traceback.extract_tb(error.__traceback__)
     if stage := _stage_of(error):

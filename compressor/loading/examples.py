@@ -1,5 +1,4 @@
-"""Find the example inputs to work with, and run the model once on them before anything relies on
-it."""
+"""Find the example inputs to work with, each run once before anything relies on it."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,5 +1,4 @@
-"""Compare a state dict with a network by names and shapes, with the prefixes of wrappers taken
-off."""
+"""Compare a state dict with a network by names and shapes, without wrappers' prefixes."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -85,8 +84,7 @@ def fits_of(given: StateDict, module: nn.Module, ignore: tuple[str, ...] = ()) -
 
 
 def _prefixes(given: StateDict, expected: Mapping[str, Tensor]) -> Counter[str]:
-    """Count per prefix how many names of the network are found behind it, the shortest prefix
-    first."""
+    """Count per prefix the network's names that are found behind it, shortest prefix first."""
     counts: Counter[str] = Counter()
     for name in given:
         parts = name.split(".")

@@ -60,8 +60,7 @@ configurations."""
 
 
 class Inert:
-    """A stand-in for an object stored beside the weights, so that nothing of its package is
-    called."""
+    """A stand-in for an object beside the weights; nothing of its package is called."""
 
     def __init__(self, *_: object) -> None:
         """Accept the object's arguments and forget them."""
@@ -103,16 +102,14 @@ def allow_list(unsafe: Iterable[str]) -> list[Callable[..., Any] | tuple[Callabl
 
 
 def _beside_weights(names: set[str]) -> set[str]:
-    """Return the names that `Inert` replaces; none if there are layers, which may need the
-    objects."""
+    """Return the names that `Inert` replaces; none if there are layers, which may need them."""
     if any(name in WRAPPERS or _is_layer(name) for name in names):
         return set()
     return {name for name in names if name.startswith(BESIDE_WEIGHTS)}
 
 
 def resolve(name: str) -> Any:
-    """Import and return the object that `module.qualname` names, or None if it does not exist
-    here."""
+    """Import and return what `module.qualname` names, or None if it does not exist here."""
     module, _, attribute = name.rpartition(".")
     try:
         return getattr(importlib.import_module(module), attribute, None)

@@ -32,8 +32,7 @@ def is_hugging_face(folder: Path) -> bool:
 
 
 def load_hugging_face(spec: str, folder: Path) -> LoadedModel:
-    """Load the architecture that the folder's config.json names, with its safetensors weights if
-    any.
+    """Load the architecture that a folder's config.json names, with its safetensors weights.
 
     No code of the folder is run, nothing is fetched, and caches of keys and values are switched
     off.

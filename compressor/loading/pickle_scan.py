@@ -27,8 +27,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Made:
-    """The label of an object on the scan's stack that came from calling or instantiating a
-    global."""
+    """The label of an object on the scan's stack that a call of a global has made."""
 
     path: str
 

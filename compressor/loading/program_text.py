@@ -81,8 +81,7 @@ def is_path(text: str) -> bool:
 
 
 def is_plain_text(text: str) -> bool:
-    """Return whether a text can be an operator's harmless text argument, such as an einsum
-    equation."""
+    """Return whether a text can be an operator's text argument, such as an einsum equation."""
     return bool(PLAIN_TEXT.fullmatch(text))
 
 
@@ -108,14 +107,12 @@ def is_size_expression(text: str) -> bool:
 
 
 def is_guard(text: str) -> bool:
-    """Return whether a text only compares sizes of the inputs; torch compiles it into a
-    function."""
+    """Return whether a text only compares sizes of the inputs; torch compiles it."""
     return text.isascii() and all(map(_is_guard_node, _nodes(text)))
 
 
 def is_tree(text: str) -> bool:
-    """Return whether a text is a nesting of inputs or outputs in standard containers with plain
-    keys."""
+    """Return whether a text nests inputs or outputs in standard containers with plain keys."""
     try:
         _, root = json.loads(text)
         return all(map(_is_plain_container, _tree_nodes(root)))

@@ -119,8 +119,7 @@ def _payload_findings(reader: PT2ArchiveReader, entry: str) -> Iterator[str]:
 
 
 def _pickle_findings(record: bytes) -> Iterator[str]:
-    """Yield in words what a pickle inside the archive would call, or nothing if it holds only
-    tensors.
+    """Yield what a pickle in the archive would call, in words; nothing if it holds only tensors.
 
     Torch falls back to a full unpickler where the safe one fails, so the safe one must succeed.
     """

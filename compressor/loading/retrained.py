@@ -46,8 +46,7 @@ def read_retrained(
 
 
 def _holder(stored: Mapping[str, Tensor], aliases: Mapping[str, str]) -> nn.Module:
-    """Build a module that holds copies of the tensors under all their names and computes
-    nothing."""
+    """Build a module that holds copies of the tensors by all names and computes nothing."""
     holder = nn.Module()
     copies = {name: tensor.clone() for name, tensor in stored.items()}
     copies |= {alias: copies[name] for alias, name in aliases.items()}

@@ -22,13 +22,11 @@ def cut_list(names: Iterable[str]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean a, b?" with the known names nearest to `name`, or "" if none is
-    near."""
+    """Return " Did you mean a, b?" with the known names nearest to `name`, or ""."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f" Did you mean {', '.join(close)}?" if close else ""
 
 
 def words(text: str, under: str = "") -> frozenset[str]:
-    """Return the words of a text, each with the prefix `under`: a short way to write a table of
-    names."""
+    """Return the words of a text with a prefix: a short way to write a table of names."""
     return frozenset(under + word for word in text.split())

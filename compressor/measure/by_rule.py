@@ -41,8 +41,7 @@ def macs_said(call: Call) -> int:
 
 
 def _argument(value: Any) -> Any:
-    """Return a traced value as a rule sees it: a tensor by its dimensions, anything else as
-    itself."""
+    """Return a traced value as a rule sees it: a tensor by its dimensions, others as they are."""
     if value.node().kind() == "prim::ListConstruct":
         return tuple(map(_argument, value.node().inputs()))
     sizes = value.type().sizes() if value.isCompleteTensor() else None

@@ -43,8 +43,7 @@ def _summed_products(inputs: Values, outputs: Values) -> int:
 
 
 def _convolution(inputs: Values, outputs: Values) -> int:
-    """Count a convolution: each output position (transposed: input position) meets each weight
-    once."""
+    """Count a convolution: each output (transposed: input) position meets each weight once."""
     transposed = bool(inputs[6].toIValue())
     data = _shape(inputs[0] if transposed else outputs[0])
     return data[0] * prod(data[2:]) * prod(_shape(inputs[1]))
@@ -84,8 +83,7 @@ def _bilinear(inputs: Values, outputs: Values) -> int:
 
 
 def _tensordot(inputs: Values, outputs: Values) -> int:
-    """Count a tensordot: with a = free_a·k and b = free_b·k elements, free_a·free_b·k is
-    √(a·b·out)."""
+    """Count a tensordot: with a = free_a·k and b = free_b·k, free_a·free_b·k is √(a·b·out)."""
     return isqrt(prod(prod(_shape(v)) for v in (*inputs[:2], outputs[0])))
 
 
@@ -137,8 +135,7 @@ nothing."""
 
 
 class _Flat(nn.Module):
-    """A module that is called with tensors alone, as tracing needs; its other arguments are
-    fixed."""
+    """A module that is called with tensors alone, as tracing needs; the rest is fixed."""
 
     def __init__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         super().__init__()

@@ -35,8 +35,7 @@ class Timed:
 
 
 def measure_latency(models: Mapping[str, Path], **how: Any) -> dict[str, Latency]:
-    """Time ONNX files against each other as `measure_turns` does, and return the summaries
-    alone."""
+    """Time ONNX files against each other as `measure_turns`, and return the summaries alone."""
     return {name: timed.latency for name, timed in measure_turns(models, **how).items()}
 
 

@@ -30,8 +30,7 @@ class PaddedToSize(nn.Module):
     """A convolution whose padding is TensorFlow's "same", computed from the input's size."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve an input [batch, channels, *sizes] to ceil(size / stride) positions per
-        dimension.
+        """Convolve [batch, channels, *sizes] to ceil(size / stride) positions per dimension.
 
         An odd padding has its extra position at the end.
         """
@@ -114,8 +113,7 @@ def may_compute(layer: nn.Module) -> bool:
 
 
 def _base_of(layer: nn.Module) -> type[nn.Module] | None:
-    """Return the class of torch.nn that a layer's own class derives from, if it changes the
-    forward.
+    """Return the torch.nn class behind a layer's own class, if that changes the forward.
 
     None for containers, other kinds of layers, and layers with torch.nn's own forward.
     """
@@ -171,8 +169,7 @@ def _becomes(
     inputs: list[Tensor],
     outputs: list[Tensor],
 ) -> bool:
-    """Turn the layer into one of this kind, in place; undo it and return False if outputs
-    differ."""
+    """Turn the layer into one of this kind, in place, or return False if outputs differ."""
     before, parameters, buffers = type(layer), dict(layer._parameters), dict(layer._buffers)
     sources = [p for name, p in parameters.items() if name != "bias" and p is not None]
     learns = any(source.requires_grad for source in sources)

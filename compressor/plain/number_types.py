@@ -80,8 +80,7 @@ def widened(value: Any) -> Any:
 
 
 def narrowed(value: Any, types: Types) -> Any:
-    """Convert tensors in nested inputs from the type of the work to the network's commonest
-    type."""
+    """Convert nested inputs from the type of the work to the network's commonest type."""
     (common, _), *_ = Counter(types.values()).most_common(1)
     worked = COMPUTED_IN[common]
     return pytree.tree_map(

@@ -21,8 +21,7 @@ Again = Callable[[nn.Module, Cut], Any]
 
 
 def weight_norm_hook(hook: Any, layer: nn.Module) -> Again:
-    """Return what puts weight norm back as a hook; torch takes length and direction from the
-    weight."""
+    """Return what puts weight norm back as a hook, whose tensors torch takes from the weight."""
     name, dim = hook.name, hook.dim
     return lambda cut_layer, _: weight_norm(cut_layer, name, dim)
 

@@ -94,8 +94,7 @@ class Sensitivity:
     notes: tuple[str, ...] = ()
 
     def loss(self, value: float) -> float:
-        """Return how much worse a metric is than the uncut network's; negative where it is
-        better."""
+        """Return how much worse a metric is than the uncut network's; negative if better."""
         return self.baseline - value if self.better == HIGHER else value - self.baseline
 
     def to_dict(self) -> dict[str, Any]:

@@ -214,8 +214,7 @@ def say_how_met(planned: Planned) -> None:
 
 
 def _why_too_much(options: Options) -> str:
-    """Say in words why more is removed than was asked for: the steps of the widths are too
-    large."""
+    """Say in words why more is removed than was asked for: the steps are too large."""
     # with "auto" and a counted budget, one group was left off its step already
     if options.round_to == 1 or (options.round_to == "auto" and options.of != LATENCY):
         return "one channel is so much"

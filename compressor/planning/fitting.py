@@ -20,8 +20,7 @@ another, not one kernel from another."""
 
 
 def check_program(traced: Trace, samples: Samples) -> None:
-    """Run the program on samples of other sizes than it was traced with, and compare it with the
-    network.
+    """Run the program on samples of other sizes, and compare it with the network.
 
     This is done before anything relies on the program.
 

@@ -1,5 +1,4 @@
-"""Hold the network that went in, and try the result's formats on it before anything long is
-done."""
+"""Hold the network that went in, and try the formats on it before anything long is done."""
 
 from __future__ import annotations
 

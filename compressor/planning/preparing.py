@@ -230,8 +230,7 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
 def _criterion(
     traced: Trace, samples: Samples, options: ScoringOptions, stopwatch: Stopwatch
 ) -> CriterionName:
-    """Return the criterion that "auto" stands for: reconstruction if the program runs on the
-    data."""
+    """Return what "auto" stands for: reconstruction if the program runs on the data."""
     train = samples.train
     obstacle = Calibration(traced, train, options).obstacle if train is not None else ""
     found = resolved(options.criterion, has_data=train is not None and not obstacle)

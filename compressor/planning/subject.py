@@ -94,8 +94,7 @@ class Samples:
 
 
 def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
-    """Load the model in the form that is worked on: plain weights, in float32, with a hash of its
-    source.
+    """Load the model in the form that is worked on: plain weights in float32, with a hash.
 
     A module that is given is not changed.
 

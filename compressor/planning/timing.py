@@ -70,8 +70,7 @@ def timing_of(
     *,
     with_clock: bool,
 ) -> Timing:
-    """Time the network's layers, by the table that is given or this machine's, completed by
-    measuring.
+    """Time the network's layers, by a given table or by this machine's, which is completed.
 
     Args:
         trace: The traced network.
@@ -172,8 +171,7 @@ class _Target:
 
     @contextmanager
     def _file(self, stopwatch: Stopwatch) -> Iterator[Path]:
-        """Yield the path of the cached table, or of a temporary file if the cache cannot be
-        written."""
+        """Yield the path of the cached table, or of a temporary file where none can be kept."""
         path = cached_at(self._machine)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -58,8 +58,7 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _is_taken_apart(value: Any) -> bool:
-    """Return whether a value holds tensors under names, and nothing that only its class
-    understands."""
+    """Return whether a value holds tensors under names, and nothing only its class knows."""
     if isinstance(value, (*_PLAIN, list, tuple, type, nn.Module)) or type(value) is dict:
         return False
     if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
@@ -188,8 +187,7 @@ _DICTS = (dict, OrderedDict, defaultdict)
 
 @contextmanager
 def plain_for_a_while(program: ExportedProgram) -> Iterator[None]:
-    """Let the program take and return plain containers, which any process can read, inside the
-    block."""
+    """Let the program take and return plain containers, readable anywhere, in the block."""
     entry, examples = program.module_call_graph[0], program.example_inputs
     signature = entry.signature
     assert signature is not None

@@ -14,14 +14,12 @@ from compressor.errors import CompressorError
 
 
 def stored_tensors(program: ExportedProgram) -> dict[str, Any]:
-    """Return the program's parameters, buffers and constants by name; a constant may be any
-    object."""
+    """Return the program's parameters, buffers and constants (any objects) by name."""
     return {**program.state_dict, **program.constants}
 
 
 def stored_names(program: ExportedProgram) -> dict[str, str]:
-    """Map placeholders to the names of the tensors that they stand for; the call's inputs are left
-    out."""
+    """Map placeholders to the names of their stored tensors; the call's inputs have none."""
     return {
         spec.arg.name: spec.target
         for spec in program.graph_signature.input_specs

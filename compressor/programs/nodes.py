@@ -15,8 +15,7 @@ run on other devices."""
 
 
 def given_arguments(node: Node) -> dict[str, Any]:
-    """Return a node's arguments by their names in the schema, without those left at their
-    defaults."""
+    """Return a node's arguments by their names in the schema, without defaults."""
     return dict(zip(schema_names(node), node.args, strict=False)) | dict(node.kwargs)
 
 
@@ -80,8 +79,7 @@ def live_nodes(graph: Graph) -> set[Node]:
 
 
 def keeps_zeros(node: Node) -> bool:
-    """Return whether zeros of any operand are zeros of the result, as in views, copies and
-    products."""
+    """Return whether zeros of any operand are zeros of the result (views, copies, products)."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
     schema = node.target._schema

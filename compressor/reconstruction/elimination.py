@@ -118,8 +118,7 @@ class _State:
         self.channel = regression.channel.copy()
 
     def costs(self, alive: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Return what dropping each channel alone would cost; 0 for channels without features
-        here."""
+        """Return what dropping each channel alone would cost; 0 for those not in here."""
         order = np.argsort(self.channel, kind="stable")
         order = order[self.channel[order] >= 0]
         own = np.isin(alive, self.channel)

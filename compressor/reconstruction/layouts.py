@@ -84,8 +84,7 @@ def _several(value: Any, rank: int) -> list[int]:
 
 
 def _windows(x: Tensor, kernel: Sequence[int], stride: list[int], dilation: list[int]) -> Tensor:
-    """Return padded inputs [samples, in, *positions] as a view [samples, *positions, in,
-    *kernel]."""
+    """View padded inputs [samples, in, *positions] as [samples, *positions, in, *kernel]."""
     rank = len(kernel)
     for d, (size, step, gap) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
         x = x.unfold(d, (size - 1) * gap + 1, step)[..., ::gap]
@@ -159,8 +158,7 @@ def _flipped(weight: Tensor) -> Tensor:
 
 
 def _scattered(weight: Tensor, blocks: int) -> Tensor:
-    """Reshape a transposed weight [in, out / blocks, *kernel] to [blocks, features, out /
-    blocks]."""
+    """Reshape [in, out / blocks, *kernel] to [blocks, features, out / blocks]."""
     inner, out = weight.shape[0] // blocks, weight.shape[1]
     return _flipped(weight).reshape(blocks, inner, out, -1).transpose(2, 3).reshape(blocks, -1, out)
 

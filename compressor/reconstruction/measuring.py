@@ -169,8 +169,7 @@ class Measurer:
     def _regular(
         self, consumer: Contraction, group: Group
     ) -> tuple[Contraction, Size, Channels] | None:
-        """Return the consumer if every channel of the group has as many features in it, else
-        None."""
+        """Return the consumer if all channels of the group have as many features, else None."""
         node = self.script.named[consumer.node]
         weight = self.script.tensors[consumer.tensor]
         size = Size(*consumer.layout.matrix(weight, blocks_of(given_arguments(node))).shape)

@@ -94,8 +94,7 @@ COLUMNS = 1024
 
 
 def bytes_to_solve_moments(size: Size) -> int:
-    """Return the bytes that a consumer's re-fit takes with the second moments of all its
-    features."""
+    """Return the bytes that a consumer's re-fit takes with all its features' second moments."""
     each = size.features * (COPIES * size.features + 3 * size.outputs)
     return DOUBLE * size.blocks * each
 

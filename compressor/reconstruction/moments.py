@@ -135,8 +135,7 @@ class Moments:
 
 
 def halves_of(rows: int) -> list[slice]:
-    """Return a batch's rows as two halves that are looked at apart; a single row is one by
-    itself."""
+    """Return a batch's rows as two halves; a single row is one by itself."""
     found = (slice(0, rows // 2), slice(rows // 2, rows))
     return [half for half in found if half.stop > half.start]
 
@@ -170,10 +169,9 @@ def square_norm(matrices: Tensor) -> Tensor:
 
 
 class Chain:
-    """The chain from a consumer's output y to its target: t = P(s·y) + c, where P only moves
-    values.
+    """The chain from a consumer's output y to its target: t = P(s·y) + c.
 
-    1 / s² per value of y depends on weights alone, so it is computed once.
+    P only moves values. 1 / s² per value of y depends on weights alone, so it is computed once.
     """
 
     def __init__(self, script: Script, consumer: Contraction) -> None:

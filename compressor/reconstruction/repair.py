@@ -150,8 +150,7 @@ MEANS_ALONE = BY_MOMENTS, [slice(0, 0)]
 def _how(
     pairs: _Pairs, consumer: Contraction, memory: Memory, seed: int
 ) -> tuple[Form, list[slice]]:
-    """Return the form in which a consumer is solved, and the slices of features to solve one by
-    one.
+    """Return the form in which a consumer is solved, and the slices of features to solve.
 
     The features are solved all at once, or in parts of equal size where no form fits the memory.
     """

@@ -114,8 +114,7 @@ def _direction(output: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class _Probing(Walk):
-    """A walk that adds zeros to some values, so that gradients can be taken with respect to
-    them."""
+    """A walk that adds zeros to some values, to take gradients with respect to them."""
 
     def __init__(self, script: Script, start: Walk, watched: set[str]) -> None:
         super().__init__(script, start.values, start.position)

@@ -40,8 +40,7 @@ class Script:
         self.writes = [_writes(node) for node in self.nodes]
 
     def start(self, inputs: Any) -> Walk:
-        """Return a walk that knows the inputs (a call, or positional ones alone) and nothing
-        else."""
+        """Return a walk that knows only the inputs (a call, or positional ones alone)."""
         leaves = Call.of(self._moved(inputs)).leaves
         given = lifted(self.program, leaves, self.tensors)
         placeholders = [n for n in self.nodes if n.op == "placeholder"]

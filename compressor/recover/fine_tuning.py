@@ -129,8 +129,7 @@ def _note(
 def estimated_seconds(
     module: nn.Module, batches: Any, recipe: Recipe, objective: Objective, device: str
 ) -> float:
-    """Estimate how many seconds the training takes, by two steps of a copy (after one to warm
-    up)."""
+    """Estimate the training's seconds from two steps of a copy (after one to warm up)."""
     trial, recipe = copy_of(module).to(device).train(), replace(recipe, compiled=False)
     if objective.teacher is not None:
         to_eval(objective.teacher.to(device))
@@ -186,8 +185,7 @@ class _Run:
     def epoch(
         self, epoch: int, batches: Batches, state: TrainingState, progress: Progress | None
     ) -> tuple[float, float, float]:
-        """Train one pass; return the mean loss per sample, the last learning rate and the
-        seconds."""
+        """Train one pass; return mean loss per sample, last learning rate and seconds."""
         if hasattr(batches, "passes"):
             batches.passes = epoch - 1
         begin, total, samples, seen = time.perf_counter(), 0.0, 0, 0
@@ -206,8 +204,7 @@ class _Run:
         return total / samples, self.lr, time.perf_counter() - begin
 
     def step(self, some: list[Batch], state: TrainingState, where: str) -> tuple[float, int]:
-        """Take one optimizer step on the gradient of several batches; return mean loss and
-        samples."""
+        """Take one optimizer step on several batches; return their mean loss and samples."""
         self._set_rate(cosine(state.step, self.steps))
         self.optimizer.zero_grad()
         whole = sum(inputs.samples for inputs, _ in some)

@@ -1,5 +1,4 @@
-"""Define how a network is trained: the defaults, and what stands in where something is left
-open."""
+"""Define how a network is trained: the defaults, and what they become where left open."""
 
 from __future__ import annotations
 
@@ -106,8 +105,7 @@ def optimizer_of(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.
 
 
 def cosine(step: int, steps: int) -> float:
-    """Return the factor of the learning rate at a step: a short linear rise, then half a cosine to
-    0."""
+    """Return a step's factor of the learning rate: a short rise, then half a cosine to 0."""
     rise = max(1, round(WARM_UP * steps))
     if step < rise:
         return (step + 1) / rise

@@ -58,8 +58,7 @@ def _refitted(sliced: slicing.Sliced, planned: Planned, train: Data) -> str:
 
 
 def _tell(done: Sequence[Refit], planned: Planned) -> None:
-    """Note which layers were re-fitted part by part, and which lose inputs but were not
-    re-fitted."""
+    """Note which layers were re-fitted in parts, and which lose inputs but were not."""
     note, network = planned.stopwatch.note, planned.network
     parted = [each for each in done if each.parts > 1]
     if parted:

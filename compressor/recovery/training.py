@@ -116,8 +116,7 @@ def _with(root: Planned, prepared: Prepared) -> Planned:
 
 
 def _begun(sliced: slicing.Sliced, planned: Planned, judge: Judge) -> Moments:
-    """Give the sliced network the policy's weights in place; return the moment after that, if
-    any."""
+    """Give the sliced network the policy's weights in place; return the moment after that."""
     beginning = beginning_of(planned)
     if beginning is None:
         return []

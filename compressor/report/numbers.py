@@ -73,8 +73,7 @@ def group_entries(
 
 
 def protection_entries(protections: Iterable[Protection]) -> list[dict[str, Any]]:
-    """Return one entry per reason, with every place and every tensor's dimension that it
-    reaches."""
+    """Return one entry per reason, with every place and tensor dimension that it reaches."""
     by_reason: dict[str, list[Protection]] = {}
     for protection in protections:
         by_reason.setdefault(protection.reason, []).append(protection)
@@ -119,8 +118,7 @@ def timed_layers(
     before: Iterable[TimedOperator],
     after: Iterable[TimedOperator],
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Add milliseconds to layers' entries; an operator counts for the innermost layer that holds
-    it.
+    """Add milliseconds to layers' entries; operators count for the innermost layer around.
 
     Args:
         entries: What `layer_entries` returns; they are not changed.
@@ -180,8 +178,7 @@ class Row:
 
 
 def rows(report: Mapping[str, Any]) -> list[Row]:
-    """Return the before/after table's rows; numbers that the report lacks (a dry run's) are left
-    out."""
+    """Return the before/after table's rows; numbers that the report lacks are left out."""
     states = [report[name] for name in _STATES]
     table = [
         _row("MACs", [state["macs"] for state in states], large, share),
@@ -307,8 +304,7 @@ def plan_tables(
     unit: str,
     predictions: Mapping[str, tuple[float, float]],
 ) -> list[Table]:
-    """Build a dry run's tables: what would be kept of each group and why, and the predicted
-    numbers.
+    """Build a dry run's tables: what each group would keep and why, and predicted numbers.
 
     Args:
         entries: As `group_entries`, with "saves" (share of the unit's total) and "reason".

@@ -1,5 +1,4 @@
-"""Define what a rule sees of an operator's call, and what it says about it: plain data, no
-torch."""
+"""Define what a rule sees of an operator's call, and what it says: plain data, no torch."""
 
 from __future__ import annotations
 
@@ -49,8 +48,7 @@ class Call:
         return shape
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return an argument, or the default where the overload has none of that name or it is
-        None."""
+        """Return an argument, or the default where it is None or the overload lacks it."""
         value = self.arguments.get(name)
         return default if value is None else value
 
@@ -124,8 +122,7 @@ def keep_all(dims: Iterable[Dim], reason: str) -> list[tuple[Dim, str]]:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The rule of an operator whose dimensions cannot be followed: everything it touches is
-    kept."""
+    """The rule of an operator that cannot be followed: everything it touches is kept."""
 
     reason: str
 
@@ -142,8 +139,7 @@ def same_where_sized(left: Iterable[Dim], right: Iterable[Dim]) -> list[tuple[Di
 
 
 def broadcast(shapes: Iterable[Shape], sizes: tuple[int, ...]) -> Equations:
-    """Broadcasting: out[i] = every operand's dimension i, aligned at the last; size 1 is
-    stretched."""
+    """Broadcasting: out[i] = each operand's dimension i from the last; size 1 is stretched."""
     outputs: list[Dim] = list(fresh(sizes))
     taken = [False] * len(sizes)
     same: list[tuple[Dim, Dim]] = []

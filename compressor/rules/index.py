@@ -45,8 +45,7 @@ def index_select(call: Call) -> Equations:
 
 
 def index(call: Call) -> Equations:
-    """Indexing x[i, j, ...] by tensors: indexed dimensions are kept, None passes the dimension
-    on."""
+    """Indexing x[i, j, ...] by tensors: indexed dimensions are kept, None passes one on."""
     x, indices = call.x, call["indices"]
     listed = [i for i, tensor in enumerate(indices) if tensor is not None]
     together = listed == list(range(listed[0], listed[-1] + 1))
@@ -116,8 +115,7 @@ def index_write(call: Call) -> Equations:
 
 
 def gather(call: Call) -> Equations:
-    """gather: out has the index's dimensions; where they are not x's own, and along `dim`, all is
-    kept."""
+    """gather: out has the index's dimensions; they are kept where not x's own, and at `dim`."""
     at, x, out = call.dim(), call.x, call["index"]
     same = [
         (a, b) for i, (a, b) in enumerate(zip(x, out, strict=True)) if i != at and a.size == b.size

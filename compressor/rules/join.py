@@ -170,8 +170,7 @@ def taken_apart(call: Call) -> Equations:
 
 
 def written_into(call: Call) -> Equations:
-    """slice_scatter and select_scatter: out = x; the source agrees except along `dim`, which is
-    kept."""
+    """slice_scatter, select_scatter: out = x; the source agrees except at `dim`, which is kept."""
     at = call.dim("dim", 0)
     x, source = call.x, call["src"]
     whole = len(source) == len(x)

@@ -124,8 +124,7 @@ def addbmm(call: Call) -> Equations:
 
 
 def inner(call: Call) -> Equations:
-    """inner: out[..., ...] = self[..., k] other[..., k], all leading dimensions of both in
-    order."""
+    """inner: out[..., ...] = self[..., k] other[..., k], leading dimensions in order."""
     left, right = call["self"], call["other"]
     if not left or not right:  # a number times a tensor
         return broadcast((left, right), call.outputs[0])
@@ -148,8 +147,7 @@ def outer(call: Call) -> Equations:
 
 
 def distances(call: Call) -> Equations:
-    """cdist: out[..., p, r] = |x1[..., p, m] - x2[..., r, m]|; m is summed over on both sides at
-    once."""
+    """cdist: out[..., p, r] = |x1[..., p, m] - x2[..., r, m]|; m is summed on both sides."""
     left, right = call["x1"], call["x2"]
     lead = broadcast((left[:-2], right[:-2]), call.outputs[0][:-2])
     same = [*lead.same, (left[-1], right[-1])]

@@ -50,8 +50,7 @@ def group_norm(call: Call) -> Equations:
 
 
 def weight_norm(call: Call) -> Equations:
-    """Weight norm: out = g * v / |v|, with statistics over all of v's dimensions but `dim` (-1:
-    all)."""
+    """Weight norm: out = g * v / |v|, with statistics over all but `dim` (-1: over all)."""
     v, g, at = call["v"], call["g"], call["dim"]
     own = {at} if at >= 0 else set()
     return Equations(

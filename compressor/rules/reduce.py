@@ -54,8 +54,7 @@ def distance(call: Call) -> Equations:
 
 
 def position(call: Call) -> Equations:
-    """argmax, max with indices, ...: the listed dimensions vanish; positions matter, so they are
-    kept."""
+    """argmax, max.dim, ...: the listed dimensions vanish; positions matter, so they are kept."""
     listed = _listed(call)
     equations = _reduced(call, listed)
     return Equations(equations.outputs, keep=keep_all((call.x[i] for i in listed), ORDERED))

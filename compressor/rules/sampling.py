@@ -52,8 +52,7 @@ def deformable_convolution(call: Call) -> Equations:
 
 
 def regions(call: Call) -> Equations:
-    """roi_align, roi_pool: out[regions, c, ...] from x[n, c, ...] at rois[regions, 5]; channels
-    pass."""
+    """roi_align, roi_pool: out[regions, c, ...] from x[n, c, ...] at rois[regions, 5]."""
     x, rois = call["input"], call["rois"]
     outputs = tuple((rois[0], x[1], *fresh(sizes[2:])) for sizes in call.outputs)
     positions = (dim for out in outputs for dim in out[2:])

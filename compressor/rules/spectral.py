@@ -24,8 +24,7 @@ def transformed(call: Call, dims: Sequence[int]) -> Equations:
 
 
 def along_one(call: Call) -> Equations:
-    """fft, ifft, rfft, irfft, hfft, ihfft: out = x except along `dim`, which is kept on both
-    sides."""
+    """fft, ifft, rfft, irfft, ...: out = x except along `dim`, kept on both sides."""
     return transformed(call, [call.dim("dim", -1)])
 
 

@@ -108,8 +108,7 @@ class _Gated:
         return slopes
 
     def _per_sample(self, consumer: Consumer, slope: torch.Tensor, samples: int) -> Floats:
-        """Return the derivatives by sample, [samples, positions]; one sample if none can be told
-        apart."""
+        """Return the derivatives [samples, positions]; one sample if none is told apart."""
         size = self.sizes[consumer.tensor, consumer.dim]
         at, dim = consumer.at, self.program.sample_dimension(consumer)
         if dim is None or slope.shape[dim] % samples:

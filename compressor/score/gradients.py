@@ -20,8 +20,7 @@ Measure = Callable[[Place, torch.Tensor], Floats]
 
 
 def of_gradients(measure: Measure) -> Callable[[Material], Rows]:
-    """Build a criterion from a measure: a row per parameter, the measure's average over the
-    batches.
+    """Build a criterion from a measure: a row per parameter, averaged over the batches.
 
     Parameters that the loss does not depend on have zero gradients.
     """

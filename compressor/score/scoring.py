@@ -99,8 +99,7 @@ def needs_data(criterion: str, criteria: Mapping[str, Criterion] = CRITERIA) -> 
 
 
 def needs_loss(criterion: str, criteria: Mapping[str, Criterion] = CRITERIA) -> bool:
-    """Return whether the criterion follows the loss, so that labels are needed, or a loss
-    without."""
+    """Return whether the criterion follows the loss, which needs labels or does without."""
     return criterion in criteria and criteria[criterion].needs == "labels"
 
 

@@ -16,8 +16,7 @@ nothing of it."""
 
 
 def of_weights(measure: Measure) -> Callable[[Material], Rows]:
-    """Build a criterion from a measure: a row for each parameter that the measure says something
-    of."""
+    """Build a criterion from a measure: a row for each parameter that it measures."""
 
     def rows(material: Material) -> Rows:
         found = places(material.network, material.tensors)
@@ -68,8 +67,7 @@ def distances(place: Place) -> Floats | None:
 
 
 def batch_norm_scales(material: Material) -> Rows:
-    """Compute |γ| of batch norms, recognised by the running variance that stands beside the
-    weight."""
+    """Compute |γ| of batch norms, recognised by a running variance beside the weight."""
     known = material.network.tensors
 
     def measure(place: Place) -> Floats | None:

@@ -250,8 +250,7 @@ class _Meeting:
     gives_back: bool
 
     def of(self, target: float) -> tuple[int, Ints]:
-        """Return how many moves are taken to get down to `target`, and the units' widths after
-        them."""
+        """Return how many moves are taken to get to `target`, and the units' widths then."""
         order, bill = self.order, self.bill
         taken = _first(len(order), lambda n: bill.of(order.after(n, bill.full)) <= target)
         if not self.gives_back:

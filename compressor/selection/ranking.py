@@ -180,8 +180,7 @@ class _Run:
         self.lost = np.concatenate([[0.0], np.cumsum(_sorted(unit, scores))])
 
     def best(self, sizes: Mapping[Axis, int]) -> tuple[float, int]:
-        """Return the least loss per millisecond and the width that has it; width 0 where none
-        saves."""
+        """Return the least loss per millisecond and its width; width 0 where none saves."""
         now = self.clock.layers_ms(self.layers, sizes)
         lost = self.lost[self.size - self.width]
         found = (np.inf, 0)

@@ -40,8 +40,7 @@ def _within(same: Callable[[Network, Group], Hashable]) -> Scope:
 
 
 def _form(network: Network, group: Group) -> Hashable:
-    """Return a key that is equal for groups of one role and size whose members have the same
-    shapes."""
+    """Return a key that is equal for groups of one role, size and shapes of members."""
     members = [
         (m.dim, m.contracted, tuple(dim.size for dim in network.tensors[m.tensor]))
         for m in group.members

@@ -129,8 +129,7 @@ def _yardstick(scored: Scored, options: SensitivityOptions) -> _Yardstick:
 
 
 class _Divergence:
-    """The relative error Σ |y - y0|² / Σ |y0|² over all floating outputs, y0 the uncut
-    network's."""
+    """The error Σ |y - y0|² / Σ |y0|² over all floating outputs, y0 the uncut network's."""
 
     def __init__(self, module: nn.Module, calls: Sequence[ExampleInputs], device: str) -> None:
         self.module, self.calls, self.device = module, calls, device

@@ -57,7 +57,6 @@ def mean_loss(found: Sensitivity, curve: Curve) -> float:
 
 
 def _line(found: Sensitivity, curve: Curve, percent: int) -> tuple[list[float], list[float]]:
-    """Return the dropped shares in per cent and the values of a curve, from the uncut network
-    on."""
+    """Return the dropped shares in per cent and the values, from the uncut network on."""
     points = sorted({(curve.size - p.kept, p.value) for p in curve.points} | {(0, found.baseline)})
     return [100 * n / curve.size for n, _ in points], [percent * value for _, value in points]

@@ -1,5 +1,4 @@
-"""Check that two forms of a network compute the same, on two inputs and, if free, two batch
-sizes."""
+"""Check that two forms of a network compute the same on several inputs and batch sizes."""
 
 from __future__ import annotations
 
@@ -29,8 +28,7 @@ Outputs = list[torch.Tensor]
 
 
 def variants(trace: Trace, seed: int = 0) -> list[ExampleInputs]:
-    """Return the example inputs, and other values of their kind (one sample more if the batch is
-    free)."""
+    """Return the example inputs, and other values of their kind (if free, a larger batch)."""
     more = trace.batch_symbol is not None
     return [trace.examples, other_inputs(trace.examples, more=more, seed=seed)]
 
@@ -61,8 +59,7 @@ def tolerance_for(module: nn.Module) -> Tolerance:
 
 
 class Reference:
-    """What one form computes on all variants of the inputs, so that others can be compared with
-    it."""
+    """What one form computes on all variants of the inputs, to compare others with it."""
 
     def __init__(self, module: nn.Module, trace: Trace) -> None:
         self.module, self.inputs = module, variants(trace)

@@ -62,8 +62,7 @@ def follow(
     *,
     stand_ins_allowed: bool = True,
 ) -> Followed:
-    """Return the user's class if it computes what the program does, else the program as a
-    module."""
+    """Return the user's class if it computes what the program does, else the program."""
     running = as_module(program)
     if isinstance(trace.module, GraphModule):
         return Followed(running, obstacle="the model was given as a program, without its class")
@@ -118,8 +117,7 @@ def _tried(reference: Reference, module: nn.Module) -> tuple[Difference, str, st
 
 
 def _watch(module: nn.Module) -> tuple[list[str], list[RemovableHandle]]:
-    """Hook all modules, so that the returned list holds those entered and not left, innermost
-    first.
+    """Hook all modules to list those entered and not yet left, innermost first.
 
     It shows where a forward is that raises.
     """

@@ -1,5 +1,4 @@
-"""Find new values for sizes that the code takes from attributes, from what the operators are
-given."""
+"""Find new values for sizes that the code takes from attributes, by the operators' sizes."""
 
 from __future__ import annotations
 

@@ -135,8 +135,7 @@ def _is_unary(target: OpOverload, tensors: Sequence[Tensor]) -> bool:
 
 
 def _is_fixed_norm(node: Node, tensors: Sequence[Tensor]) -> bool:
-    """Return whether a node is a batch norm on running statistics, with vectors that fit its
-    channels."""
+    """Return whether a node is a batch norm on running statistics that fit its channels."""
     if node.target is not torch.ops.aten.batch_norm.default or argument(node, "training"):
         return False
     x, *vectors = tensors

@@ -42,8 +42,7 @@ class ProgramModule(GraphModule):
 
 
 def set_training(module: GraphModule, mode: bool) -> None:
-    """Switch the operators of a graph that was traced in eval mode to training or back, in
-    place."""
+    """Switch the operators of a graph traced in eval mode to training or back, in place."""
     evaluating: dict[str, Any] = module.meta.setdefault("evaluating", {})
     for node in module.graph.nodes:
         name = TRAINING_LITERAL.get(str(node.target))

@@ -39,8 +39,7 @@ def carry_weights(source: Form, target: Form) -> None:
 
 
 def carry_sliced(dense: nn.Module, plan: Plan, target: nn.Module) -> None:
-    """Overwrite a smaller network's tensors, in place, by what the plan keeps of the dense
-    one's."""
+    """Overwrite a smaller network's tensors, in place, by what the plan keeps of `dense`."""
     found = named_tensors(dense)
     with torch.no_grad():
         for name, tensor in named_tensors(target).items():

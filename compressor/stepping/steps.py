@@ -67,8 +67,7 @@ def at_once(planned: Planned, judge: Judge, journal: Journal) -> Made:
 
 
 def _chosen(planned: Planned, root: Planned) -> tuple[Planned, slicing.Sliced]:
-    """Slice the choice, corrected by this machine's clock where a share of the time is asked
-    for."""
+    """Slice the choice, corrected by the clock where a share of the time is asked for."""
     options, ratio = root.options, root.goal.ratio
     # what --max-drop has chosen stays as it was judged
     is_share = options.of == LATENCY and ratio is not None and options.max_drop is None
@@ -156,8 +155,7 @@ def record_of(made: Made) -> dict[str, Any]:
 
 
 def remade(root: Planned, record: Mapping[str, Any]) -> Made:
-    """Restore what a run had reached: slice the choice again, and load the weights that were
-    kept."""
+    """Restore what a run had reached: slice its choice again, and load its weights."""
     keep = {name: tuple(kept) for name, kept in record["keep"].items()}
     choice = root.choice
     if choice is None or choice.keep != keep:

@@ -25,8 +25,7 @@ from compressor.sweep.results import COSTS, Curve, Point, Spread
 
 
 def pictures_of(metrics: Mapping[str, float]) -> list[Picture]:
-    """List the pictures: each metric, and its difference to the dense original's, against each
-    cost."""
+    """List the pictures: each metric, and its difference to dense, against each cost."""
     return [
         Picture(metric, cost, is_difference, dense)
         for metric, dense in metrics.items()

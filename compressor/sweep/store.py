@@ -43,8 +43,7 @@ class Store:
             _remove_leftovers(part)
 
     def kept(self, key: str) -> Outcome | None:
-        """Return the outcome of a trial that has succeeded, else None; damaged files count as
-        absent."""
+        """Return the outcome of a trial that succeeded, else None (damaged files too)."""
         record = _read(self.trials / f"{key}.json")
         return Outcome(record) if record is not None and "metrics" in record else None
 

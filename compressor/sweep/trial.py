@@ -170,8 +170,7 @@ MAKERS: Mapping[str, Callable[[Any, Judge], Made]] = {
 
 
 def _top5(prepared: Prepared, judge: Judge, module: nn.Module) -> dict[str, float]:
-    """Measure top-5 accuracy beside top-1, where there are more than five classes; else return
-    {}."""
+    """Measure top-5 accuracy, where there are more than five classes; else return {}."""
     if judge.name != "top1" or judge.data is None:
         return {}
     options = prepared.options

@@ -44,8 +44,7 @@ class Sparse:
 
 
 def zeroed_and_recovered(module: nn.Module, prepared: Prepared, judge: Judge) -> Sparse:
-    """Zero the share of all parameters that the options say, the smallest first, and recover, in
-    place.
+    """Zero the smallest share of all parameters that the options say, and recover, in place.
 
     It recovers by the same means as a smaller network, except least squares; zeros stay zeros.
     """

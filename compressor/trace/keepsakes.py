@@ -102,8 +102,7 @@ def _is_filled(cell: types.CellType) -> bool:
 
 
 def _is_users_object(value: Any) -> bool:
-    """Return whether a value has attributes and a class from outside torch, numpy and the
-    builtins."""
+    """Return whether a value has attributes and a class that is not torch's or numpy's."""
     home = type(value).__module__.partition(".")[0]
     return home not in ("torch", "builtins", "numpy") and hasattr(value, "__dict__")
 

@@ -61,8 +61,7 @@ def _only_watch(module: nn.Module, examples: ExampleInputs) -> bool:
 
 
 def _altered(leaf: Any) -> Any:
-    """Return other values of the same kind: floating ones change by some per cent, others in
-    order."""
+    """Return other values of the same kind: floats change by some per cent, others in order."""
     if not isinstance(leaf, torch.Tensor) or not leaf.dim():
         return leaf
     if leaf.is_floating_point():

@@ -181,8 +181,7 @@ def _unseen_share(program: ExportedProgram) -> float:
 
 
 def _ways(has_batch: bool, failures: Sequence[Exception], calls: Sequence[str]) -> Iterator[_Way]:
-    """Yield the ways to try, one by one, from what failed and which modules had returned by
-    then."""
+    """Yield the ways to try next, from what failed and which modules had returned."""
     batches = (True, False) if has_batch else (False,)
     yield from (_Way(free) for free in batches)
     if _is_about_sizes(failures[-1]) and calls:
