@@ -96,7 +96,7 @@ def write_data(rng: Random, path: Path) -> None:
     """Arrays that fit the network, or that nearly do."""
     count = rng.choice([0, 1, 3, 40])
     side = rng.choice([SIDE, SIDE, SIDE, 5])
-    images = np.random.default_rng(0).random((count, 2, side, side), np.float32)
+    images = np.random.default_rng(0).integers(0, 256, (count, side, side, 2), np.uint8)
     labels = {
         "classes": np.arange(count) % 3,
         "too many": np.arange(count),

@@ -37,6 +37,7 @@ SHARED = {
     "processes",
     "sessions",
     "agreement",
+    "free_memory",
 }
 
 WITHOUT_TORCH = ["errors", "records", "axes", *(name for name in FILES if name.startswith("rules"))]
@@ -97,6 +98,7 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("causes", {"errors"}),
         ("modules", {"causes", "errors"}),
         ("sessions", {"errors"}),
+        ("free_memory", set()),
         *((name, {"agreement", "records"}) for name in FILES if unit(name) == "agreement"),
         ("programs.redraw", set()),
         ("programs.beginning", set()),

@@ -14,6 +14,7 @@ from compressor.delivery.saving import save
 from compressor.errors import CompressorError, UsageError
 from compressor.loading import (
     find_examples,
+    foretelling,
     load_model,
     load_program_file,
     normalise_examples,
@@ -161,6 +162,23 @@ def test_a_sample_of_several_inputs() -> None:
 )
 def test_guesses_are_tried_and_named(net: nn.Module, spec: str) -> None:
     assert find_examples(loaded(net), [], None).origin == f"a guess: {spec}"
+
+
+class OverPixels(nn.Module):
+    """Attention over all pixels: at 224 rows and columns its weights would take 10 GB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.stem(x).flatten(2).transpose(1, 2)
+        return (tokens @ tokens.transpose(1, 2)).softmax(2).mean((1, 2))
+
+
+def test_a_guess_that_takes_the_memory_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foretelling, "free_bytes", lambda: 10**8)
+    assert find_examples(loaded(OverPixels()), [], None).origin == "a guess: 1x1x32x32"
 
 
 def test_when_no_guess_works_it_is_said_what_was_tried() -> None:

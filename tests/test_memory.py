@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressor.errors import UsageError
+from compressor.free_memory import free_bytes
 from compressor.graph import analyse
 from compressor.network import Network
 from compressor.options import Options
@@ -24,7 +25,6 @@ from compressor.reconstruction.memory import (
     bytes_to_solve_rows,
     columns_to_eliminate,
     columns_to_solve,
-    free_bytes,
 )
 from compressor.reconstruction.ridge import BY_MOMENTS, BY_ROWS, form_for
 from compressor.records import ExampleInputs, Trace

@@ -13,6 +13,7 @@ from compressor.calls import Call
 from compressor.causes import cause_of
 from compressor.errors import CompressorError
 from compressor.loading.answers import NotFiniteError, refuse_useless
+from compressor.loading.foretelling import is_too_large
 from compressor.loading.inputs import parse_inputs
 from compressor.loading.wording import one_line
 from compressor.modules import copy_of
@@ -214,6 +215,9 @@ def _guess(model: nn.Module, seed: int) -> ExampleInputs:
     tried: list[str] = []
     for spec in _candidates(model):
         examples = replace(parse_inputs([spec], seed), origin=f"a guess: {spec}")
+        if is_too_large(model, examples):
+            tried.append(f"{spec} (it takes more memory than is free)")
+            continue
         examples, failure = _drawn(model, examples)
         if not failure:
             return examples

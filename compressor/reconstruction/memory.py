@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
+
+from compressor.free_memory import free_bytes
 
 FREE = 0.5
 """The share of the free memory that is taken where the user gives no limit."""
 
 DOUBLE, SINGLE = 8, 4
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -44,35 +43,6 @@ class Memory:
 
 
 LEAST_AT_ONCE = 32
-
-
-def free_bytes() -> int:
-    """Return the bytes that are free on this machine or left to this container, whichever is less.
-
-    It is 4 GB where neither is known.
-    """
-    known = [free for free in (_of_the_machine(), _of_the_container()) if free is not None]
-    return min(known, default=4 * 10**9)
-
-
-def _of_the_machine() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        (found,) = [line.split()[1] for line in lines if line.startswith("MemAvailable")]
-        return 1024 * int(found)
-    except (OSError, ValueError):
-        return None
-
-
-def _of_the_container() -> int | None:
-    try:
-        most, used = (
-            int((_CGROUP / name).read_text(encoding="ascii"))
-            for name in ("memory.max", "memory.current")
-        )
-        return max(0, most - used)
-    except (OSError, ValueError):  # there is none, or it has no limit ("max")
-        return None
 
 
 COPIES = 3
