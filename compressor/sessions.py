@@ -14,15 +14,16 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Name of a device, as options spell it -> the runtime's execution provider."""
 
 
-def check_provider(device: str) -> None:
-    """Check that the installed runtime runs on the device.
-
-    Raises:
-        UsageError: It does not.
-    """
+def has_provider(device: str) -> bool:
+    """Whether the installed runtime runs on the device."""
     import onnxruntime as ort
 
-    if PROVIDERS.get(device) not in ort.get_available_providers():
+    return PROVIDERS.get(device) in ort.get_available_providers()
+
+
+def check_provider(device: str) -> None:
+    """Raise `UsageError` if the installed runtime does not run on the device."""
+    if not has_provider(device):
         raise UsageError(
             f"this ONNX Runtime does not run on {device!r}",
             where="--latency-on",

@@ -30,7 +30,7 @@ from compressor.records import Latency
 from compressor.report import to_markdown
 from compressor.selection import FAR
 from compressor.stepping import accuracy_floor, correcting
-from compressor.watch import Silent
+from compressor.watch import Silent, Stopwatch
 
 WIDTH = 48
 
@@ -357,6 +357,52 @@ def test_a_drop_needs_labels_to_be_seen(network: Chain) -> None:
     unlabelled = [(inputs()[0], None) for _ in range(20)]
     with pytest.raises(UsageError, match="--max-drop needs labels"):
         plan(Subject(network, inputs(), data=unlabelled), Options(max_drop=1.0), Silent())
+
+
+# -- by PyTorch's clock ----------------------------------------------------------------------------
+
+
+class TorchProductBench(ProductBench):
+    def __init__(self, device: str, precision: str, threads: int) -> None:
+        assert (device, precision, threads) == ("torch-cpu", "fp32", 1)
+
+
+def test_a_share_of_pytorchs_time(network: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency_measuring, "TorchBench", TorchProductBench)
+    monkeypatch.setattr(correcting, "SECONDS", 0.1)
+    monkeypatch.setattr(correcting, "TRIES", 1)
+    asked = {"of": "latency", "latency_on": "torch-cpu", "round_to": 1}
+    found = compressor.compress(network, inputs(), 0.3, best_effort=True, **asked).report
+    assert found["after"]["macs"] < found["before"]["macs"]
+    assert [each["runtime"] for each in found["after"]["latency"]][-1] == "torch"
+    assert found["after"]["latency"][-1]["device"] == "torch-cpu"
+    assert 0 < found["budget"]["measured"]["share"] < 2
+
+
+@pytest.mark.parametrize(
+    ("has_cuda", "providers", "precision", "target"),
+    [
+        (True, ["CPUExecutionProvider"], "fp32", "torch-cuda"),
+        (True, ["CUDAExecutionProvider"], "fp32", "cuda"),
+        (True, ["CUDAExecutionProvider"], "bf16", "torch-cuda"),
+        (False, ["CPUExecutionProvider"], "fp32", "cuda"),
+    ],
+)
+def test_what_cuda_stands_for_here(
+    has_cuda: bool,
+    providers: list[str],
+    precision: str,
+    target: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    stopwatch = Stopwatch(Silent())
+    options = Options(latency_on="cuda", latency_precision=precision)
+    assert timing.aimed(options, stopwatch).latency_on == target
+    assert bool(stopwatch.notes) == (target == "torch-cuda")
 
 
 # -- explained -----------------------------------------------------------------------------------

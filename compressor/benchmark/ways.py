@@ -1,4 +1,4 @@
-"""List the ways in which networks are run: backend, device, threads, samples in a call."""
+"""In which ways networks are run: backend, device, threads, samples in a call, numbers."""
 
 from __future__ import annotations
 
@@ -12,41 +12,38 @@ BACKENDS: Mapping[str, str] = {
     "onnxruntime": "ONNX Runtime",
     "torch": "PyTorch, eager",
     "torch-compiled": "PyTorch, compiled",
+    "torch-graphs": "PyTorch, CUDA graphs",
 }
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run a network.
-
-    Attributes:
-        backend: A key of BACKENDS.
-        device: "cpu" or an accelerator.
-        threads: The number of threads; it matters on the CPU only.
-        batch: The number of samples in a call.
-    """
+    """One way to run a network; `precision` is a key of `torch_calls.DTYPES`."""
 
     backend: str
     device: str
     threads: int
     batch: int
+    precision: str = "fp32"
 
     @property
     def words(self) -> str:
         """The way in words, for a table's title."""
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         where = threads if self.device == "cpu" else self.device
-        return f"{BACKENDS[self.backend]}, {where}, batch {self.batch}"
+        numbers = "" if self.precision == "fp32" else f", {self.precision}"
+        return f"{BACKENDS[self.backend]}, {where}, batch {self.batch}{numbers}"
 
 
 def ways_of(
-    backends: Iterable[str], device: str, threads: Iterable[int], batches: Iterable[int]
+    backends: Iterable[str],
+    device: str,
+    threads: Iterable[int],
+    batches: Iterable[int],
+    precisions: Iterable[str] = ("fp32",),
 ) -> list[Way]:
-    """Return every combination of backends, threads and batches on a device.
-
-    No threads means one thread and all cores. On an accelerator the number of threads does not
-    matter, so there is one way each.
-    """
-    numbers = tuple(threads) or tuple(dict.fromkeys((1, cores())))
-    every = itertools.product(backends, numbers if device == "cpu" else (1,), batches)
-    return [Way(backend, device, number, batch) for backend, number, batch in every]
+    """All of them; on an accelerator the number of threads does not matter."""
+    given = tuple(threads) or tuple(dict.fromkeys((1, cores())))
+    on_device = given if device == "cpu" else (1,)
+    every = itertools.product(backends, on_device, batches, precisions)
+    return [Way(name, device, number, batch, kind) for name, number, batch, kind in every]

@@ -14,6 +14,8 @@ from compressor.latency.layers import Layer
 from compressor.latency.machine import cached_at, machine_of
 from compressor.latency.steps import measure_step
 from compressor.latency.table import LatencyTable, read_table, write_table
+from compressor.latency.torch_bench import TorchBench
+from compressor.torch_calls import TORCH
 
 Progress = Callable[[int, int, str], None]
 """A function that shows progress: `progress(done, total, text)`."""
@@ -33,6 +35,7 @@ def measured_table(
     threads: int = 1,
     batch: int = 1,
     device: str = "cpu",
+    precision: str = "fp32",
     steps_alone: bool = False,
     bench: Bench | None = None,
     path: Path | None = None,
@@ -43,13 +46,11 @@ def measured_table(
     The file is written after every layer, so that an interrupted run goes on where it was.
 
     Args:
-        layers: The network's layers, for this batch.
-        threads: Threads within one operator.
-        batch: Samples in a call.
-        device: "cpu" or "cuda"; another choice of these three has a table of its own.
-        steps_alone: Measure only in which steps widths run well: a few seconds per kind of layer,
-            once.
-        bench: What times the layers. Default: ONNX Runtime on the device.
+        layers: Of the network, for this batch.
+        threads, batch, device, precision: What is measured; another choice has a table of its own.
+        steps_alone: Only in which steps widths run well: a few seconds per kind of layer, once.
+        bench: What times the layers. Default: ONNX Runtime on the device, or PyTorch where its name
+            says so.
         path: The table's file. Default: in the user's cache folder.
         progress: Told `(done, total, text)`.
 
@@ -58,11 +59,11 @@ def measured_table(
         CompressorError: The file is no table or cannot be written; a layer does not run.
     """
     distinct = {layer.signature: layer for layer in layers}
-    machine = machine_of(threads, batch, device)
+    machine = machine_of(threads, batch, device, precision)
     path = path or cached_at(machine)
     table = read_table(path) if path.exists() else LatencyTable(machine)
     _check_same(table.machine, machine, path)
-    bench = bench or OnnxBench(threads, device)
+    bench = bench or _bench(threads, device, precision)
     if steps_alone:
         fuller = _with_steps(table, distinct, bench, progress)
     else:
@@ -70,6 +71,12 @@ def measured_table(
     for table in fuller:
         write_table(table, path)
     return table
+
+
+def _bench(threads: int, device: str, precision: str) -> Bench:
+    if device.startswith(TORCH):
+        return TorchBench(device, precision, threads)
+    return OnnxBench(threads, device)
 
 
 def _check_same(found: Mapping[str, Any], machine: Mapping[str, Any], path: Path) -> None:
@@ -85,7 +92,13 @@ def _check_same(found: Mapping[str, Any], machine: Mapping[str, Any], path: Path
 
 
 def given_table(
-    path: Path, layers: Iterable[Layer], *, threads: int = 1, batch: int = 1, device: str = "cpu"
+    path: Path,
+    layers: Iterable[Layer],
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    device: str = "cpu",
+    precision: str = "fp32",
 ) -> LatencyTable:
     """Read a table that was measured elsewhere and has all that the layers need.
 
@@ -97,11 +110,13 @@ def given_table(
         device: "cpu" or "cuda".
 
     Raises:
-        UsageError: It holds for another number of threads, batch or device.
+        UsageError: It holds for another number of threads, batch, device or precision.
         CompressorError: It cannot be read, or lacks layers of the network.
     """
     table = read_table(path)
     asked = {"threads": threads, "batch": batch, "device": device}
+    if "dtype" in table.machine:
+        asked["dtype"] = machine_of(threads, batch, device, precision)["dtype"]
     other = [
         f"{name} {table.machine.get(name)}, not {value}"
         for name, value in asked.items()

@@ -21,8 +21,8 @@ SECONDS = 1.0
 
 
 def way_of(options: Options) -> dict[str, Any]:
-    """Return the machine and the runtime settings that networks are timed with."""
-    return machine_of(options.threads, options.batch, options.latency_on)
+    """In which way, on which machine."""
+    return machine_of(options.threads, options.batch, options.latency_on, options.latency_precision)
 
 
 def timed_all(
