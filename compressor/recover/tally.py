@@ -1,0 +1,66 @@
+"""What steps found, brought from the device in portions: it need not be waited for at each."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from compressor.errors import CompressorError
+
+PATIENCE = 1.0
+"""Seconds after which what was found is looked at."""
+
+
+class Tally:
+    """Of one epoch.
+
+    Args:
+        waits: Look at each step at once: where that costs nothing, or where several processes have
+            to stop at the same one.
+    """
+
+    def __init__(self, epoch: int, lr: float, *, waits: bool) -> None:
+        self.epoch, self.lr, self.waits = epoch, lr, waits
+        self.total, self.samples, self.steps = 0.0, 0, 0
+        self._unread: list[tuple[Tensor, int]] = []
+        self._since = time.perf_counter()
+
+    @property
+    def loss(self) -> float:
+        """Mean per sample, of the steps that were looked at."""
+        return self.total / self.samples
+
+    def add(self, found: Tensor, samples: int) -> bool:
+        """Note a step's loss and the norm of its gradient, [2]; whether all was looked at."""
+        self._unread.append((found, samples))
+        if not self.waits and time.perf_counter() - self._since < PATIENCE:
+            return False
+        self.read()
+        return True
+
+    def read(self) -> None:
+        """Look at the steps since.
+
+        Raises:
+            CompressorError: The loss or the gradient of one is not finite.
+        """
+        values = torch.stack([found for found, _ in self._unread]).tolist() if self._unread else []
+        for (loss, norm), (_, samples) in zip(values, self._unread, strict=True):
+            self.steps += 1
+            self._check_finite(loss, norm)
+            self.total, self.samples = self.total + loss * samples, self.samples + samples
+        self._unread, self._since = [], time.perf_counter()
+
+    def _check_finite(self, loss: float, gradient: float) -> None:
+        for name, value in (("loss", loss), ("gradient", gradient)):
+            if not math.isfinite(value):
+                raise CompressorError(
+                    f"The {name} became {value}.",
+                    where=f"epoch {self.epoch}, step {self.steps}",
+                    consequence="Training stopped; the weights after the last whole epoch are "
+                    "kept.",
+                    next_step=f"Use a learning rate below {self.lr:g}, and check the data for NaN.",
+                )
