@@ -1,0 +1,93 @@
+"""The parts in the order of their worth, each in a process of its own with a limit of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from tools.gpu_rows import places
+from tools.gpu_rows.parts import PARTS
+from tools.gpu_rows.records import known
+
+SECONDS = 570.0
+"""Of one call, so that it ends by itself before a limit of ten minutes."""
+
+
+def run(out: Path, *, is_dry: bool, only: tuple[str, ...] = (), seconds: float = SECONDS) -> int:
+    """Run the parts; whatever one does, the next one gets its turn, and what was recorded stays.
+
+    Returns:
+        0 if every part ended by itself, within its limit and without a failure.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if not is_dry:
+        _brought_along(out)
+    end, states = time.monotonic() + seconds, {}
+    for name, part in PARTS.items():
+        left = end - time.monotonic()
+        if (not only or name in only) and left > 1:
+            states[name] = _run(name, out, min(part.seconds or left, left), is_dry=is_dry)
+            print(f"{name}: {states[name]}", flush=True)
+    found = known([out / places.RECORDS]).values()
+    failed = [record for record in found if "failure" in record]
+    for record in failed:
+        print(f"{record['part']} {record['key']}: {record['failure']}", flush=True)
+    print(f"{len(found) - len(failed)} records in {out / places.RECORDS}", flush=True)
+    return int(bool(failed) or any(state != "ended" for state in states.values()))
+
+
+def _brought_along(out: Path) -> None:
+    """Checkpoints and tables of an earlier call, where this one goes on from."""
+    for file in places.EARLIER.rglob("*"):
+        target = out / file.relative_to(places.EARLIER)
+        if file.is_file() and file.name != places.RECORDS and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+
+
+def _run(name: str, out: Path, seconds: float, *, is_dry: bool) -> str:
+    """How the part ended."""
+    command = [sys.executable, "-m", "tools.gpu_rows.part", name, str(out), str(seconds)]
+    with (out / places.LOG).open("a") as log:
+        log.write(f"== {name}, {seconds:.0f} s\n")
+        log.flush()
+        process = subprocess.Popen(
+            command + ["--dry-run"] * is_dry,
+            cwd=places.ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment(out),
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return "stopped at its limit"
+        finally:
+            _ended(process)
+    return "ended" if code == 0 else f"ended with {code}; see {places.LOG}"
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    """The part with all that it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _environment(out: Path) -> dict[str, str]:
+    """Layers' times are kept beside the records, so that they come back with them."""
+    paths = [str(places.ROOT), str(places.SITE), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        "XDG_CACHE_HOME": str(out.resolve()),
+    }
