@@ -18,7 +18,7 @@ from tools.jsonl import append_line, read_lines
 TOLD = "GPU_ROWS_TOLD"
 """The environment's name of the file that the plugin writes."""
 FILE = "tests/test_gpu.py"
-BRIEF = "moves or same_choice or timed"
+BRIEF = "moves or timed"
 """Those that a dry run takes; the whole file runs with all other tests."""
 
 
