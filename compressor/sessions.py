@@ -15,14 +15,18 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def has_provider(device: str) -> bool:
-    """Whether the installed runtime runs on the device."""
+    """Return whether the installed runtime runs on the device."""
     import onnxruntime as ort
 
     return PROVIDERS.get(device) in ort.get_available_providers()
 
 
 def check_provider(device: str) -> None:
-    """Raise `UsageError` if the installed runtime does not run on the device."""
+    """Check that the installed runtime runs on the device.
+
+    Raises:
+        UsageError: It does not.
+    """
     if not has_provider(device):
         raise UsageError(
             f"this ONNX Runtime does not run on {device!r}",

@@ -1,4 +1,4 @@
-"""How PyTorch runs a network that is timed: in which numbers, on which device, by which way.
+"""Run networks with PyTorch to time them: in which precision, on which device, in which way.
 
 The ways: eager (operator by operator), compiled (`torch.compile`), and as a CUDA graph, in which
 the kernels of one call are recorded once and replayed without the processor's part.
@@ -50,8 +50,10 @@ def check_cuda(where: str) -> None:
 
 @contextmanager
 def computing_in(precision: str) -> Iterator[None]:
-    """Meanwhile no gradients are recorded, and float32 is multiplied as `precision` says: "tf32"
-    rounds the factors of matrix products and convolutions, all others do not."""
+    """Compute in a precision and without gradients meanwhile.
+
+    "tf32" rounds the factors of float32 matrix products and convolutions, all others do not.
+    """
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
     try:
@@ -65,8 +67,9 @@ def computing_in(precision: str) -> Iterator[None]:
 
 
 def placed(values: Any, device: str, precision: str) -> Any:
-    """The tensors of a network's inputs as it is given them: on the device, real numbers in the
-    precision's type, images channels last where its kernels want that (see `lies_channels_last`).
+    """Move a network's inputs to the device, real numbers in the precision's type.
+
+    Images lie channels last there where kernels want that (see `lies_channels_last`).
     """
     dtype = DTYPES[precision]
 
@@ -80,7 +83,7 @@ def placed(values: Any, device: str, precision: str) -> Any:
 
 
 def place(module: nn.Module, device: str, precision: str) -> nn.Module:
-    """Move the module itself likewise, in place; returns it."""
+    """Move the module likewise, in place, and return it."""
     dtype = DTYPES[precision]
     module.to(device)
     if dtype is not torch.float32:
@@ -93,7 +96,7 @@ def place(module: nn.Module, device: str, precision: str) -> nn.Module:
 
 
 def lies_channels_last(device: str, precision: str) -> bool:
-    """Whether images do: tensor cores, which all precisions but fp32 compute on, read them so."""
+    """Return whether images lie channels last: tensor cores, for all but fp32, read them so."""
     return device != "cpu" and precision != "fp32"
 
 
@@ -105,9 +108,14 @@ def prepared(
     precision: str,
     how: str = "",
 ) -> Call:
-    """A call of a module, which is moved in place.
+    """Move a module and its inputs, and return a call of it.
 
     Args:
+        module: Is moved in place.
+        args: Its inputs by position.
+        kwargs: Its inputs by name.
+        device: "cpu" or "cuda".
+        precision: A key of `DTYPES`.
         how: "compiled", "graphs", or nothing: operator by operator.
 
     Raises:
@@ -121,7 +129,7 @@ def prepared(
 
 
 def graphed(call: Call) -> Call:
-    """The call's kernels recorded as a CUDA graph; calling it replays them.
+    """Record the call's kernels as a CUDA graph, and return a call that replays them.
 
     Raises:
         RuntimeError: The call waits for the device, or allocates what a graph cannot hold.
@@ -139,8 +147,8 @@ def graphed(call: Call) -> Call:
 
 
 def clock_of(device: str) -> Clock:
-    """By the device's own events on a GPU, which works on while calls return; else by the clock on
-    the wall."""
+    """Return a device's clock: a GPU's own events, as it works on while calls return; else the
+    clock on the wall."""
     return _by_the_clock if device == "cpu" else _by_events
 
 

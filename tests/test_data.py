@@ -13,7 +13,6 @@ from PIL import Image
 from torch import nn
 
 from compressor.callables import function
-from compressor.data import batches, check_labels, hold_out, load_data
 from compressor.data import Data, batches, check_labels, hold_out, load_data
 from compressor.errors import CompressorError, UsageError
 from compressor.options import Options

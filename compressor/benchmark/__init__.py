@@ -1,6 +1,6 @@
 """Time networks against each other, and find why one is not faster: `compress bench`.
 
-Every network runs in a process of its own; they take turns, the first one twice, which shows the
+Every network runs in a process of its own. They take turns, the first one twice, which shows the
 noise. `modules_compared` does the same in one process, with modules.
 """
 

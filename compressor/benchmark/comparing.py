@@ -122,10 +122,10 @@ def compared(
 
 
 class Contestant(Protocol):
-    """A network that is ready to run."""
+    """What takes turns: a network that is ready to run."""
 
     def round(self, seconds: float) -> Mapping[str, Any]:
-        """One turn: "ms", the milliseconds of each call, and "peak_mb", its memory."""
+        """Take a turn; return "ms", the milliseconds of each call, and "peak_mb", its memory."""
 
 
 def in_turns(
@@ -137,7 +137,10 @@ def in_turns(
     seed: int,
     tick: Tick = lambda done, total, text: None,
 ) -> list[dict[str, Any]]:
-    """A record per name, as `compared` gives it; the last contestant is the first one again."""
+    """Let networks take turns, and return a record per name, as `compared` does.
+
+    The last contestant is the first one again, which shows the noise.
+    """
     rounds: list[list[list[float]]] = [[] for _ in contestants]
     peaks = [0.0] * len(contestants)
     turn = seconds / ROUNDS / len(contestants)

@@ -1,5 +1,8 @@
-"""Modules timed against each other in this process: where they are no files, or where a process for
-each would hold the GPU's memory several times."""
+"""Time modules against each other in this process.
+
+For modules that are no files, and for GPUs, whose memory a process for each would hold several
+times.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from compressor.torch_calls import Call, Clock, clock_of, computing_in
 
 
 class _Here:
-    """A call and its clock."""
+    """A module that is ready to run: its call with a clock."""
 
     def __init__(self, call: Call, clock: Clock) -> None:
         self._timed = partial(clock, call)

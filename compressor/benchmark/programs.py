@@ -1,4 +1,4 @@
-"""A program's file, or a module, as a call on inputs that stay the same."""
+"""Turn a program's file, or a module, into a call on inputs that stay the same."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from compressor.torch_calls import Call, prepared
 
 
 def call_of(file: str, way: Way, seed: int = 0) -> Call:
-    """The program of a file as the way runs it, on random data."""
+    """Load a .pt2 file, and return a function that runs it once, on random inputs, in this way."""
     program = load_program_file(Path(file))
     args, kwargs = random_inputs(program, way.batch, "cpu", seed)
     return run_in(way, as_module(program), args, kwargs)
 
 
 def run_in(way: Way, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
-    """A call of a module, which is moved to the way's device and numbers in place."""
+    """Move a module to the way's device and precision, in place, and return a call of it."""
     how = way.backend.removeprefix("torch").removeprefix("-")
     return prepared(module, args, kwargs, way.device, way.precision, how)

@@ -1,4 +1,4 @@
-"""In which ways networks are run: backend, device, threads, samples in a call, numbers."""
+"""List the ways in which networks are run: backend, device, threads, samples, precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ BACKENDS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run a network; `precision` is a key of `torch_calls.DTYPES`."""
+    """One way to run a network.
+
+    Attributes:
+        backend: A key of BACKENDS.
+        device: "cpu" or an accelerator.
+        threads: The number of threads; it matters on the CPU only.
+        batch: The number of samples in a call.
+        precision: What PyTorch computes in, a key of `torch_calls.DTYPES`.
+    """
 
     backend: str
     device: str
@@ -42,7 +50,11 @@ def ways_of(
     batches: Iterable[int],
     precisions: Iterable[str] = ("fp32",),
 ) -> list[Way]:
-    """All of them; on an accelerator the number of threads does not matter."""
+    """Return every combination of backends, threads, batches and precisions on a device.
+
+    No threads means one thread and all cores. On an accelerator the number of threads does not
+    matter, so there is one way each.
+    """
     given = tuple(threads) or tuple(dict.fromkeys((1, cores())))
     on_device = given if device == "cpu" else (1,)
     every = itertools.product(backends, on_device, batches, precisions)

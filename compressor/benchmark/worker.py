@@ -74,8 +74,8 @@ def _pin(threads: int) -> None:
 
 
 def peak_mb() -> float:
-    """The most memory that this process ever had; Linux counts its parent's in what it says of
-    resources."""
+    """Return the most memory that this process ever had, in MB."""
+    # Linux counts the parent's memory in getrusage, so its own file is read first.
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else ():
         if line.startswith("VmHWM:"):
@@ -92,8 +92,7 @@ def warm_up(call: Call) -> None:
 
 
 def round_of(call: Call, seconds: float) -> list[float]:
-    """Milliseconds of each call; the first one, which finds another's data in the caches, is
-    dropped."""
+    """Call the network for some seconds, and return the milliseconds of each call."""
     call()
     # The call above is not timed: it finds another process's data in the caches.
     times: list[float] = []

@@ -55,19 +55,21 @@ class ImageArrays(Dataset[Any]):
 
     @property
     def nbytes(self) -> int:
-        """What the images take."""
+        """How many bytes the images take."""
         return self.images.nbytes
 
     def on(self, device: torch.device) -> PlacedImages:
-        """The same images in the device's memory."""
+        """Return the same images in the device's memory."""
         labels = None if self.labels is None else self.labels.to(device)
         images, (mean, std) = torch.from_numpy(self.images), (self.mean, self.std)
         return PlacedImages(images.to(device), labels, mean.to(device), std.to(device))
 
 
 class PlacedImages(Dataset[Any]):
-    """uint8 images [N, H, W, C] in a device's memory, normalised there; read many at a time, by
-    their numbers, a tensor on the device."""
+    """uint8 images [N, H, W, C] in a device's memory, which are normalised there.
+
+    They are read many at a time, by their numbers, a tensor on the device.
+    """
 
     def __init__(self, images: Tensor, labels: Tensor | None, mean: Tensor, std: Tensor) -> None:
         self.images, self.labels, self.mean, self.std = images, labels, mean, std
@@ -81,7 +83,7 @@ class PlacedImages(Dataset[Any]):
 
 
 def _normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """[N, H, W, C] of uint8 as [N, C, H, W] of float32."""
+    """Normalise images: [N, H, W, C] of uint8 become [N, C, H, W] of float32."""
     inputs = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     return inputs.div_(255).sub_(mean).div_(std)
 

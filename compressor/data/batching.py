@@ -97,30 +97,32 @@ Drawn = tuple[np.ndarray[Any, Any], ...]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random change of images, in two parts, so that the numbers of a whole pass can be drawn at
-    once and brought to where the images are.
+    """A random change of images, in two parts: numbers are drawn, then images changed by them.
+
+    So the numbers of a whole pass can be drawn at once and brought to where the images are.
 
     Attributes:
-        draw: Of a generator and the images' number, height and width.
-        apply: The images [N, C, H, W], changed as the numbers say, which lie beside them.
+        draw: Draws numbers by a generator for so many images of a height and a width.
+        apply: Changes images [N, C, H, W] as the numbers say, which lie on the same device.
     """
 
     draw: Callable[[np.random.Generator, int, int, int], Drawn]
     apply: Callable[..., Tensor]
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Change images [N, C, H, W] by numbers that are drawn for them."""
         drawn = self.draw(rng, len(images), *images.shape[-2:])
         return self.apply(images, *(torch.from_numpy(each).to(images.device) for each in drawn))
 
 
 def _draw_moves(rng: np.random.Generator, samples: int, height: int, width: int) -> Drawn:
-    """How far each image is moved down and across, by up to an eighth of its size."""
+    """Draw how far each image is moved down and across, by up to an eighth of its size."""
     tops, lefts = (rng.integers(0, 2 * (size // 8) + 1, samples) for size in (height, width))
     return tops, lefts
 
 
 def _crop(images: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
-    """Each image moved, zeros (the mean colour) moving in."""
+    """Move each image [N, C, H, W]; zeros (the mean colour) move in."""
     samples, _, height, width = images.shape
     rows, columns = height // 8, width // 8
     padded = F.pad(images, (columns, columns, rows, rows))
@@ -135,7 +137,7 @@ def _draw_sides(rng: np.random.Generator, samples: int, height: int, width: int)
 
 
 def _flip(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Each image mirrored left to right, or not."""
+    """Mirror images [N, C, H, W] left to right, those for which `mirrored` says so."""
     return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
@@ -189,9 +191,11 @@ class Batches:
         return self.count
 
     def on(self, device: torch.device) -> Batches:
-        """The same batches, made on the device: samples, order and random numbers lie there, and
-        nothing is sent while a pass goes on. These batches themselves where the data are no arrays
-        of images, or too large for the device."""
+        """Return the same batches, made on the device.
+
+        Samples, order and random numbers lie there, and nothing is sent while a pass goes on. Where
+        the data are no arrays of images, or too large for the device, these batches are returned.
+        """
         dataset: Any = self.data.dataset
         numbers = np.arange(len(self.data))
         while isinstance(dataset, Subset):
@@ -223,7 +227,10 @@ class Batches:
     def _there(
         self, parts: Sequence[np.ndarray[Any, Any]], rng: np.random.Generator
     ) -> Iterator[tuple[Call, Any]]:
-        """The numbers of all batches are drawn first, in the order in which `_here` draws them."""
+        """Yield the batches of a pass, made on the device.
+
+        The numbers of all batches are drawn first, in the order in which `_here` draws them.
+        """
 
         def moved(arrays: Iterable[np.ndarray[Any, Any]]) -> Tensor:
             return torch.from_numpy(np.concatenate(list(arrays))).to(self.device)
@@ -243,7 +250,7 @@ class Batches:
 
 
 def _room(device: torch.device) -> float:
-    """Bytes that data may take there."""
+    """Return how many bytes data may take on a device."""
     if device.type != "cuda":
         return math.inf
     return SHARE * torch.cuda.mem_get_info(device)[0]
@@ -262,7 +269,7 @@ def _with_image(call: Call, image: Tensor) -> Call:
 
 
 def _image_size(data: Data, augment: str) -> tuple[int, ...]:
-    """Height and width of the images; raises UsageError where the inputs are none."""
+    """Return the images' height and width; raise UsageError where the inputs are no images."""
     first = _image(data.first_sample)
     if not isinstance(first, Tensor) or first.ndim != 4:
         raise UsageError(

@@ -62,7 +62,7 @@ class Data:
         return replace(found, labelled=self.labelled and found.fetch([0]).target is not None)
 
     def fetch(self, indices: Sequence[int] | Tensor) -> Batch:
-        """These samples as one batch; a tensor of indices is for datasets on a device.
+        """Read these samples as one batch; a tensor of indices is for datasets on a device.
 
         Raises:
             CompressorError: The dataset fails, its samples have other forms or unequal shapes, or
@@ -87,7 +87,7 @@ class Data:
             raise self._failure(error, indices) from error
 
     def _read(self, indices: Sequence[int] | Tensor) -> Any:
-        """Samples as pairs of inputs and target, or several that lie side by side already."""
+        """Read samples as pairs of inputs and target, or several that are stacked already."""
         many = getattr(self.dataset, "__getitems__", None)
         samples = many(_listed(indices)) if many else [self.dataset[i] for i in indices]
         if isinstance(samples, Stacked):

@@ -240,7 +240,7 @@ def _ways(planned: Planned) -> list[_Way]:
 
 
 def _is_timed_there(planned: Planned) -> bool:
-    """Whether what a budget of latency is for can be timed on this machine."""
+    """Return whether what a budget of latency is for can be timed on this machine."""
     return planned.timing.clock is not None and planned.timing.is_here
 
 
@@ -249,7 +249,7 @@ _Found = tuple[dict[str, list[Latency]], tuple[Speedup, ...]]
 
 
 def _with_target(found: _Found, sliced: Sliced, planned: Planned) -> _Found:
-    """With what PyTorch takes where the budget is for, if it is what runs them there."""
+    """Add what PyTorch takes on the budget's target, if it is what runs networks there."""
     if not by_torch(planned.options) or not _is_timed_there(planned):
         return found
     programs: dict[str, Runnable] = {

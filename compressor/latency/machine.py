@@ -16,10 +16,13 @@ from compressor.torch_calls import TORCH
 
 
 def machine_of(threads: int, batch: int, device: str, precision: str = "fp32") -> dict[str, Any]:
-    """All that a measured time depends on besides the layer.
+    """Return all that a measured time depends on besides the layer: the machine, runtime and call.
 
     Args:
+        threads: Threads within one operator.
+        batch: Samples in a call.
         device: As `--latency-on` spells it; "torch-cuda" is PyTorch on a GPU.
+        precision: What PyTorch computes in.
     """
     return {
         "processor": _processor(),

@@ -46,9 +46,13 @@ def measured_table(
     The file is written after every layer, so that an interrupted run goes on where it was.
 
     Args:
-        layers: Of the network, for this batch.
-        threads, batch, device, precision: What is measured; another choice has a table of its own.
-        steps_alone: Only in which steps widths run well: a few seconds per kind of layer, once.
+        layers: The network's layers, for this batch.
+        threads: Threads within one operator.
+        batch: Samples in a call.
+        device: Where layers are timed, as `--latency-on` spells it.
+        precision: What PyTorch computes in; another choice of these four has a table of its own.
+        steps_alone: Measure only in which steps widths run well: a few seconds per kind of layer,
+            once.
         bench: What times the layers. Default: ONNX Runtime on the device, or PyTorch where its name
             says so.
         path: The table's file. Default: in the user's cache folder.
@@ -107,7 +111,8 @@ def given_table(
         layers: The network's layers, for this batch.
         threads: Threads within one operator.
         batch: Samples in a call.
-        device: "cpu" or "cuda".
+        device: Where it was measured, as `--latency-on` spells it.
+        precision: What PyTorch computed in.
 
     Raises:
         UsageError: It holds for another number of threads, batch, device or precision.

@@ -1,4 +1,4 @@
-"""Layers on their own as PyTorch runs them, timed against each other."""
+"""Time layers on their own as PyTorch runs them, against each other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REPEATED = 10
 
 @dataclass(frozen=True)
 class TorchBench:
-    """PyTorch on this machine.
+    """A bench that runs layers with PyTorch on this machine.
 
     The layers take turns, as those of `OnnxBench` do. On a GPU each is a CUDA graph of several
     calls, timed by the device's events, so that the time is the kernels' alone.
@@ -60,7 +60,7 @@ class TorchBench:
         return self.device.removeprefix(TORCH)
 
     def times_ms(self, cases: Sequence[Case]) -> list[float]:
-        """Milliseconds of each case, in the middle of its calls.
+        """Time each case, and return the median of its calls in milliseconds.
 
         Raises:
             CompressorError: PyTorch cannot run a layer.
@@ -82,7 +82,7 @@ class TorchBench:
         return [median(found) for found in times]
 
     def _started(self, case: Case, repeated: int) -> Call:
-        """The layer's call, after its first."""
+        """Make the layer's call, and call it once."""
         make = Makers(
             self._device, DTYPES[self.precision], lies_channels_last(self._device, self.precision)
         )

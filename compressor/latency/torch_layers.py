@@ -24,21 +24,21 @@ from compressor.torch_calls import Call
 
 @dataclass(frozen=True)
 class Makers:
-    """What a layer's tensors are made by."""
+    """Makes a layer's tensors: on a device, in a type, images channels last or not."""
 
     device: str
     dtype: torch.dtype
     channels_last: bool
 
     def __call__(self, *shape: int) -> Tensor:
-        """Numbers of about one: no kernel skips them, none becomes denormal."""
+        """Draw numbers between 0.5 and 1.5 of a shape: no kernel skips them, none is denormal."""
         made = torch.rand(shape, device=self.device).add_(0.5).to(self.dtype)
         is_image = self.channels_last and made.ndim == 4
         return made.contiguous(memory_format=torch.channels_last) if is_image else made
 
 
 def call_of(kind: str, sizes: Sizes, literals: Literals, make: Makers) -> Call:
-    """A layer of a kind, a row of `kernels.KERNELS`, at given sizes."""
+    """Make the call of a layer of a kind, a row of `kernels.KERNELS`, at given sizes."""
     own = LAYERS[kind](sizes, literals, make)
     then = [_after(op, sizes, literals, make) for op in literals.get("then", ())]
     return (lambda: reduce(lambda x, step: step(x), then, own())) if then else own
@@ -154,7 +154,7 @@ def _batch_norm(sizes: Sizes, literals: Literals, make: Makers) -> Call:
 
 
 def _group_norm(sizes: Sizes, literals: Literals, make: Makers) -> Call:
-    """An instance norm has a group per channel."""
+    """Make a group norm; an instance norm has a group per channel."""
     channels = sizes["channels"]
     groups = math.gcd(channels, literals.get("num_groups") or channels)
     x, weight, bias = (

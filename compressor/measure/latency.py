@@ -117,8 +117,15 @@ def measure_calls(
     device: str,
     seconds: float,
 ) -> dict[str, Timed]:
-    """Time calls of PyTorch against each other on a device, "torch-cpu" or "torch-cuda", in the
-    same turns; on a GPU by its events. They are prepared already."""
+    """Time calls of PyTorch against each other, in the same turns; on a GPU by its events.
+
+    Args:
+        calls: Name -> a call that is ready on the device.
+        threads: Threads within one operator, which the caller has set.
+        batch: Samples in each call.
+        device: "torch-cpu" or "torch-cuda".
+        seconds: How long to measure, all calls together.
+    """
     clock = clock_of(device.removeprefix(TORCH))
     return _in_turns(calls, "torch", threads, batch, device, seconds, clock)
 
@@ -193,8 +200,17 @@ _Times = tuple[float, float]
 
 
 def _turn(call: Callable[[], object], seconds: float, clock: Clock | None) -> list[_Times]:
-    """Of each call of one turn, the first call dropped; by the device's clock where one is given,
-    which knows nothing of the processor."""
+    """Time calls for some seconds, one turn; the first call is not counted.
+
+    Args:
+        call: Runs the network once.
+        seconds: How long.
+        clock: Times a call by the device, and knows nothing of the processor; None: by the wall
+            clock and the processor's.
+
+    Returns:
+        Milliseconds of each call, by the wall clock (or the device's) and of the processor.
+    """
     call()
     times: list[_Times] = []
     end = time.perf_counter() + seconds

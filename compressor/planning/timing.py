@@ -128,13 +128,16 @@ def _own(original: Original, options: Options) -> float:
 
 
 def by_torch(options: Options) -> bool:
-    """Whether the target runs networks with PyTorch; else it does with ONNX Runtime."""
+    """Return whether PyTorch runs networks on the target; else ONNX Runtime does."""
     return options.latency_on.startswith(TORCH)
 
 
 def aimed(options: Options, stopwatch: Stopwatch) -> Options:
-    """The options with the target that "cuda" stands for on this machine, which is noted: PyTorch,
-    where the installed ONNX Runtime has no CUDA or the precision is one that PyTorch alone has."""
+    """Replace the target "cuda" by what it stands for on this machine, and note it.
+
+    It is PyTorch where the installed ONNX Runtime has no CUDA, or where the precision is one that
+    PyTorch alone computes in.
+    """
     is_open = options.latency_on == "cuda" and options.latency_table is None
     if not is_open or not torch.cuda.is_available():
         return options
@@ -152,13 +155,13 @@ def aimed(options: Options, stopwatch: Stopwatch) -> Options:
 
 
 def timed(networks: Mapping[str, Runnable], options: Options, seconds: float) -> dict[str, Latency]:
-    """Networks against each other, as the options say."""
+    """Time networks against each other on the threads, batch and target of the options."""
     found = turns(networks, options, seconds)
     return {name: each.latency for name, each in found.items()}
 
 
 def turns(networks: Mapping[str, Runnable], options: Options, seconds: float) -> dict[str, Timed]:
-    """The same, with the times of every turn.
+    """Do the same, and return the times of every turn too.
 
     Raises:
         CompressorError: PyTorch is to run a mere ONNX file.

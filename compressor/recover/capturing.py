@@ -1,4 +1,4 @@
-"""A training step recorded once as a CUDA graph, then replayed without the processor."""
+"""Record a training step once as a CUDA graph, then replay it without the processor."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ Step = Callable[[Any], Tensor]
 
 
 def why_not(recipe: Recipe, objective: Objective, device: torch.device, *, pressed: bool) -> str:
-    """Why a training cannot be recorded, in words; nothing where it can be tried.
+    """Say why a training cannot be recorded, in words; nothing where it can be tried.
 
     Args:
+        recipe: How it is trained.
+        objective: What it makes small.
+        device: Where.
         pressed: A penalty is added to the objective, whose factors change from epoch to epoch.
     """
     obstacles = {
@@ -38,7 +41,7 @@ def why_not(recipe: Recipe, objective: Objective, device: torch.device, *, press
 
 
 class Captured:
-    """A step on a batch of fixed shapes: batches are copied to where the recorded kernels read.
+    """A recorded step on batches of fixed shapes, which are copied to where its kernels read.
 
     Args:
         step: What is recorded; it is called a few times to warm up, of which nothing remains.
@@ -64,12 +67,12 @@ class Captured:
             self._replay = record(lambda: step(inputs))
 
     def fits(self, batch: Any) -> bool:
-        """Whether the batch has the recorded one's shapes, types and other values."""
+        """Return whether the batch has the recorded one's shapes, types and other values."""
         leaves, structure = pytree.tree_flatten(batch)
         return structure == self._structure and all(map(_alike, self._leaves, leaves))
 
     def __call__(self, batch: Any) -> Tensor:
-        """Take one step; the batch must fit."""
+        """Take one step on a batch that fits; return what the recorded step returned."""
         for own, leaf in zip(self._leaves, pytree.tree_leaves(batch), strict=True):
             if isinstance(own, Tensor):
                 own.copy_(leaf)
@@ -101,7 +104,7 @@ def _no_host_random_numbers() -> Iterator[None]:
 
 
 def _drawn_on_host() -> tuple[Any, ...]:
-    """A state that is another after any random number of Python, NumPy or PyTorch on the CPU."""
+    """Return a state that differs after any random number of Python, NumPy or PyTorch's CPU."""
     name, keys, *rest = np.random.get_state()
     numpys = (name, np.asarray(keys).tobytes(), *rest)
     return random.getstate(), numpys, torch.get_rng_state().numpy().tobytes()
@@ -109,8 +112,10 @@ def _drawn_on_host() -> tuple[Any, ...]:
 
 @contextmanager
 def all_kept(module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Put the module's tensors and the optimizer's moments back in place afterwards; moments that
-    were not there are zero then, with which a first step is what it is without any."""
+    """Put the module's tensors and the optimizer's moments back afterwards, in place.
+
+    Moments that were not there are zero then, with which a first step is what it is without any.
+    """
     tensors = [*module.parameters(), *module.buffers()]
     before = [tensor.detach().clone() for tensor in tensors]
     moments = {

@@ -48,7 +48,7 @@ class Placeable(Protocol):
     def __iter__(self) -> Iterator[tuple[Any, Any]]: ...
 
     def on(self, device: torch.device) -> Placeable:
-        """The same batches, there."""
+        """Return the same batches, made there."""
 
 
 def fine_tune(
@@ -146,11 +146,9 @@ def _note(
 def estimated_seconds(
     module: nn.Module, batches: Any, recipe: Recipe, objective: Objective, device: str
 ) -> float:
-    """How long the training will take, by two steps of a copy (after one that warms up)."""
-    trial, recipe = (
-        copy_of(module).to(device).train(),
-        replace(recipe, compiled=False, captured=False),
-    )
+    """Estimate how long the training will take, by two steps of a copy after one that warms up."""
+    trial = copy_of(module).to(device).train()
+    recipe = replace(recipe, compiled=False, captured=False)
     if objective.teacher is not None:
         to_eval(objective.teacher.to(device))
     run = _Run(trial, recipe, objective, torch.device(device), len(batches))
@@ -235,8 +233,11 @@ class _Run:
         return tally.loss, self.lr, time.perf_counter() - begin
 
     def step(self, some: list[Batch], state: TrainingState) -> tuple[Tensor, int]:
-        """Descend once by the gradient over several batches; their mean loss and the norm of the
-        gradient, [2], on the device, and samples."""
+        """Take a step by the gradient over several batches.
+
+        Returns:
+            Their mean loss and the gradient's norm, [2], on the device; and the number of samples.
+        """
         self.lr = self.recipe.lr * cosine(state.step, self.steps)
         set_rate(self.optimizer, self.lr)
         whole = sum(inputs.samples for inputs, _ in some)
@@ -251,7 +252,7 @@ class _Run:
         return found, whole
 
     def _capture(self, batch: Batch, state: TrainingState) -> None:
-        """Record the step, or note why it cannot be; nothing of the attempt remains."""
+        """Record the step, or note why it cannot be; weights and moments stay as they are."""
 
         @contextmanager
         def kept() -> Iterator[None]:
@@ -272,7 +273,7 @@ class _Run:
         return placed
 
     def _descend(self, some: list[Batch], whole: int) -> Tensor:
-        """What a step does on the device, which is not waited for."""
+        """Do what a step does on the device, without waiting for it; return loss and norm, [2]."""
         self.optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(some, start=1):

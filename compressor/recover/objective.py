@@ -135,9 +135,11 @@ def _checked(value: Any) -> Tensor:
 
 
 def distillation(outputs: Any, wanted: Any) -> Tensor:
-    """How far the outputs are from the teacher's, summed over all tensors of floating point:
-    Kullback-Leibler divergence of softened class scores (samples, classes), mean squared error for
-    any other output."""
+    """Compute how far the outputs are from the teacher's, summed over all real tensors.
+
+    The distance is the Kullback-Leibler divergence for class scores [samples, classes], softened
+    by the temperature, and the mean squared error for any other output.
+    """
     distances = []
     for ours, theirs in zip(pytree.tree_leaves(outputs), pytree.tree_leaves(wanted), strict=False):
         if isinstance(ours, Tensor) and ours.is_floating_point():

@@ -39,10 +39,10 @@ class Recipe:
             have it.
         seed: Seed of dropout and its like.
         horizon: Epochs of the whole schedule, where this is a part of one that others go on with.
-        compiled: Steps are compiled; the first ones take minutes.
-        captured: A step is recorded once as a CUDA graph, and replayed: for networks whose forward
-            does the same in every step. Not on the CPU.
-        channels_last: Memory format of images; None: on GPUs.
+        compiled: Whether steps are compiled; the first ones take minutes.
+        captured: Whether a step is recorded once as a CUDA graph, and replayed: for networks whose
+            forward does the same in every step. Not on the CPU.
+        channels_last: Whether images lie channels last in memory; None: on GPUs.
     """
 
     epochs: int
@@ -100,9 +100,11 @@ OPTIMIZERS: Mapping[str, Maker] = {"sgd": _sgd, "adamw": _adamw}
 def optimizer_of(
     parameters: list[nn.Parameter], recipe: Recipe, *, on: torch.device | None = None
 ) -> torch.optim.Optimizer:
-    """With weight decay on what has several dimensions.
+    """Make the optimizer, with weight decay on what has several dimensions.
 
     Args:
+        parameters: What is trained.
+        recipe: Says which optimizer, its learning rate and weight decay.
         on: The device where all that a step reads lies, the learning rate too, so that the step can
             be recorded; None: it is not to be.
     """
@@ -117,7 +119,7 @@ def optimizer_of(
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Change the learning rate; one that lies on a device is changed there."""
+    """Set the learning rate; one that lies on a device is changed there."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)

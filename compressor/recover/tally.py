@@ -1,4 +1,4 @@
-"""What steps found, brought from the device in portions: it need not be waited for at each."""
+"""Bring what steps found from the device in portions, so that it is not waited for at each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATIENCE = 1.0
 
 
 class Tally:
-    """Of one epoch.
+    """The losses and gradients of one epoch's steps.
 
     Args:
         waits: Look at each step at once: where that costs nothing, or where several processes have
@@ -30,11 +30,11 @@ class Tally:
 
     @property
     def loss(self) -> float:
-        """Mean per sample, of the steps that were looked at."""
+        """The mean loss per sample, of the steps that were looked at."""
         return self.total / self.samples
 
     def add(self, found: Tensor, samples: int) -> bool:
-        """Note a step's loss and the norm of its gradient, [2]; whether all was looked at."""
+        """Note a step's loss and gradient's norm, [2]; return whether all were looked at."""
         self._unread.append((found, samples))
         if not self.waits and time.perf_counter() - self._since < PATIENCE:
             return False
@@ -42,7 +42,7 @@ class Tally:
         return True
 
     def read(self) -> None:
-        """Look at the steps since.
+        """Look at all steps that were noted.
 
         Raises:
             CompressorError: The loss or the gradient of one is not finite.

@@ -122,8 +122,12 @@ def _measured(planned: Planned, sliced: Sliced, original: Original, whole_ms: fl
 def _steadily(
     original: Runnable, smaller: Runnable, options: Options
 ) -> tuple[float, float, float]:
-    """Times of both, and by what share the original differed from itself: of several looks the
-    steadiest."""
+    """Time both networks, and return the steadiest of several measurements.
+
+    Returns:
+        The original's and the smaller network's milliseconds, and by which share the original
+        differed from itself.
+    """
     looks: list[tuple[float, float, float]] = []
     while not looks or (looks[-1][2] > STEADY and len(looks) < LOOKS):
         networks = {"before": original, "after": smaller, "again": original}

@@ -21,7 +21,7 @@ SECONDS = 1.0
 
 
 def way_of(options: Options) -> dict[str, Any]:
-    """In which way, on which machine."""
+    """Return the machine and the runtime settings that networks are timed with."""
     return machine_of(options.threads, options.batch, options.latency_on, options.latency_precision)
 
 
