@@ -129,14 +129,16 @@ def test_a_part_that_hangs_is_stopped_and_the_next_one_runs(
 
     monkeypatch.setattr(run.subprocess, "Popen", Process)
     monkeypatch.setattr(places, "EARLIER", tmp_path / "earlier")
-    (tmp_path / "earlier" / "compressor").mkdir(parents=True)
-    (tmp_path / "earlier" / "compressor" / "table.json").write_text("{}")
+    monkeypatch.setattr(places, "PACK", tmp_path / "pack")
+    (tmp_path / "earlier" / places.TABLES).mkdir(parents=True)
+    (tmp_path / "earlier" / places.TABLES / "table.json").write_text("{}")
     (tmp_path / "earlier" / "abc.pt").write_text("weights")
     assert run.run(tmp_path / "out", is_dry=False, only=("tests", "latency")) == 0
     assert [command[3] for command in begun] == ["tests", "latency"]
     assert float(begun[0][5]) == 60
     assert (tmp_path / "out" / "abc.pt").read_text() == "weights"
-    assert (tmp_path / "out" / "compressor" / "table.json").exists()
+    assert (tmp_path / "out" / places.TABLES / "table.json").exists()
+    assert (tmp_path / "pack" / "cache" / "compressor" / "latency" / "table.json").exists()
 
 
 def test_a_part_records_each_row_and_goes_on_after_a_failure(tmp_path: Path) -> None:

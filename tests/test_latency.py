@@ -33,7 +33,7 @@ from compressor.latency.clocks import Waited
 from compressor.latency.kernels import KERNELS, network_of
 from compressor.latency.machine import cached_at, machine_of
 from compressor.latency.measuring import LOOKS
-from compressor.latency.steps import WIDTHS, Step, step_in
+from compressor.latency.steps import WIDTHS, Step, measure_step, step_in
 from compressor.latency.torch_bench import TorchBench
 from compressor.latency.torch_layers import LAYERS, Makers
 from compressor.latency.torch_layers import call_of as torch_layer
@@ -538,6 +538,20 @@ def test_pytorch_takes_longer_for_more_and_does_what_follows() -> None:
     made = torch_layer("convolution", CONVOLUTION, then, make)()
     alone = torch_layer("convolution", CONVOLUTION, IMAGE, make)()
     assert made.shape == alone.shape and bool((made >= 0).all())
+
+
+def test_steps_are_looked_for_with_as_many_samples_as_are_called_with() -> None:
+    asked: list[Mapping[str, int]] = []
+
+    class Asked(FormulaBench):
+        def times_ms(self, cases: Sequence[Case]) -> list[float]:
+            asked.extend(case.sizes for case in cases)
+            return super().times_ms(cases)
+
+    measure_step("convolution", "in", Asked(), samples=8)
+    measure_step("linear", "out", Asked(), samples=8)
+    assert {sizes["batch"] for sizes in asked if "batch" in sizes} == {8}
+    assert {sizes["rows"] for sizes in asked if "rows" in sizes} == {8 * 1024}
 
 
 def test_what_pytorch_cannot_run_is_named_and_no_gpu_is_said() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from compressor.benchmark.comparing import in_turns
@@ -57,6 +58,7 @@ def modules_compared(
         CompressorError: A module cannot be run in this way.
     """
     with computing_in(way.precision):
+        torch.compiler.reset()  # or PyTorch stops compiling after some networks of one class
         every = [*modules.items(), next(iter(modules.items()))]
         contestants = [_started(name, module, args, kwargs, way) for name, module in every]
         return in_turns(list(modules), contestants, way, seconds=seconds, seed=seed)

@@ -154,11 +154,14 @@ def _with_steps(
         progress: Told of each step.
         more: How much is measured afterwards, for the progress display.
     """
+    # One sample is too little for a GPU: whatever the width, the time is that of being called.
+    is_gpu = str(table.machine.get("device")).startswith(f"{TORCH}cuda")
+    samples = int(table.machine["batch"]) if is_gpu else 1
     kinds = dict.fromkeys(layer.kind for layer in layers.values())
     unstepped = [(kind, name) for kind in kinds for name in table.lacks_steps(kind)]
     for done, (kind, name) in enumerate(unstepped):
         progress(done, len(unstepped) + more, f"steps of {kind}: {name}")
-        table = table.with_step(kind, name, measure_step(kind, name, bench))
+        table = table.with_step(kind, name, measure_step(kind, name, bench, samples))
         yield table
 
 

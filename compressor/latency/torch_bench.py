@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -89,7 +90,7 @@ class TorchBench:
         try:
             one = call_of(case.kind, case.sizes, case.literals, make)
             one()
-            return one if repeated == 1 else graphed(lambda: [one() for _ in range(repeated)])
+            return one if repeated == 1 else graphed(partial(_last_of, one, repeated))
         except Exception as error:  # whatever PyTorch raises
             raise CompressorError(
                 f"PyTorch could not run a layer on its own: {error}",
@@ -97,3 +98,11 @@ class TorchBench:
                 consequence="the latency of networks with such a layer cannot be modelled",
                 next_step="please report it with the layer's code",
             ) from error
+
+
+def _last_of(call: Call, times: int) -> object:
+    """Call so many times, and return the last result alone: the others' memory is free again."""
+    result: object = None
+    for _ in range(times):
+        result = call()
+    return result

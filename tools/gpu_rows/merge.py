@@ -50,7 +50,7 @@ def _write(file: Path, records: Iterable[Record]) -> None:
 
 def _keep(folder: Path, earlier: Path) -> None:
     """Checkpoints and tables in place of those before, which the call had begun with."""
-    left_out = shutil.ignore_patterns(places.RECORDS, places.LOG, "made")
+    left_out = shutil.ignore_patterns(places.RECORDS, places.LOG, "made", "cache")
     if earlier.exists():
         shutil.rmtree(earlier)
     shutil.copytree(folder, earlier, ignore=left_out, copy_function=shutil.copyfile)

@@ -82,5 +82,8 @@ def installed() -> None:
     Python starts."""
     if places.SITE.exists() or not _wheels():
         return
-    how = ("--quiet", "--no-index", "--no-deps", "--no-compile", "--target", str(places.SITE))
+    unfinished = places.SITE.with_name("site.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    how = ("--quiet", "--no-index", "--no-deps", "--no-compile", "--target", str(unfinished))
     subprocess.run((sys.executable, "-m", "pip", "install", *how, *map(str, _wheels())), check=True)
+    unfinished.rename(places.SITE)

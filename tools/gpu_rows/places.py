@@ -12,7 +12,8 @@ SITE = PACK / "site"
 EARLIER = PACK / "earlier"
 """What earlier calls recorded, and the checkpoints with which a further one goes on."""
 
-RECORDS, LOG = "records.jsonl", "log.txt"
+RECORDS, LOG, TABLES = "records.jsonl", "log.txt", "tables"
+"""Names in the folder that comes back: lines, what was printed, layers' times."""
 
 PIECES: Mapping[str, tuple[str, ...]] = {
     "1": ("cifar10_resnet56.safetensors", "cifar10_test.npz", "cifar10_train_1.npz"),

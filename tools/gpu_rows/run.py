@@ -29,15 +29,18 @@ def run(out: Path, *, is_dry: bool, only: tuple[str, ...] = (), seconds: float =
         0 if nothing failed; a part may have been stopped at its limit, except in a dry run.
     """
     out.mkdir(parents=True, exist_ok=True)
+    cache = (out if is_dry else places.PACK) / "cache"
     if not is_dry:
         _brought_along(out)
+        _copied(out / places.TABLES, cache / "compressor" / "latency")
     end = time.monotonic() + seconds
 
     def ended(name: str) -> str:
         left = end - time.monotonic()
         if left < 1:
             return STOPPED
-        state = _run(name, out, min(PARTS[name].seconds or left, left), is_dry=is_dry)
+        state = _run(name, out, cache, min(PARTS[name].seconds or left, left), is_dry=is_dry)
+        _copied(cache / "compressor" / "latency", out / places.TABLES)
         print(f"{name}: {state}", flush=True)
         return state
 
@@ -55,14 +58,19 @@ def run(out: Path, *, is_dry: bool, only: tuple[str, ...] = (), seconds: float =
 
 def _brought_along(out: Path) -> None:
     """Checkpoints and tables of an earlier call, where this one goes on from."""
-    for file in places.EARLIER.rglob("*"):
-        target = out / file.relative_to(places.EARLIER)
-        if file.is_file() and file.name != places.RECORDS and not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
+    _copied(places.EARLIER, out)
+    _copied(places.EARLIER / places.TABLES, out / places.TABLES)
 
 
-def _run(name: str, out: Path, seconds: float, *, is_dry: bool) -> str:
+def _copied(source: Path, target: Path) -> None:
+    """The files of a folder, but for its records; those of the same name are replaced."""
+    for file in source.glob("*"):
+        if file.is_file() and file.name != places.RECORDS:
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target / file.name)
+
+
+def _run(name: str, out: Path, cache: Path, seconds: float, *, is_dry: bool) -> str:
     """How the part ended."""
     command = [sys.executable, "-m", "tools.gpu_rows.part", name, str(out), str(seconds)]
     with (out / places.LOG).open("a") as log:
@@ -73,8 +81,8 @@ def _run(name: str, out: Path, seconds: float, *, is_dry: bool) -> str:
             cwd=places.ROOT,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=_environment(out),
-            start_new_session=True,
+            env=_environment(cache),
+            process_group=0,  # of our session, so that it ends with us
         )
         try:
             code = process.wait(timeout=seconds)
@@ -92,13 +100,13 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _environment(out: Path) -> dict[str, str]:
-    """Layers' times are kept beside the records, so that they come back with them."""
+def _environment(cache: Path) -> dict[str, str]:
+    """Layers' times are kept in a folder of our own, from which they are taken along."""
     paths = [str(places.ROOT), str(places.SITE), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",
-        "XDG_CACHE_HOME": str(out.resolve()),
+        "XDG_CACHE_HOME": str(cache.resolve()),
     }

@@ -45,7 +45,8 @@ _LANGUAGE = """\
 ## A language model
 
 Qwen3's architecture at 0.6 B parameters with random weights: structure and speed only. Half of the
-hidden units and of the heads of each layer are gone. *reading*: whole texts, bf16, as a CUDA graph;
+hidden units and of the heads of each layer are gone. *reading*: whole texts, bf16, as a CUDA graph
+(or eager, where the record says so);
 *writing*: greedily, word by word, as `generate` does it.
 """
 
