@@ -17,7 +17,7 @@ from torch import nn
 from compressor.benchmark.comparing import in_turns
 from compressor.benchmark.programs import run_in
 from compressor.benchmark.ways import Way
-from compressor.benchmark.worker import peak_mb, round_of, warm_up
+from compressor.benchmark.worker import WARM_UP_SECONDS, peak_mb, round_of, warm_up
 from compressor.errors import CompressorError
 from compressor.torch_calls import Call, Clock, clock_of, computing_in
 
@@ -25,9 +25,9 @@ from compressor.torch_calls import Call, Clock, clock_of, computing_in
 class _Here:
     """A module that is ready to run: its call with a clock."""
 
-    def __init__(self, call: Call, clock: Clock) -> None:
+    def __init__(self, call: Call, clock: Clock, seconds: float) -> None:
         self._timed = partial(clock, call)
-        warm_up(self._timed)
+        warm_up(self._timed, min(WARM_UP_SECONDS, seconds / 5))
 
     def round(self, seconds: float) -> dict[str, Any]:
         return {"ms": round_of(self._timed, seconds), "peak_mb": peak_mb()}
@@ -60,16 +60,21 @@ def modules_compared(
     with computing_in(way.precision):
         torch.compiler.reset()  # or PyTorch stops compiling after some networks of one class
         every = [*modules.items(), next(iter(modules.items()))]
-        contestants = [_started(name, module, args, kwargs, way) for name, module in every]
+        contestants = [_started(name, module, args, kwargs, way, seconds) for name, module in every]
         return in_turns(list(modules), contestants, way, seconds=seconds, seed=seed)
 
 
 def _started(
-    name: str, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], way: Way
+    name: str,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    way: Way,
+    seconds: float,
 ) -> _Here:
     try:
         call = run_in(way, copy.deepcopy(module).eval(), args, kwargs)
-        return _Here(call, clock_of(way.device))
+        return _Here(call, clock_of(way.device), seconds)
     except Exception as error:  # whatever PyTorch and the module raise
         raise CompressorError(
             f"the network does not run: {type(error).__name__}: {error}",

@@ -84,8 +84,8 @@ def peak_mb() -> float:
     return most / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def warm_up(call: Call) -> None:
-    end, calls = time.perf_counter() + WARM_UP_SECONDS, 0
+def warm_up(call: Call, seconds: float = WARM_UP_SECONDS) -> None:
+    end, calls = time.perf_counter() + seconds, 0
     while calls < WARM_UP_CALLS or time.perf_counter() < end:
         call()
         calls += 1
