@@ -107,18 +107,6 @@ def test_the_whole_command(device: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @DEVICES
-@pytest.mark.parametrize("backend", ["torch", "torch-compiled", "torch-graphs"])
-def test_ways_are_timed(device: str, backend: str) -> None:
-    if device == "cpu" and backend != "torch":
-        pytest.skip("it takes minutes, or is not there, on a CPU")
-    modules = {"wide": TinyNet(32).eval(), "narrow": TinyNet(4).eval()}
-    for precision in ("fp32",) if device == "cpu" else ("fp32", "tf32", "bf16"):
-        way = Way(backend, device, 1, 2, precision)
-        found = modules_compared(modules, (inputs(2),), {}, way, seconds=0.1)
-        assert all(record["ms"]["p50"] > 0 for record in found)
-
-
-@DEVICES
 def test_layers_are_timed(device: str) -> None:
     matrix = {"matrix": True, "bias": True, "then": ("Relu",)}
     cases = [Case("linear", {"rows": 512, "in": n, "out": n}, matrix) for n in (4096, 64)]
@@ -134,3 +122,15 @@ def test_batches_are_the_same_wherever_they_are_made(device: str, tmp_path: Path
         assert labels.device.type == device
         torch.testing.assert_close(call.args[0], same.args[0].cpu())
         assert torch.equal(target, labels.cpu())
+
+
+@DEVICES
+@pytest.mark.parametrize("backend", ["torch", "torch-graphs", "torch-compiled"])
+def test_ways_are_timed(device: str, backend: str) -> None:
+    if device == "cpu" and backend != "torch":
+        pytest.skip("it takes minutes, or is not there, on a CPU")
+    modules = {"wide": TinyNet(32).eval(), "narrow": TinyNet(4).eval()}
+    for precision in ("fp32",) if device == "cpu" else ("fp32", "tf32", "bf16"):
+        way = Way(backend, device, 1, 2, precision)
+        found = modules_compared(modules, (inputs(2),), {}, way, seconds=0.1)
+        assert all(record["ms"]["p50"] > 0 for record in found)

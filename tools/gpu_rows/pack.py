@@ -82,6 +82,9 @@ def installed() -> None:
     Python starts."""
     if places.SITE.exists() or not _wheels():
         return
+    if sys.version_info[:2] != tuple(map(int, PYTHON.split("."))):
+        print(f"the wheels are for Python {PYTHON}: this one has to have all that is needed")
+        return
     unfinished = places.SITE.with_name("site.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     how = ("--quiet", "--no-index", "--no-deps", "--no-compile", "--target", str(unfinished))

@@ -7,8 +7,10 @@ import time
 import traceback
 from pathlib import Path
 
+import torch
+
 from tools.gpu_rows import places
-from tools.gpu_rows.parts import PARTS
+from tools.gpu_rows.parts import NO_GPU, PARTS
 from tools.gpu_rows.records import append, known
 from tools.gpu_rows.scale import Scale
 from tools.surroundings import where
@@ -18,6 +20,8 @@ def main(name: str, out: str, seconds: str, *flags: str) -> int:
     """Find the rows that no record has yet, one after the other; one that fails is recorded with
     its reason, is printed, and is tried again by the next call."""
     scale = Scale(Path(out), is_dry="--dry-run" in flags)
+    if not scale.is_dry and not torch.cuda.is_available():
+        return NO_GPU
     file, end = scale.out / places.RECORDS, time.monotonic() + float(seconds)
     before = known([places.EARLIER / places.RECORDS, file] if not scale.is_dry else [file])
     done = {name for name, record in before.items() if "failure" not in record}

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tools.gpu_rows import places
-from tools.gpu_rows.parts import PARTS
+from tools.gpu_rows.parts import NO_GPU, PARTS
 from tools.gpu_rows.records import known
 
 SECONDS = 570.0
@@ -90,6 +90,8 @@ def _run(name: str, out: Path, cache: Path, seconds: float, *, is_dry: bool) -> 
             return STOPPED
         finally:
             _ended(process)
+    if code == NO_GPU:
+        return "there is no CUDA device here; tools/gpu --dry-run tries all of it on the CPU"
     return "ended" if code == 0 else f"ended with {code}; see {places.LOG}"
 
 

@@ -84,7 +84,8 @@ def _tests(known: Records) -> str:
     record = next((r for r in known.values() if r["part"] == "tests"), None)
     if record is None:
         return f"Tests marked `gpu`: {OPEN}.\n"
-    return f"Tests marked `gpu`: {record['passed']} passed, {record['failed']} failed.\n"
+    stopped = ", then stopped at the limit" if record["is_stopped"] else ""
+    return f"Tests marked `gpu`: {record['passed']} passed, {record['failed']} failed{stopped}.\n"
 
 
 def _latency(known: Records, scale: Scale) -> Iterator[Sequence[str]]:

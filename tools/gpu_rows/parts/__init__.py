@@ -25,6 +25,9 @@ class Part:
         return import_module(f"tools.gpu_rows.parts.{self.module}").rows
 
 
+NO_GPU = 3
+"""What a part's process ends with where there is none."""
+
 PARTS: Mapping[str, Part] = {
     "tests": Part(60, "testing"),
     "latency": Part(90, "latency"),

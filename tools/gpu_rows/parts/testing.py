@@ -18,6 +18,8 @@ from tools.jsonl import append_line, read_lines
 TOLD = "GPU_ROWS_TOLD"
 """The environment's name of the file that the plugin writes."""
 FILE = "tests/test_gpu.py"
+SECONDS = 50
+"""After which the outcomes so far are recorded: within the part's limit."""
 BRIEF = "moves or timed"
 """Those that a dry run takes; the whole file runs with all other tests."""
 
@@ -33,14 +35,19 @@ def _run(scale: Scale) -> Mapping[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "told.jsonl"
         words = [sys.executable, "-m", "pytest", FILE, *chosen, *plugin]
-        subprocess.run(words, cwd=ROOT, env={**os.environ, TOLD: str(told)}, check=False)
+        asked = {"cwd": ROOT, "env": {**os.environ, TOLD: str(told)}, "check": False}
+        is_stopped = False
+        try:
+            subprocess.run(words, timeout=SECONDS, **asked)
+        except subprocess.TimeoutExpired:
+            is_stopped = True
         outcomes = {line["test"]: line["outcome"] for line in read_lines(told)}
     counts = {
         kind: sum(outcome == kind for outcome in outcomes.values())
         for kind in ("passed", "failed", "skipped")
     }
     bad = [test for test, outcome in outcomes.items() if outcome == "failed"]
-    found: dict[str, Any] = {**counts, "failures": bad}
+    found: dict[str, Any] = {**counts, "failures": bad, "is_stopped": is_stopped}
     if bad or not counts["passed"]:
         found["failure"] = f"failed: {', '.join(bad)}" if bad else "no test was run"
     return found
