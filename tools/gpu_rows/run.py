@@ -28,6 +28,7 @@ def run(out: Path, *, is_dry: bool, only: tuple[str, ...] = (), seconds: float =
     Returns:
         0 if nothing failed; a part may have been stopped at its limit, except in a dry run.
     """
+    out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     cache = (out if is_dry else places.PACK) / "cache"
     if not is_dry:
@@ -58,20 +59,21 @@ def run(out: Path, *, is_dry: bool, only: tuple[str, ...] = (), seconds: float =
 
 def _brought_along(out: Path) -> None:
     """Checkpoints and tables of an earlier call, where this one goes on from."""
-    _copied(places.EARLIER, out)
-    _copied(places.EARLIER / places.TABLES, out / places.TABLES)
+    for name in (".", places.TABLES):
+        _copied(places.EARLIER / name, out / name, replace=False)
 
 
-def _copied(source: Path, target: Path) -> None:
-    """The files of a folder, but for its records; those of the same name are replaced."""
+def _copied(source: Path, target: Path, *, replace: bool = True) -> None:
+    """Copy the files of a folder but for its records; `replace` those of the same name."""
     for file in source.glob("*"):
-        if file.is_file() and file.name != places.RECORDS:
+        is_wanted = file.is_file() and file.name != places.RECORDS
+        if is_wanted and (replace or not (target / file.name).exists()):
             target.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target / file.name)
 
 
 def _run(name: str, out: Path, cache: Path, seconds: float, *, is_dry: bool) -> str:
-    """How the part ended."""
+    """Run a part, and say how it ended."""
     command = [sys.executable, "-m", "tools.gpu_rows.part", name, str(out), str(seconds)]
     with (out / places.LOG).open("a") as log:
         log.write(f"== {name}, {seconds:.0f} s\n")
