@@ -1,4 +1,4 @@
-"""Inputs for a program, drawn at random."""
+"""Draw random inputs for a program."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from torch.utils import _pytree as pytree
 def random_inputs(
     program: ExportedProgram, batch: int, device: str, seed: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Like the program's examples, `batch` long where its sizes are free; whole numbers stay as
-    they are, since not every one is valid."""
+    """Draw inputs like the program's examples, with `batch` in place of each free size.
+
+    Whole numbers are repeated rather than drawn, since not every one is valid.
+
+    Returns:
+        Positional inputs, and inputs by name, on the device.
+    """
     generator = torch.Generator().manual_seed(seed)
     values = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
     specs = iter(program.graph_signature.user_inputs)
