@@ -14,15 +14,20 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Name of a device, as options spell it -> the runtime's execution provider."""
 
 
+def has_provider(device: str) -> bool:
+    """Return whether the installed runtime runs on the device."""
+    import onnxruntime as ort
+
+    return PROVIDERS.get(device) in ort.get_available_providers()
+
+
 def check_provider(device: str) -> None:
     """Check that the installed runtime runs on the device.
 
     Raises:
         UsageError: It does not.
     """
-    import onnxruntime as ort
-
-    if PROVIDERS.get(device) not in ort.get_available_providers():
+    if not has_provider(device):
         raise UsageError(
             f"this ONNX Runtime does not run on {device!r}",
             where="--latency-on",

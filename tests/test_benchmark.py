@@ -19,11 +19,11 @@ from tiny import TinyNet, inputs, write_model
 from torch import nn
 
 import compressor
-from compressor.benchmark import comparing
+from compressor.benchmark import Way, comparing, modules_compared
 from compressor.benchmark.entrants import opened
 from compressor.benchmark.explaining import FixedCost, fixed_cost, slow_layers
 from compressor.benchmark.page import fixed_words, layers_table, slow_tables
-from compressor.benchmark.programs import random_inputs
+from compressor.benchmark.programs import run_in
 from compressor.benchmark.ways import ways_of
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
@@ -40,7 +40,9 @@ from compressor.measure import (
     speedup_of,
     summary_of,
 )
-from compressor.options import ModelOptions
+from compressor.options import BenchOptions, ModelOptions
+from compressor.programs.drawing import random_inputs
+from compressor.torch_calls import computing_in
 
 SHAPED, LARGER = (ModelOptions(input=(shape,)) for shape in ("1x3x8x8", "2x3x16x16"))
 
@@ -371,3 +373,38 @@ def test_a_worker_that_dies_between_rounds_is_named(tmp_path: Path) -> None:
         with pytest.raises(CompressorError, match="its process ended") as caught:
             process.round(0.01)
     assert caught.value.where == "net"
+
+
+def test_modules_are_timed_in_this_process_and_stay_as_they_are() -> None:
+    wide, narrow = deep(64).train(), deep(16)
+    way = Way("torch", "cpu", 1, 2)
+    found = modules_compared(
+        {"wide": wide, "narrow": narrow}, (torch.randn(2, 3, 24, 24),), {}, way, seconds=0.3
+    )
+    assert [record["name"] for record in found] == ["wide", "narrow"]
+    assert found[1]["faster"]["value"] > 1.5
+    assert found[0]["faster"]["low"] < 1.3  # itself again: the noise
+    assert wide.training
+    with pytest.raises(CompressorError, match="does not run"):
+        modules_compared({"wide": wide}, (torch.randn(2, 5, 24, 24),), {}, way)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"backend": ("torch-graphs",)}, "CUDA graphs are recorded on a GPU"),
+        ({"backend": ("torch",), "precision": ("tf32",)}, "tf32 is of GPUs"),
+        ({"precision": ("bf16",)}, "ONNX Runtime computes as the file says"),
+    ],
+)
+def test_ways_that_there_are_not_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        BenchOptions(**options)
+
+
+def test_a_module_is_moved_to_the_numbers_that_it_computes_in() -> None:
+    way, module = Way("torch", "cpu", 1, 2, "bf16"), deep(4)
+    with computing_in(way.precision):
+        output = run_in(way, module, (torch.randn(2, 3, 8, 8),), {})()
+    assert output.dtype is torch.bfloat16
+    assert not output.requires_grad

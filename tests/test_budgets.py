@@ -13,6 +13,7 @@ import torch
 from conftest import STEP
 from tiny import TinyNet, inputs, write_model, write_samples
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.utils.data import TensorDataset
 
 import compressor
@@ -21,16 +22,19 @@ from compressor.errors import CompressorError, UsageError
 from compressor.latency import Case, read_table, write_table
 from compressor.latency import measuring as latency_measuring
 from compressor.latency.machine import cached_at, machine_of
+from compressor.measure import Timed
 from compressor.options import Options
 from compressor.pipeline import plan
 from compressor.planning import preparing, timing
 from compressor.planning.deciding import Planned, say_how_met
 from compressor.planning.subject import Subject
-from compressor.records import Latency
+from compressor.planning.torch_timing import measure_programs
+from compressor.records import ExampleInputs, Latency
 from compressor.report import to_markdown
 from compressor.selection import FAR
 from compressor.stepping import accuracy_floor, correcting
-from compressor.watch import Silent
+from compressor.trace import trace
+from compressor.watch import Silent, Stopwatch
 
 WIDTH = 48
 
@@ -357,6 +361,74 @@ def test_a_drop_needs_labels_to_be_seen(network: Chain) -> None:
     unlabelled = [(inputs()[0], None) for _ in range(20)]
     with pytest.raises(UsageError, match="--max-drop needs labels"):
         plan(Subject(network, inputs(), data=unlabelled), Options(max_drop=1.0), Silent())
+
+
+# -- by PyTorch's clock ----------------------------------------------------------------------------
+
+
+class TorchProductBench(ProductBench):
+    def __init__(self, device: str, precision: str, threads: int) -> None:
+        assert (device, precision, threads) == ("torch-cpu", "fp32", 1)
+
+
+def by_weights(programs: Mapping[str, ExportedProgram], **how: Any) -> dict[str, Timed]:
+    """In the clock's place: a program takes as long as its weights are many."""
+    assert (how["device"], how["precision"], how["threads"]) == ("torch-cpu", "fp32", 1)
+    found = {}
+    for name, program in programs.items():
+        ms = 1e-3 * sum(weight.numel() for weight in program.state_dict.values())
+        latency = Latency("torch", how["device"], 1, how["batch"], ms, ms)
+        found[name] = Timed(latency, ((ms, ms),) * 5)
+    return found
+
+
+def test_a_share_of_pytorchs_time(network: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency_measuring, "TorchBench", TorchProductBench)
+    monkeypatch.setattr(timing, "measure_programs", by_weights)
+    asked = {"of": "latency", "latency_on": "torch-cpu", "round_to": 1}
+    found = compressor.compress(network, inputs(), 0.4, format=("pt2",), **asked).report
+    assert 0.95 * 0.6 <= found["budget"]["measured"]["share"] <= 0.6
+    latency = found["after"]["latency"][-1]
+    assert (latency["runtime"], latency["device"]) == ("torch", "torch-cpu")
+
+
+def test_programs_are_timed_as_they_are(network: Chain) -> None:
+    how = {"threads": 1, "batch": 3, "device": "torch-cpu", "seconds": 0.05}
+    program = trace(network.eval(), ExampleInputs((inputs(2),))).program
+    before = {name: weight.clone() for name, weight in program.state_dict.items()}
+    found = measure_programs({"a": program, "b": program}, precision="bf16", **how)
+    assert all(timed.latency.p50_ms > 0 for timed in found.values())
+    for name, weight in program.state_dict.items():
+        assert torch.equal(weight, before[name])
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no CUDA device"):
+            measure_programs({"a": program}, precision="fp32", **{**how, "device": "torch-cuda"})
+
+
+@pytest.mark.parametrize(
+    ("has_cuda", "providers", "precision", "target"),
+    [
+        (True, ["CPUExecutionProvider"], "fp32", "torch-cuda"),
+        (True, ["CUDAExecutionProvider"], "fp32", "cuda"),
+        (True, ["CUDAExecutionProvider"], "bf16", "torch-cuda"),
+        (False, ["CPUExecutionProvider"], "fp32", "cuda"),
+    ],
+)
+def test_what_cuda_stands_for_here(
+    has_cuda: bool,
+    providers: list[str],
+    precision: str,
+    target: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    stopwatch = Stopwatch(Silent())
+    options = Options(latency_on="cuda", latency_precision=precision)
+    assert timing.aimed(options, stopwatch).latency_on == target
+    assert bool(stopwatch.notes) == (target == "torch-cuda")
 
 
 # -- explained -----------------------------------------------------------------------------------

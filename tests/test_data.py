@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from compressor.callables import function
-from compressor.data import batches, check_labels, hold_out, load_data
+from compressor.data import Data, batches, check_labels, hold_out, load_data
 from compressor.errors import CompressorError, UsageError
 from compressor.options import Options
 from compressor.planning.calibration import Calibration
@@ -515,3 +515,25 @@ def test_batches_refuse_what_they_cannot_do(numbered, code):
         batches(numbered, 8, limit=0)
     with pytest.raises(UsageError, match="moves images"):
         batches(load_data([f"{code}pairs"]), 8, augment="crop")
+
+
+# batches that are made on a device
+
+
+@pytest.mark.parametrize("augment", ["none", "crop", "crop-flip"])
+def test_batches_made_on_a_device_are_the_same(npz, augment):
+    data = load_data([npz(images=images(50, (16, 16, 3)), labels=np.arange(50))])
+    rest, _ = hold_out(data)
+    usual, there = (batches(rest, 8, seed=3, augment=augment) for _ in range(2))
+    placed = there.on(torch.device("cpu"))
+    assert placed.device is not None
+    for _ in range(2):
+        for (call, target), (same, labels) in zip(usual, placed, strict=True):
+            assert torch.equal(call.args[0], same.args[0])
+            assert torch.equal(target, labels)
+
+
+def test_what_cannot_lie_on_a_device_stays_where_it_is():
+    dataset = [(torch.randn(3, 8, 8), 0) for _ in range(4)]
+    usual = batches(Data("own", dataset, labelled=True, classes=2), 2)
+    assert usual.on(torch.device("cpu")) is usual

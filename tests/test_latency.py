@@ -33,7 +33,10 @@ from compressor.latency.clocks import Waited
 from compressor.latency.kernels import KERNELS, network_of
 from compressor.latency.machine import cached_at, machine_of
 from compressor.latency.measuring import LOOKS
-from compressor.latency.steps import WIDTHS, Step, step_in
+from compressor.latency.steps import WIDTHS, Step, measure_step, step_in
+from compressor.latency.torch_bench import TorchBench
+from compressor.latency.torch_layers import LAYERS, Makers
+from compressor.latency.torch_layers import call_of as torch_layer
 from compressor.network import Network
 from compressor.records import ExampleInputs
 from compressor.sessions import check_provider
@@ -515,6 +518,49 @@ def test_every_kind_of_layer_runs_on_its_own() -> None:
     times = OnnxBench(seconds=0.001, least=2).times_ms(CASES)
     assert {case.kind for case in CASES} == set(KERNELS)
     assert all(math.isfinite(ms) and 0 <= ms < 1000 for ms in times)
+
+
+def test_every_kind_of_layer_runs_in_pytorch_on_its_own() -> None:
+    times = TorchBench("torch-cpu", seconds=0.001, least=2).times_ms(CASES)
+    assert set(LAYERS) == set(KERNELS)
+    assert all(0 < ms < 1000 for ms in times)
+
+
+def test_pytorch_takes_longer_for_more_and_does_what_follows() -> None:
+    matrix = {"matrix": True, "bias": True, "then": ()}
+    wide, narrow = (
+        Case("linear", {"rows": 64, "in": width, "out": width}, matrix) for width in (1024, 64)
+    )
+    times = TorchBench("torch-cpu").times_ms([wide, narrow])
+    assert times[0] > 4 * times[1]
+    make = Makers("cpu", torch.float32, channels_last=False)
+    then = {**IMAGE, "then": ("Add", "Relu"), "results": IMAGE["positions"]}
+    made = torch_layer("convolution", CONVOLUTION, then, make)()
+    alone = torch_layer("convolution", CONVOLUTION, IMAGE, make)()
+    assert made.shape == alone.shape and bool((made >= 0).all())
+
+
+def test_steps_are_looked_for_with_as_many_samples_as_are_called_with() -> None:
+    asked: list[Mapping[str, int]] = []
+
+    class Asked(FormulaBench):
+        def times_ms(self, cases: Sequence[Case]) -> list[float]:
+            asked.extend(case.sizes for case in cases)
+            return super().times_ms(cases)
+
+    measure_step("convolution", "in", Asked(), samples=8)
+    measure_step("linear", "out", Asked(), samples=8)
+    assert {sizes["batch"] for sizes in asked if "batch" in sizes} == {8}
+    assert {sizes["rows"] for sizes in asked if "rows" in sizes} == {8 * 1024}
+
+
+def test_what_pytorch_cannot_run_is_named_and_no_gpu_is_said() -> None:
+    broken = Case("convolution", CONVOLUTION, {**IMAGE, "kernel": (20, 20)})
+    with pytest.raises(CompressorError, match="PyTorch could not run a layer on its own"):
+        TorchBench("torch-cpu").times_ms([broken])
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no CUDA device"):
+            TorchBench("torch-cuda")
 
 
 def operators_that_run(network: bytes, folder: Path) -> list[str]:

@@ -36,6 +36,7 @@ SHARED = {
     "files",
     "processes",
     "sessions",
+    "torch_calls",
     "agreement",
     "free_memory",
 }
@@ -99,6 +100,7 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("modules", {"causes", "errors"}),
         ("sessions", {"errors"}),
         ("free_memory", set()),
+        ("torch_calls", {"errors"}),
         *((name, {"agreement", "records"}) for name in FILES if unit(name) == "agreement"),
         ("programs.redraw", set()),
         ("programs.beginning", set()),

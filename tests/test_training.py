@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -32,9 +33,12 @@ from compressor.recover import (
     TrainingState,
     distillation,
     fine_tune,
+    fine_tuning,
     reinitialised,
 )
+from compressor.recover.capturing import Captured, why_not
 from compressor.recover.recipe import cosine
+from compressor.recover.tally import Tally
 from compressor.recovery.journal import Journal, Run, started, unfinished
 from compressor.slicing import as_module
 from compressor.trace import trace
@@ -59,6 +63,98 @@ def some(samples: int = 32, count: int = 3):
 def assert_same_weights(one: nn.Module, other: nn.Module) -> None:
     for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
+
+
+# -- steps that are recorded ---------------------------------------------------------------------
+
+
+def as_called(call):
+    """In a CUDA graph's place: warms up as often, then simply calls."""
+    for _ in range(3):
+        call()
+    return call
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Captured]:
+    """Steps are recorded on the CPU too; what was recorded."""
+    made: list[Captured] = []
+
+    def capture(step, batch, kept):
+        made.append(Captured(step, batch, kept, as_called))
+        return made[-1]
+
+    monkeypatch.setattr(fine_tuning, "why_not", lambda *_, pressed: "")
+    monkeypatch.setattr(fine_tuning, "Captured", capture)
+    return made
+
+
+def normed() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, CLASSES))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_recorded_steps_are_the_same_steps(recorded: list[Captured], optimizer: str) -> None:
+    """Batches are copied in, warming up leaves nothing behind, and a shorter batch is no replay."""
+    usual, other = normed(), normed()
+    batches = [*some(), *some(20, 1)]
+    recipe = Recipe(3, lr=0.05 if optimizer == "sgd" else 0.01, optimizer=optimizer)
+    wanted = fine_tune(usual, batches, recipe, Objective(teacher=plain()))
+    captured = dataclasses.replace(recipe, captured=True)
+    found = fine_tune(other, batches, captured, Objective(teacher=plain()))
+    assert len(recorded) == 1 and not found.not_captured
+    assert_same_weights(usual, other)
+    for one, same in zip(wanted.history, found.history, strict=True):
+        assert same.loss == pytest.approx(one.loss, rel=1e-4)
+        assert same.lr == one.lr
+
+
+def test_a_recorded_training_goes_on(recorded: list[Captured]) -> None:
+    whole, goes_on, kept = normed(), normed(), []
+    recipe = Recipe(4, lr=0.05, captured=True)
+    fine_tune(whole, some(), recipe)
+    fine_tune(goes_on, some(), recipe, after_epoch=lambda state: kept.append(state.to_dict()))
+    fine_tune(goes_on, some(), recipe, state=TrainingState.from_dict(kept[1]))
+    assert_same_weights(whole, goes_on)
+
+
+class DrawsOnHost(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) * float(torch.rand(()) > -1)
+
+
+def test_what_cannot_be_recorded_is_trained_as_usual_and_said(recorded: list[Captured]) -> None:
+    usual, other = DrawsOnHost(*plain()), DrawsOnHost(*plain())
+    fine_tune(usual, some(), Recipe(2, lr=0.05))
+    state = fine_tune(other, some(), Recipe(2, lr=0.05, captured=True))
+    assert not recorded
+    assert "draws random numbers on the processor" in state.not_captured
+    assert_same_weights(usual, other)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "device", "words"),
+    [
+        (Recipe(1), "cpu", "on GPUs alone"),
+        (Recipe(1, accumulate=2), "cuda", "several batches make one step"),
+        (Recipe(1), "cuda", ""),
+    ],
+)
+def test_why_steps_are_not_recorded(recipe: Recipe, device: str, words: str) -> None:
+    assert words in why_not(recipe, Objective(), torch.device(device), pressed=False)
+    assert why_not(recipe, Objective(), torch.device(device), pressed=True)
+
+
+def test_a_loss_that_is_looked_at_later_is_named_with_its_step() -> None:
+    tally = Tally(2, 0.1, waits=False)
+    for loss in (1.0, 2.0, math.nan, 3.0):
+        assert not tally.add(torch.tensor([loss, 1.0]), 4)
+    with pytest.raises(CompressorError, match=r"The loss became nan") as caught:
+        tally.read()
+    assert caught.value.where == "epoch 2, step 3"
+    assert tally.loss == 1.5
 
 
 # -- recipes -----------------------------------------------------------------------------------

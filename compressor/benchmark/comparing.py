@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import compressor
 from compressor.benchmark.entrants import Entrant
@@ -42,6 +42,9 @@ class _Process:
             env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(asked["threads"])},
         )
         self._ask(json.dumps(dict(asked)))
+
+    def wait_until_ready(self) -> None:
+        """Raise `CompressorError` if the network does not run."""
         self._answer()
 
     def round(self, seconds: float) -> dict[str, Any]:
@@ -77,6 +80,7 @@ class _Process:
 def _running(name: str, asked: Mapping[str, Any]) -> Iterator[_Process]:
     process = _Process(name, asked)
     try:
+        process.wait_until_ready()
         yield process
     finally:
         process.end()
@@ -106,7 +110,6 @@ def compared(
     Raises:
         CompressorError: A network does not run in this way.
     """
-    names = [entrant.name for entrant in entrants]
     with ExitStack() as stack:
         processes = []
         for number, entrant in enumerate([*entrants, entrants[0]]):
@@ -114,17 +117,41 @@ def compared(
             asked = {**asdict(way), "file": str(entrant.file_for(way.backend)), "seed": seed}
             name = entrant.name if number < len(entrants) else AGAIN
             processes.append(stack.enter_context(_running(name, asked)))
-        rounds: list[list[list[float]]] = [[] for _ in processes]
-        peaks = [0.0] * len(processes)
-        turn = seconds / ROUNDS / len(processes)
-        for done in range(ROUNDS):
-            tick(done, ROUNDS, way.words)
-            order = range(len(processes)) if done % 2 == 0 else reversed(range(len(processes)))
-            for number in order:
-                answer = processes[number].round(turn)
-                rounds[number].append(answer["ms"])
-                peaks[number] = max(peaks[number], answer["peak_mb"])
-        tick(ROUNDS, ROUNDS, "")
+        names = [entrant.name for entrant in entrants]
+        return in_turns(names, processes, way, seconds=seconds, seed=seed, tick=tick)
+
+
+class Contestant(Protocol):
+    """What takes turns: a network that is ready to run."""
+
+    def round(self, seconds: float) -> Mapping[str, Any]:
+        """Take a turn; return "ms", the milliseconds of each call, and "peak_mb", its memory."""
+
+
+def in_turns(
+    names: Sequence[str],
+    contestants: Sequence[Contestant],
+    way: Way,
+    *,
+    seconds: float,
+    seed: int,
+    tick: Tick = lambda done, total, text: None,
+) -> list[dict[str, Any]]:
+    """Let networks take turns, and return a record per name, as `compared` does.
+
+    The last contestant is the first one again, which shows the noise.
+    """
+    rounds: list[list[list[float]]] = [[] for _ in contestants]
+    peaks = [0.0] * len(contestants)
+    turn = seconds / ROUNDS / len(contestants)
+    for done in range(ROUNDS):
+        tick(done, ROUNDS, way.words)
+        order = range(len(contestants)) if done % 2 == 0 else reversed(range(len(contestants)))
+        for number in order:
+            answer = contestants[number].round(turn)
+            rounds[number].append(answer["ms"])
+            peaks[number] = max(peaks[number], answer["peak_mb"])
+    tick(ROUNDS, ROUNDS, "")
     against = [rounds[-1], *rounds[1:-1]]
     return [
         _record(name, way, rounds[0], own, other, peak, seed)

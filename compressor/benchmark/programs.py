@@ -1,66 +1,28 @@
-"""Turn a program's file into a call on random inputs."""
+"""Turn a program's file, or a module, into a call on inputs that stay the same."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
+from torch import nn
 
+from compressor.benchmark.ways import Way
 from compressor.loading import load_program_file
+from compressor.programs.drawing import random_inputs
 from compressor.slicing import as_module
+from compressor.torch_calls import Call, prepared
 
 
-def call_of(
-    file: str, batch: int, device: str, seed: int = 0, *, compiled: bool = False
-) -> Callable[[], Any]:
-    """Load a program, and return a function that runs it once on inputs that stay the same.
-
-    The network is in eval mode.
-
-    Args:
-        file: A .pt2 file.
-        batch: The number of samples in a call.
-        device: Where it runs.
-        seed: Seed of the random inputs.
-        compiled: Compile it by `torch.compile`.
-    """
+def call_of(file: str, way: Way, seed: int = 0) -> Call:
+    """Load a .pt2 file, and return a function that runs it once, on random inputs, in this way."""
     program = load_program_file(Path(file))
-    args, kwargs = random_inputs(program, batch, device, seed)
-    module: Any = as_module(program).to(device)
-    if compiled:
-        module = torch.compile(module)
-    return lambda: module(*args, **kwargs)
+    args, kwargs = random_inputs(program, way.batch, "cpu", seed)
+    return run_in(way, as_module(program), args, kwargs)
 
 
-def random_inputs(
-    program: ExportedProgram, batch: int, device: str, seed: int
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Draw inputs like the program's examples, with `batch` in place of each free size.
-
-    Whole numbers are repeated rather than drawn, since not every one is valid.
-
-    Returns:
-        Positional inputs, and inputs by name, on the device.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    values = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
-    specs = iter(program.graph_signature.user_inputs)
-
-    def drawn(leaf: Any) -> Any:
-        fake = values.get(str(next(specs)))
-        if not isinstance(leaf, Tensor) or not isinstance(fake, Tensor):
-            return leaf
-        shape = [size if isinstance(size, int) else batch for size in fake.shape]
-        if leaf.is_floating_point():
-            return torch.randn(shape, generator=generator, dtype=leaf.dtype).to(device)
-        repeated = [-(-new // old) for new, old in zip(shape, leaf.shape, strict=True)]
-        return leaf.repeat(repeated)[tuple(slice(size) for size in shape)].to(device)
-
-    assert program.example_inputs is not None
-    args, kwargs = pytree.tree_map(drawn, program.example_inputs)
-    return args, kwargs
+def run_in(way: Way, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+    """Move a module to the way's device and precision, in place, and return a call of it."""
+    how = way.backend.removeprefix("torch").removeprefix("-")
+    return prepared(module, args, kwargs, way.device, way.precision, how)

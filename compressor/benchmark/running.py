@@ -14,7 +14,6 @@ import onnx
 from compressor.benchmark.comparing import compared
 from compressor.benchmark.entrants import Entrant, opened
 from compressor.benchmark.explaining import fixed_cost, slow_layers
-from compressor.benchmark.programs import random_inputs
 from compressor.benchmark.ways import Way, ways_of
 from compressor.errors import CompressorError, UsageError
 from compressor.files.claimed import temporary_folder
@@ -23,9 +22,11 @@ from compressor.latency.machine import machine_of
 from compressor.loading import load_program_file
 from compressor.measure import Operator, count_macs, count_params, operators_of, profiled
 from compressor.options import BenchOptions
+from compressor.programs.drawing import random_inputs
 from compressor.report import versions
 from compressor.sessions import check_provider
 from compressor.slicing import as_module
+from compressor.torch_calls import check_cuda
 from compressor.watch import Stopwatch, Watch
 
 SCHEMA = 1
@@ -45,6 +46,8 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
     stopwatch = Stopwatch(watch)
     if "onnxruntime" in options.backend:
         check_provider(options.device)
+    if options.device != "cpu" and set(options.backend) != {"onnxruntime"}:
+        check_cuda("--device")
     with temporary_folder() as folder:
         entrants = []
         for number, model in enumerate(models):
@@ -56,7 +59,8 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
         with stopwatch.stage("count"):
             networks = [_counted(entrant) for entrant in entrants]
         ways = []
-        for way in ways_of(options.backend, options.device, options.threads, options.batch):
+        asked = (options.backend, options.device, options.threads, options.batch)
+        for way in ways_of(*asked, options.precision):
             ways.append(_timed(entrants, networks, way, options, stopwatch))
         _require_one(ways)
         with stopwatch.stage("look into layers"):

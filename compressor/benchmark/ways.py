@@ -1,4 +1,4 @@
-"""List the ways in which networks are run: backend, device, threads, samples in a call."""
+"""List the ways in which networks are run: backend, device, threads, samples, precision."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ BACKENDS: Mapping[str, str] = {
     "onnxruntime": "ONNX Runtime",
     "torch": "PyTorch, eager",
     "torch-compiled": "PyTorch, compiled",
+    "torch-graphs": "PyTorch, CUDA graphs",
 }
 
 
@@ -24,29 +25,37 @@ class Way:
         device: "cpu" or an accelerator.
         threads: The number of threads; it matters on the CPU only.
         batch: The number of samples in a call.
+        precision: What PyTorch computes in, a key of `torch_calls.DTYPES`.
     """
 
     backend: str
     device: str
     threads: int
     batch: int
+    precision: str = "fp32"
 
     @property
     def words(self) -> str:
         """The way in words, for a table's title."""
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         where = threads if self.device == "cpu" else self.device
-        return f"{BACKENDS[self.backend]}, {where}, batch {self.batch}"
+        numbers = "" if self.precision == "fp32" else f", {self.precision}"
+        return f"{BACKENDS[self.backend]}, {where}, batch {self.batch}{numbers}"
 
 
 def ways_of(
-    backends: Iterable[str], device: str, threads: Iterable[int], batches: Iterable[int]
+    backends: Iterable[str],
+    device: str,
+    threads: Iterable[int],
+    batches: Iterable[int],
+    precisions: Iterable[str] = ("fp32",),
 ) -> list[Way]:
-    """Return every combination of backends, threads and batches on a device.
+    """Return every combination of backends, threads, batches and precisions on a device.
 
     No threads means one thread and all cores. On an accelerator the number of threads does not
     matter, so there is one way each.
     """
-    numbers = tuple(threads) or tuple(dict.fromkeys((1, cores())))
-    every = itertools.product(backends, numbers if device == "cpu" else (1,), batches)
-    return [Way(backend, device, number, batch) for backend, number, batch in every]
+    given = tuple(threads) or tuple(dict.fromkeys((1, cores())))
+    on_device = given if device == "cpu" else (1,)
+    every = itertools.product(backends, on_device, batches, precisions)
+    return [Way(name, device, number, batch, kind) for name, number, batch, kind in every]

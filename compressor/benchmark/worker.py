@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -37,15 +38,17 @@ def _onnxruntime(asked: Mapping[str, Any]) -> Call:
     return _by_the_clock(lambda: session.run(None, feeds))
 
 
-def _torch(asked: Mapping[str, Any], *, compiled: bool = False) -> Call:
+def _torch(asked: Mapping[str, Any]) -> Call:
     import torch
 
     from compressor.benchmark.programs import call_of
+    from compressor.benchmark.ways import Way
+    from compressor.torch_calls import clock_of, computing_in
 
     torch.set_num_threads(asked["threads"])
-    torch.set_grad_enabled(False)
-    call = call_of(asked["file"], asked["batch"], asked["device"], asked["seed"], compiled=compiled)
-    return _by_the_clock(call) if asked["device"] == "cpu" else _by_events(call)
+    way = Way(**{name: asked[name] for name in Way.__dataclass_fields__})
+    computing_in(way.precision).__enter__()  # to the end of this process
+    return partial(clock_of(way.device), call_of(asked["file"], way, asked["seed"]))
 
 
 def _by_the_clock(call: Callable[[], object]) -> Call:
@@ -57,27 +60,9 @@ def _by_the_clock(call: Callable[[], object]) -> Call:
     return timed
 
 
-def _by_events(call: Callable[[], object]) -> Call:
-    """Time each call, in milliseconds, by the GPU's own events."""
-    import torch
-
-    make: Any = torch.cuda.Event
-    begin, end = (make(enable_timing=True) for _ in range(2))
-
-    def timed() -> float:
-        begin.record()
-        call()
-        end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end))
-
-    return timed
-
-
 BACKENDS: Mapping[str, Callable[[Mapping[str, Any]], Call]] = {
     "onnxruntime": _onnxruntime,
-    "torch": _torch,
-    "torch-compiled": lambda asked: _torch(asked, compiled=True),
+    **dict.fromkeys(("torch", "torch-compiled", "torch-graphs"), _torch),
 }
 
 
@@ -88,7 +73,7 @@ def _pin(threads: int) -> None:
         os.sched_setaffinity(0, allowed[:threads])
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """Return the most memory that this process ever had, in MB."""
     # Linux counts the parent's memory in getrusage, so its own file is read first.
     status = Path("/proc/self/status")
@@ -99,14 +84,14 @@ def _peak_mb() -> float:
     return most / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _warm_up(call: Call) -> None:
-    end, calls = time.perf_counter() + WARM_UP_SECONDS, 0
+def warm_up(call: Call, seconds: float = WARM_UP_SECONDS) -> None:
+    end, calls = time.perf_counter() + seconds, 0
     while calls < WARM_UP_CALLS or time.perf_counter() < end:
         call()
         calls += 1
 
 
-def _round(call: Call, seconds: float) -> list[float]:
+def round_of(call: Call, seconds: float) -> list[float]:
     """Call the network for some seconds, and return the milliseconds of each call."""
     call()
     # The call above is not timed: it finds another process's data in the caches.
@@ -129,13 +114,13 @@ def serve(lines: TextIO, answers: TextIO) -> None:
         if asked["device"] == "cpu":
             _pin(asked["threads"])
         call = BACKENDS[asked["backend"]](asked)
-        _warm_up(call)
+        warm_up(call)
     except Exception as error:  # whatever the backend's library raises: the parent says it
         answer({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"})
         return
     answer({"ready": True})
     while seconds := float(lines.readline() or 0):
-        answer({"ms": _round(call, seconds), "peak_mb": _peak_mb()})
+        answer({"ms": round_of(call, seconds), "peak_mb": peak_mb()})
 
 
 def main() -> None:

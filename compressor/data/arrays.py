@@ -46,14 +46,46 @@ class ImageArrays(Dataset[Any]):
     def __getitems__(self, indices: Sequence[int]) -> Stacked:
         """Return normalised images [samples, channels, height, width] float32, and their labels."""
         chosen = np.asarray(indices)
-        pixels = torch.from_numpy(self.images[chosen]).permute(0, 3, 1, 2)
-        inputs = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-        inputs.div_(255).sub_(self.mean).div_(self.std)
+        inputs = _normalised(torch.from_numpy(self.images[chosen]), self.mean, self.std)
         return Stacked(inputs, None if self.labels is None else self.labels[chosen])
 
     def __getitem__(self, index: int) -> tuple[Tensor, int | None]:
         inputs, labels = self.__getitems__([index])
         return inputs[0], None if labels is None else int(labels[0])
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the images take."""
+        return self.images.nbytes
+
+    def on(self, device: torch.device) -> PlacedImages:
+        """Return the same images in the device's memory."""
+        labels = None if self.labels is None else self.labels.to(device)
+        images, (mean, std) = torch.from_numpy(self.images), (self.mean, self.std)
+        return PlacedImages(images.to(device), labels, mean.to(device), std.to(device))
+
+
+class PlacedImages(Dataset[Any]):
+    """uint8 images [N, H, W, C] in a device's memory, which are normalised there.
+
+    They are read many at a time, by their numbers, a tensor on the device.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor | None, mean: Tensor, std: Tensor) -> None:
+        self.images, self.labels, self.mean, self.std = images, labels, mean, std
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: Tensor) -> Stacked:
+        inputs = _normalised(self.images[indices], self.mean, self.std)
+        return Stacked(inputs, None if self.labels is None else self.labels[indices])
+
+
+def _normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Normalise images: [N, H, W, C] of uint8 become [N, C, H, W] of float32."""
+    inputs = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return inputs.div_(255).sub_(mean).div_(std)
 
 
 def statistics(

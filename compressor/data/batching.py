@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,39 +91,65 @@ def _labels(data: Data) -> tuple[Tensor, range]:
     return torch.as_tensor(data.fetch(indices).target), indices
 
 
-Augmentation = Callable[[Tensor, np.random.Generator], Tensor]
+Drawn = tuple[np.ndarray[Any, Any], ...]
+"""Random numbers of some images: arrays with an entry per image."""
 
 
-def _crop(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Move each image by up to an eighth of its size, in [samples, channels, height, width].
+@dataclass(frozen=True)
+class Augmentation:
+    """A random change of images, in two parts: numbers are drawn, then images changed by them.
 
-    Zeros (the mean colour) move in.
+    So the numbers of a whole pass can be drawn at once and brought to where the images are.
+
+    Attributes:
+        draw: Draws numbers by a generator for so many images of a height and a width.
+        apply: Changes images [N, C, H, W] as the numbers say, which lie on the same device.
     """
+
+    draw: Callable[[np.random.Generator, int, int, int], Drawn]
+    apply: Callable[..., Tensor]
+
+    def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Change images [N, C, H, W] by numbers that are drawn for them."""
+        drawn = self.draw(rng, len(images), *images.shape[-2:])
+        return self.apply(images, *(torch.from_numpy(each).to(images.device) for each in drawn))
+
+
+def _draw_moves(rng: np.random.Generator, samples: int, height: int, width: int) -> Drawn:
+    """Draw how far each image is moved down and across, by up to an eighth of its size."""
+    tops, lefts = (rng.integers(0, 2 * (size // 8) + 1, samples) for size in (height, width))
+    return tops, lefts
+
+
+def _crop(images: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
+    """Move each image [N, C, H, W]; zeros (the mean colour) move in."""
     samples, _, height, width = images.shape
     rows, columns = height // 8, width // 8
     padded = F.pad(images, (columns, columns, rows, rows))
-    tops, lefts = (
-        torch.from_numpy(rng.integers(0, 2 * most + 1, samples)).to(images.device)
-        for most in (rows, columns)
-    )
     every = torch.arange(samples, device=images.device)[:, None, None]
     down = (tops[:, None] + torch.arange(height, device=images.device))[:, :, None]
     across = (lefts[:, None] + torch.arange(width, device=images.device))[:, None, :]
     return padded.movedim(1, -1)[every, down, across].movedim(-1, 1).contiguous()
 
 
-def _flip(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Mirror each image left to right with a chance of one half."""
-    mirrored = torch.from_numpy(rng.random(len(images)) < 0.5).view(-1, 1, 1, 1)
-    mirrored = mirrored.to(images.device)
-    return torch.where(mirrored, images.flip(-1), images)
+def _draw_sides(rng: np.random.Generator, samples: int, height: int, width: int) -> Drawn:
+    return (rng.random(samples) < 0.5,)
 
 
+def _flip(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirror images [N, C, H, W] left to right, those for which `mirrored` says so."""
+    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+
+
+CROP, FLIP = Augmentation(_draw_moves, _crop), Augmentation(_draw_sides, _flip)
 AUGMENTATIONS: dict[str, tuple[Augmentation, ...]] = {
     "none": (),
-    "crop": (_crop,),
-    "crop-flip": (_crop, _flip),
+    "crop": (CROP,),
+    "crop-flip": (CROP, FLIP),
 }
+
+SHARE = 0.5
+"""Of a device's free memory: data that take less can lie there."""
 
 
 class Batches:
@@ -148,8 +176,7 @@ class Batches:
             )
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.augmentations = AUGMENTATIONS[augment]
-        if self.augmentations:
-            _require_images(data, augment)
+        self.size = _image_size(data, augment) if self.augmentations else ()
         everything = np.arange(len(data))
         if seed is not None:
             everything = np.random.default_rng(seed).permutation(everything)
@@ -157,20 +184,76 @@ class Batches:
         full, left = divmod(len(self.chosen), batch_size)
         self.count = full if (drop_last and full) else full + bool(left)
         self.passes = 0
+        self.device: torch.device | None = None
+        self.numbers = everything
 
     def __len__(self) -> int:
         return self.count
+
+    def on(self, device: torch.device) -> Batches:
+        """Return the same batches, made on the device.
+
+        Samples, order and random numbers lie there, and nothing is sent while a pass goes on. Where
+        the data are no arrays of images, or too large for the device, these batches are returned.
+        """
+        dataset: Any = self.data.dataset
+        numbers = np.arange(len(self.data))
+        while isinstance(dataset, Subset):
+            dataset, numbers = dataset.dataset, np.asarray(dataset.indices)[numbers]
+        if not hasattr(dataset, "on") or getattr(dataset, "nbytes", 0) > _room(device):
+            return self
+        placed = copy.copy(self)
+        placed.data = replace(self.data, dataset=dataset.on(device))
+        placed.numbers, placed.device = numbers, device
+        return placed
 
     def __iter__(self) -> Iterator[tuple[Call, Any]]:
         rng = np.random.default_rng((self.seed or 0, self.passes))
         self.passes += 1
         order = self.chosen if self.seed is None else rng.permutation(self.chosen)
-        for number in range(self.count):
-            start = number * self.batch_size
-            inputs, target = self.data.fetch(order[start : start + self.batch_size].tolist())
+        starts = range(0, self.count * self.batch_size, self.batch_size)
+        parts = [order[start : start + self.batch_size] for start in starts]
+        return self._here(parts, rng) if self.device is None else self._there(parts, rng)
+
+    def _here(
+        self, parts: Sequence[np.ndarray[Any, Any]], rng: np.random.Generator
+    ) -> Iterator[tuple[Call, Any]]:
+        for part in parts:
+            inputs, target = self.data.fetch(part.tolist())
             for augmentation in self.augmentations:
                 inputs = _with_image(inputs, augmentation(_image(inputs), rng))
             yield inputs, target
+
+    def _there(
+        self, parts: Sequence[np.ndarray[Any, Any]], rng: np.random.Generator
+    ) -> Iterator[tuple[Call, Any]]:
+        """Yield the batches of a pass, made on the device.
+
+        The numbers of all batches are drawn first, in the order in which `_here` draws them.
+        """
+
+        def moved(arrays: Iterable[np.ndarray[Any, Any]]) -> Tensor:
+            return torch.from_numpy(np.concatenate(list(arrays))).to(self.device)
+
+        drawn = [[a.draw(rng, len(part), *self.size) for a in self.augmentations] for part in parts]
+        numbers = [list(map(moved, zip(*each, strict=True))) for each in zip(*drawn, strict=True)]
+        indices = moved([self.numbers[part] for part in parts])
+        start = 0
+        for part in parts:
+            rows = slice(start, start + len(part))
+            inputs, target = self.data.fetch(indices[rows])
+            for augmentation, arrays in zip(self.augmentations, numbers, strict=True):
+                some = (array[rows] for array in arrays)
+                inputs = _with_image(inputs, augmentation.apply(_image(inputs), *some))
+            yield inputs, target
+            start += len(part)
+
+
+def _room(device: torch.device) -> float:
+    """Return how many bytes data may take on a device."""
+    if device.type != "cuda":
+        return math.inf
+    return SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def _image(call: Call) -> Any:
@@ -185,7 +268,8 @@ def _with_image(call: Call, image: Tensor) -> Call:
     return replace(call, kwargs={**call.kwargs, first: image})
 
 
-def _require_images(data: Data, augment: str) -> None:
+def _image_size(data: Data, augment: str) -> tuple[int, ...]:
+    """Return the images' height and width; raise UsageError where the inputs are no images."""
     first = _image(data.first_sample)
     if not isinstance(first, Tensor) or first.ndim != 4:
         raise UsageError(
@@ -193,6 +277,7 @@ def _require_images(data: Data, augment: str) -> None:
             where=data.name,
             next_step="use the augmentation 'none'",
         )
+    return tuple(first.shape[-2:])
 
 
 def batches(

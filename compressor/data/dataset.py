@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from compressor.calls import Call
@@ -60,8 +61,8 @@ class Data:
         found = replace(self, binding=binding)
         return replace(found, labelled=self.labelled and found.fetch([0]).target is not None)
 
-    def fetch(self, indices: Sequence[int]) -> Batch:
-        """Read the samples with these indices as one batch.
+    def fetch(self, indices: Sequence[int] | Tensor) -> Batch:
+        """Read these samples as one batch; a tensor of indices is for datasets on a device.
 
         Raises:
             CompressorError: The dataset fails, its samples have other forms or unequal shapes, or
@@ -85,22 +86,26 @@ class Data:
         except Exception as error:  # the dataset is the user's code
             raise self._failure(error, indices) from error
 
-    def _read(self, indices: Sequence[int]) -> Any:
-        """Read samples as pairs of inputs and target, or as `Stacked` if the dataset gives that."""
+    def _read(self, indices: Sequence[int] | Tensor) -> Any:
+        """Read samples as pairs of inputs and target, or several that are stacked already."""
         many = getattr(self.dataset, "__getitems__", None)
-        samples = many(list(indices)) if many else [self.dataset[i] for i in indices]
+        samples = many(_listed(indices)) if many else [self.dataset[i] for i in indices]
         if isinstance(samples, Stacked):
             return samples
         return [sample_of(sample, self.binding.takes) for sample in samples]
 
-    def _place(self, indices: Sequence[int]) -> str:
+    def _place(self, indices: Sequence[int] | Tensor) -> str:
         if len(indices) == 1:
             return f"{self.name}, sample {indices[0]}"
         return f"{self.name}, samples {indices[0]} to {indices[-1]}"
 
-    def _failure(self, error: Exception, indices: Sequence[int]) -> CompressorError:
+    def _failure(self, error: Exception, indices: Sequence[int] | Tensor) -> CompressorError:
         return CompressorError(
             f"reading samples failed: {type(error).__name__}: {error}",
             where=self._place(indices),
             next_step="each sample must be (inputs, target), the inputs alone, or a dict",
         )
+
+
+def _listed(indices: Sequence[int] | Tensor) -> Any:
+    return indices if isinstance(indices, Tensor) else list(indices)

@@ -32,7 +32,8 @@ from compressor.measure import (
 from compressor.plain import name_of
 from compressor.planning.costs import Costs, costs_of
 from compressor.planning.deciding import Planned
-from compressor.planning.original import TemporaryFolder, missing
+from compressor.planning.original import Runnable, TemporaryFolder, missing
+from compressor.planning.timing import by_torch, turns
 from compressor.processes import of_the_first
 from compressor.programs.beginning import ended_after
 from compressor.records import Latency, Plan
@@ -128,7 +129,7 @@ def deliver(sliced: Sliced, planned: Planned) -> Delivery:
     names: tuple[str, ...] = planned.options.format
     formats = {name: _format(name, job, planned) for name in names}
     if "onnx" in formats and formats["onnx"].is_there:
-        before, after, speedups = _by_onnx(planned, files.path, costs)
+        before, after, speedups = _by_onnx(planned, sliced, files.path, costs)
     else:
         before, after, speedups = _by_torch(planned, sliced, costs)
     return Delivery(files, plan, formats, before, after, speedups)
@@ -167,12 +168,13 @@ def _format(name: str, job: Job, planned: Planned) -> Outcome:
 _States = tuple[State, State, tuple[Speedup, ...]]
 
 
-def _by_onnx(planned: Planned, folder: Path, costs: tuple[Costs, Costs]) -> _States:
+def _by_onnx(planned: Planned, sliced: Sliced, folder: Path, costs: tuple[Costs, Costs]) -> _States:
     """Time both networks as ONNX Runtime runs them, and write what times them on other machines."""
     stopwatch, before, after = planned.stopwatch, planned.original.onnx, folder / "model.onnx"
     _for_other_machines(before, folder, planned)
     files = {"before": before, "after": after}
-    latency, speedups = _latency(files, measure_turns, _ways(planned), planned)
+    found = _latency(files, measure_turns, _ways(planned), planned)
+    latency, speedups = _with_target(found, sliced, planned)
     with stopwatch.stage("time each layer"):
         operators = of_the_first(lambda: [profiled(path) for path in (before, after)])
     first, last = (
@@ -198,11 +200,12 @@ def _by_torch(planned: Planned, sliced: Sliced, costs: tuple[Costs, Costs]) -> _
             stack.enter_context(ended_after(module, traced.ends_after))
         timing = partial(measure_eager, args=examples.args, kwargs=examples.kwargs)
         try:
-            latency, speedups = _latency(modules, timing, ways, planned)
+            found = _latency(modules, timing, ways, planned)
         except Exception as error:  # whatever the network's code raises
             words = f"not timed, since a call of one sample fails: {first_line(error)}"
             planned.stopwatch.note(words)
             return State(costs[0], ()), State(costs[1], ()), ()
+    latency, speedups = _with_target(found, sliced, planned)
     first, last = (State(costs[i], tuple(latency[name])) for i, name in enumerate(modules))
     return first, last, speedups
 
@@ -231,9 +234,36 @@ def _ways(planned: Planned) -> list[_Way]:
     """Return the ways to time networks: one thread and all, one sample each, and the budget's."""
     options = planned.options
     ways = [(threads, 1, "cpu") for threads in sorted({1, cores()})]
-    if planned.timing.clock is not None and planned.timing.is_here:
+    if _is_timed_there(planned) and not by_torch(options):
         ways.append((options.threads, options.batch, options.latency_on))
     return list(dict.fromkeys(ways))
+
+
+def _is_timed_there(planned: Planned) -> bool:
+    """Return whether what a budget of latency is for can be timed on this machine."""
+    return planned.timing.clock is not None and planned.timing.is_here
+
+
+_Found = tuple[dict[str, list[Latency]], tuple[Speedup, ...]]
+"""Latencies of both networks, and how much faster the smaller one is, each by way."""
+
+
+def _with_target(found: _Found, sliced: Sliced, planned: Planned) -> _Found:
+    """Add what PyTorch takes on the budget's target, if it is what runs networks there."""
+    if not by_torch(planned.options) or not _is_timed_there(planned):
+        return found
+    programs: dict[str, Runnable] = {
+        "before": planned.original.runnable(by_torch=True),
+        "after": sliced.program,
+    }
+    options = planned.options
+    way = (options.threads, options.batch, options.latency_on)
+
+    def timing(networks: Mapping[str, Any], *, seconds: float, **_: Any) -> dict[str, Timed]:
+        return turns(networks, options, seconds)
+
+    (latency, speedups), (more, further) = found, _latency(programs, timing, [way], planned)
+    return {name: latency[name] + more[name] for name in latency}, speedups + further
 
 
 def _latency(

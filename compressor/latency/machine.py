@@ -8,28 +8,30 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from compressor.torch_calls import TORCH
 
-def machine_of(threads: int, batch: int, device: str) -> dict[str, Any]:
+
+def machine_of(threads: int, batch: int, device: str, precision: str = "fp32") -> dict[str, Any]:
     """Return all that a measured time depends on besides the layer: the machine, runtime and call.
 
     Args:
         threads: Threads within one operator.
         batch: Samples in a call.
-        device: "cpu" or "cuda".
+        device: As `--latency-on` spells it; "torch-cuda" is PyTorch on a GPU.
+        precision: What PyTorch computes in.
     """
-    import onnxruntime
-
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "runtime": f"onnxruntime {onnxruntime.__version__}",
+        "runtime": _runtime(device),
         "device": device if device == "cpu" else _accelerator(device),
         "threads": threads,
         "batch": batch,
-        "dtype": "float32",
+        "dtype": {"fp32": "float32"}.get(precision, precision),
     }
 
 
@@ -60,8 +62,13 @@ def _processor() -> str:
     return f"{name} ({platform.machine()})".strip()
 
 
+def _runtime(device: str) -> str:
+    package = import_module("torch" if device.startswith(TORCH) else "onnxruntime")
+    return f"{package.__name__} {package.__version__}"
+
+
 def _accelerator(device: str) -> str:
     import torch
 
-    is_known = device == "cuda" and torch.cuda.is_available()
+    is_known = device.removeprefix(TORCH) == "cuda" and torch.cuda.is_available()
     return f"{device} {torch.cuda.get_device_name()}" if is_known else device

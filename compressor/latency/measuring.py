@@ -14,6 +14,8 @@ from compressor.latency.layers import Layer
 from compressor.latency.machine import cached_at, machine_of
 from compressor.latency.steps import measure_step
 from compressor.latency.table import LatencyTable, read_table, write_table
+from compressor.latency.torch_bench import TorchBench
+from compressor.torch_calls import TORCH
 
 Progress = Callable[[int, int, str], None]
 """A function that shows progress: `progress(done, total, text)`."""
@@ -33,6 +35,7 @@ def measured_table(
     threads: int = 1,
     batch: int = 1,
     device: str = "cpu",
+    precision: str = "fp32",
     steps_alone: bool = False,
     bench: Bench | None = None,
     path: Path | None = None,
@@ -46,10 +49,12 @@ def measured_table(
         layers: The network's layers, for this batch.
         threads: Threads within one operator.
         batch: Samples in a call.
-        device: "cpu" or "cuda"; another choice of these three has a table of its own.
+        device: Where layers are timed, as `--latency-on` spells it.
+        precision: What PyTorch computes in; another choice of these four has a table of its own.
         steps_alone: Measure only in which steps widths run well: a few seconds per kind of layer,
             once.
-        bench: What times the layers. Default: ONNX Runtime on the device.
+        bench: What times the layers. Default: ONNX Runtime on the device, or PyTorch where its name
+            says so.
         path: The table's file. Default: in the user's cache folder.
         progress: Told `(done, total, text)`.
 
@@ -58,11 +63,11 @@ def measured_table(
         CompressorError: The file is no table or cannot be written; a layer does not run.
     """
     distinct = {layer.signature: layer for layer in layers}
-    machine = machine_of(threads, batch, device)
+    machine = machine_of(threads, batch, device, precision)
     path = path or cached_at(machine)
     table = read_table(path) if path.exists() else LatencyTable(machine)
     _check_same(table.machine, machine, path)
-    bench = bench or OnnxBench(threads, device)
+    bench = bench or _bench(threads, device, precision)
     if steps_alone:
         fuller = _with_steps(table, distinct, bench, progress)
     else:
@@ -70,6 +75,12 @@ def measured_table(
     for table in fuller:
         write_table(table, path)
     return table
+
+
+def _bench(threads: int, device: str, precision: str) -> Bench:
+    if device.startswith(TORCH):
+        return TorchBench(device, precision, threads)
+    return OnnxBench(threads, device)
 
 
 def _check_same(found: Mapping[str, Any], machine: Mapping[str, Any], path: Path) -> None:
@@ -85,7 +96,13 @@ def _check_same(found: Mapping[str, Any], machine: Mapping[str, Any], path: Path
 
 
 def given_table(
-    path: Path, layers: Iterable[Layer], *, threads: int = 1, batch: int = 1, device: str = "cpu"
+    path: Path,
+    layers: Iterable[Layer],
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    device: str = "cpu",
+    precision: str = "fp32",
 ) -> LatencyTable:
     """Read a table that was measured elsewhere and has all that the layers need.
 
@@ -94,14 +111,17 @@ def given_table(
         layers: The network's layers, for this batch.
         threads: Threads within one operator.
         batch: Samples in a call.
-        device: "cpu" or "cuda".
+        device: Where it was measured, as `--latency-on` spells it.
+        precision: What PyTorch computed in.
 
     Raises:
-        UsageError: It holds for another number of threads, batch or device.
+        UsageError: It holds for another number of threads, batch, device or precision.
         CompressorError: It cannot be read, or lacks layers of the network.
     """
     table = read_table(path)
     asked = {"threads": threads, "batch": batch, "device": device}
+    if "dtype" in table.machine:
+        asked["dtype"] = machine_of(threads, batch, device, precision)["dtype"]
     other = [
         f"{name} {table.machine.get(name)}, not {value}"
         for name, value in asked.items()
@@ -134,11 +154,14 @@ def _with_steps(
         progress: Told of each step.
         more: How much is measured afterwards, for the progress display.
     """
+    # One sample is too little for a GPU: whatever the width, the time is that of being called.
+    is_gpu = str(table.machine.get("device")).startswith(f"{TORCH}cuda")
+    samples = int(table.machine["batch"]) if is_gpu else 1
     kinds = dict.fromkeys(layer.kind for layer in layers.values())
     unstepped = [(kind, name) for kind in kinds for name in table.lacks_steps(kind)]
     for done, (kind, name) in enumerate(unstepped):
         progress(done, len(unstepped) + more, f"steps of {kind}: {name}")
-        table = table.with_step(kind, name, measure_step(kind, name, bench))
+        table = table.with_step(kind, name, measure_step(kind, name, bench, samples))
         yield table
 
 

@@ -18,6 +18,7 @@ from compressor.latency.kernels import KERNELS
 WIDTHS = range(16, 65)
 _STEPS = (32, 16, 8, 4, 2)
 _LOOKS = 3
+_SAMPLES = ("batch", "rows")  # what grows with the samples in a call
 _EXTRA = 0.15  # less is noise, or a padded end; a kernel of another kind costs more
 _EVEN = 1 / 3  # of an even rise; more than that is no step
 _GROWTH = 1.3  # of 64 over 16 channels; less is no sign of steps but of a fixed cost
@@ -45,9 +46,10 @@ def step_names(kind: str) -> tuple[str, ...]:
     return KERNELS[kind].stepped
 
 
-def measure_step(kind: str, name: str, bench: Bench) -> Step:
+def measure_step(kind: str, name: str, bench: Bench, samples: int = 1) -> Step:
     """Measure the step of one size of a kind of layer on this machine."""
-    sizes, literals = KERNELS[kind].probe
+    probe, literals = KERNELS[kind].probe
+    sizes = {n: size * (samples if n in _SAMPLES else 1) for n, size in probe.items()}
     cases = [Case(kind, {**sizes, name: width}, literals) for width in WIDTHS]
     looks = zip(*(bench.times_ms(cases) for _ in range(_LOOKS)), strict=True)
     return step_in(dict(zip(WIDTHS, map(min, looks), strict=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import nn
 from compressor.errors import CompressorError, UsageError
 from compressor.records import Latency
 from compressor.sessions import PROVIDERS, bound_call, check_provider, options_of, random_input
+from compressor.torch_calls import TORCH, Call, Clock, clock_of
 
 _QUANTILES = (5, 25, 50, 75, 95)
 
@@ -107,6 +109,27 @@ def measure_eager(
         torch.set_num_threads(before)
 
 
+def measure_calls(
+    calls: Mapping[str, Call],
+    *,
+    threads: int,
+    batch: int,
+    device: str,
+    seconds: float,
+) -> dict[str, Timed]:
+    """Time calls of PyTorch against each other, in the same turns; on a GPU by its events.
+
+    Args:
+        calls: Name -> a call that is ready on the device.
+        threads: Threads within one operator, which the caller has set.
+        batch: Samples in each call.
+        device: "torch-cpu" or "torch-cuda".
+        seconds: How long to measure, all calls together.
+    """
+    clock = clock_of(device.removeprefix(TORCH))
+    return _in_turns(calls, "torch", threads, batch, device, seconds, clock)
+
+
 def _in_turns(
     calls: Mapping[str, Callable[[], object]],
     runtime: str,
@@ -114,13 +137,14 @@ def _in_turns(
     batch: int,
     device: str,
     seconds: float,
+    clock: Clock | None = None,
 ) -> dict[str, Timed]:
     times: dict[str, list[list[_Times]]] = {name: [] for name in calls}
     turn_seconds = min(0.02, seconds / max(1, 6 * len(calls)))
     end, turns = time.perf_counter() + seconds, 0
     while calls and (turns < 3 or time.perf_counter() < end):
         for name, call in calls.items():
-            times[name].append(_turn(call, turn_seconds))
+            times[name].append(_turn(call, turn_seconds, clock))
         turns += 1
     way = (runtime, device, threads, batch)
     return {name: _timed(found, *way) for name, found in times.items()}
@@ -175,16 +199,25 @@ _Times = tuple[float, float]
 """Milliseconds of one call: by the wall clock, and of the processor in this thread."""
 
 
-def _turn(call: Callable[[], object], seconds: float) -> list[_Times]:
+def _turn(call: Callable[[], object], seconds: float, clock: Clock | None) -> list[_Times]:
     """Time calls for some seconds, one turn; the first call is not counted.
 
+    Args:
+        call: Runs the network once.
+        seconds: How long.
+        clock: Times a call by the device, and knows nothing of the processor; None: by the wall
+            clock and the processor's.
+
     Returns:
-        Milliseconds of each call, by the wall clock and of the processor.
+        Milliseconds of each call, by the wall clock (or the device's) and of the processor.
     """
     call()
     times: list[_Times] = []
     end = time.perf_counter() + seconds
     while not times or time.perf_counter() < end:
+        if clock is not None:
+            times.append((clock(call), math.nan))
+            continue
         wall, processor = time.perf_counter(), time.thread_time()
         call()
         spent = time.perf_counter() - wall, time.thread_time() - processor

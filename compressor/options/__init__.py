@@ -8,12 +8,12 @@ from compressor.options.checks import MOST
 from compressor.options.compression import (
     DEFAULT_RATIO,
     LIMITS,
-    Device,
     Limit,
     Options,
     Quantity,
     Schedule,
     Scope,
+    Target,
 )
 from compressor.options.export import ExportOptions
 from compressor.options.scoring import (
@@ -38,7 +38,6 @@ __all__ = [
     "BenchOptions",
     "CriterionName",
     "DataOptions",
-    "Device",
     "ExportOptions",
     "Limit",
     "ModelOptions",
@@ -51,6 +50,7 @@ __all__ = [
     "ScoringOptions",
     "SensitivityOptions",
     "SweepOptions",
+    "Target",
     "TrainingOptions",
     "flag",
     "recovery_of",

@@ -16,7 +16,8 @@ from compressor.options.spelling import (
     whole_numbers,
 )
 
-Backend = Literal["onnxruntime", "torch", "torch-compiled"]
+Backend = Literal["onnxruntime", "torch", "torch-compiled", "torch-graphs"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 @Parameter(name="*")
@@ -25,8 +26,8 @@ class BenchOptions(ModelOptions):
     """How networks are timed."""
 
     backend: Annotated[tuple[Backend, ...], several(LATENCY, "NAME")] = ("onnxruntime",)
-    """What runs them: onnxruntime, torch (eager), torch-compiled; PyTorch runs programs, no mere \
-ONNX files."""
+    """What runs them: onnxruntime, torch (eager), torch-compiled, torch-graphs (CUDA graphs: a \
+GPU's kernels recorded once and replayed); PyTorch runs programs, no mere ONNX files."""
 
     device: Annotated[Literal["cpu", "cuda"], option(LATENCY)] = "cpu"
     """The device; cuda with onnxruntime takes the package onnxruntime-gpu."""
@@ -36,6 +37,10 @@ ONNX files."""
 
     batch: Annotated[tuple[int, ...], listed_numbers(LATENCY, "N,…", whole_numbers)] = (1, 8)
     """Samples in a call; default 1,8."""
+
+    precision: Annotated[tuple[Precision, ...], several(LATENCY, "NAME")] = ("fp32",)
+    """What PyTorch computes in: fp32, tf32 (float32 multiplied with fewer bits, on GPUs), bf16, \
+fp16. In all but fp32 a GPU's images lie channels last."""
 
     seconds: Annotated[float, option(LATENCY, "S")] = 6.0
     """How long each way is measured, all networks together."""
@@ -48,5 +53,13 @@ ONNX files."""
         for name in ("threads", "batch"):
             if not all(number >= 1 for number in getattr(self, name)):
                 raise refusal(name, "all numbers are at least 1")
+        if "torch-graphs" in self.backend and self.device == "cpu":
+            raise refusal("backend", "CUDA graphs are recorded on a GPU; give --device cuda")
+        if "tf32" in self.precision and self.device == "cpu":
+            raise refusal("precision", "tf32 is of GPUs; give --device cuda")
+        if self.precision != ("fp32",) and "onnxruntime" in self.backend:
+            raise refusal(
+                "precision", "ONNX Runtime computes as the file says; give --backend torch"
+            )
         if not self.seconds > 0:
             raise refusal("seconds", f"{self.seconds:g} is no time")

@@ -30,7 +30,8 @@ from compressor.options.training import TrainingOptions
 DEFAULT_RATIO = 0.5
 
 Quantity = Literal["macs", "params", "channels", "latency"]
-Device = Literal["cpu", "cuda"]
+Target = Literal["cpu", "cuda", "torch-cpu", "torch-cuda"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Schedule = Literal["one-shot", "linear", "geometric", "cubic", "cosine"]
 Format = Literal["onnx", "pt2"]
 Scope = Literal["global", "layer", "isomorphic"]
@@ -113,8 +114,12 @@ layer replaced by its traced operators)."""
     best_effort: Annotated[bool, switch(BUDGET)] = False
     """Take what is reachable where the budget is not."""
 
-    latency_on: Annotated[Device, option(LATENCY)] = "cpu"
-    """Where ONNX Runtime runs the network."""
+    latency_on: Annotated[Target, option(LATENCY)] = "cpu"
+    """Where the network is run: cpu and cuda by ONNX Runtime, torch-cpu and torch-cuda by PyTorch \
+(on a GPU as a CUDA graph). cuda is torch-cuda where ONNX Runtime has no CUDA."""
+
+    latency_precision: Annotated[Precision, option(LATENCY)] = "fp32"
+    """What PyTorch computes in there; anything but fp32 is timed with PyTorch."""
 
     threads: Annotated[int, option(LATENCY, "N")] = 1
     """Threads within one operator."""
@@ -177,6 +182,8 @@ be written is said, and the rest is."""
         at_least(self, step_epochs=0, steps=1, threads=1, batch=1)
         if self.round_to != "auto":
             at_least(self, round_to=1)
+        if self.latency_precision != "fp32" and self.latency_on in ("cpu", "torch-cpu"):
+            raise refusal("latency_precision", "it is of GPUs; give --latency-on torch-cuda")
         _check_drop(self)
         _check_steps(self)
         if self.use is not None and self.scope != "global":

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from torch import nn
+from torch.export import ExportedProgram
 
 from compressor.errors import CompressorError
 from compressor.export import Way, call_once, export_onnx, save_program, user_inputs, ways_of
@@ -16,6 +17,9 @@ from compressor.files.claimed import new_folder, temporary_folder
 from compressor.loading import load_program_file
 from compressor.planning.costs import Costs, costs_of
 from compressor.records import Trace
+
+Runnable = Path | ExportedProgram
+"""A network that can be timed: ONNX Runtime runs a file, PyTorch a program."""
 
 
 class TemporaryFolder:
@@ -66,6 +70,10 @@ class Original:
             CompressorError: It cannot be written as ONNX, or ONNX Runtime does not run the file.
         """
         return self._written[0].path / "model.onnx"
+
+    def runnable(self, by_torch: bool) -> Runnable:
+        """What PyTorch runs, its program, or ONNX Runtime, its file. Raises what `onnx` does."""
+        return self._trace.program if by_torch else self.onnx
 
     @property
     def way(self) -> Way:

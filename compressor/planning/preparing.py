@@ -33,7 +33,7 @@ from compressor.planning.subject import (
     open_inputs,
     open_model,
 )
-from compressor.planning.timing import Timing, timing_of
+from compressor.planning.timing import Timing, aimed, by_torch, timing_of
 from compressor.processes import each_alone, of_the_first
 from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel, Plan, Trace
 from compressor.recover import primary_output, reinitialised
@@ -118,6 +118,7 @@ def prepare(
         CompressorError: Anything is wrong with the model, the data or the given plan.
     """
     sensitivity = read_sensitivity(options.use) if options.use is not None else None
+    options = aimed(options, stopwatch)
     opened = open_network(subject, options, stopwatch)
     if options.keep_parametrisations:
         refits = opened.samples.train is not None and (options.repair or options.trains)
@@ -150,12 +151,12 @@ def _tried(traced: Trace, options: Options, stopwatch: Stopwatch) -> Original:
     with stopwatch.stage("count and try the formats"):
         assert original.costs
         unwritable = original.unwritable
-    if options.of == LATENCY and original.why_no_onnx:
+    if options.of == LATENCY and not by_torch(options) and original.why_no_onnx:
         raise CompressorError(
             "--of latency times ONNX files, and there can be none of this network: "
             f"{original.why_no_onnx}",
             consequence="nothing was done",
-            next_step="ask for a share of the MACs (--of macs) or parameters",
+            next_step="time it with PyTorch (--latency-on torch-cpu), or ask for --of macs",
         )
     for name, reason in unwritable.items():
         stopwatch.note(f"{missing(name)}: {reason}")

@@ -9,6 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.export import ExportedProgram
+
+from compressor.errors import CompressorError
 from compressor.files.claimed import temporary_folder
 from compressor.latency import (
     LatencyModel,
@@ -20,13 +24,15 @@ from compressor.latency import (
     width_steps,
 )
 from compressor.latency.machine import cached_at, machine_of
-from compressor.measure import measure_latency
+from compressor.measure import Timed, measure_turns
 from compressor.network import Network
 from compressor.options import Options
-from compressor.planning.original import Original
+from compressor.planning.original import Original, Runnable
+from compressor.planning.torch_timing import measure_programs
 from compressor.processes import of_the_first
 from compressor.records import Latency, Trace
-from compressor.sessions import check_provider
+from compressor.sessions import check_provider, has_provider
+from compressor.torch_calls import TORCH
 from compressor.watch import Stopwatch, Tick
 
 NARROW = 64
@@ -97,7 +103,7 @@ def timing_of(
         if not with_clock:
             return Timing(steps, table=table)
         clock = LatencyModel(layers, table)
-        if target.is_here(table) and not original.why_no_onnx:
+        if target.is_here(table) and (by_torch(options) or not original.why_no_onnx):
             tick(1, 1, "the whole network")
             clock = clock.fitted(of_the_first(lambda: _own(original, options)))
         tick(1, 1, f"{clock.latency_ms({}):.4g} ms")
@@ -117,18 +123,63 @@ def _steps(
 
 
 def _own(original: Original, options: Options) -> float:
-    return timed({"original": original.onnx}, options, FIT_SECONDS)["original"].own_ms
+    runnable = original.runnable(by_torch(options))
+    return timed({"original": runnable}, options, FIT_SECONDS)["original"].own_ms
 
 
-def timed(files: Mapping[str, Path], options: Options, seconds: float) -> dict[str, Latency]:
-    """Time ONNX files against each other on the threads, batch and device of the options."""
-    return measure_latency(
-        files,
-        threads=options.threads,
-        batch=options.batch,
-        device=options.latency_on,
-        seconds=seconds,
+def by_torch(options: Options) -> bool:
+    """Return whether PyTorch runs networks on the target; else ONNX Runtime does."""
+    return options.latency_on.startswith(TORCH)
+
+
+def aimed(options: Options, stopwatch: Stopwatch) -> Options:
+    """Replace the target "cuda" by what it stands for on this machine, and note it.
+
+    It is PyTorch where the installed ONNX Runtime has no CUDA, or where the precision is one that
+    PyTorch alone computes in.
+    """
+    is_open = options.latency_on == "cuda" and options.latency_table is None
+    if not is_open or not torch.cuda.is_available():
+        return options
+    if has_provider("cuda") and options.latency_precision == "fp32":
+        return options
+    stopwatch.note(
+        "latency is PyTorch's, with CUDA graphs (--latency-on torch-cuda): "
+        + (
+            f"ONNX Runtime does not compute in {options.latency_precision}"
+            if has_provider("cuda")
+            else "this ONNX Runtime has no CUDA"
+        )
     )
+    return replace(options, latency_on="torch-cuda")
+
+
+def timed(networks: Mapping[str, Runnable], options: Options, seconds: float) -> dict[str, Latency]:
+    """Time networks against each other on the threads, batch and target of the options."""
+    found = turns(networks, options, seconds)
+    return {name: each.latency for name, each in found.items()}
+
+
+def turns(networks: Mapping[str, Runnable], options: Options, seconds: float) -> dict[str, Timed]:
+    """Do the same, and return the times of every turn too.
+
+    Raises:
+        CompressorError: PyTorch is to run a mere ONNX file.
+    """
+    how: dict[str, Any] = {"threads": options.threads, "batch": options.batch, "seconds": seconds}
+    files = {name: each for name, each in networks.items() if isinstance(each, Path)}
+    if not by_torch(options):
+        return measure_turns(files, device=options.latency_on, **how)
+    if files:
+        raise CompressorError(
+            "PyTorch runs no ONNX files",
+            where=next(iter(files)),
+            consequence="it was not timed",
+            next_step="time with ONNX Runtime: --latency-on cpu",
+        )
+    programs = {n: each for n, each in networks.items() if isinstance(each, ExportedProgram)}
+    device = options.latency_on
+    return measure_programs(programs, device=device, precision=options.latency_precision, **how)
 
 
 @dataclass(frozen=True)
@@ -151,7 +202,8 @@ class _Target:
         if options.latency_table is not None:
             covered = layers if complete else ()
             return given_table(Path(options.latency_table), covered, **self._spelled)
-        check_provider(options.latency_on)
+        if not by_torch(options):
+            check_provider(options.latency_on)
         with self._file(stopwatch) as path:
             asked = {**self._spelled, "steps_alone": not complete, "progress": tick}
             return of_the_first(lambda: measured_table(layers, path=path, **asked))
@@ -163,7 +215,12 @@ class _Target:
     @property
     def _spelled(self) -> dict[str, Any]:
         options = self.options
-        return {"threads": options.threads, "batch": self.batch, "device": options.latency_on}
+        return {
+            "threads": options.threads,
+            "batch": self.batch,
+            "device": options.latency_on,
+            "precision": options.latency_precision,
+        }
 
     @property
     def _machine(self) -> dict[str, Any]:

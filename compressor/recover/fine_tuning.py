@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,11 @@ from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.modules import copy_of
 from compressor.processes import processes, shared_out
+from compressor.recover.capturing import Captured, all_kept, why_not
 from compressor.recover.evaluation import Batch, Batches, Progress, to_eval
 from compressor.recover.objective import Objective
-from compressor.recover.recipe import Recipe, cosine, optimizer_of
+from compressor.recover.recipe import Recipe, cosine, optimizer_of, set_rate
+from compressor.recover.tally import Tally
 from compressor.recover.training_state import EpochResult, TrainingState
 
 if TYPE_CHECKING:
@@ -35,6 +37,18 @@ class Penalty(Protocol):
 
     def __call__(self) -> Tensor:
         """Return the penalty of the present weights, a scalar."""
+
+
+@runtime_checkable
+class Placeable(Protocol):
+    """Batches that can be made on a device, where their samples lie then."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]: ...
+
+    def on(self, device: torch.device) -> Placeable:
+        """Return the same batches, made there."""
 
 
 def fine_tune(
@@ -84,12 +98,15 @@ def fine_tune(
             "there is not one batch to fine-tune on", next_step="give data that is not empty"
         )
     device = torch.device(device)
+    if device.type != "cpu" and isinstance(batches, Placeable):
+        batches = batches.on(device)
     module.to(device)
     state.note_weights(module)
     if objective.teacher is not None:
         to_eval(objective.teacher.to(device))
     run = _Run(module, recipe, objective, device, len(batches), penalty)
     state.give_moments(module, run.optimizer)
+    state.not_captured = run.why_not_captured if recipe.captured else ""
     try:
         with _random_state_kept(device), torch.enable_grad():
             for epoch in range(state.epoch + 1, recipe.epochs + 1):
@@ -129,8 +146,9 @@ def _note(
 def estimated_seconds(
     module: nn.Module, batches: Any, recipe: Recipe, objective: Objective, device: str
 ) -> float:
-    """Estimate the training's seconds from two steps of a copy (after one to warm up)."""
-    trial, recipe = copy_of(module).to(device).train(), replace(recipe, compiled=False)
+    """Estimate how long the training will take, by two steps of a copy after one that warms up."""
+    trial = copy_of(module).to(device).train()
+    recipe = replace(recipe, compiled=False, captured=False)
     if objective.teacher is not None:
         to_eval(objective.teacher.to(device))
     run = _Run(trial, recipe, objective, torch.device(device), len(batches))
@@ -139,7 +157,8 @@ def estimated_seconds(
             seconds = []
             for (batch,) in islice(_groups(batches, 1), 3):
                 begin = time.perf_counter()
-                run.step([batch], TrainingState(), "a first try")
+                tally = Tally(0, recipe.lr, waits=True)
+                tally.add(*run.step([batch], TrainingState()))
                 seconds.append(time.perf_counter() - begin)
     finally:
         run.end()
@@ -162,14 +181,22 @@ class _Run:
         self.recipe, self.objective, self.device = recipe, objective, device
         self.penalty, self.module = penalty, module
         self.parameters = _trainable(module)
-        self.optimizer = optimizer_of(self.parameters, recipe)
+        self.why_not_captured = "not asked for"
+        if recipe.captured:
+            self.why_not_captured = why_not(recipe, objective, device, pressed=penalty is not None)
+        self.captured: Captured | None = None
+        is_recorded = not self.why_not_captured
+        self.optimizer = optimizer_of(self.parameters, recipe, on=device if is_recorded else None)
         self.batches = batches
         epochs = recipe.horizon or recipe.epochs
         self.steps = epochs * math.ceil(batches / recipe.accumulate)
         self.accelerator = _accelerator(device, recipe)
         self.is_channels_last = recipe.is_channels_last(device)
-        if self.is_channels_last:
-            _lay_out(module, torch.channels_last)
+        self.laid_out = [module] if self.is_channels_last else []
+        if self.is_channels_last and objective.weight and objective.teacher is not None:
+            self.laid_out.append(objective.teacher)
+        for each in self.laid_out:
+            _lay_out(each, torch.channels_last)
         self.prepared = self.accelerator.prepare_model(module, device_placement=False)
         self.wrapped: nn.Module = self.prepared
         if recipe.compiled:
@@ -178,8 +205,10 @@ class _Run:
     def end(self) -> None:
         """Restore the module's form (wrappers, memory format); it keeps its new weights."""
         self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
-        if self.is_channels_last:
-            _lay_out(self.module, torch.contiguous_format)
+        for each in self.laid_out:
+            _lay_out(each, torch.contiguous_format)
+        self.captured = None
+        self.optimizer.zero_grad()
         self.accelerator.free_memory()
 
     def epoch(
@@ -188,31 +217,69 @@ class _Run:
         """Train one pass; return mean loss per sample, last learning rate and seconds."""
         if hasattr(batches, "passes"):
             batches.passes = epoch - 1
-        begin, total, samples, seen = time.perf_counter(), 0.0, 0, 0
+        begin, seen = time.perf_counter(), 0
         words = f"epoch {epoch} of {self.recipe.epochs}"
-        for step, some in enumerate(_groups(batches, self.recipe.accumulate), start=1):
-            loss, count = self.step(some, state, f"epoch {epoch}, step {step}")
-            total, samples, seen = total + loss * count, samples + count, seen + len(some)
-            if progress is not None:
+        waits = self.device.type == "cpu" or processes() > 1
+        tally = Tally(epoch, self.recipe.lr, waits=waits)
+        for some in _groups(batches, self.recipe.accumulate):
+            is_read, seen = tally.add(*self.step(some, state)), seen + len(some)
+            if progress is not None and is_read:
                 spent = time.perf_counter() - begin
                 left = spent / seen * (self.batches * (self.recipe.epochs - epoch + 1) - seen)
                 done = (epoch - 1) * self.batches + seen
-                so_far = (
-                    f"{words}, loss {total / samples:.4f}{_metric(state)}, {_spoken(left)} left"
-                )
+                so_far = f"{words}, loss {tally.loss:.4f}{_metric(state)}, {_spoken(left)} left"
                 progress(done, self.batches * self.recipe.epochs, so_far)
-        return total / samples, self.lr, time.perf_counter() - begin
+        tally.read()
+        return tally.loss, self.lr, time.perf_counter() - begin
 
-    def step(self, some: list[Batch], state: TrainingState, where: str) -> tuple[float, int]:
-        """Take one optimizer step on several batches; return their mean loss and samples."""
-        self._set_rate(cosine(state.step, self.steps))
-        self.optimizer.zero_grad()
+    def step(self, some: list[Batch], state: TrainingState) -> tuple[Tensor, int]:
+        """Take a step by the gradient over several batches.
+
+        Returns:
+            Their mean loss and the gradient's norm, [2], on the device; and the number of samples.
+        """
+        self.lr = self.recipe.lr * cosine(state.step, self.steps)
+        set_rate(self.optimizer, self.lr)
         whole = sum(inputs.samples for inputs, _ in some)
+        if not self.why_not_captured and self.captured is None:
+            self._capture(self._on_device(some[0]), state)
+        batch = self._on_device(some[0]) if self.captured is not None else None
+        if self.captured is not None and self.captured.fits(batch):
+            found = self.captured(batch)
+        else:
+            found = self._descend(some, whole)
+        state.step += 1
+        return found, whole
+
+    def _capture(self, batch: Batch, state: TrainingState) -> None:
+        """Record the step, or note why it cannot be; weights and moments stay as they are."""
+
+        @contextmanager
+        def kept() -> Iterator[None]:
+            with _random_state_kept(self.device), all_kept(self.module, self.optimizer):
+                yield
+
+        def step(inputs: Any) -> Tensor:
+            return self._descend([inputs], inputs[0].samples)
+
+        try:
+            self.captured = Captured(step, batch, kept)
+        except Exception as error:  # whatever CUDA says of what cannot be recorded
+            self.why_not_captured = state.not_captured = " ".join(str(error).split())[:200]
+        self.optimizer.zero_grad()
+
+    def _on_device(self, batch: Batch) -> Batch:
+        placed: Batch = pytree.tree_map_only(Tensor, self._placed, batch)
+        return placed
+
+    def _descend(self, some: list[Batch], whole: int) -> Tensor:
+        """Do what a step does on the device, without waiting for it; return loss and norm, [2]."""
+        self.optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(some, start=1):
             count = batch[0].samples
             part, weight = shared_out(batch)
-            inputs, target = pytree.tree_map_only(Tensor, self._placed, part)
+            inputs, target = self._on_device(part)
             is_last = number == len(some)
             with nullcontext() if is_last else self.accelerator.no_sync(self.prepared):
                 with self.accelerator.autocast():
@@ -222,32 +289,14 @@ class _Run:
                 torch.autograd.backward(scaled)
             total += scaled.detach()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
-        mean = float(self.accelerator.reduce(total, "mean"))
-        self._check_finite(mean, float(norm), where)
+        mean = self.accelerator.reduce(total, "mean")
         self.optimizer.step()
-        state.step += 1
-        return mean, whole
+        return torch.stack([mean, norm.to(mean)])
 
     def _placed(self, tensor: Tensor) -> Tensor:
         tensor = tensor.to(self.device, non_blocking=True)
         is_image = self.is_channels_last and tensor.ndim == 4
         return tensor.contiguous(memory_format=torch.channels_last) if is_image else tensor
-
-    def _set_rate(self, factor: float) -> None:
-        self.lr = self.recipe.lr * factor
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
-
-    def _check_finite(self, loss: float, gradient: float, where: str) -> None:
-        for name, value in (("loss", loss), ("gradient", gradient)):
-            if not math.isfinite(value):
-                raise CompressorError(
-                    f"the {name} became {value}",
-                    where=where,
-                    consequence="training stopped; the weights after the last whole epoch are kept",
-                    next_step=f"use a learning rate below {self.recipe.lr:g}, "
-                    "and check the data for NaN",
-                )
 
 
 def _metric(state: TrainingState) -> str:

@@ -135,18 +135,17 @@ def _checked(value: Any) -> Tensor:
 
 
 def distillation(outputs: Any, wanted: Any) -> Tensor:
-    """Compute how far the outputs are from the teacher's, summed over all floating-point tensors.
+    """Compute how far the outputs are from the teacher's, summed over all real tensors.
 
-    It is the Kullback-Leibler divergence of softened class scores [samples, classes] (Hinton et al.
-    2015), and the mean squared error of any other output.
+    The distance is the Kullback-Leibler divergence for class scores [samples, classes], softened
+    by the temperature, and the mean squared error for any other output.
     """
-    total = torch.zeros(())
+    distances = []
     for ours, theirs in zip(pytree.tree_leaves(outputs), pytree.tree_leaves(wanted), strict=False):
-        if not isinstance(ours, Tensor) or not ours.is_floating_point():
-            continue
-        with _in_full(ours):
-            total = total.to(ours.device) + _distance(ours.float(), theirs.float())
-    return total
+        if isinstance(ours, Tensor) and ours.is_floating_point():
+            with _in_full(ours):
+                distances.append(_distance(ours.float(), theirs.float()))
+    return torch.stack(distances).sum() if distances else torch.zeros(())
 
 
 def _in_full(tensor: Tensor) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.errors import UsageError
 
@@ -39,8 +39,10 @@ class Recipe:
             have it.
         seed: Seed of dropout and its like.
         horizon: Epochs of the whole schedule, where this is a part of one that others go on with.
-        compiled: Whether steps are compiled; the first ones then take minutes.
-        channels_last: Whether images are in channels-last memory format; None: on GPUs.
+        compiled: Whether steps are compiled; the first ones take minutes.
+        captured: Whether a step is recorded once as a CUDA graph, and replayed: for networks whose
+            forward does the same in every step. Not on the CPU.
+        channels_last: Whether images lie channels last in memory; None: on GPUs.
     """
 
     epochs: int
@@ -53,6 +55,7 @@ class Recipe:
     seed: int = 0
     horizon: int | None = None
     compiled: bool = False
+    captured: bool = False
     channels_last: bool | None = None
 
     def __post_init__(self) -> None:
@@ -79,29 +82,49 @@ class Recipe:
         return device.type == "cuda" if self.channels_last is None else self.channels_last
 
 
-def _sgd(groups: list[dict[str, object]], lr: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+Rate = float | Tensor
+Maker = Callable[[list[dict[str, object]], Rate, bool], torch.optim.Optimizer]
 
 
-def _adamw(groups: list[dict[str, object]], lr: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=lr)
+def _sgd(groups: list[dict[str, object]], lr: Rate, fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=fused or None)
 
 
-OPTIMIZERS: Mapping[str, Callable[[list[dict[str, object]], float], torch.optim.Optimizer]] = {
-    "sgd": _sgd,
-    "adamw": _adamw,
-}
+def _adamw(groups: list[dict[str, object]], lr: Rate, fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=lr, fused=fused or None, capturable=fused)
 
 
-def optimizer_of(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """Build the recipe's optimizer, with weight decay only on parameters of several dimensions."""
+OPTIMIZERS: Mapping[str, Maker] = {"sgd": _sgd, "adamw": _adamw}
+
+
+def optimizer_of(
+    parameters: list[nn.Parameter], recipe: Recipe, *, on: torch.device | None = None
+) -> torch.optim.Optimizer:
+    """Make the optimizer, with weight decay on what has several dimensions.
+
+    Args:
+        parameters: What is trained.
+        recipe: Says which optimizer, its learning rate and weight decay.
+        on: The device where all that a step reads lies, the learning rate too, so that the step can
+            be recorded; None: it is not to be.
+    """
     matrices = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]
     groups: list[dict[str, object]] = [
         {"params": matrices, "weight_decay": recipe.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return OPTIMIZERS[recipe.optimizer](groups, recipe.lr)
+    lr = recipe.lr if on is None else torch.tensor(recipe.lr, device=on)
+    return OPTIMIZERS[recipe.optimizer](groups, lr, on is not None)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate; one that lies on a device is changed there."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
 
 def cosine(step: int, steps: int) -> float:

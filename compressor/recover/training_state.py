@@ -42,6 +42,7 @@ class TrainingState:
         weights: Weights of the module, by its state's names.
         moments: The optimizer's state of each parameter, by the parameter's name.
         history: One entry per epoch.
+        not_captured: Why steps were not replayed as a CUDA graph, though that was asked for.
         best: Weights after the epoch whose metric was highest (the earliest of equal ones).
     """
 
@@ -51,6 +52,7 @@ class TrainingState:
     moments: Moments = field(default_factory=dict)
     history: list[EpochResult] = field(default_factory=list)
     best: Tensors = field(default_factory=dict)
+    not_captured: str = ""
 
     @property
     def best_epoch(self) -> int | None:
@@ -85,7 +87,8 @@ class TrainingState:
         for name, parameter in module.named_parameters():
             for key, value in self.moments.get(name, {}).items():
                 if isinstance(value, Tensor):
-                    is_counter = value.ndim == 0  # which optimizers keep on the CPU
+                    # which optimizers keep on the CPU, unless their steps are recorded
+                    is_counter = value.ndim == 0 and not optimizer.defaults.get("capturable")
                     device = value.device if is_counter else parameter.device
                     value = value.to(device, copy=True)
                 optimizer.state[parameter][key] = value

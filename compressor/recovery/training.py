@@ -153,6 +153,7 @@ def recipe_of(options: Options, leg: Leg) -> Recipe:
         precision=options.precision,
         seed=options.seed,
         compiled=options.compile,
+        captured=options.capture,
     )
 
 
@@ -201,6 +202,8 @@ def _descend(
         last = state.history[-1]
         found = f", {quiet.name} {last.metric:.4f} on validation" if last.metric is not None else ""
         tick(1, 1, f"loss {last.loss:.4f} in the last epoch{found}")
+    if state.not_captured:
+        stopwatch.note(f"training steps were not recorded as a CUDA graph: {state.not_captured}")
     teacher.cpu()
     slicing.learn(module, learning)
     leg.schedule.note(state)

@@ -13,9 +13,9 @@ from compressor.errors import CompressorError
 from compressor.export import export_onnx
 from compressor.options import Options
 from compressor.planning.deciding import Goal, Planned, decided
-from compressor.planning.original import Original, TemporaryFolder
+from compressor.planning.original import Original, Runnable, TemporaryFolder
 from compressor.planning.preparing import LATENCY
-from compressor.planning.timing import timed
+from compressor.planning.timing import by_torch, timed
 from compressor.processes import of_the_first
 from compressor.slicing import Sliced
 from compressor.stepping.realising import realised
@@ -107,16 +107,21 @@ def corrected(planned: Planned, root: Planned) -> tuple[Planned, Sliced]:
 
 
 def _measured(planned: Planned, sliced: Sliced, original: Original, whole_ms: float) -> Measured:
-    files = TemporaryFolder()
-    smaller = files.path / "model.onnx"
-    symbol = planned.trace.batch_symbol
-    export_onnx(sliced.program, smaller, batch_symbol=symbol, ways=(original.way,))
-    before, after, noise = of_the_first(lambda: _steadily(original.onnx, smaller, planned.options))
+    files, by_pytorch = TemporaryFolder(), by_torch(planned.options)
+    smaller: Runnable = sliced.program if by_pytorch else files.path / "model.onnx"
+    if isinstance(smaller, Path):
+        symbol = planned.trace.batch_symbol
+        export_onnx(sliced.program, smaller, batch_symbol=symbol, ways=(original.way,))
+    before, after, noise = of_the_first(
+        lambda: _steadily(original.runnable(by_pytorch), smaller, planned.options)
+    )
     predicted = planned.total(LATENCY, planned.kept) / whole_ms
     return Measured(predicted, after / before, before, after, noise)
 
 
-def _steadily(original: Path, smaller: Path, options: Options) -> tuple[float, float, float]:
+def _steadily(
+    original: Runnable, smaller: Runnable, options: Options
+) -> tuple[float, float, float]:
     """Time both networks, and return the steadiest of several measurements.
 
     Returns:

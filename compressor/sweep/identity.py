@@ -28,7 +28,7 @@ _THE_NETWORK_SAYS = (
     *("data", "test"),
     "format",
 )
-_CLOCKS = ("threads", "batch", "latency_on", "latency_table")
+_CLOCKS = ("threads", "batch", "latency_on", "latency_precision", "latency_table")
 _CONTENTS = ("validation", "use", "rewind_to", "loss", "metric", "train")
 _WITHOUT_CUT = (
     *("ratio", "criterion", "scope", "seed", "of", "round_to", "norm_p", "reduction", "normalise"),

@@ -22,7 +22,7 @@ SECONDS = 1.0
 
 def way_of(options: Options) -> dict[str, Any]:
     """Return the machine and the runtime settings that networks are timed with."""
-    return machine_of(options.threads, options.batch, options.latency_on)
+    return machine_of(options.threads, options.batch, options.latency_on, options.latency_precision)
 
 
 def timed_all(

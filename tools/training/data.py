@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,9 +37,17 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.images[index], self.labels[index]
 
-    def __getitems__(self, indices: list[int]) -> Stacked:
-        chosen = torch.tensor(indices, device=self.images.device)
+    def __getitems__(self, indices: list[int] | Tensor) -> Stacked:
+        chosen = torch.as_tensor(indices, device=self.images.device)
         return Stacked(self.images[chosen], self.labels[chosen])
+
+    @property
+    def nbytes(self) -> int:
+        return self.images.nbytes
+
+    def on(self, device: torch.device) -> Images:
+        """The same, in that device's memory."""
+        return Images(self.images.to(device), self.labels.to(device))
 
 
 class Judged(Protocol):
@@ -73,8 +82,9 @@ class Cifar:
 
     @cached_property
     def _shuffled(self) -> tuple[Tensor, Tensor]:
-        parts = [cifar(self.root, f"train_{shard}") for shard in range(1, 6)]
-        images, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        with ThreadPoolExecutor() as threads:
+            parts = threads.map(lambda shard: cifar(self.root, f"train_{shard}"), range(1, 6))
+            images, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(_SPLIT))
         return images[order].to(self.device), labels[order].to(self.device)
 

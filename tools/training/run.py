@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 from dataclasses import asdict
@@ -62,15 +63,14 @@ class Runner:
         if self.of is None or self.of[0] != trial.network:
             self.bench = Bench(trial.network, self.data, self.kept, self.methods)
         if self.of != (trial.network, trial.seed):
-            self.teacher = Remembered(self.bench.module).eval()
+            self.teacher = Remembered(copy.deepcopy(self.bench.module)).eval()
         self.of = (trial.network, trial.seed)
 
     def _trained(self, trial: Trial) -> Record:
         begin = time.perf_counter()
-        module, moments = self.bench.make(trial)
+        module, moments = self.kept.made(trial.file, lambda: self.bench.make(trial))
         made_s = time.perf_counter() - begin
-        compiled = self.data.device == "cuda"
-        recipe = Recipe(trial.epochs, seed=trial.seed, compiled=compiled)
+        recipe = Recipe(trial.epochs, seed=trial.seed, captured=self.data.device == "cuda")
         begin = time.perf_counter()
         state = fine_tune(
             module,
@@ -96,6 +96,7 @@ class Runner:
             "base_params": sum(p.numel() for p in self.bench.module.parameters()),
             "recipe": asdict(recipe),
             "epochs": [asdict(result) for result in state.history],
+            "not_captured": state.not_captured,
             "made_s": made_s,
             "seconds": time.perf_counter() - begin,
             "where": self._where(),

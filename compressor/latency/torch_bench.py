@@ -1,0 +1,108 @@
+"""Time layers on their own as PyTorch runs them, against each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+import torch
+
+from compressor.errors import CompressorError
+from compressor.latency.bench import Case
+from compressor.latency.torch_layers import Makers, call_of
+from compressor.torch_calls import (
+    DTYPES,
+    TORCH,
+    Call,
+    check_cuda,
+    clock_of,
+    computing_in,
+    graphed,
+    lies_channels_last,
+)
+
+_REPEATED = 10
+"""Calls of a layer within one recorded graph: what a replay takes by itself is shared by them."""
+
+
+@dataclass(frozen=True)
+class TorchBench:
+    """A bench that runs layers with PyTorch on this machine.
+
+    The layers take turns, as those of `OnnxBench` do. On a GPU each is a CUDA graph of several
+    calls, timed by the device's events, so that the time is the kernels' alone.
+
+    Attributes:
+        device: "torch-cpu" or "torch-cuda".
+        precision: What layers compute in, a key of `torch_calls.DTYPES`.
+        threads: Within one operator, on the CPU.
+        seconds, least, most: How long one layer may be repeated, and how often.
+
+    Raises:
+        UsageError: PyTorch has no such device here.
+    """
+
+    device: str
+    precision: str = "fp32"
+    threads: int = 1
+    seconds: float = 0.01
+    least: int = 3
+    most: int = 20
+
+    def __post_init__(self) -> None:
+        if self._device != "cpu":
+            check_cuda("--latency-on")
+
+    @property
+    def _device(self) -> str:
+        return self.device.removeprefix(TORCH)
+
+    def times_ms(self, cases: Sequence[Case]) -> list[float]:
+        """Time each case, and return the median of its calls in milliseconds.
+
+        Raises:
+            CompressorError: PyTorch cannot run a layer.
+        """
+        before, clock = torch.get_num_threads(), clock_of(self._device)
+        repeated = 1 if self._device == "cpu" else _REPEATED
+        try:
+            torch.set_num_threads(self.threads)
+            with computing_in(self.precision):
+                calls = [self._started(case, repeated) for case in cases]
+                times: list[list[float]] = [[] for _ in calls]
+                end, turns = time.perf_counter() + self.seconds * len(calls), 0
+                while turns < self.least or (turns < self.most and time.perf_counter() < end):
+                    for call, found in zip(calls, times, strict=True):
+                        found.append(clock(call) / repeated)
+                    turns += 1
+        finally:
+            torch.set_num_threads(before)
+        return [median(found) for found in times]
+
+    def _started(self, case: Case, repeated: int) -> Call:
+        """Make the layer's call, and call it once."""
+        make = Makers(
+            self._device, DTYPES[self.precision], lies_channels_last(self._device, self.precision)
+        )
+        try:
+            one = call_of(case.kind, case.sizes, case.literals, make)
+            one()
+            return one if repeated == 1 else graphed(partial(_last_of, one, repeated))
+        except Exception as error:  # whatever PyTorch raises
+            raise CompressorError(
+                f"PyTorch could not run a layer on its own: {error}",
+                where=f"{case.kind} {dict(case.sizes)} {dict(case.literals)}",
+                consequence="the latency of networks with such a layer cannot be modelled",
+                next_step="please report it with the layer's code",
+            ) from error
+
+
+def _last_of(call: Call, times: int) -> object:
+    """Call so many times, and return the last result alone: the others' memory is free again."""
+    result: object = None
+    for _ in range(times):
+        result = call()
+    return result
