@@ -11,24 +11,24 @@ from torch import Tensor, nn
 from compressor import slicing
 from compressor.delivery.accounting import account
 from compressor.delivery.delivering import deliver
-from compressor.delivery.giving_back import given_back
+from compressor.delivery.giving_back import give_back
 from compressor.delivery.result import Result
 from compressor.options import Options
 from compressor.plain import round_to
-from compressor.planning.deciding import Planned, plan, say_how_met
-from compressor.planning.preparing import LATENCY, seeded
+from compressor.planning.deciding import Decision, plan, say_how_met
+from compressor.planning.preparing import LATENCY, Run, seeded
 from compressor.planning.subject import Subject
 from compressor.records import Plan
 from compressor.recovery.journal import MADE, Journal
-from compressor.recovery.recovering import Judge
-from compressor.recovery.training import sparsified, trained_at_the_end
-from compressor.stepping.accuracy_floor import smallest
-from compressor.stepping.steps import Made, at_once, record_of, remade, stepped
+from compressor.recovery.recovering import Judge, Moment
+from compressor.recovery.training import learn_sparsity, train_at_the_end
+from compressor.stepping.accuracy_floor import decide_until_accurate
+from compressor.stepping.steps import Made, cut_at_once, cut_in_steps, record_of, restore
 from compressor.trace import caches_as_before
 from compressor.unexpected import Explaining
 from compressor.watch import Silent, Stopwatch, Watch
 
-__all__ = ["carry_out", "compress", "plan", "run", "smaller"]
+__all__ = ["carry_out", "compress", "cut_and_recover", "plan", "run"]
 
 
 def compress(
@@ -106,61 +106,73 @@ def run(
     command: str,
     journal: Journal | None = None,
 ) -> Result:
-    """Plan the compression and carry it out."""
-    return carry_out(plan(subject, options, watch), command=command, journal=journal)
-
-
-def carry_out(planned: Planned, *, command: str, journal: Journal | None = None) -> Result:
-    """Carry out a plan: slice, recover, compare, export, measure and report.
+    """Compress a network: open it, decide, cut, recover and deliver.
 
     Args:
-        planned: The choice, and all that is known of the network.
-        command: The call or command line as text, for the report.
-        journal: What it holds of an interrupted run is not done again.
+        subject: The model and the data.
+        options: What was asked for.
+        watch: Is told of stages and progress.
+        command: The command as the report shows it.
+        journal: Where the run's progress is kept; what it has is not done again.
+    """
+    opened, decision = plan(subject, options, watch)
+    return carry_out(opened, decision, command=command, journal=journal)
+
+
+def carry_out(
+    opened: Run, decision: Decision, *, command: str, journal: Journal | None = None
+) -> Result:
+    """Cut as decided, recover, compare, deliver and report.
+
+    Args:
+        opened: The network and the data.
+        decision: Which of its channels go.
+        command: The command as the report shows it.
+        journal: Where the run's progress is kept; what it has is not done again.
     """
     journal = journal or Journal()
-    options, traced, stopwatch = planned.options, planned.trace, planned.stopwatch
-    judge = Judge(planned, planned.samples.test)
-    with seeded(options.seed):
-        moments = [{"step": "original", "metrics": judge("evaluate original", traced.module)}]
-        made = smaller(planned, judge, journal)
-        planned, sliced = made.planned, made.sliced
-        moments += made.moments
-        _say_what_form(stopwatch, sliced.plan)
-        with stopwatch.stage("compare"):
-            round_to(sliced.module.cpu().eval(), planned.loaded.stored)
+    judge = Judge(opened, opened.samples.test)
+    with seeded(opened.options.seed):
+        first = Moment("original", judge("evaluate original", opened.trace.module))
+        made = cut_and_recover(opened, decision, judge, journal)
+        run, sliced = made.run, made.cut.sliced
+        _say_what_form(run.stopwatch, sliced.plan)
+        with run.stopwatch.stage("compare"):
+            round_to(sliced.module.cpu().eval(), run.loaded.stored)
             slicing.carry_weights(sliced.module, sliced.program)
-            difference = slicing.compare(sliced, traced, stopwatch.note)
-        delivery = deliver(sliced, planned)
-        in_type = given_back(sliced, delivery, planned)
-    caches_as_before(sliced.module, planned.loaded.given or planned.loaded.module)
-    if options.of != LATENCY and delivery.is_hardly_faster:
-        stopwatch.note(f"hardly faster: {_what_is_faster(options)}")
+            difference = slicing.compare(sliced, opened.trace, run.stopwatch.note)
+        delivery = deliver(run, sliced)
+        in_type = give_back(run, sliced, delivery)
+    caches_as_before(sliced.module, run.loaded.given or run.loaded.module)
+    if run.options.of != LATENCY and delivery.is_hardly_faster:
+        run.stopwatch.note(f"hardly faster: {_what_is_faster(run.options)}")
     sliced = replace(sliced, plan=delivery.plan)
     found = {"program and module": difference, **in_type}
-    report = account(planned, sliced, delivery, moments, found, command)
+    cut = replace(made.cut, sliced=sliced)
+    report = account(run, cut, delivery, [first, *made.moments], found, command)
     delivery.write_report(report)
     return Result(sliced.module, sliced.program, sliced.plan, report, delivery.files)
 
 
-def smaller(planned: Planned, judge: Judge, journal: Journal) -> Made:
-    """Slice, repair and train the network, and evaluate its metrics at each moment."""
-    made = _made(planned, judge, journal)
-    say_how_met(made.planned)
-    made.moments += trained_at_the_end(made.sliced, made.planned, judge, made.schedule, journal)
+def cut_and_recover(run: Run, decision: Decision, judge: Judge, journal: Journal) -> Made:
+    """Return the smaller network, repaired and trained, with the metrics at each moment."""
+    made = _cut_and_repair(run, decision, judge, journal)
+    say_how_met(made.run, made.cut.decision)
+    made.moments += train_at_the_end(made.run, made.cut.sliced, judge, made.schedule, journal)
     return made
 
 
-def _made(planned: Planned, judge: Judge, journal: Journal) -> Made:
-    """Slice and repair the network, not yet trained, or restore it from an interrupted run."""
+def _cut_and_repair(run: Run, decision: Decision, judge: Judge, journal: Journal) -> Made:
+    """Return the smaller network before it is trained."""
     record = journal.kept(MADE)
     if record is not None:
-        planned.stopwatch.note("choice and repair are those of the run that was interrupted")
-        return remade(planned, record)
-    planned, moments = sparsified(planned, judge, journal)
-    if planned.options.max_drop is not None:
-        planned = smallest(planned)
-    made = (stepped if planned.options.steps > 1 else at_once)(planned, judge, journal)
+        run.stopwatch.note("choice and repair are those of the run that was interrupted")
+        return restore(run, decision, record)
+    run, decision, moments = learn_sparsity(run, decision, judge, journal)
+    if run.options.max_drop is not None:
+        decision = decide_until_accurate(run)
+    cut_all = cut_in_steps if run.options.steps > 1 else cut_at_once
+    made = cut_all(run, decision, judge, journal)
     made.moments[:0] = moments
     journal.keep(MADE, record_of(made))
     return made

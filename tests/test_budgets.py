@@ -26,7 +26,8 @@ from compressor.measure import Timed
 from compressor.options import Options
 from compressor.pipeline import plan
 from compressor.planning import preparing, timing
-from compressor.planning.deciding import Planned, say_how_met
+from compressor.planning.deciding import Decision, describe_budget, predict, say_how_met
+from compressor.planning.preparing import Run
 from compressor.planning.subject import Subject
 from compressor.planning.torch_timing import measure_programs
 from compressor.records import ExampleInputs, Latency
@@ -86,7 +87,7 @@ class FileClock:
         return found
 
 
-def planned(model: nn.Module, **options: Any) -> Planned:
+def planned(model: nn.Module, **options: Any) -> tuple[Run, Decision]:
     return plan(Subject(model, inputs()), Options(**options), Silent())
 
 
@@ -94,20 +95,20 @@ def planned(model: nn.Module, **options: Any) -> Planned:
 
 
 def test_widths_are_multiples_of_what_this_machine_runs_well(network: Chain) -> None:
-    found = planned(network, ratio=0.5)
+    _, found = planned(network, ratio=0.5)
     assert found.keep
     assert all(count % STEP == 0 for count in found.kept.values())
-    exact = planned(network, ratio=0.5, round_to=1)
+    _, exact = planned(network, ratio=0.5, round_to=1)
     assert any(count % STEP for count in exact.kept.values())
 
 
 def test_steps_are_halved_where_they_do_not_reach_the_budget() -> None:
     torch.manual_seed(0)
     model = TinyNet(8)
-    found = planned(model, ratio=0.3, round_to=STEP)
+    _, found = planned(model, ratio=0.3, round_to=STEP)
     assert all(count % STEP == 0 for count in found.kept.values())
-    found = planned(model, ratio=0.85)
-    assert found.total("macs", found.kept) <= 0.15 * found.total("macs")
+    run, found = planned(model, ratio=0.85)
+    assert run.total("macs", found.kept) <= 0.15 * run.total("macs")
     assert any(count % STEP for count in found.kept.values())
     with pytest.raises(CompressorError, match="out of reach"):
         planned(model, ratio=0.85, round_to=STEP)
@@ -122,42 +123,42 @@ class Pair(nn.Sequential):
             self[0].weight *= 1e-3
 
 
-def of_pair(**options: Any) -> Planned:
+def of_pair(**options: Any) -> tuple[Run, Decision]:
     torch.manual_seed(0)
     options = {"criterion": "l2", **options}
     return plan(Subject(Pair(), torch.randn(2, 4000)), Options(**options), Silent())
 
 
 def test_a_step_that_falls_just_short_is_enough_for_a_ratio() -> None:
-    found = of_pair(ratio=0.5, round_to=16)
+    run, found = of_pair(ratio=0.5, round_to=16)
     assert found.kept == {"0.weight:0": 16}
-    assert found.budget()["ratio"] == 0.5
-    assert 0.4998 < found.budget()["removed"] < 0.5
+    assert describe_budget(run, found)["ratio"] == 0.5
+    assert 0.4998 < describe_budget(run, found)["removed"] < 0.5
 
 
 @pytest.mark.parametrize("options", [{"round_to": 16}, {"round_to": 1}, {}])
 def test_a_limit_is_never_exceeded(options: dict[str, Any]) -> None:
     most = 129_056 // 2
-    assert of_pair(max_macs=str(most), **options).predictions()["macs"][1] <= most
+    assert predict(*of_pair(max_macs=str(most), **options))["macs"][1] <= most
 
 
 def test_steps_that_remove_far_too_much_are_left_by_one_group() -> None:
     """With steps of the user's own none is, which is said."""
     fine, coarse = of_pair(ratio=0.4), of_pair(ratio=0.4, round_to=32 // 2)
-    assert 0.4 <= fine.budget()["removed"] <= 0.4 + FAR
-    assert coarse.budget()["removed"] > 0.49
-    for found in (fine, coarse):
-        say_how_met(found)
-    assert not any("asked for" in note for note in fine.stopwatch.notes)
-    note = coarse.stopwatch.notes[-1]
+    assert 0.4 <= describe_budget(*fine)["removed"] <= 0.4 + FAR
+    assert describe_budget(*coarse)["removed"] > 0.49
+    for run, found in (fine, coarse):
+        say_how_met(run, found)
+    assert not any("asked for" in note for note in fine[0].stopwatch.notes)
+    note = coarse[0].stopwatch.notes[-1]
     assert note.startswith("50.0% of the macs are removed, 40.0% were asked for")
     assert "--round-to 1" in note
 
 
 def test_less_than_was_asked_for_is_said() -> None:
-    found = of_pair(ratio=0.99, best_effort=True, round_to=1)
-    say_how_met(found)
-    assert "99.0% were asked for: no more can go" in found.stopwatch.notes[-1]
+    run, found = of_pair(ratio=0.99, best_effort=True, round_to=1)
+    say_how_met(run, found)
+    assert "99.0% were asked for: no more can go" in run.stopwatch.notes[-1]
 
 
 def test_where_the_cache_cannot_be_written_times_are_not_kept(
@@ -166,8 +167,8 @@ def test_where_the_cache_cannot_be_written_times_are_not_kept(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr(latency_measuring, "OnnxBench", ProductBench)
-    found = planned(network, ratio=0.5)
-    assert any("measured times are not kept" in note for note in found.stopwatch.notes)
+    run, found = planned(network, ratio=0.5)
+    assert any("measured times are not kept" in note for note in run.stopwatch.notes)
     assert found.keep
 
 
@@ -201,7 +202,8 @@ def test_coarse_steps_end_below_the_share(network: Chain, monkeypatch: pytest.Mo
 
 def test_milliseconds_are_a_limit(network: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FileClock(monkeypatch)
-    whole = planned(network, ratio=0.5, of="latency").total("latency")
+    run, _ = planned(network, ratio=0.5, of="latency")
+    whole = run.total("latency")
     most = 0.7 * whole
     found = compressor.compress(network, inputs(), max_latency_ms=most, round_to=1)
     assert correcting.BELOW * most <= found.report["budget"]["measured"]["after_ms"] <= most
@@ -249,7 +251,7 @@ def test_a_table_that_lacks_layers_is_refused(network: Chain, tmp_path: Path) ->
 
 def test_scopes_hold_by_the_clock_too(network: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     FileClock(monkeypatch)
-    found = planned(network, ratio=0.5, of="latency", scope="layer", round_to=1)
+    _, found = planned(network, ratio=0.5, of="latency", scope="layer", round_to=1)
     counts = list(found.kept.values())
     assert len(counts) == 4
     assert max(counts) - min(counts) <= STEP  # what the table says that saves nothing is given back
@@ -318,15 +320,14 @@ def test_where_every_cut_costs_too_much_it_is_said(network: Chain) -> None:
 def test_validation_is_neither_trained_nor_tested_on(tmp_path: Path) -> None:
     specs = {name: str(write_samples(tmp_path / f"{name}.npz", 40)) for name in ("a", "b", "c")}
     given = Options(max_drop=1.0, data=(specs["a"],), validation=(specs["b"],), test=(specs["c"],))
-    found = plan(Subject(TinyNet().eval()), given, Silent())
-    samples = found.samples
+    run, found = plan(Subject(TinyNet().eval()), given, Silent())
+    samples = run.samples
     assert samples.train is not None
     assert samples.validation is not None
     assert (len(samples.train), len(samples.validation)) == (40, 40)
     assert not found.keep
-    held = plan(
-        Subject(TinyNet().eval()), Options(max_drop=1.0, data=(specs["a"],)), Silent()
-    ).samples
+    run, _ = plan(Subject(TinyNet().eval()), Options(max_drop=1.0, data=(specs["a"],)), Silent())
+    held = run.samples
     assert held.train is not None
     assert held.test is not None
     assert held.validation is not None
@@ -469,13 +470,13 @@ def test_every_group_has_a_reason_and_what_it_saves(network: Chain) -> None:
 
 
 def test_the_price_is_what_the_last_channel_cost(network: Chain) -> None:
-    found = planned(network, ratio=0.5, round_to=1)
+    run, found = planned(network, ratio=0.5, round_to=1)
     assert found.choice is not None
     last = found.choice.last
     assert last is not None
     one_more = {**found.kept, last.group: found.kept[last.group] + 1}
-    saved = (found.total("macs", one_more) - found.total("macs", found.kept)) / found.total("macs")
-    dearest = sorted(found.scores[last.group])[WIDTH - found.kept[last.group] - 1]
+    saved = (run.total("macs", one_more) - run.total("macs", found.kept)) / run.total("macs")
+    dearest = sorted(run.scores[last.group])[WIDTH - found.kept[last.group] - 1]
     assert last.price == pytest.approx(float(dearest) / (100 * saved))
 
 

@@ -170,9 +170,9 @@ def test_a_fixed_batch_larger_than_the_data_is_noted() -> None:
             return self.out(self.a(x).relu()) + 0 * len(range(int(x.shape[0])))
 
     few, notes = [(torch.rand(6), None) for _ in range(20)], Notes()
-    planned = plan(Subject(Fixed(), torch.rand(30, 6), data=few), Options(round_to=1), notes)
-    assert planned.trace.batch_symbol is None
-    assert planned.options.criterion == "l2"
+    run, _ = plan(Subject(Fixed(), torch.rand(30, 6), data=few), Options(round_to=1), notes)
+    assert run.trace.batch_symbol is None
+    assert run.options.criterion == "l2"
     assert any("chosen by l2" in note and "batch of 30" in note for note in notes.noted)
 
 

@@ -34,6 +34,7 @@ from compressor.errors import CompressorError, UsageError
 from compressor.options import Options
 from compressor.pipeline import plan
 from compressor.planning.criteria import CRITERIA
+from compressor.planning.deciding import describe_budget
 from compressor.planning.subject import Subject
 from compressor.records import Plan
 from compressor.report import to_markdown
@@ -139,7 +140,7 @@ def test_same_seed_same_result(network: TinyNet, result: compressor.Result) -> N
 def test_seed_draws_the_random_criterion(network: TinyNet) -> None:
     def keep(seed: int) -> Any:
         options = Options(criterion="random", seed=seed)
-        return plan(Subject(network, inputs()), options, Silent()).keep
+        return plan(Subject(network, inputs()), options, Silent())[1].keep
 
     assert keep(1) == keep(1)
     assert keep(1) != keep(2)
@@ -239,8 +240,8 @@ def test_without_labels_the_original_teaches() -> None:
         with torch.no_grad():
             return float((other(x) - model(x)).square().mean())
 
-    planned = plan(Subject(model, data=Unlabelled()), Options(ratio=0.6), Silent())
-    untaught = slice_network(planned.trace, planned.network, planned.keep).module
+    run, decision = plan(Subject(model, data=Unlabelled()), Options(ratio=0.6), Silent())
+    untaught = slice_network(run.trace, run.network, decision.keep).module
     found = compressor.compress(model, data=Unlabelled(), epochs=8, lr=0.1, batch_size=8, ratio=0.6)
     assert distance(found.module) < 0.85 * distance(untaught)
     assert found.report["after"]["metrics"] == {}
@@ -250,26 +251,26 @@ def test_without_labels_the_original_teaches() -> None:
 
 def test_taylor_scores_differ_from_those_of_the_weights(network: TinyNet) -> None:
     subject = Subject(network, inputs(), data=labelled())
-    keeps = [plan(subject, Options(criterion=c), Silent()).keep for c in ("taylor", "l2")]
+    keeps = [plan(subject, Options(criterion=c), Silent())[1].keep for c in ("taylor", "l2")]
     assert keeps[0] != keeps[1]
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_criterion_makes_a_plan(network: TinyNet, criterion: str) -> None:
     options = Options(criterion=criterion, batch_size=8, calibration=20)
-    planned = plan(Subject(network, inputs(), data=labelled()), options, Silent())
-    assert planned.budget()["removed"] >= 0.5
-    for group in planned.network.groups:
-        dropped = np.delete(planned.scores[group.name], planned.keep[group.name])
-        assert dropped.max() <= planned.scores[group.name][list(planned.keep[group.name])].min()
-    told = [note for note in planned.stopwatch.notes if "measures nothing" in note]
-    assert len(told) == (criterion in ("bn-scale",) and len(planned.network.groups) > 1)
+    run, found = plan(Subject(network, inputs(), data=labelled()), options, Silent())
+    assert describe_budget(run, found)["removed"] >= 0.5
+    for group in run.network.groups:
+        dropped = np.delete(run.scores[group.name], found.keep[group.name])
+        assert dropped.max() <= run.scores[group.name][list(found.keep[group.name])].min()
+    told = [note for note in run.stopwatch.notes if "measures nothing" in note]
+    assert len(told) == (criterion in ("bn-scale",) and len(run.network.groups) > 1)
 
 
 def test_how_scores_are_formed_can_be_chosen(network: TinyNet) -> None:
     def scores(**options: Any) -> list[float]:
-        planned = plan(Subject(network, inputs()), Options(**options), Silent())
-        return [float(s) for row in planned.scores.values() for s in row]
+        run, _ = plan(Subject(network, inputs()), Options(**options), Silent())
+        return [float(s) for row in run.scores.values() for s in row]
 
     usual = scores()
     for options in (
@@ -285,7 +286,7 @@ def test_how_scores_are_formed_can_be_chosen(network: TinyNet) -> None:
 def test_only_parameters_are_scored(network: TinyNet) -> None:
     other = copy.deepcopy(network)
     other.norm.running_var.mul_(torch.arange(1, 9))
-    scores = [plan(Subject(n, inputs()), Options(), Silent()).scores for n in (network, other)]
+    scores = [plan(Subject(n, inputs()), Options(), Silent())[0].scores for n in (network, other)]
     assert all((scores[0][name] == scores[1][name]).all() for name in scores[0])
 
 
@@ -301,14 +302,14 @@ def test_programs_with_a_static_batch_get_such_batches(criterion: str) -> None:
     torch.manual_seed(0)
     options = Options(criterion=criterion, batch_size=16, calibration=11)
     subject = Subject(Picky().eval(), inputs(4), data=labelled(30))
-    planned = plan(subject, options, Silent())
-    assert planned.trace.batch_symbol is None
-    assert planned.budget()["removed"] >= 0.5
+    run, found = plan(subject, options, Silent())
+    assert run.trace.batch_symbol is None
+    assert describe_budget(run, found)["removed"] >= 0.5
 
 
 def test_activations_need_no_labels(network: TinyNet) -> None:
     subject = Subject(network, inputs(), data=Unlabelled())
-    assert plan(subject, Options(criterion="wanda"), Silent()).keep
+    assert plan(subject, Options(criterion="wanda"), Silent())[1].keep
     with pytest.raises(UsageError, match="fisher needs labels"):
         plan(subject, Options(criterion="fisher"), Silent())
 

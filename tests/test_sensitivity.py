@@ -23,7 +23,8 @@ from compressor.errors import CompressorError
 from compressor.graph import analyse
 from compressor.options import Options, SensitivityOptions
 from compressor.planning.curves import Curve, Point, Sensitivity, losses_of, read_sensitivity
-from compressor.planning.deciding import Planned, plan
+from compressor.planning.deciding import Decision, plan
+from compressor.planning.preparing import Run
 from compressor.planning.subject import Subject
 from compressor.records import ExampleInputs, Trace
 from compressor.score import score
@@ -56,7 +57,7 @@ def measured(model: nn.Module, example: Any = None, **more: Any) -> Sensitivity:
     return measure(subject, SensitivityOptions(**{"ratios": RATIOS, **more}), Silent())
 
 
-def planned(model: nn.Module, example: Any, folder: Path, **options: Any) -> Planned:
+def planned(model: nn.Module, example: Any, folder: Path, **options: Any) -> tuple[Run, Decision]:
     """What is chosen with the sensitivities of that folder."""
     use = str(folder / "sensitivity.json")
     return plan(Subject(model, example), Options(use=use, **options), Silent())
@@ -165,7 +166,8 @@ def test_what_cannot_be_masked_is_said_and_never_cut(tmp_path: Path) -> None:
     assert other.points
     assert any("a.weight:0 is not measured" in note for note in found.notes)
     sensitivity.write(found, tmp_path / "out")
-    assert planned(model, example, tmp_path / "out", ratio=0.2).keep.keys() == {other.name}
+    _, found = planned(model, example, tmp_path / "out", ratio=0.2)
+    assert found.keep.keys() == {other.name}
 
 
 class Logarithm(nn.Module):
@@ -261,9 +263,9 @@ def test_what_bears_more_is_cut_further(tmp_path: Path) -> None:
         stem, points=tuple(dataclasses.replace(p, value=1e9) for p in stem.points)
     )
     sensitivity.write(dataclasses.replace(found, groups=(fragile, inner)), tmp_path / "out")
-    found = planned(model, inputs(4), tmp_path / "out", ratio=0.3, round_to=1)
+    run, found = planned(model, inputs(4), tmp_path / "out", ratio=0.3, round_to=1)
     assert found.keep.keys() == {inner.name}
-    assert any("no layer on its own loses more than" in note for note in found.stopwatch.notes)
+    assert any("no layer on its own loses more than" in note for note in run.stopwatch.notes)
 
 
 def test_layers_that_are_cut_further_than_was_measured_are_said(tmp_path: Path) -> None:
@@ -271,18 +273,18 @@ def test_layers_that_are_cut_further_than_was_measured_are_said(tmp_path: Path) 
     sensitivity.write(measured(model, inputs(2), ratios=(0.5,)), tmp_path / "out")
     for share, said in (("0.5", False), ("0.75", True)):
         both = {"layer_ratio": (f"3={share}",), "ratio": 0.3}
-        found = planned(model, inputs(2), tmp_path / "out", **both)
-        assert any(further in note for note in found.stopwatch.notes) == said
-        assert not any("inf" in note for note in found.stopwatch.notes)
+        run, _ = planned(model, inputs(2), tmp_path / "out", **both)
+        assert any(further in note for note in run.stopwatch.notes) == said
+        assert not any("inf" in note for note in run.stopwatch.notes)
 
 
 def test_other_weights_and_criteria_are_said(tmp_path: Path) -> None:
     sensitivity.write(measured(sequential(seed=0), inputs(2)), tmp_path / "out")
-    other = planned(sequential(seed=1), inputs(2), tmp_path / "out", criterion="l1")
+    other, _ = planned(sequential(seed=1), inputs(2), tmp_path / "out", criterion="l1")
     said = "\n".join(other.stopwatch.notes)
     assert "measured with other weights" in said
     assert "measured with --criterion l2" in said
-    same = planned(sequential(seed=0), inputs(2), tmp_path / "out")
+    same, _ = planned(sequential(seed=0), inputs(2), tmp_path / "out")
     assert "measured with" not in "\n".join(same.stopwatch.notes)
 
 

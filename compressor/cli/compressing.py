@@ -195,8 +195,8 @@ def compress_into(
 
 def _show_plan(subject: Subject, options: Options) -> None:
     from compressor import pipeline
-    from compressor.delivery.explaining import explained, shadow_price
-    from compressor.planning.deciding import say_how_met
+    from compressor.delivery.explaining import explain, shadow_price
+    from compressor.planning.deciding import predict, say_how_met
     from compressor.report import plan_tables
 
     if options.max_drop is not None:
@@ -207,12 +207,12 @@ def _show_plan(subject: Subject, options: Options) -> None:
             next_step="give --ratio to see a plan, or leave --dry-run out",
         )
     watch = watch_of_the_run()
-    planned = pipeline.plan(subject, options, watch, predict_latency=True)
-    say_how_met(planned)
+    run, decision = pipeline.plan(subject, options, watch, predict_latency=True)
+    say_how_met(run, decision)
     if options.steps > 1:
         watch.note("the plan of one step: with --steps later choices depend on those before")
     console = Console()
-    for part in plan_tables(explained(planned), options.of, planned.predictions()):
+    for part in plan_tables(explain(run, decision), options.of, predict(run, decision)):
         console.print(part)
-    console.print(shadow_price(planned), highlight=False, markup=False, soft_wrap=True)
+    console.print(shadow_price(run, decision), highlight=False, markup=False, soft_wrap=True)
     console.print("dry run: nothing was written")

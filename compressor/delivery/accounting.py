@@ -9,12 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from compressor.delivery.delivering import Delivery
-from compressor.delivery.explaining import explained
+from compressor.delivery.explaining import explain
 from compressor.network import Network
 from compressor.plain import name_of
-from compressor.planning.deciding import Planned
+from compressor.planning.deciding import Cut, describe_budget
+from compressor.planning.preparing import Run
 from compressor.processes import processes
 from compressor.programs.containers import names_of_outputs
+from compressor.recovery.recovering import Moment
 from compressor.report import (
     SCHEMA,
     State,
@@ -23,35 +25,35 @@ from compressor.report import (
     timed_layers,
     versions,
 )
-from compressor.slicing import Sliced
 
 
 def account(
-    planned: Planned,
-    sliced: Sliced,
+    run: Run,
+    made: Cut,
     delivery: Delivery,
-    recovery: Sequence[Mapping[str, Any]],
+    moments: Sequence[Moment],
     differences: Mapping[str, float],
     command: str,
 ) -> dict[str, Any]:
     """Return the contents of a run's report, as in report.json.
 
     Args:
-        planned: What went in, and the choice.
-        sliced: The sliced network.
+        run: What went in.
+        made: The decision, and the sliced network.
         delivery: The files that were written, and the numbers measured of them.
-        recovery: The metrics after each step, the original's first.
+        moments: The metrics after each step, the original's first.
         differences: The largest differences between the forms of the result, by words.
         command: The command as the report shows it.
     """
+    sliced = made.sliced
     return {
-        **_what_went_in(planned, command),
-        **_states(delivery, recovery),
-        "recovery": recovery,
-        "budget": planned.budget(),
-        "groups": explained(planned),
-        "protected": protection_entries(planned.network.protections),
-        **_what_macs_are_not(planned.network),
+        **_what_went_in(run, command),
+        **_states(delivery, moments),
+        "recovery": [moment.to_report() for moment in moments],
+        "budget": describe_budget(run, made.decision),
+        "groups": explain(run, made.decision),
+        "protected": protection_entries(run.network.protections),
+        **_what_macs_are_not(run.network),
         "form": {
             "form": sliced.plan.form,
             "obstacle": sliced.plan.obstacle,
@@ -61,8 +63,8 @@ def account(
         "formats": {name: asdict(outcome) for name, outcome in delivery.formats.items()},
         "outputs": names_of_outputs(sliced.program),
         "files": delivery.hashes(),
-        "seconds": planned.stopwatch.seconds,
-        "notes": planned.stopwatch.notes,
+        "seconds": run.stopwatch.seconds,
+        "notes": run.stopwatch.notes,
     }
 
 
@@ -78,10 +80,10 @@ def _what_macs_are_not(network: Network) -> dict[str, Any]:
     return {"uncounted": left_out, "unread": unread}
 
 
-def _what_went_in(planned: Planned, command: str) -> dict[str, Any]:
-    loaded, options = planned.loaded, planned.options
-    named = {f"input {i}": value for i, value in enumerate(planned.examples.args)}
-    named |= planned.examples.kwargs
+def _what_went_in(run: Run, command: str) -> dict[str, Any]:
+    loaded, options = run.loaded, run.options
+    named = {f"input {i}": value for i, value in enumerate(run.examples.args)}
+    named |= run.examples.kwargs
     return {
         "schema": SCHEMA,
         "command": command,
@@ -97,35 +99,35 @@ def _what_went_in(planned: Planned, command: str) -> dict[str, Any]:
             "type": name_of(loaded.stored),
         },
         "examples": {
-            "origin": planned.examples.origin,
+            "origin": run.examples.origin,
             "inputs": [
                 {"name": name, "shape": list(value.shape), "dtype": str(value.dtype)[6:]}
                 for name, value in named.items()
                 if isinstance(value, Tensor)
             ],
         },
-        "evaluated_on": planned.samples.evaluated_on,
-        "evaluated_samples": len(planned.samples.test) if planned.samples.test else 0,
+        "evaluated_on": run.samples.evaluated_on,
+        "evaluated_samples": len(run.samples.test) if run.samples.test else 0,
     }
 
 
-def _states(delivery: Delivery, recovery: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _states(delivery: Delivery, moments: Sequence[Moment]) -> dict[str, Any]:
     """Return what the network costs before, right after slicing, and at the end.
 
     Recovery changes no shape, so the sliced network's sizes and latency are those of the result.
     """
-    sliced = [step for step in recovery if step["step"].endswith("sliced")][-1]
-    moments = (
-        ("before", delivery.before, recovery[0]),
-        ("sliced", delivery.after, sliced),
-        ("after", delivery.after, recovery[-1]),
+    last_cut = [moment for moment in moments if moment.is_cut][-1]
+    rows = (
+        ("before", delivery.before, moments[0]),
+        ("sliced", delivery.after, last_cut),
+        ("after", delivery.after, moments[-1]),
     )
     states: dict[str, Any] = {
         name: State(
             *(made.costs.params, made.costs.macs, made.size_bytes, made.latency),
-            metrics=step["metrics"],
+            metrics=moment.metrics,
         ).to_dict()
-        for name, made, step in moments
+        for name, made, moment in rows
     }
     before, after = delivery.before, delivery.after
     entries = layer_entries(before.costs.layers, after.costs.layers)

@@ -31,8 +31,8 @@ from compressor.measure import (
 )
 from compressor.plain import name_of
 from compressor.planning.costs import Costs, costs_of
-from compressor.planning.deciding import Planned
 from compressor.planning.original import Runnable, TemporaryFolder, missing
+from compressor.planning.preparing import Run
 from compressor.planning.timing import by_torch, turns
 from compressor.processes import of_the_first
 from compressor.programs.beginning import ended_after
@@ -105,55 +105,55 @@ class Delivery:
             draw_trainings(report["recovery"], metric, self.files.path / "training.svg")
 
 
-def deliver(sliced: Sliced, planned: Planned) -> Delivery:
+def deliver(run: Run, sliced: Sliced) -> Delivery:
     """Write the result in the formats asked for, verify each, and time it against the original.
 
     What cannot be written, or computes something else, is noted and left out.
     """
-    traced, stopwatch, files = planned.trace, planned.stopwatch, TemporaryFolder()
+    traced, stopwatch, files = run.trace, run.stopwatch, TemporaryFolder()
     with stopwatch.stage("write weights and plan"):
-        loaded = planned.loaded
+        loaded = run.loaded
         types = {name: name_of({name: dtype}) for name, dtype in loaded.types.items()}
-        aliases = _aliases(sliced, planned, files.path)
-        parametrised = planned.options.keep_parametrisations
+        aliases = _aliases(run, sliced, files.path)
+        parametrised = run.options.keep_parametrisations
         plan = replace(sliced.plan, aliases=aliases, types=types, parametrised=parametrised)
         (files.path / "plan.json").write_text(plan.to_json(), encoding="utf-8")
-        costs = planned.original.costs, costs_of(sliced.module, traced, sliced.program)
-    some = planned.samples.train or planned.samples.test or planned.samples.unlabelled
+        costs = run.original.costs, costs_of(sliced.module, traced, sliced.program)
+    some = run.samples.train or run.samples.test or run.samples.unlabelled
     macs = costs[0].macs, costs[1].macs
     job = Job(
         *(sliced.program, traced, files.path),
-        metadata=provenance(source=planned.loaded.sha256, plan=plan.to_json(), macs=macs),
+        metadata=provenance(source=run.loaded.sha256, plan=plan.to_json(), macs=macs),
         real=real_inputs(some, traced, stopwatch.note),
     )
-    names: tuple[str, ...] = planned.options.format
-    formats = {name: _format(name, job, planned) for name in names}
+    names: tuple[str, ...] = run.options.format
+    formats = {name: _format(run, name, job) for name in names}
     if "onnx" in formats and formats["onnx"].is_there:
-        before, after, speedups = _by_onnx(planned, sliced, files.path, costs)
+        before, after, speedups = _by_onnx(run, sliced, files.path, costs)
     else:
-        before, after, speedups = _by_torch(planned, sliced, costs)
+        before, after, speedups = _by_torch(run, sliced, costs)
     return Delivery(files, plan, formats, before, after, speedups)
 
 
-def _aliases(sliced: Sliced, planned: Planned, folder: Path) -> dict[str, str]:
+def _aliases(run: Run, sliced: Sliced, folder: Path) -> dict[str, str]:
     """Write the weights as safetensors, and return the aliases: tied tensors are stored once each.
 
     What safetensors has no room for is noted.
     """
     try:
-        path, types = folder / "model.safetensors", planned.loaded.stored
+        path, types = folder / "model.safetensors", run.loaded.stored
         return save_weights(sliced.module, path, sliced.plan.aliases, types=types)
     except CompressorError as error:
-        planned.stopwatch.note(
+        run.stopwatch.note(
             f"no model.safetensors is delivered, without which compressor.load cannot rebuild the "
             f"class: {error.what}"
         )
         return dict(sliced.plan.aliases)
 
 
-def _format(name: str, job: Job, planned: Planned) -> Outcome:
+def _format(run: Run, name: str, job: Job) -> Outcome:
     """Write one format, unless the original could not be written in it; note what is not usual."""
-    original, stopwatch = planned.original, planned.stopwatch
+    original, stopwatch = run.original, run.stopwatch
     if name in original.unwritable:
         return Outcome(reason=original.unwritable[name])
     with stopwatch.stage(f"write and verify {name}"):
@@ -168,13 +168,13 @@ def _format(name: str, job: Job, planned: Planned) -> Outcome:
 _States = tuple[State, State, tuple[Speedup, ...]]
 
 
-def _by_onnx(planned: Planned, sliced: Sliced, folder: Path, costs: tuple[Costs, Costs]) -> _States:
+def _by_onnx(run: Run, sliced: Sliced, folder: Path, costs: tuple[Costs, Costs]) -> _States:
     """Time both networks as ONNX Runtime runs them, and write what times them on other machines."""
-    stopwatch, before, after = planned.stopwatch, planned.original.onnx, folder / "model.onnx"
-    _for_other_machines(before, folder, planned)
+    stopwatch, before, after = run.stopwatch, run.original.onnx, folder / "model.onnx"
+    _for_other_machines(run, before, folder)
     files = {"before": before, "after": after}
-    found = _latency(files, measure_turns, _ways(planned), planned)
-    latency, speedups = _with_target(found, sliced, planned)
+    found = _latency(files, measure_turns, _ways(run), run)
+    latency, speedups = _with_target(found, sliced, run)
     with stopwatch.stage("time each layer"):
         operators = of_the_first(lambda: [profiled(path) for path in (before, after)])
     first, last = (
@@ -184,14 +184,14 @@ def _by_onnx(planned: Planned, sliced: Sliced, folder: Path, costs: tuple[Costs,
     return first, last, speedups
 
 
-def _by_torch(planned: Planned, sliced: Sliced, costs: tuple[Costs, Costs]) -> _States:
+def _by_torch(run: Run, sliced: Sliced, costs: tuple[Costs, Costs]) -> _States:
     """Time both networks as PyTorch runs them, layer by layer as they are called."""
-    if planned.options.of == "latency":
-        planned.stopwatch.note(
+    if run.options.of == "latency":
+        run.stopwatch.note(
             "the budget is of the time that ONNX Runtime takes; without an ONNX file among the "
             "formats, the times below are PyTorch's"
         )
-    traced, modules = planned.trace, {"before": planned.original.module, "after": sliced.module}
+    traced, modules = run.trace, {"before": run.original.module, "after": sliced.module}
     examples = traced.examples if traced.batch_symbol is None else cut_to_one(traced.examples)
     samples = 1 if traced.batch_symbol is not None else traced.batch
     ways = [(threads, samples, "cpu") for threads in sorted({1, cores()})]
@@ -200,17 +200,17 @@ def _by_torch(planned: Planned, sliced: Sliced, costs: tuple[Costs, Costs]) -> _
             stack.enter_context(ended_after(module, traced.ends_after))
         timing = partial(measure_eager, args=examples.args, kwargs=examples.kwargs)
         try:
-            found = _latency(modules, timing, ways, planned)
+            found = _latency(modules, timing, ways, run)
         except Exception as error:  # whatever the network's code raises
             words = f"not timed, since a call of one sample fails: {first_line(error)}"
-            planned.stopwatch.note(words)
+            run.stopwatch.note(words)
             return State(costs[0], ()), State(costs[1], ()), ()
-    latency, speedups = _with_target(found, sliced, planned)
+    latency, speedups = _with_target(found, sliced, run)
     first, last = (State(costs[i], tuple(latency[name])) for i, name in enumerate(modules))
     return first, last, speedups
 
 
-def _for_other_machines(original: Path, folder: Path, planned: Planned) -> None:
+def _for_other_machines(run: Run, original: Path, folder: Path) -> None:
     """Write what times both networks and the original's layers on a machine without this package.
 
     That is a script, the layers, and the original, unless its weights do not fit into one file.
@@ -219,9 +219,9 @@ def _for_other_machines(original: Path, folder: Path, planned: Planned) -> None:
     (folder / "bench.py").write_text(script.read_text(encoding="utf-8"), encoding="utf-8")
     if not original.with_name(f"{original.name}.data").exists():
         shutil.copyfile(original, folder / "original.onnx")
-    traced, table = planned.trace, planned.timing.table
-    batch = traced.batch if traced.batch_symbol is None else planned.options.batch
-    layers = layers_of(traced, planned.network, batch)
+    traced, table = run.trace, run.timing.table
+    batch = traced.batch if traced.batch_symbol is None else run.options.batch
+    layers = layers_of(traced, run.network, batch)
     steps = table.steps if table is not None else {}
     (folder / "layers.json.gz").write_bytes(portable_layers(layers, steps, batch))
 
@@ -230,39 +230,39 @@ _Way = tuple[int, int, str]
 """A way to time a network: threads, samples in a call, device."""
 
 
-def _ways(planned: Planned) -> list[_Way]:
+def _ways(run: Run) -> list[_Way]:
     """Return the ways to time networks: one thread and all, one sample each, and the budget's."""
-    options = planned.options
+    options = run.options
     ways = [(threads, 1, "cpu") for threads in sorted({1, cores()})]
-    if _is_timed_there(planned) and not by_torch(options):
+    if _is_timed_there(run) and not by_torch(options):
         ways.append((options.threads, options.batch, options.latency_on))
     return list(dict.fromkeys(ways))
 
 
-def _is_timed_there(planned: Planned) -> bool:
+def _is_timed_there(run: Run) -> bool:
     """Return whether what a budget of latency is for can be timed on this machine."""
-    return planned.timing.clock is not None and planned.timing.is_here
+    return run.timing.clock is not None and run.timing.is_here
 
 
 _Found = tuple[dict[str, list[Latency]], tuple[Speedup, ...]]
 """Latencies of both networks, and how much faster the smaller one is, each by way."""
 
 
-def _with_target(found: _Found, sliced: Sliced, planned: Planned) -> _Found:
+def _with_target(found: _Found, sliced: Sliced, run: Run) -> _Found:
     """Add what PyTorch takes on the budget's target, if it is what runs networks there."""
-    if not by_torch(planned.options) or not _is_timed_there(planned):
+    if not by_torch(run.options) or not _is_timed_there(run):
         return found
     programs: dict[str, Runnable] = {
-        "before": planned.original.runnable(by_torch=True),
+        "before": run.original.runnable(by_torch=True),
         "after": sliced.program,
     }
-    options = planned.options
+    options = run.options
     way = (options.threads, options.batch, options.latency_on)
 
     def timing(networks: Mapping[str, Any], *, seconds: float, **_: Any) -> dict[str, Timed]:
         return turns(networks, options, seconds)
 
-    (latency, speedups), (more, further) = found, _latency(programs, timing, [way], planned)
+    (latency, speedups), (more, further) = found, _latency(programs, timing, [way], run)
     return {name: latency[name] + more[name] for name in latency}, speedups + further
 
 
@@ -270,7 +270,7 @@ def _latency(
     networks: Mapping[str, Any],
     timing: Callable[..., dict[str, Timed]],
     ways: list[_Way],
-    planned: Planned,
+    run: Run,
 ) -> tuple[dict[str, list[Latency]], tuple[Speedup, ...]]:
     """Time the networks in each way, and return their latencies and the speedups, per way.
 
@@ -280,7 +280,7 @@ def _latency(
     found: dict[str, list[Latency]] = {"before": [], "after": []}
     speedups = []
     turns, seconds = {**networks, "again": networks["before"]}, LATENCY_SECONDS
-    with planned.stopwatch.stage("measure latency") as tick:
+    with run.stopwatch.stage("measure latency") as tick:
         for done, (threads, batch, device) in enumerate(ways):
             tick(done, len(ways), f"{threads} threads" if threads > 1 else "1 thread")
             asked = {"threads": threads, "batch": batch, "device": device, "seconds": seconds}
@@ -292,5 +292,5 @@ def _latency(
         tick(len(ways), len(ways), "")
     for way, speedup in zip(found["before"], speedups, strict=True):
         if speedup.is_noisy:
-            planned.stopwatch.note(noisy_words(asdict(way), asdict(speedup)))
+            run.stopwatch.note(noisy_words(asdict(way), asdict(speedup)))
     return found, tuple(speedups)

@@ -14,13 +14,13 @@ from compressor.plain import (
     widened,
     work_in_float32,
 )
-from compressor.planning.deciding import Planned
+from compressor.planning.preparing import Run
 from compressor.records import ExampleInputs
 from compressor.slicing import Sliced
 from compressor.slicing.compare import outputs_of, tolerance_for
 
 
-def given_back(sliced: Sliced, delivery: Delivery, planned: Planned) -> dict[str, float]:
+def give_back(run: Run, sliced: Sliced, delivery: Delivery) -> dict[str, float]:
     """Change the sliced module, in place, to what went in.
 
     Its numbers get their types back and, where the user asks for it, its weights are computed from
@@ -32,20 +32,20 @@ def given_back(sliced: Sliced, delivery: Delivery, planned: Planned) -> dict[str
     Raises:
         CompressorError: With its weights computed the module gives other outputs.
     """
-    found = _in_its_types(sliced, planned)
-    if planned.options.keep_parametrisations and planned.loaded.computed:
-        found |= _as_it_was_computed(sliced, delivery, planned)
+    found = _put_into_types(run, sliced)
+    if run.options.keep_parametrisations and run.loaded.computed:
+        found |= _put_back_computed(run, sliced, delivery)
     return found
 
 
-def _as_it_was_computed(sliced: Sliced, delivery: Delivery, planned: Planned) -> dict[str, float]:
-    types, module, traced = planned.loaded.types, sliced.module, planned.trace
+def _put_back_computed(run: Run, sliced: Sliced, delivery: Delivery) -> dict[str, float]:
+    types, module, traced = run.loaded.types, sliced.module, run.trace
     args, kwargs = traced.examples.args, dict(traced.examples.kwargs)
     if types:
         args, kwargs = narrowed((args, kwargs), types)
     examples = ExampleInputs(args, kwargs)
     expected = outputs_of(module, examples, traced.ends_after)
-    put_all_back(module, planned.loaded.computed, sliced.plan.tensors)
+    put_all_back(module, run.loaded.computed, sliced.plan.tensors)
     tolerance = tolerance_for(module)
     off = difference([expected], [outputs_of(module, examples, traced.ends_after)], tolerance)
     if not off.size <= tolerance.relative:
@@ -59,7 +59,7 @@ def _as_it_was_computed(sliced: Sliced, delivery: Delivery, planned: Planned) ->
     return {"module with and without its weights computed": off.size}
 
 
-def _in_its_types(sliced: Sliced, planned: Planned) -> dict[str, float]:
+def _put_into_types(run: Run, sliced: Sliced) -> dict[str, float]:
     """Change the module's tensors, in place, to the types that they came in, and compare its
     outputs with those in float32.
 
@@ -68,10 +68,10 @@ def _in_its_types(sliced: Sliced, planned: Planned) -> dict[str, float]:
     Returns:
         The largest relative difference, under words for the report; nothing for float32.
     """
-    types, module, traced = planned.loaded.types, sliced.module, planned.trace
+    types, module, traced = run.loaded.types, sliced.module, run.trace
     if not types:
         return {}
-    name, note = name_of(types), planned.stopwatch.note
+    name, note = name_of(types), run.stopwatch.note
     examples = traced.examples
     expected = outputs_of(module, examples, traced.ends_after)
     give_back_types(module, types)

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compressor.errors import UsageError
 from compressor.options import Options, flag
 from compressor.planning.curves import Sensitivity, losses_of
+from compressor.planning.found import ByPlan, Found, to_report
 from compressor.planning.plan_file import read_plan
-from compressor.planning.preparing import LATENCY, UNITS, Prepared, prepare, seeded
+from compressor.planning.preparing import LATENCY, UNITS, Run, open_run, seeded
 from compressor.planning.replaying import keep_of_plan
 from compressor.planning.subject import Subject
+from compressor.planning.timing import Timing
+from compressor.records import Plan
 from compressor.selection import FAR, Choice, OutOfReachError, prunable, select
+from compressor.slicing import Sliced
 from compressor.watch import Stopwatch, Watch
 
 Keep = Mapping[str, tuple[int, ...]]
@@ -43,49 +47,66 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Planned(Prepared):
-    """Everything that is known up to the choice; nothing is sliced yet.
+class Decision:
+    """Which channels go; nothing is sliced yet.
 
-    Where `choice` is None, only trying can make the choice, and the network stays as it is.
+    Attributes:
+        goal: How much was to be removed.
+        choice: The channels that stay. None where only trying can make the choice; the network
+            stays as it is until then.
+        timing: The widths' steps that the choice follows, which may be finer than the run's.
+        found: How it came about, where scores and a budget alone did not make it.
     """
 
     goal: Goal
     choice: Choice | None
-    found: Mapping[str, Any] = field(default_factory=dict)
-    """What was measured on the way to the choice, for the report's budget."""
+    timing: Timing
+    found: Found | None = None
 
     @property
     def keep(self) -> Keep:
+        """Group name -> the channels that stay; groups that keep all are missing."""
         return self.choice.keep if self.choice is not None else {}
 
     @property
     def kept(self) -> dict[str, int]:
+        """Group name -> how many channels stay."""
         return {name: len(kept) for name, kept in self.keep.items()}
 
-    def predictions(self) -> dict[str, tuple[float, float]]:
-        """Return for each unit the whole network's cost before and after the choice."""
-        units = [*UNITS, LATENCY] if self.timing.clock is not None else UNITS
-        return {unit: (self.total(unit), self.total(unit, self.kept)) for unit in units}
 
-    def budget(self) -> dict[str, Any]:
-        """Return what was asked for, and what the cost model predicts of the result."""
-        of, predictions = self.options.of, self.predictions()
-        before, after = predictions[of]
-        last = self.choice.last if self.choice is not None else None
-        return {
-            "ratio": self.goal.ratio,
-            "of": of,
-            "removed": 1 - after / before,
-            "predicted": {unit: after for unit, (_, after) in predictions.items()},
-            "price": last.price if last is not None else None,
-            **self.found,
-        }
+@dataclass(frozen=True)
+class Cut:
+    """A decision carried out: the smaller network, as a program and as a module."""
+
+    decision: Decision
+    sliced: Sliced
+
+
+def predict(run: Run, decision: Decision) -> dict[str, tuple[float, float]]:
+    """Return for each unit the whole network's cost before and after the decision."""
+    units = [*UNITS, LATENCY] if run.timing.clock is not None else UNITS
+    return {unit: (run.total(unit), run.total(unit, decision.kept)) for unit in units}
+
+
+def describe_budget(run: Run, decision: Decision) -> dict[str, Any]:
+    """Return for the report what was asked for, and what the cost model predicts of the result."""
+    of, predictions = run.options.of, predict(run, decision)
+    before, after = predictions[of]
+    last = decision.choice.last if decision.choice is not None else None
+    return {
+        "ratio": decision.goal.ratio,
+        "of": of,
+        "removed": 1 - after / before,
+        "predicted": {unit: after for unit, (_, after) in predictions.items()},
+        "price": last.price if last is not None else None,
+        **to_report(decision.found),
+    }
 
 
 def plan(
     subject: Subject, options: Options, watch: Watch, *, predict_latency: bool = False
-) -> Planned:
-    """Load, trace, analyse, score and select, or take the plan that the options name.
+) -> tuple[Run, Decision]:
+    """Open a network and decide which of its channels go.
 
     Args:
         subject: The model and the data.
@@ -96,38 +117,42 @@ def plan(
     stopwatch = Stopwatch(watch)
     given = read_plan(Path(options.plan)) if options.plan is not None else None
     with seeded(options.seed):
-        prepared = prepare(
-            subject, options, stopwatch, given=given, predict_latency=predict_latency
-        )
-        if given is not None:
-            choice = choice_of(prepared, keep_of_plan(given, prepared.network))
-            found = {"plan": options.plan}
-            return Planned(**vars(prepared), goal=Goal(None), choice=choice, found=found)
-        if options.max_drop is not None:
-            return Planned(**vars(prepared), goal=Goal(None), choice=None)
-        with stopwatch.stage("select"):
-            planned = decided(prepared, goal_of(prepared))
-    if planned.sensitivity is not None:
-        _say_what_was_used(planned, planned.sensitivity, planned.keep)
-    return planned
+        run = open_run(subject, options, stopwatch, given=given, predict_latency=predict_latency)
+        decision = _first_decision(run, given)
+    if run.sensitivity is not None and decision.choice is not None and given is None:
+        _say_what_was_used(run, run.sensitivity, decision.keep)
+    return run, decision
 
 
-def choice_of(prepared: Prepared, keep: Keep) -> Choice:
+def _first_decision(run: Run, given: Plan | None) -> Decision:
+    """Take the given plan's channels, or choose by the options where nothing has to be tried."""
+    options = run.options
+    if given is not None:
+        choice = choice_of(run, keep_of_plan(given, run.network))
+        assert options.plan is not None
+        return Decision(Goal(None), choice, run.timing, ByPlan(options.plan))
+    if options.max_drop is not None:
+        return Decision(Goal(None), None, run.timing)
+    with run.stopwatch.stage("select"):
+        return decide(run, goal_of(run))
+
+
+def choice_of(run: Run, keep: Keep) -> Choice:
     """Return the given kept indices as a choice, with its costs."""
-    of, counts = prepared.options.of, {name: len(kept) for name, kept in keep.items()}
-    return Choice(dict(keep), of, prepared.total(of), prepared.total(of, counts))
+    of, counts = run.options.of, {name: len(kept) for name, kept in keep.items()}
+    return Choice(dict(keep), of, run.total(of), run.total(of, counts))
 
 
-def goal_of(prepared: Prepared) -> Goal:
+def goal_of(run: Run) -> Goal:
     """Return how much is to be removed, as the options say.
 
     Raises:
         UsageError: The network is within the limit already.
     """
-    limit = prepared.options.limit
+    limit = run.options.limit
     if limit is None:
-        return Goal(prepared.options.ratio)
-    before = prepared.total(limit.unit)
+        return Goal(run.options.ratio)
+    before = run.total(limit.unit)
     if before <= limit.most:
         raise UsageError(
             f"the network has {before:,.10g} {limit.unit}, which is within {limit.most:,.10g} "
@@ -141,40 +166,40 @@ def goal_of(prepared: Prepared) -> Goal:
     return Goal(1 - limit.most / before, limit.most, is_limit=True)
 
 
-def decided(
-    prepared: Prepared,
+def decide(
+    run: Run,
     goal: Goal,
     also_protect: Sequence[str] = (),
     *,
     best_effort: bool = False,
     floors: Mapping[str, int] | None = None,
-) -> Planned:
-    """Choose the channels that meet a goal by the options; `prepared` is not changed.
+    timing: Timing | None = None,
+) -> Decision:
+    """Choose the channels that meet a goal by the options; `run` is not changed.
 
     Where widths that run well do not reach the goal, they are chosen in steps half as large; where
     they remove far too much, one group may lie between its steps.
 
     Args:
-        prepared: The scored network.
+        run: The scored network.
         goal: How much is to be removed.
         also_protect: Further globs of what stays as it is.
         best_effort: Take what is reachable, whatever the options say.
         floors: Numbers of channels that groups keep at least.
+        timing: Steps of widths to begin with; default the run's.
     """
-    network, options = prepared.network, prepared.options
+    network, options, timing = run.network, run.options, timing or run.timing
     protect = (*options.protect, *also_protect)
     losses = None
-    if prepared.sensitivity is not None:
+    if run.sensitivity is not None:
         wanted = prunable(network, protect, options.prune)
-        losses = losses_of(prepared.sensitivity, network.groups, wanted)
-    before = {name: getattr(prepared, name) for name in Prepared.__dataclass_fields__}
+        losses = losses_of(run.sensitivity, network.groups, wanted)
     counted = options.of != LATENCY
     while True:
-        timing = before["timing"]
         try:
             choice = select(
                 network,
-                prepared.scores,
+                run.scores,
                 ratio=goal.ratio,
                 most=goal.most,
                 of=options.of,
@@ -195,22 +220,22 @@ def decided(
             finer = timing.finer()
             if options.round_to != "auto" or finer is None:
                 raise
-            before["timing"] = finer
+            timing = finer
         else:
-            return Planned(**before, goal=goal, choice=choice)
+            return Decision(goal, choice, timing)
 
 
-def say_how_met(planned: Planned) -> None:
+def say_how_met(run: Run, decision: Decision) -> None:
     """Note it where clearly more or less is removed than was asked for."""
-    budget = planned.budget()
+    budget = describe_budget(run, decision)
     asked, removed, of = budget["ratio"], budget["removed"], budget["of"]
-    if asked is None or planned.found or abs(removed - asked) <= FAR:
+    if asked is None or decision.found is not None or abs(removed - asked) <= FAR:
         return
     said = f"{removed:.1%} of the {of} are removed, {asked:.1%} were asked for"
     if removed < asked:
-        planned.stopwatch.note(f"{said}: no more can go (--best-effort)")
+        run.stopwatch.note(f"{said}: no more can go (--best-effort)")
         return
-    planned.stopwatch.note(f"{said}: {_why_too_much(planned.options)}")
+    run.stopwatch.note(f"{said}: {_why_too_much(run.options)}")
 
 
 def _why_too_much(options: Options) -> str:
@@ -222,11 +247,11 @@ def _why_too_much(options: Options) -> str:
     return f"the steps {of} are so large; --round-to 1 comes within one channel"
 
 
-def _say_what_was_used(scored: Prepared, sensitivity: Sensitivity, keep: Keep) -> None:
+def _say_what_was_used(run: Run, sensitivity: Sensitivity, keep: Keep) -> None:
     """Note how far the measured losses had to go, and whether they were this network's."""
-    note, loaded, options = scored.stopwatch.note, scored.loaded, scored.options
-    cut = [group for group in scored.network.groups if group.name in keep]
-    losses = losses_of(sensitivity, scored.network.groups, cut)
+    note, loaded, options = run.stopwatch.note, run.loaded, run.options
+    cut = [group for group in run.network.groups if group.name in keep]
+    losses = losses_of(sensitivity, run.network.groups, cut)
     found = [float(losses[g.name][g.size - len(keep[g.name]) - 1]) for g in cut]
     worst = max(filter(math.isfinite, found), default=0.0)
     note(f"no layer on its own loses more than {worst:.4g} of {sensitivity.metric}")

@@ -1,4 +1,4 @@
-"""Prepare all that a choice follows from: load, trace, analyse, score and time a network."""
+"""Open a network: all that a choice follows from is loaded, traced, analysed, scored and timed."""
 
 from __future__ import annotations
 
@@ -65,21 +65,27 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Scored(Opened):
-    """An opened network whose channels are analysed and scored."""
+class Run(Opened):
+    """All that is known of a network before anything is chosen; complete once it is opened.
 
-    network: Network
-    scores: Scores
+    What is decided, cut and delivered are records of their own beside it, and are never merged into
+    it. In steps each step's network has a run of its own, opened by `reopen`.
 
-
-@dataclass(frozen=True)
-class Prepared(Scored):
-    """All that a choice follows from, except how much is to go."""
+    Attributes:
+        options: What was asked for, the criterion by its name.
+        network: The groups of coupled channels.
+        scores: One number per channel of each group, high for important ones.
+        timing: What is known of the machine that the network is to run on.
+        original: The network that went in.
+        sensitivity: What `compress sensitivity` measured, if it is to be used.
+    """
 
     options: Options
-    sensitivity: Sensitivity | None
+    network: Network
+    scores: Scores
     timing: Timing
     original: Original
+    sensitivity: Sensitivity | None
 
     def total(self, unit: str, kept: Mapping[str, int] | None = None) -> float:
         """Return the network's cost where groups keep so many channels, without running anything.
@@ -96,15 +102,15 @@ class Prepared(Scored):
         return self.timing.clock.latency_ms(sizes)
 
 
-def prepare(
+def open_run(
     subject: Subject,
     options: Options,
     stopwatch: Stopwatch,
     *,
     given: Plan | None = None,
     predict_latency: bool = False,
-) -> Prepared:
-    """Do everything that comes before the choice.
+) -> Run:
+    """Open a network for compression: load, trace, analyse, score and time it.
 
     Args:
         subject: The model and the data.
@@ -131,14 +137,14 @@ def prepare(
         reinitialised(opened.trace.module)
     _say_what_is_missing(stopwatch, opened.samples)
     original = _tried(opened.trace, options, stopwatch)
-    prepared = scored_and_timed(
+    run = _complete(
         *(opened, options, original),
         sensitivity=sensitivity,
         predict_latency=predict_latency,
     )
-    for note in notes_on_macs(prepared.network):
+    for note in notes_on_macs(run.network):
         stopwatch.note(note)
-    return prepared
+    return run
 
 
 def _tried(traced: Trace, options: Options, stopwatch: Stopwatch) -> Original:
@@ -163,14 +169,14 @@ def _tried(traced: Trace, options: Options, stopwatch: Stopwatch) -> Original:
     return original
 
 
-def scored_and_timed(
+def _complete(
     opened: Opened,
     options: Options,
     original: Original,
     *,
     sensitivity: Sensitivity | None = None,
     predict_latency: bool = False,
-) -> Prepared:
+) -> Run:
     """Score and time a traced network, so that channels can be chosen.
 
     Args:
@@ -180,29 +186,40 @@ def scored_and_timed(
         sensitivity: What `compress sensitivity` measured, if it is to be used.
         predict_latency: Time the layers even where the budget is not one of latency.
     """
-    scored = score_channels(opened)
-    options = replace(options, criterion=scored.options.criterion)
-    own = original if original.module is scored.trace.module else Original(scored.trace)
+    network, scores = score_channels(opened)
+    options = replace(options, criterion=opened.options.criterion)
+    own = original if original.module is opened.trace.module else Original(opened.trace)
     timing = timing_of(
-        *(scored.trace, scored.network, own, options, scored.stopwatch),
+        *(opened.trace, network, own, options, opened.stopwatch),
         with_clock=options.of == LATENCY or predict_latency,
     )
-    found = {**vars(scored), "options": options}
-    return Prepared(**found, sensitivity=sensitivity, timing=timing, original=original)
+    return Run(
+        subject=opened.subject,
+        options=options,
+        loaded=opened.loaded,
+        examples=opened.examples,
+        samples=opened.samples,
+        trace=opened.trace,
+        stopwatch=opened.stopwatch,
+        network=network,
+        scores=scores,
+        timing=timing,
+        original=original,
+        sensitivity=sensitivity,
+    )
 
 
-def anew(root: Prepared, module: nn.Module) -> Prepared:
+def reopen(run: Run, module: nn.Module) -> Run:
     """Trace, score and time a network that was made from the original.
 
     Args:
-        root: The original, prepared; it is not changed.
+        run: The original's; it is not changed.
         module: The network that was made from it.
     """
-    with root.stopwatch.stage("trace"):
-        traced = trace(module, root.examples)
-    before = {name: getattr(root, name) for name in Opened.__dataclass_fields__}
-    opened = Opened(**{**before, "trace": traced})
-    return scored_and_timed(opened, root.options, root.original, sensitivity=root.sensitivity)
+    with run.stopwatch.stage("trace"):
+        traced = trace(module, run.examples)
+    opened = replace(run, trace=traced)
+    return _complete(opened, run.options, run.original, sensitivity=run.sensitivity)
 
 
 def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch) -> Opened:
@@ -258,13 +275,13 @@ def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) 
     return traced
 
 
-def score_channels(opened: Opened) -> Scored:
+def score_channels(opened: Opened) -> tuple[Network, Scores]:
     """Analyse the network, and score each channel where the options ask for scores."""
     options, traced = opened.options, opened.trace
     with opened.stopwatch.stage("analyse"):
         network = analyse(traced)
     if not options.scores:
-        return Scored(**vars(opened), network=network, scores={})
+        return network, {}
     with opened.stopwatch.stage("score") as tick, each_alone():
         scores = score(
             network,
@@ -281,7 +298,7 @@ def score_channels(opened: Opened) -> Scored:
             criteria=CRITERIA,
         )
     traced.module.cpu()
-    return Scored(**vars(opened), network=network, scores=of_the_first(lambda: scores))
+    return network, of_the_first(lambda: scores)
 
 
 def _weighed(options: ScoringOptions) -> str | None:

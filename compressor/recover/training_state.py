@@ -108,6 +108,10 @@ class Schedule:
     step: int = 0
     moments: Moments = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data and tensors."""
+        return {"horizon": self.horizon, "step": self.step, "moments": self.moments}
+
     def begin(self) -> TrainingState:
         """Return the state from which the next training starts."""
         return TrainingState(step=self.step, moments=dict(self.moments))

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from compressor import slicing
 from compressor.data import Data, batches
-from compressor.planning.deciding import Planned
-from compressor.planning.preparing import Prepared
+from compressor.planning.deciding import Cut
+from compressor.planning.preparing import Run
 from compressor.planning.subject import metric_of
 from compressor.recover import evaluate
 from compressor.recovery.repairing import repair
 
-Moments = list[dict[str, Any]]
-"""The steps of a run, in words, each with the metrics after it."""
+
+@dataclass(frozen=True)
+class Moment:
+    """A step of a run, and what the network is worth after it.
+
+    Attributes:
+        step: The step in words.
+        metrics: The metric's name -> its value on the test data; empty without such data.
+        training: The epochs of a training (`epochs`) and its best one (`best_epoch`).
+        is_cut: Whether the network became smaller in this step.
+    """
+
+    step: str
+    metrics: Mapping[str, float]
+    training: Mapping[str, Any] | None = None
+    is_cut: bool = False
+
+    def to_report(self) -> dict[str, Any]:
+        """Return the report's row of the step."""
+        row = {"step": self.step, "metrics": self.metrics}
+        return row if self.training is None else {**row, "training": self.training}
 
 
 class Judge:
     """Measures the run's metric on some data; without data there is no metric."""
 
-    def __init__(self, prepared: Prepared, data: Data | None) -> None:
-        self.name, self.metric = metric_of(prepared.subject, prepared.options)
-        self.data, self.options = data, prepared.options
-        self.stopwatch = prepared.stopwatch
+    def __init__(self, run: Run, data: Data | None) -> None:
+        self.name, self.metric = metric_of(run.subject, run.options)
+        self.data, self.options = data, run.options
+        self.stopwatch = run.stopwatch
 
     def __call__(self, stage: str, module: nn.Module) -> dict[str, float]:
         if self.data is None:
@@ -43,18 +63,16 @@ class Judge:
         return evaluate(module, whole, self.metric, self.options.device)
 
 
-def repaired(
-    sliced: slicing.Sliced, planned: Planned, judge: Judge, *, prefix: str = ""
-) -> Moments:
+def repair_and_judge(run: Run, made: Cut, judge: Judge, *, prefix: str = "") -> list[Moment]:
     """Repair the sliced network in place, where that is wanted and there are data.
 
     Returns:
         The moment after the repair with its metrics, `prefix` before its name; empty if nothing
         was repaired.
     """
-    if planned.samples.train is None or not planned.options.repair:
+    if run.samples.train is None or not run.options.repair:
         return []
-    step = repair(sliced, planned)
+    step = repair(run, made)
     if not step:
         return []
-    return [{"step": prefix + step, "metrics": judge("evaluate repaired", sliced.module)}]
+    return [Moment(prefix + step, judge("evaluate repaired", made.sliced.module))]

@@ -12,60 +12,59 @@ from collections.abc import Sequence
 from compressor import slicing
 from compressor.data import Data, batches
 from compressor.planning.calibration import Calibration, WithoutTargets
-from compressor.planning.deciding import Planned
+from compressor.planning.deciding import Cut, Keep
+from compressor.planning.preparing import Run
 from compressor.processes import each_alone
 from compressor.reconstruction import Memory, Refit, refit
 from compressor.recover import has_running_statistics, recalibrate_batch_norm
 
 
-def repair(sliced: slicing.Sliced, planned: Planned) -> str:
+def repair(run: Run, made: Cut) -> str:
     """Repair both forms of the network in place; return in words what was done, or ""."""
-    train = planned.samples.train
+    train = run.samples.train
     assert train is not None
-    refitted = _refitted(sliced, planned, train)
-    done = refitted or _recalibrated(sliced, planned, train)
+    done = _refit(run, made, train) or _re_estimate(run, made.sliced, train)
     if not done:
-        planned.stopwatch.note(
+        run.stopwatch.note(
             "nothing was repaired: what lost inputs can be re-fitted by no linear regression, and "
             "no batch norm was met"
         )
     return done
 
 
-def _refitted(sliced: slicing.Sliced, planned: Planned, train: Data) -> str:
-    trace, options = planned.trace, planned.options
+def _refit(run: Run, made: Cut, train: Data) -> str:
+    trace, options, sliced = run.trace, run.options, made.sliced
     data = Calibration(trace, train, options)
     if data.obstacle:
-        planned.stopwatch.note(f"nothing is re-fitted: {data.obstacle}")
+        run.stopwatch.note(f"nothing is re-fitted: {data.obstacle}")
         return ""
-    keep = planned.keep
-    with planned.stopwatch.stage("re-fit consumers") as tick, each_alone():
+    with run.stopwatch.stage("re-fit consumers") as tick, each_alone():
         done = refit(
             trace.program,
             sliced.program,
-            planned.network,
-            planned.network.masks(keep),
+            run.network,
+            run.network.masks(made.decision.keep),
             lambda: WithoutTargets(data.batches()),
             device=options.device,
             seed=options.seed,
             memory=Memory.of(options.memory_bytes),
             progress=tick,
         )
-    _tell(done, planned)
+    _tell(run, made.decision.keep, done)
     slicing.carry_weights(sliced.program, sliced.module)
     layers = "1 layer" if len(done) == 1 else f"{len(done)} layers"
     return f"{layers} re-fitted by least squares on {data.samples} samples" if done else ""
 
 
-def _tell(done: Sequence[Refit], planned: Planned) -> None:
+def _tell(run: Run, keep: Keep, done: Sequence[Refit]) -> None:
     """Note which layers were re-fitted in parts, and which lose inputs but were not."""
-    note, network = planned.stopwatch.note, planned.network
+    note, network = run.stopwatch.note, run.network
     parted = [each for each in done if each.parts > 1]
     if parted:
         counts = [f"{each.consumer} in {each.parts}" for each in parted]
         note(f"re-fitted part by part, for lack of memory (--memory): {some_of(counts)} parts")
-    cut = [group for group in network.groups if len(planned.keep.get(group.name, ())) < group.size]
-    members = [m for group in cut if group.name in planned.keep for m in group.members]
+    cut = [group for group in network.groups if len(keep.get(group.name, ())) < group.size]
+    members = [m for group in cut if group.name in keep for m in group.members]
     losing = {network.aliases.get(m.tensor, m.tensor) for m in members if m.contracted}
     left = sorted(losing - {each.consumer for each in done})
     if left:
@@ -80,11 +79,11 @@ def some_of(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
 
 
-def _recalibrated(sliced: slicing.Sliced, planned: Planned, train: Data) -> str:
-    options = planned.options
-    if not has_running_statistics(planned.trace.program.graph_module):
+def _re_estimate(run: Run, sliced: slicing.Sliced, train: Data) -> str:
+    options = run.options
+    if not has_running_statistics(run.trace.program.graph_module):
         return ""
-    with planned.stopwatch.stage("re-estimate batch norm") as tick:
+    with run.stopwatch.stage("re-estimate batch norm") as tick:
         some = batches(
             train,
             options.batch_size,

@@ -12,8 +12,8 @@ from compressor import slicing
 from compressor.data import Batches, batches
 from compressor.modules import copy_of
 from compressor.options import Options
-from compressor.planning.deciding import Planned, decided, goal_of
-from compressor.planning.preparing import Prepared, anew
+from compressor.planning.deciding import Decision, decide, goal_of
+from compressor.planning.preparing import Run, reopen
 from compressor.planning.subject import earlier_weights, loss_of, step_of
 from compressor.recover import (
     FIRST_LEARNING_RATES,
@@ -28,7 +28,7 @@ from compressor.recover import (
     reinitialised,
 )
 from compressor.recovery.journal import Journal
-from compressor.recovery.recovering import Judge, Moments
+from compressor.recovery.recovering import Judge, Moment
 from compressor.selection import prunable
 from compressor.trace import learning_in
 
@@ -53,89 +53,85 @@ class Leg:
     prefix: str = ""
 
 
-def trained(
-    module: nn.Module, prepared: Prepared, judge: Judge, leg: Leg, journal: Journal
-) -> Moments:
+def train(run: Run, module: nn.Module, judge: Judge, leg: Leg, journal: Journal) -> list[Moment]:
     """Train a network in place, and evaluate it.
 
     Returns:
         The moment after the last epoch with its metrics; before it that after the best epoch on
         validation data, if that was another one. Empty without epochs or training data.
     """
-    if not leg.epochs or prepared.samples.train is None:
+    if not leg.epochs or run.samples.train is None:
         return []
-    state = _descend(module, prepared, leg, journal)
+    state = _descend(run, module, leg, journal)
     return _moments(module, state, judge, leg, "fine-tuning")
 
 
-def trained_at_the_end(
-    sliced: slicing.Sliced, planned: Planned, judge: Judge, schedule: Schedule, journal: Journal
-) -> Moments:
+def train_at_the_end(
+    run: Run, sliced: slicing.Sliced, judge: Judge, schedule: Schedule, journal: Journal
+) -> list[Moment]:
     """Train the sliced network in place from the weights that the policy begins with.
 
     Returns:
-        The moments of the training with their metrics, as `trained` returns them, after that of
+        The moments of the training with their metrics, as `train` returns them, after that of
         new weights if the policy gives some.
     """
-    options = planned.options
-    if not options.epochs or planned.samples.train is None:
+    options = run.options
+    if not options.epochs or run.samples.train is None:
         return []
-    done = _begun(sliced, planned, judge)
+    done = _begin(run, sliced, judge)
     if options.policy != "continue":
         schedule = Schedule(options.epochs)
     leg = Leg(options.epochs, schedule, AT_THE_END)
-    return done + trained(sliced.module, planned, judge, leg, journal)
+    return done + train(run, sliced.module, judge, leg, journal)
 
 
-def sparsified(root: Planned, judge: Judge, journal: Journal) -> tuple[Planned, Moments]:
+def learn_sparsity(
+    root: Run, decision: Decision, judge: Judge, journal: Journal
+) -> tuple[Run, Decision, list[Moment]]:
     """Train a copy of the original for sparsity, and score and choose from it anew.
 
     Returns:
-        The new choice and the moments of the training; `root` itself if no such training is wanted.
+        The trained network's run, the new choice and the moments of the training; what was given if
+        no such training is wanted.
     """
     options = root.options
     if not options.sparsity_epochs or root.samples.train is None:
-        return root, []
+        return root, decision, []
     module = copy_of(root.original.module)
     slicing.learn(module, root.trace.learning)
     groups = prunable(root.network, options.protect, options.prune)
     penalty = GroupSparsity(root.network, module, groups, options.sparsity)
     epochs = options.sparsity_epochs
     leg = Leg(epochs, Schedule(epochs), BEFORE)
-    state = _descend(module, root, leg, journal, penalty)
+    state = _descend(root, module, leg, journal, penalty)
     moments = _moments(module, state, judge, leg, "sparsity learning")
-    prepared = anew(root, module.cpu())
-    if root.choice is None:
-        return _with(root, prepared), moments
+    run = reopen(root, module.cpu())
+    if decision.choice is None:
+        return run, replace(decision, timing=run.timing), moments
     with root.stopwatch.stage("select"):
-        return decided(prepared, goal_of(prepared)), moments
+        return run, decide(run, goal_of(run)), moments
 
 
-def _with(root: Planned, prepared: Prepared) -> Planned:
-    return replace(root, **vars(prepared))
-
-
-def _begun(sliced: slicing.Sliced, planned: Planned, judge: Judge) -> Moments:
+def _begin(run: Run, sliced: slicing.Sliced, judge: Judge) -> list[Moment]:
     """Give the sliced network the policy's weights in place; return the moment after that."""
-    beginning = beginning_of(planned)
+    beginning = beginning_of(run)
     if beginning is None:
         return []
     dense, words = beginning
     slicing.carry_sliced(dense, sliced.plan, sliced.module)
-    metrics = judge("evaluate what training begins with", sliced.module)
-    return [{"step": words, "metrics": metrics}]
+    return [Moment(words, judge("evaluate what training begins with", sliced.module))]
 
 
-def beginning_of(prepared: Prepared) -> tuple[nn.Module, str] | None:
+def beginning_of(run: Run) -> tuple[nn.Module, str] | None:
     """Return the dense network with the weights that the policy begins with, and what they are.
 
     None where training goes on with the weights that are left.
     """
-    options, original = prepared.options, prepared.original.module
+    options, original = run.options, run.original.module
     if options.policy == "reinitialise":
         return reinitialised(original, options.seed), "re-initialised"
     if options.rewind_to is not None:
-        return earlier_weights(prepared.loaded, options), f"weights rewound to {options.rewind_to}"
+        return earlier_weights(run.loaded, options), f"weights rewound to {options.rewind_to}"
     return None
 
 
@@ -158,29 +154,29 @@ def recipe_of(options: Options, leg: Leg) -> Recipe:
 
 
 def _descend(
+    run: Run,
     module: nn.Module,
-    planned: Prepared,
     leg: Leg,
     journal: Journal,
     penalty: GroupSparsity | None = None,
 ) -> TrainingState:
-    train, options, stopwatch = planned.samples.train, planned.options, planned.stopwatch
+    train, options, stopwatch = run.samples.train, run.options, run.stopwatch
     assert train is not None
     whole = batches(
         train, options.batch_size, seed=options.seed, augment=options.augment, drop_last=True
     )
     recipe = recipe_of(options, leg)
-    teacher = planned.original.module
+    teacher = run.original.module
     objective = Objective(
-        loss=loss_of(planned.subject, options),
+        loss=loss_of(run.subject, options),
         step=step_of(options),
         teacher=teacher,
         distill=options.distill,
         label_smoothing=options.label_smoothing,
     )
-    learning = _let_learn(module, planned)
-    _say_how(planned, module, whole, recipe, objective)
-    quiet, record = Judge(planned, planned.samples.validation), journal.kept(leg.record)
+    learning = _let_learn(run, module)
+    _say_how(run, module, whole, recipe, objective)
+    quiet, record = Judge(run, run.samples.validation), journal.kept(leg.record)
     state = leg.schedule.begin()
     if record is not None and _fits(record["weights"], module):
         state = TrainingState.from_dict(record)
@@ -210,7 +206,7 @@ def _descend(
     return state
 
 
-def _let_learn(module: nn.Module, planned: Prepared) -> frozenset[str]:
+def _let_learn(run: Run, module: nn.Module) -> frozenset[str]:
     """Let all parameters learn, in place, where every one is frozen and training would do nothing.
 
     Returns:
@@ -222,9 +218,9 @@ def _let_learn(module: nn.Module, planned: Prepared) -> frozenset[str]:
     if not learning:
         numbers = [n for n, p in named.items() if p.is_floating_point() or p.is_complex()]
         slicing.learn(module, numbers)
-        planned.stopwatch.note("every parameter is frozen: all are trained, and frozen again")
+        run.stopwatch.note("every parameter is frozen: all are trained, and frozen again")
     elif frozen:
-        planned.stopwatch.note(f"{frozen} of {len(named)} parameters are frozen: not trained")
+        run.stopwatch.note(f"{frozen} of {len(named)} parameters are frozen: not trained")
     return learning
 
 
@@ -236,36 +232,30 @@ def _fits(weights: Mapping[str, Any], module: nn.Module) -> bool:
 
 def _moments(
     module: nn.Module, state: TrainingState, judge: Judge, leg: Leg, words: str
-) -> Moments:
-    done: Moments = []
+) -> list[Moment]:
+    done: list[Moment] = []
     best = state.best_epoch
     if best is not None and best != state.epoch and judge.data is not None:
         module.load_state_dict(state.best, strict=False)
         metrics = judge("evaluate best epoch", module)
-        done.append({"step": f"{leg.prefix}epoch {best}, best on validation", "metrics": metrics})
+        done.append(Moment(f"{leg.prefix}epoch {best}, best on validation", metrics))
         module.load_state_dict(state.weights, strict=False)
     metrics = judge(f"evaluate after {words}", module)
     epochs = "1 epoch" if leg.epochs == 1 else f"{leg.epochs} epochs"
     history = [asdict(result) for result in state.history]
-    return [
-        *done,
-        {
-            "step": f"{leg.prefix}{epochs} of {words}",
-            "metrics": metrics,
-            "training": {"epochs": history, "best_epoch": best},
-        },
-    ]
+    training = {"epochs": history, "best_epoch": best}
+    return [*done, Moment(f"{leg.prefix}{epochs} of {words}", metrics, training)]
 
 
 def _say_how(
-    planned: Prepared, module: nn.Module, whole: Batches, recipe: Recipe, objective: Objective
+    run: Run, module: nn.Module, whole: Batches, recipe: Recipe, objective: Objective
 ) -> None:
     """Note the recipe and an estimate of the time that it takes, before the training starts."""
-    with planned.stopwatch.stage("estimate training time") as tick:
-        device = planned.options.device
+    with run.stopwatch.stage("estimate training time") as tick:
+        device = run.options.device
         seconds = estimated_seconds(module, whole, recipe, objective, device)
         tick(1, 1, f"about {seconds / 60:.1f} min")
-    train = planned.samples.train
+    train = run.samples.train
     assert train is not None
     if objective.step is not None:
         learnt = "by the step of --train"
@@ -273,7 +263,7 @@ def _say_how(
         learnt = "on the original's outputs alone"
     else:
         learnt = f"on labels and with weight {objective.weight:g} on the original's outputs"
-    planned.stopwatch.note(
+    run.stopwatch.note(
         f"training {learnt}: {recipe.optimizer}, learning rate {recipe.lr:g} falling by half a "
         f"cosine, {len(whole)} batches an epoch"
     )

@@ -24,13 +24,15 @@ from compressor.errors import CompressorError
 from compressor.files.folder import SENSITIVITY_FILES, all_or_nothing
 from compressor.inspection import macs_share
 from compressor.masking import Places, silenced
+from compressor.network import Network
 from compressor.options import SensitivityOptions
 from compressor.planning.curves import HIGHER, LOWER, Curve, Point, Sensitivity
-from compressor.planning.preparing import Scored, open_network, score_channels, seeded
+from compressor.planning.preparing import Opened, open_network, score_channels, seeded
 from compressor.planning.subject import Subject, metric_of
 from compressor.records import ExampleInputs, Group
 from compressor.recover import evaluate
 from compressor.report import to_json
+from compressor.score import Scores
 from compressor.selection import best, prunable
 from compressor.slicing.compare import outputs_of
 from compressor.slicing.weights import named_tensors
@@ -53,13 +55,14 @@ def measure(subject: Subject, options: SensitivityOptions, watch: Watch) -> Sens
     """
     stopwatch = Stopwatch(watch)
     with seeded(options.seed):
-        scored = score_channels(open_network(subject, options, stopwatch))
-        groups = prunable(scored.network, options.protect, options.prune)
-        yardstick = _yardstick(scored, options)
+        opened = open_network(subject, options, stopwatch)
+        network, scores = score_channels(opened)
+        groups = prunable(network, options.protect, options.prune)
+        yardstick = _yardstick(opened, options)
         stopwatch.note(f"measured by {yardstick.metric} on {yardstick.words}")
         with stopwatch.stage("measure sensitivity") as tick:
             baseline = yardstick.measure()
-            probe = _Probe(scored, options, yardstick, baseline)
+            probe = _Probe(opened, network, scores, options, yardstick, baseline)
             curves = []
             for done, group in enumerate(groups, start=1):
                 curves.append(probe.curve(group))
@@ -67,7 +70,7 @@ def measure(subject: Subject, options: SensitivityOptions, watch: Watch) -> Sens
     for curve in curves:
         if not curve.points:
             stopwatch.note(f"{curve.name} is not measured: a constant in code consumes it")
-    loaded = scored.loaded
+    loaded = opened.loaded
     return Sensitivity(
         model={
             "name": loaded.name,
@@ -80,7 +83,7 @@ def measure(subject: Subject, options: SensitivityOptions, watch: Watch) -> Sens
         baseline=baseline,
         measured_on=yardstick.words,
         samples=yardstick.samples,
-        criterion=scored.options.criterion,
+        criterion=opened.options.criterion,
         ratios=options.ratios,
         groups=tuple(curves),
         notes=tuple(stopwatch.notes),
@@ -106,13 +109,13 @@ class _Yardstick:
     words: str
 
 
-def _yardstick(scored: Scored, options: SensitivityOptions) -> _Yardstick:
-    samples, module = scored.samples, scored.trace.module.to(options.device)
+def _yardstick(opened: Opened, options: SensitivityOptions) -> _Yardstick:
+    samples, module = opened.samples, opened.trace.module.to(options.device)
     data = samples.test or samples.unlabelled
     if data is None:
-        divergence = _Divergence(module, [scored.trace.examples], options.device)
-        words = f"the example inputs ({scored.examples.origin})"
-        return _Yardstick(RELATIVE_MSE, LOWER, divergence, scored.trace.batch, words)
+        divergence = _Divergence(module, [opened.trace.examples], options.device)
+        words = f"the example inputs ({opened.examples.origin})"
+        return _Yardstick(RELATIVE_MSE, LOWER, divergence, opened.trace.batch, words)
     held = list(batches(data, options.batch_size, seed=options.seed, limit=options.samples))
     count = min(len(data), options.samples)
     words = f"{count} samples of {data.name}"
@@ -120,7 +123,7 @@ def _yardstick(scored: Scored, options: SensitivityOptions) -> _Yardstick:
         calls = [ExampleInputs(inputs.args, inputs.kwargs) for inputs, _ in held]
         divergence = _Divergence(module, calls, options.device)
         return _Yardstick(RELATIVE_MSE, LOWER, divergence, count, words)
-    name, metric = metric_of(scored.subject, options)
+    name, metric = metric_of(opened.subject, options)
 
     def judge() -> float:
         return evaluate(module, held, metric, options.device)
@@ -161,7 +164,9 @@ class _Divergence:
 class _Probe:
     """Cuts one group at a time, in place, measures, and undoes the cut."""
 
-    scored: Scored
+    opened: Opened
+    network: Network
+    scores: Scores
     options: SensitivityOptions
     yardstick: _Yardstick
     baseline: float
@@ -171,8 +176,8 @@ class _Probe:
 
         The curve has no points where a consumer is not a tensor of the module.
         """
-        network = self.scored.network
-        tensors = named_tensors(self.scored.trace.module)
+        network = self.network
+        tensors = named_tensors(self.opened.trace.module)
         reachable = network.silenced([group.name]).keys() <= tensors.keys()
         measured, points = {group.size: self.baseline}, list[Point]()
         for ratio in self.options.ratios if reachable else ():
@@ -192,8 +197,8 @@ class _Probe:
         )
 
     def _places(self, group: Group, kept: int) -> Places:
-        network, name = self.scored.network, group.name
-        masks = network.masks({name: best(self.scored.scores[name], kept)})
+        network, name = self.network, group.name
+        masks = network.masks({name: best(self.scores[name], kept)})
         return {
             tensor: {
                 dim: np.flatnonzero(~keep_mask(network.tensors[tensor][dim], masks)).tolist()

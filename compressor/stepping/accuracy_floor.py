@@ -7,16 +7,18 @@ judged by.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from compressor.errors import CompressorError
-from compressor.planning.deciding import Goal, Planned, decided
+from compressor.planning.deciding import Decision, Goal, decide
+from compressor.planning.found import ByAccuracy, Trial
+from compressor.planning.preparing import Run
 from compressor.recover import Schedule
 from compressor.recovery.journal import Journal
-from compressor.recovery.recovering import Judge, repaired
-from compressor.recovery.training import trained_at_the_end
-from compressor.stepping.realising import staged
+from compressor.recovery.recovering import Judge, repair_and_judge
+from compressor.recovery.training import train_at_the_end
+from compressor.stepping.realising import cut_as_stage
 
 CLOSE = 0.01
 """The search ends when it knows the share to remove to within this share of the whole."""
@@ -24,76 +26,57 @@ CLOSE = 0.01
 _ALL = 0.999
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One network that was tried.
-
-    Attributes:
-        removed: Share of the budget's unit that is gone, between 0 and 1.
-        metric: The metric after recovery.
-        drop: By how many points (hundredths) the metric fell.
-        is_within: Whether that is allowed.
-    """
-
-    removed: float
-    metric: float
-    drop: float
-    is_within: bool
-
-
-def smallest(planned: Planned) -> Planned:
-    """Find the choice of the smallest network whose metric falls by at most --max-drop points.
+def decide_until_accurate(run: Run) -> Decision:
+    """Decide on the smallest network whose metric falls by at most --max-drop points.
 
     The metric is taken to be better when it is higher, and to be a share: a point is a hundredth.
 
     Raises:
         CompressorError: There is nothing to judge by, or even the smallest cut falls further.
     """
-    options, validation = planned.options, planned.samples.validation
+    options, validation = run.options, run.samples.validation
     assert options.max_drop is not None
-    judge = Judge(planned, validation)
-    whole = _only(judge("evaluate original for --max-drop", planned.original.module))
-    low, high = 0.0, _reachable(planned)
-    best: Planned | None = None
+    judge = Judge(run, validation)
+    whole = _only(judge("evaluate original for --max-drop", run.original.module))
+    low, high = 0.0, _reachable(run)
+    best: Decision | None = None
     trials: list[Trial] = []
     seen: set[tuple[tuple[str, int], ...]] = set()
     while high - low > CLOSE:
         share = (low + high) / 2
-        candidate = decided(planned, Goal(share), best_effort=True)
+        candidate = decide(run, Goal(share), best_effort=True)
         kept = tuple(sorted(candidate.kept.items()))
         if kept in seen:
             break  # the steps of widths leave no other choice in between
         seen.add(kept)
-        trial = _tried(candidate, judge, whole, len(trials) + 1)
+        trial = _try(run, candidate, judge, whole, len(trials) + 1)
         trials.append(trial)
         low, high = (share, high) if trial.is_within else (low, share)
         best = candidate if trial.is_within else best
-    record = {"whole": whole, "max_drop": options.max_drop, "trials": [vars(t) for t in trials]}
     if best is None:
         raise _falls_further(options.max_drop, trials)
-    return replace(best, found={"accuracy_floor": record})
+    return replace(best, found=ByAccuracy(whole, options.max_drop, trials))
 
 
-def _reachable(planned: Planned) -> float:
-    furthest = decided(planned, Goal(_ALL), best_effort=True)
+def _reachable(run: Run) -> float:
+    furthest = decide(run, Goal(_ALL), best_effort=True)
     assert furthest.choice is not None
     return furthest.choice.removed
 
 
-def _tried(candidate: Planned, judge: Judge, whole: float, number: int) -> Trial:
-    options = candidate.options
+def _try(run: Run, candidate: Decision, judge: Judge, whole: float, number: int) -> Trial:
+    options = run.options
     assert candidate.choice is not None
     assert options.max_drop is not None
     removed = candidate.choice.removed
-    candidate, sliced = staged(candidate)
-    silent = Judge(candidate, None)
-    repaired(sliced, candidate, silent)
-    trained_at_the_end(sliced, candidate, silent, Schedule(options.epochs), Journal())
-    metric = _only(judge(f"try {number}: {removed:.3f} of the {options.of}", sliced.module))
+    made, silent = cut_as_stage(run, candidate), Judge(run, None)
+    repair_and_judge(run, made, silent)
+    train_at_the_end(run, made.sliced, silent, Schedule(options.epochs), Journal())
+    metric = _only(judge(f"try {number}: {removed:.3f} of the {options.of}", made.sliced.module))
     drop = 100 * (whole - metric)
     is_within = drop <= options.max_drop + 1e-9  # shares of samples are no exact numbers
     verdict = "within" if is_within else "too much"
-    candidate.stopwatch.note(
+    run.stopwatch.note(
         f"without {removed:.3f} of the {options.of}: {drop:+.2f} points lost, {verdict}"
     )
     return Trial(removed, metric, drop, is_within)

@@ -6,19 +6,19 @@ is what was asked for.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compressor.errors import CompressorError
 from compressor.export import export_onnx
 from compressor.options import Options
-from compressor.planning.deciding import Goal, Planned, decided
+from compressor.planning.deciding import Cut, Decision, Goal, decide
+from compressor.planning.found import ByClock, Measured
 from compressor.planning.original import Original, Runnable, TemporaryFolder
-from compressor.planning.preparing import LATENCY
+from compressor.planning.preparing import LATENCY, Run
 from compressor.planning.timing import by_torch, timed
 from compressor.processes import of_the_first
-from compressor.slicing import Sliced
-from compressor.stepping.realising import realised
+from compressor.stepping.realising import cut
 
 SECONDS = 3.0
 """Seconds that each candidate is timed for against the original."""
@@ -34,66 +34,41 @@ little."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The measured times of one candidate.
-
-    Attributes:
-        predicted: Its predicted share of the original's time.
-        share: Its measured share of the original's time.
-        before_ms: The original's time, in milliseconds.
-        after_ms: The candidate's time, in milliseconds.
-        noise: By which share the original differed from itself.
-    """
-
-    predicted: float
-    share: float
-    before_ms: float
-    after_ms: float
-    noise: float
-
-    @property
-    def words(self) -> str:
-        return (
-            f"{self.after_ms:.3g} of {self.before_ms:.3g} ms, {self.share:.3f} "
-            f"(noise {self.noise:.1%})"
-        )
-
-
-@dataclass(frozen=True)
 class _Candidate:
     """A network that was timed; `fills` is its time over the time that is asked for."""
 
-    planned: Planned
-    sliced: Sliced
+    cut: Cut
     measured: Measured
     fills: float
 
 
-def corrected(planned: Planned, root: Planned) -> tuple[Planned, Sliced]:
+def cut_until_fast(run: Run, decision: Decision, root: Run, goal: Goal) -> Cut:
     """Return the slowest network found that is as quick as was asked for.
 
     Args:
-        planned: A first choice, by predicted latency.
-        root: The original with the goal: a share of its time, or milliseconds.
+        run: The network that is cut.
+        decision: A first choice, by predicted latency.
+        root: The original's run.
+        goal: What is asked for of the original: a share of its time, or milliseconds.
 
     Raises:
         CompressorError: No choice was quick enough.
     """
-    assert root.goal.ratio is not None
-    asked, whole_ms = 1 - root.goal.ratio, root.total(LATENCY)
+    assert goal.ratio is not None
+    asked, whole_ms = 1 - goal.ratio, root.total(LATENCY)
     predicted = aim = asked * (BELOW + ABOVE) / 2
     tried: list[_Candidate] = []
-    with planned.stopwatch.stage("correct by the clock") as tick:
+    with run.stopwatch.stage("correct by the clock") as tick:
         for number in range(TRIES):
-            goal = Goal(1 - predicted * whole_ms / planned.total(LATENCY), predicted * whole_ms)
-            choice, sliced = realised(decided(planned, goal, best_effort=True))
-            if any(choice.keep == earlier.planned.keep for earlier in tried):
+            next_goal = Goal(1 - predicted * whole_ms / run.total(LATENCY), predicted * whole_ms)
+            made = cut(run, decide(run, next_goal, best_effort=True, timing=decision.timing))
+            if any(made.decision.keep == earlier.cut.decision.keep for earlier in tried):
                 break  # the steps of widths are too coarse for a closer one
-            measured = _measured(choice, sliced, root.original, whole_ms)
+            measured = _measure(run, made, root.original, whole_ms)
             tick(number + 1, TRIES, measured.words)
-            most = root.goal.most
-            fills = measured.share / asked if most is None else measured.after_ms / most
-            tried.append(_Candidate(choice, sliced, measured, fills))
+            share = measured.share / asked
+            fills = share if goal.most is None else measured.after_ms / goal.most
+            tried.append(_Candidate(made, measured, fills))
             if BELOW <= fills <= ABOVE:
                 break
             predicted = _next([c.measured for c in tried], aim)
@@ -101,21 +76,21 @@ def corrected(planned: Planned, root: Planned) -> tuple[Planned, Sliced]:
         best = max(within, key=lambda candidate: candidate.fills, default=None)
         tick(TRIES, TRIES, best.measured.words if best is not None else "too slow")
     if best is None:
-        raise _too_slow(planned, asked, min(c.measured.share for c in tried))
-    found = {"measured": {**asdict(best.measured), "asked": asked, "tries": len(tried)}}
-    return replace(best.planned, goal=planned.goal, found=found), best.sliced
+        raise _too_slow(run, asked, min(c.measured.share for c in tried))
+    found = ByClock(best.measured, asked, len(tried))
+    return replace(best.cut, decision=replace(best.cut.decision, goal=decision.goal, found=found))
 
 
-def _measured(planned: Planned, sliced: Sliced, original: Original, whole_ms: float) -> Measured:
-    files, by_pytorch = TemporaryFolder(), by_torch(planned.options)
-    smaller: Runnable = sliced.program if by_pytorch else files.path / "model.onnx"
+def _measure(run: Run, made: Cut, original: Original, whole_ms: float) -> Measured:
+    files, by_pytorch = TemporaryFolder(), by_torch(run.options)
+    smaller: Runnable = made.sliced.program if by_pytorch else files.path / "model.onnx"
     if isinstance(smaller, Path):
-        symbol = planned.trace.batch_symbol
-        export_onnx(sliced.program, smaller, batch_symbol=symbol, ways=(original.way,))
+        symbol = run.trace.batch_symbol
+        export_onnx(made.sliced.program, smaller, batch_symbol=symbol, ways=(original.way,))
     before, after, noise = of_the_first(
-        lambda: _steadily(original.runnable(by_pytorch), smaller, planned.options)
+        lambda: _steadily(original.runnable(by_pytorch), smaller, run.options)
     )
-    predicted = planned.total(LATENCY, planned.kept) / whole_ms
+    predicted = run.total(LATENCY, made.decision.kept) / whole_ms
     return Measured(predicted, after / before, before, after, noise)
 
 
@@ -153,9 +128,9 @@ def _next(tried: list[Measured], aim: float) -> float:
     return nearest.predicted * aim / nearest.share
 
 
-def _too_slow(planned: Planned, asked: float, least: float) -> CompressorError:
+def _too_slow(run: Run, asked: float, least: float) -> CompressorError:
     less = f"ask for less (--ratio {max(0.0, 1 - least / BELOW):.2f})"
-    more = "" if planned.options.prune else ", or --prune stream for more groups"
+    more = "" if run.options.prune else ", or --prune stream for more groups"
     return CompressorError(
         f"no choice was quick enough: the quickest takes {least:.3f} of the original's time, "
         f"{asked:.3f} was asked for",

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from compressor import slicing
 from compressor.errors import CompressorError
-from compressor.planning.deciding import Planned, decided
+from compressor.planning.deciding import Cut, Decision, decide
+from compressor.planning.preparing import Run
 
 
-def realised(planned: Planned) -> tuple[Planned, slicing.Sliced]:
-    """Slice a choice, and return both.
+def cut(run: Run, decision: Decision) -> Cut:
+    """Slice the run's network as was decided.
 
     With --keep-class what the class cannot follow is protected, and the choice is made again.
 
     Raises:
         CompressorError: The class cannot be kept.
     """
-    keep_class, protected = planned.options.keep_class, list[str]()
+    keep_class, protected = run.options.keep_class, list[str]()
     while True:
         sliced = slicing.slice_network(
-            planned.trace, planned.network, planned.keep, stand_ins_allowed=not keep_class
+            run.trace, run.network, decision.keep, stand_ins_allowed=not keep_class
         )
         if not keep_class or sliced.plan.form == "class":
-            return planned, sliced
+            return Cut(decision, sliced)
         stuck = sliced.stuck
         while stuck in protected:
             stuck = stuck.rpartition(".")[0]
@@ -32,10 +33,10 @@ def realised(planned: Planned) -> tuple[Planned, slicing.Sliced]:
                 next_step="leave --keep-class out: the same network is delivered in another form",
             )
         protected.append(stuck)
-        planned = decided(planned, planned.goal, protected)
+        decision = decide(run, decision.goal, protected, timing=decision.timing)
 
 
-def staged(planned: Planned) -> tuple[Planned, slicing.Sliced]:
-    """Slice a choice as `realised` does, as a stage of the run."""
-    with planned.stopwatch.stage("slice"):
-        return realised(planned)
+def cut_as_stage(run: Run, decision: Decision) -> Cut:
+    """Slice as `cut` does, as a stage that the watch is told of."""
+    with run.stopwatch.stage("slice"):
+        return cut(run, decision)

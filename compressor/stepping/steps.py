@@ -11,23 +11,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from compressor import slicing
 from compressor.errors import CompressorError
-from compressor.planning.deciding import Goal, Planned, choice_of, decided
-from compressor.planning.preparing import LATENCY, Prepared, anew
+from compressor.planning.deciding import Cut, Decision, Goal, choice_of, decide
+from compressor.planning.found import from_report, to_report
+from compressor.planning.preparing import LATENCY, Run, reopen
 from compressor.recover import Schedule
 from compressor.recovery.journal import Journal
-from compressor.recovery.recovering import Judge, Moments, repaired
-from compressor.recovery.training import Leg, trained
+from compressor.recovery.recovering import Judge, Moment, repair_and_judge
+from compressor.recovery.training import Leg, train
 from compressor.selection import least
 from compressor.stepping.composing import composed, keep_of
-from compressor.stepping.correcting import corrected
-from compressor.stepping.realising import staged
+from compressor.stepping.correcting import cut_until_fast
+from compressor.stepping.realising import cut_as_stage
 
 SCHEDULES: Mapping[str, Callable[[float, float], float]] = {
     "one-shot": lambda t, left: left,
@@ -46,127 +47,129 @@ class Made:
     """A smaller network and how it came to be.
 
     Attributes:
-        planned: The choice that it was made by.
-        sliced: The network in both forms.
+        run: The original's run that it was cut from.
+        cut: What was decided, and the network in both forms.
         moments: The steps so far, with the metrics after each.
         schedule: Where the schedule of its training stands.
     """
 
-    planned: Planned
-    sliced: slicing.Sliced
-    moments: Moments
+    run: Run
+    cut: Cut
+    moments: list[Moment]
     schedule: Schedule
 
 
-def at_once(planned: Planned, judge: Judge, journal: Journal) -> Made:
+def cut_at_once(run: Run, decision: Decision, judge: Judge, journal: Journal) -> Made:
     """Slice and repair the network in one step."""
-    planned, sliced = _chosen(planned, planned)
-    moments = [{"step": "sliced", "metrics": judge("evaluate sliced", sliced.module)}]
-    moments += repaired(sliced, planned, judge)
-    return Made(planned, sliced, moments, Schedule(planned.options.epochs))
+    made = _cut_to_the_goal(run, decision, run, decision.goal)
+    moments = [Moment("sliced", judge("evaluate sliced", made.sliced.module), is_cut=True)]
+    moments += repair_and_judge(run, made, judge)
+    return Made(run, made, moments, Schedule(run.options.epochs))
 
 
-def _chosen(planned: Planned, root: Planned) -> tuple[Planned, slicing.Sliced]:
-    """Slice the choice, corrected by the clock where a share of the time is asked for."""
-    options, ratio = root.options, root.goal.ratio
+def _cut_to_the_goal(run: Run, decision: Decision, root: Run, goal: Goal) -> Cut:
+    """Slice as decided, corrected by the clock where a share of the original's time is asked
+    for."""
+    options = root.options
     # what --max-drop has chosen stays as it was judged
-    is_share = options.of == LATENCY and ratio is not None and options.max_drop is None
-    return corrected(planned, root) if is_share and root.timing.is_here else staged(planned)
+    is_share = options.of == LATENCY and goal.ratio is not None and options.max_drop is None
+    if is_share and root.timing.is_here:
+        return cut_until_fast(run, decision, root, goal)
+    return cut_as_stage(run, decision)
 
 
-def stepped(root: Planned, judge: Judge, journal: Journal) -> Made:
+def cut_in_steps(root: Run, decision: Decision, judge: Judge, journal: Journal) -> Made:
     """Slice, repair and train the network in steps.
 
     The trainings are one schedule, whose optimizer follows the cuts.
     """
-    options, moments = root.options, Moments()
-    current: Prepared = root
-    step: tuple[Planned, slicing.Sliced] | None = None
+    options, goal, moments = root.options, decision.goal, list[Moment]()
+    run, made = root, None
     indices: dict[str, dict[int, tuple[int, ...]]] = {}
-    targets = _targets(root)
+    targets = _targets(root, goal)
     schedule = Schedule(options.step_epochs * (len(targets) - 1) + options.epochs)
     for number, target in enumerate(targets, start=1):
-        if step is not None:
-            current = anew(root, step[1].module)
-        whole = current.total(options.of)
+        if made is not None:
+            run = reopen(root, made.sliced.module)
+        whole = run.total(options.of)
         if whole <= target:
             schedule.horizon -= options.step_epochs
             continue
-        goal = Goal(1 - target / whole, target, root.goal.is_limit)
+        next_goal = Goal(1 - target / whole, target, goal.is_limit)
         is_last = target == targets[-1]
-        planned = decided(current, goal, floors=_floors(root))
-        step = _chosen(planned, root) if is_last else staged(planned)
-        planned, sliced = step
+        timing = decision.timing if run is root else run.timing
+        step = decide(run, next_goal, floors=_floors(root), timing=timing)
+        made = _cut_to_the_goal(run, step, root, goal) if is_last else cut_as_stage(run, step)
         prefix = f"step {number} of {len(targets)}: "
-        metrics = judge(f"{prefix}evaluate sliced", sliced.module)
-        moments.append({"step": f"{prefix}sliced", "metrics": metrics})
-        schedule.cut(sliced.plan.tensors)
-        moments += repaired(sliced, planned, judge, prefix=prefix)
+        metrics = judge(f"{prefix}evaluate sliced", made.sliced.module)
+        moments.append(Moment(f"{prefix}sliced", metrics, is_cut=True))
+        schedule.cut(made.sliced.plan.tensors)
+        moments += repair_and_judge(run, made, judge, prefix=prefix)
         if not is_last:
             leg = Leg(options.step_epochs, schedule, f"step-{number}", prefix)
-            moments += trained(sliced.module, planned, judge, leg, journal)
-        indices = composed(indices, sliced.plan.tensors)
+            moments += train(run, made.sliced.module, judge, leg, journal)
+        indices = composed(indices, made.sliced.plan.tensors)
         if is_last:
             break
-    assert step is not None
-    planned, sliced = _as_one(root, step[0], step[1], keep_of(root.network, indices))
-    return Made(planned, sliced, moments, schedule)
+    assert made is not None
+    whole_cut = _cut_as_one(root, decision, made, keep_of(root.network, indices))
+    return Made(root, whole_cut, moments, schedule)
 
 
-def _targets(root: Planned) -> list[float]:
+def _targets(root: Run, goal: Goal) -> list[float]:
     """Return what is left after each step, in the budget's unit."""
-    assert root.goal.ratio is not None
+    assert goal.ratio is not None
     options, total = root.options, root.total(root.options.of)
-    left, schedule = 1 - root.goal.ratio, SCHEDULES[options.schedule]
+    left, schedule = 1 - goal.ratio, SCHEDULES[options.schedule]
     shares = [schedule(number / options.steps, left) for number in range(1, options.steps)]
     return [*(total * share for share in shares if share > left), total * left]
 
 
-def _floors(root: Planned) -> dict[str, int]:
+def _floors(root: Run) -> dict[str, int]:
     """Return how many channels each of the original's groups keeps at least over all steps."""
     return {group.name: least(group) for group in root.network.groups}
 
 
-def _as_one(
-    root: Planned,
-    planned: Planned,
-    sliced: slicing.Sliced,
-    keep: Mapping[str, tuple[int, ...]],
-) -> tuple[Planned, slicing.Sliced]:
+def _cut_as_one(
+    root: Run, decision: Decision, last: Cut, keep: Mapping[str, tuple[int, ...]]
+) -> Cut:
     """Cut the original once, and give it the last step's weights."""
-    choice = choice_of(root, keep)
-    whole, made = staged(replace(root, choice=choice, found=planned.found))
-    _check_same(made, sliced)
-    slicing.carry_weights(sliced.program, made.program)
-    slicing.carry_weights(made.program, made.module)
-    return whole, made
+    found = last.decision.found
+    whole = replace(decision, choice=choice_of(root, keep), found=found)
+    made = cut_as_stage(root, whole)
+    _check_same(made.sliced, last.sliced)
+    slicing.carry_weights(last.sliced.program, made.sliced.program)
+    slicing.carry_weights(made.sliced.program, made.sliced.module)
+    return made
 
 
 def record_of(made: Made) -> dict[str, Any]:
     """Return what a run has reached as plain data and tensors, to be kept in the journal."""
-    planned, state = made.planned, made.sliced.program.state_dict.items()
+    decision, state = made.cut.decision, made.cut.sliced.program.state_dict.items()
     return {
-        "keep": {name: list(kept) for name, kept in planned.keep.items()},
+        "keep": {name: list(kept) for name, kept in decision.keep.items()},
         "weights": {n: t.detach().clone() for n, t in state if isinstance(t, torch.Tensor)},
-        "moments": made.moments,
-        "schedule": vars(made.schedule),
-        "found": to_plain(planned.found),
+        "moments": [asdict(moment) for moment in made.moments],
+        "schedule": made.schedule.to_dict(),
+        "found": to_plain(to_report(decision.found)),
     }
 
 
-def remade(root: Planned, record: Mapping[str, Any]) -> Made:
+def restore(root: Run, decision: Decision, record: Mapping[str, Any]) -> Made:
     """Restore what a run had reached: slice its choice again, and load its weights."""
     keep = {name: tuple(kept) for name, kept in record["keep"].items()}
-    choice = root.choice
+    choice = decision.choice
     if choice is None or choice.keep != keep:
         choice = choice_of(root, keep)
-    planned, sliced = staged(replace(root, choice=choice, found=record["found"]))
+    found = from_report(record["found"])
+    made = cut_as_stage(root, replace(decision, choice=choice, found=found))
     with torch.no_grad():
-        for name, tensor in sliced.program.state_dict.items():
+        for name, tensor in made.sliced.program.state_dict.items():
             if name in record["weights"]:
                 tensor.copy_(record["weights"][name])
-    slicing.carry_weights(sliced.program, sliced.module)
-    return Made(planned, sliced, list(record["moments"]), Schedule(**record["schedule"]))
+    slicing.carry_weights(made.sliced.program, made.sliced.module)
+    moments = [Moment(**kept) for kept in record["moments"]]
+    return Made(root, made, moments, Schedule(**record["schedule"]))
 
 
 def to_plain(found: Mapping[str, Any]) -> dict[str, Any]:

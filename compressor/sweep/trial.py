@@ -18,14 +18,15 @@ from compressor.data import batches
 from compressor.delivery.verifying import real_inputs, written_and_verified
 from compressor.errors import CompressorError
 from compressor.export import ways_of
-from compressor.pipeline import plan, smaller
+from compressor.options import Options
+from compressor.pipeline import cut_and_recover, plan
 from compressor.planning.costs import costs_of
 from compressor.planning.original import TemporaryFolder
-from compressor.planning.preparing import Prepared, prepare, seeded
+from compressor.planning.preparing import Run, open_run, seeded
 from compressor.planning.subject import Subject
 from compressor.recover import evaluate, primary_output, top5
 from compressor.recovery.journal import Journal
-from compressor.recovery.recovering import Judge, Moments
+from compressor.recovery.recovering import Judge, Moment
 from compressor.sweep.grid import DENSE, STRUCTURED, UNSTRUCTURED, Trial
 from compressor.sweep.unstructured import zeroed_and_recovered
 from compressor.unexpected import explained, is_debugging
@@ -73,7 +74,7 @@ class Made:
     program: ExportedProgram
     params: int
     macs: int
-    moments: Moments
+    moments: list[Moment]
 
 
 class _Told:
@@ -119,85 +120,104 @@ def _in_a_line(error: CompressorError) -> str:
 
 def _carried_out(task: Task, tell: Tell) -> tuple[dict[str, Any], bytes | None]:
     trial, stopwatch = task.trial, Stopwatch(_Told(tell))
-    make = plan if trial.kind == STRUCTURED else prepare
     options = replace(trial.options, format=())  # one file is written, when all else is done
-    prepared: Prepared = make(task.subject, options, stopwatch)
-    judge = Judge(prepared, prepared.samples.test)
+    run, make = MAKERS[trial.kind](task.subject, options, stopwatch)
+    judge = Judge(run, run.samples.test)
     with seeded(trial.options.seed):
-        made = MAKERS[trial.kind](prepared, judge)
+        made = make(judge)
     module = made.module.cpu().eval()
     slicing.carry_weights(module, made.program)
-    metrics = {**made.moments[-1]["metrics"], **_top5(prepared, judge, module)}
+    metrics = {**made.moments[-1].metrics, **_top5(run, judge, module)}
     with stopwatch.stage("export"):
-        onnx = _verified_onnx(made.program, prepared)
+        onnx = _verified_onnx(made.program, run)
     record = {
         "params": made.params,
         "macs": made.macs,
         "metrics": metrics,
-        "moments": made.moments,
+        "moments": [moment.to_report() for moment in made.moments],
     }
     return record, onnx
 
 
-def _dense(prepared: Prepared, judge: Judge) -> Made:
-    traced = prepared.trace
-    costs = costs_of(traced.module, traced)
-    moments = [{"step": "original", "metrics": judge("evaluate", traced.module)}]
-    return Made(traced.module, traced.program, costs.params, costs.macs, moments)
+_Maker = tuple[Run, Callable[[Judge], Made]]
+"""An opened network, and what makes the trial's of it."""
 
 
-def _structured(planned: Any, judge: Judge) -> Made:
-    made = smaller(planned, judge, Journal())
-    module = made.sliced.module.cpu().eval()
-    slicing.carry_weights(module, made.sliced.program)
-    slicing.compare(made.sliced, planned.trace)
-    costs = costs_of(module, planned.trace, made.sliced.program)
-    return Made(module, made.sliced.program, costs.params, costs.macs, made.moments)
+def _dense(subject: Subject, options: Options, stopwatch: Stopwatch) -> _Maker:
+    run = open_run(subject, options, stopwatch)
+
+    def make(judge: Judge) -> Made:
+        traced = run.trace
+        costs = costs_of(traced.module, traced)
+        moments = [Moment("original", judge("evaluate", traced.module))]
+        return Made(traced.module, traced.program, costs.params, costs.macs, moments)
+
+    return run, make
 
 
-def _unstructured(prepared: Prepared, judge: Judge) -> Made:
-    module = copy.deepcopy(prepared.trace.module)
-    slicing.learn(module, prepared.trace.learning)
-    sparse = zeroed_and_recovered(module, prepared, judge)
-    return Made(module, prepared.trace.program, sparse.params, sparse.macs, sparse.moments)
+def _structured(subject: Subject, options: Options, stopwatch: Stopwatch) -> _Maker:
+    run, decision = plan(subject, options, stopwatch)
+
+    def make(judge: Judge) -> Made:
+        made = cut_and_recover(run, decision, judge, Journal())
+        sliced = made.cut.sliced
+        module = sliced.module.cpu().eval()
+        slicing.carry_weights(module, sliced.program)
+        slicing.compare(sliced, run.trace)
+        costs = costs_of(module, run.trace, sliced.program)
+        return Made(module, sliced.program, costs.params, costs.macs, made.moments)
+
+    return run, make
 
 
-MAKERS: Mapping[str, Callable[[Any, Judge], Made]] = {
+def _unstructured(subject: Subject, options: Options, stopwatch: Stopwatch) -> _Maker:
+    run = open_run(subject, options, stopwatch)
+
+    def make(judge: Judge) -> Made:
+        module = copy.deepcopy(run.trace.module)
+        slicing.learn(module, run.trace.learning)
+        sparse = zeroed_and_recovered(module, run, judge)
+        return Made(module, run.trace.program, sparse.params, sparse.macs, sparse.moments)
+
+    return run, make
+
+
+MAKERS: Mapping[str, Callable[[Subject, Options, Stopwatch], _Maker]] = {
     DENSE: _dense,
     STRUCTURED: _structured,
     UNSTRUCTURED: _unstructured,
 }
 
 
-def _top5(prepared: Prepared, judge: Judge, module: nn.Module) -> dict[str, float]:
+def _top5(run: Run, judge: Judge, module: nn.Module) -> dict[str, float]:
     """Measure top-5 accuracy, where there are more than five classes; else return {}."""
     if judge.name != "top1" or judge.data is None:
         return {}
-    options = prepared.options
+    options = run.options
     with torch.no_grad():
         scores = primary_output(judge.data.first_sample.to(module))
     if scores.ndim < 2 or scores.shape[1] <= 5:
         return {}
-    with prepared.stopwatch.stage("evaluate top-5") as tick:
+    with run.stopwatch.stage("evaluate top-5") as tick:
         whole = batches(judge.data, options.batch_size)
         value = evaluate(module, whole, top5, options.device, tick)
     module.cpu()
     return {"top5": value}
 
 
-def _verified_onnx(program: ExportedProgram, prepared: Prepared) -> bytes | None:
+def _verified_onnx(program: ExportedProgram, run: Run) -> bytes | None:
     """Export the network to ONNX, compare it with PyTorch, and return the file's bytes.
 
     None where no file computes what PyTorch does, which is noted, or where protobuf's limit puts
     the weights into a file of their own.
     """
-    folder, traced = TemporaryFolder(), prepared.trace
+    folder, traced = TemporaryFolder(), run.trace
     path, ways = folder.path / "model.onnx", ways_of(traced.batch_symbol)
-    real = real_inputs(prepared.samples.test, traced, prepared.stopwatch.note)
+    real = real_inputs(run.samples.test, traced, run.stopwatch.note)
     try:
         written_and_verified(program, path, traced, ways, real=real)
     except CompressorError as error:
-        prepared.stopwatch.note(f"there is no ONNX file to time: {error.what}")
+        run.stopwatch.note(f"there is no ONNX file to time: {error.what}")
         return None
     is_whole = [file.name for file in folder.path.iterdir()] == [path.name]
     return path.read_bytes() if is_whole else None

@@ -17,12 +17,12 @@ from compressor.data import batches
 from compressor.errors import CompressorError
 from compressor.measure import count_params
 from compressor.planning.costs import costs_of
-from compressor.planning.preparing import Prepared
+from compressor.planning.preparing import Run
 from compressor.records import Trace
 from compressor.recover import Schedule, has_running_statistics, recalibrate_batch_norm
 from compressor.recovery.journal import Journal
-from compressor.recovery.recovering import Judge, Moments
-from compressor.recovery.training import AT_THE_END, Leg, beginning_of, trained
+from compressor.recovery.recovering import Judge, Moment
+from compressor.recovery.training import AT_THE_END, Leg, beginning_of, train
 from compressor.slicing.weights import named_tensors
 
 _LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)
@@ -40,25 +40,25 @@ class Sparse:
 
     params: int
     macs: int
-    moments: Moments
+    moments: list[Moment]
 
 
-def zeroed_and_recovered(module: nn.Module, prepared: Prepared, judge: Judge) -> Sparse:
+def zeroed_and_recovered(module: nn.Module, run: Run, judge: Judge) -> Sparse:
     """Zero the smallest share of all parameters that the options say, and recover, in place.
 
     It recovers by the same means as a smaller network, except least squares; zeros stay zeros.
     """
-    options = prepared.options
+    options = run.options
     assert options.ratio is not None
-    dense = costs_of(module, prepared.trace)
+    dense = costs_of(module, run.trace)
     masks = zeroed(module, options.ratio)
-    moments = [{"step": "zeroed", "metrics": judge("evaluate zeroed", module)}]
-    if options.repair and prepared.samples.train is not None:
-        moments += _recalibrated(module, prepared, judge)
+    moments = [Moment("zeroed", judge("evaluate zeroed", module))]
+    if options.repair and run.samples.train is not None:
+        moments += _recalibrated(module, run, judge)
     if options.epochs:
-        moments += _trained(module, masks, prepared, judge)
+        moments += _trained(module, masks, run, judge)
     zeros = {name: int((mask == 0).sum()) for name, mask in masks.items()}
-    uses = uses_of_weights(prepared.trace)
+    uses = uses_of_weights(run.trace)
     saved = round(sum(uses.get(name, 0) * count for name, count in zeros.items()))
     return Sparse(dense.params - sum(zeros.values()), dense.macs - saved, moments)
 
@@ -138,36 +138,36 @@ def _layers(module: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def _recalibrated(module: nn.Module, prepared: Prepared, judge: Judge) -> Moments:
-    options, train = prepared.options, prepared.samples.train
+def _recalibrated(module: nn.Module, run: Run, judge: Judge) -> list[Moment]:
+    options, train = run.options, run.samples.train
     assert train is not None
-    if not has_running_statistics(prepared.trace.program.graph_module):
+    if not has_running_statistics(run.trace.program.graph_module):
         return []
     some = batches(
         train, options.batch_size, seed=options.seed, limit=options.calibration, drop_last=True
     )
-    with prepared.stopwatch.stage("re-estimate batch norm") as tick:
+    with run.stopwatch.stage("re-estimate batch norm") as tick:
         used = recalibrate_batch_norm(module, some, options.device, tick)
     if not used:
         return []
     step = f"batch norm re-estimated on {used} samples"
-    return [{"step": step, "metrics": judge("evaluate repaired", module)}]
+    return [Moment(step, judge("evaluate repaired", module))]
 
 
 def _trained(
-    module: nn.Module, masks: Mapping[str, Tensor], prepared: Prepared, judge: Judge
-) -> Moments:
-    moments, beginning = Moments(), beginning_of(prepared)
+    module: nn.Module, masks: Mapping[str, Tensor], run: Run, judge: Judge
+) -> list[Moment]:
+    moments, beginning = list[Moment](), beginning_of(run)
     if beginning is not None:
         dense, words = beginning
         module.load_state_dict(dense.state_dict())
         _apply(module, masks)
         metrics = judge("evaluate what training begins with", module)
-        moments.append({"step": words, "metrics": metrics})
+        moments.append(Moment(words, metrics))
     _keep_zeros(module, masks)
-    epochs = prepared.options.epochs
+    epochs = run.options.epochs
     leg = Leg(epochs, Schedule(epochs), AT_THE_END)
-    return moments + trained(module, prepared, judge, leg, Journal())
+    return moments + train(run, module, judge, leg, Journal())
 
 
 def _apply(module: nn.Module, masks: Mapping[str, Tensor]) -> None:

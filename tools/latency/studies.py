@@ -16,11 +16,11 @@ import compressor
 from compressor import slicing
 from compressor.measure import count_macs
 from compressor.options import Options
-from compressor.planning.deciding import Goal, decided, plan
-from compressor.planning.preparing import Prepared, prepare
+from compressor.planning.deciding import Goal, decide, plan, predict
+from compressor.planning.preparing import Run, open_run
 from compressor.planning.subject import Subject
 from compressor.reconstruction import refit
-from compressor.stepping.realising import realised
+from compressor.stepping.realising import cut
 from compressor.watch import Silent, Stopwatch
 from tools.latency import incumbent
 from tools.latency.networks import CALIBRATION, NETWORKS, Timed
@@ -46,7 +46,7 @@ class Bench:
             self.name = trial.network
             self.network = NETWORKS[self.name](self.root)
             self.repaired: Repaired | None = None
-            self.prepared: dict[str, Prepared] = {}
+            self.prepared: dict[str, Run] = {}
         with tempfile.TemporaryDirectory(prefix="latency-") as folder:
             begin = time.perf_counter()
             found = _RUNS[trial.study](self, trial, Path(folder))
@@ -75,9 +75,10 @@ def _macs(bench: Bench, trial: Trial, folder: Path) -> Record:
 
 def _ours(network: Timed, ratio: float, path: Path, **options: Any) -> tuple[Path, float]:
     subject = Subject(network.module, network.example, data=network.train)
-    planned, sliced = realised(plan(subject, Options(ratio=ratio, **options), Silent()))
-    before, after = planned.predictions()["macs"]
-    return exported(planned.trace, sliced.program, path), after / before
+    run, decision = plan(subject, Options(ratio=ratio, **options), Silent())
+    made = cut(run, decision)
+    before, after = predict(run, made.decision)["macs"]
+    return exported(run.trace, made.sliced.program, path), after / before
 
 
 def _incumbent(network: Timed, ratio: float, path: Path, step: int | None) -> tuple[Path, float]:
@@ -159,8 +160,8 @@ def _planned(bench: Bench, ratio: float, **options: Any) -> Mapping[str, tuple[i
     key = str(options)
     if key not in bench.prepared:
         subject = Subject(bench.network.module, bench.network.example, data=bench.network.train)
-        bench.prepared[key] = prepare(subject, Options(**options), Stopwatch(Silent()))
-    return decided(bench.prepared[key], Goal(ratio)).keep
+        bench.prepared[key] = open_run(subject, Options(**options), Stopwatch(Silent()))
+    return decide(bench.prepared[key], Goal(ratio)).keep
 
 
 def _theirs(bench: Bench, ratio: float, step: int | None) -> Mapping[str, tuple[int, ...]]:

@@ -1,0 +1,120 @@
+"""How a decision came about, where scores and a budget alone did not make it: typed records, and
+what the report's budget says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A smaller network timed against the original.
+
+    Attributes:
+        predicted: Its share of the original's time, by the latency model.
+        share: The same, as measured.
+        before_ms: The original's time of one call.
+        after_ms: The smaller network's.
+        noise: The share by which the original differed from itself.
+    """
+
+    predicted: float
+    share: float
+    before_ms: float
+    after_ms: float
+    noise: float
+
+    @property
+    def words(self) -> str:
+        """The times as a short line for the terminal."""
+        return (
+            f"{self.after_ms:.3g} of {self.before_ms:.3g} ms, {self.share:.3f} "
+            f"(noise {self.noise:.1%})"
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network of one size that was recovered and judged.
+
+    Attributes:
+        removed: The share of the cost that is removed.
+        metric: Its metric on the validation data.
+        drop: How far the metric fell, in points (hundredths).
+        is_within: Whether that is no more than is allowed.
+    """
+
+    removed: float
+    metric: float
+    drop: float
+    is_within: bool
+
+
+@dataclass(frozen=True)
+class ByPlan:
+    """The channels are those of an existing plan file."""
+
+    file: str
+
+
+@dataclass(frozen=True)
+class ByClock:
+    """The choice was corrected until the measured time was what was asked for.
+
+    Attributes:
+        measured: The times of the network that was taken.
+        asked: The share of the original's time that was asked for.
+        tries: How many networks were timed.
+    """
+
+    measured: Measured
+    asked: float
+    tries: int
+
+
+@dataclass(frozen=True)
+class ByAccuracy:
+    """The size was found by trying how far the metric falls.
+
+    Attributes:
+        whole: The original's metric.
+        max_drop: The points that it may fall.
+        trials: The sizes that were tried, in order.
+    """
+
+    whole: float
+    max_drop: float
+    trials: Sequence[Trial]
+
+
+Found = ByPlan | ByClock | ByAccuracy
+
+
+def to_report(found: Found | None) -> dict[str, Any]:
+    """Return what the report's budget says of it, as numbers and texts alone."""
+    match found:
+        case ByPlan(file):
+            return {"plan": file}
+        case ByClock(measured, asked, tries):
+            return {"measured": {**asdict(measured), "asked": asked, "tries": tries}}
+        case ByAccuracy():
+            return {"accuracy_floor": asdict(found)}
+        case None:
+            return {}
+
+
+def from_report(said: Mapping[str, Any]) -> Found | None:
+    """Return the record that `to_report` said this of."""
+    if "plan" in said:
+        return ByPlan(said["plan"])
+    if "measured" in said:
+        times = dict(said["measured"])
+        asked, tries = times.pop("asked"), times.pop("tries")
+        return ByClock(Measured(**times), asked, tries)
+    if "accuracy_floor" in said:
+        search = dict(said["accuracy_floor"])
+        trials = [Trial(**trial) for trial in search.pop("trials")]
+        return ByAccuracy(**search, trials=trials)
+    return None
