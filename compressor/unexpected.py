@@ -202,8 +202,8 @@ def _layer_of(frame: FrameType) -> str:
         return ""
     from torch.fx import Node
 
-    from compressor.programs.nodes import place_of
     from compressor.records import Group
+    from compressor.source_lines import place_of
 
     for value in frame.f_locals.values():
         if isinstance(value, Node):

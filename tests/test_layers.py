@@ -39,6 +39,7 @@ SHARED = {
     "torch_calls",
     "agreement",
     "free_memory",
+    "source_lines",
 }
 
 WITHOUT_TORCH = ["errors", "records", "axes", *(name for name in FILES if name.startswith("rules"))]
@@ -101,6 +102,7 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("sessions", {"errors"}),
         ("free_memory", set()),
         ("torch_calls", {"errors"}),
+        ("source_lines", set()),
         *((name, {"agreement", "records"}) for name in FILES if unit(name) == "agreement"),
         ("programs.redraw", set()),
         ("programs.beginning", set()),
@@ -112,7 +114,7 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("trace.regions", {"errors"}),
         ("graph.groups", {"axes", "network", "records", "rules"}),
         *((name, {"plain", "errors"}) for name in FILES if unit(name) == "plain"),
-        *((name, {"programs", "errors"}) for name in FILES if unit(name) == "programs"),
+        *((name, {"programs", "errors", "source_lines"}) for name in FILES if unit(name) == "programs"),
         *((name, {"files", "errors"}) for name in FILES if unit(name) == "files"),
     ],
 )

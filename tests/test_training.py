@@ -39,7 +39,7 @@ from compressor.recover import (
 from compressor.recover.capturing import Captured, why_not
 from compressor.recover.recipe import cosine
 from compressor.recover.tally import Tally
-from compressor.recovery.journal import Journal, Run, started, unfinished
+from compressor.recovery.journal import Asked, Journal, started, unfinished
 from compressor.slicing import as_module
 from compressor.trace import trace
 from compressor.watch import Silent, Tick
@@ -659,7 +659,7 @@ def test_what_was_kept_and_cannot_be_read_is_refused(
     write_model(tmp_path / "net.pt")
     write_samples(tmp_path / "data.npz")
     options = Options(data=("data.npz",), input=("1x3x8x8",), epochs=1)
-    started(tmp_path / "result", Run("net.pt", options, str(tmp_path), False))
+    started(tmp_path / "result", Asked("net.pt", options, str(tmp_path), False))
     (tmp_path / "result.unfinished" / "made.pt").write_bytes(b"PK broken")
     assert main([*OPTIONS, "--out", "result"]) == 2
     assert "unfinished run of this folder is there" in capsys.readouterr().err
@@ -678,7 +678,7 @@ def test_what_was_kept_and_cannot_be_read_is_refused(
     ],
 )
 def test_an_unfinished_run_keeps_its_options(tmp_path: Path, options: Options) -> None:
-    run = Run("net.pt", options, str(tmp_path), True)
+    run = Asked("net.pt", options, str(tmp_path), True)
     started(tmp_path / "result", run)
     assert unfinished(tmp_path / "result")[0] == run
 

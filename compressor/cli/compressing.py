@@ -61,12 +61,12 @@ def compress(
     with watch_of_the_run().stage("import torch"):
         from compressor.planning.subject import Subject
         from compressor.processes import begin
-        from compressor.recovery.journal import Journal, Run, started
+        from compressor.recovery.journal import Asked, Journal, started
     command = shlex.join(["compress", model, *options.spelled()])
     if dry_run:
         _show_plan(Subject(model), options)
     else:
-        run = Run(model, options, str(Path.cwd()), force)
+        run = Asked(model, options, str(Path.cwd()), force)
         begin(options.device)
         journal = started(target, run) if options.trains else Journal()
         compress_into(

@@ -26,18 +26,12 @@ from compressor.network import (
     size_of,
 )
 from compressor.programs.lifting import stored_tensors
-from compressor.programs.nodes import (
-    given_arguments,
-    keeps_zeros,
-    live_nodes,
-    operand,
-    owner_of,
-    place_of,
-)
+from compressor.programs.nodes import given_arguments, keeps_zeros, live_nodes, operand
 from compressor.records import Trace
 from compressor.rules import RULES, Call, Equations, Rule, reasons
 from compressor.rules.call import Refusal, TensorShape
 from compressor.rules.uncounted import is_uncounted
+from compressor.source_lines import owner_of, place_of
 
 STORED = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 

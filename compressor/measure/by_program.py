@@ -11,9 +11,10 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from compressor.measure.by_rule import macs_said
-from compressor.programs.nodes import owner_of, schema_names
+from compressor.programs.nodes import schema_names
 from compressor.rules import RULES, Call
 from compressor.rules.call import TensorShape, fresh
+from compressor.source_lines import owner_of
 
 
 def macs_of_program(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor
 from compressor.calls import Call
 from compressor.data import Data
 from compressor.errors import CompressorError
-from compressor.planning.subject import Samples
 from compressor.reconstruction import Script
 from compressor.records import Trace
 
@@ -19,7 +19,7 @@ _NEAR = 1e-2
 another, not one kernel from another."""
 
 
-def check_program(traced: Trace, samples: Samples) -> None:
+def check_program(traced: Trace, samples: Sequence[Data]) -> None:
     """Run the program on samples of other sizes, and compare it with the network.
 
     This is done before anything relies on the program.
@@ -27,7 +27,7 @@ def check_program(traced: Trace, samples: Samples) -> None:
     Raises:
         CompressorError: The program cannot take such samples, or computes something else.
     """
-    for data in samples.each:
+    for data in samples:
         if has_other_sizes(data, traced) and len(data) >= traced.batch:
             _check(traced, data)
 

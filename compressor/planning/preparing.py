@@ -239,7 +239,7 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
         stopwatch.note(WEIGHTS_NOTES[loaded.weights])
     traced = capture(loaded, examples, stopwatch)
     check_fit(traced.module, samples, subject, options)
-    check_program(traced, samples)
+    check_program(traced, samples.each)
     if options.scores:
         options = replace(options, criterion=_criterion(traced, samples, options, stopwatch))
     return Opened(subject, options, loaded, examples, samples, traced, stopwatch)

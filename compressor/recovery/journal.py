@@ -27,7 +27,7 @@ MADE = "made"
 
 
 @dataclass(frozen=True)
-class Run:
+class Asked:
     """What was asked for, as it is kept for a run that goes on later.
 
     Attributes:
@@ -103,7 +103,7 @@ def home_of(folder: Path) -> Path:
     return folder.parent / f"{folder.name}.unfinished"
 
 
-def started(folder: Path, run: Run) -> Journal:
+def started(folder: Path, run: Asked) -> Journal:
     """Start the journal of a new run that will write `folder`.
 
     Raises:
@@ -127,7 +127,7 @@ def started(folder: Path, run: Run) -> Journal:
     return Journal(home, made)
 
 
-def unfinished(folder: Path) -> tuple[Run, Journal]:
+def unfinished(folder: Path) -> tuple[Asked, Journal]:
     """Return the unfinished run that was to write `folder`, and its journal.
 
     Raises:
@@ -139,7 +139,7 @@ def unfinished(folder: Path) -> tuple[Run, Journal]:
         if stored.pop("schema") != SCHEMA:
             raise ValueError("of another version")
         options = {n: tuple(v) if isinstance(v, list) else v for n, v in stored["options"].items()}
-        run = Run(**{**stored, "options": restored(options)})
+        run = Asked(**{**stored, "options": restored(options)})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             "there is no unfinished run of this folder",

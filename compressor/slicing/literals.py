@@ -10,8 +10,9 @@ from torch import nn
 
 from compressor.axes import Axis, Dim, size_after
 from compressor.network import BATCH, Network
-from compressor.programs.nodes import argument, owner_of, schema_names
+from compressor.programs.nodes import argument, schema_names
 from compressor.records import Trace
+from compressor.source_lines import owner_of
 
 Attributes = dict[str, dict[str, Any]]
 """Module path -> attribute -> value."""
