@@ -23,7 +23,7 @@ from compressor.planning.deciding import plan
 from compressor.planning.subject import Subject
 from compressor.recover import Objective, Recipe, fine_tune
 from compressor.recovery.repairing import repair
-from compressor.stepping.realising import realised
+from compressor.stepping.realising import cut
 from compressor.watch import Silent
 
 ON_GPU = [
@@ -68,9 +68,10 @@ def test_the_same_choice_and_repair(
     def made(where: str) -> tuple[dict[str, Any], nn.Module]:
         subject = Subject(network(), inputs(), data=labelled())
         asked = Options(ratio=0.4, criterion=criterion, round_to=1, device=where, format=("pt2",))
-        planned, sliced = realised(plan(subject, asked, Silent()))
-        repair(sliced, planned)
-        return dict(planned.keep), sliced.module.cpu()
+        run, decision = plan(subject, asked, Silent())
+        made = cut(run, decision)
+        repair(run, made)
+        return dict(made.decision.keep), made.sliced.module.cpu()
 
     (kept, module), (wanted, reference) = made(device), made("cpu")
     assert kept == wanted

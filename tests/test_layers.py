@@ -114,7 +114,11 @@ def test_a_stage_imports_no_other_stage(name: str) -> None:
         ("trace.regions", {"errors"}),
         ("graph.groups", {"axes", "network", "records", "rules"}),
         *((name, {"plain", "errors"}) for name in FILES if unit(name) == "plain"),
-        *((name, {"programs", "errors", "source_lines"}) for name in FILES if unit(name) == "programs"),
+        *(
+            (name, {"programs", "errors", "source_lines"})
+            for name in FILES
+            if unit(name) == "programs"
+        ),
         *((name, {"files", "errors"}) for name in FILES if unit(name) == "files"),
     ],
 )

@@ -151,7 +151,7 @@ def test_a_loss_that_is_looked_at_later_is_named_with_its_step() -> None:
     tally = Tally(2, 0.1, waits=False)
     for loss in (1.0, 2.0, math.nan, 3.0):
         assert not tally.add(torch.tensor([loss, 1.0]), 4)
-    with pytest.raises(CompressorError, match=r"The loss became nan") as caught:
+    with pytest.raises(CompressorError, match=r"the loss became nan") as caught:
         tally.read()
     assert caught.value.where == "epoch 2, step 3"
     assert tally.loss == 1.5

@@ -22,7 +22,7 @@ from compressor.measure import count_macs
 from compressor.options import Options
 from compressor.planning.deciding import plan
 from compressor.planning.subject import Subject
-from compressor.stepping.realising import realised
+from compressor.stepping.realising import cut
 from compressor.watch import Silent
 from tools.cifar_resnet import CifarResNet
 from tools.gpu_rows.scale import Scale
@@ -79,7 +79,7 @@ def _ours(network: Timed, **options: Any) -> nn.Module:
     """By the product, from random weights: chosen by magnitude, so that no data are needed."""
     asked = {"criterion": "l2", "best_effort": True, "format": ("pt2",), **options}
     subject = Subject(network.factory().eval(), network.images(1))
-    return realised(plan(subject, Options(ratio=RATIO, **asked), Silent()))[1].module
+    return cut(*plan(subject, Options(ratio=RATIO, **asked), Silent())).sliced.module
 
 
 def _incumbent(network: Timed, step: int) -> nn.Module:

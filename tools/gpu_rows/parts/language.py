@@ -19,7 +19,7 @@ from compressor.measure import count_params
 from compressor.options import Options
 from compressor.planning.deciding import plan
 from compressor.planning.subject import Subject
-from compressor.stepping.realising import realised
+from compressor.stepping.realising import cut
 from compressor.torch_calls import place
 from compressor.watch import Silent
 from tools.gpu_rows.records import Row
@@ -96,8 +96,8 @@ def _both(size: Size) -> Mapping[str, nn.Module]:
     before = _model(size)
     subject = Subject(before, {"input_ids": _ids(size, 1, 16), "use_cache": False})
     asked = {"criterion": "l2", "round_to": 1, "format": ("pt2",), "best_effort": True}
-    planned = plan(subject, Options(layer_ratio=LAYERS, **asked), Silent())
-    after = realised(planned)[1].module.cpu().eval()
+    run, decision = plan(subject, Options(layer_ratio=LAYERS, **asked), Silent())
+    after = cut(run, decision).sliced.module.cpu().eval()
     return {"before": before, "after": after}
 
 
