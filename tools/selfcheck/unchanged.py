@@ -16,17 +16,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from tools.selfcheck import determinism
-from tools.selfcheck.contents import of_sweep
 from tools.selfcheck.refusal import INPUT
 from tools.tiny import BRIEFLY_TIMED, write_model, write_samples
 
 RECORD, TABLE = "unchanged.json", "latency.json"
 FILES = ("plan.json", "model.onnx", "model.safetensors")
-"""What is compared of a result; of a sweep, the trials without their seconds."""
+"""What is compared of a result; of a sweep, all networks that it made."""
 
 _DATA = ("--data", "data.npz", "--test", "data.npz")
 _TIMED = ("torchvision:resnet18", "--input", "1x3x64x64", "--of", "latency", "--ratio", "0.3")
@@ -91,12 +90,17 @@ def _digests(words: tuple[str, ...]) -> Digests:
         folder = Path(name)
         _run(words, folder)
         out = folder / "out"
-        contents: Mapping[str, bytes] = (
-            of_sweep(out)
-            if words[0] == "sweep"
-            else {file: (out / file).read_bytes() for file in FILES}
-        )
-        return {file: hashlib.sha256(held).hexdigest() for file, held in contents.items()}
+        if words[0] == "sweep":
+            return {"networks": _digest_of_networks(out)}
+        return {file: hashlib.sha256((out / file).read_bytes()).hexdigest() for file in FILES}
+
+
+def _digest_of_networks(sweep: Path) -> str:
+    """Return one hash of all networks that a sweep made; their names follow from the data file's
+    bytes, which hold the time when it was written."""
+    files = (sweep / "trials").glob("*.onnx")
+    each = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    return hashlib.sha256(" ".join(each).encode()).hexdigest()
 
 
 def _measure(table: Path) -> None:
