@@ -16,13 +16,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compressor.axes import Axis, Product, Sum
-    from compressor.delivery.result import Result, load, load_program
-    from compressor.delivery.saving import save
-    from compressor.masking import masked
-    from compressor.pipeline import compress
+    from compressor.formats.model_file import save
+    from compressor.graph.axes import Axis, Product, Sum
+    from compressor.graph.rules import Call, Equations, register_rule
     from compressor.report import report_schema
-    from compressor.rules import Call, Equations, register_rule
+    from compressor.run.compress import compress
+    from compressor.run.result import Result, load, load_program
+    from compressor.slicing.masking import masked
 
     __version__: str
 

@@ -51,7 +51,7 @@ class LoadedModel:
         types: Original types of the tensors that were converted, by name.
         stored: Types in which a file held tensors, by name, where they differ.
         notes: What the user should know of how it was loaded.
-        computed: How weights were computed from others (`compressor.plain.Computed`).
+        computed: How weights were computed from others (`compressor.loading.plain.Computed`).
     """
 
     module: nn.Module

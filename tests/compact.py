@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from compressor.axes import keep_mask
-from compressor.network import Network, Shape
+from compressor.graph.axes import keep_mask
+from compressor.graph.network import Network, Shape
 from compressor.records import Trace
 from compressor.slicing import as_module
 

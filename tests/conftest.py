@@ -11,13 +11,13 @@ import jsonschema
 import pytest
 import torch
 
-from compressor.delivery import delivering
-from compressor.exporting import measuring
 from compressor.latency import LatencyTable, write_table
 from compressor.latency.kernels import KERNELS
 from compressor.latency.machine import cached_at, machine_of
 from compressor.latency.steps import Step
 from compressor.report import report_schema, to_json
+from compressor.run import deliver
+from compressor.studies.export import measuring
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several run at once: each has a processor
     torch.set_num_threads(1)
@@ -44,7 +44,7 @@ def known_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def latency_is_measured_briefly() -> Iterator[None]:
     """How long a network takes is no test's matter."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (delivering, measuring):
+        for module in (deliver, measuring):
             patch.setattr(module, "LATENCY_SECONDS", 0.05)
         yield
 
@@ -60,5 +60,5 @@ def reports_are_of_the_schema() -> Iterator[None]:
         return text
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(delivering, "to_json", validated)
+        patch.setattr(deliver, "to_json", validated)
         yield

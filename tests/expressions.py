@@ -9,7 +9,7 @@ from functools import cache
 
 from hypothesis import strategies as st
 
-from compressor.axes import Axis, Dim, Product, Sum, leaves
+from compressor.graph.axes import Axis, Dim, Product, Sum, leaves
 
 Atoms = frozenset[tuple[Axis, int]]
 Spec = int | tuple[str, tuple["Spec", ...]]

@@ -12,9 +12,18 @@ import torchvision  # noqa: F401 - its operators have rules
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from compressor.axes import Axis, Bools, Dim, Reason, Solver, keep_mask, leaves, repeated_in_product
-from compressor.rules import RULES, Call, Equations
-from compressor.rules.call import TensorShape
+from compressor.graph.axes import (
+    Axis,
+    Bools,
+    Dim,
+    Reason,
+    Solver,
+    keep_mask,
+    leaves,
+    repeated_in_product,
+)
+from compressor.graph.rules import RULES, Call, Equations
+from compressor.graph.rules.call import TensorShape
 from compressor.slicing.program import OPEN
 
 Overload = Any

@@ -25,7 +25,7 @@ from expressions import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressor.axes import (
+from compressor.graph.axes import (
     EMPTY,
     UNIT,
     Axis,

@@ -16,10 +16,8 @@ import pytest
 from tiny import SIDE, names_in, sequential, write_model
 from torch import nn
 
-from compressor import pipeline
 from compressor.cli import main
-from compressor.delivery import delivering, result
-from compressor.planning import preparing
+from compressor.run import compress, deliver, opening, result
 from tools.selfcheck.bad_inputs import CASES, GROUPS
 from tools.selfcheck.refusal import problems_of, typed
 
@@ -206,17 +204,17 @@ def test_output_folder_without_permission(attempt: Attempt) -> None:
 def test_output_is_checked_before_the_work(
     attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "plan", lambda *_: pytest.fail("worked first"))
+    monkeypatch.setattr(compress, "plan", lambda *_: pytest.fail("worked first"))
     attempt.assert_fails("net.pt", "--out", "out", code=USAGE, says=["exists"])
 
 
 # -- in the middle -------------------------------------------------------------------------------
 
 STAGES = [
-    (preparing, "analyse"),
-    (pipeline, "deliver"),
-    (delivering, "save_weights"),
-    (delivering, "measure_turns"),
+    (opening, "analyse"),
+    (compress, "deliver"),
+    (deliver, "save_weights"),
+    (deliver, "measure_turns"),
     (result, "copy_into"),
 ]
 
@@ -258,7 +256,7 @@ def test_debugging_shows_the_traceback(attempt: Attempt, monkeypatch: pytest.Mon
         raise ZeroDivisionError
 
     write_model(attempt.folder / "net.pt")
-    monkeypatch.setattr(preparing, "trace", fail)
+    monkeypatch.setattr(open, "trace", fail)
     monkeypatch.setenv("COMPRESSOR_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         main(["net.pt", *INPUT, "--out", "new"])

@@ -14,7 +14,7 @@ from zoo_member import net
 
 import compressor
 from compressor.errors import CompressorError
-from compressor.programs.beginning import calls_noted, ended_after
+from compressor.graph.programs.beginning import calls_noted, ended_after
 
 NOISE = (6, 5)
 

@@ -19,29 +19,23 @@ from tiny import TinyNet, inputs, write_model
 from torch import nn
 
 import compressor
-from compressor.benchmark import Way, comparing, modules_compared
-from compressor.benchmark.entrants import opened
-from compressor.benchmark.explaining import FixedCost, fixed_cost, slow_layers
-from compressor.benchmark.page import fixed_words, layers_table, slow_tables
-from compressor.benchmark.programs import run_in
-from compressor.benchmark.ways import ways_of
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.files.folder import size_of
+from compressor.graph.counting import count_macs
+from compressor.graph.programs.drawing import random_inputs
 from compressor.latency import read_table
 from compressor.latency.machine import machine_of
+from compressor.latency.operators import Operator, operators_of, profiled
+from compressor.latency.statistics import ratio_of, speedup_of, summary_of
 from compressor.loading import load_program_file
-from compressor.measure import (
-    Operator,
-    count_macs,
-    operators_of,
-    profiled,
-    ratio_of,
-    speedup_of,
-    summary_of,
-)
 from compressor.options import BenchOptions, ModelOptions
-from compressor.programs.drawing import random_inputs
+from compressor.studies.bench import Way, comparing, modules_compared
+from compressor.studies.bench.entrants import opened
+from compressor.studies.bench.explaining import FixedCost, fixed_cost, slow_layers
+from compressor.studies.bench.page import fixed_words, layers_table, slow_tables
+from compressor.studies.bench.programs import run_in
+from compressor.studies.bench.ways import ways_of
 from compressor.torch_calls import computing_in
 
 SHAPED, LARGER = (ModelOptions(input=(shape,)) for shape in ("1x3x8x8", "2x3x16x16"))

@@ -17,24 +17,23 @@ from torch.export import ExportedProgram
 from torch.utils.data import TensorDataset
 
 import compressor
+from compressor.choose import FAR
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
+from compressor.graph.trace import trace
 from compressor.latency import Case, read_table, write_table
 from compressor.latency import measuring as latency_measuring
+from compressor.latency.calls import Timed
 from compressor.latency.machine import cached_at, machine_of
-from compressor.measure import Timed
 from compressor.options import Options
-from compressor.pipeline import plan
-from compressor.planning import preparing, timing
-from compressor.planning.deciding import Decision, describe_budget, predict, say_how_met
-from compressor.planning.preparing import Run
-from compressor.planning.subject import Subject
-from compressor.planning.torch_timing import measure_programs
 from compressor.records import ExampleInputs, Latency
 from compressor.report import to_markdown
-from compressor.selection import FAR
-from compressor.stepping import accuracy_floor, correcting
-from compressor.trace import trace
+from compressor.run import opening, timing, until_accurate, until_fast
+from compressor.run.compress import plan
+from compressor.run.decide import Decision, describe_budget, predict, say_how_met
+from compressor.run.opening import Run
+from compressor.run.subject import Subject
+from compressor.run.torch_timing import measure_programs
 from compressor.watch import Silent, Stopwatch
 
 WIDTH = 48
@@ -73,7 +72,7 @@ class FileClock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fixed: float = 0.0) -> None:
         self.fixed, self.asked = fixed, 0
         monkeypatch.setattr(latency_measuring, "OnnxBench", ProductBench)
-        for module in (timing, correcting):
+        for module in (timing, until_fast):
             monkeypatch.setattr(module, "timed", self.timed)
 
     def timed(
@@ -182,7 +181,7 @@ def test_the_measured_share_is_met_whatever_was_predicted(
     FileClock(monkeypatch, fixed)
     found = compressor.compress(network, inputs(), 0.4, of="latency", round_to=1)
     measured = found.report["budget"]["measured"]
-    assert 0.6 * 0.9 <= measured["share"] <= 0.6 * correcting.ABOVE
+    assert 0.6 * 0.9 <= measured["share"] <= 0.6 * until_fast.ABOVE
     assert measured["share"] == pytest.approx(measured["after_ms"] / measured["before_ms"])
     assert measured["asked"] == pytest.approx(0.6)
     is_off = abs(measured["predicted"] - measured["share"]) > 0.03
@@ -197,7 +196,7 @@ def test_coarse_steps_end_below_the_share(network: Chain, monkeypatch: pytest.Mo
     clock = FileClock(monkeypatch)
     found = compressor.compress(network, inputs(), 0.4, of="latency", round_to=16)
     assert found.report["budget"]["measured"]["share"] <= 0.6
-    assert clock.asked < 2 + correcting.TRIES, "the same choice was tried again"
+    assert clock.asked < 2 + until_fast.TRIES, "the same choice was tried again"
 
 
 def test_milliseconds_are_a_limit(network: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +205,7 @@ def test_milliseconds_are_a_limit(network: Chain, monkeypatch: pytest.MonkeyPatc
     whole = run.total("latency")
     most = 0.7 * whole
     found = compressor.compress(network, inputs(), max_latency_ms=most, round_to=1)
-    assert correcting.BELOW * most <= found.report["budget"]["measured"]["after_ms"] <= most
+    assert until_fast.BELOW * most <= found.report["budget"]["measured"]["after_ms"] <= most
     assert clock.asked
     with pytest.raises(UsageError, match="is within"):
         planned(network, max_latency_ms=1.1 * whole)
@@ -300,7 +299,7 @@ def test_the_smallest_network_that_falls_no_further(network: Chain) -> None:
     chosen = max(trial["removed"] for trial in within)
     assert found.report["budget"]["removed"] == pytest.approx(chosen)
     nearest = min(trial["removed"] for trial in beyond if trial["removed"] > chosen)
-    assert nearest - chosen <= 2 * accuracy_floor.CLOSE
+    assert nearest - chosen <= 2 * until_accurate.CLOSE
     assert record["whole"] == pytest.approx(1.0)
     assert "How small it may be" in to_markdown(found.report)
 
@@ -481,5 +480,5 @@ def test_the_price_is_what_the_last_channel_cost(network: Chain) -> None:
 
 
 def test_latency_scores_are_not_per_cost() -> None:
-    assert preparing._weighed(Options(of="latency")) is None
-    assert preparing._weighed(Options(of="params")) == "params"
+    assert opening._weighed(Options(of="latency")) is None
+    assert opening._weighed(Options(of="params")) == "params"

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from twin import analysed
 
 from compressor.graph import analyse
-from compressor.measure import count_macs, macs_by_layer
-from compressor.measure.by_program import macs_of_program
-from compressor.planning.costs import costs_of
+from compressor.graph.counting import count_macs, macs_by_layer
+from compressor.graph.counting_by_program import macs_of_program
+from compressor.graph.measured_costs import costs_of
+from compressor.graph.trace import trace
 from compressor.records import ExampleInputs
 from compressor.slicing import slice_network
-from compressor.trace import trace
 
 
 class Steered(nn.Module):

@@ -19,11 +19,11 @@ from zoo_member import net
 import compressor
 from compressor.causes import CAUSES, cause_of, not_captured
 from compressor.errors import CompressorError
+from compressor.graph.trace import trace
+from compressor.graph.trace.caches import caches_as_before, caches_off
 from compressor.loading import find_examples
 from compressor.modules import copy_of, unwrapped
 from compressor.records import ExampleInputs, LoadedModel
-from compressor.trace import trace
-from compressor.trace.caches import caches_as_before, caches_off
 
 X = torch.randn(2, 5)
 

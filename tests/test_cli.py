@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 from tiny import RESULT_FILES, names_in, write_model, write_samples
 
-from compressor import demo
-from compressor.cli import app, main
+from compressor.cli import app, demo, main
 from compressor.cli.examples import EXAMPLES
 from compressor.options import Options, flag
-from compressor.planning.criteria import CRITERIA
 from compressor.score import needs_data, needs_loss
+from compressor.score.criteria import CRITERIA
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +149,7 @@ def test_package_imports_without_torch() -> None:
 
 def test_public_names_are_what_they_are_called() -> None:
     code = (
-        "import compressor, compressor.pipeline, inspect;"
+        "import compressor, compressor.run.compress, inspect;"
         "assert all(callable(getattr(compressor, n)) for n in compressor.__all__ if n[0] != '_');"
         "assert not inspect.ismodule(compressor.load)"
     )

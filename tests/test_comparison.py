@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from test_report import make_report
 
-from compressor import comparison
 from compressor.cli import main
 from compressor.report import to_json
+from compressor.studies import compare
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def better(top1: float | None = 0.895) -> dict[str, Any]:
 
 def bold_of(*folders: Path) -> list[str]:
     """The cells in bold, row by row."""
-    table = comparison.table([comparison.read_result(folder) for folder in folders])
+    table = compare.table([compare.read_result(folder) for folder in folders])
     cells = [list(column.cells) for column in table.columns[1:]]
     return [str(c).split("\n")[0] for row in zip(*cells, strict=True) for c in row if c.style]
 

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from compressor.callables import function
-from compressor.data import Data, batches, check_labels, hold_out, load_data
 from compressor.errors import CompressorError, UsageError
+from compressor.graph.trace import trace
+from compressor.loading.callables import function
+from compressor.loading.data import Data, batches, check_labels, hold_out, load_data
 from compressor.options import Options
-from compressor.planning.calibration import Calibration
 from compressor.records import ExampleInputs
-from compressor.trace import trace
+from compressor.score.data import Calibration
 
 MEAN, STD = (
     torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

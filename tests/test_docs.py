@@ -26,14 +26,13 @@ from twin import (
 )
 
 import compressor
-from compressor import rules
-from compressor.callables import resolve
 from compressor.cli import main
-from compressor.graph import analyse
+from compressor.graph import analyse, rules
+from compressor.graph.rules.reasons import FROM_THE_NETWORK, REASONS
+from compressor.graph.trace import trace
+from compressor.loading.callables import resolve
 from compressor.records import ExampleInputs
-from compressor.rules.reasons import FROM_THE_NETWORK, REASONS
 from compressor.slicing import as_module
-from compressor.trace import trace
 from tools import refusals
 
 ROOT = Path(__file__).parent.parent

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from compressor import compress
 from compressor.agreement import INT8
 from compressor.errors import CompressorError
-from compressor.export import export_onnx, save_program, save_weights, user_inputs, verify_onnx
+from compressor.formats import export_onnx, save_program, save_weights, user_inputs, verify_onnx
 
 BATCH = torch.export.Dim("b", min=1)
 SOURCE = re.compile(rb"\.py|File \\?\"|/(?:root|home|usr|tmp|site-packages)/")
@@ -180,7 +180,7 @@ def test_onnx_export_is_silent(program, tmp_path, capfd):
 
 
 def test_weights_too_large_for_one_file_lie_beside_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("compressor.export.onnx_file._PROTO_LIMIT", 100)
+    monkeypatch.setattr("compressor.formats.onnx_file._PROTO_LIMIT", 100)
     model, xs, path = nn.Linear(64, 64), torch.randn(2, 2, 64), tmp_path / "m.onnx"
     program = torch.export.export(model, (xs[0],))
     for _ in range(2):
@@ -298,7 +298,7 @@ import sys, warnings; warnings.simplefilter("ignore")
 sys.path[:0] = {path!r}
 from pathlib import Path
 from test_export import batch_symbol, tiny_program
-from compressor.export import export_onnx, save_program
+from compressor.formats import export_onnx, save_program
 program = tiny_program()
 folder = Path(sys.argv[1])
 export_onnx(program, folder / "x.onnx", batch_symbol=batch_symbol(program))

@@ -21,12 +21,11 @@ from tiny import CHANNELS, SIDE, TinyNet, inputs, names_in, write_model, write_s
 from torch import Tensor, nn
 
 import compressor
-from compressor import exporting
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
-from compressor.exporting import measuring, trial
 from compressor.files.integrity import check_files
 from compressor.options import ExportOptions
+from compressor.studies.export import export_again, measuring, trial
 from compressor.watch import Silent
 
 
@@ -62,7 +61,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 def export(folder: Path, target: Path | None = None, **options: Any) -> dict[str, Any]:
     chosen = ExportOptions(**options)
-    return exporting.export_again(folder, chosen, Silent(), target=target or folder, force=True)
+    return export_again(folder, chosen, Silent(), target=target or folder, force=True)
 
 
 def shape_of(path: Path) -> list[Any]:
@@ -91,7 +90,7 @@ def test_weights_beside_a_file_are_known_by_their_own_hash(
 ) -> None:
     folder = tmp_path / "wide"
     compressor.compress(TinyNet(32), inputs(), 0.3).save(folder)
-    monkeypatch.setattr("compressor.export.onnx_file._PROTO_LIMIT", 100)
+    monkeypatch.setattr("compressor.formats.onnx_file._PROTO_LIMIT", 100)
     export(folder)
     names = ("model.onnx", "model.onnx.data")
     check_files(folder, names)

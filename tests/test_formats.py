@@ -20,22 +20,21 @@ import torch
 from torch import Tensor, nn
 
 import compressor
-from compressor.benchmark.entrants import opened
 from compressor.cli import main
-from compressor.comparison import read_result
-from compressor.delivery import verifying
 from compressor.errors import CompressorError, UsageError
-from compressor.export import export_onnx, onnx_file, save_weights
-from compressor.exporting import export_retrained
+from compressor.formats import export_onnx, onnx_file, save_weights, verifying
+from compressor.graph.counting import macs_by_layer
+from compressor.graph.programs.containers import names_of_outputs
+from compressor.graph.trace import trace
 from compressor.loading import load_program_file
 from compressor.loading.weights import load_strictly
-from compressor.measure import macs_by_layer
 from compressor.options import ExportOptions, ModelOptions, Options
-from compressor.planning.subject import tensors_sha256
-from compressor.programs.containers import names_of_outputs
 from compressor.records import ExampleInputs, Plan
 from compressor.report import report_schema
-from compressor.trace import trace
+from compressor.run.subject import tensors_sha256
+from compressor.studies.bench.entrants import opened
+from compressor.studies.compare import read_result
+from compressor.studies.export import export_retrained
 from compressor.watch import Silent
 
 Inputs = Tensor

@@ -9,14 +9,14 @@ from networks import CifarResNet
 from torch import Tensor, nn
 from twin import analysed, analysed_case
 
-from compressor.axes import same
 from compressor.errors import CompressorError
 from compressor.graph import analyse
-from compressor.network import Network
+from compressor.graph.axes import same
+from compressor.graph.network import Network
+from compressor.graph.rules import RULES, Call, Equations
+from compressor.graph.rules.call import fresh
+from compressor.graph.trace import trace
 from compressor.records import ExampleInputs, Protection, Trace
-from compressor.rules import RULES, Call, Equations
-from compressor.rules.call import fresh
-from compressor.trace import trace
 
 
 @torch.library.custom_op("compressor_tests::mystery", mutates_args=())

@@ -9,9 +9,9 @@ from tiny import TinyNet, inputs, write_model
 
 from compressor.cli import main
 from compressor.graph import analyse
-from compressor.inspection.picture import Row, draw_network, rows_of
+from compressor.graph.trace import trace
 from compressor.records import ExampleInputs
-from compressor.trace import trace
+from compressor.studies.inspect.picture import Row, draw_network, rows_of
 
 
 def test_rows_are_layers_and_joins_with_the_groups_that_they_touch() -> None:

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 import compressor
 from compressor.calls import Call
-from compressor.data import Binding, Forward
-from compressor.data.dataset import Data
 from compressor.errors import CompressorError, UsageError
+from compressor.loading.data import Binding, Forward
+from compressor.loading.data.dataset import Data
 from compressor.options import Options
-from compressor.planning.deciding import plan
-from compressor.planning.subject import Subject
+from compressor.run.decide import plan
+from compressor.run.subject import Subject
 from compressor.watch import Silent
 
 

@@ -15,8 +15,8 @@ from twin import analysed
 
 import compressor
 from compressor.cli import main
-from compressor.inspection import macs_share
-from compressor.inspection.second_opinion import second_opinion
+from compressor.studies.inspect import macs_share
+from compressor.studies.inspect.second_opinion import second_opinion
 
 PRINTS = """
 import torch

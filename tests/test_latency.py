@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from compressor.errors import CompressorError, UsageError
 from compressor.graph import analyse
+from compressor.graph.network import Network
+from compressor.graph.trace import trace
 from compressor.latency import (
     Case,
     LatencyModel,
@@ -37,10 +39,8 @@ from compressor.latency.steps import WIDTHS, Step, measure_step, step_in
 from compressor.latency.torch_bench import TorchBench
 from compressor.latency.torch_layers import LAYERS, Makers
 from compressor.latency.torch_layers import call_of as torch_layer
-from compressor.network import Network
+from compressor.onnx_runtime import check_provider
 from compressor.records import ExampleInputs
-from compressor.sessions import check_provider
-from compressor.trace import trace
 from tests import tiny
 
 

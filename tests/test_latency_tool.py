@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from compressor.graph import analyse
+from compressor.graph.trace import trace
 from compressor.records import ExampleInputs
-from compressor.trace import trace
 from tools.cifar_resnet import CifarResNet
 from tools.latency import incumbent
 from tools.latency.studies import METHODS, STUDIES, Bench

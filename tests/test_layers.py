@@ -1,4 +1,4 @@
-"""The layers of the code: who may import whom, read from the sources."""
+"""The rooms of the code: imports run down one order, read from the sources."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,48 +14,37 @@ import pytest
 import compressor
 
 ROOT = Path(compressor.__file__).parent
-FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in ROOT.rglob("*.py")}
-
-STAGES = {
-    *("loading", "data", "trace", "graph", "score", "selection", "slicing"),
-    *("reconstruction", "recover", "export", "measure", "report", "latency"),
-}
-SHARED = {
-    "errors",
-    "records",
-    "axes",
-    "rules",
-    "network",
-    "plain",
-    "programs",
-    "callables",
-    "calls",
-    "causes",
-    "modules",
-    "files",
-    "processes",
-    "sessions",
-    "torch_calls",
-    "agreement",
-    "free_memory",
-    "source_lines",
+FILES = {
+    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
+    for p in ROOT.rglob("*.py")
+    if "templates" not in p.parts
 }
 
-WITHOUT_TORCH = ["errors", "records", "axes", *(name for name in FILES if name.startswith("rules"))]
+BASE = (
+    *("errors", "causes", "records", "calls", "source_lines", "unexpected", "watch", "modules"),
+    *("processes", "free_memory", "files", "onnx_runtime", "torch_calls", "agreement"),
+)
+"""What all lean on, in its own order."""
+
+ROOMS = (
+    *("options", "graph", "least_squares", "recover", "loading", "score", "slicing"),
+    *("choose", "report", "latency", "formats", "run", "studies", "cli"),
+)
+ORDER = (*BASE, *ROOMS)
+"""Each may import those before it, and itself."""
+
+ENDS = {"__init__", "__main__"}
+"""What hands the tool to the outside stands above all."""
 
 
-def unit(name: str) -> str:
+def room(name: str) -> str:
     return name.split(".")[0]
 
 
 @cache
-def imported(name: str) -> set[str]:
-    """The units of this package that a file imports, at the top or within functions."""
-    return {unit(found.partition(".")[2]) for found in _modules(name) if _is_ours(found)} - {""}
-
-
-def _is_ours(module: str) -> bool:
-    return module.split(".")[0] == "compressor"
+def imported(name: str) -> frozenset[str]:
+    """The modules of this package that a file imports, at the top or within functions."""
+    return frozenset(m.partition(".")[2] for m in _modules(name) if m.startswith("compressor."))
 
 
 def _modules(name: str) -> Iterator[str]:
@@ -65,9 +53,10 @@ def _modules(name: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            yield node.module or ""
-            if node.module == "compressor":
-                yield from (f"compressor.{alias.name}" for alias in node.names)
+            home = node.module or ""
+            for alias in node.names:
+                full = f"{home}.{alias.name}"
+                yield full if full.partition(".")[2] in FILES else home
 
 
 def _without_type_checking(tree: ast.Module) -> ast.Module:
@@ -76,59 +65,51 @@ def _without_type_checking(tree: ast.Module) -> ast.Module:
 
 
 def importers(of: str) -> set[str]:
-    return {unit(name) for name in FILES if of in imported(name)} - {of}
+    """The rooms, and the ends, of which a file imports a module or what lies in it."""
+    return {
+        room(name)
+        for name in FILES
+        if any(m == of or m.startswith(f"{of}.") for m in imported(name))
+    } - {room(of)}
 
 
-def test_the_layers_are_those_of_the_code() -> None:
-    assert {unit(name) for name in FILES} >= STAGES | SHARED
+def test_every_room_has_its_place() -> None:
+    assert {room(name) for name in FILES} - ENDS == set(ORDER)
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if unit(name) in STAGES])
-def test_a_stage_imports_no_other_stage(name: str) -> None:
-    assert imported(name) <= SHARED | {unit(name)}
+@pytest.mark.parametrize("name", [name for name in FILES if name not in ENDS])
+def test_imports_run_down_the_order(name: str) -> None:
+    above = [m for m in imported(name) if ORDER.index(room(m)) > ORDER.index(room(name))]
+    assert above == []
 
 
-@pytest.mark.parametrize(
-    ("name", "allowed"),
-    [
-        ("errors", set()),
-        ("axes", set()),
-        ("records", {"errors"}),
-        ("network", {"axes", "records"}),
-        ("callables", {"errors"}),
-        ("calls", set()),
-        ("causes", {"errors"}),
-        ("modules", {"causes", "errors"}),
-        ("sessions", {"errors"}),
-        ("free_memory", set()),
-        ("torch_calls", {"errors"}),
-        ("source_lines", set()),
-        *((name, {"agreement", "records"}) for name in FILES if unit(name) == "agreement"),
-        ("programs.redraw", set()),
-        ("programs.beginning", set()),
-        ("programs.lifting", {"errors"}),
-        ("files.claimed", set()),
-        ("files.hashes", set()),
-        ("files.whole_file", {"files", "errors"}),
-        ("planning.curves", {"errors", "records"}),
-        ("trace.regions", {"errors"}),
-        ("graph.groups", {"axes", "network", "records", "rules"}),
-        *((name, {"plain", "errors"}) for name in FILES if unit(name) == "plain"),
-        *(
-            (name, {"programs", "errors", "source_lines"})
-            for name in FILES
-            if unit(name) == "programs"
-        ),
-        *((name, {"files", "errors"}) for name in FILES if unit(name) == "files"),
-    ],
-)
-def test_what_all_share_leans_on_less(name: str, allowed: set[str]) -> None:
-    assert imported(name) <= allowed
+WITHIN = {
+    "graph.axes": (),
+    "graph.network": ("graph.axes", "records"),
+    "graph.rules": ("graph.rules", "graph.axes", "errors"),
+    "graph.programs": ("graph.programs", "errors", "source_lines"),
+    "graph.trace.regions": ("errors",),
+    "graph.groups": ("graph.axes", "graph.network", "graph.rules", "records"),
+    "loading.plain": ("loading.plain", "errors"),
+    "choose.curves": ("errors", "records"),
+    "files": ("files", "errors"),
+    "records": ("errors",),
+    "calls": (),
+    "agreement": ("agreement", "records"),
+    "errors": (),
+}
+"""A file or folder, and all that it may import."""
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if unit(name) == "rules"])
-def test_rules_know_the_algebra_alone(name: str) -> None:
-    assert imported(name) <= {"rules", "axes", "errors"}
+@pytest.mark.parametrize("of", WITHIN)
+def test_what_stands_alone_imports_little(of: str) -> None:
+    files = [name for name in FILES if name == of or name.startswith(f"{of}.")]
+    assert files
+    leans = {m for name in files for m in imported(name)}
+    assert [m for m in leans if not m.startswith(WITHIN[of])] == []
+
+
+WITHOUT_TORCH = ["errors", "records", "graph.axes", *(n for n in FILES if n[:11] == "graph.rules")]
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
@@ -136,18 +117,10 @@ def test_the_algebra_and_the_rules_do_without_torch(name: str) -> None:
     assert "torch" not in {module.split(".")[0] for module in _modules(name)}
 
 
-def test_imports_run_one_way() -> None:
-    """From package to package too; what hands the tool to the outside stands above all."""
-    units = {unit(name) for name in FILES} - {"__init__", "__main__"}
-    leans = {of: units & {u for n in FILES if unit(n) == of for u in imported(n)} for of in units}
-    order = TopologicalSorter({of: others - {of} for of, others in leans.items()}).static_order()
-    assert set(order) == units  # a cycle raises
-
-
-def test_only_the_ends_know_the_order() -> None:
+def test_only_the_ends_know_the_order_of_a_run() -> None:
     assert importers("cli") <= {"__main__"}
-    assert importers("pipeline") <= {"cli", "__init__", "sweep"}
-    assert importers("sweep") <= {"cli"}
+    assert importers("run.compress") <= {"cli", "__init__", "studies"}
+    assert importers("studies") <= {"cli", "__init__"}
 
 
 def test_the_command_line_answers_without_torch() -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import compressor.loading as loading
-from compressor.delivery.saving import save
 from compressor.errors import CompressorError, UsageError
+from compressor.formats.model_file import save
 from compressor.loading import (
     find_examples,
     foretelling,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from compressor.errors import CompressorError, UsageError
+from compressor.graph.trace import trace
 from compressor.loading import find_examples, load_model
-from compressor.trace import trace
 
 
 def test_without_the_library_it_says_what_to_install(

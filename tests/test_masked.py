@@ -20,9 +20,9 @@ from zoo import MEMBERS
 
 import compressor
 from compressor.errors import CompressorError
-from compressor.masking import Masked, masked, silenced
 from compressor.records import Plan
 from compressor.slicing import slice_network
+from compressor.slicing.masking import Masked, masked, silenced
 from compressor.slicing.weights import named_tensors
 
 HEAD_WIDTHS = [name for name, case in CASES.items() if case.queries]

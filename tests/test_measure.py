@@ -18,9 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from compressor import compress
 from compressor.errors import CompressorError, UsageError
 from compressor.graph import analyse
-from compressor.measure import count_macs, count_params, macs_by_layer, measure_latency
+from compressor.graph.counting import count_macs, count_params, macs_by_layer
+from compressor.graph.trace import trace
+from compressor.latency.calls import measure_latency
 from compressor.records import ExampleInputs
-from compressor.trace import trace
 
 
 class Functional(nn.Module):

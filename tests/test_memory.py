@@ -16,21 +16,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from compressor.errors import UsageError
 from compressor.free_memory import free_bytes
 from compressor.graph import analyse
-from compressor.network import Network
-from compressor.options import Options
-from compressor.reconstruction import Memory, reconstruction_scores, refit
-from compressor.reconstruction.memory import (
+from compressor.graph.network import Network
+from compressor.graph.trace import trace
+from compressor.least_squares import Memory, reconstruction_scores, refit
+from compressor.least_squares.memory import (
     Size,
     bytes_to_solve_moments,
     bytes_to_solve_rows,
     columns_to_eliminate,
     columns_to_solve,
 )
-from compressor.reconstruction.ridge import BY_MOMENTS, BY_ROWS, form_for
+from compressor.least_squares.ridge import BY_MOMENTS, BY_ROWS, form_for
+from compressor.options import Options
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
 from compressor.slicing.program import slice_program
-from compressor.trace import trace
 
 
 class Held(TorchDispatchMode):

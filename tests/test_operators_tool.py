@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import tools.operators.__main__ as command
+from compressor.graph.rules import RULES
 from compressor.records import ExampleInputs
-from compressor.rules import RULES
 from tools.operators.collecting import Unruled, unruled
 from tools.operators.table import to_markdown
 from tools.zoo.members import Subject

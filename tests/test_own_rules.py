@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 import compressor
-from compressor import Axis, Call, Equations, Product, Sum, register_rule, rules
+from compressor import Axis, Call, Equations, Product, Sum, register_rule
 from compressor.errors import CompressorError, UsageError
-from compressor.graph import analyse
-from compressor.network import Network
+from compressor.graph import analyse, rules
+from compressor.graph.network import Network
+from compressor.graph.rules import BUILT_IN, RULES
+from compressor.graph.trace import trace
 from compressor.records import ExampleInputs
-from compressor.rules import BUILT_IN, RULES
-from compressor.trace import trace
 
 NAME = "compressor_own.soft_sign.default"
 

@@ -28,16 +28,16 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import compressor
-from compressor import demo
-from compressor.delivery.provenance import provenance_of
+from compressor.cli import demo
 from compressor.errors import CompressorError, UsageError
+from compressor.formats.provenance import provenance_of
 from compressor.options import Options
-from compressor.pipeline import plan
-from compressor.planning.criteria import CRITERIA
-from compressor.planning.deciding import describe_budget
-from compressor.planning.subject import Subject
 from compressor.records import Plan
 from compressor.report import to_markdown
+from compressor.run.compress import plan
+from compressor.run.decide import describe_budget
+from compressor.run.subject import Subject
+from compressor.score.criteria import CRITERIA
 from compressor.slicing import slice_network
 from compressor.watch import Silent
 

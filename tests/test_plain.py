@@ -17,7 +17,8 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import compressor
 from compressor.errors import CompressorError, UsageError
-from compressor.plain import (
+from compressor.graph.trace import copied_to_cpu
+from compressor.loading.plain import (
     give_back_types,
     made_plain,
     put_all_back,
@@ -25,7 +26,6 @@ from compressor.plain import (
     types_of,
     work_in_float32,
 )
-from compressor.trace import copied_to_cpu
 
 Change = Callable[[nn.Module], nn.Module]
 

@@ -15,12 +15,12 @@ from twin import random_keep
 
 from compressor.agreement import difference, is_live
 from compressor.graph import analyse
-from compressor.programs.redraw import drawable, redraw_
+from compressor.graph.programs.redraw import drawable, redraw_
+from compressor.graph.trace import trace
 from compressor.records import ExampleInputs
 from compressor.slicing import as_module
 from compressor.slicing.compare import outputs_of
 from compressor.slicing.program import slice_program
-from compressor.trace import trace
 
 ROLES = ("channels", "heads", "head_width", "stream")
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)

@@ -16,17 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, multiprocessing, nn
 
 from compressor.graph import analyse
-from compressor.network import Network
-from compressor.reconstruction import Memory, reconstruction_scores, refit, salience
-from compressor.reconstruction.consumers import consumers
-from compressor.reconstruction.elimination import Regression, eliminate
-from compressor.reconstruction.layouts import LAYOUTS, Layout, blocks_of, row_count
-from compressor.reconstruction.moments import Chain, Moments, arguments_at, in_blocks
-from compressor.reconstruction.walk import Script
+from compressor.graph.network import Network
+from compressor.graph.trace import trace
+from compressor.least_squares import Memory, reconstruction_scores, refit, salience
+from compressor.least_squares.consumers import consumers
+from compressor.least_squares.elimination import Regression, eliminate
+from compressor.least_squares.layouts import LAYOUTS, Layout, blocks_of, row_count
+from compressor.least_squares.moments import Chain, Moments, arguments_at, in_blocks
+from compressor.least_squares.walk import Script
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
 from compressor.slicing.program import slice_program
-from compressor.trace import trace
 
 Batches = list[tuple[Tensor]]
 

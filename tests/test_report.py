@@ -15,7 +15,7 @@ from rich.console import Console
 from compressor import report as reports
 from compressor.errors import CompressorError, UsageError
 from compressor.files.folder import all_or_nothing, check_target
-from compressor.measure import speedup_of
+from compressor.latency.statistics import speedup_of
 from compressor.records import Group, Latency, Protection
 
 

@@ -22,10 +22,10 @@ from operators import (
 )
 from torch import Tensor
 
-import compressor.rules
+import compressor.graph.rules
 from compressor.errors import UsageError
-from compressor.rules import BUILT_IN, RULES, elementwise, register
-from compressor.rules import call as call_module
+from compressor.graph.rules import BUILT_IN, RULES, elementwise, register
+from compressor.graph.rules import call as call_module
 
 
 def assert_sizes(call: Solved) -> None:
@@ -139,7 +139,7 @@ def test_the_operator_exists(name: str) -> None:
     assert overload(name)._schema.arguments is not None
 
 
-@pytest.mark.parametrize("path", sorted(Path(compressor.rules.__file__).parent.glob("*.py")))
+@pytest.mark.parametrize("path", sorted(Path(compressor.graph.rules.__file__).parent.glob("*.py")))
 def test_no_operator_is_named_twice_in_one_file(path: Path, monkeypatch: Any) -> None:
     seen: Counter[str] = Counter()
 

@@ -17,12 +17,11 @@ from torch import Tensor, multiprocessing, nn
 from twin import Analysed, analysed, analysed_case
 
 from compressor.calls import Call
-from compressor.data import Binding, Forward
 from compressor.errors import CompressorError, UsageError
 from compressor.graph import analyse
+from compressor.graph.trace import trace
+from compressor.loading.data import Binding, Forward
 from compressor.options import CriterionName, NormalisationName, ReductionName
-from compressor.planning.criteria import AUTO
-from compressor.planning.criteria import CRITERIA as ALL_CRITERIA
 from compressor.records import ExampleInputs, Member
 from compressor.score import (
     CRITERIA,
@@ -35,9 +34,10 @@ from compressor.score import (
     saliency_gradients,
     score,
 )
+from compressor.score.criteria import AUTO
+from compressor.score.criteria import CRITERIA as ALL_CRITERIA
 from compressor.score.program import Program
 from compressor.score.scoring import USUAL
-from compressor.trace import trace
 
 Tensors = Mapping[str, Tensor]
 Table = dict[str, list[list[float]]]

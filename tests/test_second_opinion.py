@@ -12,11 +12,11 @@ import torch_pruning as tp
 import torchvision
 from torch import nn
 
-from compressor.axes import keep_mask
 from compressor.graph import analyse
-from compressor.network import Network
+from compressor.graph.axes import keep_mask
+from compressor.graph.network import Network
+from compressor.graph.trace import trace
 from compressor.records import ExampleInputs
-from compressor.trace import trace
 
 Place = tuple[str, int]
 Lost = frozenset[tuple[Place, frozenset[int]]]

@@ -15,12 +15,12 @@ from networks import CifarResNet
 from torch import nn
 from twin import Analysed, analysed, analysed_case
 
-from compressor.axes import Axis
+from compressor.choose import LEAST_SHARE, SCOPES, Choice, select
 from compressor.errors import CompressorError, UsageError
-from compressor.network import Network
+from compressor.graph.axes import Axis
+from compressor.graph.network import Network
 from compressor.options import MOST
 from compressor.score import score
-from compressor.selection import LEAST_SHARE, SCOPES, Choice, select
 
 
 @pytest.fixture(scope="module")

@@ -17,22 +17,22 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from twin import analysed
 
-from compressor import sensitivity
+from compressor.choose import best, select
+from compressor.choose.curves import Curve, Point, Sensitivity, losses_of, read_sensitivity
 from compressor.cli import main
 from compressor.errors import CompressorError
 from compressor.graph import analyse
+from compressor.graph.trace import trace
 from compressor.options import Options, SensitivityOptions
-from compressor.planning.curves import Curve, Point, Sensitivity, losses_of, read_sensitivity
-from compressor.planning.deciding import Decision, plan
-from compressor.planning.preparing import Run
-from compressor.planning.subject import Subject
 from compressor.records import ExampleInputs, Trace
+from compressor.run.decide import Decision, plan
+from compressor.run.opening import Run
+from compressor.run.subject import Subject
 from compressor.score import score
-from compressor.selection import best, select
-from compressor.sensitivity import measure, picture
-from compressor.sensitivity.picture import draw_sensitivity, mean_loss
 from compressor.slicing import slice_network
-from compressor.trace import trace
+from compressor.studies import sensitivity
+from compressor.studies.sensitivity import measure, picture
+from compressor.studies.sensitivity.picture import draw_sensitivity, mean_loss
 from compressor.watch import Silent
 
 RATIOS = (0.1, 0.3, 0.5, 0.9)

@@ -28,7 +28,8 @@ from twin import (
 
 from compressor.errors import CompressorError
 from compressor.graph import analyse
-from compressor.measure import count_macs, count_params
+from compressor.graph.counting import count_macs, count_params
+from compressor.graph.trace import trace
 from compressor.records import ExampleInputs, Plan
 from compressor.slicing import (
     Sliced,
@@ -42,7 +43,6 @@ from compressor.slicing import (
 )
 from compressor.slicing.program import slice_program
 from compressor.slicing.propagation import _Propagation
-from compressor.trace import trace
 
 FOLLOWING = [name for name, case in CASES.items() if case.follows]
 

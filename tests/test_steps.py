@@ -18,13 +18,13 @@ from twin import EXACT, Keep, analysed, assert_same
 import compressor
 from compressor.errors import CompressorError, UsageError
 from compressor.graph import analyse
-from compressor.network import Network
+from compressor.graph.network import Network
+from compressor.graph.trace import trace
 from compressor.options import Options
 from compressor.records import ExampleInputs
+from compressor.run.steps import SCHEDULES
 from compressor.slicing import as_module, slice_network
-from compressor.stepping.composing import composed, keep_of
-from compressor.stepping.steps import SCHEDULES
-from compressor.trace import trace
+from compressor.slicing.composing import composed, keep_of
 
 
 def labelled(samples: int = 64) -> TensorDataset:

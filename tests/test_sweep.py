@@ -26,15 +26,16 @@ from torch.utils.data import TensorDataset
 
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
+from compressor.graph.measured_costs import costs_of
+from compressor.graph.trace import trace
 from compressor.options import PAPER_RATIOS, Options, SweepOptions, recovery_of, schedule_of
-from compressor.planning.costs import costs_of
-from compressor.planning.preparing import open_network
-from compressor.planning.subject import Subject
 from compressor.records import ExampleInputs
 from compressor.recover import Recipe, fine_tune, top1, top5
-from compressor.sweep import latencies, running, sweep, sweeping
-from compressor.sweep.checklist import ITEMS, Found, checklist
-from compressor.sweep.grid import (
+from compressor.run.opening import open_network
+from compressor.run.subject import Subject
+from compressor.studies.sweep import latencies, running, sweep, sweeping
+from compressor.studies.sweep.checklist import ITEMS, Found, checklist
+from compressor.studies.sweep.grid import (
     CONTROLS,
     DENSE,
     UNSTRUCTURED,
@@ -43,13 +44,12 @@ from compressor.sweep.grid import (
     dense_of,
     trials_of,
 )
-from compressor.sweep.identity import key_of, surroundings_of
-from compressor.sweep.pictures import Picture, drawn, for_a_page, styles_of
-from compressor.sweep.results import TIMES, curves_of
-from compressor.sweep.store import Store, check_folder
-from compressor.sweep.trial import Outcome, Task
-from compressor.sweep.unstructured import _keep_zeros, uses_of_weights, zeroed
-from compressor.trace import trace
+from compressor.studies.sweep.identity import key_of, surroundings_of
+from compressor.studies.sweep.pictures import Picture, drawn, for_a_page, styles_of
+from compressor.studies.sweep.results import TIMES, curves_of
+from compressor.studies.sweep.store import Store, check_folder
+from compressor.studies.sweep.trial import Outcome, Task
+from compressor.studies.sweep.unstructured import _keep_zeros, uses_of_weights, zeroed
 from compressor.watch import Silent, Stopwatch
 
 SMALL = ("--ratios", "0.5", "--criteria", "l2", "--seeds", "1", "--recoveries", "none")
@@ -708,7 +708,7 @@ def test_an_interruption_says_that_trials_are_kept(
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("compressor.sweep.run", interrupted)
+    monkeypatch.setattr("compressor.studies.sweep.run", interrupted)
     data = str(write_samples(tmp_path / "data.npz"))
     model = str(write_model(tmp_path / "net.pt"))
     out = str(tmp_path / "swept")

@@ -26,11 +26,11 @@ from zoo_member import net
 
 from compressor.errors import CompressorError
 from compressor.graph import analyse
+from compressor.graph.counting import count_params
+from compressor.graph.trace import trace
 from compressor.loading.examples import try_inputs
-from compressor.measure import count_params
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module, slice_network
-from compressor.trace import trace
 
 Forward = Callable[[Any, Tensor], Any]
 

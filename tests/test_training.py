@@ -23,6 +23,7 @@ import compressor
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.graph import analyse
+from compressor.graph.trace import trace
 from compressor.options import Options
 from compressor.records import ExampleInputs
 from compressor.recover import (
@@ -39,9 +40,8 @@ from compressor.recover import (
 from compressor.recover.capturing import Captured, why_not
 from compressor.recover.recipe import cosine
 from compressor.recover.tally import Tally
-from compressor.recovery.journal import Asked, Journal, started, unfinished
+from compressor.run.journal import Asked, Journal, started, unfinished
 from compressor.slicing import as_module
-from compressor.trace import trace
 from compressor.watch import Silent, Tick
 
 

@@ -13,11 +13,9 @@ import torch
 from tiny import TinyNet, inputs, write_model
 
 import compressor
-from compressor import pipeline
-from compressor.delivery import result
 from compressor.errors import CompressorError, UsageError
-from compressor.planning import preparing
 from compressor.records import Group, Member
+from compressor.run import compress, result
 from compressor.unexpected import Explaining, explained
 from compressor.watch import Silent, Stopwatch
 
@@ -81,7 +79,7 @@ def test_python_meets_no_raw_exception_either(
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("of ours")
 
-    monkeypatch.setattr(preparing, "analyse", fail)
+    monkeypatch.setattr(open, "analyse", fail)
     with pytest.raises(CompressorError, match="did not expect this: ZeroDivisionError") as found:
         compressor.compress(TinyNet(), inputs())
     assert isinstance(found.value.__cause__, ZeroDivisionError)
@@ -104,7 +102,7 @@ def test_a_panic_of_a_library_is_no_traceback(
     def fail(*_: Any, **__: Any) -> None:
         raise Panic("called unwrap on none")
 
-    monkeypatch.setattr(pipeline, "plan", fail)
+    monkeypatch.setattr(compress, "plan", fail)
     from compressor.cli import main
 
     assert main([str(write_model(tmp_path / "net.pt")), "--out", str(tmp_path / "out")]) == 1

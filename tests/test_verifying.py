@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from twin import random_keep
 
 from compressor.calls import Call
-from compressor.delivery.verifying import verified
 from compressor.errors import CompressorError
-from compressor.export import export_onnx
+from compressor.formats import export_onnx
+from compressor.formats.verifying import verified
 from compressor.graph import analyse
+from compressor.graph.trace import trace
 from compressor.records import ExampleInputs
 from compressor.slicing import compare, slice_network
-from compressor.trace import trace
 
 
 class Policy(nn.Module):

@@ -16,12 +16,12 @@ from zoo import MEMBERS, Member
 
 from compressor.agreement import difference, is_live
 from compressor.graph import analyse
-from compressor.measure import count_macs
-from compressor.network import Network
+from compressor.graph.counting import count_macs
+from compressor.graph.network import Network
+from compressor.graph.trace import trace
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module, slice_network
 from compressor.slicing.compare import outputs_of
-from compressor.trace import trace
 
 ROLES = {
     "channels and heads": ("channels", "heads"),

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from compressor.graph import analyse
-from compressor.network import Network
-from compressor.programs.redraw import drawable, redraw_
+from compressor.graph.network import Network
+from compressor.graph.programs.redraw import drawable, redraw_
+from compressor.graph.trace import trace
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module, variants
 from compressor.slicing.program import slice_program
-from compressor.trace import trace
 from tools.stories import Shape, Stories, rotate, rotation
 from tools.zoo.__main__ import run, table
 from tools.zoo.float64 import InFloat64

@@ -13,13 +13,13 @@ from cases import CASES, Case
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compressor.axes import keep_mask
 from compressor.graph import analyse
-from compressor.network import Network
-from compressor.programs.redraw import drawable, redraw_
+from compressor.graph.axes import keep_mask
+from compressor.graph.network import Network
+from compressor.graph.programs.redraw import drawable, redraw_
+from compressor.graph.trace import trace
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import ProgramModule, Sliced, as_module, learn, slice_network
-from compressor.trace import trace
 
 Keep = dict[str, tuple[int, ...]]
 

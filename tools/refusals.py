@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
-from compressor.rules import FAMILIES, Refusal
-from compressor.rules.reasons import FROM_THE_NETWORK, REASONS
+from compressor.graph.rules import FAMILIES, Refusal
+from compressor.graph.rules.reasons import FROM_THE_NETWORK, REASONS
 
 PAGE = Path(__file__).parent.parent / "docs" / "guide" / "operators.md"
 BEGIN, END = "<!-- refusals: written by python -m tools.refusals -->", "<!-- /refusals -->"

@@ -90,7 +90,7 @@ def names_in(folder: Path) -> Sequence[str]:
 BRIEFLY_TIMED = """\
 import sys
 from compressor.cli import main
-from compressor.delivery import delivering
+from compressor.run import delivering
 delivering.LATENCY_SECONDS = 0.05
 sys.exit(main(sys.argv[1:]))
 """

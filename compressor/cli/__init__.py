@@ -22,8 +22,8 @@ from rich.console import Console
 from compressor.cli import benching, comparing, compressing, exporting, looking, sweeping
 from compressor.cli.app import app
 from compressor.cli.examples import EXAMPLES, epilogue
+from compressor.cli.terminal import Terminal
 from compressor.errors import CompressorError, UsageError
-from compressor.terminal import Terminal
 from compressor.unexpected import explained, is_debugging
 
 __all__ = [

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from compressor.cli.examples import epilogue
+from compressor.cli.terminal import Terminal
 from compressor.errors import UsageError
-from compressor.terminal import Terminal
 
 OUTPUT = Group("Output", sort_key=7)
 Flag = Annotated[bool, Parameter(group=OUTPUT, negative=(), show_default=False)]

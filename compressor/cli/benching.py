@@ -44,8 +44,8 @@ def bench(
         )
     if out is not None:
         check_file(out, ".json", force=force)
-    from compressor.benchmark import benchmark
     from compressor.report import to_json
+    from compressor.studies.bench import benchmark
 
     found = benchmark(models, options, watch_of_the_run())
     _show(found, every_layer=options.layers)
@@ -56,15 +56,15 @@ def bench(
 
 
 def _show(found: dict[str, Any], *, every_layer: bool) -> None:
-    from compressor.benchmark.explaining import FixedCost, Slow
-    from compressor.benchmark.page import (
+    from compressor.studies.bench.explaining import FixedCost, Slow
+    from compressor.studies.bench.page import (
         fixed_words,
         layers_table,
         networks_table,
         slow_tables,
         way_table,
     )
-    from compressor.benchmark.ways import Way
+    from compressor.studies.bench.ways import Way
 
     console = Console()
     console.print(networks_table(found["networks"]))

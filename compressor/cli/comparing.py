@@ -37,15 +37,15 @@ def compare(
         )
     if out is not None:
         check_file(out, ".svg", force=force)
-    from compressor import comparison
+    from compressor.studies import compare
 
-    entries = [comparison.read_result(folder) for folder in folders]
-    Console().print(comparison.table(entries))
-    for note in comparison.notes(entries):
+    entries = [compare.read_result(folder) for folder in folders]
+    Console().print(compare.table(entries))
+    for note in compare.notes(entries):
         watch_of_the_run().note(note)
     if out is not None:
-        from compressor.comparison.picture import check_drawable, draw_comparison
         from compressor.files.whole_file import written_whole
+        from compressor.studies.compare.picture import check_drawable, draw_comparison
 
         check_drawable(entries)
         with written_whole(out) as temporary:

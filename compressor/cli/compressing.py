@@ -26,8 +26,8 @@ from compressor.files.folder import check_target, name_of
 from compressor.options import Options
 
 if TYPE_CHECKING:
-    from compressor.planning.subject import Subject
-    from compressor.recovery.journal import Journal
+    from compressor.run.journal import Journal
+    from compressor.run.subject import Subject
 
 
 @app.default
@@ -59,9 +59,9 @@ def compress(
     if not dry_run:
         check_target(target, force=force)
     with watch_of_the_run().stage("import torch"):
-        from compressor.planning.subject import Subject
         from compressor.processes import begin
-        from compressor.recovery.journal import Asked, Journal, started
+        from compressor.run.journal import Asked, Journal, started
+        from compressor.run.subject import Subject
     command = shlex.join(["compress", model, *options.spelled()])
     if dry_run:
         _show_plan(Subject(model), options)
@@ -91,9 +91,9 @@ def resume(
         Another highest learning rate from here on, e.g. where the loss was no longer finite.
     """
     with watch_of_the_run().stage("import torch"):
-        from compressor.planning.subject import Subject
         from compressor.processes import begin
-        from compressor.recovery.journal import unfinished
+        from compressor.run.journal import unfinished
+        from compressor.run.subject import Subject
     target = folder.absolute()
     run, journal = unfinished(target)
     if (target / "report.json").exists() and not run.force:  # nothing was there when it began
@@ -136,8 +136,8 @@ def demo(
     """
     check_target(out, force=force)
     with watch_of_the_run().stage("import torch"):
-        from compressor import demo
-        from compressor.planning.subject import Subject
+        from compressor.cli import demo
+        from compressor.run.subject import Subject
     train, test = demo.digits()
     options, command = replace(demo.OPTIONS, seed=seed), f"compress demo --seed {seed}"
     with demo.one_thread():
@@ -168,14 +168,14 @@ def compress_into(
         command: The command as the report shows it.
         journal: Where training is recorded; default none.
     """
-    from compressor import pipeline
-    from compressor.recovery.journal import Journal
     from compressor.report import table
+    from compressor.run import compress
+    from compressor.run.journal import Journal
 
     watch = watch_of_the_run()
     journal = journal or Journal()
     try:
-        result = pipeline.run(subject, options, watch, command=command, journal=journal)
+        result = compress.run(subject, options, watch, command=command, journal=journal)
     except BaseException as error:
         if not journal.has_records:
             journal.close()
@@ -194,10 +194,10 @@ def compress_into(
 
 
 def _show_plan(subject: Subject, options: Options) -> None:
-    from compressor import pipeline
-    from compressor.delivery.explaining import explain, shadow_price
-    from compressor.planning.deciding import predict, say_how_met
     from compressor.report import plan_tables
+    from compressor.run import compress
+    from compressor.run.decide import predict, say_how_met
+    from compressor.run.explaining import explain, shadow_price
 
     if options.max_drop is not None:
         raise UsageError(
@@ -207,7 +207,7 @@ def _show_plan(subject: Subject, options: Options) -> None:
             next_step="give --ratio to see a plan, or leave --dry-run out",
         )
     watch = watch_of_the_run()
-    run, decision = pipeline.plan(subject, options, watch, predict_latency=True)
+    run, decision = compress.plan(subject, options, watch, predict_latency=True)
     say_how_met(run, decision)
     if options.steps > 1:
         watch.note("the plan of one step: with --steps later choices depend on those before")

@@ -39,18 +39,18 @@ def export(
         Replace files of these names; with --weights the whole folder.
     """
     with watch_of_the_run().stage("import torch"):
-        from compressor import exporting
         from compressor.report import table as report_table
+        from compressor.studies import export
     target = out or folder
     if options.weights is not None:
-        report = exporting.export_retrained(
+        report = export.export_retrained(
             folder, options, watch_of_the_run(), target=target, force=force
         )
         show_written(target, report_table(report))
         return
-    found = exporting.export_again(folder, options, watch_of_the_run(), target=target, force=force)
+    found = export.export_again(folder, options, watch_of_the_run(), target=target, force=force)
     Console().print(_table(found))
-    for name in exporting.names_of(options):
+    for name in export.names_of(options):
         show_file(target / name)
 
 

@@ -25,14 +25,14 @@ from compressor.files.whole_file import written_whole
 from compressor.options import ModelOptions, SensitivityOptions
 
 if TYPE_CHECKING:
-    from compressor.inspection import Inspection
+    from compressor.studies.inspect import Inspection
 
 
 @app.command(name="--list-criteria", group=OUTPUT)
 def list_criteria() -> None:
     """Show what each --criterion measures, whether it needs data, and its paper."""
-    from compressor.planning.criteria import CRITERIA
-    from compressor.terminal import criteria_table
+    from compressor.cli.terminal import criteria_table
+    from compressor.score.criteria import CRITERIA
 
     Console().print(criteria_table(CRITERIA))
 
@@ -64,8 +64,8 @@ def sensitivity(
     target = out or Path("exported") / f"{name_of(model)}-sensitivity"
     check_target(target, force=force, files=SENSITIVITY_FILES)
     with watch_of_the_run().stage("import torch"):
-        from compressor import sensitivity
-        from compressor.planning.subject import Subject
+        from compressor.run.subject import Subject
+        from compressor.studies import sensitivity
     found = sensitivity.measure(Subject(model), options, watch_of_the_run())
     sensitivity.write(found, target, force=force)
     show_written(target, sensitivity.table(found))
@@ -102,14 +102,14 @@ def inspect(
     if graph is not None:
         check_file(graph, ".svg", force=force)
     with watch_of_the_run().stage("import torch"):
-        from compressor import inspection
         from compressor.report import to_json
+        from compressor.studies import inspect
     with redirect_stdout(sys.stderr) if json else nullcontext():  # what models and libraries print
-        found = inspection.inspect(model, options, watch_of_the_run())
-        description = inspection.describe(found)
+        found = inspect.inspect(model, options, watch_of_the_run())
+        description = inspect.describe(found)
         opinion = _second_opinion(found) if second_opinion else None
     if graph is not None:
-        from compressor.inspection.picture import draw_network
+        from compressor.studies.inspect.picture import draw_network
 
         with written_whole(graph) as temporary:
             draw_network(found.trace, found.network, temporary)
@@ -117,16 +117,16 @@ def inspect(
         print(to_json({**description, "second_opinion": opinion}), end="")
         return
     console = Console()
-    for table in inspection.tables(description, found):
+    for table in inspect.tables(description, found):
         console.print(table)
     if opinion is not None and not opinion["failure"]:
-        console.print(inspection.opinion_table(opinion))
+        console.print(inspect.opinion_table(opinion))
     if graph is not None:
         show_file(graph)
 
 
 def _second_opinion(found: Inspection) -> dict[str, Any]:
-    from compressor.inspection.second_opinion import second_opinion
+    from compressor.studies.inspect.second_opinion import second_opinion
 
     watch = watch_of_the_run()
     with watch.stage("second opinion"):

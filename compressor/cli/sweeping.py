@@ -38,8 +38,8 @@ def sweep(
     target = out or Path("exported") / f"{name_of(model)}-sweep"
     watch = watch_of_the_run()
     with watch.stage("import torch"):
-        from compressor import sweep
-        from compressor.planning.subject import Subject
+        from compressor.run.subject import Subject
+        from compressor.studies import sweep
     sweep.check(options)
     command = shlex.join(["compress", "sweep", model, *options.spelled()])
     try:

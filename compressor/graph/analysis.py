@@ -11,10 +11,18 @@ import torch
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from compressor.axes import Axis, Dim, Reason, Solver, coordinates, leaves, repeated_in_product
 from compressor.errors import CompressorError
+from compressor.graph.axes import (
+    Axis,
+    Dim,
+    Reason,
+    Solver,
+    coordinates,
+    leaves,
+    repeated_in_product,
+)
 from compressor.graph.groups import Uses, grouped, protections
-from compressor.network import (
+from compressor.graph.network import (
     BATCH,
     Consumer,
     Cost,
@@ -25,12 +33,12 @@ from compressor.network import (
     Unread,
     size_of,
 )
-from compressor.programs.lifting import stored_tensors
-from compressor.programs.nodes import given_arguments, keeps_zeros, live_nodes, operand
+from compressor.graph.programs.lifting import stored_tensors
+from compressor.graph.programs.nodes import given_arguments, keeps_zeros, live_nodes, operand
+from compressor.graph.rules import RULES, Call, Equations, Rule, reasons
+from compressor.graph.rules.call import Refusal, TensorShape
+from compressor.graph.rules.uncounted import is_uncounted
 from compressor.records import Trace
-from compressor.rules import RULES, Call, Equations, Rule, reasons
-from compressor.rules.call import Refusal, TensorShape
-from compressor.rules.uncounted import is_uncounted
 from compressor.source_lines import owner_of, place_of
 
 STORED = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compressor.axes import Axis, Dim, Reason, Solver, leaves
-from compressor.network import Shape
+from compressor.graph.axes import Axis, Dim, Reason, Solver, leaves
+from compressor.graph.network import Shape
+from compressor.graph.rules import reasons
 from compressor.records import Group, Member, Protection, producer
-from compressor.rules import reasons
 
 _EXACT = ("channels", "heads")
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from compressor.latency.sketches import BESIDE
-from compressor.sessions import PROVIDERS, bound_call, options_of
+from compressor.onnx_runtime import PROVIDERS, bound_call, options_of
 
 _LAYOUT = ("ReorderInput", "ReorderOutput")
 """Operators that a layer on its own has at its ends and one among others has not."""

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from compressor.programs.nodes import live_nodes
+from compressor.graph.programs.nodes import live_nodes
 
 _CLAMPS = {"relu", "relu6", "hardtanh", "clamp", "clamp_min"}
 _ACTIVATIONS = frozenset(_CLAMPS | {"sigmoid", "hardsigmoid", "tanh", "leaky_relu"})

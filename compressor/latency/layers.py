@@ -14,12 +14,12 @@ from typing import Any
 
 from torch.fx import Node
 
-from compressor.axes import Axis, Dim, leaves, size_after
 from compressor.errors import UsageError
+from compressor.graph.axes import Axis, Dim, leaves, size_after
+from compressor.graph.network import Network, Shape, Sizes, size_of, with_batch
 from compressor.latency.fusing import base_name, computed_nodes
 from compressor.latency.operands import Operands
 from compressor.latency.reading import reading
-from compressor.network import Network, Shape, Sizes, size_of, with_batch
 from compressor.records import Trace
 
 

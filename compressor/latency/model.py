@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from compressor.axes import Axis
+from compressor.graph.axes import Axis
 from compressor.latency.layers import Layer, by_axis
 from compressor.latency.table import LatencyTable
 

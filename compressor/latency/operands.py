@@ -10,8 +10,8 @@ import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from compressor.network import Shape, size_of
-from compressor.programs.nodes import argument, operand, schema_names
+from compressor.graph.network import Shape, size_of
+from compressor.graph.programs.nodes import argument, operand, schema_names
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from compressor.graph.network import Shape
+from compressor.graph.programs.nodes import operand, schema_names
 from compressor.latency.fusing import base_name
 from compressor.latency.operands import Operands, Reader, Reading
-from compressor.network import Shape
-from compressor.programs.nodes import operand, schema_names
 
 _ONNX_ELEMENTWISE = {
     "Relu": "relu threshold",

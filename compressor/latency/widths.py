@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import gcd
 
-from compressor.axes import Axis, Dim, Product, Sum
+from compressor.graph.axes import Axis, Dim, Product, Sum
 from compressor.latency.layers import Layer, by_axis
 from compressor.latency.table import LatencyTable
 

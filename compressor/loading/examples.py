@@ -15,9 +15,9 @@ from compressor.errors import CompressorError
 from compressor.loading.answers import NotFiniteError, refuse_useless
 from compressor.loading.foretelling import is_too_large
 from compressor.loading.inputs import parse_inputs
+from compressor.loading.plain import widened
 from compressor.loading.wording import one_line
 from compressor.modules import copy_of
-from compressor.plain import widened
 from compressor.records import ExampleInputs, LoadedModel
 
 # spatial sizes tried for a first convolution, likeliest first; 28 is handwritten digits

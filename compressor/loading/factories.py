@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from compressor.callables import import_file
 from compressor.errors import CompressorError, UsageError
+from compressor.loading.callables import import_file
 from compressor.loading.imports import importable_from_here
 from compressor.loading.inputs import normalise_examples
 from compressor.loading.wording import did_you_mean, one_line

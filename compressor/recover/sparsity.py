@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compressor.axes import coordinates
-from compressor.network import Network
+from compressor.graph.axes import coordinates
+from compressor.graph.network import Network
 from compressor.records import Group, Member
 
 SPREAD = 4.0

@@ -20,7 +20,7 @@ def filled(name: str, *, escapes: bool = True, **given: Any) -> str:
         given: The template's names and their values.
     """
     environment = Environment(
-        loader=PackageLoader("compressor"),
+        loader=PackageLoader("compressor.report"),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,

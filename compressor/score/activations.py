@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from compressor.network import Consumer
+from compressor.graph.network import Consumer
 from compressor.score.averages import Average
 from compressor.score.criterion import Floats, Material, Rows
 from compressor.score.places import Place, places

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from compressor.network import Network
+from compressor.graph.network import Network
 from compressor.records import Trace
 
 Floats = npt.NDArray[np.float64]

@@ -16,7 +16,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from compressor.calls import Call
-from compressor.network import Consumer, Network
+from compressor.graph.network import Consumer, Network
 from compressor.score.averages import Average
 from compressor.score.criterion import Floats, Loss, Material, Rows
 from compressor.score.places import Place, places

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from compressor.axes import coordinates
-from compressor.network import Network
+from compressor.graph.axes import coordinates
+from compressor.graph.network import Network
 from compressor.records import Member
 from compressor.score.criterion import Floats
 

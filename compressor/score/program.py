@@ -16,11 +16,11 @@ from torch.utils import _pytree as pytree
 
 from compressor.calls import Call
 from compressor.errors import CompressorError
-from compressor.network import Consumer
-from compressor.programs.lifting import lifted, stored_tensors
-from compressor.programs.nodes import ASSERTION
+from compressor.graph.network import Consumer
+from compressor.graph.programs.lifting import lifted, stored_tensors
+from compressor.graph.programs.nodes import ASSERTION
+from compressor.graph.rules import convolution, linear
 from compressor.records import Trace
-from compressor.rules import convolution, linear
 
 LAYERS = frozenset({*linear.RULES, *convolution.RULES})
 """Operators that multiply an activation with weights. Recurrent layers are not among them, since

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from compressor.errors import CompressorError, UsageError
-from compressor.network import Network
+from compressor.graph.network import Network
 from compressor.score.criterion import Calibration, Criterion, Floats, Material, Scores
 from compressor.score.normalisations import NORMALISATIONS
 from compressor.score.reductions import REDUCTIONS

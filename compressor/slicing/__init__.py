@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torch.export import ExportedProgram
 
-from compressor.network import Network
+from compressor.graph.network import Network
 from compressor.records import Plan, Trace
 from compressor.slicing.compare import Reference, require_agreement, variants
 from compressor.slicing.following import follow

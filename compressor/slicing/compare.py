@@ -19,9 +19,9 @@ from compressor.agreement import (
     tolerance_of,
 )
 from compressor.errors import CompressorError
+from compressor.graph.programs.beginning import ended_after
+from compressor.graph.programs.redraw import DRAWS, drawable, redraw_
 from compressor.modules import copy_of
-from compressor.programs.beginning import ended_after
-from compressor.programs.redraw import DRAWS, drawable, redraw_
 from compressor.records import ExampleInputs, Trace
 
 Outputs = list[torch.Tensor]

@@ -17,8 +17,8 @@ from torch.fx import GraphModule
 from torch.utils.hooks import RemovableHandle
 
 from compressor.agreement import Difference
-from compressor.axes import Axis, Bools
-from compressor.network import Network
+from compressor.graph.axes import Axis, Bools
+from compressor.graph.network import Network
 from compressor.records import Trace
 from compressor.slicing.compare import Reference, outputs_of
 from compressor.slicing.literals import Attributes

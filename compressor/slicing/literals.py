@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor.axes import Axis, Dim, size_after
-from compressor.network import BATCH, Network
-from compressor.programs.nodes import argument, schema_names
+from compressor.graph.axes import Axis, Dim, size_after
+from compressor.graph.network import BATCH, Network
+from compressor.graph.programs.nodes import argument, schema_names
 from compressor.records import Trace
 from compressor.source_lines import owner_of
 

@@ -11,10 +11,10 @@ from torch.export import ExportedProgram
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from compressor.axes import Axis
 from compressor.errors import CompressorError
+from compressor.graph.axes import Axis
+from compressor.graph.network import Network
 from compressor.modules import copy_of
-from compressor.network import Network
 from compressor.records import Plan, Trace
 from compressor.slicing.literals import Attributes, literal_attributes
 from compressor.slicing.program import Indices, slice_tensor

@@ -13,10 +13,10 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
-from compressor.axes import Axis, Bools, keep_mask, size_after
-from compressor.network import BATCH, Network, Spelling
-from compressor.programs.lifting import stored_names
-from compressor.programs.nodes import argument, set_argument
+from compressor.graph.axes import Axis, Bools, keep_mask, size_after
+from compressor.graph.network import BATCH, Network, Spelling
+from compressor.graph.programs.lifting import stored_names
+from compressor.graph.programs.nodes import argument, set_argument
 from compressor.records import Trace
 from compressor.slicing.propagation import propagate, ranges_renamed
 

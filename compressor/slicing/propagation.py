@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.causes import cause_of
 from compressor.errors import CompressorError
-from compressor.programs.nodes import argument
+from compressor.graph.programs.nodes import argument
 
 
 def propagate(module: GraphModule, program: ExportedProgram, tensors: Mapping[str, Tensor]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from compressor.programs.nodes import ASSERTION, argument, set_argument
+from compressor.graph.programs.nodes import ASSERTION, argument, set_argument
 
 TRAINING_LITERAL: Mapping[str, str] = {
     "aten.batch_norm.default": "training",

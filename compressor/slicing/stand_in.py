@@ -20,8 +20,8 @@ from torch.utils import _pytree as pytree
 
 from compressor.agreement import difference
 from compressor.errors import CompressorError
-from compressor.programs.lifting import lifted, stored_names
-from compressor.programs.nodes import ASSERTION
+from compressor.graph.programs.lifting import lifted, stored_names
+from compressor.graph.programs.nodes import ASSERTION
 from compressor.records import ExampleInputs
 from compressor.slicing.running import set_training
 from compressor.slicing.weights import named_tensors

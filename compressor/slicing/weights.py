@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from compressor.programs.lifting import stored_tensors
+from compressor.graph.programs.lifting import stored_tensors
 from compressor.records import Plan
 from compressor.slicing.program import slice_tensor
 

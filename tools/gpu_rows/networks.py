@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressor.graph.counting import count_macs
 from compressor.latency import LatencyTable, write_table
 from compressor.latency.kernels import KERNELS
 from compressor.latency.machine import cached_at, machine_of
 from compressor.latency.steps import Step
-from compressor.measure import count_macs
 from compressor.options import Options
-from compressor.planning.deciding import plan
-from compressor.planning.subject import Subject
-from compressor.stepping.realising import cut
+from compressor.run.cutting import cut
+from compressor.run.decide import plan
+from compressor.run.subject import Subject
 from compressor.watch import Silent
 from tools.cifar_resnet import CifarResNet
 from tools.gpu_rows.scale import Scale

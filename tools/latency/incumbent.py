@@ -12,8 +12,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
 
-from compressor.measure import count_macs
-from compressor.network import Network
+from compressor.graph.counting import count_macs
+from compressor.graph.network import Network
 
 CLOSE = 0.005
 """Of the MACs, either way, where widths are free; with rounding the nearest is taken."""

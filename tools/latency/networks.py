@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from compressor.programs.redraw import drawable, redraw_
+from compressor.graph.programs.redraw import drawable, redraw_
 from tools.trials.networks import NETWORKS as TRAINED
 
 CALIBRATION = 1024

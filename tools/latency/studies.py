@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 import compressor
 from compressor import slicing
-from compressor.measure import count_macs
+from compressor.graph.counting import count_macs
+from compressor.least_squares import refit
 from compressor.options import Options
-from compressor.planning.deciding import Goal, decide, plan, predict
-from compressor.planning.preparing import Run, open_run
-from compressor.planning.subject import Subject
-from compressor.reconstruction import refit
-from compressor.stepping.realising import cut
+from compressor.run.cutting import cut
+from compressor.run.decide import Goal, decide, plan, predict
+from compressor.run.opening import Run, open_run
+from compressor.run.subject import Subject
 from compressor.watch import Silent, Stopwatch
 from tools.latency import incumbent
 from tools.latency.networks import CALIBRATION, NETWORKS, Timed

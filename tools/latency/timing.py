@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compressor.export import export_onnx
-from compressor.measure import measure_latency
+from compressor.formats import export_onnx
+from compressor.graph.trace import trace
+from compressor.latency.calls import measure_latency
 from compressor.records import ExampleInputs, Trace
-from compressor.trace import trace
 
 
 def exported(traced: Trace, program: Any, path: Path) -> Path:

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from compressor.graph import analyse
-from compressor.rules import RULES, Rule
-from compressor.rules.reasons import no_rule
-from compressor.trace import trace
+from compressor.graph.rules import RULES, Rule
+from compressor.graph.rules.reasons import no_rule
+from compressor.graph.trace import trace
 from tools.zoo.members import Settings, Subject, zoos
 from tools.zoo.passing import Record, described
 from tools.zoo.runner import Job, Limits, circumstances, limit_memory, note

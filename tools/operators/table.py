@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compressor.rules import RULES
+from compressor.graph.rules import RULES
 from tools.zoo.table import Record, circumstances_of, markdown_table
 
 INTRODUCTION = """\

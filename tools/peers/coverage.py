@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from compressor.agreement import difference
 from compressor.graph import analyse
-from compressor.measure import count_macs
-from compressor.network import Network
-from compressor.programs.beginning import ended_after
-from compressor.programs.redraw import drawable, redraw_
+from compressor.graph.counting import count_macs
+from compressor.graph.network import Network
+from compressor.graph.programs.beginning import ended_after
+from compressor.graph.programs.redraw import drawable, redraw_
+from compressor.graph.trace import trace
 from compressor.records import Trace
 from compressor.slicing import slice_network, variants
 from compressor.slicing.compare import outputs_of
-from compressor.trace import trace
 from tools.zoo.float64 import InFloat64, double_
 from tools.zoo.members import Subject
 from tools.zoo.passing import (

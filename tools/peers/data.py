@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compressor.data import Batches, Data, batches
+from compressor.loading.data import Batches, Data, batches
 from tools.peers.shakespeare import trained, windows
 from tools.training.data import Cifar, Images, Judged
 from tools.zoo.trained import NETWORKS as TRAINED

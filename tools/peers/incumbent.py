@@ -10,7 +10,7 @@ from typing import Any
 import torch_pruning as tp
 from torch import nn
 
-from compressor.measure import count_macs
+from compressor.graph.counting import count_macs
 from tools.latency.incumbent import bisected, pruned
 from tools.peers.shakespeare import CharacterModel
 from tools.training.methods import METHODS, Bench, Made

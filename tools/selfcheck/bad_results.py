@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import compressor
-from compressor.delivery import delivering
+from compressor.run import deliver
 from tools.selfcheck.damage import edit, flip, truncate
 from tools.selfcheck.refusal import INPUT, OVER, USAGE, BadInput
 from tools.tiny import TinyNet, inputs, sequential
@@ -20,12 +20,12 @@ from tools.tiny import TinyNet, inputs, sequential
 def _whole() -> tempfile.TemporaryDirectory[str]:
     """A result of the honest network, made once in a process."""
     kept = tempfile.TemporaryDirectory()
-    usual, delivering.LATENCY_SECONDS = delivering.LATENCY_SECONDS, 0.05
+    usual, deliver.LATENCY_SECONDS = deliver.LATENCY_SECONDS, 0.05
     try:
         compressor.compress(sequential(), inputs(), round_to=1).save(f"{kept.name}/result")
         other = compressor.compress(TinyNet(), inputs(), round_to=1)
     finally:
-        delivering.LATENCY_SECONDS = usual
+        deliver.LATENCY_SECONDS = usual
     Path(kept.name, "other.json").write_text(other.plan.to_json(), encoding="utf-8")
     return kept
 

@@ -18,17 +18,17 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import compressor
-from compressor import comparison
-from compressor.delivery import delivering
 from compressor.errors import CompressorError
 from compressor.graph import analyse
+from compressor.graph.network import Network
+from compressor.graph.trace import trace
 from compressor.loading import load_model, load_program_file
-from compressor.network import Network
-from compressor.planning.plan_file import read_plan
-from compressor.planning.replaying import keep_of_plan
 from compressor.records import ExampleInputs
+from compressor.run import deliver
+from compressor.run.replaying import keep_of_plan
 from compressor.slicing import as_module, check_source
-from compressor.trace import trace
+from compressor.slicing.plan_file import read_plan
+from compressor.studies import compare
 from tools.selfcheck.damage import edit
 from tools.tiny import TinyNet, inputs
 
@@ -84,11 +84,11 @@ class Honest:
         self.home = Path(self._kept.name)
         torch.manual_seed(0)
         self.module = TinyNet().eval()
-        usual, delivering.LATENCY_SECONDS = delivering.LATENCY_SECONDS, 0.05
+        usual, deliver.LATENCY_SECONDS = deliver.LATENCY_SECONDS, 0.05
         try:
             compressor.compress(self.module, inputs(), round_to=1).save(self.home / "result")
         finally:
-            delivering.LATENCY_SECONDS = usual
+            deliver.LATENCY_SECONDS = usual
         torch.save(self.module.state_dict(), self.home / "net.pt")
         compressor.save(self.module, inputs(), self.home / "net.pt2")
         self.network: Network = analyse(trace(self.module, ExampleInputs((inputs(),))))
@@ -119,10 +119,10 @@ def _plan(folder: Path) -> Any:
 
 
 def _report(folder: Path) -> Any:
-    entries = [comparison.read_result(folder / "result")]
+    entries = [compare.read_result(folder / "result")]
     with redirect_stdout(StringIO()):
-        Console().print(comparison.table(entries))
-    return comparison.notes(entries) and None
+        Console().print(compare.table(entries))
+    return compare.notes(entries) and None
 
 
 def _saved(folder: Path) -> Any:

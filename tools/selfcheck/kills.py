@@ -16,7 +16,7 @@ import torch
 
 from compressor.errors import CompressorError
 from compressor.files.claimed import MARK
-from compressor.recovery.journal import home_of
+from compressor.run.journal import home_of
 from tools.selfcheck.contents import Contents, of_result, of_sweep, trials_of
 from tools.selfcheck.launching import Death, Ended, launch
 from tools.selfcheck.refusal import INPUT

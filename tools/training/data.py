@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from compressor.data import Batches, Data, batches
-from compressor.data.collating import Stacked
+from compressor.loading.data import Batches, Data, batches
+from compressor.loading.data.collating import Stacked
 from tools.training.own import trained_here
 from tools.trials.networks import cifar, top1, trained_resnet
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor.measure import count_macs
+from compressor.graph.counting import count_macs
 from compressor.recover import GroupSparsity, Objective, Recipe, fine_tune
 from tools.latency import incumbent as magnitude
 from tools.training.data import Judged

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from compressor.data import Batches
 from compressor.files.whole_file import written_whole
+from compressor.loading.data import Batches
 from compressor.recover import Recipe, fine_tune
 from compressor.recover.recipe import FIRST_LEARNING_RATES
 from tools.cifar_resnet import CifarResNet

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compressor.measure import count_macs
+from compressor.graph.counting import count_macs
 from compressor.recover import Objective, Recipe, fine_tune
 from tools.surroundings import where
 from tools.training.data import Judged

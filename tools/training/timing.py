@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compressor.measure import count_macs
+from compressor.graph.counting import count_macs
 from tools.latency.timing import exported_module
 from tools.latency.timing import timed as timed_files
 from tools.training.gpu import timed_modules

@@ -12,7 +12,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from compressor.measure import count_macs
+from compressor.graph.counting import count_macs
 from tools.trials.networks import Measured
 from tools.trials.ours import Batch, drawn, loss
 from tools.trials.trial import Record, Trial

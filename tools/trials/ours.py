@@ -15,16 +15,16 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from compressor import slicing
-from compressor.data.batching import AUGMENTATIONS
+from compressor.choose import Choice, select
 from compressor.graph import analyse
-from compressor.network import Network
-from compressor.planning.criteria import CRITERIA
-from compressor.reconstruction import refit
+from compressor.graph.network import Network
+from compressor.graph.trace import trace
+from compressor.least_squares import refit
+from compressor.loading.data.batching import AUGMENTATIONS
 from compressor.records import ExampleInputs, Trace
 from compressor.recover import recalibrate_batch_norm
 from compressor.score import Calibration, Scores, score
-from compressor.selection import Choice, select
-from compressor.trace import trace
+from compressor.score.criteria import CRITERIA
 from tools.trials.networks import Measured
 from tools.trials.trial import Record, Trial
 

@@ -16,22 +16,22 @@ from typing import Any
 import torch
 
 from compressor.agreement import FLOAT32, is_live
-from compressor.delivery.verifying import verified
+from compressor.choose import DEFAULT_ROLES, Choice, select
 from compressor.errors import CompressorError
-from compressor.export import export_onnx
+from compressor.formats import export_onnx
+from compressor.formats.verifying import verified
 from compressor.graph import analyse
-from compressor.measure import count_macs, count_params
-from compressor.network import Network
-from compressor.programs.beginning import ended_after
-from compressor.programs.redraw import drawable, redraw_
+from compressor.graph.counting import count_macs, count_params
+from compressor.graph.network import Network
+from compressor.graph.programs.beginning import ended_after
+from compressor.graph.programs.redraw import drawable, redraw_
+from compressor.graph.trace import trace
 from compressor.records import ExampleInputs, Trace
 from compressor.recover import recalibrate_batch_norm
 from compressor.score import Calibration, score
-from compressor.selection import DEFAULT_ROLES, Choice, select
 from compressor.slicing import as_module, slice_network, variants
 from compressor.slicing.compare import outputs_of
 from compressor.slicing.program import slice_program
-from compressor.trace import trace
 from tools.zoo.members import Judge, Subject
 from tools.zoo.twin import is_faint, live_shapes, rounding_error, twin_difference
 

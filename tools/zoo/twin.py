@@ -18,13 +18,13 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from compressor.agreement import difference, is_live
-from compressor.axes import Axis, Bools, Dim, keep_mask, leaves
-from compressor.network import Network, Shape
-from compressor.programs.lifting import lifted, stored_names, stored_tensors
+from compressor.graph.axes import Axis, Bools, Dim, keep_mask, leaves
+from compressor.graph.network import Network, Shape
+from compressor.graph.programs.lifting import lifted, stored_names, stored_tensors
+from compressor.graph.rules import RULES
+from compressor.graph.rules.norm import group_norm, last_dimensions, per_channel
+from compressor.graph.rules.reduce import statistic
 from compressor.records import ExampleInputs, Trace
-from compressor.rules import RULES
-from compressor.rules.norm import group_norm, last_dimensions, per_channel
-from compressor.rules.reduce import statistic
 from compressor.slicing import as_module, variants
 from compressor.slicing.compare import Outputs, outputs_of
 from tools.zoo.float64 import InFloat64, double_

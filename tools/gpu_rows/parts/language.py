@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.benchmark import Way, modules_compared
 from compressor.errors import CompressorError
-from compressor.measure import count_params
+from compressor.graph.counting import count_params
 from compressor.options import Options
-from compressor.planning.deciding import plan
-from compressor.planning.subject import Subject
-from compressor.stepping.realising import cut
+from compressor.run.cutting import cut
+from compressor.run.decide import plan
+from compressor.run.subject import Subject
+from compressor.studies.bench import Way, modules_compared
 from compressor.torch_calls import place
 from compressor.watch import Silent
 from tools.gpu_rows.records import Row

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from typing import Any
 
-from compressor.benchmark import Way, modules_compared
+from compressor.studies.bench import Way, modules_compared
 from tools.gpu_rows.networks import GROUPS, found_or_made, networks
 from tools.gpu_rows.records import Row
 from tools.gpu_rows.scale import Scale

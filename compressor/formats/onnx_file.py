@@ -1,0 +1,252 @@
+"""Write a program as an ONNX file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from compressor.errors import CompressorError, UsageError
+from compressor.formats.attention import with_attention_written_out
+from compressor.formats.branches import without_assertions
+from compressor.formats.onnx_operators import operators_read_once
+from compressor.formats.output import NoRoomError, first_line, silence, write
+from compressor.formats.torchscript import convert_traced
+
+_PROTO_LIMIT = 2**31 - 2**20  # bytes of weights that fit into one protobuf with its graph
+_KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # the layers' names
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to write a program as ONNX.
+
+    Attributes:
+        exporter: Its name, for messages.
+        convert: Converts a program with an opset (None: the exporter's own).
+        free_batch: Whether a free batch stays free; else it is fixed at one sample.
+    """
+
+    exporter: str
+    convert: Callable[[ExportedProgram, int | None], onnx.ModelProto]
+    free_batch: bool
+
+    @property
+    def words(self) -> str:
+        """The way in words, for a message."""
+        return f"{self.exporter}, {'free' if self.free_batch else 'fixed'} batch"
+
+
+def export_onnx(
+    program: ExportedProgram,
+    path: Path,
+    *,
+    batch_symbol: str | None,
+    metadata: Mapping[str, str] | None = None,
+    opset: int | None = None,
+    ways: Sequence[Way] | None = None,
+    check: Callable[[Way], None] = lambda way: None,
+) -> Way:
+    """Write the program as ONNX in the first way that works.
+
+    The same program gives the same bytes, with nothing of its source code. The inputs have the
+    program's names. Weights lie inside the file; beyond protobuf's 2 GiB beside it, as
+    `<name>.data`.
+
+    Args:
+        program: The program; not changed.
+        path: The file.
+        batch_symbol: The program's symbol for the batch size, called `batch` in the file.
+        metadata: What the file says of itself, by name.
+        opset: Version of ONNX's operators; default the exporter's.
+        ways: What is tried, in this order; default all that suit the batch and the opset.
+        check: Raises CompressorError where the file that was written in a way will not do.
+
+    Returns:
+        The way in which it was written.
+
+    Raises:
+        CompressorError: No way works (with the first one's reason), or the file cannot be written.
+        UsageError: The program cannot be written with this opset.
+    """
+    failures: list[tuple[Way, CompressorError]] = []
+    for way in ways_of(batch_symbol, opset) if ways is None else ways:
+        try:
+            fixed = batch_symbol is not None and not way.free_batch
+            model = _converted(fixed_to_one(program) if fixed else program, way, opset)
+            _strip(model, batch_symbol)
+            write_onnx(model, path, metadata or {})
+            check(way)
+        except NoRoomError:
+            raise
+        except CompressorError as error:
+            failures.append((way, error))
+        else:
+            return way
+    raise _no_way(failures, opset)
+
+
+def ways_of(batch_symbol: str | None, opset: int | None = None) -> tuple[Way, ...]:
+    """Return the ways to write a program, in the order in which they are tried.
+
+    A free batch comes first, then a fixed one, then the older exporter. An opset that is asked for
+    is mostly one that the older exporter alone writes, and it does so with a free batch; so all
+    ways with a free batch come first then.
+    """
+    ways = WAYS if batch_symbol is not None else tuple(w for w in WAYS if not w.free_batch)
+    return ways if opset is None else tuple(sorted(ways, key=lambda way: not way.free_batch))
+
+
+def fixed_to_one(program: ExportedProgram) -> ExportedProgram:
+    """Capture the program again, for one sample; the given one is not changed.
+
+    Raises:
+        CompressorError: It cannot be captured.
+    """
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    names = iter(program.graph_signature.user_inputs)
+
+    def first(leaf: Any) -> Any:
+        shape: Any = getattr(values.get(str(next(names))), "shape", ())
+        is_free = bool(shape) and not isinstance(shape[0], int)
+        return leaf[:1] if is_free and isinstance(leaf, Tensor) else leaf
+
+    examples: Any = program.example_inputs
+    args, kwargs = pytree.tree_map(first, examples)
+    module = program.module(check_guards=False)
+    try:
+        with silence(), torch.no_grad():
+            return torch.export.export(module, args, dict(kwargs), strict=False)
+    except Exception as error:  # torch raises many kinds for what it cannot capture
+        raise CompressorError(
+            f"the program cannot be captured for one sample: {first_line(error)}",
+            next_step="deploy the .pt2 program",
+        ) from error
+
+
+def write_onnx(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
+    """Check a model and write it; weights beyond 2 GiB lie beside the file.
+
+    Args:
+        model: Gets the metadata as its properties.
+        path: The file.
+        metadata: What the file says of itself, by name.
+
+    Raises:
+        CompressorError: The model is not valid, or the file cannot be written.
+    """
+    onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
+    weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    try:
+        if weights > _PROTO_LIMIT:
+            data = f"{path.name}.data"
+            path.with_name(data).unlink(missing_ok=True)  # onnx would append to it
+            onnx.save_model(model, str(path), save_as_external_data=True, location=data)
+            onnx.checker.check_model(str(path))
+        else:
+            onnx.checker.check_model(model)
+            write(path, model.SerializeToString(deterministic=True))
+    except onnx.checker.ValidationError as error:
+        raise CompressorError(
+            f"the exported ONNX model is not valid: {error}",
+            where=str(path),
+            consequence="do not deploy it",
+            next_step="report it with the network, and deploy the .pt2 program",
+        ) from error
+
+
+def _converted(program: ExportedProgram, way: Way, opset: int | None) -> onnx.ModelProto:
+    """Convert the program in one way, with the opset that was asked for.
+
+    Raises:
+        CompressorError: The exporter cannot write the program, or not with this opset.
+    """
+    try:
+        with silence():
+            model = way.convert(program, opset)
+    except Exception as error:  # the exporters' errors share no base but this one
+        raise CompressorError(
+            f"{way.exporter}: {first_line(error)}",
+            next_step="replace the operator that is named, or deploy the .pt2 program",
+        ) from error
+    found = next(entry.version for entry in model.opset_import if not entry.domain)
+    if opset is not None and found != opset:  # this exporter keeps its own, with a warning
+        raise CompressorError(
+            f"{way.exporter}: writes version {found}", next_step="leave the opset to the exporter"
+        )
+    return model
+
+
+def _convert_program(program: ExportedProgram, opset: int | None) -> onnx.ModelProto:
+    written_out = with_attention_written_out(without_assertions(program))
+    with operators_read_once():
+        converted = torch.onnx.export(written_out, dynamo=True, verbose=False, opset_version=opset)
+    assert converted is not None
+    return converted.model_proto
+
+
+EXPORTER, OLDER = "torch.onnx's exporter", "torch.onnx's older exporter"
+
+WAYS = (
+    Way(EXPORTER, _convert_program, True),
+    Way(EXPORTER, _convert_program, False),
+    Way(OLDER, convert_traced, True),
+    Way(OLDER, convert_traced, False),
+)
+
+
+def _no_way(failures: Sequence[tuple[Way, CompressorError]], opset: int | None) -> CompressorError:
+    """Make the error that says what went wrong in every way, once where it is the same."""
+    reasons = list(dict.fromkeys(error.what for _, error in failures))
+    if opset is not None:
+        return UsageError(
+            f"the network cannot be written with version {opset} of ONNX's operators: "
+            + "; ".join(reasons),
+            where="--opset",
+            consequence="nothing was written",
+            next_step="another version may do; the default is the exporter's own",
+        )
+    return CompressorError(
+        f"the network cannot be written as ONNX: {'; '.join(reasons)}",
+        consequence="there is no ONNX file; the program itself is not affected",
+        next_step="replace the operator that is named, or deploy the .pt2 program",
+    )
+
+
+def _strip(message: Any, batch_symbol: str | None) -> None:
+    """Remove source text and notes everywhere in a message, in place; call the batch `batch`."""
+    for field, value in message.ListFields():
+        if field.name == "metadata_props":
+            kept = [entry for entry in value if entry.key == _KEPT_METADATA]
+            del value[:]
+            value.extend(kept)
+        elif field.name == "doc_string":
+            message.ClearField("doc_string")
+        elif field.name == "dim_param" and batch_symbol:
+            message.dim_param = re.sub(rf"\b{re.escape(batch_symbol)}\b", "batch", value)
+        elif field.message_type is not None:
+            for part in value if isinstance(value, Sequence) else [value]:
+                _strip(part, batch_symbol)
+
+
+def user_inputs(
+    program: ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Return the tensors among a call's arguments, under their names in the ONNX file."""
+    order = program.example_inputs[1] if program.example_inputs else kwargs
+    ordered = {name: kwargs[name] for name in order if name in kwargs}
+    leaves = pytree.tree_leaves((args, ordered))
+    names = program.graph_signature.user_inputs
+    return {
+        str(name): leaf
+        for name, leaf in zip(names, leaves, strict=True)
+        if isinstance(leaf, Tensor)
+    }

@@ -1,0 +1,82 @@
+"""Call an ONNX file as a module is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.calls import Call
+from compressor.errors import CompressorError
+from compressor.formats.output import first_line
+from compressor.onnx_runtime import cores, options_of
+
+
+def call_once(path: Path, feeds: Mapping[str, Tensor], samples: int | None = None) -> None:
+    """Call the file once on ONNX Runtime's CPU, to see whether it runs.
+
+    Args:
+        path: The file.
+        feeds: Inputs by name.
+        samples: Use only so many of the samples, for a file that is made for so many.
+
+    Raises:
+        CompressorError: ONNX Runtime does not load or run it.
+    """
+    import onnxruntime as ort
+
+    try:
+        providers = ["CPUExecutionProvider"]
+        session = ort.InferenceSession(str(path), options_of(cores()), providers=providers)
+        taken = {spec.name for spec in session.get_inputs()} & feeds.keys()
+        given = {n: feeds[n][:samples] if feeds[n].dim() else feeds[n] for n in taken}
+        session.run(None, {name: value.numpy() for name, value in given.items()})
+    except Exception as error:  # ONNX Runtime's own exceptions share no base but this one
+        raise CompressorError(
+            f"ONNX Runtime could not run the file: {first_line(error)}",
+            where=str(path),
+            next_step="report it with the network, and deploy the .pt2 program",
+        ) from error
+
+
+class OnnxModule(nn.Module):
+    """A module that runs an ONNX file on the CPU: the network's inputs in, a tuple of tensors out.
+
+    A file whose batch is fixed gets the samples in parts of that size, the last one filled up.
+    """
+
+    def __init__(self, path: Path, names: tuple[str, ...]) -> None:
+        """Open the file.
+
+        Args:
+            path: The ONNX file.
+            names: The network's inputs in order; the file may lack some that it has no use for.
+        """
+        import onnxruntime as ort
+
+        super().__init__()
+        providers = ["CPUExecutionProvider"]
+        self._session = ort.InferenceSession(str(path), options_of(cores()), providers=providers)
+        sizes = [spec.shape[0] for spec in self._session.get_inputs() if spec.shape]
+        self._batch = next((size for size in sizes if isinstance(size, int)), None)
+        self._names = names
+        self._taken = {spec.name for spec in self._session.get_inputs()}
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        call = Call(args, kwargs)
+        inputs, samples = call.leaves, call.samples
+        size = self._batch or samples
+        parts = [self._run(inputs, start, size) for start in range(0, samples, size)]
+        return tuple(torch.cat(part)[:samples] for part in zip(*parts, strict=True))
+
+    def _run(self, inputs: list[Tensor], start: int, size: int) -> list[Tensor]:
+        feeds: dict[str, Any] = {}
+        for name, whole in zip(self._names, inputs, strict=False):
+            part = whole[start : start + size]
+            filling = part[-1:].expand(size - len(part), *part.shape[1:])
+            if name in self._taken:
+                feeds[name] = torch.cat([part, filling]).numpy()
+        return [torch.from_numpy(output) for output in self._session.run(None, feeds)]

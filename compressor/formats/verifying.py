@@ -1,0 +1,235 @@
+"""Verify that an ONNX file computes what the network computes that it was written from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from compressor.agreement import ONNX, Tolerance, is_live, shaken
+from compressor.calls import Call
+from compressor.formats import Case, Way, export_onnx, user_inputs, verify_onnx
+from compressor.formats.original import TemporaryFolder
+from compressor.graph.programs.redraw import DRAWS, drawable, redraw_
+from compressor.loading.data import Data
+from compressor.loading.other_sizes import has_other_sizes
+from compressor.records import ExampleInputs, Trace
+from compressor.slicing import as_module, variants
+from compressor.slicing.compare import outputs_of
+
+
+def written_and_verified(
+    program: ExportedProgram,
+    path: Path,
+    traced: Trace,
+    ways: Sequence[Way],
+    *,
+    real: Call | None = None,
+    metadata: Mapping[str, str] | None = None,
+    opset: int | None = None,
+) -> tuple[float, Way]:
+    """Write a program as ONNX in the first way that works and computes what the program does.
+
+    Args:
+        program: The program.
+        path: The ONNX file.
+        traced: Has the example inputs, and the batch where it is free.
+        ways: What is tried, in this order.
+        real: Inputs from the user's data, on which the two are compared as well.
+        metadata: What the file says of itself, by name.
+        opset: Version of ONNX's operators; None for the exporter's own.
+
+    Returns:
+        The largest relative difference, and the way.
+
+    Raises:
+        CompressorError: No way works; it gives the reasons of all.
+        UsageError: No way works with the opset that is asked for.
+    """
+    worst = 0.0
+
+    def check(way: Way) -> None:
+        nonlocal worst
+        worst = verified(program, path, traced, real=real, opset=opset, way=way)
+
+    way = export_onnx(
+        *(program, path),
+        batch_symbol=traced.batch_symbol,
+        metadata=metadata,
+        opset=opset,
+        ways=ways,
+        check=check,
+    )
+    return worst, way
+
+
+def verified(
+    program: ExportedProgram,
+    path: Path,
+    traced: Trace,
+    *,
+    real: Call | None = None,
+    opset: int | None = None,
+    way: Way | None = None,
+) -> float:
+    """Compare an ONNX file with the program that it was written from.
+
+    The inputs are random, of two batch sizes where the batch is free, and real ones. Where the
+    network's outputs do not change with its inputs, it is compared under weights drawn anew as
+    well.
+
+    Args:
+        program: The program.
+        path: The ONNX file.
+        traced: Has the example inputs.
+        real: Inputs from the user's data.
+        opset: The file's, should it have to be written again.
+        way: Likewise; a way that fixes the batch takes one sample.
+
+    Returns:
+        The largest relative difference.
+
+    Raises:
+        CompressorError: ONNX Runtime computes something else, or the file does not run.
+    """
+    own = [ExampleInputs(real.args, real.kwargs)] if real is not None else []
+    inputs = [*variants(traced), *own]
+    if way is not None and not way.free_batch and traced.batch_symbol is not None:
+        inputs = [cut_to_one(each) for each in inputs]
+
+    def write(target: Path) -> None:
+        symbol, ways = traced.batch_symbol, None if way is None else (way,)
+        export_onnx(program, target, batch_symbol=symbol, opset=opset, ways=ways)
+
+    return compared(program, inputs, path, write)
+
+
+def compared(
+    program: ExportedProgram,
+    inputs: Sequence[ExampleInputs],
+    path: Path,
+    write: Callable[[Path], None],
+    tolerance: Tolerance = ONNX,
+    *,
+    optimised: bool = True,
+) -> float:
+    """Compare an ONNX file with the program on given inputs.
+
+    Where the program's outputs do not change with the inputs, the two are also compared under
+    weights drawn anew; the program has its own weights back at the end.
+
+    Args:
+        program: The program.
+        inputs: What both are called with.
+        path: The ONNX file.
+        write: Writes such a file of the program as it is, under another name.
+        tolerance: The tolerance of the type that the file computes in.
+        optimised: Off: the file's operators run as they stand, none fused with others.
+
+    Returns:
+        The largest relative difference.
+
+    Raises:
+        CompressorError: They differ, the file does not run, or the outputs never change.
+    """
+    module = as_module(program)
+
+    def verify(file: Path, *, must_be_live: bool) -> float:
+        return verify_onnx(
+            file,
+            cases_of(program, inputs),
+            tolerance,
+            rounding=lambda: shaken(module, lambda copy: outputs_for(copy, inputs), tolerance),
+            must_be_live=must_be_live,
+            optimised=optimised,
+        )
+
+    def is_alive() -> bool:
+        return is_live(outputs_for(module, inputs), resolved=tolerance.resolved)
+
+    worst = verify(path, must_be_live=False)
+    if is_alive():
+        return worst
+    alive = TemporaryFolder()
+    redrawn = alive.path / path.name
+    with alive_for_a_while(module, is_alive):
+        write(redrawn)
+        return max(worst, verify(redrawn, must_be_live=True))
+
+
+def cut_to_one(inputs: ExampleInputs) -> ExampleInputs:
+    """Return the inputs with every tensor cut to its first sample."""
+    args, kwargs = pytree.tree_map(
+        lambda leaf: leaf[:1] if isinstance(leaf, Tensor) and leaf.dim() else leaf,
+        (inputs.args, dict(inputs.kwargs)),
+    )
+    return ExampleInputs(args, kwargs, inputs.origin)
+
+
+def real_inputs(
+    data: Data | None, traced: Trace, note: Callable[[str], None] = lambda text: None
+) -> Call | None:
+    """Return the first samples as the program takes them.
+
+    Args:
+        data: The user's samples, if there are any.
+        traced: Has the sizes and the batch that the program takes.
+        note: Told why no samples are used.
+
+    Returns:
+        One call; None where there are no samples, too few, or of other sizes than were traced.
+    """
+    if data is None:
+        return None
+    size = traced.batch if traced.batch_symbol is None else traced.batch + 1
+    why = ""
+    if len(data) < size:
+        why = f"there are {len(data)} samples, and a call takes {size}"
+    elif has_other_sizes(data, traced):
+        why = f"they are not of the sizes that were traced ({Call.of(traced.examples).shapes})"
+    if why:
+        note(f"files are compared with the network on random inputs, not on the samples: {why}")
+        return None
+    return data.fetch(range(size)).inputs
+
+
+def cases_of(program: ExportedProgram, inputs: Sequence[ExampleInputs]) -> list[Case]:
+    """Compute the program's outputs for each of the inputs, these under the ONNX file's names."""
+    found = outputs_for(as_module(program), inputs)
+    return [
+        (user_inputs(program, each.args, each.kwargs), outputs)
+        for each, outputs in zip(inputs, found, strict=True)
+    ]
+
+
+def outputs_for(module: nn.Module, inputs: Sequence[ExampleInputs]) -> list[list[Tensor]]:
+    """Compute a module's outputs for each of the inputs."""
+    return [outputs_of(module, each) for each in inputs]
+
+
+@contextmanager
+def alive_for_a_while(module: nn.Module, is_alive: Callable[[], bool]) -> Iterator[None]:
+    """Draw the weights of a module, and of what shares them, anew for the block.
+
+    They are drawn several times at most, until the module is alive; at the end they are put back.
+
+    Args:
+        module: The network.
+        is_alive: Returns whether its outputs change with its inputs.
+    """
+    kept = {name: tensor.clone() for name, tensor in drawable(module)}
+    try:
+        for seed in range(DRAWS):
+            redraw_(drawable(module), seed)
+            if is_alive():
+                break
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in drawable(module):
+                tensor.copy_(kept[name])

@@ -1,0 +1,202 @@
+"""Hold the analysed network as a record: dimensions, groups, each node's literals, and costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compressor.graph.axes import Axis, Bools, Dim, leaves, size_after
+from compressor.records import Group, Protection
+
+Shape = tuple[Dim, ...]
+Sizes = Mapping[Axis, int]
+
+BATCH = 1_000_003
+"""The number that stands for the symbolic batch. It is a prime larger than any width, so that a
+size that grows with the batch is recognised by being divisible by it."""
+
+
+def size_of(size: Any) -> int:
+    """Return a traced size as a number, with `BATCH` in place of every symbol."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, BATCH)))
+
+
+def with_batch(size: int, batch: int) -> int:
+    """Replace `BATCH` in a size by the number of samples."""
+    times, rest = divmod(size + BATCH // 2, BATCH)
+    return size if not times else with_batch(times, batch) * batch + rest - BATCH // 2
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How one node's arguments follow its dimensions (see `rules.call.Equations`)."""
+
+    literals: Mapping[str, Any]
+    target: str
+    pins: Mapping[str, tuple[Any, Dim]]
+    outputs: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A place where channels are summed over: a parameter's dimension meets an activation's.
+
+    The activation's positions run along the parameter's, once or, in a grouped convolution, several
+    times one after the other.
+
+    Attributes:
+        node: Name of the program's node.
+        tensor: Name of the parameter.
+        dim: The parameter's dimension.
+        activation: Name of the node that makes the activation.
+        at: The activation's dimension.
+    """
+
+    node: str
+    tensor: str
+    dim: int
+    activation: str
+    at: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-adds, parameters and channels of any choice, computed from the dimensions alone.
+
+    Attributes:
+        products: The dimensions of each node whose sizes multiply to its MACs.
+        weights: The dimensions of each parameter, tied ones once.
+        widths: The channels that each layer produces.
+        batch: Number of samples that the products are for; None where it is symbolic.
+    """
+
+    products: tuple[Shape, ...]
+    weights: tuple[Shape, ...]
+    widths: tuple[Dim, ...]
+    batch: int | None
+
+    def of(self, unit: str, sizes: Sizes | None = None) -> int:
+        """Return the cost in a unit ("macs", "params" or "channels"), with these sizes of axes."""
+        return int(getattr(self, unit)(sizes or {}))
+
+    def macs(self, sizes: Sizes | None = None) -> int:
+        """Return the multiply-adds of one sample, with these sizes of axes."""
+        counts = [self._samples(_volume(product, sizes or {})) for product in self.products]
+        return sum(counts) if self.batch is None else sum(counts) // self.batch
+
+    def _samples(self, count: int) -> int:
+        while self.batch is None and count and count % BATCH == 0:
+            count //= BATCH  # more than once where samples meet samples
+        return count
+
+    def params(self, sizes: Sizes | None = None) -> int:
+        """Return the number of elements in all parameters, with these sizes of axes."""
+        return sum(_volume(shape, sizes or {}) for shape in self.weights)
+
+    def channels(self, sizes: Sizes | None = None) -> int:
+        """Return the number of channels that layers with weights produce, with these sizes."""
+        return sum(size_after(width, sizes or {}) for width in self.widths)
+
+
+def _volume(shape: Shape, sizes: Sizes) -> int:
+    return math.prod(size_after(dim, sizes) for dim in shape)
+
+
+@dataclass(frozen=True)
+class Uncounted:
+    """An operator that may do much work but has no formula for its multiply-adds.
+
+    Attributes:
+        operator: Its name.
+        calls: How often it is called.
+        places: The layers that call it.
+    """
+
+    operator: str
+    calls: int
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Layers that are computed although no output depends on them.
+
+    Attributes:
+        layers: Their paths.
+        macs: Their multiply-adds for one sample.
+    """
+
+    layers: tuple[str, ...] = ()
+    macs: int = 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """The result of the analysis: dimensions, groups of coupled channels, and costs of a network.
+
+    Attributes:
+        groups: The groups of coupled channels.
+        protections: What must stay whole, with the reason and the place.
+        tensors: The dimensions of each parameter, buffer and constant by name.
+        aliases: Names of tied tensors -> the name that stands for them.
+        axes: Group name -> the group's axis.
+        nodes: Node name -> how its arguments follow its dimensions.
+        cost: Costs of any choice.
+        linked: Groups that user code takes to be of one size.
+        consumers: The places of the program that sum over channels of an activation.
+        uncounted: Work that `cost` leaves out.
+        unread: The part of `cost` that is thrown away.
+    """
+
+    groups: tuple[Group, ...]
+    protections: tuple[Protection, ...]
+    tensors: Mapping[str, Shape]
+    aliases: Mapping[str, str]
+    axes: Mapping[str, Axis]
+    nodes: Mapping[str, Spelling]
+    cost: Cost
+    linked: tuple[tuple[str, ...], ...] = ()
+    consumers: tuple[Consumer, ...] = ()
+    uncounted: tuple[Uncounted, ...] = ()
+    unread: Unread = Unread()
+
+    def sizes(self, kept: Mapping[str, int]) -> dict[Axis, int]:
+        """Turn counts by group name into sizes by axis."""
+        return {self.axes[name]: count for name, count in kept.items()}
+
+    def masks(self, keep: Mapping[str, Iterable[int]]) -> dict[Axis, Bools]:
+        """Turn kept indices by group name into keep-masks by axis, [size] bool."""
+        import numpy as np
+
+        masks = {}
+        for name, kept in keep.items():
+            masks[self.axes[name]] = np.isin(np.arange(self.axes[name].size), list(kept))
+        return masks
+
+    def silenced(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """Return per tensor the dimensions where zeros stand for dropping these groups' channels.
+
+        These are the dimensions that are summed over, and all of a group's dimensions where zeros
+        are not exact: what two activations contract, or a statistic sees, is silenced where it is
+        made.
+        """
+        chosen, found = set(names), dict[str, set[int]]()
+        for group in self.groups:
+            for member in group.members if group.name in chosen else ():
+                if member.contracted or not group.exact:
+                    found.setdefault(member.tensor, set()).add(member.dim)
+        return {name: tuple(sorted(dims)) for name, dims in sorted(found.items())}
+
+    def reach(self, axis: Axis) -> list[tuple[str, int]]:
+        """Return every (tensor name, dimension) whose expression contains the axis."""
+        return [
+            (name, i)
+            for name, shape in self.tensors.items()
+            for i, dim in enumerate(shape)
+            if any(leaf is axis for leaf in leaves(dim))
+        ]

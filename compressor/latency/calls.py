@@ -1,0 +1,225 @@
+"""Time networks on ONNX Runtime and PyTorch by the clock."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from compressor.errors import CompressorError, UsageError
+from compressor.onnx_runtime import PROVIDERS, bound_call, check_provider, options_of, random_input
+from compressor.records import Latency
+from compressor.torch_calls import TORCH, Call, Clock, clock_of
+
+_QUANTILES = (5, 25, 50, 75, 95)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The measured times of one network.
+
+    Attributes:
+        latency: The summary.
+        turns: Milliseconds of each call by turn: the processor's where `latency` has them, else
+            the wall clock's.
+    """
+
+    latency: Latency
+    turns: tuple[tuple[float, ...], ...]
+
+
+def measure_latency(models: Mapping[str, Path], **how: Any) -> dict[str, Latency]:
+    """Time ONNX files against each other as `measure_turns`, and return the summaries alone."""
+    return {name: timed.latency for name, timed in measure_turns(models, **how).items()}
+
+
+def measure_turns(
+    models: Mapping[str, Path],
+    *,
+    feeds: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    threads: int = 1,
+    batch: int = 1,
+    device: str = "cpu",
+    seconds: float = 3.0,
+) -> dict[str, Timed]:
+    """Time ONNX files against each other on ONNX Runtime.
+
+    The models take turns (A, B, A, B, …), so that a machine that slows down slows all of them;
+    the first call of every turn only warms the caches and is not counted. One file under two names
+    shows the noise.
+
+    Args:
+        models: Name -> ONNX file; all take the same inputs.
+        feeds: Input name -> array. Default: random data (never zeros, which some kernels skip).
+        threads: Threads within one operator; operators run one after another.
+        batch: Size of every symbolic dimension of the default inputs.
+        device: "cpu" or "cuda"; on an accelerator inputs and results stay there.
+        seconds: How long to measure, all models together; slow ones get three turns at least.
+
+    Raises:
+        UsageError: The installed runtime does not run on the device.
+        CompressorError: A file does not load, or does not run on the inputs.
+    """
+    if threads < 1 or batch < 1 or seconds <= 0:
+        raise UsageError(
+            f"latency needs at least one thread, a batch of one and some time, "
+            f"not {threads} threads, batch {batch}, {seconds} s",
+            next_step="give at least one of each",
+        )
+    check_provider(device)
+    calls = {name: _prepare(path, feeds, threads, batch, device) for name, path in models.items()}
+    return _in_turns(calls, "onnxruntime", threads, batch, device, seconds)
+
+
+def measure_eager(
+    modules: Mapping[str, nn.Module],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    device: str = "cpu",
+    seconds: float = 3.0,
+) -> dict[str, Timed]:
+    """Time modules against each other as PyTorch runs them, in turns as `measure_turns` takes them.
+
+    Args:
+        modules: Name -> module, in eval mode, on the CPU.
+        args, kwargs: The inputs, of `batch` samples.
+        threads: Threads within one operator.
+        batch: Number of samples of the inputs, for the record.
+        device: Name of the device, for the record.
+        seconds: How long to measure, all modules together.
+    """
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        with torch.no_grad():
+            calls = {name: partial(module, *args, **kwargs) for name, module in modules.items()}
+            return _in_turns(calls, "torch", threads, batch, device, seconds)
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure_calls(
+    calls: Mapping[str, Call],
+    *,
+    threads: int,
+    batch: int,
+    device: str,
+    seconds: float,
+) -> dict[str, Timed]:
+    """Time calls of PyTorch against each other, in the same turns; on a GPU by its events.
+
+    Args:
+        calls: Name -> a call that is ready on the device.
+        threads: Threads within one operator, which the caller has set.
+        batch: Samples in each call.
+        device: "torch-cpu" or "torch-cuda".
+        seconds: How long to measure, all calls together.
+    """
+    clock = clock_of(device.removeprefix(TORCH))
+    return _in_turns(calls, "torch", threads, batch, device, seconds, clock)
+
+
+def _in_turns(
+    calls: Mapping[str, Callable[[], object]],
+    runtime: str,
+    threads: int,
+    batch: int,
+    device: str,
+    seconds: float,
+    clock: Clock | None = None,
+) -> dict[str, Timed]:
+    times: dict[str, list[list[_Times]]] = {name: [] for name in calls}
+    turn_seconds = min(0.02, seconds / max(1, 6 * len(calls)))
+    end, turns = time.perf_counter() + seconds, 0
+    while calls and (turns < 3 or time.perf_counter() < end):
+        for name, call in calls.items():
+            times[name].append(_turn(call, turn_seconds, clock))
+        turns += 1
+    way = (runtime, device, threads, batch)
+    return {name: _timed(found, *way) for name, found in times.items()}
+
+
+def _timed(turns: list[list[_Times]], runtime: str, device: str, threads: int, batch: int) -> Timed:
+    wall, processor = np.concatenate([np.asarray(turn) for turn in turns]).T
+    quantiles = tuple(map(float, np.percentile(wall, _QUANTILES)))
+    own = float(np.median(processor)) if device == "cpu" and threads == 1 else None
+    p90 = float(np.percentile(wall, 90))
+    latency = Latency(
+        runtime, device, threads, batch, quantiles[2], p90, own, quantiles_ms=quantiles
+    )
+    which = 0 if own is None else 1
+    return Timed(latency, tuple(tuple(times[which] for times in turn) for turn in turns))
+
+
+def _prepare(
+    path: Path, feeds: Mapping[str, Any] | None, threads: int, batch: int, device: str
+) -> Callable[[], object]:
+    """Return a function that runs the model on its inputs, after one trial run."""
+    import onnxruntime as ort
+
+    rng = np.random.default_rng(0)
+    try:
+        providers = [PROVIDERS[device]]
+        session = ort.InferenceSession(str(path), options_of(threads), providers=providers)
+        given = {
+            spec.name: random_input(spec, batch, rng) if feeds is None else feeds[spec.name]
+            for spec in session.get_inputs()
+        }
+        session.run(None, given)
+    except KeyError as error:
+        raise CompressorError(
+            f"the network wants an input {error} that was not given",
+            where=str(path),
+            next_step="give every input of the network",
+        ) from error
+    except Exception as error:  # ONNX Runtime's own exceptions share no base but this one
+        raise CompressorError(
+            f"ONNX Runtime could not run the network: {error}",
+            where=str(path),
+            consequence="its latency was not measured",
+            next_step="check that this ONNX Runtime knows the operators of the file",
+        ) from error
+    if device == "cpu":
+        return lambda: session.run(None, given)
+    return bound_call(session, given, device)
+
+
+_Times = tuple[float, float]
+"""Milliseconds of one call: by the wall clock, and of the processor in this thread."""
+
+
+def _turn(call: Callable[[], object], seconds: float, clock: Clock | None) -> list[_Times]:
+    """Time calls for some seconds, one turn; the first call is not counted.
+
+    Args:
+        call: Runs the network once.
+        seconds: How long.
+        clock: Times a call by the device, and knows nothing of the processor; None: by the wall
+            clock and the processor's.
+
+    Returns:
+        Milliseconds of each call, by the wall clock (or the device's) and of the processor.
+    """
+    call()
+    times: list[_Times] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        if clock is not None:
+            times.append((clock(call), math.nan))
+            continue
+        wall, processor = time.perf_counter(), time.thread_time()
+        call()
+        spent = time.perf_counter() - wall, time.thread_time() - processor
+        times.append((spent[0] * 1000, spent[1] * 1000))
+    return times

@@ -1,0 +1,193 @@
+"""Find what each operator of an ONNX file costs: milliseconds, multiply-adds, bytes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import shape_inference
+
+from compressor.files.claimed import temporary_folder
+from compressor.onnx_runtime import options_of, random_input
+
+CALLS, LEAST, WARM_UP = 30, 8, 3
+SECONDS = 3.0
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of an ONNX file, and what it costs.
+
+    Attributes:
+        name: Name of the node.
+        layer: The module that it belongs to, as far as the file says; else its own name.
+        kind: The ONNX operator's type, e.g. "Conv".
+        macs: Multiply-adds of one sample; 0 where it has none.
+        traffic: Bytes that it reads and writes for the whole batch, weights included.
+        width: Number of channels that it makes; 0 where it makes none.
+        ms: Milliseconds of one call; 0 where the runtime has fused it into another.
+    """
+
+    name: str
+    layer: str
+    kind: str
+    macs: int
+    traffic: int
+    width: int
+    ms: float = 0.0
+
+
+def _product(node: onnx.NodeProto, shapes: Shapes, axis: int) -> int:
+    return prod(shapes[node.output[0]]) * shapes[node.input[0]][axis]
+
+
+def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
+    weight = shapes[node.input[1]]
+    return prod(shapes[node.output[0]]) * prod(weight[1:])
+
+
+def _transposed(node: onnx.NodeProto, shapes: Shapes) -> int:
+    weight = shapes[node.input[1]]
+    return prod(shapes[node.input[0]]) * prod(weight[1:])
+
+
+def _gemm(node: onnx.NodeProto, shapes: Shapes) -> int:
+    turned = any(a.name == "transA" and a.i for a in node.attribute)
+    return _product(node, shapes, 0 if turned else -1)
+
+
+MACS: Mapping[str, Callable[[onnx.NodeProto, Shapes], int]] = {
+    "Conv": _convolution,
+    "ConvTranspose": _transposed,
+    "Gemm": _gemm,
+    "MatMul": lambda node, shapes: _product(node, shapes, -1),
+}
+
+
+def operators_of(path: Path, batch: int = 1) -> list[Operator]:
+    """Return every operator of an ONNX file with its cost, without times.
+
+    Args:
+        path: The file.
+        batch: Number of samples in place of symbolic dimensions.
+    """
+    model = onnx.load(str(path))
+    weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    model = _with_batch(model, batch)
+    inferred = shape_inference.infer_shapes(model, data_prop=True)
+    graph = inferred.graph
+    shapes = dict(weights)
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if all(dim.HasField("dim_value") for dim in dims):
+            shapes[value.name] = tuple(dim.dim_value for dim in dims)
+    return [_operator(node, shapes, weights, batch) for node in graph.node]
+
+
+def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """Set every symbolic dimension of the model to the batch, in place, and return the model."""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_value = batch
+    return model
+
+
+def _operator(node: onnx.NodeProto, shapes: Shapes, weights: Shapes, batch: int) -> Operator:
+    known = all(name in shapes for name in (*node.input, *node.output) if name)
+    count = MACS.get(node.op_type)
+    macs = count(node, shapes) // batch if count is not None and known else 0
+    touched = [prod(shapes[n]) for n in (*node.input, *node.output) if n in shapes]
+    owners = [n.rpartition(".")[0] for n in node.input if n in weights and "." in n]
+    made = shapes.get(node.output[0], ())
+    width = made[1 if len(made) == 4 else -1] if macs and made else 0
+    layer = owners[0] if owners else _scope(node) or node.name
+    return Operator(node.name, layer, node.op_type, macs, 4 * sum(touched), width)
+
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    """Return the path of the module in which PyTorch's exporter met the operator, or ""."""
+    written = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
+    scopes = ast.literal_eval(written)
+    # the first scope is the network, the last is the operator itself
+    return str(scopes[-2]) if len(scopes) > 2 and scopes[0] == "" else ""
+
+
+def profiled(path: Path, *, threads: int = 1, batch: int = 1, seed: int = 0) -> list[Operator]:
+    """Profile an ONNX file on ONNX Runtime's CPU, and return each operator with its median time.
+
+    Operators that the runtime adds (changes of layout) stand at the end.
+    """
+    import onnxruntime as ort
+
+    with temporary_folder() as folder:
+        options = options_of(threads)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(folder / "profile")
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        rng = np.random.default_rng(seed)
+        feeds = {s.name: random_input(s, batch, rng) for s in session.get_inputs()}
+        _call(lambda: session.run(None, feeds))
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    times, kinds = _times(events, _blocked(path))
+    found = [replace(o, ms=times.pop(o.name, 0.0)) for o in operators_of(path, batch)]
+    return [*found, *(Operator(n, n, kinds[n], 0, 0, 0, ms) for n, ms in times.items())]
+
+
+def _call(run: Callable[[], object]) -> None:
+    """Call so often that a median says something; a slow network less often."""
+    end, calls = time.perf_counter() + SECONDS, 0
+    while calls < LEAST or (calls < CALLS + WARM_UP and time.perf_counter() < end):
+        run()
+        calls += 1
+
+
+_BLOCKED = "_nchwc"
+"""The ending of the runtime's name for a convolution in blocks of channels; before it stands the
+name of the output."""
+
+
+def _blocked(path: Path) -> dict[str, str]:
+    """Map the runtime's names of convolutions in blocks of channels to the names of their nodes.
+
+    The runtime names such a convolution after its output, which may be that of an activation that
+    was fused into it.
+    """
+    graph = onnx.load(str(path), load_external_data=False).graph
+    makers = {output: node for node in graph.node for output in node.output}
+    found: dict[str, str] = {}
+    for output, node in makers.items():
+        source = node
+        while source.op_type != "Conv" and source.input and source.input[0] in makers:
+            source = makers[source.input[0]]
+        if source.op_type == "Conv":
+            found[output + _BLOCKED] = source.name
+    return found
+
+
+def _times(
+    events: list[dict[str, Any]], names: Mapping[str, str]
+) -> tuple[dict[str, float], dict[str, str]]:
+    every: dict[str, list[float]] = {}
+    kinds: dict[str, str] = {}
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+            name = event["name"].removesuffix("_kernel_time")
+            kind = event.get("args", {}).get("op_name", "")
+            name = names.get(name, name) if kind == "Conv" else name
+            every.setdefault(name, []).append(event["dur"] / 1000)
+            kinds[name] = kind
+    return {name: median(times[WARM_UP:] or times) for name, times in every.items()}, kinds

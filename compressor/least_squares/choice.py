@@ -1,0 +1,160 @@
+"""Score channels by reconstruction: what the rest cannot make up for, per unit of cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor.graph.axes import coordinates
+from compressor.graph.network import Network
+from compressor.graph.programs.lifting import stored_tensors
+from compressor.least_squares.elimination import Elimination, eliminate
+from compressor.least_squares.measuring import Measured, Measurer, Name, Share
+from compressor.least_squares.memory import Memory
+from compressor.least_squares.moments import Inputs, Progress
+from compressor.records import Group, Trace
+
+Floats = npt.NDArray[np.float64]
+
+
+def reconstruction_scores(
+    trace: Trace,
+    network: Network,
+    inputs: Inputs,
+    *,
+    of: str | None = "macs",
+    device: str = "cpu",
+    seed: int = 0,
+    memory: int | None = None,
+    note: Callable[[str], None] = lambda text: None,
+    progress: Progress | None = None,
+) -> dict[str, Floats]:
+    """Score the channels of all groups by the error that is left after a least-squares re-fit.
+
+    A channel's score is the error that its elimination adds, relative to the variance of what the
+    consumers disturb, per share of the network's cost that it saves. Consumers that are no
+    regression here (recurrent layers, products of activations) count with the share of their
+    weights' energy. Where a group's consumers have too many features for the memory, each is taken
+    apart into columns of several channels, which cannot make up for columns of other parts. Both
+    are noted.
+
+    Args:
+        trace: The traced network.
+        network: Its analysis.
+        inputs: Gives the calibration batches anew, each a call of the network.
+        of: The unit of cost; None leaves errors as they are, where the budget weighs the savings.
+        device: Where the network is run.
+        seed: Seed of the sampled output positions.
+        memory: Bytes to stay within; None takes half of what is free.
+        note: Is told what the user should know.
+        progress: Is told (done, total, what).
+
+    Returns:
+        Group name -> scores, [size] float64; high is important.
+    """
+    report = progress or (lambda *_: None)
+    bound = Memory.of(memory)
+    groups = [group for group in network.groups if group.size > 1]
+    measurer = Measurer(
+        *(trace, network, inputs),
+        device=device,
+        seed=seed,
+        memory=bound,
+        progress=report,
+    )
+    shares = [measurer.share(group) for group in groups]
+    _tell(shares, note)
+    scores: dict[str, Floats] = {}
+    for together in _packed(shares, bound):
+        measured = measurer(together)
+        for share in together:
+            report(len(scores), len(groups), f"ordering the channels of {share.group.name}")
+            price = _price(network, share.group, of)
+            scores[share.group.name] = _order(trace, network, share, measured).scores() / price
+    report(len(groups), len(groups), "")
+    alone = {g.name: np.ones(g.size) for g in network.groups if g.name not in scores}
+    return scores | alone
+
+
+def _tell(shares: Sequence[Share], note: Callable[[str], None]) -> None:
+    parted = [share.group.layer for share in shares if share.is_parted]
+    if parted:
+        note(
+            f"the memory is too small to choose at once among the channels of {_some(parted)}: "
+            "their consumers were looked at in parts (--memory)"
+        )
+    alone = [share.group.layer for share in shares if not share.pieces]
+    if alone:
+        note(
+            f"nothing that consumes the channels of {_some(alone)} is a linear regression: they "
+            "are ranked by the energy of their weights"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    found = list(dict.fromkeys(names))
+    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if found[3:] else "")
+
+
+def _packed(shares: Sequence[Share], memory: Memory) -> Iterator[list[Share]]:
+    """Yield lists of groups whose moments fit into the memory together, while one is ordered."""
+    together: list[Share] = []
+    for share in shares:
+        if together and _bytes([*together, share], memory) > memory.moments:
+            yield together
+            together = []
+        together.append(share)
+    if together:
+        yield together
+
+
+def _bytes(shares: Sequence[Share], memory: Memory) -> int:
+    held = {piece.name: piece.size for share in shares for piece, _ in share.pieces}
+    gathered = sum(size.moments_bytes(size.features) for size in held.values())
+    weights = sum(size.weight_bytes(memory) for size in held.values())
+    return gathered + weights + max(s.inverting_bytes for s in shares)
+
+
+def _price(network: Network, group: Group, of: str | None) -> float:
+    """Return the share of the network's cost that one channel of a group makes up."""
+    if of is None:
+        return 1.0
+    whole = network.cost.of(of)
+    less = network.cost.of(of, network.sizes({group.name: group.size - 1}))
+    return max(whole - less, 1) / whole
+
+
+def _order(
+    trace: Trace,
+    network: Network,
+    share: Share,
+    measured: Mapping[Name, Measured],
+) -> Elimination:
+    group = share.group
+    energies = [_energy(trace, network, group, tensor) for tensor in share.weighed]
+    total = np.sum(energies, axis=0) if energies else np.zeros(group.size)
+    if not share.pieces:
+        order = np.argsort(total, kind="stable")
+        return Elimination(order, total[order])
+    regressions = [measured[piece.name].of(channel) for piece, channel in share.pieces]
+    found = eliminate(regressions, group.size)
+    if not energies:
+        return found
+    errors = found.errors + total[found.order]
+    order = np.argsort(errors, kind="stable")
+    return Elimination(found.order[order], errors[order])
+
+
+def _energy(trace: Trace, network: Network, group: Group, tensor: str) -> Floats:
+    """Return the share of a weight's energy that is in each channel, [size]."""
+    weight = stored_tensors(trace.program)[tensor].detach().double().square()
+    total = np.zeros(group.size)
+    for member in (m for m in group.members if m.tensor == tensor):
+        others = [d for d in range(weight.dim()) if d != member.dim]
+        sums = (weight.sum(others) if others else weight).cpu().numpy()
+        index = coordinates(network.tensors[tensor][member.dim], network.axes[group.name])
+        inside = index >= 0
+        total += np.bincount(index[inside], weights=sums[inside], minlength=group.size)
+    return total / max(float(weight.sum()), 1e-30)

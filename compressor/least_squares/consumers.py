@@ -1,0 +1,165 @@
+"""Find where channels are consumed: the operators that contract a weight.
+
+Also found are what their outputs are added to, and where a constant could be added.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from compressor.graph.programs.lifting import stored_names
+from compressor.graph.programs.nodes import argument, given_arguments, live_nodes
+from compressor.least_squares.layouts import LAYOUTS, Layout
+
+_VALUE = "input"
+AFFINE: Mapping[str, str] = {
+    "aten.batch_norm.default": _VALUE,
+    "aten.dropout.default": _VALUE,
+    "aten.dropout_.default": "self",
+    "aten.feature_dropout.default": _VALUE,
+    **{
+        f"aten.{name}": "self"
+        for name in (
+            *("view.default", "reshape.default", "_unsafe_view.default", "flatten.using_ints"),
+            *("unflatten.int", "permute.default", "transpose.int", "contiguous.default"),
+            *("clone.default", "squeeze.dim", "unsqueeze.default", "mul.Tensor", "mul_.Tensor"),
+        )
+    },
+}
+"""Operators that pass on every value by itself, scaled and shifted -> the argument that holds
+the values. All their other arguments must come from weights."""
+
+SUMS = ("aten.add.Tensor", "aten.add_.Tensor")
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """An operator that contracts a weight, and the regression by which that weight is fitted.
+
+    Attributes:
+        node: Name of its node.
+        tensor: Name of the weight.
+        layout: How it is a regression.
+        chain: Names of the affine operators that its output runs through.
+        target: Name of the node whose value is to stay as it was: a residual sum, or the chain's
+            end.
+        constant: Name of the tensor that a constant can be added to; "" where there is none.
+        sign: Sign of that addition: -1 for a running mean, which is subtracted.
+        shared: Whether the weight is used elsewhere too.
+    """
+
+    node: str
+    tensor: str
+    layout: Layout
+    chain: tuple[str, ...]
+    target: str
+    constant: str
+    sign: int
+    shared: bool
+
+
+def consumers(program: ExportedProgram, aliases: Mapping[str, str]) -> list[Contraction]:
+    """Return all contractions of a program, in the order in which they are executed."""
+    stored = {node: aliases.get(name, name) for node, name in stored_names(program).items()}
+    graph = program.graph_module.graph
+    from_weights = _from_weights(graph, stored)
+    uses = Counter(
+        stored[source.name]
+        for node in graph.nodes
+        for source in node.all_input_nodes
+        if source.name in stored and node.op == "call_function"
+    )
+    reader = _Reader(stored, from_weights, uses)
+    return [c for node in graph.nodes if node in live_nodes(graph) for c in reader.read(node)]
+
+
+def _from_weights(graph: torch.fx.Graph, stored: Mapping[str, str]) -> set[Node]:
+    found: set[Node] = set()
+    for node in graph.nodes:
+        sources = node.all_input_nodes
+        if node.name in stored or (sources and all(source in found for source in sources)):
+            found.add(node)
+    return found
+
+
+@dataclass(frozen=True)
+class _Reader:
+    stored: Mapping[str, str]
+    from_weights: set[Node]
+    uses: Mapping[str, int]
+
+    def read(self, node: Node) -> Iterator[Contraction]:
+        layout = LAYOUTS.get(str(node.target))
+        if layout is None:
+            return
+        weight, x = argument(node, layout.weight), argument(node, layout.input)
+        if weight.name not in self.stored or x in self.from_weights or weight.meta["val"].dim() < 2:
+            return
+        chain, end = self._chain(node)
+        constant, sign = self._constant(node, layout, chain)
+        tensor = self.stored[weight.name]
+        yield Contraction(
+            node=node.name,
+            tensor=tensor,
+            layout=layout,
+            chain=tuple(link.name for link in chain),
+            target=end.name,
+            constant=constant,
+            sign=sign,
+            shared=self.uses[tensor] > 1,
+        )
+
+    def _chain(self, node: Node) -> tuple[list[Node], Node]:
+        chain: list[Node] = []
+        last = node
+        while len(last.users) == 1:
+            (user,) = last.users
+            if self._is_sum(user, last):
+                return chain, user
+            if not self._is_affine(user, last):
+                break
+            chain.append(user)
+            last = user
+        return chain, last
+
+    def _is_affine(self, node: Node, value: Node) -> bool:
+        name = AFFINE.get(str(node.target))
+        if name is None or argument(node, name) is not value:
+            return False
+        others = [n for n in node.all_input_nodes if n is not value]
+        return all(n in self.from_weights or _is_size(n) for n in others)
+
+    def _is_sum(self, node: Node, value: Node) -> bool:
+        """Return whether a node is a sum of the value and another activation of the same shape."""
+        if str(node.target) not in SUMS or "alpha" in given_arguments(node):
+            return False
+        others = [n for n in node.all_input_nodes if n is not value]
+        return len(others) == 1 and _shape(others[0]) == _shape(value) == _shape(node)
+
+    def _constant(self, node: Node, layout: Layout, chain: list[Node]) -> tuple[str, int]:
+        bias = argument(node, layout.bias) if layout.bias else None
+        if isinstance(bias, Node) and self._is_own(bias) and len(_shape(bias)) == 1:
+            return self.stored[bias.name], 1
+        if chain and str(chain[0].target) == "aten.batch_norm.default":
+            mean = argument(chain[0], "running_mean")
+            if isinstance(mean, Node) and self._is_own(mean):
+                return self.stored[mean.name], -1
+        return "", 1
+
+    def _is_own(self, node: Node) -> bool:
+        return node.name in self.stored and self.uses[self.stored[node.name]] == 1
+
+
+def _is_size(node: Node) -> bool:
+    return not isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def _shape(node: Node) -> tuple[object, ...]:
+    value = node.meta.get("val")
+    return tuple(map(str, value.shape)) if isinstance(value, torch.Tensor) else ()

@@ -1,0 +1,267 @@
+"""Measure the regressions of groups' consumers on the original network, within a given memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from compressor.graph.axes import coordinates
+from compressor.graph.network import Network
+from compressor.graph.programs.nodes import given_arguments
+from compressor.least_squares.consumers import Contraction, consumers
+from compressor.least_squares.elimination import RIDGE, Regression
+from compressor.least_squares.layouts import blocks_of
+from compressor.least_squares.memory import COPIES, SKETCH, Memory, Size, columns_to_eliminate
+from compressor.least_squares.moments import (
+    Chain,
+    Inputs,
+    Moments,
+    Progress,
+    arguments_at,
+    features_of,
+    in_blocks,
+)
+from compressor.least_squares.salience import salience
+from compressor.least_squares.walk import Script, Walk
+from compressor.records import Group, Trace
+
+Channels = npt.NDArray[np.int64]
+Name = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Columns of a consumer whose second moments are held together.
+
+    Attributes:
+        name: Its own name: the consumer's node, the group, the first channel.
+        consumer: The consumer.
+        size: Its size as a regression.
+        columns: The columns of some channels of a group; None for all columns.
+    """
+
+    name: Name
+    consumer: Contraction
+    size: Size
+    columns: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """One group's consumers, in pieces that fit the memory.
+
+    Attributes:
+        group: The group.
+        pieces: Each piece, with the channel that each of its columns belongs to (-1: of another
+            group).
+        weighed: Names of the group's weights that are no regression.
+    """
+
+    group: Group
+    pieces: Sequence[tuple[Piece, Channels]]
+    weighed: Sequence[str]
+
+    @property
+    def is_parted(self) -> bool:
+        """Return whether a consumer had to be taken apart."""
+        return any(piece.columns is not None for piece, _ in self.pieces)
+
+    @property
+    def inverting_bytes(self) -> int:
+        """Return the bytes that ordering the channels takes beside the moments."""
+        sizes = [piece.size for piece, _ in self.pieces]
+        inverses = sum(size.moments_bytes(size.features) for size in sizes)
+        return inverses + COPIES * max((s.largest_bytes(s.features) for s in sizes), default=0)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A piece's regression; losses are shares of the variance of the consumer's target.
+
+    Attributes:
+        moments: Second moments of the features, [blocks, features, features].
+        weight: The weight in units of what it may disturb, [blocks, features, outputs].
+        ridge: Share of the diagonal's mean that is added to it, [blocks].
+    """
+
+    moments: Tensor
+    weight: Tensor
+    ridge: Tensor
+
+    def of(self, channel: Channels) -> Regression:
+        """Return it as a regression of a group, with the channel of each feature."""
+        return Regression(self.moments, self.weight, channel, self.ridge)
+
+
+def feature_channels(
+    network: Network, consumer: Contraction, group: Group, features: int
+) -> Channels:
+    """Return the channel of the group that each feature belongs to, [features]; -1 for none."""
+    shape = network.tensors[consumer.tensor]
+    kernel = math.prod(dim.size for dim in shape[2:])
+    channel = coordinates(shape[consumer.layout.contracted], network.axes[group.name])
+    return np.repeat(channel[: features // kernel], kernel)
+
+
+class Measurer:
+    """Measures the regressions of groups' consumers.
+
+    It holds what is the same for all groups: the network, its consumers, and what errors of theirs
+    do to the network's outputs.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        network: Network,
+        inputs: Inputs,
+        *,
+        device: str,
+        seed: int,
+        memory: Memory,
+        progress: Progress,
+    ) -> None:
+        self.network, self.inputs, self.seed = network, inputs, seed
+        self.memory, self.progress = memory, progress
+        self.script = Script(trace.program, device)
+        progress(0, 1, "measuring what errors do to the outputs")
+        members = {
+            m.tensor for g in network.groups if g.size > 1 for m in g.members if m.contracted
+        }
+        wanted = [c for c in consumers(trace.program, network.aliases) if c.tensor in members]
+        self.salient = salience(
+            self.script,
+            wanted,
+            inputs(),
+            is_divisible=trace.batch_symbol is not None,
+            seed=seed,
+        )
+        self.consumers: dict[str, list[Contraction]] = {}
+        for consumer in wanted:
+            self.consumers.setdefault(consumer.tensor, []).append(consumer)
+
+    def share(self, group: Group) -> Share:
+        """Split a group's consumers into pieces, as large as the memory allows."""
+        members = [m for m in group.members if m.contracted] or list(group.members)
+        found: list[tuple[Contraction, Size, Channels]] = []
+        weighed = []
+        for tensor in dict.fromkeys(member.tensor for member in members):
+            regular = [r for c in self.consumers.get(tensor, ()) if (r := self._regular(c, group))]
+            found += regular
+            if not regular:
+                weighed.append(tensor)
+        width = columns_to_eliminate([size for _, size, _ in found], self.memory)
+        pieces = [piece for each in found for piece in _pieces(*each, width, group.name)]
+        return Share(group, pieces, weighed)
+
+    def _regular(
+        self, consumer: Contraction, group: Group
+    ) -> tuple[Contraction, Size, Channels] | None:
+        """Return the consumer if all channels of the group have as many features, else None."""
+        node = self.script.named[consumer.node]
+        weight = self.script.tensors[consumer.tensor]
+        size = Size(*consumer.layout.matrix(weight, blocks_of(given_arguments(node))).shape)
+        channel = feature_channels(self.network, consumer, group, size.features)
+        counts = np.bincount(channel[channel >= 0], minlength=group.size)
+        is_regular = counts.min() > 0 and counts.min() == counts.max()
+        return (consumer, size, channel) if is_regular else None
+
+    def __call__(self, shares: Sequence[Share]) -> dict[Name, Measured]:
+        """Measure the regressions of all pieces of some groups, in one pass over the data."""
+        pieces = list({p.name: p for share in shares for p, _ in share.pieces}.values())
+        place = self.script.place
+        pieces.sort(key=lambda piece: place[piece.consumer.node])
+        found = {piece.name: Moments(crosses=False) for piece in pieces}
+        self._pass(pieces, found)
+        return {piece.name: self._measured(piece, found.pop(piece.name)) for piece in pieces}
+
+    def _pass(self, pieces: Sequence[Piece], found: Mapping[Name, Moments]) -> None:
+        draws = {p.name: torch.Generator().manual_seed(self.seed) for p in pieces}
+        chains = {p.consumer.node: Chain(self.script, p.consumer) for p in pieces}
+        batches = self.inputs()
+        total = len(batches) if isinstance(batches, Sized) else 0
+        for done, given in enumerate(batches):
+            self.progress(done, total, "measuring consumers")
+            walk = self.script.start(given)
+            for piece in pieces:
+                walk.advance(piece.consumer.node)
+                chain, draw = chains[piece.consumer.node], draws[piece.name]
+                self._look(piece, chain, walk, found[piece.name], max(total, 1), draw)
+
+    def _look(
+        self,
+        piece: Piece,
+        chain: Chain,
+        walk: Walk,
+        moments: Moments,
+        batches: int,
+        generator: torch.Generator,
+    ) -> None:
+        consumer, nodes = piece.consumer, self.script.named
+        ahead = walk.ahead(consumer.target)
+        disturbed = chain.pull(ahead, ahead.values[nodes[consumer.target]])
+        node = nodes[consumer.node]
+        features, rows = features_of(
+            walk, node, consumer, batches, generator, disturbed, self.memory
+        )
+        if piece.columns is not None:
+            features = features[:, :, piece.columns.to(features.device)]
+        outputs = consumer.layout.outputs(disturbed, rows)
+        moments.add(features, in_blocks(outputs, blocks_of(arguments_at(walk, node))))
+
+    def _measured(self, piece: Piece, moments: Moments) -> Measured:
+        moments, consumer = moments.over_processes(), piece.consumer
+        weight = self.script.tensors[consumer.tensor].detach().cpu()
+        matrix = consumer.layout.matrix(weight, piece.size.blocks)
+        if piece.columns is not None:
+            matrix = matrix[:, piece.columns]
+        factors = _in_units(moments, self.salient.get(consumer.node))
+        covariance, shrinkage = moments.settled(centred=bool(consumer.constant))
+        return Measured(
+            covariance, self._weighed(piece, matrix, factors), shrinkage.clamp(min=RIDGE)
+        )
+
+    def _weighed(self, piece: Piece, matrix: Tensor, factors: Tensor) -> Tensor:
+        """Return the weight in units of what it may disturb, [blocks, features, outputs].
+
+        Where there are too many outputs for the memory, random combinations stand for them.
+        """
+        if not piece.size.sketched(self.memory):
+            return matrix.double() * factors
+        generator = torch.Generator().manual_seed(self.seed)
+        mixing = torch.randn(piece.size.outputs, SKETCH, generator=generator) / math.sqrt(SKETCH)
+        return (matrix @ (factors.float().transpose(1, 2) * mixing)).double()
+
+
+def _pieces(
+    consumer: Contraction, size: Size, channel: Channels, width: int, group: str
+) -> Iterator[tuple[Piece, Channels]]:
+    """Yield a consumer whole, or in turn the columns of as many channels as fit into `width`."""
+    if width >= size.features:
+        yield Piece((consumer.node, "", 0), consumer, size), channel
+        return
+    each = int((channel == 0).sum())
+    step = max(1, width // each)
+    for first in range(0, int(channel.max()) + 1, step):
+        columns = np.flatnonzero((channel >= first) & (channel < first + step))
+        part = Size(size.blocks, len(columns), size.outputs)
+        name = consumer.node, group, first
+        yield Piece(name, consumer, part, torch.as_tensor(columns)), channel[columns]
+
+
+def _in_units(moments: Moments, salient: Tensor | None) -> Tensor:
+    """Return the factor of each output column, [blocks, 1, outputs].
+
+    Multiplied by it, squared errors become shares of the target's variance, both weighed by what
+    they do to the network's outputs (where that is not known, all alike).
+    """
+    variance = moments.variance()
+    weights = torch.ones(()) if salient is None else salient.reshape(variance.shape)
+    whole = (weights * variance).sum().clamp(min=1e-30)
+    return (weights / whole).sqrt().expand_as(variance).unsqueeze(1)

@@ -1,0 +1,287 @@
+"""Re-fit every consumer of dropped channels by least squares, in the order of execution.
+
+Each weight is moved so that what its output is added to comes as close as it can to what it was in
+the original network, given what the network computes so far with all earlier weights re-fitted
+(cf. ThiNet, Luo et al. 2017, section 3.3, and channel pruning, He et al. 2017, equation 4; the
+targets are the original's residual sums, so errors of earlier layers are made up for too).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sized
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from compressor.graph.axes import Axis, Bools, keep_mask, leaves
+from compressor.graph.network import Network
+from compressor.graph.programs.nodes import given_arguments
+from compressor.least_squares.consumers import Contraction, consumers
+from compressor.least_squares.layouts import blocks_of
+from compressor.least_squares.memory import Memory, Size, columns_to_solve
+from compressor.least_squares.moments import (
+    Chain,
+    Inputs,
+    Progress,
+    arguments_at,
+    features_of,
+    in_blocks,
+    rows_at,
+)
+from compressor.least_squares.ridge import BY_MOMENTS, BY_ROWS, Form, Gathering, Step, form_for
+from compressor.least_squares.walk import Script, Walk
+
+SWEEPS = 2
+"""How often all parts of a consumer are re-fitted, where it is re-fitted part by part: what one
+part can make up for depends on the others (Gauss-Seidel)."""
+
+
+@dataclass(frozen=True)
+class Refit:
+    """The re-fit of one consumer's weight.
+
+    Attributes:
+        consumer: Name of the weight.
+        before: Mean squared change of the output that is wanted before the re-fit, summed over
+            output channels.
+        after: The same after the re-fit.
+        parts: In how many parts the features were re-fitted, for lack of memory.
+    """
+
+    consumer: str
+    before: float
+    after: float
+    parts: int = 1
+
+
+def refit(
+    original: ExportedProgram,
+    sliced: ExportedProgram,
+    network: Network,
+    masks: Mapping[Axis, Bools],
+    inputs: Inputs,
+    *,
+    least_squares: bool = True,
+    device: str = "cpu",
+    seed: int = 0,
+    ridge: float | None = None,
+    memory: Memory | None = None,
+    progress: Progress | None = None,
+) -> list[Refit]:
+    """Re-fit the weights (and constants) of the sliced program, in place.
+
+    A consumer is solved in the form that takes least work of those that fit into the memory. Where
+    none does, it is re-fitted part by part: the weights of some features are moved by what is still
+    wanted of its output, then those of the next, `SWEEPS` times.
+
+    Args:
+        original: The original program; it is not changed.
+        sliced: The smaller program, which is changed.
+        network: The original's analysis.
+        masks: Axis -> which of its indices are kept, [size] bool.
+        inputs: Gives the calibration batches anew, the same each time.
+        least_squares: If False, only the constants are moved, so that means are as they were.
+        device: Where the programs are run.
+        seed: Seed of the sampled output positions.
+        ridge: Replaces what `RIDGE` and `OF_SHRINKAGE` say.
+        memory: To stay within; None takes half of what is free.
+        progress: Is told (done, total, what).
+    """
+    report = progress or (lambda *_: None)
+    todo = affected(original, network, masks)
+    memory = memory or Memory.of(None)
+    pairs = _Pairs(Script(original, device), Script(sliced, device), inputs, memory)
+    done: list[Refit] = []
+    for number, consumer in enumerate(todo):
+        report(number, len(todo), f"re-fitting {consumer.tensor}")
+        form, parts = _how(pairs, consumer, memory, seed) if least_squares else MEANS_ALONE
+        found: list[Step] = []
+        for part in parts * (SWEEPS if len(parts) > 1 else 1):
+            gathering = form.gather()
+            _gather(gathering, pairs, consumer, part, network, masks, seed)
+            step = gathering.step(centred=bool(consumer.constant), ridge=ridge)
+            if step is not None:
+                _take(step, pairs.sliced, consumer, part)
+                found.append(step)
+        if found:
+            first, last = found[0], found[-1]
+            done.append(Refit(consumer.tensor, first.before, last.after, len(parts)))
+    report(len(todo), len(todo), "")
+    _bring_home(pairs.sliced, sliced)
+    return done
+
+
+def affected(
+    program: ExportedProgram, network: Network, masks: Mapping[Axis, Bools]
+) -> list[Contraction]:
+    """Return the contractions that lose channels, or whose inputs depend on others that do.
+
+    Contractions whose weight is shared with others are left out.
+    """
+    cut = {axis for axis, mask in masks.items() if not mask.all()}
+
+    def loses(consumer: Contraction) -> bool:
+        dim = network.tensors[consumer.tensor][consumer.layout.contracted]
+        return any(axis in cut for axis in leaves(dim))
+
+    found = consumers(program, network.aliases)
+    off = {consumer.node for consumer in found if loses(consumer)}
+    for node in program.graph_module.graph.nodes:
+        if any(source.name in off for source in node.all_input_nodes):
+            off.add(node.name)
+    return [consumer for consumer in found if not consumer.shared and consumer.node in off]
+
+
+MEANS_ALONE = BY_MOMENTS, [slice(0, 0)]
+
+
+def _how(
+    pairs: _Pairs, consumer: Contraction, memory: Memory, seed: int
+) -> tuple[Form, list[slice]]:
+    """Return the form in which a consumer is solved, and the slices of features to solve.
+
+    The features are solved all at once, or in parts of equal size where no form fits the memory.
+    """
+    script = pairs.sliced
+    blocks = blocks_of(given_arguments(script.named[consumer.node]))
+    size = Size(*consumer.layout.matrix(script.tensors[consumer.tensor], blocks).shape)
+    form = form_for(size, pairs.rows_of(consumer, seed), memory)
+    if form is BY_ROWS:
+        return form, [slice(0, size.features)]
+    count = math.ceil(size.features / columns_to_solve(memory, blocks, size.outputs))
+    bounds = [round(i * size.features / count) for i in range(count + 1)]
+    return form, [slice(*pair) for pair in itertools.pairwise(bounds)]
+
+
+# -- both networks, side by side -----------------------------------------------------------------
+
+
+class _Pairs:
+    """Walks through the original and the sliced program, a pair for each batch.
+
+    They are halted and gone on with where memory allows, and start anew where it does not.
+    """
+
+    def __init__(self, original: Script, sliced: Script, inputs: Inputs, memory: Memory) -> None:
+        self.original, self.sliced, self.inputs = original, sliced, inputs
+        self.memory = memory
+        self.halted: dict[int, tuple[Walk, Walk]] = {}
+        self.count = 0
+        self.held_bytes = 0
+
+    def at(self, node: str) -> Iterator[tuple[Walk, Walk]]:
+        """Yield every batch's pair of walks, just before a node."""
+        if self.count and len(self.halted) == self.count:
+            for walks in self.halted.values():
+                yield self._advanced(walks, node)
+            return
+        number = -1
+        for number, given in enumerate(self.inputs()):
+            walks = self.halted.get(number) or (
+                self.original.start(given),
+                self.sliced.start(given),
+            )
+            self._advanced(walks, node)
+            self._hold(number, walks)
+            yield walks
+        self.count = number + 1
+
+    def rows_of(self, consumer: Contraction, seed: int) -> int | None:
+        """Estimate how many rows a consumer's regression has, from the first batch.
+
+        None where the number of batches is not known.
+        """
+        batches = self.batches()
+        first = next(self.at(consumer.node), None)
+        if batches is None or first is None:
+            return None
+        walk, node = first[1], self.sliced.named[consumer.node]
+        with torch.no_grad():
+            out = walk.computed(node)
+        generator = torch.Generator().manual_seed(seed)
+        return batches * len(rows_at(walk, node, consumer, batches, generator, out, self.memory))
+
+    def batches(self) -> int | None:
+        """Return the number of batches, or None where it is not known."""
+        if self.count:
+            return self.count
+        given = self.inputs()
+        return len(given) if isinstance(given, Sized) else None
+
+    def _hold(self, number: int, walks: tuple[Walk, Walk]) -> None:
+        if number not in self.halted:
+            size = sum(walk.size_bytes() for walk in walks)
+            if self.held_bytes + size > self.memory.walks:
+                return
+            self.held_bytes += size
+            self.halted[number] = walks
+
+    @staticmethod
+    def _advanced(walks: tuple[Walk, Walk], node: str) -> tuple[Walk, Walk]:
+        for walk in walks:
+            walk.advance(node)
+        return walks
+
+
+def _gather(
+    gathering: Gathering,
+    pairs: _Pairs,
+    consumer: Contraction,
+    part: slice,
+    network: Network,
+    masks: Mapping[Axis, Bools],
+    seed: int,
+) -> None:
+    """Gather some features of a consumer, and the change that is wanted of its output."""
+    generator = torch.Generator().manual_seed(seed)
+    node, target = (pairs.sliced.named[name] for name in (consumer.node, consumer.target))
+    original_target = pairs.original.named[consumer.target]
+    chain, batches = Chain(pairs.sliced, consumer), pairs.batches() or 1
+    for original, sliced in pairs.at(consumer.node):
+        whole = original.ahead(consumer.target).values[original_target]
+        wanted = _kept(whole, network, consumer.target, masks)
+        ahead = sliced.ahead(consumer.target)
+        change = chain.pull(ahead, wanted - ahead.values[target])
+        blocks = blocks_of(arguments_at(sliced, node))
+        features, rows = features_of(
+            *(sliced, node, consumer, batches, generator, change), memory=pairs.memory
+        )
+        targets = in_blocks(consumer.layout.outputs(change, rows), blocks)
+        gathering.add(features[:, :, part], targets)
+
+
+def _kept(value: Tensor, network: Network, node: str, masks: Mapping[Axis, Bools]) -> Tensor:
+    """Return a node's value at the positions that the sliced program still has."""
+    for dim, expression in enumerate(network.nodes[node].outputs[0]):
+        if any(axis in masks for axis in leaves(expression)):
+            kept = torch.as_tensor(np.flatnonzero(keep_mask(expression, masks)))
+            value = value.index_select(dim, kept.to(value.device))
+    return value
+
+
+# -- the solution ----------------------------------------------------------------------------------
+
+
+def _take(step: Step, script: Script, consumer: Contraction, part: slice) -> None:
+    """Add a step to the weights of some features and to the constant, in place."""
+    with torch.no_grad():
+        weight = script.tensors[consumer.tensor]
+        matrix = consumer.layout.matrix(weight, len(step.weight))
+        matrix[:, part] += step.weight.to(weight)
+        weight.copy_(consumer.layout.tensor(matrix, weight.shape))
+        if consumer.constant:
+            constant = script.tensors[consumer.constant]
+            constant += consumer.sign * step.constant.reshape(-1).to(constant)
+
+
+def _bring_home(script: Script, program: ExportedProgram) -> None:
+    """Copy tensors that were moved to a device back into the program, in place."""
+    with torch.no_grad():
+        for name, tensor in program.state_dict.items():
+            if name in script.tensors and script.tensors[name] is not tensor:
+                tensor.copy_(script.tensors[name])

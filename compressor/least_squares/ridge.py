@@ -1,0 +1,228 @@
+"""Solve ridge regressions in two forms that give the same step.
+
+A regression of n rows u of F features is solved with the F×F second moments Σ uuᵀ, or with the
+n×n products of its rows with each other, from which the same step follows:
+(UᵀU + λI)⁻¹UᵀT = Uᵀ(UUᵀ + λI)⁻¹T (the dual form, Saunders et al. 1998). The first suits few
+features, the second few rows: a linear layer after a flattened image has tens of thousands of
+features and one row per sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from compressor.least_squares.memory import (
+    COLUMNS,
+    Memory,
+    Size,
+    bytes_to_solve_moments,
+    bytes_to_solve_rows,
+)
+from compressor.least_squares.moments import Moments, halves_of, shrinkage_of, square_norm
+from compressor.processes import processes
+
+RIDGE, OF_SHRINKAGE = 3e-3, 0.1
+"""The re-fitted weights are pulled towards what they were. The pull is the larger of two:
+`RIDGE` times the features' mean energy, and `OF_SHRINKAGE` times the shrinkage of
+`Moments.settled`."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The solution of a regression: what is added to a weight and to a constant.
+
+    Attributes:
+        weight: [blocks, features, outputs].
+        constant: [blocks, outputs].
+        before: Mean square of the wanted change before the step.
+        after: Mean square of what is still wanted after the step.
+    """
+
+    weight: Tensor
+    constant: Tensor
+    before: float
+    after: float
+
+
+class Gathering(Protocol):
+    """What gathers a regression's rows batch by batch and then solves it.
+
+    Features are [blocks, rows, features], targets [blocks, rows, outputs].
+    """
+
+    def add(self, features: Tensor, targets: Tensor) -> None: ...
+
+    def step(self, *, centred: bool, ridge: float | None) -> Step | None:
+        """Solve for the step; return None where nothing was added.
+
+        Args:
+            centred: Whether a constant takes care of the means.
+            ridge: Replaces what `RIDGE` and `OF_SHRINKAGE` say.
+        """
+
+
+def _share(shrinkage: Tensor, ridge: float | None) -> Tensor | float:
+    return (OF_SHRINKAGE * shrinkage).clamp(min=RIDGE) if ridge is None else ridge
+
+
+# -- by moments of the features --------------------------------------------------------------------
+
+
+class ByMoments:
+    """Solves with the second moments of the features; only the solver copies a matrix of them."""
+
+    def __init__(self) -> None:
+        self.moments = Moments()
+
+    def add(self, features: Tensor, targets: Tensor) -> None:
+        self.moments.add(features, targets)
+
+    def step(self, *, centred: bool, ridge: float | None) -> Step | None:
+        moments = self.moments.over_processes()
+        if not moments.count:
+            return None
+        features, targets = moments.means()
+        before = moments.parts["squares"].sum() / moments.count
+        crossed = moments.crossed(centred=centred)
+        covariance, shrinkage = moments.settled(centred=centred)
+        diagonal = covariance.diagonal(dim1=1, dim2=2)
+        mean = diagonal.sum(1) / max(1, diagonal.shape[1])
+        damping = _share(shrinkage, ridge) * mean + 1e-30
+        diagonal += damping.unsqueeze(1)
+        weight = torch.linalg.solve(covariance, crossed)
+        pull = (damping * weight.square().sum((1, 2))).sum()
+        whole = moments.variance().sum() if centred else before
+        constant = targets - (features.unsqueeze(1) @ weight).squeeze(1)
+        return Step(weight, constant, float(before), float(whole - (weight * crossed).sum() - pull))
+
+
+# -- by products of the rows -----------------------------------------------------------------------
+
+
+@dataclass
+class ByRows:
+    """Keeps the rows as they come, and solves with their products with each other."""
+
+    features: list[Tensor] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+    halves: list[slice] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, features: Tensor, targets: Tensor) -> None:
+        self.features.append(features.cpu())
+        self.targets.append(targets.cpu())
+        for half in halves_of(features.shape[1]):
+            self.halves.append(slice(self.count + half.start, self.count + half.stop))
+        self.count += features.shape[1]
+
+    def step(self, *, centred: bool, ridge: float | None) -> Step | None:
+        if not self.count:
+            return None
+        targets = torch.cat(self.targets, 1).double()
+        before = targets.square().sum() / self.count
+        means = targets.mean(1)
+        products, shrinkage = self._settled(centred=centred)
+        if centred:
+            targets -= means.unsqueeze(1)
+        width = self.features[0].shape[2]
+        diagonal = products.diagonal(dim1=1, dim2=2)
+        damping = _share(shrinkage, ridge) * diagonal.sum(1) / (self.count * width) + 1e-30
+        added = (self.count * damping).reshape(-1, 1, 1)
+        diagonal += added.squeeze(2)
+        shares = torch.linalg.solve(products, targets)
+        fitted = targets - added * shares
+        pull = (damping * (shares * fitted).sum((1, 2))).sum()
+        after = (targets.square().sum() - (fitted * targets).sum()) / self.count - pull
+        weight, constant = self._weight(shares, means, centred=centred)
+        return Step(weight, constant, float(before), float(after))
+
+    def _settled(self, *, centred: bool) -> tuple[Tensor, Tensor]:
+        """Return the rows' products, [blocks, rows, rows], centred or not, and the shrinkage.
+
+        The shrinkage is that of the moments, since the squared norms of UᵀU and of UUᵀ are the
+        same.
+        """
+        blocks, _, width = self.features[0].shape
+        products = torch.zeros(blocks, self.count, self.count, dtype=torch.float64)
+        for some in self._columns():
+            products.baddbmm_(some, some.transpose(1, 2))
+        square = square_norm(products) / self.count**2
+        norms = sum(
+            square_norm(products[:, half, half]) / (half.stop - half.start) ** 2
+            for half in self.halves
+        )
+        if centred:
+            sides = products.mean(2, keepdim=True)
+            whole = sides.mean(1, keepdim=True)
+            products.sub_(sides).sub_(sides.transpose(1, 2)).add_(whole)
+        mean = products.diagonal(dim1=1, dim2=2).sum(1) / (self.count * width)
+        spread = square_norm(products) / self.count**2 - width * mean.square()
+        return products, shrinkage_of(norms / len(self.halves), len(self.halves), square, spread)
+
+    def _columns(self) -> Iterator[Tensor]:
+        """Yield some features of all rows, then the next ones, in double precision."""
+        for first in range(0, self.features[0].shape[2], COLUMNS):
+            some = [rows[:, :, first : first + COLUMNS] for rows in self.features]
+            yield torch.cat(some, 1).double()
+
+    def _weight(self, shares: Tensor, means: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
+        """Return the rows' sum weighted by their shares, and what is left of the means."""
+        blocks, _, width = self.features[0].shape
+        weight = shares.new_empty(blocks, width, shares.shape[2])
+        first = 0
+        for some in self._columns():
+            own = slice(first, first + some.shape[2])
+            middle = some.mean(1, keepdim=True)
+            if centred:
+                some -= middle
+            weight[:, own] = some.transpose(1, 2) @ shares
+            means = means - (middle @ weight[:, own]).squeeze(1)
+            first = own.stop
+        return weight, means
+
+
+# -- which of them ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to solve a regression.
+
+    Attributes:
+        gather: Makes what gathers for it.
+        bytes: (size, rows) -> the bytes that it takes.
+        work: (size, rows) -> its multiply-adds.
+    """
+
+    gather: Callable[[], Gathering]
+    bytes: Callable[[Size, int], int]
+    work: Callable[[Size, int], int]
+
+
+BY_MOMENTS = Form(
+    ByMoments,
+    lambda size, rows: bytes_to_solve_moments(size),
+    lambda size, rows: size.blocks * size.features**2 * (rows + size.features),
+)
+BY_ROWS = Form(
+    ByRows,
+    bytes_to_solve_rows,
+    lambda size, rows: size.blocks * rows**2 * (size.features + rows),
+)
+
+
+def form_for(size: Size, rows: int | None, memory: Memory) -> Form:
+    """Return the form with the least work of those that fit into the memory.
+
+    Moments, which can be taken in parts, are returned where none fits, where the number of rows is
+    not known beforehand, and where the rows are spread over several processes.
+    """
+    if rows is None or processes() > 1:
+        return BY_MOMENTS
+    fitting = [f for f in (BY_MOMENTS, BY_ROWS) if f.bytes(size, rows) <= memory.moments]
+    return min(fitting, key=lambda form: form.work(size, rows), default=BY_MOMENTS)

@@ -1,0 +1,129 @@
+"""Measure what an error of a consumer's output does to the network's: its gradient's mean square.
+
+An error e of the output column c moves the network's outputs, in a random direction v, by
+(∂(v·out)/∂y_c)·e; its square, averaged over directions, is ‖∂out/∂y_c‖²·e² (Hutchinson's
+estimator, cf. Dong et al. 2020, HAWQ-V2, section 3). No labels and no loss are needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from compressor.calls import Call
+from compressor.least_squares.consumers import Contraction
+from compressor.least_squares.layouts import row_count
+from compressor.least_squares.walk import Script, Walk
+from compressor.processes import all_summed
+
+SAMPLES = 128
+"""The number of samples, each with a random direction of its own; more change the choice little."""
+
+_SEEN = ""
+
+AT_ONCE = 8
+"""The number of samples whose activations are kept for one backward pass."""
+
+
+def salience(
+    script: Script,
+    consumers: Sequence[Contraction],
+    batches: Iterable[Any],
+    *,
+    is_divisible: bool,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Compute the mean squared gradient of the network's outputs at each consumer's output columns.
+
+    Args:
+        script: The program to run.
+        consumers: The consumers.
+        batches: Calibration batches, each a call of the network.
+        is_divisible: Whether batches may be run in parts.
+        seed: Seed of the random directions.
+
+    Returns:
+        Name of the consumer's node -> [outputs], a mean over samples and positions. Contractions
+        that no gradient reaches are left out.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sums = {_SEEN: torch.zeros((), dtype=torch.float64)}
+    for part in _some(batches, is_divisible):
+        for consumer, squares in _squared_gradients(script, consumers, part, generator):
+            sums[consumer.node] = sums.get(consumer.node, 0.0) + part.samples * squares
+        sums[_SEEN] = sums[_SEEN] + part.samples
+    sums = all_summed(sums)
+    seen = sums.pop(_SEEN)
+    return {name: total / seen for name, total in sums.items() if total.any()}
+
+
+def _some(batches: Iterable[Any], is_divisible: bool) -> Iterator[Call]:
+    """Yield parts of batches until there are `SAMPLES` samples."""
+    seen = 0
+    parts = (_parts(Call.of(given), is_divisible) for given in batches)
+    for part in itertools.chain.from_iterable(parts):
+        yield part
+        seen += part.samples
+        if seen >= SAMPLES:
+            return
+
+
+def _parts(given: Call, is_divisible: bool) -> Iterable[Call]:
+    if not is_divisible:
+        yield given
+        return
+    for start in range(0, given.samples, AT_ONCE):
+        yield given.mapped(operator.itemgetter(slice(start, start + AT_ONCE)))
+
+
+def _squared_gradients(
+    script: Script,
+    consumers: Sequence[Contraction],
+    given: Call,
+    generator: torch.Generator,
+) -> list[tuple[Contraction, Tensor]]:
+    with torch.enable_grad():
+        walk = _Probing(script, script.start(given), {c.node for c in consumers})
+        moved = sum(
+            (_direction(output, generator) * output).sum()
+            for output in walk.outputs()
+            if isinstance(output, Tensor) and output.requires_grad
+        )
+    if not isinstance(moved, Tensor):
+        return []
+    probes = [walk.probes[c.node] for c in consumers]
+    found = torch.autograd.grad(moved, probes, allow_unused=True, materialize_grads=True)
+    return [(c, _by_column(g, c)) for c, g in zip(consumers, found, strict=True)]
+
+
+def _by_column(gradient: Tensor, consumer: Contraction) -> Tensor:
+    rows = torch.arange(row_count(gradient, consumer.layout), device=gradient.device)
+    return consumer.layout.outputs(gradient.double().square(), rows).mean(0).cpu()
+
+
+def _direction(output: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a random direction of an output's shape, in units of the output's own spread."""
+    drawn = torch.randn(output.shape, generator=generator).to(output)
+    return drawn / output.detach().std(correction=0).clamp(min=1e-12)
+
+
+class _Probing(Walk):
+    """A walk that adds zeros to some values, to take gradients with respect to them."""
+
+    def __init__(self, script: Script, start: Walk, watched: set[str]) -> None:
+        super().__init__(script, start.values, start.position)
+        self.watched = watched
+        self.probes: dict[str, Tensor] = {}
+
+    def computed(self, node: Node) -> Any:
+        value = super().computed(node)
+        if node.name in self.watched:
+            self.probes[node.name] = torch.zeros_like(value, requires_grad=True)
+            value = value + self.probes[node.name]
+        return value

@@ -1,0 +1,119 @@
+"""Execute a program node by node; it can be halted, looked ahead of, and gone on with."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
+
+from compressor.calls import Call
+from compressor.graph.programs.lifting import lifted, stored_tensors
+from compressor.graph.programs.nodes import ASSERTION
+
+Values = dict[Node, Any]
+
+
+class Script:
+    """What all walks through a program share: the nodes' order, the tensors, when a value is done.
+
+    `tensors` are the program's own, moved to `device`; changing one in place changes what all
+    later steps compute.
+    """
+
+    def __init__(self, program: ExportedProgram, device: str = "cpu") -> None:
+        self.program, self.device = program, device
+        self.nodes = [n for n in program.graph_module.graph.nodes if n.target is not ASSERTION]
+        self.named = {node.name: node for node in self.nodes}
+        self.place = {node.name: i for i, node in enumerate(self.nodes)}
+        self.done: dict[int, list[Node]] = {}
+        last: dict[Node, int] = {}
+        for i, node in enumerate(self.nodes):
+            last |= dict.fromkeys((node, *node.all_input_nodes), i)
+        for node, i in last.items():
+            self.done.setdefault(i, []).append(node)
+        self.tensors: dict[str, Any] = self._moved(stored_tensors(program))
+        self.writes = [_writes(node) for node in self.nodes]
+
+    def start(self, inputs: Any) -> Walk:
+        """Return a walk that knows only the inputs (a call, or positional ones alone)."""
+        leaves = Call.of(self._moved(inputs)).leaves
+        given = lifted(self.program, leaves, self.tensors)
+        placeholders = [n for n in self.nodes if n.op == "placeholder"]
+        return Walk(self, dict(zip(placeholders, given, strict=True)), len(placeholders))
+
+    def _moved(self, values: Any) -> Any:
+        return pytree.tree_map_only(torch.Tensor, lambda x: x.to(self.device), values)
+
+
+class Walk:
+    """One execution of a program: the values that are still needed, and how far it has come."""
+
+    def __init__(self, script: Script, values: Values, position: int) -> None:
+        self.script, self.values, self.position = script, values, position
+
+    def advance(self, node: str) -> None:
+        """Run until just before a node."""
+        with torch.no_grad():
+            while self.position < self.script.place[node]:
+                self._step()
+
+    def ahead(self, node: str) -> Walk:
+        """Return a walk of its own that has just computed a node, with all values up to there.
+
+        This walk stays where it is.
+        """
+        end = self.script.place[node] + 1
+        values = dict(self.values)
+        if any(self.script.writes[self.position : end]):
+            values = self._copied(values)
+        other = Walk(self.script, values, self.position)
+        with torch.no_grad():
+            while other.position < end:
+                other._step(forget=False)
+        return other
+
+    def outputs(self) -> list[Any]:
+        """Run to the end, and return what the program returns as a flat list."""
+        while self.script.nodes[self.position].op != "output":
+            self._step()
+        returned = self.script.nodes[self.position].args
+        return pytree.tree_leaves(map_arg(returned, self.values.__getitem__))
+
+    def size_bytes(self) -> int:
+        """Return the bytes of the values, without the program's own tensors."""
+        own = {id(t) for t in self.script.tensors.values()}
+        found = {id(v): v for v in self.values.values() if isinstance(v, torch.Tensor)}
+        return sum(v.numel() * v.element_size() for key, v in found.items() if key not in own)
+
+    def _copied(self, values: Values) -> Values:
+        """Copy values that may be written to; views stay views of one another."""
+        memo = {id(t): t for t in self.script.tensors.values()}
+        return {node: copy.deepcopy(value, memo) for node, value in values.items()}
+
+    def _step(self, *, forget: bool = True) -> None:
+        node = self.script.nodes[self.position]
+        if node.op == "call_function":
+            self.values[node] = self.computed(node)
+        elif node.op == "get_attr":
+            module: Any = self.script.program.graph_module
+            self.values[node] = getattr(module, str(node.target))
+        if forget:
+            for value in self.script.done.get(self.position, ()):
+                self.values.pop(value, None)
+        self.position += 1
+
+    def computed(self, node: Node) -> Any:
+        """Return what a node's operator returns for the walk's values."""
+        args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)
+        operator: Any = node.target
+        return operator(*args, **kwargs)
+
+
+def _writes(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return bool(schema is not None and schema.is_mutable)

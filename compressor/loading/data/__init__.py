@@ -1,0 +1,19 @@
+"""Read labelled or unlabelled samples from what people have: arrays, folders, datasets."""
+
+from compressor.loading.data.batching import Batches, batches, check_labels, hold_out
+from compressor.loading.data.binding import Binding, Forward
+from compressor.loading.data.dataset import Data
+from compressor.loading.data.objects import data_of
+from compressor.loading.data.sources import load_data
+
+__all__ = [
+    "Batches",
+    "Binding",
+    "Data",
+    "Forward",
+    "batches",
+    "check_labels",
+    "data_of",
+    "hold_out",
+    "load_data",
+]

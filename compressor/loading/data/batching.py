@@ -1,0 +1,308 @@
+"""Split data and read it in batches: held out, shuffled, augmented, the same for the same seed."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Subset
+
+from compressor.calls import Call
+from compressor.errors import CompressorError, UsageError
+from compressor.loading.data.dataset import Data
+
+_LOOKED_AT = 256  # samples of a dataset that does not say its labels
+
+
+def hold_out(data: Data, fraction: float = 0.1, seed: int = 0) -> tuple[Data, Data]:
+    """Split data at random into (rest, held): disjoint, complete, at least one sample in each.
+
+    Args:
+        data: Not changed.
+        fraction: The share of the samples that is held out.
+        seed: Seed of the choice.
+
+    Raises:
+        UsageError: The fraction is not between 0 and 1.
+        CompressorError: There is only one sample.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(
+            f"the share to hold out must lie between 0 and 1, not {fraction}",
+            next_step="give a share such as 0.1",
+        )
+    if len(data) < 2:
+        raise CompressorError(
+            "one sample cannot be split into training and test data",
+            where=data.name,
+            next_step="give more data, or separate test data",
+        )
+    order = np.random.default_rng(seed).permutation(len(data)).tolist()
+    held = min(len(data) - 1, max(1, round(fraction * len(data))))
+    return (
+        replace(data, dataset=Subset(data.dataset, sorted(order[held:]))),
+        replace(
+            data,
+            name=f"{data.name} (held out)",
+            dataset=Subset(data.dataset, sorted(order[:held])),
+        ),
+    )
+
+
+def check_labels(data: Data, classes: int) -> None:
+    """Check that labels are classes of a network that has this many: from 0 below `classes`.
+
+    All labels of arrays and folders are looked at; of other datasets, 256 samples spread evenly.
+    Labels that are no integers pass.
+
+    Raises:
+        CompressorError: A label is out of range; it names the first such sample and its label.
+    """
+    if not data.labelled:
+        return
+    labels, indices = _labels(data)
+    if labels.is_floating_point() or labels.is_complex():
+        return
+    wrong = ((labels < 0) | (labels >= classes)).nonzero()
+    if len(wrong):
+        first = tuple(wrong[0].tolist())
+        raise CompressorError(
+            f"the label of sample {indices[first[0]]} is {int(labels[first])}, "
+            f"but the network has {classes} classes (0 to {classes - 1})",
+            where=data.name,
+            next_step="give the data that the network was trained for, or repair its labels",
+        )
+
+
+def _labels(data: Data) -> tuple[Tensor, range]:
+    """Return labels, and the indices of the samples that they belong to."""
+    subset = data.dataset if isinstance(data.dataset, Subset) else None
+    labels = getattr(subset.dataset if subset else data.dataset, "labels", None)
+    if isinstance(labels, Tensor):
+        return labels[torch.tensor(subset.indices)] if subset else labels, range(len(data))
+    indices = range(0, len(data), max(1, len(data) // _LOOKED_AT))
+    return torch.as_tensor(data.fetch(indices).target), indices
+
+
+Drawn = tuple[np.ndarray[Any, Any], ...]
+"""Random numbers of some images: arrays with an entry per image."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A random change of images, in two parts: numbers are drawn, then images changed by them.
+
+    So the numbers of a whole pass can be drawn at once and brought to where the images are.
+
+    Attributes:
+        draw: Draws numbers by a generator for so many images of a height and a width.
+        apply: Changes images [N, C, H, W] as the numbers say, which lie on the same device.
+    """
+
+    draw: Callable[[np.random.Generator, int, int, int], Drawn]
+    apply: Callable[..., Tensor]
+
+    def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Change images [N, C, H, W] by numbers that are drawn for them."""
+        drawn = self.draw(rng, len(images), *images.shape[-2:])
+        return self.apply(images, *(torch.from_numpy(each).to(images.device) for each in drawn))
+
+
+def _draw_moves(rng: np.random.Generator, samples: int, height: int, width: int) -> Drawn:
+    """Draw how far each image is moved down and across, by up to an eighth of its size."""
+    tops, lefts = (rng.integers(0, 2 * (size // 8) + 1, samples) for size in (height, width))
+    return tops, lefts
+
+
+def _crop(images: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
+    """Move each image [N, C, H, W]; zeros (the mean colour) move in."""
+    samples, _, height, width = images.shape
+    rows, columns = height // 8, width // 8
+    padded = F.pad(images, (columns, columns, rows, rows))
+    every = torch.arange(samples, device=images.device)[:, None, None]
+    down = (tops[:, None] + torch.arange(height, device=images.device))[:, :, None]
+    across = (lefts[:, None] + torch.arange(width, device=images.device))[:, None, :]
+    return padded.movedim(1, -1)[every, down, across].movedim(-1, 1).contiguous()
+
+
+def _draw_sides(rng: np.random.Generator, samples: int, height: int, width: int) -> Drawn:
+    return (rng.random(samples) < 0.5,)
+
+
+def _flip(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirror images [N, C, H, W] left to right, those for which `mirrored` says so."""
+    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+
+
+CROP, FLIP = Augmentation(_draw_moves, _crop), Augmentation(_draw_sides, _flip)
+AUGMENTATIONS: dict[str, tuple[Augmentation, ...]] = {
+    "none": (),
+    "crop": (CROP,),
+    "crop-flip": (CROP, FLIP),
+}
+
+SHARE = 0.5
+"""Of a device's free memory: data that take less can lie there."""
+
+
+class Batches:
+    """An iterable over data in batches (see `batches`); every pass shuffles and augments anew."""
+
+    def __init__(
+        self,
+        data: Data,
+        batch_size: int,
+        seed: int | None,
+        augment: str,
+        limit: int | None,
+        drop_last: bool,
+    ) -> None:
+        if augment not in AUGMENTATIONS:
+            raise UsageError(
+                f"there is no augmentation {augment!r}",
+                next_step=f"choose one of {', '.join(AUGMENTATIONS)}",
+            )
+        if batch_size < 1 or (limit is not None and limit < 1):
+            raise UsageError(
+                f"batches of {batch_size}, from {limit} samples: both must be at least one",
+                next_step="give a batch size and a number of samples of at least one",
+            )
+        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.augmentations = AUGMENTATIONS[augment]
+        self.size = _image_size(data, augment) if self.augmentations else ()
+        everything = np.arange(len(data))
+        if seed is not None:
+            everything = np.random.default_rng(seed).permutation(everything)
+        self.chosen = everything[:limit]
+        full, left = divmod(len(self.chosen), batch_size)
+        self.count = full if (drop_last and full) else full + bool(left)
+        self.passes = 0
+        self.device: torch.device | None = None
+        self.numbers = everything
+
+    def __len__(self) -> int:
+        return self.count
+
+    def on(self, device: torch.device) -> Batches:
+        """Return the same batches, made on the device.
+
+        Samples, order and random numbers lie there, and nothing is sent while a pass goes on. Where
+        the data are no arrays of images, or too large for the device, these batches are returned.
+        """
+        dataset: Any = self.data.dataset
+        numbers = np.arange(len(self.data))
+        while isinstance(dataset, Subset):
+            dataset, numbers = dataset.dataset, np.asarray(dataset.indices)[numbers]
+        if not hasattr(dataset, "on") or getattr(dataset, "nbytes", 0) > _room(device):
+            return self
+        placed = copy.copy(self)
+        placed.data = replace(self.data, dataset=dataset.on(device))
+        placed.numbers, placed.device = numbers, device
+        return placed
+
+    def __iter__(self) -> Iterator[tuple[Call, Any]]:
+        rng = np.random.default_rng((self.seed or 0, self.passes))
+        self.passes += 1
+        order = self.chosen if self.seed is None else rng.permutation(self.chosen)
+        starts = range(0, self.count * self.batch_size, self.batch_size)
+        parts = [order[start : start + self.batch_size] for start in starts]
+        return self._here(parts, rng) if self.device is None else self._there(parts, rng)
+
+    def _here(
+        self, parts: Sequence[np.ndarray[Any, Any]], rng: np.random.Generator
+    ) -> Iterator[tuple[Call, Any]]:
+        for part in parts:
+            inputs, target = self.data.fetch(part.tolist())
+            for augmentation in self.augmentations:
+                inputs = _with_image(inputs, augmentation(_image(inputs), rng))
+            yield inputs, target
+
+    def _there(
+        self, parts: Sequence[np.ndarray[Any, Any]], rng: np.random.Generator
+    ) -> Iterator[tuple[Call, Any]]:
+        """Yield the batches of a pass, made on the device.
+
+        The numbers of all batches are drawn first, in the order in which `_here` draws them.
+        """
+
+        def moved(arrays: Iterable[np.ndarray[Any, Any]]) -> Tensor:
+            return torch.from_numpy(np.concatenate(list(arrays))).to(self.device)
+
+        drawn = [[a.draw(rng, len(part), *self.size) for a in self.augmentations] for part in parts]
+        numbers = [list(map(moved, zip(*each, strict=True))) for each in zip(*drawn, strict=True)]
+        indices = moved([self.numbers[part] for part in parts])
+        start = 0
+        for part in parts:
+            rows = slice(start, start + len(part))
+            inputs, target = self.data.fetch(indices[rows])
+            for augmentation, arrays in zip(self.augmentations, numbers, strict=True):
+                some = (array[rows] for array in arrays)
+                inputs = _with_image(inputs, augmentation.apply(_image(inputs), *some))
+            yield inputs, target
+            start += len(part)
+
+
+def _room(device: torch.device) -> float:
+    """Return how many bytes data may take on a device."""
+    if device.type != "cuda":
+        return math.inf
+    return SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+def _image(call: Call) -> Any:
+    """Return a call's first input, which augmentation moves if it is a batch of images."""
+    return next(iter((*call.args, *call.kwargs.values())), None)
+
+
+def _with_image(call: Call, image: Tensor) -> Call:
+    if call.args:
+        return replace(call, args=(image, *call.args[1:]))
+    first = next(iter(call.kwargs))
+    return replace(call, kwargs={**call.kwargs, first: image})
+
+
+def _image_size(data: Data, augment: str) -> tuple[int, ...]:
+    """Return the images' height and width; raise UsageError where the inputs are no images."""
+    first = _image(data.first_sample)
+    if not isinstance(first, Tensor) or first.ndim != 4:
+        raise UsageError(
+            f"{augment!r} moves images, but the inputs are none",
+            where=data.name,
+            next_step="use the augmentation 'none'",
+        )
+    return tuple(first.shape[-2:])
+
+
+def batches(
+    data: Data,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    augment: str = "none",
+    limit: int | None = None,
+    drop_last: bool = False,
+) -> Batches:
+    """Read data in batches: pairs of the network's call and the target (None where there is none).
+
+    The result has a length and can be iterated over many times. Passes differ from each other; two
+    `batches` with the same seed give the same passes.
+
+    Args:
+        data: The samples.
+        batch_size: Samples in a batch.
+        seed: Seed of order, choice and augmentation; None keeps the data's order.
+        augment: "none", "crop" (by up to an eighth of the size) or "crop-flip".
+        limit: Use only this many samples: the first, or with a seed a random choice.
+        drop_last: Leave out an incomplete last batch, unless it is the only one.
+
+    Raises:
+        UsageError: Sizes below one, an unknown augmentation, or one for inputs that are no images.
+    """
+    return Batches(data, batch_size, seed, augment, limit, drop_last)

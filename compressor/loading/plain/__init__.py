@@ -1,0 +1,35 @@
+"""Turn a network into the plain form that the analysis takes, and back.
+
+In the plain form the weights that act are plain parameters, and all numbers are float32.
+"""
+
+from compressor.loading.plain.computed import Computed
+from compressor.loading.plain.making import Plain, made_plain, put_all_back, require_kept
+from compressor.loading.plain.number_types import (
+    Types,
+    give_back_types,
+    name_of,
+    named_types,
+    narrowed,
+    round_to,
+    types_of,
+    widened,
+    work_in_float32,
+)
+
+__all__ = [
+    "Computed",
+    "Plain",
+    "Types",
+    "give_back_types",
+    "made_plain",
+    "name_of",
+    "named_types",
+    "narrowed",
+    "put_all_back",
+    "require_kept",
+    "round_to",
+    "types_of",
+    "widened",
+    "work_in_float32",
+]

@@ -1,0 +1,138 @@
+"""Collect the report's contents: what went in, what the network costs, what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from compressor.graph.network import Network
+from compressor.graph.programs.containers import names_of_outputs
+from compressor.loading.plain import name_of
+from compressor.processes import processes
+from compressor.report import (
+    SCHEMA,
+    State,
+    layer_entries,
+    protection_entries,
+    timed_layers,
+    versions,
+)
+from compressor.run.decide import Cut, describe_budget
+from compressor.run.deliver import Delivery
+from compressor.run.explaining import explain
+from compressor.run.judging import Moment
+from compressor.run.opening import Run
+
+
+def account(
+    run: Run,
+    made: Cut,
+    delivery: Delivery,
+    moments: Sequence[Moment],
+    differences: Mapping[str, float],
+    command: str,
+) -> dict[str, Any]:
+    """Return the contents of a run's report, as in report.json.
+
+    Args:
+        run: What went in.
+        made: The decision, and the sliced network.
+        delivery: The files that were written, and the numbers measured of them.
+        moments: The metrics after each step, the original's first.
+        differences: The largest differences between the forms of the result, by words.
+        command: The command as the report shows it.
+    """
+    sliced = made.sliced
+    return {
+        **_what_went_in(run, command),
+        **_states(delivery, moments),
+        "recovery": [moment.to_report() for moment in moments],
+        "budget": describe_budget(run, made.decision),
+        "groups": explain(run, made.decision),
+        "protected": protection_entries(run.network.protections),
+        **_what_macs_are_not(run.network),
+        "form": {
+            "form": sliced.plan.form,
+            "obstacle": sliced.plan.obstacle,
+            "stand_ins": sorted(sliced.plan.stand_ins),
+        },
+        "differences": {**differences, **_of_files(delivery)},
+        "formats": {name: asdict(outcome) for name, outcome in delivery.formats.items()},
+        "outputs": names_of_outputs(sliced.program),
+        "files": delivery.hashes(),
+        "seconds": run.stopwatch.seconds,
+        "notes": run.stopwatch.notes,
+    }
+
+
+def _of_files(delivery: Delivery) -> dict[str, float]:
+    onnx = delivery.formats.get("onnx")
+    return {"program and ONNX file": onnx.difference} if onnx and onnx.is_there else {}
+
+
+def _what_macs_are_not(network: Network) -> dict[str, Any]:
+    """Return the work that multiply-adds leave out, and the part of them that is thrown away."""
+    left_out = [{**asdict(u), "places": list(u.places)} for u in network.uncounted]
+    unread = {"layers": list(network.unread.layers), "macs": network.unread.macs}
+    return {"uncounted": left_out, "unread": unread}
+
+
+def _what_went_in(run: Run, command: str) -> dict[str, Any]:
+    loaded, options = run.loaded, run.options
+    named = {f"input {i}": value for i, value in enumerate(run.examples.args)}
+    named |= run.examples.kwargs
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "options": asdict(options),
+        "seed": options.seed,
+        "versions": versions(),
+        "processes": processes(),
+        "model": {
+            "name": loaded.name,
+            "recognised": loaded.recognised,
+            "weights": loaded.weights,
+            "sha256": loaded.sha256,
+            "type": name_of(loaded.stored),
+        },
+        "examples": {
+            "origin": run.examples.origin,
+            "inputs": [
+                {"name": name, "shape": list(value.shape), "dtype": str(value.dtype)[6:]}
+                for name, value in named.items()
+                if isinstance(value, Tensor)
+            ],
+        },
+        "evaluated_on": run.samples.evaluated_on,
+        "evaluated_samples": len(run.samples.test) if run.samples.test else 0,
+    }
+
+
+def _states(delivery: Delivery, moments: Sequence[Moment]) -> dict[str, Any]:
+    """Return what the network costs before, right after slicing, and at the end.
+
+    Recovery changes no shape, so the sliced network's sizes and latency are those of the result.
+    """
+    last_cut = [moment for moment in moments if moment.is_cut][-1]
+    rows = (
+        ("before", delivery.before, moments[0]),
+        ("sliced", delivery.after, last_cut),
+        ("after", delivery.after, moments[-1]),
+    )
+    states: dict[str, Any] = {
+        name: State(
+            *(made.costs.params, made.costs.macs, made.size_bytes, made.latency),
+            metrics=moment.metrics,
+        ).to_dict()
+        for name, made, moment in rows
+    }
+    before, after = delivery.before, delivery.after
+    entries = layer_entries(before.costs.layers, after.costs.layers)
+    states["speedups"] = [asdict(ratio) for ratio in delivery.speedups]
+    if not before.operators:
+        return {**states, "layers": entries}
+    layers, other = timed_layers(entries, before.operators, after.operators)
+    return {**states, "layers": layers, "other_ms": other}

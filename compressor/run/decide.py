@@ -1,0 +1,263 @@
+"""Decide how much is to go and which channels go, for a network whose channels are scored.
+
+Nothing is sliced yet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compressor.choose import FAR, Choice, OutOfReachError, prunable, select
+from compressor.choose.curves import Sensitivity, losses_of
+from compressor.errors import UsageError
+from compressor.options import Options, flag
+from compressor.records import Plan
+from compressor.run.found import ByPlan, Found, to_report
+from compressor.run.opening import LATENCY, UNITS, Run, open_run, seeded
+from compressor.run.replaying import keep_of_plan
+from compressor.run.subject import Subject
+from compressor.run.timing import Timing
+from compressor.slicing import Sliced
+from compressor.slicing.plan_file import read_plan
+from compressor.watch import Stopwatch, Watch
+
+Keep = Mapping[str, tuple[int, ...]]
+
+SHORT = 0.005
+"""The share of a ratio that may be missing where the next step of widths removes far more."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How much is to be removed. Without `ratio` and `most`, the layers' own ratios decide.
+
+    Attributes:
+        ratio: The share to remove, between 0 and 1.
+        most: What may be left, in the budget's unit, where that is known exactly.
+        is_limit: Whether `most` must never be exceeded; a ratio may be missed by `SHORT`.
+    """
+
+    ratio: float | None
+    most: float | None = None
+    is_limit: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which channels go; nothing is sliced yet.
+
+    Attributes:
+        goal: How much was to be removed.
+        choice: The channels that stay. None where only trying can make the choice; the network
+            stays as it is until then.
+        timing: The widths' steps that the choice follows, which may be finer than the run's.
+        found: How it came about, where scores and a budget alone did not make it.
+    """
+
+    goal: Goal
+    choice: Choice | None
+    timing: Timing
+    found: Found | None = None
+
+    @property
+    def keep(self) -> Keep:
+        """Group name -> the channels that stay; groups that keep all are missing."""
+        return self.choice.keep if self.choice is not None else {}
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """Group name -> how many channels stay."""
+        return {name: len(kept) for name, kept in self.keep.items()}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A decision carried out: the smaller network, as a program and as a module."""
+
+    decision: Decision
+    sliced: Sliced
+
+
+def predict(run: Run, decision: Decision) -> dict[str, tuple[float, float]]:
+    """Return for each unit the whole network's cost before and after the decision."""
+    units = [*UNITS, LATENCY] if run.timing.clock is not None else UNITS
+    return {unit: (run.total(unit), run.total(unit, decision.kept)) for unit in units}
+
+
+def describe_budget(run: Run, decision: Decision) -> dict[str, Any]:
+    """Return for the report what was asked for, and what the cost model predicts of the result."""
+    of, predictions = run.options.of, predict(run, decision)
+    before, after = predictions[of]
+    last = decision.choice.last if decision.choice is not None else None
+    return {
+        "ratio": decision.goal.ratio,
+        "of": of,
+        "removed": 1 - after / before,
+        "predicted": {unit: after for unit, (_, after) in predictions.items()},
+        "price": last.price if last is not None else None,
+        **to_report(decision.found),
+    }
+
+
+def plan(
+    subject: Subject, options: Options, watch: Watch, *, predict_latency: bool = False
+) -> tuple[Run, Decision]:
+    """Open a network and decide which of its channels go.
+
+    Args:
+        subject: The model and the data.
+        options: What was asked for.
+        watch: Is told of stages and progress.
+        predict_latency: Time the layers even where the budget is not one of latency.
+    """
+    stopwatch = Stopwatch(watch)
+    given = read_plan(Path(options.plan)) if options.plan is not None else None
+    with seeded(options.seed):
+        run = open_run(subject, options, stopwatch, given=given, predict_latency=predict_latency)
+        decision = _first_decision(run, given)
+    if run.sensitivity is not None and decision.choice is not None and given is None:
+        _say_what_was_used(run, run.sensitivity, decision.keep)
+    return run, decision
+
+
+def _first_decision(run: Run, given: Plan | None) -> Decision:
+    """Take the given plan's channels, or choose by the options where nothing has to be tried."""
+    options = run.options
+    if given is not None:
+        choice = choice_of(run, keep_of_plan(given, run.network))
+        assert options.plan is not None
+        return Decision(Goal(None), choice, run.timing, ByPlan(options.plan))
+    if options.max_drop is not None:
+        return Decision(Goal(None), None, run.timing)
+    with run.stopwatch.stage("select"):
+        return decide(run, goal_of(run))
+
+
+def choice_of(run: Run, keep: Keep) -> Choice:
+    """Return the given kept indices as a choice, with its costs."""
+    of, counts = run.options.of, {name: len(kept) for name, kept in keep.items()}
+    return Choice(dict(keep), of, run.total(of), run.total(of, counts))
+
+
+def goal_of(run: Run) -> Goal:
+    """Return how much is to be removed, as the options say.
+
+    Raises:
+        UsageError: The network is within the limit already.
+    """
+    limit = run.options.limit
+    if limit is None:
+        return Goal(run.options.ratio)
+    before = run.total(limit.unit)
+    if before <= limit.most:
+        raise UsageError(
+            f"the network has {before:,.10g} {limit.unit}, which is within {limit.most:,.10g} "
+            "already"
+            if limit.unit != LATENCY
+            else f"a call takes {before:.4g} ms, which is within {limit.most:g} already",
+            where=flag(limit.option),
+            consequence="nothing is pruned",
+            next_step="give a smaller number, or --ratio",
+        )
+    return Goal(1 - limit.most / before, limit.most, is_limit=True)
+
+
+def decide(
+    run: Run,
+    goal: Goal,
+    also_protect: Sequence[str] = (),
+    *,
+    best_effort: bool = False,
+    floors: Mapping[str, int] | None = None,
+    timing: Timing | None = None,
+) -> Decision:
+    """Choose the channels that meet a goal by the options; `run` is not changed.
+
+    Where widths that run well do not reach the goal, they are chosen in steps half as large; where
+    they remove far too much, one group may lie between its steps.
+
+    Args:
+        run: The scored network.
+        goal: How much is to be removed.
+        also_protect: Further globs of what stays as it is.
+        best_effort: Take what is reachable, whatever the options say.
+        floors: Numbers of channels that groups keep at least.
+        timing: Steps of widths to begin with; default the run's.
+    """
+    network, options, timing = run.network, run.options, timing or run.timing
+    protect = (*options.protect, *also_protect)
+    losses = None
+    if run.sensitivity is not None:
+        wanted = prunable(network, protect, options.prune)
+        losses = losses_of(run.sensitivity, network.groups, wanted)
+    counted = options.of != LATENCY
+    while True:
+        try:
+            choice = select(
+                network,
+                run.scores,
+                ratio=goal.ratio,
+                most=goal.most,
+                of=options.of,
+                scope=options.scope,
+                protect=protect,
+                prune=options.prune,
+                layer_ratios=options.layer_ratios,
+                losses=losses,
+                round_to=timing.steps,
+                clock=timing.clock if options.of == LATENCY else None,
+                best_effort=best_effort or options.best_effort,
+                keep_linked=options.keep_class,
+                floors=floors or {},
+                short=SHORT if counted and not goal.is_limit else 0.0,
+                off_step=counted and options.round_to == "auto",
+            )
+        except OutOfReachError:
+            finer = timing.finer()
+            if options.round_to != "auto" or finer is None:
+                raise
+            timing = finer
+        else:
+            return Decision(goal, choice, timing)
+
+
+def say_how_met(run: Run, decision: Decision) -> None:
+    """Note it where clearly more or less is removed than was asked for."""
+    budget = describe_budget(run, decision)
+    asked, removed, of = budget["ratio"], budget["removed"], budget["of"]
+    if asked is None or decision.found is not None or abs(removed - asked) <= FAR:
+        return
+    said = f"{removed:.1%} of the {of} are removed, {asked:.1%} were asked for"
+    if removed < asked:
+        run.stopwatch.note(f"{said}: no more can go (--best-effort)")
+        return
+    run.stopwatch.note(f"{said}: {_why_too_much(run.options)}")
+
+
+def _why_too_much(options: Options) -> str:
+    """Say in words why more is removed than was asked for: the steps are too large."""
+    # with "auto" and a counted budget, one group was left off its step already
+    if options.round_to == 1 or (options.round_to == "auto" and options.of != LATENCY):
+        return "one channel is so much"
+    of = "that run well" if options.round_to == "auto" else f"of {options.round_to}"
+    return f"the steps {of} are so large; --round-to 1 comes within one channel"
+
+
+def _say_what_was_used(run: Run, sensitivity: Sensitivity, keep: Keep) -> None:
+    """Note how far the measured losses had to go, and whether they were this network's."""
+    note, loaded, options = run.stopwatch.note, run.loaded, run.options
+    cut = [group for group in run.network.groups if group.name in keep]
+    losses = losses_of(sensitivity, run.network.groups, cut)
+    found = [float(losses[g.name][g.size - len(keep[g.name]) - 1]) for g in cut]
+    worst = max(filter(math.isfinite, found), default=0.0)
+    note(f"no layer on its own loses more than {worst:.4g} of {sensitivity.metric}")
+    if not all(map(math.isfinite, found)):
+        note("but for those that --layer-ratio cuts further than was measured")
+    if loaded.sha256 != sensitivity.model["sha256"]:
+        note("the sensitivities were measured with other weights")
+    if options.criterion != sensitivity.criterion:
+        note(f"the sensitivities were measured with --criterion {sensitivity.criterion}")

@@ -1,0 +1,349 @@
+"""Open a network: all that a choice follows from is loaded, traced, analysed, scored and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compressor.choose.curves import Sensitivity, read_sensitivity
+from compressor.errors import CompressorError
+from compressor.formats.original import Original, missing
+from compressor.graph import analyse
+from compressor.graph.counted import notes_on_macs
+from compressor.graph.network import Network
+from compressor.graph.trace import trace
+from compressor.loading.examples import SHARES
+from compressor.loading.other_sizes import check_program
+from compressor.loading.plain import require_kept
+from compressor.options import CriterionName, Options, ScoringOptions
+from compressor.processes import each_alone, of_the_first
+from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel, Plan, Trace
+from compressor.recover import primary_output, reinitialised
+from compressor.run.subject import (
+    Samples,
+    Subject,
+    check_device,
+    check_fit,
+    earlier_weights,
+    loss_of,
+    open_inputs,
+    open_model,
+)
+from compressor.run.timing import Timing, aimed, by_torch, timing_of
+from compressor.score import Calibration as ScoreData
+from compressor.score import Scores, score
+from compressor.score.criteria import CRITERIA, resolved
+from compressor.score.data import Calibration
+from compressor.slicing import check_source
+from compressor.watch import Stopwatch
+
+LATENCY = "latency"
+WEIGHTS_NOTES = {
+    RANDOM: "random weights: sizes and latency are real, accuracy means nothing",
+    AS_MADE: "weights as the factory made them: if it draws them at random, accuracy means nothing",
+}
+UNITS = ("macs", "params", "channels")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network that is loaded and traced, with its samples."""
+
+    subject: Subject
+    options: ScoringOptions
+    loaded: LoadedModel
+    examples: ExampleInputs
+    samples: Samples
+    trace: Trace
+    stopwatch: Stopwatch
+
+
+@dataclass(frozen=True)
+class Run(Opened):
+    """All that is known of a network before anything is chosen; complete once it is opened.
+
+    What is decided, cut and delivered are records of their own beside it, and are never merged into
+    it. In steps each step's network has a run of its own, opened by `reopen`.
+
+    Attributes:
+        options: What was asked for, the criterion by its name.
+        network: The groups of coupled channels.
+        scores: One number per channel of each group, high for important ones.
+        timing: What is known of the machine that the network is to run on.
+        original: The network that went in.
+        sensitivity: What `compress sensitivity` measured, if it is to be used.
+    """
+
+    options: Options
+    network: Network
+    scores: Scores
+    timing: Timing
+    original: Original
+    sensitivity: Sensitivity | None
+
+    def total(self, unit: str, kept: Mapping[str, int] | None = None) -> float:
+        """Return the network's cost where groups keep so many channels, without running anything.
+
+        Args:
+            unit: "macs" (of one sample), "params" or "channels"; "latency" in milliseconds, if the
+                latency is modelled.
+            kept: Group name -> channels kept; other groups keep all of theirs.
+        """
+        sizes = self.network.sizes(kept or {})
+        if unit != LATENCY:
+            return self.network.cost.of(unit, sizes)
+        assert self.timing.clock is not None
+        return self.timing.clock.latency_ms(sizes)
+
+
+def open_run(
+    subject: Subject,
+    options: Options,
+    stopwatch: Stopwatch,
+    *,
+    given: Plan | None = None,
+    predict_latency: bool = False,
+) -> Run:
+    """Open a network for compression: load, trace, analyse, score and time it.
+
+    Args:
+        subject: The model and the data.
+        options: What was asked for.
+        stopwatch: Is told of stages and notes.
+        given: A plan that takes the place of a choice; it must be for this network.
+        predict_latency: Time the layers even where the budget is not one of latency.
+
+    Raises:
+        UsageError: Options do not fit the network or the machine.
+        CompressorError: Anything is wrong with the model, the data or the given plan.
+    """
+    sensitivity = read_sensitivity(options.use) if options.use is not None else None
+    options = aimed(options, stopwatch)
+    opened = open_network(subject, options, stopwatch)
+    if options.keep_parametrisations:
+        refits = opened.samples.train is not None and (options.repair or options.trains)
+        require_kept(opened.loaded.computed, refits=refits)
+    if given is not None:
+        check_source(given, opened.trace.module)
+    if options.rewind_to is not None:
+        earlier_weights(opened.loaded, options)  # what is wrong with them is said at once
+    if options.policy == "reinitialise":
+        reinitialised(opened.trace.module)
+    _say_what_is_missing(stopwatch, opened.samples)
+    original = _tried(opened.trace, options, stopwatch)
+    run = _complete(
+        *(opened, options, original),
+        sensitivity=sensitivity,
+        predict_latency=predict_latency,
+    )
+    for note in notes_on_macs(run.network):
+        stopwatch.note(note)
+    return run
+
+
+def _tried(traced: Trace, options: Options, stopwatch: Stopwatch) -> Original:
+    """Count the original and try the requested formats on it; those that fail are noted.
+
+    Raises:
+        CompressorError: It cannot be counted, or is to be timed and cannot be written as ONNX.
+    """
+    original = Original(traced, options.format)
+    with stopwatch.stage("count and try the formats"):
+        assert original.costs
+        unwritable = original.unwritable
+    if options.of == LATENCY and not by_torch(options) and original.why_no_onnx:
+        raise CompressorError(
+            "--of latency times ONNX files, and there can be none of this network: "
+            f"{original.why_no_onnx}",
+            consequence="nothing was done",
+            next_step="time it with PyTorch (--latency-on torch-cpu), or ask for --of macs",
+        )
+    for name, reason in unwritable.items():
+        stopwatch.note(f"{missing(name)}: {reason}")
+    return original
+
+
+def _complete(
+    opened: Opened,
+    options: Options,
+    original: Original,
+    *,
+    sensitivity: Sensitivity | None = None,
+    predict_latency: bool = False,
+) -> Run:
+    """Score and time a traced network, so that channels can be chosen.
+
+    Args:
+        opened: The traced network.
+        options: What was asked for.
+        original: The network that went in, which may be another one.
+        sensitivity: What `compress sensitivity` measured, if it is to be used.
+        predict_latency: Time the layers even where the budget is not one of latency.
+    """
+    network, scores = score_channels(opened)
+    options = replace(options, criterion=opened.options.criterion)
+    own = original if original.module is opened.trace.module else Original(opened.trace)
+    timing = timing_of(
+        *(opened.trace, network, own, options, opened.stopwatch),
+        with_clock=options.of == LATENCY or predict_latency,
+    )
+    return Run(
+        subject=opened.subject,
+        options=options,
+        loaded=opened.loaded,
+        examples=opened.examples,
+        samples=opened.samples,
+        trace=opened.trace,
+        stopwatch=opened.stopwatch,
+        network=network,
+        scores=scores,
+        timing=timing,
+        original=original,
+        sensitivity=sensitivity,
+    )
+
+
+def reopen(run: Run, module: nn.Module) -> Run:
+    """Trace, score and time a network that was made from the original.
+
+    Args:
+        run: The original's; it is not changed.
+        module: The network that was made from it.
+    """
+    with run.stopwatch.stage("trace"):
+        traced = trace(module, run.examples)
+    opened = replace(run, trace=traced)
+    return _complete(opened, run.options, run.original, sensitivity=run.sensitivity)
+
+
+def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch) -> Opened:
+    """Load and trace the network, and check that the samples fit it.
+
+    Raises:
+        UsageError: Options do not fit the network, or the device is not there.
+        CompressorError: The model cannot be loaded or traced, or the samples do not fit it.
+    """
+    check_device(options.device)
+    with stopwatch.stage("load"):
+        loaded = open_model(subject.model, options)
+    with stopwatch.stage("data and example inputs"):
+        examples, samples = open_inputs(loaded, subject, options)
+    _say_what_is_left_out(stopwatch, samples)
+    if loaded.weights in WEIGHTS_NOTES:
+        stopwatch.note(WEIGHTS_NOTES[loaded.weights])
+    traced = capture(loaded, examples, stopwatch)
+    check_fit(traced.module, samples, subject, options)
+    check_program(traced, samples.each)
+    if options.scores:
+        options = replace(options, criterion=_criterion(traced, samples, options, stopwatch))
+    return Opened(subject, options, loaded, examples, samples, traced, stopwatch)
+
+
+def _criterion(
+    traced: Trace, samples: Samples, options: ScoringOptions, stopwatch: Stopwatch
+) -> CriterionName:
+    """Return what "auto" stands for: reconstruction if the program runs on the data."""
+    train = samples.train
+    obstacle = Calibration(traced, train, options).obstacle if train is not None else ""
+    found = resolved(options.criterion, has_data=train is not None and not obstacle)
+    if obstacle and found != options.criterion:
+        stopwatch.note(f"channels are chosen by {found}: {obstacle}")
+    return found
+
+
+def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) -> Trace:
+    """Trace the model, and note what the user should know of the trace and of how it was loaded."""
+    for note in loaded.notes:
+        stopwatch.note(note)
+    if examples.origin.startswith("a guess"):
+        stopwatch.note(f"example inputs are {examples.origin}; --input says others")
+    if examples.origin.endswith(SHARES):
+        stopwatch.note(
+            "example inputs are drawn between 0 and 1: to standard normal ones the network has no "
+            "finite answer"
+        )
+    with stopwatch.stage("trace"):
+        traced = trace(loaded.module, examples)
+    for note in traced.notes:
+        stopwatch.note(note)
+    return traced
+
+
+def score_channels(opened: Opened) -> tuple[Network, Scores]:
+    """Analyse the network, and score each channel where the options ask for scores."""
+    options, traced = opened.options, opened.trace
+    with opened.stopwatch.stage("analyse"):
+        network = analyse(traced)
+    if not options.scores:
+        return network, {}
+    with opened.stopwatch.stage("score") as tick, each_alone():
+        scores = score(
+            network,
+            _parameters(traced),
+            options.criterion,
+            calibration=_calibration(opened),
+            reduction=options.reduction,
+            normalise=options.normalise,
+            norm_p=options.norm_p,
+            seed=options.seed,
+            unit=_weighed(options),
+            progress=tick,
+            note=opened.stopwatch.note,
+            criteria=CRITERIA,
+        )
+    traced.module.cpu()
+    return network, of_the_first(lambda: scores)
+
+
+def _weighed(options: ScoringOptions) -> str | None:
+    """Return the unit of cost that scores are divided by, or None for latency."""
+    unit = getattr(options, "of", "macs")
+    # the solver weighs channels by their milliseconds itself
+    return None if unit == LATENCY else unit
+
+
+def _say_what_is_left_out(stopwatch: Stopwatch, samples: Samples) -> None:
+    for data in samples.each[:1]:
+        if data.left_out:
+            names = ", ".join(data.left_out)
+            stopwatch.note(f"of the samples the network is not given {names}")
+
+
+def _say_what_is_missing(stopwatch: Stopwatch, samples: Samples) -> None:
+    if samples.train is None:
+        stopwatch.note("no --data: nothing is repaired after slicing, and no metric is measured")
+    elif samples.test is None:
+        stopwatch.note(f"no metric is measured: {samples.evaluated_on}")
+
+
+def _parameters(traced: Trace) -> dict[str, Tensor]:
+    program = traced.program
+    return {name: program.state_dict[name] for name in program.graph_signature.parameters}
+
+
+def _calibration(opened: Opened) -> ScoreData | None:
+    options, train = opened.options, opened.samples.train
+    if train is None:
+        return None
+    some = Calibration(opened.trace, train, options).batches()
+    loss = loss_of(opened.subject, options) or cross_entropy
+    return ScoreData(opened.trace, some, loss, options.device, options.memory_bytes)
+
+
+def cross_entropy(outputs: Any, target: Any) -> Tensor:
+    """Compute the default loss: cross-entropy on the first tensor of the outputs."""
+    return functional.cross_entropy(primary_output(outputs), target)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's random numbers inside the block, and restore their state afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

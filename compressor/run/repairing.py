@@ -1,0 +1,95 @@
+"""Repair a sliced network on calibration data: decide what is done, and in which order.
+
+Least squares come first. Batch-norm statistics are re-estimated only where nothing was re-fitted:
+re-fitted layers aim at the original's activations, for which the old statistics are right, and new
+ones cost accuracy (docs/decisions/0010-repair.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compressor import slicing
+from compressor.least_squares import Memory, Refit, refit
+from compressor.loading.data import Data, batches
+from compressor.processes import each_alone
+from compressor.recover import has_running_statistics, recalibrate_batch_norm
+from compressor.run.decide import Cut, Keep
+from compressor.run.opening import Run
+from compressor.score.data import Calibration, WithoutTargets
+
+
+def repair(run: Run, made: Cut) -> str:
+    """Repair both forms of the network in place; return in words what was done, or ""."""
+    train = run.samples.train
+    assert train is not None
+    done = _refit(run, made, train) or _re_estimate(run, made.sliced, train)
+    if not done:
+        run.stopwatch.note(
+            "nothing was repaired: what lost inputs can be re-fitted by no linear regression, and "
+            "no batch norm was met"
+        )
+    return done
+
+
+def _refit(run: Run, made: Cut, train: Data) -> str:
+    trace, options, sliced = run.trace, run.options, made.sliced
+    data = Calibration(trace, train, options)
+    if data.obstacle:
+        run.stopwatch.note(f"nothing is re-fitted: {data.obstacle}")
+        return ""
+    with run.stopwatch.stage("re-fit consumers") as tick, each_alone():
+        done = refit(
+            trace.program,
+            sliced.program,
+            run.network,
+            run.network.masks(made.decision.keep),
+            lambda: WithoutTargets(data.batches()),
+            device=options.device,
+            seed=options.seed,
+            memory=Memory.of(options.memory_bytes),
+            progress=tick,
+        )
+    _tell(run, made.decision.keep, done)
+    slicing.carry_weights(sliced.program, sliced.module)
+    layers = "1 layer" if len(done) == 1 else f"{len(done)} layers"
+    return f"{layers} re-fitted by least squares on {data.samples} samples" if done else ""
+
+
+def _tell(run: Run, keep: Keep, done: Sequence[Refit]) -> None:
+    """Note which layers were re-fitted in parts, and which lose inputs but were not."""
+    note, network = run.stopwatch.note, run.network
+    parted = [each for each in done if each.parts > 1]
+    if parted:
+        counts = [f"{each.consumer} in {each.parts}" for each in parted]
+        note(f"re-fitted part by part, for lack of memory (--memory): {some_of(counts)} parts")
+    cut = [group for group in network.groups if len(keep.get(group.name, ())) < group.size]
+    members = [m for group in cut if group.name in keep for m in group.members]
+    losing = {network.aliases.get(m.tensor, m.tensor) for m in members if m.contracted}
+    left = sorted(losing - {each.consumer for each in done})
+    if left:
+        note(
+            f"not re-fitted: {some_of(left)} (used more than once, or not a linear regression of "
+            "what it is given)"
+        )
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Join the first names with commas, and say how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+
+
+def _re_estimate(run: Run, sliced: slicing.Sliced, train: Data) -> str:
+    options = run.options
+    if not has_running_statistics(run.trace.program.graph_module):
+        return ""
+    with run.stopwatch.stage("re-estimate batch norm") as tick:
+        some = batches(
+            train,
+            options.batch_size,
+            seed=options.seed,
+            limit=options.calibration,
+            drop_last=True,
+        )
+        used = recalibrate_batch_norm(sliced.module, some, options.device, tick)
+    return f"batch norm re-estimated on {used} samples" if used else ""

@@ -1,0 +1,97 @@
+"""Find the smallest network whose accuracy falls by no more than is allowed, by trying.
+
+A bisection over how much is removed, as a share of what --of says; each trial is sliced and
+recovered as the result will be, and judged on data that decides nothing else and that no result is
+judged by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from compressor.errors import CompressorError
+from compressor.recover import Schedule
+from compressor.run.cutting import cut_as_stage
+from compressor.run.decide import Decision, Goal, decide
+from compressor.run.found import ByAccuracy, Trial
+from compressor.run.journal import Journal
+from compressor.run.judging import Judge, repair_and_judge
+from compressor.run.opening import Run
+from compressor.run.training import train_at_the_end
+
+CLOSE = 0.01
+"""The search ends when it knows the share to remove to within this share of the whole."""
+
+_ALL = 0.999
+
+
+def decide_until_accurate(run: Run) -> Decision:
+    """Decide on the smallest network whose metric falls by at most --max-drop points.
+
+    The metric is taken to be better when it is higher, and to be a share: a point is a hundredth.
+
+    Raises:
+        CompressorError: There is nothing to judge by, or even the smallest cut falls further.
+    """
+    options, validation = run.options, run.samples.validation
+    assert options.max_drop is not None
+    judge = Judge(run, validation)
+    whole = _only(judge("evaluate original for --max-drop", run.original.module))
+    low, high = 0.0, _reachable(run)
+    best: Decision | None = None
+    trials: list[Trial] = []
+    seen: set[tuple[tuple[str, int], ...]] = set()
+    while high - low > CLOSE:
+        share = (low + high) / 2
+        candidate = decide(run, Goal(share), best_effort=True)
+        kept = tuple(sorted(candidate.kept.items()))
+        if kept in seen:
+            break  # the steps of widths leave no other choice in between
+        seen.add(kept)
+        trial = _try(run, candidate, judge, whole, len(trials) + 1)
+        trials.append(trial)
+        low, high = (share, high) if trial.is_within else (low, share)
+        best = candidate if trial.is_within else best
+    if best is None:
+        raise _falls_further(options.max_drop, trials)
+    return replace(best, found=ByAccuracy(whole, options.max_drop, trials))
+
+
+def _reachable(run: Run) -> float:
+    furthest = decide(run, Goal(_ALL), best_effort=True)
+    assert furthest.choice is not None
+    return furthest.choice.removed
+
+
+def _try(run: Run, candidate: Decision, judge: Judge, whole: float, number: int) -> Trial:
+    options = run.options
+    assert candidate.choice is not None
+    assert options.max_drop is not None
+    removed = candidate.choice.removed
+    made, silent = cut_as_stage(run, candidate), Judge(run, None)
+    repair_and_judge(run, made, silent)
+    train_at_the_end(run, made.sliced, silent, Schedule(options.epochs), Journal())
+    metric = _only(judge(f"try {number}: {removed:.3f} of the {options.of}", made.sliced.module))
+    drop = 100 * (whole - metric)
+    is_within = drop <= options.max_drop + 1e-9  # shares of samples are no exact numbers
+    verdict = "within" if is_within else "too much"
+    run.stopwatch.note(
+        f"without {removed:.3f} of the {options.of}: {drop:+.2f} points lost, {verdict}"
+    )
+    return Trial(removed, metric, drop, is_within)
+
+
+def _only(metrics: dict[str, float]) -> float:
+    (value,) = metrics.values()
+    return value
+
+
+def _falls_further(max_drop: float, trials: list[Trial]) -> CompressorError:
+    least: Any = min(trials, key=lambda trial: trial.drop, default=None)
+    return CompressorError(
+        f"every network that was tried falls by more than {max_drop:g} points",
+        where=f"the least: {least.drop:.2f} points without {least.removed:.3f}" if least else "",
+        consequence="nothing was written",
+        next_step="allow more with --max-drop, or recover more (--epochs, --calibration)",
+    )

@@ -1,9 +1,0 @@
-"""Run `compress sensitivity`: measure what is lost when one group alone is cut."""
-
-from compressor.sensitivity.measuring import (
-    measure,
-    table,
-    write,
-)
-
-__all__ = ["measure", "table", "write"]

@@ -1,0 +1,1 @@
+"""Further commands, each on the pipeline that compresses."""

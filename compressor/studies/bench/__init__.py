@@ -1,0 +1,11 @@
+"""Time networks against each other, and find why one is not faster: `compress bench`.
+
+Every network runs in a process of its own. They take turns, the first one twice, which shows the
+noise. `modules_compared` does the same in one process, with modules.
+"""
+
+from compressor.studies.bench.modules import modules_compared
+from compressor.studies.bench.running import benchmark
+from compressor.studies.bench.ways import Way
+
+__all__ = ["Way", "benchmark", "modules_compared"]

@@ -1,0 +1,145 @@
+"""Run a whole benchmark: open networks, count them, time them in every way, look into layers."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import asdict
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from compressor.errors import CompressorError, UsageError
+from compressor.files.claimed import temporary_folder
+from compressor.files.folder import size_of
+from compressor.graph.counting import count_macs, count_params
+from compressor.graph.programs.drawing import random_inputs
+from compressor.latency.machine import machine_of
+from compressor.latency.operators import Operator, operators_of, profiled
+from compressor.loading import load_program_file
+from compressor.onnx_runtime import check_provider
+from compressor.options import BenchOptions
+from compressor.report import versions
+from compressor.slicing import as_module
+from compressor.studies.bench.comparing import compared
+from compressor.studies.bench.entrants import Entrant, opened
+from compressor.studies.bench.explaining import fixed_cost, slow_layers
+from compressor.studies.bench.ways import Way, ways_of
+from compressor.torch_calls import check_cuda
+from compressor.watch import Stopwatch, Watch
+
+SCHEMA = 1
+
+
+def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dict[str, Any]:
+    """Time networks against the first of them.
+
+    Returns:
+        "networks" (name, macs, params, size_bytes), "ways" (each with a record per network, or why
+        it could not be measured), "layers" per network, "slow" and "fixed" per network but the
+        first, machine, versions.
+
+    Raises:
+        UsageError, CompressorError: A network cannot be opened, or no way works.
+    """
+    stopwatch = Stopwatch(watch)
+    if "onnxruntime" in options.backend:
+        check_provider(options.device)
+    if options.device != "cpu" and set(options.backend) != {"onnxruntime"}:
+        check_cuda("--device")
+    with temporary_folder() as folder:
+        entrants = []
+        for number, model in enumerate(models):
+            with stopwatch.stage(f"open {model}"):
+                entrants.append(opened(model, folder / str(number), options, options.backend))
+        for backend in options.backend:
+            for entrant in entrants:
+                entrant.file_for(backend)
+        with stopwatch.stage("count"):
+            networks = [_counted(entrant) for entrant in entrants]
+        ways = []
+        asked = (options.backend, options.device, options.threads, options.batch)
+        for way in ways_of(*asked, options.precision):
+            ways.append(_timed(entrants, networks, way, options, stopwatch))
+        _require_one(ways)
+        with stopwatch.stage("look into layers"):
+            files = [entrant.onnx for entrant in entrants]
+            layers = [profiled(file) if file is not None else [] for file in files]
+    return {
+        "schema": SCHEMA,
+        "networks": networks,
+        "ways": ways,
+        "layers": [[asdict(operator) for operator in each] for each in layers],
+        "slow": [[asdict(s) for s in slow_layers(layers[0], each)] for each in layers[1:]],
+        "fixed": [asdict(fixed_cost(layers[0], each)) for each in layers[1:]],
+        "machine": machine_of(1, 1, "cpu"),
+        "versions": versions(),
+        "date": datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": stopwatch.seconds,
+    }
+
+
+def _counted(entrant: Entrant) -> dict[str, Any]:
+    path = entrant.onnx
+    if path is None:
+        return {"name": entrant.name, **_counted_of_program(entrant.file_for("torch"))}
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        operators: list[Operator] = operators_of(path)
+    except Exception as error:  # onnx raises protobuf's errors and its own
+        raise CompressorError(
+            f"the ONNX file cannot be read: {type(error).__name__}",
+            where=str(path),
+            consequence="nothing was timed",
+            next_step="export it again",
+        ) from error
+    return {
+        "name": entrant.name,
+        "macs": sum(operator.macs for operator in operators),
+        "params": sum(prod(tensor.dims) for tensor in model.graph.initializer),
+        "size_bytes": size_of(path),
+    }
+
+
+def _counted_of_program(path: Path) -> dict[str, int]:
+    """Count multiply-adds of one sample and parameters of a program's file; its ONNX size is 0."""
+    program = load_program_file(path)
+    module = as_module(program)
+    args, kwargs = random_inputs(program, 1, "cpu", 0)
+    return {
+        "macs": count_macs(module, args, kwargs, program),
+        "params": count_params(module),
+        "size_bytes": 0,
+    }
+
+
+def _timed(
+    entrants: Sequence[Entrant],
+    networks: Sequence[dict[str, Any]],
+    way: Way,
+    options: BenchOptions,
+    stopwatch: Stopwatch,
+) -> dict[str, Any]:
+    try:
+        with stopwatch.stage(way.words) as tick:
+            records = compared(entrants, way, seconds=options.seconds, tick=tick)
+    except UsageError:
+        raise
+    except CompressorError as error:
+        stopwatch.note(f"{way.words}: {error.where} {error}")
+        return {**asdict(way), "records": [], "failure": f"{error.where}: {error}"}
+    for record, network in zip(records, networks, strict=True):
+        flop = 2 * network["macs"] * record["samples_per_s"]
+        record["gflop_per_s"] = flop / 1e9
+    return {**asdict(way), "records": records, "failure": ""}
+
+
+def _require_one(ways: Sequence[dict[str, Any]]) -> None:
+    if not any(way["records"] for way in ways):
+        raise CompressorError(
+            ways[0]["failure"],
+            consequence="nothing was timed",
+            next_step="check the file, or give another --backend or --batch",
+        )

@@ -1,0 +1,61 @@
+"""List the ways in which networks are run: backend, device, threads, samples, precision."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from compressor.onnx_runtime import cores
+
+BACKENDS: Mapping[str, str] = {
+    "onnxruntime": "ONNX Runtime",
+    "torch": "PyTorch, eager",
+    "torch-compiled": "PyTorch, compiled",
+    "torch-graphs": "PyTorch, CUDA graphs",
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a network.
+
+    Attributes:
+        backend: A key of BACKENDS.
+        device: "cpu" or an accelerator.
+        threads: The number of threads; it matters on the CPU only.
+        batch: The number of samples in a call.
+        precision: What PyTorch computes in, a key of `torch_calls.DTYPES`.
+    """
+
+    backend: str
+    device: str
+    threads: int
+    batch: int
+    precision: str = "fp32"
+
+    @property
+    def words(self) -> str:
+        """The way in words, for a table's title."""
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        where = threads if self.device == "cpu" else self.device
+        numbers = "" if self.precision == "fp32" else f", {self.precision}"
+        return f"{BACKENDS[self.backend]}, {where}, batch {self.batch}{numbers}"
+
+
+def ways_of(
+    backends: Iterable[str],
+    device: str,
+    threads: Iterable[int],
+    batches: Iterable[int],
+    precisions: Iterable[str] = ("fp32",),
+) -> list[Way]:
+    """Return every combination of backends, threads, batches and precisions on a device.
+
+    No threads means one thread and all cores. On an accelerator the number of threads does not
+    matter, so there is one way each.
+    """
+    given = tuple(threads) or tuple(dict.fromkeys((1, cores())))
+    on_device = given if device == "cpu" else (1,)
+    every = itertools.product(backends, on_device, batches, precisions)
+    return [Way(name, device, number, batch, kind) for name, number, batch, kind in every]

@@ -1,0 +1,70 @@
+"""Write a result's ONNX file again, with other options, and in smaller types: `compress export`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from compressor.files.claimed import temporary_folder
+from compressor.files.folder import parts_of, size_of
+from compressor.files.hashes import sha256_of
+from compressor.options import ExportOptions
+from compressor.report import versions
+from compressor.studies.export.measuring import latencies_of, metrics_of, runnable_of
+from compressor.studies.export.publishing import check_free, publish
+from compressor.studies.export.retrained import export_retrained
+from compressor.studies.export.source import opened
+from compressor.studies.export.writing import names_of, written
+from compressor.watch import Stopwatch, Watch
+
+__all__ = ["export_again", "export_retrained", "names_of"]
+
+
+def export_again(
+    folder: Path, options: ExportOptions, watch: Watch, *, target: Path, force: bool = False
+) -> dict[str, Any]:
+    """Write a result's ONNX files again with other options, each verified and measured.
+
+    What was measured goes into exports.json beside them.
+
+    Args:
+        folder: The result, as compress wrote it.
+        options: What is asked for.
+        watch: Shows progress and notes.
+        target: The folder that the files go to.
+        force: Replace files of these names.
+
+    Returns:
+        The entries of exports.json for the files written, and for the one with 32 bits.
+
+    Raises:
+        UsageError: A file is there already and `force` is off; sizes that the network cannot take.
+        CompressorError: The folder holds no result or a damaged one; an export fails, or computes
+            something else than the network.
+    """
+    check_free(target, names_of(options), force=force)
+    stopwatch = Stopwatch(watch)
+    with stopwatch.stage("load"):
+        source = opened(folder, options, stopwatch)
+    with temporary_folder() as temporary:
+        files, differences = written(source, temporary, stopwatch)
+        runnable = runnable_of(files, stopwatch)
+        metrics = metrics_of(source, runnable, stopwatch)
+        latency = latencies_of(runnable, source.batch or 1, stopwatch)
+        found = {
+            name: {
+                "options": asdict(source.options),
+                "size_bytes": size_of(path),
+                "sha256": {part.name: sha256_of(part) for part in parts_of(path)},
+                "difference": differences[name],
+                "metrics": metrics.get(name, {}),
+                "latency": [asdict(each) for each in latency.get(name, [])],
+                "versions": versions(),
+            }
+            for name, path in files.items()
+        }
+        asked = {name: files[name] for name in names_of(options)}
+        with stopwatch.stage("write the files"):
+            publish(asked, {name: found[name] for name in asked}, target)
+    return found

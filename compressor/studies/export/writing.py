@@ -1,0 +1,121 @@
+"""Write the files that are asked for, each compared with the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.agreement import FLOAT16, INT8, Tolerance
+from compressor.formats import WAYS, Way, export_onnx, ways_of, write_half, write_int8
+from compressor.formats.provenance import provenance_of
+from compressor.formats.verifying import compared, cut_to_one, real_inputs, written_and_verified
+from compressor.options import ExportOptions
+from compressor.records import ExampleInputs
+from compressor.slicing import variants
+from compressor.studies.export.source import Source
+from compressor.watch import Stopwatch
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A way to make a file with fewer bits from the one with 32 bits.
+
+    Attributes:
+        suffix: Ends the stem of the file's name.
+        stage: What the progress display says meanwhile.
+        tolerance: Beyond it the file computes something else than the network.
+        is_asked: Returns whether the options ask for it.
+        write: Writes it, from the source and the file with 32 bits, to a path.
+    """
+
+    suffix: str
+    stage: str
+    tolerance: Tolerance
+    is_asked: Callable[[ExportOptions], bool]
+    write: Callable[[Source, Path, Path], None]
+
+
+CONVERSIONS = (
+    Conversion(
+        "_fp16",
+        "convert to 16 bits",
+        FLOAT16,
+        lambda options: options.half,
+        lambda source, whole, target: write_half(whole, target, provenance_of(source.folder)),
+    ),
+    Conversion(
+        "_int8",
+        "quantise to 8 bits",
+        INT8,
+        lambda options: options.quantize == "int8",
+        lambda source, whole, target: write_int8(
+            whole, target, source.feeds(), provenance_of(source.folder)
+        ),
+    ),
+)
+
+
+def names_of(options: ExportOptions) -> list[str]:
+    """Return the names of the files that the options ask for, the one with 32 bits first."""
+    asked = [conversion.suffix for conversion in CONVERSIONS if conversion.is_asked(options)]
+    whole = [] if asked and options.stem == "model" else [""]
+    return [f"{options.stem}{suffix}.onnx" for suffix in (*whole, *asked)]
+
+
+def written(
+    source: Source, folder: Path, stopwatch: Stopwatch
+) -> tuple[dict[str, Path], dict[str, float]]:
+    """Write the files that the options ask for into a folder, and compare each with the network.
+
+    The one with 32 bits is always made, since the others are made from it.
+
+    Returns:
+        The files, and the largest relative difference of each, by name.
+    """
+    options, traced = source.options, source.traced
+    whole = folder / f"{options.stem}.onnx"
+    with stopwatch.stage("export and verify"):
+        difference, way = written_and_verified(
+            *(traced.program, whole, traced, ways_of(traced.batch_symbol, options.opset)),
+            real=real_inputs(source.train or source.test, traced),
+            metadata=provenance_of(source.folder),
+            opset=options.opset,
+        )
+    if way.exporter != WAYS[0].exporter or (traced.batch_symbol and not way.free_batch):
+        stopwatch.note(f"{whole.name} is written by {way.words}")
+    files, differences = {whole.name: whole}, {whole.name: difference}
+    for conversion in CONVERSIONS:
+        if conversion.is_asked(options):
+            path = folder / f"{options.stem}{conversion.suffix}.onnx"
+            with stopwatch.stage(conversion.stage):
+                conversion.write(source, whole, path)
+                differences[path.name] = _difference(source, conversion, path, way)
+            files[path.name] = path
+    return files, differences
+
+
+def _difference(source: Source, conversion: Conversion, path: Path, way: Way) -> float:
+    """Compare a converted file with the network, on the user's samples where there are some."""
+    traced, inputs = source.traced, _inputs(source)
+    if traced.batch_symbol is not None and not way.free_batch:
+        inputs = [cut_to_one(each) for each in inputs]
+
+    def write(target: Path) -> None:
+        whole, opset = target.with_name("whole.onnx"), source.options.opset
+        symbol = traced.batch_symbol
+        export_onnx(traced.program, whole, batch_symbol=symbol, opset=opset, ways=(way,))
+        conversion.write(source, whole, target)
+
+    return compared(
+        *(traced.program, inputs, path, write, conversion.tolerance),
+        optimised=False,
+    )
+
+
+def _inputs(source: Source) -> list[ExampleInputs]:
+    real = real_inputs(source.train or source.test, source.traced)
+    if real is None:
+        return variants(source.traced)
+    others = real.mapped(lambda x: x.flip(0) if x.dim() else x)
+    return [ExampleInputs(call.args, call.kwargs) for call in (real, others)]

@@ -1,0 +1,165 @@
+"""Find what the analysis says of a network, before anything is chosen: `compress inspect`.
+
+The description has schema 1. A group's share of the MACs is how much of the network's multiply-adds
+goes when all but one of its channels go: what pruning this group alone could save at most. Shares
+overlap, since a layer's cost depends on the channels that it reads and on those that it makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from compressor.choose import DEFAULT_ROLES
+from compressor.graph import analyse
+from compressor.graph.counted import notes_on_macs
+from compressor.graph.network import Network
+from compressor.loading import find_examples
+from compressor.options import ModelOptions
+from compressor.records import ExampleInputs, Group, LoadedModel, Trace
+from compressor.report import protection_entries
+from compressor.run.opening import capture
+from compressor.run.subject import open_model
+from compressor.watch import Stopwatch, Watch
+
+SCHEMA = 1
+_SHOWN = 4
+"""The most layers, places or tensors that a table's cell lists; the JSON has all."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A network that was loaded, traced and analysed, with what is known from each step."""
+
+    loaded: LoadedModel
+    examples: ExampleInputs
+    trace: Trace
+    network: Network
+    notes: Sequence[str]
+
+
+def inspect(model: nn.Module | str, options: ModelOptions, watch: Watch) -> Inspection:
+    """Load, trace and analyse a network.
+
+    Args:
+        model: A module, or a MODEL as on the command line.
+        options: How it is opened.
+        watch: Shows progress and notes.
+
+    Raises:
+        CompressorError: The model cannot be loaded, run or captured.
+    """
+    stopwatch = Stopwatch(watch)
+    with stopwatch.stage("load"):
+        loaded = open_model(model, options)
+    with stopwatch.stage("example inputs"):
+        examples = find_examples(loaded, options.input, None)
+    traced = capture(loaded, examples, stopwatch)
+    with stopwatch.stage("analyse"):
+        network = analyse(traced)
+    for note in notes_on_macs(network):
+        stopwatch.note(note)
+    return Inspection(loaded, examples, traced, network, stopwatch.notes)
+
+
+# -- as data -------------------------------------------------------------------------------------
+
+
+def describe(inspection: Inspection) -> dict[str, Any]:
+    """Return everything that was found as plain data, for JSON."""
+    network, loaded = inspection.network, inspection.loaded
+    return {
+        "schema": SCHEMA,
+        "model": {
+            "name": loaded.name,
+            "recognised": loaded.recognised,
+            "weights": loaded.weights,
+            "sha256": loaded.sha256,
+        },
+        "example_inputs": inspection.examples.origin,
+        "notes": list(inspection.notes),
+        "totals": {unit: network.cost.of(unit) for unit in ("macs", "params", "channels")},
+        "groups": [_group_entry(network, group) for group in network.groups],
+        "protected": [asdict(protection) for protection in network.protections],
+    }
+
+
+def _group_entry(network: Network, group: Group) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "size": group.size,
+        "role": group.role,
+        "macs_share": macs_share(network, group),
+        "layers": list(dict.fromkeys(_layer(member.tensor) for member in group.members)),
+        "members": [asdict(member) for member in group.members],
+    }
+
+
+def macs_share(network: Network, group: Group) -> float:
+    """Return the share of the network's MACs, 0 to 1, that is saved by keeping one channel of the
+    group."""
+    whole = network.cost.macs()
+    return 1 - network.cost.macs(network.sizes({group.name: 1})) / whole if whole else 0.0
+
+
+def _layer(tensor: str) -> str:
+    """Return the path of the module that owns a tensor; for the model's own tensors their name."""
+    return tensor.rpartition(".")[0] or tensor
+
+
+# -- as tables -----------------------------------------------------------------------------------
+
+
+def tables(description: Mapping[str, Any], inspection: Inspection) -> list[Table]:
+    """Make the tables of what can shrink and of what stays, for the terminal.
+
+    Args:
+        description: What `describe` returns.
+        inspection: The network that it describes.
+    """
+    groups = _table("groups", ("group", "role", "layers"), ("size", "share of MACs"))
+    groups.caption = f"pruned unless told otherwise: {', '.join(sorted(DEFAULT_ROLES))}"
+    for entry in description["groups"]:
+        share = f"{entry['macs_share']:.1%}"
+        _add(groups, entry["name"], entry["role"], _some(entry["layers"]), entry["size"], share)
+    kept = _table("protected", ("reason", "places", "tensors"), ())
+    for entry in protection_entries(inspection.network.protections):
+        _add(kept, entry["reason"], _some(entry["places"]), _some(entry["tensors"]))
+    return [groups, kept]
+
+
+def opinion_table(opinion: Mapping[str, Any]) -> Table:
+    """Make the table of where another library's couplings differ from ours.
+
+    Args:
+        opinion: What `second_opinion` returns.
+    """
+    title = f"where {opinion['by']} differs ({opinion['agree']} groups are the same)"
+    shown = _table(title, ("group", "only ours", "only theirs", "why"), ())
+    for entry in opinion["differences"]:
+        columns = (entry["only_ours"], entry["only_theirs"], entry["reasons"])
+        _add(shown, entry["group"], *(_some(column) for column in columns))
+    return shown
+
+
+def _table(title: str, texts: Iterable[str], numbers: Iterable[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for header in texts:
+        table.add_column(header, overflow="fold")
+    for header in numbers:
+        table.add_column(header, justify="right")
+    return table
+
+
+def _add(table: Table, *cells: Any) -> None:
+    table.add_row(*(Text(str(cell)) for cell in cells))
+
+
+def _some(items: Sequence[str]) -> str:
+    more = len(items) - _SHOWN
+    return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,183 @@
+"""Run a whole sweep: see what is there, run what is left, and sum it up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from compressor.errors import CompressorError, UsageError
+from compressor.options import SweepOptions, recovery_of
+from compressor.run.opening import Opened, open_network
+from compressor.run.subject import Subject
+from compressor.score import needs_data, needs_loss
+from compressor.score.criteria import CRITERIA
+from compressor.studies.sweep.grid import DENSE, complete, dense_of, trials_of
+from compressor.studies.sweep.identity import key_of, surroundings_of
+from compressor.studies.sweep.latencies import timed_all
+from compressor.studies.sweep.on_ray import check_ray
+from compressor.studies.sweep.progress import Progress
+from compressor.studies.sweep.results import Done
+from compressor.studies.sweep.running import run_all
+from compressor.studies.sweep.store import Store, check_folder
+from compressor.studies.sweep.summary import Sweep, found_of, write
+from compressor.studies.sweep.trial import Outcome, Task
+from compressor.watch import Silent, Stopwatch, Watch
+
+
+def sweep(
+    model: nn.Module | str,
+    example_inputs: Any = None,
+    *,
+    out: str | Path,
+    data: Any = None,
+    test: Any = None,
+    loss: str | Callable[[Any, Any], Tensor] | None = None,
+    metric: str | Callable[[Any, Any], Any] | None = None,
+    watch: Watch | None = None,
+    **options: Any,
+) -> Sweep:
+    """Compare ways to make a network smaller, as `compress sweep` does.
+
+    The arguments that are not listed are those of `compressor.compress`.
+
+    Args:
+        out: The folder that is written; one of an earlier sweep is gone on with.
+        options: The command line's options by name, e.g. `ratios=(0.5, 0.75)`, `seeds=3`
+            (`compressor.options.SweepOptions`).
+
+    Raises:
+        UsageError, CompressorError: Something is wrong with the options, the network or the data.
+            Trials that fail are in the result.
+    """
+    objects: dict[str, Any] = {}
+    for name, given in (("data", data), ("test", test), ("loss", loss), ("metric", metric)):
+        is_spec = isinstance(given, str) or (
+            name in ("data", "test")
+            and isinstance(given, list | tuple)
+            and all(isinstance(item, str) for item in given)
+        )
+        (options if is_spec and given is not None else objects)[name] = given
+    chosen = SweepOptions.of_keywords(options)
+    subject = Subject(model, example_inputs, **objects)
+    words = model if isinstance(model, str) else type(model).__name__
+    return run(subject, chosen, Path(out), watch or Silent(), command=f"sweep({words!r}, ...)")
+
+
+def check(options: SweepOptions) -> None:
+    """Check the options before anything is loaded.
+
+    Raises:
+        UsageError: They say what cannot be meant.
+    """
+    if not options.test:
+        raise _unjudged("--test", "for all trials to be judged on the same samples")
+    trials_of(complete(options, has_data=bool(options.data)))
+    if options.ray is not None:
+        check_ray()
+
+
+def run(
+    subject: Subject, options: SweepOptions, folder: Path, watch: Watch, *, command: str
+) -> Sweep:
+    """Run the trials that are not there yet, time them, and write the folder.
+
+    Raises:
+        UsageError, CompressorError: As `sweep`.
+    """
+    has_data = subject.data is not None or bool(options.data)
+    options = complete(options, has_data=has_data)
+    trials, stopwatch = trials_of(options), Stopwatch(watch)
+    if options.ray is not None:
+        check_ray()
+    check_folder(folder)
+    opened = _opened(subject, options, stopwatch)
+    surroundings = surroundings_of(opened, options)
+    directory = str(Path.cwd())
+    tasks = [Task(key_of(trial, surroundings), trial, subject, directory) for trial in trials]
+    store = Store(folder)
+    outcomes = _outcomes(tasks, options, store, stopwatch)
+    succeeded = [task for task in tasks if not outcomes[task.key].failure]
+    times = timed_all(succeeded, tasks[0], dense_of(options).options, store, stopwatch)
+    done = [Done(task, outcomes[task.key], times.get(task.key, {})) for task in tasks]
+    found = found_of(done, opened, options, command, stopwatch)
+    with stopwatch.stage("write the results"):
+        write(found, store)
+    return found
+
+
+def _opened(subject: Subject, options: SweepOptions, stopwatch: Stopwatch) -> Opened:
+    """Open the network and its data, and check that everything fits them that trials need."""
+    if subject.test is None and not options.test:
+        raise _unjudged("--test", "for all trials to be judged on the same samples")
+    opened = open_network(subject, dense_of(options).options, stopwatch)
+    samples = opened.samples
+    if samples.test is None:
+        raise _unjudged("--test or --metric", samples.evaluated_on)
+    if samples.train is None:
+        wanting: list[str] = [n for n in options.criteria if needs_data(n, CRITERIA)]
+        wanting += [text for text in options.recoveries if recovery_of(text, 1) != _NO_RECOVERY]
+        _refuse(wanting, "--data", "training data")
+    elif not (samples.train.labelled or subject.loss or options.loss):
+        wanting = [name for name in options.criteria if needs_loss(name, CRITERIA)]
+        _refuse(wanting, samples.train.name, "labels, or a --loss that does without")
+    return opened
+
+
+_NO_RECOVERY = recovery_of("none")
+
+
+def _refuse(wanting: Sequence[str], where: str, what: str) -> None:
+    if wanting:
+        raise UsageError(
+            f"{', '.join(wanting)}: this needs {what}",
+            where=where,
+            consequence="nothing was done",
+            next_step=f"give {what}, or leave {wanting[0]} out",
+        )
+
+
+def _unjudged(where: str, why: str) -> UsageError:
+    return UsageError(
+        f"a sweep compares a metric on data that nothing else uses: {why}",
+        where=where,
+        consequence="nothing was done",
+        next_step="give labelled --test DATA",
+    )
+
+
+def _outcomes(
+    tasks: Sequence[Task], options: SweepOptions, store: Store, stopwatch: Stopwatch
+) -> dict[str, Outcome]:
+    """Return the outcome of every task by its key: what was kept, and what is run now.
+
+    Failures are not kept.
+
+    Raises:
+        CompressorError: The dense original could not be judged.
+    """
+    kept = {task.key: store.kept(task.key) for task in tasks}
+    found = {key: outcome for key, outcome in kept.items() if outcome is not None}
+    missing = list({task.key: task for task in tasks if task.key not in found}.values())
+    if found and missing:
+        stopwatch.note(f"{len(found)} trials are there already, {len(missing)} are left")
+    if not missing:
+        return found
+    with stopwatch.stage(f"{len(missing)} trials") as tick:
+        progress = Progress(len(missing), options.jobs, tick)
+        with closing(run_all(missing, options.jobs, options.ray, progress.at)) as coming:
+            for task, outcome in coming:
+                found[task.key] = outcome
+                progress.ended(task, outcome, stopwatch)
+                if not outcome.failure:
+                    store.keep(task.key, outcome)
+                elif task.trial.kind == DENSE:
+                    raise CompressorError(
+                        f"the dense original fails: {outcome.failure}",
+                        consequence="nothing can be compared; finished trials are kept",
+                        next_step="compress MODEL --dry-run says more of the network",
+                    )
+    return found

@@ -1,0 +1,194 @@
+"""Prune single weights by global magnitude, as a reference: zeros, not a smaller network."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from compressor.errors import CompressorError
+from compressor.graph.counting import count_params
+from compressor.graph.measured_costs import costs_of
+from compressor.loading.data import batches
+from compressor.records import Trace
+from compressor.recover import Schedule, has_running_statistics, recalibrate_batch_norm
+from compressor.run.journal import Journal
+from compressor.run.judging import Judge, Moment
+from compressor.run.opening import Run
+from compressor.run.training import AT_THE_END, Leg, beginning_of, train
+from compressor.slicing.weights import named_tensors
+
+_LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A network with zeroed weights.
+
+    Attributes:
+        params: Number of elements in its parameters without the zeros.
+        macs: Multiply-adds of one sample without those by zeros.
+        moments: Its steps, with the metrics after each.
+    """
+
+    params: int
+    macs: int
+    moments: list[Moment]
+
+
+def zeroed_and_recovered(module: nn.Module, run: Run, judge: Judge) -> Sparse:
+    """Zero the smallest share of all parameters that the options say, and recover, in place.
+
+    It recovers by the same means as a smaller network, except least squares; zeros stay zeros.
+    """
+    options = run.options
+    assert options.ratio is not None
+    dense = costs_of(module, run.trace)
+    masks = zeroed(module, options.ratio)
+    moments = [Moment("zeroed", judge("evaluate zeroed", module))]
+    if options.repair and run.samples.train is not None:
+        moments += _recalibrated(module, run, judge)
+    if options.epochs:
+        moments += _trained(module, masks, run, judge)
+    zeros = {name: int((mask == 0).sum()) for name, mask in masks.items()}
+    uses = uses_of_weights(run.trace)
+    saved = round(sum(uses.get(name, 0) * count for name, count in zeros.items()))
+    return Sparse(dense.params - sum(zeros.values()), dense.macs - saved, moments)
+
+
+def zeroed(module: nn.Module, share: float) -> dict[str, Tensor]:
+    """Zero a share of all of a network's parameters, in place, and return the masks by name.
+
+    Of the weights of layers those go that are nearest to zero, wherever they are.
+
+    Raises:
+        CompressorError: These layers have no more weights than that.
+    """
+    layers = _layers(module)
+    wanted = round(share * count_params(module))
+    most = sum(layer.get_parameter("weight").numel() for layer in layers.values())
+    if wanted >= most:
+        raise CompressorError(
+            f"{share:g} of all parameters are {wanted}, and layers have {most} weights",
+            where="the unstructured reference",
+            next_step="smaller --ratios, or --no-reference",
+        )
+    pairs = [(layer, "weight") for layer in layers.values()]
+    prune.global_unstructured(pairs, prune.L1Unstructured, amount=wanted)
+    masks = {}
+    for name, layer in layers.items():
+        masks[f"{name}.weight" if name else "weight"] = layer.get_buffer("weight_mask").clone()
+        prune.remove(layer, "weight")  # type: ignore[no-untyped-call]
+    return masks
+
+
+_OUTPUT, _INPUT = "output", "input"
+_MEETS: Mapping[str, tuple[str, int]] = {
+    "linear": (_OUTPUT, -1),
+    **{f"conv{n}d": (_OUTPUT, 1) for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": (_INPUT, 1) for n in (1, 2, 3)},
+}
+"""Operator with a weight -> whether each of the weight's numbers is used once at each position
+of the output or of the input, and in which dimension of that the channels lie."""
+
+
+def uses_of_weights(trace: Trace) -> dict[str, float]:
+    """Return in how many multiply-adds of a sample each number of a weight takes part, by its name.
+
+    Weights of other operators are not named: their zeros save nothing that is known.
+    """
+    named = trace.program.graph_signature.inputs_to_parameters
+    found: dict[str, float] = {}
+    for node in trace.program.graph.nodes:
+        name = getattr(node.target, "overloadpacket", None)
+        of = _MEETS.get(str(name).rpartition(".")[2])
+        if of is None:
+            continue
+        data, weight = node.args[:2]
+        shape = [_size(dim) for dim in (node if of[0] == _OUTPUT else data).meta["val"].shape]
+        positions = math.prod(shape) / shape[of[1]] / trace.batch
+        parameter = named.get(str(weight))
+        if parameter is not None:
+            found[parameter] = found.get(parameter, 0) + positions
+    return found
+
+
+def _size(dim: Any) -> int:
+    """Return a size as a number; a symbol's is what it stood for when the network was traced."""
+    return dim if isinstance(dim, int) else int(dim.node.hint)
+
+
+def _layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers with a matrix or a kernel of their own, which no other layer shares."""
+    uses = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if not isinstance(layer, _LOOKED_UP)
+        and (weight := layer._parameters.get("weight")) is not None
+        and weight.ndim > 1
+        and uses[id(weight)] == 1
+    }
+
+
+def _recalibrated(module: nn.Module, run: Run, judge: Judge) -> list[Moment]:
+    options, train = run.options, run.samples.train
+    assert train is not None
+    if not has_running_statistics(run.trace.program.graph_module):
+        return []
+    some = batches(
+        train, options.batch_size, seed=options.seed, limit=options.calibration, drop_last=True
+    )
+    with run.stopwatch.stage("re-estimate batch norm") as tick:
+        used = recalibrate_batch_norm(module, some, options.device, tick)
+    if not used:
+        return []
+    step = f"batch norm re-estimated on {used} samples"
+    return [Moment(step, judge("evaluate repaired", module))]
+
+
+def _trained(
+    module: nn.Module, masks: Mapping[str, Tensor], run: Run, judge: Judge
+) -> list[Moment]:
+    moments, beginning = list[Moment](), beginning_of(run)
+    if beginning is not None:
+        dense, words = beginning
+        module.load_state_dict(dense.state_dict())
+        _apply(module, masks)
+        metrics = judge("evaluate what training begins with", module)
+        moments.append(Moment(words, metrics))
+    _keep_zeros(module, masks)
+    epochs = run.options.epochs
+    leg = Leg(epochs, Schedule(epochs), AT_THE_END)
+    return moments + train(run, module, judge, leg, Journal())
+
+
+def _apply(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    tensors = named_tensors(module)
+    with torch.no_grad():
+        for name, mask in masks.items():
+            tensors[name].mul_(mask)
+
+
+def _keep_zeros(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Keep zeros exactly zero during training, by hooks on the parameters.
+
+    No gradient reaches a zero, and so neither momentum nor decay changes it.
+    """
+    for name, parameter in module.named_parameters():
+        if name in masks:
+            learns = parameter.requires_grad
+            parameter.requires_grad_(True)  # else torch registers no hook
+            parameter.register_hook(partial(_masked, masks[name]))  # type: ignore[no-untyped-call]
+            parameter.requires_grad_(learns)
+
+
+def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
+    return gradient * mask.to(gradient.device)
