@@ -44,19 +44,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "compress": "pipeline",
-    "Result": "delivery.result",
-    "load": "delivery.result",
-    "load_program": "delivery.result",
-    "masked": "masking",
-    "save": "delivery.saving",
+    "compress": "run.compress",
+    "Result": "run.result",
+    "load": "run.result",
+    "load_program": "run.result",
+    "masked": "slicing.masking",
+    "save": "formats.model_file",
     "report_schema": "report",
-    "register_rule": "rules",
-    "Call": "rules",
-    "Equations": "rules",
-    "Axis": "axes",
-    "Product": "axes",
-    "Sum": "axes",
+    "register_rule": "graph.rules",
+    "Call": "graph.rules",
+    "Equations": "graph.rules",
+    "Axis": "graph.axes",
+    "Product": "graph.axes",
+    "Sum": "graph.axes",
 }
 
 
