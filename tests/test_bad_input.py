@@ -256,7 +256,7 @@ def test_debugging_shows_the_traceback(attempt: Attempt, monkeypatch: pytest.Mon
         raise ZeroDivisionError
 
     write_model(attempt.folder / "net.pt")
-    monkeypatch.setattr(open, "trace", fail)
+    monkeypatch.setattr(opening, "trace", fail)
     monkeypatch.setenv("COMPRESSOR_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         main(["net.pt", *INPUT, "--out", "new"])

@@ -11,7 +11,7 @@ from cases import CASES
 from torch import Tensor, nn
 from twin import analysed
 
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs, macs_by_layer
 from compressor.graph.counting_by_program import macs_of_program
 from compressor.graph.measured_costs import costs_of

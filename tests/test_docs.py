@@ -27,7 +27,8 @@ from twin import (
 
 import compressor
 from compressor.cli import main
-from compressor.graph import analyse, rules
+from compressor.graph import rules
+from compressor.graph.analysis import analyse
 from compressor.graph.rules.reasons import FROM_THE_NETWORK, REASONS
 from compressor.graph.trace import trace
 from compressor.loading.callables import resolve

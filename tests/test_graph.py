@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from twin import analysed, analysed_case
 
 from compressor.errors import CompressorError
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.axes import same
 from compressor.graph.network import Network
 from compressor.graph.rules import RULES, Call, Equations

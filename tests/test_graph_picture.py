@@ -8,7 +8,7 @@ import pytest
 from tiny import TinyNet, inputs, write_model
 
 from compressor.cli import main
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.trace import trace
 from compressor.records import ExampleInputs
 from compressor.studies.inspect.picture import Row, draw_network, rows_of

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.trace import trace
 from compressor.records import ExampleInputs
 from tools.cifar_resnet import CifarResNet

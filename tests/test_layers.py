@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,6 +76,15 @@ def importers(of: str) -> set[str]:
 
 def test_every_room_has_its_place() -> None:
     assert {room(name) for name in FILES} - ENDS == set(ORDER)
+
+
+def test_the_page_names_the_rooms_in_their_order() -> None:
+    page = (ROOT.parent / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `([a-z_]+)/` \|", page, re.M)
+    assert [row for row in rows if row not in BASE] == list(ROOMS)
+    assert {row for row in rows if row in BASE} | set(re.findall(r"`([a-z_]+)\.py`", page)) >= set(
+        BASE
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name not in ENDS])

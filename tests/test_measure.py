@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compressor import compress
 from compressor.errors import CompressorError, UsageError
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs, count_params, macs_by_layer
 from compressor.graph.trace import trace
 from compressor.latency.calls import measure_latency

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressor.errors import UsageError
 from compressor.free_memory import free_bytes
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
 from compressor.graph.trace import trace
 from compressor.least_squares import Memory, reconstruction_scores, refit

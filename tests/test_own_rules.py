@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import compressor
 from compressor import Axis, Call, Equations, Product, Sum, register_rule
 from compressor.errors import CompressorError, UsageError
-from compressor.graph import analyse, rules
+from compressor.graph import rules
+from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
 from compressor.graph.rules import BUILT_IN, RULES
 from compressor.graph.trace import trace

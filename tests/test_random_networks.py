@@ -14,7 +14,7 @@ from random_networks import SIDE, RandomNetwork, Recipe, recipes
 from twin import random_keep
 
 from compressor.agreement import difference, is_live
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.programs.redraw import drawable, redraw_
 from compressor.graph.trace import trace
 from compressor.records import ExampleInputs

@@ -18,7 +18,7 @@ from twin import Analysed, analysed, analysed_case
 
 from compressor.calls import Call
 from compressor.errors import CompressorError, UsageError
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.trace import trace
 from compressor.loading.data import Binding, Forward
 from compressor.options import CriterionName, NormalisationName, ReductionName

@@ -12,7 +12,7 @@ import torch_pruning as tp
 import torchvision
 from torch import nn
 
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.axes import keep_mask
 from compressor.graph.network import Network
 from compressor.graph.trace import trace

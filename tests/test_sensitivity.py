@@ -21,7 +21,7 @@ from compressor.choose import best, select
 from compressor.choose.curves import Curve, Point, Sensitivity, losses_of, read_sensitivity
 from compressor.cli import main
 from compressor.errors import CompressorError
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.trace import trace
 from compressor.options import Options, SensitivityOptions
 from compressor.records import ExampleInputs, Trace

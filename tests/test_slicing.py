@@ -27,7 +27,7 @@ from twin import (
 )
 
 from compressor.errors import CompressorError
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs, count_params
 from compressor.graph.trace import trace
 from compressor.records import ExampleInputs, Plan

@@ -17,7 +17,7 @@ from twin import EXACT, Keep, analysed, assert_same
 
 import compressor
 from compressor.errors import CompressorError, UsageError
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
 from compressor.graph.trace import trace
 from compressor.options import Options

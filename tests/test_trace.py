@@ -25,7 +25,7 @@ from twin import (
 from zoo_member import net
 
 from compressor.errors import CompressorError
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_params
 from compressor.graph.trace import trace
 from compressor.loading.examples import try_inputs

@@ -22,7 +22,7 @@ from torch.utils.data import TensorDataset
 import compressor
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.trace import trace
 from compressor.options import Options
 from compressor.records import ExampleInputs

@@ -16,7 +16,7 @@ from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.formats import export_onnx
 from compressor.formats.verifying import verified
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.trace import trace
 from compressor.records import ExampleInputs
 from compressor.slicing import compare, slice_network

@@ -15,7 +15,7 @@ from twin import Keep, live, masked_twin, random_keep
 from zoo import MEMBERS, Member
 
 from compressor.agreement import difference, is_live
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs
 from compressor.graph.network import Network
 from compressor.graph.trace import trace

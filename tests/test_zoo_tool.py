@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
 from compressor.graph.programs.redraw import drawable, redraw_
 from compressor.graph.trace import trace

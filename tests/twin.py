@@ -13,7 +13,7 @@ from cases import CASES, Case
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.axes import keep_mask
 from compressor.graph.network import Network
 from compressor.graph.programs.redraw import drawable, redraw_

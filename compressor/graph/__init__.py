@@ -1,5 +1,4 @@
-"""Analyse a network: a program and rules become axes, groups, protections and costs."""
+"""Analyse a network: a program and rules become axes, groups, protections and costs.
 
-from compressor.graph.analysis import analyse
-
-__all__ = ["analyse"]
+Nothing is imported here: rules and the algebra do without torch.
+"""

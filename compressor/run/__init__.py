@@ -1,1 +1,1 @@
-"""Hand over what a run made: files, the report's contents, the result that comes back."""
+"""The order of a run: open a network, decide, cut, recover, deliver."""

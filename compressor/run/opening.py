@@ -14,7 +14,7 @@ from torch.nn import functional
 from compressor.choose.curves import Sensitivity, read_sensitivity
 from compressor.errors import CompressorError
 from compressor.formats.original import Original, missing
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.counted import notes_on_macs
 from compressor.graph.network import Network
 from compressor.graph.trace import trace

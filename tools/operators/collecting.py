@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.rules import RULES, Rule
 from compressor.graph.rules.reasons import no_rule
 from compressor.graph.trace import trace

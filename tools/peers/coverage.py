@@ -20,7 +20,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from compressor.agreement import difference
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs
 from compressor.graph.network import Network
 from compressor.graph.programs.beginning import ended_after

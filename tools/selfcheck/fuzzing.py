@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import compressor
 from compressor.errors import CompressorError
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
 from compressor.graph.trace import trace
 from compressor.loading import load_model, load_program_file

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from compressor import slicing
 from compressor.choose import Choice, select
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
 from compressor.graph.trace import trace
 from compressor.least_squares import refit

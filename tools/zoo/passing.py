@@ -20,7 +20,7 @@ from compressor.choose import DEFAULT_ROLES, Choice, select
 from compressor.errors import CompressorError
 from compressor.formats import export_onnx
 from compressor.formats.verifying import verified
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs, count_params
 from compressor.graph.network import Network
 from compressor.graph.programs.beginning import ended_after

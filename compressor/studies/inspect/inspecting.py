@@ -16,7 +16,7 @@ from rich.text import Text
 from torch import nn
 
 from compressor.choose import DEFAULT_ROLES
-from compressor.graph import analyse
+from compressor.graph.analysis import analyse
 from compressor.graph.counted import notes_on_macs
 from compressor.graph.network import Network
 from compressor.loading import find_examples
