@@ -11,18 +11,18 @@ from tools.zoo.members import Settings, zoos
 from tools.zoo.passing import Pass
 
 QUICK = {
-    "torchvision": ("resnet18", "shufflenet_v2_x0_5"),
-    "timm": ("deit_tiny_patch16_224",),
+    "torchvision": ("resnet18",),
+    "timm": ("resnet10t",),
     "transformers": ("bert", "llama"),
 }
 SLOW = {
     "torchvision": (
         *("mnasnet0_5", "efficientnet_b0", "alexnet"),
-        *("squeezenet1_1", "mobilenet_v3_small"),
+        *("squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5"),
     ),
     "timm": (
-        *("cs3darknet_focus_s", "pit_ti_224", "mobilevit_xxs", "fasternet_t0", "resnet10t"),
-        *("starnet_s050", "regnetx_002", "swiftformer_xs"),
+        *("cs3darknet_focus_s", "pit_ti_224", "mobilevit_xxs", "fasternet_t0"),
+        *("starnet_s050", "regnetx_002", "swiftformer_xs", "deit_tiny_patch16_224"),
     ),
     "transformers": ("qwen3", "mamba", "whisper", "gpt2", "t5", "vit", "swin"),
 }

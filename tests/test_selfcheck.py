@@ -36,7 +36,8 @@ def test_a_run_that_fails_is_no_equal_run() -> None:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    "name", ["compress", "fine-tuning", pytest.param("sweep", marks=pytest.mark.slow)]
+    "name",
+    ["fine-tuning", *(pytest.param(n, marks=pytest.mark.slow) for n in ("compress", "sweep"))],
 )
 def test_a_killed_run_leaves_nothing_half_written_and_goes_on(name: str) -> None:
     whole = unharmed(SCENARIOS[name])

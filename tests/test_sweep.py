@@ -526,6 +526,7 @@ def ten(samples: int = 32) -> TensorDataset:
     return TensorDataset(torch.randn(samples, 12, generator=generator), torch.arange(samples) % 10)
 
 
+@pytest.mark.slow
 def test_from_python_with_training_and_top5(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Ten()

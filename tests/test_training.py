@@ -609,6 +609,7 @@ def test_a_loss_that_is_no_number_ends_in_a_run_that_goes_on(
     assert "training.svg" in (tmp_path / "result" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_trainings_before_the_last_cut_are_not_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
