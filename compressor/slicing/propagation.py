@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.causes import cause_of
 from compressor.errors import CompressorError
+from compressor.graph.programs.lstm_states import right_lstm_states
 from compressor.graph.programs.nodes import argument
 
 
@@ -45,7 +46,8 @@ def propagate(module: GraphModule, program: ExportedProgram, tensors: Mapping[st
             )
             arguments.append(fake)
     # the exporter's own dispatch: compiled composite operators would fix the batch to its hint
-    with enable_python_dispatcher(), mode, torch.no_grad(), _without_pending_symbols(mode):
+    pending = _without_pending_symbols(mode)
+    with enable_python_dispatcher(), mode, torch.no_grad(), pending, right_lstm_states():
         _Propagation(module).run(*arguments, enable_io_processing=False)
 
 

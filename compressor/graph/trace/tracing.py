@@ -26,6 +26,7 @@ from compressor.errors import CompressorError
 from compressor.graph.programs.attention_path import unfused_attention
 from compressor.graph.programs.beginning import calls_noted, ended_after
 from compressor.graph.programs.containers import know_types, returned_types_known
+from compressor.graph.programs.lstm_states import right_lstm_states
 from compressor.graph.programs.nodes import live_nodes
 from compressor.graph.trace.caches import caches_off
 from compressor.graph.trace.fixed_inputs import fixed_inputs
@@ -274,7 +275,8 @@ def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProg
 
     shapes = pytree.tree_map(shape_of, _by_name(module, inputs)) if leading else None
     following = branches_followed() if way.draft else nullcontext()
-    with quiet_capture(), following, ended_after(module, way.ends_after), known:
+    ending = ended_after(module, way.ends_after)
+    with quiet_capture(), following, ending, known, right_lstm_states():
         program = torch.export.export(
             module, inputs.args, dict(inputs.kwargs), dynamic_shapes=shapes, strict=False
         )
