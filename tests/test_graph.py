@@ -7,6 +7,7 @@ import torch
 from cases import CASES, Case
 from networks import CifarResNet
 from torch import Tensor, nn
+from torch_version import follows_branches
 from twin import analysed, analysed_case
 
 from compressor.errors import CompressorError
@@ -244,6 +245,7 @@ class Branching(nn.Module):
         return self.b(y.relu() if y.sum().item() > 0 else y.tanh())
 
 
+@follows_branches
 def test_a_branch_on_values_is_captured_with_a_note() -> None:
     traced, network = network_of(Branching(), torch.randn(2, 5))
     assert traced.branched

@@ -11,6 +11,7 @@ import pytest
 import torch
 from cases import Case
 from torch import Tensor, nn
+from torch_version import follows_branches
 from twin import (
     Analysed,
     analysed_case,
@@ -125,6 +126,7 @@ def by_sign(m: Any, x: Tensor) -> Tensor:
     return m.b(hidden.relu() if x.sum().item() > 0 else hidden.tanh())
 
 
+@follows_branches
 def test_of_a_branch_the_taken_side_is_delivered_and_the_other_refused() -> None:
     model = live(two_layers(by_sign))
     positive = torch.rand(2, 5, dtype=torch.float64) + 0.1
