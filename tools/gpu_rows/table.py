@@ -153,6 +153,8 @@ def _language(known: Records, scale: Scale) -> Iterator[Sequence[str]]:
         if record is not None:
             tokens, params = record["tokens_per_s"], record["params"]
             faster = f"{tokens['after'] / tokens['before']:.2f}x" if "after" in tokens else OPEN
-            speeds = [f"{value:.0f}" for value in tokens.values()]
-            cells = [*speeds, faster, " → ".join(f"{n / 1e6:.0f} M" for n in params.values())]
+            states = ("before", "after")  # the records' own order is the alphabet's
+            speeds = [f"{tokens[name]:.0f}" if name in tokens else OPEN for name in states]
+            sizes = [f"{params[name] / 1e6:.0f} M" for name in states if name in params]
+            cells = [*speeds, faster, " → ".join(sizes)]
         yield [key["model"], key["what"], str(key["batch"]), *cells]
