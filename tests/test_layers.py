@@ -23,7 +23,7 @@ FILES = {
 
 BASE = (
     *("errors", "causes", "records", "calls", "source_lines", "unexpected", "watch", "modules"),
-    *("processes", "free_memory", "files", "onnx_runtime", "torch_calls", "agreement"),
+    *("processes", "listing", "free_memory", "files", "onnx_runtime", "torch_calls", "agreement"),
 )
 """What all lean on, in its own order."""
 

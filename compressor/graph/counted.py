@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from compressor.graph.network import Network
-
-_NAMED = 3
+from compressor.listing import some_of
 
 
 def notes_on_macs(network: Network) -> Iterator[str]:
     """Yield what a user must know to read the network's MACs; nothing where they count all work."""
     if network.uncounted:
-        listed = [f"{u.operator} ({_calls(u.calls)}: {some(u.places)})" for u in network.uncounted]
+        listed = [
+            f"{u.operator} ({_calls(u.calls)}: {some_of(u.places)})" for u in network.uncounted
+        ]
         yield f"not counted in the MACs, having no formula: {'; '.join(listed)}"
     if network.unread.layers:
         share = network.unread.macs / max(1, network.cost.macs())
         yield (
             f"{share:.1%} of the MACs are thrown away: no output of an evaluation depends on "
-            f"{some(network.unread.layers)}; they are counted and kept as they are, and an ONNX "
+            f"{some_of(network.unread.layers)}; they are counted and kept as they are, and an ONNX "
             "file leaves them out"
         )
 
 
 def _calls(count: int) -> str:
     return "1 call" if count == 1 else f"{count} calls"
-
-
-def some(names: Sequence[str]) -> str:
-    """Join the first few names with commas, and say how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}"

@@ -14,6 +14,7 @@ from compressor.least_squares.elimination import Elimination, eliminate
 from compressor.least_squares.measuring import Measured, Measurer, Name, Share
 from compressor.least_squares.memory import Memory
 from compressor.least_squares.moments import Inputs, Progress
+from compressor.listing import some_of
 from compressor.records import Group, Trace
 
 Floats = npt.NDArray[np.float64]
@@ -82,20 +83,15 @@ def _tell(shares: Sequence[Share], note: Callable[[str], None]) -> None:
     parted = [share.group.layer for share in shares if share.is_parted]
     if parted:
         note(
-            f"the memory is too small to choose at once among the channels of {_some(parted)}: "
-            "their consumers were looked at in parts (--memory)"
+            "the memory is too small to choose at once among the channels of "
+            f"{some_of(dict.fromkeys(parted))}: their consumers were looked at in parts (--memory)"
         )
     alone = [share.group.layer for share in shares if not share.pieces]
     if alone:
         note(
-            f"nothing that consumes the channels of {_some(alone)} is a linear regression: they "
-            "are ranked by the energy of their weights"
+            f"nothing that consumes the channels of {some_of(dict.fromkeys(alone))} is a linear "
+            "regression: they are ranked by the energy of their weights"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    found = list(dict.fromkeys(names))
-    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if found[3:] else "")
 
 
 def _packed(shares: Sequence[Share], memory: Memory) -> Iterator[list[Share]]:

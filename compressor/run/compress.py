@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compressor import slicing
 from compressor.graph.trace import caches_as_before
+from compressor.listing import some_of
 from compressor.loading.plain import round_to
 from compressor.options import Options
 from compressor.records import Plan
@@ -188,6 +189,5 @@ def _say_what_form(stopwatch: Stopwatch, plan: Plan) -> None:
     if plan.form == "program":
         stopwatch.note(f"the result is a program: {plan.obstacle}")
     if plan.stand_ins:
-        some = ", ".join(list(plan.stand_ins)[:3])
-        more = f" and {len(plan.stand_ins) - 3} more" if len(plan.stand_ins) > 3 else ""
-        stopwatch.note(f"replaced by their traced operators: {some}{more} (--keep-class avoids it)")
+        some = some_of(plan.stand_ins)
+        stopwatch.note(f"replaced by their traced operators: {some} (--keep-class avoids it)")

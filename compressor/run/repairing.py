@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from compressor import slicing
 from compressor.least_squares import Memory, Refit, refit
+from compressor.listing import some_of
 from compressor.loading.data import Data, batches
 from compressor.processes import each_alone
 from compressor.recover import has_running_statistics, recalibrate_batch_norm
@@ -72,11 +73,6 @@ def _tell(run: Run, keep: Keep, done: Sequence[Refit]) -> None:
             f"not re-fitted: {some_of(left)} (used more than once, or not a linear regression of "
             "what it is given)"
         )
-
-
-def some_of(names: Sequence[str]) -> str:
-    """Join the first names with commas, and say how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
 
 
 def _re_estimate(run: Run, sliced: slicing.Sliced, train: Data) -> str:

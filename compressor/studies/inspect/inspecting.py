@@ -19,6 +19,7 @@ from compressor.choose import DEFAULT_ROLES
 from compressor.graph.analysis import analyse
 from compressor.graph.counted import notes_on_macs
 from compressor.graph.network import Network
+from compressor.listing import some_of
 from compressor.loading import find_examples
 from compressor.options import ModelOptions
 from compressor.records import ExampleInputs, Group, LoadedModel, Trace
@@ -126,10 +127,22 @@ def tables(description: Mapping[str, Any], inspection: Inspection) -> list[Table
     groups.caption = f"pruned unless told otherwise: {', '.join(sorted(DEFAULT_ROLES))}"
     for entry in description["groups"]:
         share = f"{entry['macs_share']:.1%}"
-        _add(groups, entry["name"], entry["role"], _some(entry["layers"]), entry["size"], share)
+        _add(
+            groups,
+            entry["name"],
+            entry["role"],
+            some_of(entry["layers"], _SHOWN),
+            entry["size"],
+            share,
+        )
     kept = _table("protected", ("reason", "places", "tensors"), ())
     for entry in protection_entries(inspection.network.protections):
-        _add(kept, entry["reason"], _some(entry["places"]), _some(entry["tensors"]))
+        _add(
+            kept,
+            entry["reason"],
+            some_of(entry["places"], _SHOWN),
+            some_of(entry["tensors"], _SHOWN),
+        )
     return [groups, kept]
 
 
@@ -143,7 +156,7 @@ def opinion_table(opinion: Mapping[str, Any]) -> Table:
     shown = _table(title, ("group", "only ours", "only theirs", "why"), ())
     for entry in opinion["differences"]:
         columns = (entry["only_ours"], entry["only_theirs"], entry["reasons"])
-        _add(shown, entry["group"], *(_some(column) for column in columns))
+        _add(shown, entry["group"], *(some_of(column, _SHOWN) for column in columns))
     return shown
 
 
@@ -158,8 +171,3 @@ def _table(title: str, texts: Iterable[str], numbers: Iterable[str]) -> Table:
 
 def _add(table: Table, *cells: Any) -> None:
     table.add_row(*(Text(str(cell)) for cell in cells))
-
-
-def _some(items: Sequence[str]) -> str:
-    more = len(items) - _SHOWN
-    return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

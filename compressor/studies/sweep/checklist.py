@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from compressor.listing import some_of
 from compressor.options import PAPER_RATIOS
 from compressor.score.criteria import CRITERIA
 from compressor.studies.sweep.grid import STRUCTURED, UNSTRUCTURED
@@ -84,7 +85,10 @@ def _extremes(found: Found) -> Answer:
         if not values or min(values) > dense - SUBSTANTIAL * abs(dense):
             intact.append(f"{curve.method} ({curve.setting})")
     if intact:
-        return False, f"{metric} has hardly fallen for {_some(intact)}: add larger ratios"
+        return (
+            False,
+            f"{metric} has hardly fallen for {some_of(dict.fromkeys(intact))}: add larger ratios",
+        )
     return True, f"{metric} falls by more than {SUBSTANTIAL:.0%} somewhere on every curve"
 
 
@@ -177,7 +181,8 @@ def _eras(found: Found) -> Answer:
     }
     old = [name for name, found_years in years.items() if any(y < 2010 for y in found_years)]
     new = [name for name, found_years in years.items() if any(y >= 2018 for y in found_years)]
-    words = f"before 2010: {_some(old) or 'none'}; since 2018: {_some(new) or 'none'}"
+    before, since = (some_of(dict.fromkeys(names)) or "none" for names in (old, new))
+    words = f"before 2010: {before}; since 2018: {since}"
     return bool(old and new), words
 
 
@@ -248,10 +253,4 @@ def checklist(found: Found) -> list[Item]:
 
 
 def _or(lacking: Sequence[str], words: str) -> str:
-    return f"lacking: {_some(lacking)}" if lacking else words
-
-
-def _some(names: Sequence[str]) -> str:
-    unique = list(dict.fromkeys(names))
-    more = f" and {len(unique) - 3} more" if len(unique) > 3 else ""
-    return ", ".join(unique[:3]) + more
+    return f"lacking: {some_of(dict.fromkeys(lacking))}" if lacking else words
