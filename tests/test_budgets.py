@@ -18,6 +18,7 @@ from torch.utils.data import TensorDataset
 
 import compressor
 from compressor.choose import FAR
+from compressor.choose.budget import weighed_unit
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.graph.trace import trace
@@ -28,7 +29,7 @@ from compressor.latency.machine import cached_at, machine_of
 from compressor.options import Options
 from compressor.records import ExampleInputs, Latency
 from compressor.report import to_markdown
-from compressor.run import opening, timing, until_accurate, until_fast
+from compressor.run import timing, until_accurate, until_fast
 from compressor.run.compress import plan
 from compressor.run.decide import Decision, describe_budget, predict, say_how_met
 from compressor.run.opening import Run
@@ -473,12 +474,12 @@ def test_the_price_is_what_the_last_channel_cost(network: Chain) -> None:
     assert found.choice is not None
     last = found.choice.last
     assert last is not None
-    one_more = {**found.kept, last.group: found.kept[last.group] + 1}
+    one_more = {**found.kept, last.unit: found.kept[last.unit] + 1}
     saved = (run.total("macs", one_more) - run.total("macs", found.kept)) / run.total("macs")
-    dearest = sorted(run.scores[last.group])[WIDTH - found.kept[last.group] - 1]
+    dearest = sorted(run.scores[last.unit])[WIDTH - found.kept[last.unit] - 1]
     assert last.price == pytest.approx(float(dearest) / (100 * saved))
 
 
 def test_latency_scores_are_not_per_cost() -> None:
-    assert opening._weighed(Options(of="latency")) is None
-    assert opening._weighed(Options(of="params")) == "params"
+    assert weighed_unit(Options(of="latency")) is None
+    assert weighed_unit(Options(of="params")) == "params"

@@ -15,7 +15,17 @@ from networks import CifarResNet
 from torch import nn
 from twin import Analysed, analysed, analysed_case
 
-from compressor.choose import LEAST_SHARE, SCOPES, Choice, select
+from compressor.choose import (
+    LEAST_SHARE,
+    SCOPES,
+    Bounds,
+    Budget,
+    Choice,
+    LayersAlone,
+    Ranking,
+    Share,
+    select,
+)
 from compressor.errors import CompressorError, UsageError
 from compressor.graph.axes import Axis
 from compressor.graph.network import Network
@@ -33,7 +43,23 @@ def scores_of(of: Analysed, criterion: str = "l2") -> dict[str, np.ndarray]:
 
 
 def chosen(of: Analysed, /, **options: Any) -> Choice:
-    return select(of.network, scores_of(of), **options)
+    return choose(of.network, scores_of(of), **options)
+
+
+def choose(
+    network: Network,
+    scores: dict[str, np.ndarray],
+    *,
+    ratio: float | None,
+    of: str = "macs",
+    scope: str = "global",
+    clock: Any = None,
+    best_effort: bool = False,
+    **bounds: Any,
+) -> Choice:
+    goal = LayersAlone() if ratio is None else Share(ratio)
+    budget = Budget(goal, of, clock, best_effort=best_effort)
+    return select(network, Ranking(scores, scope), budget, Bounds(**bounds))
 
 
 def counts(network: Network, choice: Choice) -> dict[str, int]:
@@ -47,14 +73,14 @@ def cost(network: Network, unit: str, kept: dict[str, int]) -> int:
 
 def assert_within_one_channel(of: Analysed, choice: Choice, ratio: float, step: int = 1) -> None:
     """Met, and missed as soon as some group keeps one step more."""
-    kept, before = counts(of.network, choice), of.network.cost.of(choice.unit)
+    kept, before = counts(of.network, choice), of.network.cost.of(choice.cost_unit)
     target = before * (1 - ratio)
     assert choice.before == before
-    assert choice.after == cost(of.network, choice.unit, kept) <= target
+    assert choice.after == cost(of.network, choice.cost_unit, kept) <= target
     assert choice.removed == 1 - choice.after / before >= ratio
     sizes = {group.name: group.size for group in of.network.groups}
     one_more = [
-        cost(of.network, choice.unit, kept | {name: min(sizes[name], kept[name] + step)})
+        cost(of.network, choice.cost_unit, kept | {name: min(sizes[name], kept[name] + step)})
         for name in choice.keep
     ]
     assert any(more > target for more in one_more)
@@ -141,7 +167,7 @@ def test_by_the_clock_no_channel_goes_for_nothing(deep: Analysed) -> None:
     clock = Staircase(deep.network)
     choice = chosen(deep, ratio=0.3, of="latency", clock=clock)
     sizes = {group.name: group.size for group in deep.network.groups}
-    assert choice.unit == "latency"
+    assert choice.cost_unit == "latency"
     assert choice.before == pytest.approx(clock.latency_ms({}))
     assert 0.7 * choice.before * 0.9 < choice.after <= 0.7 * choice.before
     assert all(len(kept) % 16 == 0 for kept in choice.keep.values())
@@ -160,7 +186,7 @@ def test_by_the_clock_as_little_is_lost_as_any_choice_loses(deep: Analysed) -> N
         return sum(float(ordered[g.name][: 64 - w].sum()) for g, w in pairs)
 
     for ratio in (0.1, 0.2, 0.3):
-        choice = select(few, scores, ratio=ratio, of="latency", clock=clock)
+        choice = choose(few, scores, ratio=ratio, of="latency", clock=clock)
         within = [
             lost(widths)
             for widths in itertools.product((16, 32, 48, 64), repeat=3)
@@ -183,7 +209,7 @@ def test_global_scope_drops_the_lowest_scores_of_all(deep: Analysed) -> None:
     found, choice = scores_of(deep), chosen(deep, ratio=0.3)
     floors = {g.name: max(1, math.ceil(g.size / 10)) for g in deep.network.groups}
     assert choice.last is not None
-    needed = np.sort(found[choice.last.group])[-counts(deep.network, choice)[choice.last.group] - 1]
+    needed = np.sort(found[choice.last.unit])[-counts(deep.network, choice)[choice.last.unit] - 1]
     for name, kept in choice.keep.items():
         assert np.delete(found[name], kept).max() <= needed
         assert len(kept) >= floors[name]
@@ -223,7 +249,7 @@ def test_isomorphic_scope_gives_equal_shares_to_classes(deep: Analysed) -> None:
     """Within a class the lowest scores go, wherever they are."""
     rng = np.random.default_rng(0)
     found = {g.name: rng.random(g.size) * rng.uniform(0.2, 5) for g in deep.network.groups}
-    choice = select(deep.network, found, ratio=0.4, scope="isomorphic")
+    choice = choose(deep.network, found, ratio=0.4, scope="isomorphic")
     kept = counts(deep.network, choice)
     whole = {g.name: g.size for g in deep.network.groups}
     of_classes = classes(deep.network)
@@ -340,7 +366,7 @@ def test_linked_groups_get_one_ratio(deep: Analysed) -> None:
     linked = tuple(f"blocks.{i}.a.weight:0" for i in (0, 2))
     network = dataclasses.replace(deep.network, linked=(linked,))
     options = {"ratio": None, "layer_ratios": [("blocks.2.a", 0.5)], "keep_linked": True}
-    assert counts(network, select(network, scores_of(deep), **options)) == (
+    assert counts(network, choose(network, scores_of(deep), **options)) == (
         counts(network, Choice({}, "macs", 1, 1)) | dict.fromkeys(linked, 8)
     )
 
@@ -459,7 +485,7 @@ def test_heads_are_pruned_by_default_and_their_widths_are_not() -> None:
 def test_a_network_with_nothing_to_prune_says_why() -> None:
     of = analysed_case(Case(lambda: nn.Sequential(nn.Linear(5, 4)), (5,)))
     with pytest.raises(CompressorError, match="no group of channels to prune") as refused:
-        select(of.network, {}, ratio=0.5)
+        choose(of.network, {}, ratio=0.5)
     assert "a model input" in refused.value.where
     assert "a model output" in refused.value.where
     assert refused.value.exit_code == 1

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from twin import analysed
 
-from compressor.choose import best, select
+from compressor.choose import Budget, Ranking, Share, best, select
 from compressor.choose.curves import Curve, Point, Sensitivity, losses_of, read_sensitivity
 from compressor.cli import main
 from compressor.errors import CompressorError
@@ -234,7 +234,7 @@ def test_the_ratio_is_met_at_the_smallest_loss_that_no_group_exceeds(ratio: floa
     rng = np.random.default_rng(0)
     losses = {g.name: np.sort(rng.random(g.size)) for g in network.groups}
     scores = score(network, dict(of.model.named_parameters()), "l2")
-    choice = select(network, scores, ratio=ratio, losses=losses)
+    choice = select(network, Ranking(scores, losses=losses), Budget(Share(ratio)))
 
     def cost_at(level: float) -> int:
         """Each group cut as far as its loss stays at or below the level."""

@@ -16,13 +16,13 @@ from torch.utils.data import TensorDataset
 from twin import EXACT, Keep, analysed, assert_same
 
 import compressor
+from compressor.choose.budget import SCHEDULES
 from compressor.errors import CompressorError, UsageError
 from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
 from compressor.graph.trace import trace
 from compressor.options import Options
 from compressor.records import ExampleInputs
-from compressor.run.steps import SCHEDULES
 from compressor.slicing import as_module, slice_network
 from compressor.slicing.composing import composed, keep_of
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from compressor.choose.choosing import Choice
-from compressor.choose.refusals import DEFAULT_ROLES
 from compressor.choose.scopes import Scores
+from compressor.choose.selection import Choice
+from compressor.choose.units import KINDS
 from compressor.records import Group
 
 
 def reason_of(group: Group, choice: Choice, scores: Scores) -> str:
     """Return one line on why a group of the network keeps what it keeps."""
     kept = len(choice.keep.get(group.name, range(group.size)))
-    if group.name in choice.fixed:
-        return "as --layer-ratio says"
-    widths = choice.widths.get(group.name)
-    if widths is None:
+    unit = choice.unit_of(group.name)
+    if unit is None:
         return _why_not_asked(group)
-    if not widths:
+    if unit.fixed is not None:
+        return "as --layer-ratio says"
+    if not unit.widths:
         return "too narrow for a step"
     found = scores[group.name]
     ordered = sorted(float(score) for score in found)
-    if kept <= widths[-1]:
+    if kept <= unit.widths[-1]:
         return f"down to the least; scores up to {ordered[group.size - kept - 1]:.3g} went"
     if kept == group.size:
-        step = group.size - widths[0]
+        step = group.size - unit.widths[0]
         return f"its first {step} would lose {sum(ordered[:step]):.3g}"
     return (
         f"scores up to {ordered[group.size - kept - 1]:.3g} went, "
@@ -34,7 +34,7 @@ def reason_of(group: Group, choice: Choice, scores: Scores) -> str:
 def _why_not_asked(group: Group) -> str:
     if group.size == 1:
         return "one channel"
-    if group.role not in DEFAULT_ROLES:
-        option = " unless --prune stream" if group.role == "stream" else ""
-        return f"role {group.role}: left alone{option}"
+    kind = KINDS[group.role]
+    if not kind.by_default:
+        return f"role {group.role}: left alone" + (f" unless {kind.option}" if kind.option else "")
     return "protected, or linked with what is"

@@ -7,21 +7,43 @@ from collections.abc import Sequence
 
 from compressor.errors import CompressorError, UsageError
 from compressor.graph.network import Network
+from compressor.options import Limit, flag
 from compressor.records import Group
 
-DEFAULT_ROLES = frozenset({"channels", "heads"})
 
-
-def nothing_to_prune(network: Network, globs: Sequence[str]) -> CompressorError:
-    other = sorted({g.role for g in network.groups} - DEFAULT_ROLES)
+def nothing_to_prune(
+    network: Network, globs: Sequence[str], options: Sequence[str]
+) -> CompressorError:
+    """Build the error that nothing may go: `globs` protect, and `options` would let more go."""
     reasons = list(dict.fromkeys(f"{p.reason} ({p.place})" for p in network.protections))[:5]
-    steps = [f"--prune {role}" for role in other if role == "stream"]
-    steps += ["protect less"] if globs else []
+    steps = [*options, *(["protect less"] if globs else [])]
     return CompressorError(
         "there is no group of channels to prune",
         where="; ".join(reasons) or "the network has no parameters with free channels",
         consequence="the network stays as it is",
         next_step=" or ".join(steps) or "see the reasons above; another network may suit",
+    )
+
+
+def unmatched(option: str, glob: str, near: Sequence[str]) -> UsageError:
+    """Build the error that a glob matches no name; `near` are some that there are."""
+    return UsageError(
+        f"{option} {glob!r} matches no module or parameter",
+        consequence="nothing is pruned, since it would not be as you want it",
+        next_step=f"nearest names: {', '.join(near)}",
+    )
+
+
+def within_already(limit: Limit, before: float) -> UsageError:
+    """Build the error that a network costs no more than a limit as it is."""
+    return UsageError(
+        f"a call takes {before:.4g} ms, which is within {limit.most:g} already"
+        if limit.unit == "latency"
+        else f"the network has {before:,.10g} {limit.unit}, which is within {limit.most:,.10g} "
+        "already",
+        where=flag(limit.option),
+        consequence="nothing is pruned",
+        next_step="give a smaller number, or --ratio",
     )
 
 
@@ -63,7 +85,7 @@ class OutOfReachError(CompressorError):
 
 
 def out_of_reach(
-    ratio: float, of: str, reachable: float, fixed: bool, measured: bool
+    ratio: float, of: str, reachable: float, *, fixed: bool, measured: bool
 ) -> OutOfReachError:
     floor = math.floor(reachable * 1000) / 1000
     return OutOfReachError(

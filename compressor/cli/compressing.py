@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from compressor.choose.budget import is_found_by_trying
 from compressor.cli.app import (
     OUTPUT,
     Flag,
@@ -199,7 +200,7 @@ def _show_plan(subject: Subject, options: Options) -> None:
     from compressor.run.decide import predict, say_how_met
     from compressor.run.explaining import explain, shadow_price
 
-    if options.max_drop is not None:
+    if is_found_by_trying(options):
         raise UsageError(
             "a dry run tries nothing, and --max-drop is found by trying",
             where="--dry-run",
@@ -212,7 +213,7 @@ def _show_plan(subject: Subject, options: Options) -> None:
     if options.steps > 1:
         watch.note("the plan of one step: with --steps later choices depend on those before")
     console = Console()
-    for part in plan_tables(explain(run, decision), options.of, predict(run, decision)):
+    for part in plan_tables(explain(run, decision), run.unit, predict(run, decision)):
         console.print(part)
     console.print(shadow_price(run, decision), highlight=False, markup=False, soft_wrap=True)
     console.print("dry run: nothing was written")

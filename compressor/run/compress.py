@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from compressor import slicing
+from compressor.choose import WithinDrop
+from compressor.choose.budget import is_timed
 from compressor.graph.trace import caches_as_before
 from compressor.listing import some_of
 from compressor.loading.plain import round_to
@@ -20,7 +22,7 @@ from compressor.run.deliver import deliver
 from compressor.run.giving_back import give_back
 from compressor.run.journal import MADE, Journal
 from compressor.run.judging import Judge, Moment
-from compressor.run.opening import LATENCY, Run, seeded
+from compressor.run.opening import Run, seeded
 from compressor.run.result import Result
 from compressor.run.steps import Made, cut_at_once, cut_in_steps, record_of, restore
 from compressor.run.subject import Subject
@@ -145,7 +147,7 @@ def carry_out(
         delivery = deliver(run, sliced)
         in_type = give_back(run, sliced, delivery)
     caches_as_before(sliced.module, run.loaded.given or run.loaded.module)
-    if run.options.of != LATENCY and delivery.is_hardly_faster:
+    if not is_timed(run.options) and delivery.is_hardly_faster:
         run.stopwatch.note(f"hardly faster: {_what_is_faster(run.options)}")
     sliced = replace(sliced, plan=delivery.plan)
     found = {"program and module": difference, **in_type}
@@ -170,8 +172,8 @@ def _cut_and_repair(run: Run, decision: Decision, judge: Judge, journal: Journal
         run.stopwatch.note("choice and repair are those of the run that was interrupted")
         return restore(run, decision, record)
     run, decision, moments = learn_sparsity(run, decision, judge, journal)
-    if run.options.max_drop is not None:
-        decision = decide_until_accurate(run)
+    if isinstance(decision.goal, WithinDrop):
+        decision = decide_until_accurate(run, decision.goal)
     cut_all = cut_in_steps if run.options.steps > 1 else cut_at_once
     made = cut_all(run, decision, judge, journal)
     made.moments[:0] = moments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compressor import slicing
+from compressor.choose import Amount
 from compressor.errors import CompressorError
 from compressor.run.decide import Cut, Decision, decide
 from compressor.run.opening import Run
@@ -33,6 +34,7 @@ def cut(run: Run, decision: Decision) -> Cut:
                 next_step="leave --keep-class out: the same network is delivered in another form",
             )
         protected.append(stuck)
+        assert isinstance(decision.goal, Amount)  # with a plan there is no --keep-class
         decision = decide(run, decision.goal, protected, timing=decision.timing)
 
 

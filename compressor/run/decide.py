@@ -11,13 +11,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressor.choose import FAR, Choice, OutOfReachError, prunable, select
+from compressor.choose import (
+    FAR,
+    LATENCY,
+    UNITS,
+    Amount,
+    AtMost,
+    Bounds,
+    ByPlan,
+    Choice,
+    Goal,
+    OutOfReachError,
+    Ranking,
+    Share,
+    WithinDrop,
+    budget_of,
+    goal_of,
+    prunable,
+    select,
+)
+from compressor.choose.budget import is_timed
 from compressor.choose.curves import Sensitivity, losses_of
-from compressor.errors import UsageError
-from compressor.options import Options, flag
+from compressor.options import Options
 from compressor.records import Plan
-from compressor.run.found import ByPlan, Found, to_report
-from compressor.run.opening import LATENCY, UNITS, Run, open_run, seeded
+from compressor.run.found import Found, to_report
+from compressor.run.opening import Run, open_run, seeded
 from compressor.run.replaying import keep_of_plan
 from compressor.run.subject import Subject
 from compressor.run.timing import Timing
@@ -26,24 +44,6 @@ from compressor.slicing.plan_file import read_plan
 from compressor.watch import Stopwatch, Watch
 
 Keep = Mapping[str, tuple[int, ...]]
-
-SHORT = 0.005
-"""The share of a ratio that may be missing where the next step of widths removes far more."""
-
-
-@dataclass(frozen=True)
-class Goal:
-    """How much is to be removed. Without `ratio` and `most`, the layers' own ratios decide.
-
-    Attributes:
-        ratio: The share to remove, between 0 and 1.
-        most: What may be left, in the budget's unit, where that is known exactly.
-        is_limit: Whether `most` must never be exceeded; a ratio may be missed by `SHORT`.
-    """
-
-    ratio: float | None
-    most: float | None = None
-    is_limit: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Decision:
         choice: The channels that stay. None where only trying can make the choice; the network
             stays as it is until then.
         timing: The widths' steps that the choice follows, which may be finer than the run's.
-        found: How it came about, where scores and a budget alone did not make it.
+        found: What was tried until the choice was made, where something was.
     """
 
     goal: Goal
@@ -84,21 +84,23 @@ class Cut:
 
 def predict(run: Run, decision: Decision) -> dict[str, tuple[float, float]]:
     """Return for each unit the whole network's cost before and after the decision."""
-    units = [*UNITS, LATENCY] if run.timing.clock is not None else UNITS
+    units = [unit for unit in UNITS if unit != LATENCY or run.timing.clock is not None]
     return {unit: (run.total(unit), run.total(unit, decision.kept)) for unit in units}
 
 
 def describe_budget(run: Run, decision: Decision) -> dict[str, Any]:
     """Return for the report what was asked for, and what the cost model predicts of the result."""
-    of, predictions = run.options.of, predict(run, decision)
+    of, predictions = run.unit, predict(run, decision)
     before, after = predictions[of]
     last = decision.choice.last if decision.choice is not None else None
+    goal = decision.goal
     return {
-        "ratio": decision.goal.ratio,
+        "ratio": goal.ratio_of(before) if isinstance(goal, Share | AtMost) else None,
         "of": of,
         "removed": 1 - after / before,
         "predicted": {unit: after for unit, (_, after) in predictions.items()},
         "price": last.price if last is not None else None,
+        **({"plan": goal.file} if isinstance(goal, ByPlan) else {}),
         **to_report(decision.found),
     }
 
@@ -126,49 +128,27 @@ def plan(
 
 def _first_decision(run: Run, given: Plan | None) -> Decision:
     """Take the given plan's channels, or choose by the options where nothing has to be tried."""
-    options = run.options
-    if given is not None:
-        choice = choice_of(run, keep_of_plan(given, run.network))
-        assert options.plan is not None
-        return Decision(Goal(None), choice, run.timing, ByPlan(options.plan))
-    if options.max_drop is not None:
-        return Decision(Goal(None), None, run.timing)
-    with run.stopwatch.stage("select"):
-        return decide(run, goal_of(run))
+    goal = goal_of(run.options, run.total)
+    match goal:
+        case ByPlan():
+            assert given is not None
+            return Decision(goal, choice_of(run, keep_of_plan(given, run.network)), run.timing)
+        case WithinDrop():
+            return Decision(goal, None, run.timing)
+        case _:
+            with run.stopwatch.stage("select"):
+                return decide(run, goal)
 
 
 def choice_of(run: Run, keep: Keep) -> Choice:
     """Return the given kept indices as a choice, with its costs."""
-    of, counts = run.options.of, {name: len(kept) for name, kept in keep.items()}
+    of, counts = run.unit, {name: len(kept) for name, kept in keep.items()}
     return Choice(dict(keep), of, run.total(of), run.total(of, counts))
-
-
-def goal_of(run: Run) -> Goal:
-    """Return how much is to be removed, as the options say.
-
-    Raises:
-        UsageError: The network is within the limit already.
-    """
-    limit = run.options.limit
-    if limit is None:
-        return Goal(run.options.ratio)
-    before = run.total(limit.unit)
-    if before <= limit.most:
-        raise UsageError(
-            f"the network has {before:,.10g} {limit.unit}, which is within {limit.most:,.10g} "
-            "already"
-            if limit.unit != LATENCY
-            else f"a call takes {before:.4g} ms, which is within {limit.most:g} already",
-            where=flag(limit.option),
-            consequence="nothing is pruned",
-            next_step="give a smaller number, or --ratio",
-        )
-    return Goal(1 - limit.most / before, limit.most, is_limit=True)
 
 
 def decide(
     run: Run,
-    goal: Goal,
+    goal: Amount,
     also_protect: Sequence[str] = (),
     *,
     best_effort: bool = False,
@@ -194,28 +174,19 @@ def decide(
     if run.sensitivity is not None:
         wanted = prunable(network, protect, options.prune)
         losses = losses_of(run.sensitivity, network.groups, wanted)
-    counted = options.of != LATENCY
+    ranking = Ranking(run.scores, options.scope, losses)
     while True:
+        bounds = Bounds(
+            protect=protect,
+            prune=options.prune,
+            layer_ratios=options.layer_ratios,
+            round_to=timing.steps,
+            floors=floors,
+            keep_linked=options.keep_class,
+        )
+        budget = budget_of(options, goal, timing.clock, best_effort=best_effort)
         try:
-            choice = select(
-                network,
-                run.scores,
-                ratio=goal.ratio,
-                most=goal.most,
-                of=options.of,
-                scope=options.scope,
-                protect=protect,
-                prune=options.prune,
-                layer_ratios=options.layer_ratios,
-                losses=losses,
-                round_to=timing.steps,
-                clock=timing.clock if options.of == LATENCY else None,
-                best_effort=best_effort or options.best_effort,
-                keep_linked=options.keep_class,
-                floors=floors or {},
-                short=SHORT if counted and not goal.is_limit else 0.0,
-                off_step=counted and options.round_to == "auto",
-            )
+            choice = select(network, ranking, budget, bounds)
         except OutOfReachError:
             finer = timing.finer()
             if options.round_to != "auto" or finer is None:
@@ -241,7 +212,7 @@ def say_how_met(run: Run, decision: Decision) -> None:
 def _why_too_much(options: Options) -> str:
     """Say in words why more is removed than was asked for: the steps are too large."""
     # with "auto" and a counted budget, one group was left off its step already
-    if options.round_to == 1 or (options.round_to == "auto" and options.of != LATENCY):
+    if options.round_to == 1 or (options.round_to == "auto" and not is_timed(options)):
         return "one channel is so much"
     of = "that run well" if options.round_to == "auto" else f"of {options.round_to}"
     return f"the steps {of} are so large; --round-to 1 comes within one channel"

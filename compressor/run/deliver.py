@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.causes import first_line
+from compressor.choose.budget import is_timed
 from compressor.errors import CompressorError
 from compressor.files.folder import size_of
 from compressor.files.integrity import hashes_of
@@ -180,7 +181,7 @@ def _by_onnx(run: Run, sliced: Sliced, folder: Path, costs: tuple[Costs, Costs])
 
 def _by_torch(run: Run, sliced: Sliced, costs: tuple[Costs, Costs]) -> _States:
     """Time both networks as PyTorch runs them, layer by layer as they are called."""
-    if run.options.of == "latency":
+    if is_timed(run.options):
         run.stopwatch.note(
             "the budget is of the time that ONNX Runtime takes; without an ONNX file among the "
             "formats, the times below are PyTorch's"

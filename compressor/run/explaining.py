@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from compressor.choose import reason_of
+from compressor.choose import UNITS, ByPlan, reason_of
 from compressor.records import Group
 from compressor.report import group_entries
 from compressor.run.decide import Decision
-from compressor.run.opening import LATENCY, Run
-
-_UNITS = {"macs": "MACs", "params": "parameters", "channels": "channels", LATENCY: "latency"}
+from compressor.run.opening import Run
 
 
 def explain(run: Run, decision: Decision) -> list[dict[str, Any]]:
@@ -19,7 +17,7 @@ def explain(run: Run, decision: Decision) -> list[dict[str, Any]]:
     An entry has the group's name, role, size and kept channels, why, and `saves`: the share of the
     network's cost that would come back if this group alone kept all its channels.
     """
-    unit, kept = run.options.of, decision.kept
+    unit, kept = run.unit, decision.kept
     whole, now = run.total(unit), run.total(unit, kept)
     entries = []
     for group, entry in zip(
@@ -33,7 +31,7 @@ def explain(run: Run, decision: Decision) -> list[dict[str, Any]]:
 
 
 def _reason(group: Group, run: Run, decision: Decision) -> str:
-    if run.options.plan is not None:
+    if isinstance(decision.goal, ByPlan):
         return "as the plan says"
     return reason_of(group, decision.choice, run.scores) if decision.choice else ""
 
@@ -44,6 +42,6 @@ def shadow_price(run: Run, decision: Decision) -> str:
     if last is None or last.saved <= 0:
         return ""
     return (
-        f"shadow price: the last 1 % of the {_UNITS[run.options.of]} cost {last.price:.3g} of "
-        f"{run.options.criterion} score; {last.group} went last"
+        f"shadow price: the last 1 % of the {UNITS[run.unit]} cost {last.price:.3g} of "
+        f"{run.options.criterion} score; {last.unit} went last"
     )

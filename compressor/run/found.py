@@ -53,13 +53,6 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class ByPlan:
-    """The channels are those of an existing plan file."""
-
-    file: str
-
-
-@dataclass(frozen=True)
 class ByClock:
     """The choice was corrected until the measured time was what was asked for.
 
@@ -89,14 +82,12 @@ class ByAccuracy:
     trials: Sequence[Trial]
 
 
-Found = ByPlan | ByClock | ByAccuracy
+Found = ByClock | ByAccuracy
 
 
 def to_report(found: Found | None) -> dict[str, Any]:
     """Return what the report's budget says of it, as numbers and texts alone."""
     match found:
-        case ByPlan(file):
-            return {"plan": file}
         case ByClock(measured, asked, tries):
             return {"measured": {**asdict(measured), "asked": asked, "tries": tries}}
         case ByAccuracy():
@@ -107,8 +98,6 @@ def to_report(found: Found | None) -> dict[str, Any]:
 
 def from_report(said: Mapping[str, Any]) -> Found | None:
     """Return the record that `to_report` said this of."""
-    if "plan" in said:
-        return ByPlan(said["plan"])
     if "measured" in said:
         times = dict(said["measured"])
         asked, tries = times.pop("asked"), times.pop("tries")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compressor.choose.budget import cost_of, is_timed, weighed_unit
 from compressor.choose.curves import Sensitivity, read_sensitivity
 from compressor.errors import CompressorError
 from compressor.formats.original import Original, missing
@@ -43,12 +44,10 @@ from compressor.score.data import Calibration
 from compressor.slicing import check_source
 from compressor.watch import Stopwatch
 
-LATENCY = "latency"
 WEIGHTS_NOTES = {
     RANDOM: "random weights: sizes and latency are real, accuracy means nothing",
     AS_MADE: "weights as the factory made them: if it draws them at random, accuracy means nothing",
 }
-UNITS = ("macs", "params", "channels")
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,11 @@ class Run(Opened):
     original: Original
     sensitivity: Sensitivity | None
 
+    @property
+    def unit(self) -> str:
+        """The unit of cost that the budget is in."""
+        return self.options.of
+
     def total(self, unit: str, kept: Mapping[str, int] | None = None) -> float:
         """Return the network's cost where groups keep so many channels, without running anything.
 
@@ -96,10 +100,7 @@ class Run(Opened):
             kept: Group name -> channels kept; other groups keep all of theirs.
         """
         sizes = self.network.sizes(kept or {})
-        if unit != LATENCY:
-            return self.network.cost.of(unit, sizes)
-        assert self.timing.clock is not None
-        return self.timing.clock.latency_ms(sizes)
+        return cost_of(self.network, unit, sizes, self.timing.clock)
 
 
 def open_run(
@@ -157,7 +158,7 @@ def _tried(traced: Trace, options: Options, stopwatch: Stopwatch) -> Original:
     with stopwatch.stage("count and try the formats"):
         assert original.costs
         unwritable = original.unwritable
-    if options.of == LATENCY and not by_torch(options) and original.why_no_onnx:
+    if is_timed(options) and not by_torch(options) and original.why_no_onnx:
         raise CompressorError(
             "--of latency times ONNX files, and there can be none of this network: "
             f"{original.why_no_onnx}",
@@ -191,7 +192,7 @@ def _complete(
     own = original if original.module is opened.trace.module else Original(opened.trace)
     timing = timing_of(
         *(opened.trace, network, own, options, opened.stopwatch),
-        with_clock=options.of == LATENCY or predict_latency,
+        with_clock=is_timed(options) or predict_latency,
     )
     return Run(
         subject=opened.subject,
@@ -292,20 +293,13 @@ def score_channels(opened: Opened) -> tuple[Network, Scores]:
             normalise=options.normalise,
             norm_p=options.norm_p,
             seed=options.seed,
-            unit=_weighed(options),
+            unit=weighed_unit(options),
             progress=tick,
             note=opened.stopwatch.note,
             criteria=CRITERIA,
         )
     traced.module.cpu()
     return network, of_the_first(lambda: scores)
-
-
-def _weighed(options: ScoringOptions) -> str | None:
-    """Return the unit of cost that scores are divided by, or None for latency."""
-    unit = getattr(options, "of", "macs")
-    # the solver weighs channels by their milliseconds itself
-    return None if unit == LATENCY else unit
 
 
 def _say_what_is_left_out(stopwatch: Stopwatch, samples: Samples) -> None:

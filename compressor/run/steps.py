@@ -9,37 +9,26 @@ made it.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from compressor import slicing
-from compressor.choose import least
+from compressor.choose import AtMost, Goal, Share, least
+from compressor.choose.budget import is_timed, targets_of
 from compressor.errors import CompressorError
 from compressor.recover import Schedule
 from compressor.run.cutting import cut_as_stage
-from compressor.run.decide import Cut, Decision, Goal, choice_of, decide
-from compressor.run.found import from_report, to_report
+from compressor.run.decide import Cut, Decision, choice_of, decide
+from compressor.run.found import ByAccuracy, from_report, to_report
 from compressor.run.journal import Journal
 from compressor.run.judging import Judge, Moment, repair_and_judge
-from compressor.run.opening import LATENCY, Run, reopen
+from compressor.run.opening import Run, reopen
 from compressor.run.training import Leg, train
 from compressor.run.until_fast import cut_until_fast
 from compressor.slicing.composing import composed, keep_of
-
-SCHEDULES: Mapping[str, Callable[[float, float], float]] = {
-    "one-shot": lambda t, left: left,
-    "linear": lambda t, left: 1 - (1 - left) * t,
-    "geometric": lambda t, left: left**t,
-    "cubic": lambda t, left: left + (1 - left) * (1 - t) ** 3,
-    "cosine": lambda t, left: 1 - (1 - left) * (1 - math.cos(math.pi * t)) / 2,
-}
-"""Name of a schedule -> a function of the part `t` of the steps done and the final share `left`,
-to the share that is left after them, from 1 to `left`. Cubic: Zhu and Gupta 2017, To prune, or
-not to prune, equation 1."""
 
 
 @dataclass
@@ -70,10 +59,10 @@ def cut_at_once(run: Run, decision: Decision, judge: Judge, journal: Journal) ->
 def _cut_to_the_goal(run: Run, decision: Decision, root: Run, goal: Goal) -> Cut:
     """Slice as decided, corrected by the clock where a share of the original's time is asked
     for."""
-    options = root.options
     # what --max-drop has chosen stays as it was judged
-    is_share = options.of == LATENCY and goal.ratio is not None and options.max_drop is None
-    if is_share and root.timing.is_here:
+    is_judged = isinstance(decision.found, ByAccuracy)
+    is_checked = is_timed(root.options) and root.timing.is_here and not is_judged
+    if is_checked and isinstance(goal, Share | AtMost):
         return cut_until_fast(run, decision, root, goal)
     return cut_as_stage(run, decision)
 
@@ -84,21 +73,20 @@ def cut_in_steps(root: Run, decision: Decision, judge: Judge, journal: Journal) 
     The trainings are one schedule, whose optimizer follows the cuts.
     """
     options, goal, moments = root.options, decision.goal, list[Moment]()
+    assert isinstance(goal, Share | AtMost)
     run, made = root, None
     indices: dict[str, dict[int, tuple[int, ...]]] = {}
-    targets = _targets(root, goal)
+    targets = targets_of(options, goal, root.total(root.unit))
     schedule = Schedule(options.step_epochs * (len(targets) - 1) + options.epochs)
     for number, target in enumerate(targets, start=1):
         if made is not None:
             run = reopen(root, made.sliced.module)
-        whole = run.total(options.of)
-        if whole <= target:
+        if run.total(root.unit) <= target.most:
             schedule.horizon -= options.step_epochs
             continue
-        next_goal = Goal(1 - target / whole, target, goal.is_limit)
         is_last = target == targets[-1]
         timing = decision.timing if run is root else run.timing
-        step = decide(run, next_goal, floors=_floors(root), timing=timing)
+        step = decide(run, target, floors=_floors(root), timing=timing)
         made = _cut_to_the_goal(run, step, root, goal) if is_last else cut_as_stage(run, step)
         prefix = f"step {number} of {len(targets)}: "
         metrics = judge(f"{prefix}evaluate sliced", made.sliced.module)
@@ -114,15 +102,6 @@ def cut_in_steps(root: Run, decision: Decision, judge: Judge, journal: Journal) 
     assert made is not None
     whole_cut = _cut_as_one(root, decision, made, keep_of(root.network, indices))
     return Made(root, whole_cut, moments, schedule)
-
-
-def _targets(root: Run, goal: Goal) -> list[float]:
-    """Return what is left after each step, in the budget's unit."""
-    assert goal.ratio is not None
-    options, total = root.options, root.total(root.options.of)
-    left, schedule = 1 - goal.ratio, SCHEDULES[options.schedule]
-    shares = [schedule(number / options.steps, left) for number in range(1, options.steps)]
-    return [*(total * share for share in shares if share > left), total * left]
 
 
 def _floors(root: Run) -> dict[str, int]:

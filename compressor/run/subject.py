@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compressor.calls import Call
+from compressor.choose.budget import is_found_by_trying
 from compressor.errors import CompressorError, UsageError
 from compressor.files.integrity import check_files
 from compressor.graph.trace import copied_to_cpu
@@ -249,7 +250,7 @@ def open_samples(
             next_step="give labelled --data, a --loss, or another --criterion",
         )
     validation = None
-    if isinstance(options, Options) and (options.max_drop is not None or options.trains):
+    if isinstance(options, Options) and (is_found_by_trying(options) or options.trains):
         train, validation = _validation(train, subject, options, opener)
     return _with_test(train, test, validation, subject, options)
 
@@ -263,7 +264,7 @@ def _validation(
     a metric, epochs are not compared.
     """
     validation = opener(None, options.validation)
-    if validation is None and options.max_drop is None:
+    if validation is None and not is_found_by_trying(options):
         assert train is not None
         has_metric = train.labelled or subject.metric or options.metric
         return hold_out(train, HELD_OUT, options.seed) if has_metric else (train, None)
@@ -277,7 +278,7 @@ def _validation(
             )
         train, validation = hold_out(train, HELD_OUT, options.seed)
     if not validation.labelled and not (subject.metric or options.metric):
-        asks = "--validation" if options.max_drop is None else "--max-drop"
+        asks = "--max-drop" if is_found_by_trying(options) else "--validation"
         raise UsageError(
             f"{asks} needs labels, or a metric that does without",
             where=validation.name,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from compressor.choose.budget import is_timed
 from compressor.errors import CompressorError
 from compressor.files.claimed import temporary_folder
 from compressor.formats.original import Original, Runnable
@@ -95,7 +96,7 @@ def timing_of(
         return Timing(_fixed(options))
     stage = "time layers" if with_clock else "which widths run well"
     with stopwatch.stage(stage) as tick:
-        is_asked = options.of == "latency" or trace.batch_symbol is not None
+        is_asked = is_timed(options) or trace.batch_symbol is not None
         target = _Target(options, options.batch if is_asked else trace.batch)
         layers = layers_of(trace, network, target.batch)
         table = target.table(layers, tick, stopwatch, complete=with_clock)
@@ -118,7 +119,7 @@ def _steps(
     layers: tuple[Layer, ...], table: LatencyTable, network: Network, options: Options
 ) -> dict[str, int]:
     by_axis = width_steps(layers, table, network.axes.values())
-    free = NARROW if options.of == "latency" else 0
+    free = NARROW if is_timed(options) else 0
     return {n: 1 if axis.size <= free else by_axis[axis] for n, axis in network.axes.items()}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from compressor import slicing
-from compressor.choose import prunable
+from compressor.choose import ByPlan, WithinDrop, goal_of, prunable
 from compressor.graph.trace import learning_in
 from compressor.loading.data import Batches, batches
 from compressor.modules import copy_of
@@ -26,7 +26,7 @@ from compressor.recover import (
     fine_tune,
     reinitialised,
 )
-from compressor.run.decide import Decision, decide, goal_of
+from compressor.run.decide import Decision, decide
 from compressor.run.journal import Journal
 from compressor.run.judging import Judge, Moment
 from compressor.run.opening import Run, reopen
@@ -106,10 +106,11 @@ def learn_sparsity(
     state = _descend(root, module, leg, journal, penalty)
     moments = _moments(module, state, judge, leg, "sparsity learning")
     run = reopen(root, module.cpu())
-    if decision.choice is None:
+    goal = goal_of(options, run.total)
+    if isinstance(goal, WithinDrop | ByPlan):
         return run, replace(decision, timing=run.timing), moments
     with root.stopwatch.stage("select"):
-        return run, decide(run, goal_of(run)), moments
+        return run, decide(run, goal), moments
 
 
 def _begin(run: Run, sliced: slicing.Sliced, judge: Judge) -> list[Moment]:

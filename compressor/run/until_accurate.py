@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from compressor.choose import Share, WithinDrop
 from compressor.errors import CompressorError
 from compressor.recover import Schedule
 from compressor.run.cutting import cut_as_stage
-from compressor.run.decide import Decision, Goal, decide
+from compressor.run.decide import Decision, decide
 from compressor.run.found import ByAccuracy, Trial
 from compressor.run.journal import Journal
 from compressor.run.judging import Judge, repair_and_judge
@@ -26,7 +27,7 @@ CLOSE = 0.01
 _ALL = 0.999
 
 
-def decide_until_accurate(run: Run) -> Decision:
+def decide_until_accurate(run: Run, goal: WithinDrop) -> Decision:
     """Decide on the smallest network whose metric falls by at most --max-drop points.
 
     The metric is taken to be better when it is higher, and to be a share: a point is a hundredth.
@@ -34,9 +35,7 @@ def decide_until_accurate(run: Run) -> Decision:
     Raises:
         CompressorError: There is nothing to judge by, or even the smallest cut falls further.
     """
-    options, validation = run.options, run.samples.validation
-    assert options.max_drop is not None
-    judge = Judge(run, validation)
+    judge = Judge(run, run.samples.validation)
     whole = _only(judge("evaluate original for --max-drop", run.original.module))
     low, high = 0.0, _reachable(run)
     best: Decision | None = None
@@ -44,40 +43,41 @@ def decide_until_accurate(run: Run) -> Decision:
     seen: set[tuple[tuple[str, int], ...]] = set()
     while high - low > CLOSE:
         share = (low + high) / 2
-        candidate = decide(run, Goal(share), best_effort=True)
+        candidate = decide(run, Share(share), best_effort=True)
         kept = tuple(sorted(candidate.kept.items()))
         if kept in seen:
             break  # the steps of widths leave no other choice in between
         seen.add(kept)
-        trial = _try(run, candidate, judge, whole, len(trials) + 1)
+        trial = _try(run, candidate, judge, goal, whole, len(trials) + 1)
         trials.append(trial)
         low, high = (share, high) if trial.is_within else (low, share)
         best = candidate if trial.is_within else best
     if best is None:
-        raise _falls_further(options.max_drop, trials)
-    return replace(best, found=ByAccuracy(whole, options.max_drop, trials))
+        raise _falls_further(goal.points, trials)
+    return replace(best, found=ByAccuracy(whole, goal.points, trials))
 
 
 def _reachable(run: Run) -> float:
-    furthest = decide(run, Goal(_ALL), best_effort=True)
+    furthest = decide(run, Share(_ALL), best_effort=True)
     assert furthest.choice is not None
     return furthest.choice.removed
 
 
-def _try(run: Run, candidate: Decision, judge: Judge, whole: float, number: int) -> Trial:
+def _try(
+    run: Run, candidate: Decision, judge: Judge, goal: WithinDrop, whole: float, number: int
+) -> Trial:
     options = run.options
     assert candidate.choice is not None
-    assert options.max_drop is not None
     removed = candidate.choice.removed
     made, silent = cut_as_stage(run, candidate), Judge(run, None)
     repair_and_judge(run, made, silent)
     train_at_the_end(run, made.sliced, silent, Schedule(options.epochs), Journal())
-    metric = _only(judge(f"try {number}: {removed:.3f} of the {options.of}", made.sliced.module))
+    metric = _only(judge(f"try {number}: {removed:.3f} of the {run.unit}", made.sliced.module))
     drop = 100 * (whole - metric)
-    is_within = drop <= options.max_drop + 1e-9  # shares of samples are no exact numbers
+    is_within = drop <= goal.points + 1e-9  # shares of samples are no exact numbers
     verdict = "within" if is_within else "too much"
     run.stopwatch.note(
-        f"without {removed:.3f} of the {options.of}: {drop:+.2f} points lost, {verdict}"
+        f"without {removed:.3f} of the {run.unit}: {drop:+.2f} points lost, {verdict}"
     )
     return Trial(removed, metric, drop, is_within)
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from compressor.choose import LATENCY, AtMost, Share
 from compressor.errors import CompressorError
 from compressor.formats import export_onnx
 from compressor.formats.original import Original, Runnable, TemporaryFolder
 from compressor.options import Options
 from compressor.processes import of_the_first
 from compressor.run.cutting import cut
-from compressor.run.decide import Cut, Decision, Goal, decide
+from compressor.run.decide import Cut, Decision, decide
 from compressor.run.found import ByClock, Measured
-from compressor.run.opening import LATENCY, Run
+from compressor.run.opening import Run
 from compressor.run.timing import by_torch, timed
 
 SECONDS = 3.0
@@ -42,7 +43,7 @@ class _Candidate:
     fills: float
 
 
-def cut_until_fast(run: Run, decision: Decision, root: Run, goal: Goal) -> Cut:
+def cut_until_fast(run: Run, decision: Decision, root: Run, goal: Share | AtMost) -> Cut:
     """Return the slowest network found that is as quick as was asked for.
 
     Args:
@@ -54,20 +55,20 @@ def cut_until_fast(run: Run, decision: Decision, root: Run, goal: Goal) -> Cut:
     Raises:
         CompressorError: No choice was quick enough.
     """
-    assert goal.ratio is not None
-    asked, whole_ms = 1 - goal.ratio, root.total(LATENCY)
+    whole_ms = root.total(LATENCY)
+    asked = 1 - goal.ratio_of(whole_ms)
     predicted = aim = asked * (BELOW + ABOVE) / 2
     tried: list[_Candidate] = []
     with run.stopwatch.stage("correct by the clock") as tick:
         for number in range(TRIES):
-            next_goal = Goal(1 - predicted * whole_ms / run.total(LATENCY), predicted * whole_ms)
-            made = cut(run, decide(run, next_goal, best_effort=True, timing=decision.timing))
+            nearer = AtMost(predicted * whole_ms)
+            made = cut(run, decide(run, nearer, best_effort=True, timing=decision.timing))
             if any(made.decision.keep == earlier.cut.decision.keep for earlier in tried):
                 break  # the steps of widths are too coarse for a closer one
             measured = _measure(run, made, root.original, whole_ms)
             tick(number + 1, TRIES, measured.words)
             share = measured.share / asked
-            fills = share if goal.most is None else measured.after_ms / goal.most
+            fills = measured.after_ms / goal.most if isinstance(goal, AtMost) else share
             tried.append(_Candidate(made, measured, fills))
             if BELOW <= fills <= ABOVE:
                 break

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from compressor import slicing
-from compressor.choose import Choice, select
+from compressor.choose import Bounds, Budget, Choice, Ranking, Share, select
 from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
 from compressor.graph.trace import trace
@@ -92,7 +92,10 @@ class Ours:
         network = self._network(trial)
         scores, scoring_s = self._scores(trial, network, self._batches(trial))
         choice = select(
-            network, scores, ratio=trial.ratio, round_to=trial.round_to, scope=trial.scope
+            network,
+            Ranking(scores, trial.scope),
+            Budget(Share(trial.ratio)),
+            Bounds(round_to=trial.round_to),
         )
         begin = time.perf_counter()
         sliced = slicing.slice_network(self.trace, network, choice.keep)

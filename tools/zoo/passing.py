@@ -9,14 +9,14 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from compressor.agreement import FLOAT32, is_live
-from compressor.choose import DEFAULT_ROLES, Choice, select
+from compressor.choose import KINDS, Bounds, Budget, Choice, Ranking, Share, select
 from compressor.errors import CompressorError
 from compressor.formats import export_onnx
 from compressor.formats.verifying import verified
@@ -207,7 +207,7 @@ class Pass:
         """Cutting a few of the least salient channels, without repair, costs little."""
         data = Calibration(traced, [([x], y) for x, y in judge.calibration], judge.loss)
         scores = score(network, tensors_of(traced), "taylor", calibration=data)
-        few = select(network, scores, ratio=SMALL_CUT).keep
+        few = select(network, Ranking(scores), Budget(Share(SMALL_CUT))).keep
         before = judge.evaluate(traced.module)
         after = judge.evaluate(as_module(slice_program(traced, network, network.masks(few))))
         self.record["quality"] = f"{SMALL_CUT:.0%} fewer MACs: {before.name} {before} → {after}"
@@ -223,18 +223,19 @@ def tensors_of(traced: Trace) -> dict[str, torch.Tensor]:
 def halve(network: Network, traced: Trace) -> tuple[Choice, list[str]]:
     """Half of the MACs gone with the default roles, else with streams too, else what can be; and
     the roles that were cut. Channels are chosen at random: widths and positions are then uneven."""
-    scores = score(network, tensors_of(traced), "random")
-    attempts: list[tuple[tuple[str, ...], bool]] = [((), False), (("stream",), False)]
-    for prune, best_effort in attempts:
+    ranking = Ranking(score(network, tensors_of(traced), "random"))
+    budget, streams = Budget(Share(RATIO)), Bounds(prune=("stream",))
+    for bounds in (Bounds(), streams):
         try:
-            choice = select(network, scores, ratio=RATIO, prune=prune, best_effort=best_effort)
+            choice = select(network, ranking, budget, bounds)
             break
         except CompressorError:
             continue
     else:
-        choice = select(network, scores, ratio=RATIO, prune=("stream",), best_effort=True)
+        choice = select(network, ranking, replace(budget, best_effort=True), streams)
     if not choice.keep:
-        raise WrongError(f"nothing was pruned; default roles are {sorted(DEFAULT_ROLES)}")
+        usual = sorted(name for name, kind in KINDS.items() if kind.by_default)
+        raise WrongError(f"nothing was pruned; default roles are {usual}")
     cut = {group.role for group in network.groups if group.name in choice.keep}
     return choice, sorted(cut)
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from compressor.choose import DEFAULT_ROLES
+from compressor.choose import KINDS
 from compressor.graph.analysis import analyse
 from compressor.graph.counted import notes_on_macs
 from compressor.graph.network import Network
@@ -124,7 +124,8 @@ def tables(description: Mapping[str, Any], inspection: Inspection) -> list[Table
         inspection: The network that it describes.
     """
     groups = _table("groups", ("group", "role", "layers"), ("size", "share of MACs"))
-    groups.caption = f"pruned unless told otherwise: {', '.join(sorted(DEFAULT_ROLES))}"
+    usual = sorted(name for name, kind in KINDS.items() if kind.by_default)
+    groups.caption = f"pruned unless told otherwise: {', '.join(usual)}"
     for entry in description["groups"]:
         share = f"{entry['macs_share']:.1%}"
         _add(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from compressor.choose.budget import times_smaller
 from compressor.listing import some_of
 from compressor.options import PAPER_RATIOS
 from compressor.score.criteria import CRITERIA
@@ -60,7 +61,7 @@ Answer = tuple[bool | None, str]
 
 
 def _operating_points(found: Found) -> Answer:
-    wanted = [1 / (1 - ratio) for ratio in PAPER_RATIOS]
+    wanted = [times_smaller(ratio) for ratio in PAPER_RATIOS]
     missing = [
         f"{times:g}×"
         for times in wanted

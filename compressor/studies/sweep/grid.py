@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from compressor.choose.budget import share_of, times_smaller
 from compressor.errors import UsageError
 from compressor.options import (
     AXES,
@@ -68,7 +69,7 @@ class Trial:
         """Return the trial's name in progress and failures."""
         if self.kind == DENSE:
             return self.method
-        times = 1 / (1 - (self.options.ratio or 0))
+        times = times_smaller(share_of(self.options))
         where = f"{times:.4g}×, {self.schedule}, {self.recovery}, seed {self.options.seed}"
         return f"{self.method}, {where}"
 

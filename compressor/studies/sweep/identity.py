@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from compressor.choose.budget import is_timed
 from compressor.loading.data import Data
 from compressor.options import SweepOptions
 from compressor.report import versions
@@ -59,7 +60,7 @@ def key_of(trial: Trial, surroundings: Mapping[str, Any]) -> str:
     """Return the trial's key, which also names its files."""
     options = asdict(trial.options)
     left_out = {*_THE_NETWORK_SAYS}
-    if options["of"] != "latency" and options["round_to"] != "auto":
+    if not is_timed(trial.options) and options["round_to"] != "auto":
         left_out |= {*_CLOCKS}
     if trial.kind == DENSE:
         left_out |= {*_WITHOUT_CUT, *_CLOCKS}

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
+from compressor.choose.budget import times_smaller
 from compressor.report.templating import UNKNOWN, filled
 from compressor.studies.sweep.pictures import (
     COLOURS,
@@ -79,7 +80,7 @@ def _cells(curve: Curve, point: Point, metrics: Sequence[str]) -> dict[str, Any]
     costs = [point.numbers.get(cost) for cost in COSTS]
     return {
         "method": curve.method + (" (control)" if curve.control else ""),
-        "asked": f"{1 / (1 - point.ratio):.4g}×",
+        "asked": f"{times_smaller(point.ratio):.4g}×",
         "seeds": str(point.seeds) if point.seeds == point.asked else f"{point.seeds}/{point.asked}",
         "costs": [UNKNOWN if cost is None else f"{cost.mean:.3g}×" for cost in costs],
         "values": [

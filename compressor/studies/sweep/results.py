@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any
 
+from compressor.choose.budget import share_of
 from compressor.studies.sweep.grid import DENSE, NOT_SMALLER, STRUCTURED, UNSTRUCTURED, Trial
 from compressor.studies.sweep.trial import Outcome, Task
 
@@ -49,7 +50,7 @@ def _row(one: Done, dense: Mapping[str, Any], model: str) -> Row:
         "scope": options.scope if trial.kind == STRUCTURED else "",
         "schedule": trial.schedule,
         "recovery": trial.recovery,
-        "ratio": options.ratio if is_cut else 0.0,
+        "ratio": share_of(options) if is_cut else 0.0,
         "of": options.of,
         "seed": options.seed,
         "failure": one.outcome.failure,

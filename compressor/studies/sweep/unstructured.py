@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from compressor.choose.budget import share_of
 from compressor.errors import CompressorError
 from compressor.graph.counting import count_params
 from compressor.graph.measured_costs import costs_of
@@ -49,9 +50,8 @@ def zeroed_and_recovered(module: nn.Module, run: Run, judge: Judge) -> Sparse:
     It recovers by the same means as a smaller network, except least squares; zeros stay zeros.
     """
     options = run.options
-    assert options.ratio is not None
     dense = costs_of(module, run.trace)
-    masks = zeroed(module, options.ratio)
+    masks = zeroed(module, share_of(options))
     moments = [Moment("zeroed", judge("evaluate zeroed", module))]
     if options.repair and run.samples.train is not None:
         moments += _recalibrated(module, run, judge)

@@ -1,26 +1,24 @@
-"""Order the moves by which groups become narrower."""
+"""Order the moves by which units become narrower."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compressor.choose.budget import Clock
 from compressor.choose.scopes import Scores
+from compressor.choose.units import Unit
 from compressor.graph.axes import Axis
 from compressor.graph.network import Network
-from compressor.records import Group
 
 Ints = npt.NDArray[np.int64]
-Unit = Sequence[Group]
-"""Groups that lose their channels together: one, or several that are linked."""
-
 FINEST = 64
-"""The most widths of a group that are looked at, where moves are ordered by time."""
+"""The most widths of a unit that are looked at, where moves are ordered by time."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Moves:
         np.minimum.at(widths, self.units[:count], self.widths[:count])
         return widths
 
-    def given_back(self, count: int, sizes: Ints, fits: Callable[[Ints], bool]) -> Ints:
+    def give_back(self, count: int, sizes: Ints, fits: Callable[[Ints], bool]) -> Ints:
         """Return the widths after so many moves, without those that the budget can do without.
 
         They are undone dearest first: a large last move may save more than was asked for.
@@ -83,7 +81,6 @@ def moves(taken: Sequence[tuple[int, int]]) -> Moves:
 def by_rank(
     units: Sequence[Unit],
     ranked_by: Scores,
-    widths: Mapping[str, Sequence[int]],
     of_several: Callable[[npt.NDArray[np.float64]], Any],
 ) -> Moves:
     """Order moves by the rank of the channels that they drop, the lowest first.
@@ -91,93 +88,60 @@ def by_rank(
     Args:
         units: The units that compete.
         ranked_by: Per group one rank per channel.
-        widths: Per group those that it may get down to, widest first.
         of_several: Makes one rank of those of channels that go together.
     """
     ranked: list[tuple[float, int, int, int]] = []
     for number, unit in enumerate(units):
-        each = _sorted(unit, ranked_by)
+        each = unit.ranks(ranked_by)
         before = 0
-        for width in widths[unit[0].name]:
-            dropped = unit[0].size - width
+        for width in unit.widths:
+            dropped = unit.size - width
             ranked.append((float(of_several(each[before:dropped])), before, number, width))
             before = dropped
     ranked.sort()
     return moves([(unit, width) for rank, _, unit, width in ranked if np.isfinite(rank)])
 
 
-def _sorted(unit: Unit, ranked_by: Scores) -> npt.NDArray[np.float64]:
-    each = [np.sort(ranked_by[group.name], kind="stable") for group in unit]
-    return np.asarray(np.mean(np.stack(each), axis=0))
-
-
 # -- by the clock ----------------------------------------------------------------------------------
 
 
-class Clock(Protocol):
-    """What predicts how long the network takes, layer by layer."""
-
-    def latency_ms(self, sizes: Mapping[Axis, int]) -> float:
-        """Return the milliseconds of the whole network, with these sizes of axes."""
-
-    def layers_of(self, axis: Axis) -> tuple[Any, ...]:
-        """Return the layers whose time depends on the axis."""
-
-    def layers_ms(self, layers: Sequence[Any], sizes: Mapping[Axis, int]) -> float:
-        """Return the milliseconds of some layers, with these sizes of axes."""
-
-
-def by_time(
-    network: Network,
-    units: Sequence[Unit],
-    scores: Scores,
-    widths: Mapping[str, Sequence[int]],
-    clock: Clock,
-) -> Moves:
+def by_time(network: Network, units: Sequence[Unit], scores: Scores, clock: Clock) -> Moves:
     """Order moves by the score that they lose per millisecond saved, the least first.
 
     A greedy knapsack: what a move saves depends on how wide its neighbours still are, so a move is
     looked at again before it is taken. It may leave out widths that save nothing by themselves.
     """
-    runs = [_Run(network, unit, scores, widths[unit[0].name], clock) for unit in units]
-    sizes = {axis: axis.size for run in runs for axis in run.axes}
-    queue = [(*run.best(sizes), number) for number, run in enumerate(runs)]
+    descents = [_Descent(network, unit, scores, clock) for unit in units]
+    sizes = {axis: axis.size for descent in descents for axis in descent.axes}
+    queue = [(*descent.best(sizes), number) for number, descent in enumerate(descents)]
     heapq.heapify(queue)
     taken: list[tuple[int, int]] = []
     while queue:
         _, _, number = heapq.heappop(queue)
-        density, width = runs[number].best(sizes)
+        density, width = descents[number].best(sizes)
         if not width:
             continue
         if queue and (density, width, number) > queue[0]:
             heapq.heappush(queue, (density, width, number))
             continue
         taken.append((number, width))
-        sizes |= dict.fromkeys(runs[number].axes, width)
-        runs[number].width = width
-        heapq.heappush(queue, (*runs[number].best(sizes), number))
+        sizes |= dict.fromkeys(descents[number].axes, width)
+        descents[number].width = width
+        heapq.heappush(queue, (*descents[number].best(sizes), number))
     return moves(taken)
 
 
-class _Run:
+class _Descent:
     """One unit on its way to fewer channels."""
 
-    def __init__(
-        self,
-        network: Network,
-        unit: Unit,
-        scores: Scores,
-        widths: Sequence[int],
-        clock: Clock,
-    ) -> None:
-        size = unit[0].size
-        self.axes = [network.axes[group.name] for group in unit]
+    def __init__(self, network: Network, unit: Unit, scores: Scores, clock: Clock) -> None:
+        self.axes = unit.axes(network)
         self.layers = tuple(
             {layer.name: layer for axis in self.axes for layer in clock.layers_of(axis)}.values()
         )
-        self.clock, self.size, self.width = clock, size, size
-        self.widths = widths[:: -(-len(widths) // FINEST) or 1]
-        self.lost = np.concatenate([[0.0], np.cumsum(_sorted(unit, scores))])
+        self.clock, self.size, self.width = clock, unit.size, unit.size
+        self.widths = unit.widths[:: -(-len(unit.widths) // FINEST) or 1]
+        self.lost = np.concatenate([[0.0], np.cumsum(unit.ranks(scores))])
 
     def best(self, sizes: Mapping[Axis, int]) -> tuple[float, int]:
         """Return the least loss per millisecond and its width; width 0 where none saves."""
