@@ -428,7 +428,7 @@ def test_what_cuda_stands_for_here(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     stopwatch = Stopwatch(Silent())
     options = Options(latency_on="cuda", latency_precision=precision)
-    assert timing.aimed(options, stopwatch).latency_on == target
+    assert timing.aim(options, stopwatch).latency_on == target
     assert bool(stopwatch.notes) == (target == "torch-cuda")
 
 

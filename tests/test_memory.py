@@ -18,7 +18,7 @@ from compressor.free_memory import free_bytes
 from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
 from compressor.graph.trace import trace
-from compressor.least_squares import Memory, reconstruction_scores, refit
+from compressor.least_squares import Memory, Workspace, reconstruction_scores, refit
 from compressor.least_squares.memory import (
     Size,
     bytes_to_solve_moments,
@@ -101,7 +101,12 @@ def _refitted(wide: Any, total: int) -> tuple[float, float, int, int]:
     before = float((as_module(program)(x) - wanted).square().mean().detach())
     with held() as mode:
         done = refit(
-            found.program, program, network, masks, lambda: batches, memory=Memory.of(total)
+            found.program,
+            program,
+            network,
+            masks,
+            lambda: batches,
+            Workspace(memory=Memory.of(total)),
         )
     after = float((as_module(program)(x) - wanted).square().mean().detach())
     return before, after, done[0].parts, mode.most
@@ -151,7 +156,7 @@ def test_few_rows_of_many_features_are_solved_at_once_within_the_memory(wide: An
             done = refit(
                 *(found.program, program, network, masks),
                 lambda of=given: of(batches[:4]),
-                memory=Memory.of(total),
+                Workspace(memory=Memory.of(total)),
             )
         assert done[0].parts == 1
         weights.append(program.state_dict["fc.weight"].clone())
@@ -173,9 +178,10 @@ def test_channels_are_chosen_in_parts_within_the_memory(wide: Any) -> None:
     found, network, batches, name = wide
     notes: list[str] = []
     arguments = found, network, lambda: batches
-    whole = reconstruction_scores(*arguments, memory=10**9)[name]
+    whole = reconstruction_scores(*arguments, Workspace(memory=Memory.of(10**9)))[name]
     with held() as mode:
-        parted = reconstruction_scores(*arguments, memory=TINY, note=notes.append)[name]
+        small = Workspace(memory=Memory.of(TINY), note=notes.append)
+        parted = reconstruction_scores(*arguments, small)[name]
     assert "in parts (--memory)" in notes[0]
     assert np.corrcoef(np.argsort(np.argsort(whole)), np.argsort(np.argsort(parted)))[0, 1] > 0.3
     assert mode.most < 6e6  # the moments of all features together are 11.5 MB

@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from compressor.errors import CompressorError, UsageError
 from compressor.recover import (
+    Hooks,
     Objective,
     Recipe,
     distillation,
@@ -271,7 +272,7 @@ def test_fine_tuning_learns_and_reports(net):
         net,
         batches,
         Recipe(20, lr=0.05, seed=3),
-        progress=lambda *word: words.append(word),
+        hooks=Hooks(progress=lambda *word: words.append(word)),
     ).history
     assert evaluate(net, batches) > max(0.5, before)
     assert [r.epoch for r in results] == list(range(1, 21))
@@ -399,5 +400,5 @@ def test_ctrl_c_passes_through(net):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(net, some_batches(), Recipe(1), progress=interrupt)
+        fine_tune(net, some_batches(), Recipe(1), hooks=Hooks(progress=interrupt))
     assert not net.training

@@ -83,7 +83,7 @@ class Timed:
 def test_times_go_to_the_innermost_layer_that_is_known() -> None:
     entries = reports.layer_entries({"a": 8, "b.c": 4, "": 1}, {"a": 2, "b.c": 1, "": 1})
     before = [Timed("a", 2.0), Timed("a.norm", 0.5), Timed("b", 0.25), Timed("node_7", 0.125)]
-    layers, other = reports.timed_layers(entries, before, [Timed("a", 1.0), Timed("b.c", 0.5)])
+    layers, other = reports.time_layers(entries, before, [Timed("a", 1.0), Timed("b.c", 0.5)])
     assert layers == [
         {"name": "a", "before": 8, "after": 2, "before_ms": 2.5, "after_ms": 1.0},
         {"name": "b.c", "before": 4, "after": 1, "before_ms": 0.0, "after_ms": 0.5},

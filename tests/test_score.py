@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from cases import CASES, Case
 from expressions import positions
+from scoring import score
 from torch import Tensor, multiprocessing, nn
 from twin import Analysed, analysed, analysed_case
 
@@ -32,7 +33,6 @@ from compressor.score import (
     needs_data,
     needs_loss,
     saliency_gradients,
-    score,
 )
 from compressor.score.criteria import AUTO
 from compressor.score.criteria import CRITERIA as ALL_CRITERIA

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cases import CASES, Case
 from networks import CifarResNet
+from scoring import score
 from torch import nn
 from twin import Analysed, analysed, analysed_case
 
@@ -30,7 +31,6 @@ from compressor.errors import CompressorError, UsageError
 from compressor.graph.axes import Axis
 from compressor.graph.network import Network
 from compressor.options import MOST
-from compressor.score import score
 
 
 @pytest.fixture(scope="module")

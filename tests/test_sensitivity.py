@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from scoring import score
 from tiny import TinyNet, inputs, names_in, sequential, write_model, write_samples
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -28,7 +29,6 @@ from compressor.records import ExampleInputs, Trace
 from compressor.run.decide import Decision, plan
 from compressor.run.opening import Run
 from compressor.run.subject import Subject
-from compressor.score import score
 from compressor.slicing import slice_network
 from compressor.studies import sensitivity
 from compressor.studies.sensitivity import measure, picture

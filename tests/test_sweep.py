@@ -45,7 +45,7 @@ from compressor.studies.sweep.grid import (
     trials_of,
 )
 from compressor.studies.sweep.identity import key_of, surroundings_of
-from compressor.studies.sweep.pictures import Picture, drawn, for_a_page, styles_of
+from compressor.studies.sweep.pictures import Picture, draw, for_a_page, styles_of
 from compressor.studies.sweep.results import TIMES, curves_of
 from compressor.studies.sweep.store import Store, check_folder
 from compressor.studies.sweep.trial import Outcome, Task
@@ -684,12 +684,12 @@ def test_a_picture_shows_the_dense_original_and_takes_a_pages_colours() -> None:
     rows = [*full(), *(row("u", r, 0, 0.8, kind=UNSTRUCTURED) for r in PAPER_RATIOS)]
     curves = curves_of(rows, ["top1"])
     picture = Picture("top1", "compression_ratio", False, 0.9)
-    text = drawn(curves, picture, styles_of(curves), legend=True)
-    assert drawn(curves, picture, styles_of(curves), legend=True) == text
+    text = draw(curves, picture, styles_of(curves), legend=True)
+    assert draw(curves, picture, styles_of(curves), legend=True) == text
     assert "dense original" in text
     for ticks in (">2<", ">8<", ">32<"):
         assert ticks in text, "a logarithmic axis of base 2"
-    inline = for_a_page(drawn(curves, picture, styles_of(curves), legend=False))
+    inline = for_a_page(draw(curves, picture, styles_of(curves), legend=False))
     assert inline.startswith("<svg")
     assert "var(--c0, #2a66c8)" in inline
     ElementTree.fromstring(inline)
@@ -698,9 +698,9 @@ def test_a_picture_shows_the_dense_original_and_takes_a_pages_colours() -> None:
 def test_a_damaged_trial_is_run_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.keep("key", Outcome({"metrics": {"top1": 1.0}}))
-    assert store.kept("key") is not None
+    assert store.find("key") is not None
     (tmp_path / "trials" / "key.json").write_text('{"metr')
-    assert store.kept("key") is None
+    assert store.find("key") is None
 
 
 def test_an_interruption_says_that_trials_are_kept(

@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from compressor.options import Options
 from compressor.records import ExampleInputs
 from compressor.recover import (
     GroupSparsity,
+    Hooks,
     Objective,
     Recipe,
     Schedule,
@@ -35,12 +37,12 @@ from compressor.recover import (
     distillation,
     fine_tune,
     fine_tuning,
-    reinitialised,
+    reinitialise,
 )
 from compressor.recover.capturing import Captured, why_not
 from compressor.recover.recipe import cosine
 from compressor.recover.tally import Tally
-from compressor.run.journal import Asked, Journal, started, unfinished
+from compressor.run.journal import Asked, Journal, find_unfinished, start_journal
 from compressor.slicing import as_module
 from compressor.watch import Silent, Tick
 
@@ -95,6 +97,10 @@ def normed() -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, CLASSES))
 
 
+def keep_states(kept: list[dict[str, Any]]) -> Hooks:
+    return Hooks(after_epoch=lambda state: kept.append(state.to_dict()))
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_recorded_steps_are_the_same_steps(recorded: list[Captured], optimizer: str) -> None:
     """Batches are copied in, warming up leaves nothing behind, and a shorter batch is no replay."""
@@ -115,7 +121,9 @@ def test_a_recorded_training_goes_on(recorded: list[Captured]) -> None:
     whole, goes_on, kept = normed(), normed(), []
     recipe = Recipe(4, lr=0.05, captured=True)
     fine_tune(whole, some(), recipe)
-    fine_tune(goes_on, some(), recipe, after_epoch=lambda state: kept.append(state.to_dict()))
+    fine_tune(
+        goes_on, some(), recipe, hooks=Hooks(after_epoch=lambda state: kept.append(state.to_dict()))
+    )
     fine_tune(goes_on, some(), recipe, state=TrainingState.from_dict(kept[1]))
     assert_same_weights(whole, goes_on)
 
@@ -143,8 +151,9 @@ def test_what_cannot_be_recorded_is_trained_as_usual_and_said(recorded: list[Cap
     ],
 )
 def test_why_steps_are_not_recorded(recipe: Recipe, device: str, words: str) -> None:
-    assert words in why_not(recipe, Objective(), torch.device(device), pressed=False)
-    assert why_not(recipe, Objective(), torch.device(device), pressed=True)
+    assert words in why_not(recipe, Objective(), torch.device(device))
+    pressed = Objective(penalty=lambda: torch.zeros(()))
+    assert why_not(recipe, pressed, torch.device(device))
 
 
 def test_a_loss_that_is_looked_at_later_is_named_with_its_step() -> None:
@@ -190,7 +199,7 @@ def test_a_training_that_goes_on_ends_like_one_that_was_not_stopped(optimizer: s
 
     fine_tune(whole, some(), recipe)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(stopped, some(), recipe, after_epoch=stop)
+        fine_tune(stopped, some(), recipe, hooks=Hooks(after_epoch=stop))
     state = TrainingState.from_dict(kept[0])
     done = fine_tune(goes_on, some(), recipe, state=state)
     assert [result.epoch for result in done.history] == [1, 2, 3, 4]
@@ -202,7 +211,9 @@ def test_a_training_that_had_ended_is_not_lost() -> None:
     """A run may be killed after its last epoch, before anything is written."""
     net, again = plain(), plain()
     recipe, kept = Recipe(2, lr=0.05), []
-    fine_tune(net, some(), recipe, after_epoch=lambda state: kept.append(state.to_dict()))
+    fine_tune(
+        net, some(), recipe, hooks=Hooks(after_epoch=lambda state: kept.append(state.to_dict()))
+    )
     fine_tune(again, some(), recipe, state=TrainingState.from_dict(kept[-1]))
     for (name, a), b in zip(net.named_parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b), name
@@ -211,7 +222,7 @@ def test_a_training_that_had_ended_is_not_lost() -> None:
 def test_the_best_epoch_is_kept_beside_the_last() -> None:
     found = iter([0.3, 0.9, 0.9, 0.5])
     net = plain()
-    state = fine_tune(net, some(), Recipe(4, lr=0.05), validate=lambda _: next(found))
+    state = fine_tune(net, some(), Recipe(4, lr=0.05), hooks=Hooks(validate=lambda _: next(found)))
     assert state.best_epoch == 2
     assert not torch.equal(state.best["0.weight"], state.weights["0.weight"])
     assert torch.equal(net.state_dict()["0.weight"], state.weights["0.weight"])
@@ -228,7 +239,7 @@ def test_what_is_not_finite_leaves_the_last_whole_epoch() -> None:
         states.append({name: w.clone() for name, w in state.weights.items()})
 
     with pytest.raises(CompressorError, match="loss became nan"):
-        fine_tune(net, some(), Recipe(3, lr=0.05), Objective(loss), after_epoch=note)
+        fine_tune(net, some(), Recipe(3, lr=0.05), Objective(loss), hooks=Hooks(after_epoch=note))
     assert len(states) == 1
     assert all(torch.equal(w, states[0][name]) for name, w in net.state_dict().items())
 
@@ -406,7 +417,7 @@ def test_a_parameter_that_no_layer_resets_is_drawn_like_itself() -> None:
             self.token = nn.Parameter(3 + 0.5 * torch.randn(1000))
 
     net = Token()
-    fresh = reinitialised(net)
+    fresh = reinitialise(net)
     assert not torch.equal(fresh.token, net.token)
     drawn = fresh.token.detach()
     assert float(drawn.mean()) == pytest.approx(3, abs=0.1)
@@ -456,7 +467,7 @@ def test_sparsity_learning_spreads_channels_apart_before_the_cut() -> None:
     network = analyse(trace(net, ExampleInputs((inputs(2),))))
     before = spread(net)
     penalty = GroupSparsity(network, net, network.groups, 0.05)
-    fine_tune(net, some(), Recipe(20, lr=0.05), loss, penalty=penalty)
+    fine_tune(net, some(), Recipe(20, lr=0.05), dataclasses.replace(loss, penalty=penalty))
     assert spread(net) > 2 * before
 
 
@@ -660,7 +671,7 @@ def test_what_was_kept_and_cannot_be_read_is_refused(
     write_model(tmp_path / "net.pt")
     write_samples(tmp_path / "data.npz")
     options = Options(data=("data.npz",), input=("1x3x8x8",), epochs=1)
-    started(tmp_path / "result", Asked("net.pt", options, str(tmp_path), False))
+    start_journal(tmp_path / "result", Asked("net.pt", options, str(tmp_path), False))
     (tmp_path / "result.unfinished" / "made.pt").write_bytes(b"PK broken")
     assert main([*OPTIONS, "--out", "result"]) == 2
     assert "unfinished run of this folder is there" in capsys.readouterr().err
@@ -680,8 +691,8 @@ def test_what_was_kept_and_cannot_be_read_is_refused(
 )
 def test_an_unfinished_run_keeps_its_options(tmp_path: Path, options: Options) -> None:
     run = Asked("net.pt", options, str(tmp_path), True)
-    started(tmp_path / "result", run)
-    assert unfinished(tmp_path / "result")[0] == run
+    start_journal(tmp_path / "result", run)
+    assert find_unfinished(tmp_path / "result")[0] == run
 
 
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:

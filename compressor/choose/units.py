@@ -196,13 +196,11 @@ def _fix(
             raise no_group(glob, share, hits, groups)
         shares |= dict.fromkeys(found, share)
     always = bounds.round_to if isinstance(bounds.round_to, int) else 1
-    return [
-        replace(unit, fixed=_left(unit, shares[unit.name], always)) if unit.name in shares else unit
-        for unit in units
-    ]
+    fixed = {u.name: _width_after(u, shares[u.name], always) for u in units if u.name in shares}
+    return [replace(unit, fixed=fixed.get(unit.name)) for unit in units]
 
 
-def _left(unit: Unit, share: float, step: int) -> int:
+def _width_after(unit: Unit, share: float, step: int) -> int:
     """Return how many channels are left of a unit that loses a share of them."""
     left = max(unit.least, unit.size - math.floor(share * unit.size + 0.5))
     return _round(left, unit.size, step)

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with _terminated_like_interrupted(), _quiet():
+        with _terminate_like_interrupt(), _quiet():
             app(
                 arguments,
                 exit_on_error=False,
@@ -110,7 +110,7 @@ def _misuse(error: CycloptsError) -> UsageError:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
+def _terminate_like_interrupt() -> Iterator[None]:
     """Let SIGTERM raise KeyboardInterrupt in the block, so that hidden folders are removed."""
 
     def interrupt(number: int, frame: Any) -> None:

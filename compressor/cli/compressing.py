@@ -61,7 +61,7 @@ def compress(
         check_target(target, force=force)
     with watch_of_the_run().stage("import torch"):
         from compressor.processes import begin
-        from compressor.run.journal import Asked, Journal, started
+        from compressor.run.journal import Asked, Journal, start_journal
         from compressor.run.subject import Subject
     command = shlex.join(["compress", model, *options.spelled()])
     if dry_run:
@@ -69,7 +69,7 @@ def compress(
     else:
         run = Asked(model, options, str(Path.cwd()), force)
         begin(options.device)
-        journal = started(target, run) if options.trains else Journal()
+        journal = start_journal(target, run) if options.trains else Journal()
         compress_into(
             target, Subject(model), options, force=force, command=command, journal=journal
         )
@@ -93,10 +93,10 @@ def resume(
     """
     with watch_of_the_run().stage("import torch"):
         from compressor.processes import begin
-        from compressor.run.journal import unfinished
+        from compressor.run.journal import find_unfinished
         from compressor.run.subject import Subject
     target = folder.absolute()
-    run, journal = unfinished(target)
+    run, journal = find_unfinished(target)
     if (target / "report.json").exists() and not run.force:  # nothing was there when it began
         journal.close()
         watch_of_the_run().note("the run had finished when it was interrupted")
@@ -143,7 +143,7 @@ def demo(
     options, command = replace(demo.OPTIONS, seed=seed), f"compress demo --seed {seed}"
     with demo.one_thread():
         with watch_of_the_run().stage("train a network") as tick:
-            network = demo.trained(train, seed=seed, tick=tick)
+            network = demo.train_network(train, seed=seed, tick=tick)
         subject = Subject(network, data=train, test=test)
         compress_into(out, subject, options, force=force, command=command)
 

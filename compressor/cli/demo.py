@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from compressor.loading.data import Data, batches
 from compressor.options import Options
-from compressor.recover import Recipe, fine_tune
+from compressor.recover import Hooks, Recipe, fine_tune
 from compressor.watch import Tick
 
 TRAINING = 1300
@@ -94,7 +94,7 @@ def digits() -> tuple[Data, Data]:
     return part("digits", order[:TRAINING]), part("digits, test part", order[TRAINING:])
 
 
-def trained(train: Data, *, seed: int, tick: Tick) -> DigitNet:
+def train_network(train: Data, *, seed: int, tick: Tick) -> DigitNet:
     """Train a network from scratch on the digits, and return it in eval mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -103,6 +103,6 @@ def trained(train: Data, *, seed: int, tick: Tick) -> DigitNet:
         network,
         batches(train, BATCH_SIZE, seed=seed, drop_last=True),
         Recipe(EPOCHS, lr=PEAK_LR, seed=seed),
-        progress=tick,
+        hooks=Hooks(progress=tick),
     )
     return network

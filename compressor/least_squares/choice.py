@@ -12,8 +12,8 @@ from compressor.graph.network import Network
 from compressor.graph.programs.lifting import stored_tensors
 from compressor.least_squares.elimination import Elimination, eliminate
 from compressor.least_squares.measuring import Measured, Measurer, Name, Share
-from compressor.least_squares.memory import Memory
-from compressor.least_squares.moments import Inputs, Progress
+from compressor.least_squares.memory import Memory, Workspace
+from compressor.least_squares.moments import Inputs
 from compressor.listing import some_of
 from compressor.records import Group, Trace
 
@@ -24,13 +24,9 @@ def reconstruction_scores(
     trace: Trace,
     network: Network,
     inputs: Inputs,
+    workspace: Workspace | None = None,
     *,
     of: str | None = "macs",
-    device: str = "cpu",
-    seed: int = 0,
-    memory: int | None = None,
-    note: Callable[[str], None] = lambda text: None,
-    progress: Progress | None = None,
 ) -> dict[str, Floats]:
     """Score the channels of all groups by the error that is left after a least-squares re-fit.
 
@@ -45,30 +41,20 @@ def reconstruction_scores(
         trace: The traced network.
         network: Its analysis.
         inputs: Gives the calibration batches anew, each a call of the network.
+        workspace: Where it is computed, and who is told; default the CPU and half of what is free.
         of: The unit of cost; None leaves errors as they are, where the budget weighs the savings.
-        device: Where the network is run.
-        seed: Seed of the sampled output positions.
-        memory: Bytes to stay within; None takes half of what is free.
-        note: Is told what the user should know.
-        progress: Is told (done, total, what).
 
     Returns:
         Group name -> scores, [size] float64; high is important.
     """
-    report = progress or (lambda *_: None)
-    bound = Memory.of(memory)
+    workspace = workspace or Workspace()
+    report = workspace.progress
     groups = [group for group in network.groups if group.size > 1]
-    measurer = Measurer(
-        *(trace, network, inputs),
-        device=device,
-        seed=seed,
-        memory=bound,
-        progress=report,
-    )
+    measurer = Measurer(trace, network, inputs, workspace)
     shares = [measurer.share(group) for group in groups]
-    _tell(shares, note)
+    _tell(shares, workspace.note)
     scores: dict[str, Floats] = {}
-    for together in _packed(shares, bound):
+    for together in _pack(shares, workspace.memory):
         measured = measurer(together)
         for share in together:
             report(len(scores), len(groups), f"ordering the channels of {share.group.name}")
@@ -94,7 +80,7 @@ def _tell(shares: Sequence[Share], note: Callable[[str], None]) -> None:
         )
 
 
-def _packed(shares: Sequence[Share], memory: Memory) -> Iterator[list[Share]]:
+def _pack(shares: Sequence[Share], memory: Memory) -> Iterator[list[Share]]:
     """Yield lists of groups whose moments fit into the memory together, while one is ordered."""
     together: list[Share] = []
     for share in shares:

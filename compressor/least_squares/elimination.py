@@ -89,12 +89,12 @@ def eliminate(
         cheapest = np.argsort(costs, kind="stable")[:at_once]
         gone = alive[cheapest]
         order.append(gone)
-        errors.append(_shared(costs[cheapest], sum(state.drop(gone) for state in states)))
+        errors.append(_share_out(costs[cheapest], sum(state.drop(gone) for state in states)))
         alive = np.delete(alive, cheapest)
     return Elimination(np.concatenate(order), np.concatenate(errors))
 
 
-def _shared(alone: npt.NDArray[np.float64], together: float) -> npt.NDArray[np.float64]:
+def _share_out(alone: npt.NDArray[np.float64], together: float) -> npt.NDArray[np.float64]:
     """Share out what channels cost together in proportion to what each would cost alone."""
     total = float(alone.sum())
     return alone * (together / total) if total > 0 else np.full(len(alone), together / len(alone))

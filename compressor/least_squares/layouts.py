@@ -63,14 +63,14 @@ def _product(input: str, weight: str, bias: str, *, transposed: bool) -> Layout:
         transposed: Whether the weight is [out, in], else [in, out].
     """
 
-    def turned(matrix: Tensor) -> Tensor:
+    def turn(matrix: Tensor) -> Tensor:
         return matrix.t() if transposed else matrix
 
     return Layout(
         *(input, weight, bias, 1 if transposed else 0),
         features=_last_features(input),
-        matrix=lambda weight, _: turned(weight).unsqueeze(0),
-        tensor=lambda matrix, _: turned(matrix[0]),
+        matrix=lambda weight, _: turn(weight).unsqueeze(0),
+        tensor=lambda matrix, _: turn(matrix[0]),
         outputs=_last_outputs,
     )
 
@@ -91,14 +91,14 @@ def _windows(x: Tensor, kernel: Sequence[int], stride: list[int], dilation: list
     return x.permute(0, *range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))
 
 
-def _gathered(windows: Tensor, rows: Tensor, rank: int, blocks: int) -> Tensor:
+def _gather(windows: Tensor, rows: Tensor, rank: int, blocks: int) -> Tensor:
     """Return the features of some rows, [blocks, rows, features]; features are (in, *kernel)."""
     grid = windows.shape[: 1 + rank]
     places = torch.unravel_index(rows, grid)
     return windows[places].reshape(len(rows), blocks, -1).transpose(0, 1)
 
 
-def _convolved(arguments: Arguments, rows: Tensor) -> Tensor:
+def _convolve(arguments: Arguments, rows: Tensor) -> Tensor:
     x, weight = arguments["input"], arguments["weight"]
     kernel = weight.shape[2:]
     rank = len(kernel)
@@ -111,10 +111,10 @@ def _convolved(arguments: Arguments, rows: Tensor) -> Tensor:
     else:
         pads = [(p, p) for p in _several(padding, rank)]
     x = F.pad(x, [p for pair in reversed(pads) for p in pair])
-    return _gathered(_windows(x, kernel, stride, dilation), rows, rank, int(arguments["groups"]))
+    return _gather(_windows(x, kernel, stride, dilation), rows, rank, int(arguments["groups"]))
 
 
-def _deconvolved(arguments: Arguments, rows: Tensor) -> Tensor:
+def _deconvolve(arguments: Arguments, rows: Tensor) -> Tensor:
     """Return the features of a transposed convolution, [blocks, rows, features].
 
     It is a convolution of the input with zeros between its values.
@@ -135,7 +135,7 @@ def _deconvolved(arguments: Arguments, rows: Tensor) -> Tensor:
     rim = [g * (k - 1) - p for g, k, p in zip(dilation, kernel, padding, strict=True)]
     pads = [p for r, e in reversed(list(zip(rim, extra, strict=True))) for p in (r, r + e)]
     windows = _windows(F.pad(apart, pads), kernel, [1] * rank, dilation)
-    return _gathered(windows, rows, rank, int(arguments["groups"]))
+    return _gather(windows, rows, rank, int(arguments["groups"]))
 
 
 def _image_outputs(output: Tensor, rows: Tensor) -> Tensor:
@@ -153,27 +153,27 @@ def _as_filters(matrix: Tensor, shape: Sequence[int]) -> Tensor:
     return matrix.transpose(1, 2).reshape(*shape)
 
 
-def _flipped(weight: Tensor) -> Tensor:
+def _flip(weight: Tensor) -> Tensor:
     return weight.flip(list(range(2, weight.dim()))) if weight.dim() > 2 else weight
 
 
-def _scattered(weight: Tensor, blocks: int) -> Tensor:
+def _scatter(weight: Tensor, blocks: int) -> Tensor:
     """Reshape [in, out / blocks, *kernel] to [blocks, features, out / blocks]."""
     inner, out = weight.shape[0] // blocks, weight.shape[1]
-    return _flipped(weight).reshape(blocks, inner, out, -1).transpose(2, 3).reshape(blocks, -1, out)
+    return _flip(weight).reshape(blocks, inner, out, -1).transpose(2, 3).reshape(blocks, -1, out)
 
 
 def _as_scattered(matrix: Tensor, shape: Sequence[int]) -> Tensor:
     blocks, _, out = matrix.shape
     inner = shape[0] // blocks
-    return _flipped(matrix.reshape(blocks, inner, -1, out).transpose(2, 3).reshape(*shape))
+    return _flip(matrix.reshape(blocks, inner, -1, out).transpose(2, 3).reshape(*shape))
 
 
 _CONVOLUTION = Layout(
-    "input", "weight", "bias", 1, _convolved, _filters, _as_filters, _image_outputs
+    "input", "weight", "bias", 1, _convolve, _filters, _as_filters, _image_outputs
 )
 _DECONVOLUTION = Layout(
-    "input", "weight", "bias", 0, _deconvolved, _scattered, _as_scattered, _image_outputs
+    "input", "weight", "bias", 0, _deconvolve, _scatter, _as_scattered, _image_outputs
 )
 
 LAYOUTS: Mapping[str, Layout] = {

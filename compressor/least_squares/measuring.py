@@ -17,12 +17,17 @@ from compressor.graph.programs.nodes import given_arguments
 from compressor.least_squares.consumers import Contraction, consumers
 from compressor.least_squares.elimination import RIDGE, Regression
 from compressor.least_squares.layouts import blocks_of
-from compressor.least_squares.memory import COPIES, SKETCH, Memory, Size, columns_to_eliminate
+from compressor.least_squares.memory import (
+    COPIES,
+    SKETCH,
+    Size,
+    Workspace,
+    columns_to_eliminate,
+)
 from compressor.least_squares.moments import (
     Chain,
     Inputs,
     Moments,
-    Progress,
     arguments_at,
     features_of,
     in_blocks,
@@ -121,16 +126,12 @@ class Measurer:
         trace: Trace,
         network: Network,
         inputs: Inputs,
-        *,
-        device: str,
-        seed: int,
-        memory: Memory,
-        progress: Progress,
+        workspace: Workspace,
     ) -> None:
-        self.network, self.inputs, self.seed = network, inputs, seed
-        self.memory, self.progress = memory, progress
-        self.script = Script(trace.program, device)
-        progress(0, 1, "measuring what errors do to the outputs")
+        self.network, self.inputs, self.seed = network, inputs, workspace.seed
+        self.memory, self.progress = workspace.memory, workspace.progress
+        self.script = Script(trace.program, workspace.device)
+        self.progress(0, 1, "measuring what errors do to the outputs")
         members = {
             m.tensor for g in network.groups if g.size > 1 for m in g.members if m.contracted
         }
@@ -140,7 +141,7 @@ class Measurer:
             wanted,
             inputs(),
             is_divisible=trace.batch_symbol is not None,
-            seed=seed,
+            seed=self.seed,
         )
         self.consumers: dict[str, list[Contraction]] = {}
         for consumer in wanted:
@@ -179,7 +180,7 @@ class Measurer:
         pieces.sort(key=lambda piece: place[piece.consumer.node])
         found = {piece.name: Moments(crosses=False) for piece in pieces}
         self._pass(pieces, found)
-        return {piece.name: self._measured(piece, found.pop(piece.name)) for piece in pieces}
+        return {piece.name: self._measure_piece(piece, found.pop(piece.name)) for piece in pieces}
 
     def _pass(self, pieces: Sequence[Piece], found: Mapping[Name, Moments]) -> None:
         draws = {p.name: torch.Generator().manual_seed(self.seed) for p in pieces}
@@ -215,24 +216,22 @@ class Measurer:
         outputs = consumer.layout.outputs(disturbed, rows)
         moments.add(features, in_blocks(outputs, blocks_of(arguments_at(walk, node))))
 
-    def _measured(self, piece: Piece, moments: Moments) -> Measured:
+    def _measure_piece(self, piece: Piece, moments: Moments) -> Measured:
         moments, consumer = moments.over_processes(), piece.consumer
         weight = self.script.tensors[consumer.tensor].detach().cpu()
         matrix = consumer.layout.matrix(weight, piece.size.blocks)
         if piece.columns is not None:
             matrix = matrix[:, piece.columns]
         factors = _in_units(moments, self.salient.get(consumer.node))
-        covariance, shrinkage = moments.settled(centred=bool(consumer.constant))
-        return Measured(
-            covariance, self._weighed(piece, matrix, factors), shrinkage.clamp(min=RIDGE)
-        )
+        covariance, shrinkage = moments.settle(centred=bool(consumer.constant))
+        return Measured(covariance, self._weigh(piece, matrix, factors), shrinkage.clamp(min=RIDGE))
 
-    def _weighed(self, piece: Piece, matrix: Tensor, factors: Tensor) -> Tensor:
+    def _weigh(self, piece: Piece, matrix: Tensor, factors: Tensor) -> Tensor:
         """Return the weight in units of what it may disturb, [blocks, features, outputs].
 
         Where there are too many outputs for the memory, random combinations stand for them.
         """
-        if not piece.size.sketched(self.memory):
+        if not piece.size.sketches(self.memory):
             return matrix.double() * factors
         generator = torch.Generator().manual_seed(self.seed)
         mixing = torch.randn(piece.size.outputs, SKETCH, generator=generator) / math.sqrt(SKETCH)

@@ -6,7 +6,8 @@ All of it is known before anything is gathered.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from compressor.free_memory import free_bytes
 
@@ -43,6 +44,25 @@ class Memory:
 
 
 LEAST_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where regressions are computed, and who is told.
+
+    Attributes:
+        device: Where the programs are run.
+        seed: Seed of the sampled output positions.
+        memory: To stay within.
+        note: Is told what the user should know.
+        progress: Is told (done, total, what).
+    """
+
+    device: str = "cpu"
+    seed: int = 0
+    memory: Memory = field(default_factory=lambda: Memory.of(None))
+    note: Callable[[str], None] = lambda text: None
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None
 
 
 COPIES = 3
@@ -103,14 +123,14 @@ class Size:
     features: int
     outputs: int
 
-    def sketched(self, memory: Memory) -> bool:
+    def sketches(self, memory: Memory) -> bool:
         """Return whether random combinations stand for the outputs."""
         weight = DOUBLE * self.blocks * self.features * self.outputs
         return self.outputs > SKETCH and 4 * OUTPUTS_COPIED * weight > memory.moments
 
     def weight_bytes(self, memory: Memory) -> int:
         """Return the bytes of the weight's matrix, as often as it is copied."""
-        outputs = SKETCH if self.sketched(memory) else self.outputs
+        outputs = SKETCH if self.sketches(memory) else self.outputs
         return OUTPUTS_COPIED * DOUBLE * self.blocks * self.features * outputs
 
     def moments_bytes(self, columns: int) -> int:

@@ -23,7 +23,6 @@ Inputs = Callable[[], Iterable[Any]]
 """A function that gives the calibration batches anew, the same each time: calls, or positional
 inputs alone."""
 
-Progress = Callable[[int, int, str], None]
 
 ROWS_PER_FEATURE = 32
 LEAST_ROWS = 32_768
@@ -41,7 +40,7 @@ def arguments_at(walk: Walk, node: Node) -> dict[str, Any]:
     return values
 
 
-def drawn_rows(
+def draw_rows(
     total: int, features: int, batches: int, generator: torch.Generator, most: int
 ) -> Tensor:
     """Draw which of a batch's output positions take part, in ascending order: at most `most`."""
@@ -102,7 +101,7 @@ class Moments:
         parts = all_summed({"count": count, **self.parts})
         return Moments(self.crosses, int(parts.pop("count")), parts)
 
-    def settled(self, *, centred: bool) -> tuple[Tensor, Tensor]:
+    def settle(self, *, centred: bool) -> tuple[Tensor, Tensor]:
         """Return the covariance of the features and its shrinkage; `outer` is used up for it.
 
         The covariance is the mean of uuᵀ, less the product of the means if a constant takes care of
@@ -118,7 +117,7 @@ class Moments:
         spread = square_norm(covariance) - covariance.shape[1] * mean.square()
         return covariance, shrinkage_of(self.parts["norms"] / halves, halves, square, spread)
 
-    def crossed(self, *, centred: bool) -> Tensor:
+    def cross(self, *, centred: bool) -> Tensor:
         mean = self.parts["cross"] / self.count
         if centred:
             u, t = (self.parts[name] / self.count for name in ("features", "targets"))
@@ -192,11 +191,11 @@ class Chain:
         with torch.enable_grad():
             end = self._through(ahead, start)
         if self.inverse is None or self.inverse.shape != start.shape:
-            self.inverse = self._inverted(ahead, start, end)
+            self.inverse = self._invert(ahead, start, end)
         (pulled,) = torch.autograd.grad(end, start, change)
         return pulled * self.inverse
 
-    def _inverted(self, ahead: Walk, start: Tensor, end: Tensor) -> Tensor:
+    def _invert(self, ahead: Walk, start: Tensor, end: Tensor) -> Tensor:
         slope = self._through(ahead, torch.ones_like(start)) - end
         (gain,) = torch.autograd.grad(end, start, slope.detach(), retain_graph=True)
         return torch.where(gain > 1e-12 * gain.max(), 1 / gain, 0.0)
@@ -257,7 +256,7 @@ def rows_at(
     width = weight.numel() // weight.shape[0]
     most = memory.most_rows(width * blocks_of(arguments))
     count = row_count(out, consumer.layout)
-    return drawn_rows(count, width, batches, generator, most).to(out.device)
+    return draw_rows(count, width, batches, generator, most).to(out.device)
 
 
 def in_blocks(values: Tensor, blocks: int) -> Tensor:

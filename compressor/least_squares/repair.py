@@ -23,17 +23,16 @@ from compressor.graph.network import Network
 from compressor.graph.programs.nodes import given_arguments
 from compressor.least_squares.consumers import Contraction, consumers
 from compressor.least_squares.layouts import blocks_of
-from compressor.least_squares.memory import Memory, Size, columns_to_solve
+from compressor.least_squares.memory import Memory, Size, Workspace, columns_to_solve
 from compressor.least_squares.moments import (
     Chain,
     Inputs,
-    Progress,
     arguments_at,
     features_of,
     in_blocks,
     rows_at,
 )
-from compressor.least_squares.ridge import BY_MOMENTS, BY_ROWS, Form, Gathering, Step, form_for
+from compressor.least_squares.ridge import BY_ROWS, Form, Gathering, Step, form_for
 from compressor.least_squares.walk import Script, Walk
 
 SWEEPS = 2
@@ -65,13 +64,9 @@ def refit(
     network: Network,
     masks: Mapping[Axis, Bools],
     inputs: Inputs,
+    workspace: Workspace | None = None,
     *,
-    least_squares: bool = True,
-    device: str = "cpu",
-    seed: int = 0,
     ridge: float | None = None,
-    memory: Memory | None = None,
-    progress: Progress | None = None,
 ) -> list[Refit]:
     """Re-fit the weights (and constants) of the sliced program, in place.
 
@@ -85,21 +80,17 @@ def refit(
         network: The original's analysis.
         masks: Axis -> which of its indices are kept, [size] bool.
         inputs: Gives the calibration batches anew, the same each time.
-        least_squares: If False, only the constants are moved, so that means are as they were.
-        device: Where the programs are run.
-        seed: Seed of the sampled output positions.
+        workspace: Where it is computed, and who is told; default the CPU and half of what is free.
         ridge: Replaces what `RIDGE` and `OF_SHRINKAGE` say.
-        memory: To stay within; None takes half of what is free.
-        progress: Is told (done, total, what).
     """
-    report = progress or (lambda *_: None)
-    todo = affected(original, network, masks)
-    memory = memory or Memory.of(None)
-    pairs = _Pairs(Script(original, device), Script(sliced, device), inputs, memory)
+    workspace = workspace or Workspace()
+    report, seed, device = workspace.progress, workspace.seed, workspace.device
+    todo = find_affected(original, network, masks)
+    pairs = _Pairs(Script(original, device), Script(sliced, device), inputs, workspace.memory)
     done: list[Refit] = []
     for number, consumer in enumerate(todo):
         report(number, len(todo), f"re-fitting {consumer.tensor}")
-        form, parts = _how(pairs, consumer, memory, seed) if least_squares else MEANS_ALONE
+        form, parts = _how(pairs, consumer, workspace.memory, seed)
         found: list[Step] = []
         for part in parts * (SWEEPS if len(parts) > 1 else 1):
             gathering = form.gather()
@@ -116,7 +107,7 @@ def refit(
     return done
 
 
-def affected(
+def find_affected(
     program: ExportedProgram, network: Network, masks: Mapping[Axis, Bools]
 ) -> list[Contraction]:
     """Return the contractions that lose channels, or whose inputs depend on others that do.
@@ -135,9 +126,6 @@ def affected(
         if any(source.name in off for source in node.all_input_nodes):
             off.add(node.name)
     return [consumer for consumer in found if not consumer.shared and consumer.node in off]
-
-
-MEANS_ALONE = BY_MOMENTS, [slice(0, 0)]
 
 
 def _how(
@@ -178,7 +166,7 @@ class _Pairs:
         """Yield every batch's pair of walks, just before a node."""
         if self.count and len(self.halted) == self.count:
             for walks in self.halted.values():
-                yield self._advanced(walks, node)
+                yield self._advance(walks, node)
             return
         number = -1
         for number, given in enumerate(self.inputs()):
@@ -186,7 +174,7 @@ class _Pairs:
                 self.original.start(given),
                 self.sliced.start(given),
             )
-            self._advanced(walks, node)
+            self._advance(walks, node)
             self._hold(number, walks)
             yield walks
         self.count = number + 1
@@ -202,7 +190,7 @@ class _Pairs:
             return None
         walk, node = first[1], self.sliced.named[consumer.node]
         with torch.no_grad():
-            out = walk.computed(node)
+            out = walk.compute(node)
         generator = torch.Generator().manual_seed(seed)
         return batches * len(rows_at(walk, node, consumer, batches, generator, out, self.memory))
 
@@ -222,7 +210,7 @@ class _Pairs:
             self.halted[number] = walks
 
     @staticmethod
-    def _advanced(walks: tuple[Walk, Walk], node: str) -> tuple[Walk, Walk]:
+    def _advance(walks: tuple[Walk, Walk], node: str) -> tuple[Walk, Walk]:
         for walk in walks:
             walk.advance(node)
         return walks
@@ -244,7 +232,7 @@ def _gather(
     chain, batches = Chain(pairs.sliced, consumer), pairs.batches() or 1
     for original, sliced in pairs.at(consumer.node):
         whole = original.ahead(consumer.target).values[original_target]
-        wanted = _kept(whole, network, consumer.target, masks)
+        wanted = _keep(whole, network, consumer.target, masks)
         ahead = sliced.ahead(consumer.target)
         change = chain.pull(ahead, wanted - ahead.values[target])
         blocks = blocks_of(arguments_at(sliced, node))
@@ -255,7 +243,7 @@ def _gather(
         gathering.add(features[:, :, part], targets)
 
 
-def _kept(value: Tensor, network: Network, node: str, masks: Mapping[Axis, Bools]) -> Tensor:
+def _keep(value: Tensor, network: Network, node: str, masks: Mapping[Axis, Bools]) -> Tensor:
     """Return a node's value at the positions that the sliced program still has."""
     for dim, expression in enumerate(network.nodes[node].outputs[0]):
         if any(axis in masks for axis in leaves(expression)):

@@ -29,7 +29,7 @@ from compressor.processes import processes
 RIDGE, OF_SHRINKAGE = 3e-3, 0.1
 """The re-fitted weights are pulled towards what they were. The pull is the larger of two:
 `RIDGE` times the features' mean energy, and `OF_SHRINKAGE` times the shrinkage of
-`Moments.settled`."""
+`Moments.settle`."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,17 @@ class ByMoments:
             return None
         features, targets = moments.means()
         before = moments.parts["squares"].sum() / moments.count
-        crossed = moments.crossed(centred=centred)
-        covariance, shrinkage = moments.settled(centred=centred)
+        cross = moments.cross(centred=centred)
+        covariance, shrinkage = moments.settle(centred=centred)
         diagonal = covariance.diagonal(dim1=1, dim2=2)
         mean = diagonal.sum(1) / max(1, diagonal.shape[1])
         damping = _share(shrinkage, ridge) * mean + 1e-30
         diagonal += damping.unsqueeze(1)
-        weight = torch.linalg.solve(covariance, crossed)
+        weight = torch.linalg.solve(covariance, cross)
         pull = (damping * weight.square().sum((1, 2))).sum()
         whole = moments.variance().sum() if centred else before
         constant = targets - (features.unsqueeze(1) @ weight).squeeze(1)
-        return Step(weight, constant, float(before), float(whole - (weight * crossed).sum() - pull))
+        return Step(weight, constant, float(before), float(whole - (weight * cross).sum() - pull))
 
 
 # -- by products of the rows -----------------------------------------------------------------------
@@ -126,7 +126,7 @@ class ByRows:
         targets = torch.cat(self.targets, 1).double()
         before = targets.square().sum() / self.count
         means = targets.mean(1)
-        products, shrinkage = self._settled(centred=centred)
+        products, shrinkage = self._settle(centred=centred)
         if centred:
             targets -= means.unsqueeze(1)
         width = self.features[0].shape[2]
@@ -141,7 +141,7 @@ class ByRows:
         weight, constant = self._weight(shares, means, centred=centred)
         return Step(weight, constant, float(before), float(after))
 
-    def _settled(self, *, centred: bool) -> tuple[Tensor, Tensor]:
+    def _settle(self, *, centred: bool) -> tuple[Tensor, Tensor]:
         """Return the rows' products, [blocks, rows, rows], centred or not, and the shrinkage.
 
         The shrinkage is that of the moments, since the squared norms of UᵀU and of UUᵀ are the

@@ -121,8 +121,8 @@ class _Probing(Walk):
         self.watched = watched
         self.probes: dict[str, Tensor] = {}
 
-    def computed(self, node: Node) -> Any:
-        value = super().computed(node)
+    def compute(self, node: Node) -> Any:
+        value = super().compute(node)
         if node.name in self.watched:
             self.probes[node.name] = torch.zeros_like(value, requires_grad=True)
             value = value + self.probes[node.name]

@@ -36,17 +36,17 @@ class Script:
             last |= dict.fromkeys((node, *node.all_input_nodes), i)
         for node, i in last.items():
             self.done.setdefault(i, []).append(node)
-        self.tensors: dict[str, Any] = self._moved(stored_tensors(program))
+        self.tensors: dict[str, Any] = self._move(stored_tensors(program))
         self.writes = [_writes(node) for node in self.nodes]
 
     def start(self, inputs: Any) -> Walk:
         """Return a walk that knows only the inputs (a call, or positional ones alone)."""
-        leaves = Call.of(self._moved(inputs)).leaves
+        leaves = Call.of(self._move(inputs)).leaves
         given = lifted(self.program, leaves, self.tensors)
         placeholders = [n for n in self.nodes if n.op == "placeholder"]
         return Walk(self, dict(zip(placeholders, given, strict=True)), len(placeholders))
 
-    def _moved(self, values: Any) -> Any:
+    def _move(self, values: Any) -> Any:
         return pytree.tree_map_only(torch.Tensor, lambda x: x.to(self.device), values)
 
 
@@ -70,7 +70,7 @@ class Walk:
         end = self.script.place[node] + 1
         values = dict(self.values)
         if any(self.script.writes[self.position : end]):
-            values = self._copied(values)
+            values = self._copy(values)
         other = Walk(self.script, values, self.position)
         with torch.no_grad():
             while other.position < end:
@@ -90,7 +90,7 @@ class Walk:
         found = {id(v): v for v in self.values.values() if isinstance(v, torch.Tensor)}
         return sum(v.numel() * v.element_size() for key, v in found.items() if key not in own)
 
-    def _copied(self, values: Values) -> Values:
+    def _copy(self, values: Values) -> Values:
         """Copy values that may be written to; views stay views of one another."""
         memo = {id(t): t for t in self.script.tensors.values()}
         return {node: copy.deepcopy(value, memo) for node, value in values.items()}
@@ -98,7 +98,7 @@ class Walk:
     def _step(self, *, forget: bool = True) -> None:
         node = self.script.nodes[self.position]
         if node.op == "call_function":
-            self.values[node] = self.computed(node)
+            self.values[node] = self.compute(node)
         elif node.op == "get_attr":
             module: Any = self.script.program.graph_module
             self.values[node] = getattr(module, str(node.target))
@@ -107,7 +107,7 @@ class Walk:
                 self.values.pop(value, None)
         self.position += 1
 
-    def computed(self, node: Node) -> Any:
+    def compute(self, node: Node) -> Any:
         """Return what a node's operator returns for the walk's values."""
         args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)
         operator: Any = node.target

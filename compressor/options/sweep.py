@@ -35,7 +35,7 @@ RECOVERIES: Mapping[str, Mapping[str, Any]] = {
 SCHEDULES: tuple[Schedule, ...] = ("one-shot", "linear", "geometric", "cubic", "cosine")
 
 
-def _listed(metavar: str) -> Parameter:
+def _list(metavar: str) -> Parameter:
     return listed_numbers(GRID, metavar, texts)
 
 
@@ -51,18 +51,18 @@ schedules, recoveries, seeds, reference."""
     ratios: Annotated[tuple[float, ...], listed_numbers(GRID, "SHARE,…")] = ()
     """Shares to remove; default 0.5,0.75,0.875,0.9375,0.96875: 2, 4, 8, 16 and 32 times smaller."""
 
-    criteria: Annotated[tuple[CriterionName, ...], _listed("NAME,…")] = ()
+    criteria: Annotated[tuple[CriterionName, ...], _list("NAME,…")] = ()
     """Criteria to compare (--list-criteria); default reconstruction and l2, without --data l2. \
 Random channels, and l2 with the same share of each layer, are always compared with."""
 
-    scopes: Annotated[tuple[Scope, ...], _listed("SCOPE,…")] = ()
+    scopes: Annotated[tuple[Scope, ...], _list("SCOPE,…")] = ()
     """Scopes for each criterion: global, layer, isomorphic; default global."""
 
-    schedules: Annotated[tuple[str, ...], _listed("NAME=STEPS,…")] = ()
+    schedules: Annotated[tuple[str, ...], _list("NAME=STEPS,…")] = ()
     """one-shot, or linear, geometric, cubic, cosine with a number of steps: cubic=3; default \
 one-shot."""
 
-    recoveries: Annotated[tuple[str, ...], _listed("NAME=EPOCHS,…")] = ()
+    recoveries: Annotated[tuple[str, ...], _list("NAME=EPOCHS,…")] = ()
     """none, repair, epochs=5, or with a policy rewind-rate=5, rewind-weights=5, reinitialise=5 \
 (from scratch: the control); default what --epochs and --no-repair say."""
 

@@ -1,7 +1,7 @@
 """Evaluate a network, re-estimate its batch norms, fine-tune it: the class or the program alike."""
 
 from compressor.recover.batch_norm import has_running_statistics, recalibrate_batch_norm
-from compressor.recover.beginnings import reinitialised
+from compressor.recover.beginnings import reinitialise
 from compressor.recover.evaluation import (
     Batches,
     Metric,
@@ -12,7 +12,7 @@ from compressor.recover.evaluation import (
     top5,
     why_no_classes,
 )
-from compressor.recover.fine_tuning import estimated_seconds, fine_tune
+from compressor.recover.fine_tuning import Hooks, estimate_seconds, fine_tune
 from compressor.recover.objective import DISTILL, Loss, Objective, Step, distillation
 from compressor.recover.recipe import FIRST_LEARNING_RATES, LEARNING_RATES, Recipe
 from compressor.recover.sparsity import GroupSparsity
@@ -25,6 +25,7 @@ __all__ = [
     "Batches",
     "EpochResult",
     "GroupSparsity",
+    "Hooks",
     "Loss",
     "Metric",
     "Objective",
@@ -34,13 +35,13 @@ __all__ = [
     "Step",
     "TrainingState",
     "distillation",
-    "estimated_seconds",
+    "estimate_seconds",
     "evaluate",
     "fine_tune",
     "has_running_statistics",
     "primary_output",
     "recalibrate_batch_norm",
-    "reinitialised",
+    "reinitialise",
     "top1",
     "top5",
     "why_no_classes",

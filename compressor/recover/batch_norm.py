@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from compressor.errors import CompressorError
-from compressor.recover.evaluation import Batches, Progress, call, to_eval, watched
+from compressor.recover.evaluation import Batches, Progress, call, to_eval, watch_batches
 
 _NATIVE = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
 _BATCH_NORMS: dict[Any, tuple[str, ...]] = {
@@ -116,7 +116,7 @@ def recalibrate_batch_norm(
     mode, samples = _Recalibration(names), 0
     try:
         with torch.no_grad():
-            for inputs, _ in watched(batches, device, progress, "batch norm"):
+            for inputs, _ in watch_batches(batches, device, progress, "batch norm"):
                 with mode:
                     call(module, inputs)
                 if not mode.seen:

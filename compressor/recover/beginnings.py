@@ -13,7 +13,7 @@ from compressor.errors import CompressorError
 _RESETS = ("reset_parameters", "_reset_parameters")
 
 
-def reinitialised(module: nn.Module, seed: int = 0) -> nn.Module:
+def reinitialise(module: nn.Module, seed: int = 0) -> nn.Module:
     """Return a copy in which every layer begins as its class begins, as in training from scratch.
 
     A parameter whose owner has no way to reset it is drawn from a normal distribution with its own

@@ -21,20 +21,19 @@ Step = Callable[[Any], Tensor]
 """Of a batch on the device, changes the weights; returns numbers to look at later."""
 
 
-def why_not(recipe: Recipe, objective: Objective, device: torch.device, *, pressed: bool) -> str:
+def why_not(recipe: Recipe, objective: Objective, device: torch.device) -> str:
     """Say why a training cannot be recorded, in words; nothing where it can be tried.
 
     Args:
         recipe: How it is trained.
         objective: What it makes small.
         device: Where.
-        pressed: A penalty is added to the objective, whose factors change from epoch to epoch.
     """
     obstacles = {
         "steps are recorded on GPUs alone": device.type != "cuda",
         "several processes share each step": processes() > 1,
         "several batches make one step": recipe.accumulate > 1,
-        "the objective changes from epoch to epoch": pressed,
+        "the objective changes from epoch to epoch": objective.penalty is not None,
         "the training step is your own": objective.step is not None,
     }
     return next((words for words, stands in obstacles.items() if stands), "")
@@ -61,7 +60,7 @@ class Captured:
         kept: Callable[[], Any],
         record: Callable[[Call], Call] = graphed,
     ) -> None:
-        self._leaves, self._structure = _copied(batch)
+        self._leaves, self._structure = _copy(batch)
         inputs = pytree.tree_unflatten(self._leaves, self._structure)
         with kept(), _no_host_random_numbers():
             self._replay = record(lambda: step(inputs))
@@ -84,7 +83,7 @@ class HostRandomError(Exception):
     """Random numbers were drawn on the host."""
 
 
-def _copied(batch: Any) -> tuple[list[Any], Any]:
+def _copy(batch: Any) -> tuple[list[Any], Any]:
     leaves, structure = pytree.tree_flatten(batch)
     return [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
 
@@ -97,13 +96,13 @@ def _alike(one: Any, other: Any) -> bool:
 
 @contextmanager
 def _no_host_random_numbers() -> Iterator[None]:
-    before = _drawn_on_host()
+    before = _host_state()
     yield
-    if _drawn_on_host() != before:
+    if _host_state() != before:
         raise HostRandomError("the network draws random numbers on the processor")
 
 
-def _drawn_on_host() -> tuple[Any, ...]:
+def _host_state() -> tuple[Any, ...]:
     """Return a state that differs after any random number of Python, NumPy or PyTorch's CPU."""
     name, keys, *rest = np.random.get_state()
     numpys = (name, np.asarray(keys).tobytes(), *rest)

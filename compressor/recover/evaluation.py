@@ -108,7 +108,7 @@ def evaluate(
     to_eval(module.to(device))
     total, samples = 0.0, 0
     with torch.no_grad():
-        for inputs, target in watched(batches, device, progress, "evaluating"):
+        for inputs, target in watch_batches(batches, device, progress, "evaluating"):
             outputs = call(module, inputs)
             total += inputs.samples * _score(metric, outputs, target)
             samples += inputs.samples
@@ -161,7 +161,7 @@ def call(module: nn.Module, inputs: Call) -> Any:
         ) from error
 
 
-def watched(
+def watch_batches(
     batches: Batches, device: str | torch.device, progress: Progress | None, text: str
 ) -> Iterator[Batch]:
     """Yield the batches on the device, and tell `progress` after each."""

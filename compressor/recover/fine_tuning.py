@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -29,16 +29,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-class Penalty(Protocol):
-    """A term that is minimised beside the objective and depends on the weights alone."""
-
-    def begin_epoch(self) -> None:
-        """Prepare for an epoch that begins."""
-
-    def __call__(self) -> Tensor:
-        """Return the penalty of the present weights, a scalar."""
-
-
 @runtime_checkable
 class Placeable(Protocol):
     """Batches that can be made on a device, where their samples lie then."""
@@ -51,6 +41,21 @@ class Placeable(Protocol):
         """Return the same batches, made there."""
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What is called while a network is trained.
+
+    Attributes:
+        validate: Returns the metric of the network after an epoch; higher is better.
+        after_epoch: Is given the state after each epoch, to keep it.
+        progress: Is told (done, total, what).
+    """
+
+    validate: Callable[[nn.Module], float] | None = None
+    after_epoch: Callable[[TrainingState], None] = lambda state: None
+    progress: Progress | None = None
+
+
 def fine_tune(
     module: nn.Module,
     batches: Batches,
@@ -58,11 +63,8 @@ def fine_tune(
     objective: Objective | None = None,
     *,
     device: str | torch.device = "cpu",
-    validate: Callable[[nn.Module], float] | None = None,
-    penalty: Penalty | None = None,
     state: TrainingState | None = None,
-    after_epoch: Callable[[TrainingState], None] | None = None,
-    progress: Progress | None = None,
+    hooks: Hooks | None = None,
 ) -> TrainingState:
     """Train the module in place; it ends on `device` in eval mode, with the last epoch's weights.
 
@@ -75,18 +77,15 @@ def fine_tune(
         recipe: How to train.
         objective: What is minimised; default cross-entropy on the labels.
         device: Where to train.
-        validate: The metric of the network after an epoch; higher is better.
-        penalty: Is added to the objective, and told when an epoch begins.
         state: Where this training stopped earlier: after some or all of its epochs.
-        after_epoch: Is given the state, to keep it.
-        progress: Is told (done, total, what).
+        hooks: What is called after steps and epochs.
 
     Raises:
         CompressorError: There is nothing to learn from, the network or the loss fails, or the loss
             is not finite (with epoch and step; the module then has the weights after the last
             epoch that was whole).
     """
-    objective = objective or Objective()
+    objective, hooks = objective or Objective(), hooks or Hooks()
     state = state or TrainingState()
     if state.weights:
         module.load_state_dict(state.weights, strict=False)
@@ -104,7 +103,7 @@ def fine_tune(
     state.note_weights(module)
     if objective.teacher is not None:
         to_eval(objective.teacher.to(device))
-    run = _Run(module, recipe, objective, device, len(batches), penalty)
+    run = _Run(module, recipe, objective, device, len(batches))
     state.give_moments(module, run.optimizer)
     state.not_captured = run.why_not_captured if recipe.captured else ""
     try:
@@ -112,14 +111,13 @@ def fine_tune(
             for epoch in range(state.epoch + 1, recipe.epochs + 1):
                 torch.manual_seed(recipe.seed + epoch)
                 module.train()
-                if penalty is not None:
-                    penalty.begin_epoch()
-                result = run.epoch(epoch, batches, state, progress)
+                if objective.penalty is not None:
+                    objective.penalty.begin_epoch()
+                result = run.epoch(epoch, batches, state, hooks.progress)
                 to_eval(module)
-                metric = validate(module) if validate is not None else None
+                metric = hooks.validate(module) if hooks.validate is not None else None
                 _note(state, EpochResult(epoch, *result, metric), module, run.optimizer)
-                if after_epoch is not None:
-                    after_epoch(state)
+                hooks.after_epoch(state)
     except CompressorError:
         module.load_state_dict(state.weights, strict=False)
         raise
@@ -143,7 +141,7 @@ def _note(
         state.best = dict(state.weights)
 
 
-def estimated_seconds(
+def estimate_seconds(
     module: nn.Module, batches: Any, recipe: Recipe, objective: Objective, device: str
 ) -> float:
     """Estimate how long the training will take, by two steps of a copy after one that warms up."""
@@ -176,14 +174,13 @@ class _Run:
         objective: Objective,
         device: torch.device,
         batches: int,
-        penalty: Penalty | None = None,
     ) -> None:
         self.recipe, self.objective, self.device = recipe, objective, device
-        self.penalty, self.module = penalty, module
+        self.penalty, self.module = objective.penalty, module
         self.parameters = _trainable(module)
         self.why_not_captured = "not asked for"
         if recipe.captured:
-            self.why_not_captured = why_not(recipe, objective, device, pressed=penalty is not None)
+            self.why_not_captured = why_not(recipe, objective, device)
         self.captured: Captured | None = None
         is_recorded = not self.why_not_captured
         self.optimizer = optimizer_of(self.parameters, recipe, on=device if is_recorded else None)
@@ -269,7 +266,7 @@ class _Run:
         self.optimizer.zero_grad()
 
     def _on_device(self, batch: Batch) -> Batch:
-        placed: Batch = pytree.tree_map_only(Tensor, self._placed, batch)
+        placed: Batch = pytree.tree_map_only(Tensor, self._place, batch)
         return placed
 
     def _descend(self, some: list[Batch], whole: int) -> Tensor:
@@ -293,7 +290,7 @@ class _Run:
         self.optimizer.step()
         return torch.stack([mean, norm.to(mean)])
 
-    def _placed(self, tensor: Tensor) -> Tensor:
+    def _place(self, tensor: Tensor) -> Tensor:
         tensor = tensor.to(self.device, non_blocking=True)
         is_image = self.is_channels_last and tensor.ndim == 4
         return tensor.contiguous(memory_format=torch.channels_last) if is_image else tensor

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,16 @@ TEMPERATURE = 4.0
 """Temperature of distillation (Hinton et al. 2015)."""
 
 
+class Penalty(Protocol):
+    """A term that is minimised beside the objective and depends on the weights alone."""
+
+    def begin_epoch(self) -> None:
+        """Prepare for an epoch that begins."""
+
+    def __call__(self) -> Tensor:
+        """Return the penalty of the present weights, a scalar."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """The scalar to minimise for one batch.
@@ -43,6 +53,7 @@ class Objective:
             2015); None: `DISTILL` beside cross-entropy, none beside a loss of one's own. Without
             labels and without a loss it has all the weight.
         label_smoothing: Label smoothing of cross-entropy (Szegedy et al. 2016, section 7).
+        penalty: A term of the weights alone, which the training adds once per step.
     """
 
     loss: Loss | None = None
@@ -50,6 +61,7 @@ class Objective:
     teacher: nn.Module | None = None
     distill: float | None = None
     label_smoothing: float = 0.0
+    penalty: Penalty | None = None
 
     @property
     def weight(self) -> float:
@@ -84,7 +96,7 @@ class Objective:
     def _of_step(self, step: Step, module: nn.Module, inputs: Call, target: Any) -> Tensor:
         teacher = {"teacher": self.teacher} if _takes_teacher(step) else {}
         try:
-            return _checked(step(module, inputs.plain, target, **teacher))
+            return _check(step(module, inputs.plain, target, **teacher))
         except Exception as error:  # the step is the user's code
             raise CompressorError(
                 f"the training step failed: {type(error).__name__}: {error}",
@@ -95,7 +107,7 @@ class Objective:
     def _of_labels(self, outputs: Any, target: Any) -> Tensor:
         try:
             if self.loss is not None:
-                return _checked(self.loss(outputs, target))
+                return _check(self.loss(outputs, target))
             scores = primary_output(outputs)
             return F.cross_entropy(scores, target, label_smoothing=self.label_smoothing)
         except CompressorError:
@@ -128,7 +140,7 @@ def _takes_teacher(step: Step) -> bool:
         return False
 
 
-def _checked(value: Any) -> Tensor:
+def _check(value: Any) -> Tensor:
     if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
         raise TypeError("a loss is a scalar tensor computed from the outputs")
     return value

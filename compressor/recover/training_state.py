@@ -77,7 +77,7 @@ class TrainingState:
     def note_moments(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Store a copy of the optimizer's state, by the parameters' names."""
         self.moments = {
-            name: {key: _kept(value) for key, value in optimizer.state[parameter].items()}
+            name: {key: _copy_to_cpu(value) for key, value in optimizer.state[parameter].items()}
             for name, parameter in module.named_parameters()
             if parameter in optimizer.state
         }
@@ -147,5 +147,5 @@ def weights_of(module: nn.Module) -> Tensors:
     }
 
 
-def _kept(value: Any) -> Any:
+def _copy_to_cpu(value: Any) -> Any:
     return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value

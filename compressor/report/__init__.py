@@ -11,7 +11,7 @@ from compressor.report.numbers import (
     protection_entries,
     rows,
     table,
-    timed_layers,
+    time_layers,
     to_json,
     versions,
 )
@@ -30,7 +30,7 @@ __all__ = [
     "report_schema",
     "rows",
     "table",
-    "timed_layers",
+    "time_layers",
     "to_html",
     "to_json",
     "to_markdown",

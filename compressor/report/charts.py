@@ -97,10 +97,10 @@ def _chart(title: str, key: str, trainings: Sequence[Mapping[str, Any]]) -> Char
         return None
     low, high = min(heights), max(heights)
 
-    def placed(point: tuple[int, float]) -> tuple[float, float]:
+    def place(point: tuple[int, float]) -> tuple[float, float]:
         right = (point[0] - 1) / max(before - 1, 1)
         up = (point[1] - low) / (high - low) if high > low else 1.0
         return round(WIDTH * right, 1), round(HEIGHT * (1 - up), 1)
 
-    lines = tuple((name, tuple(map(placed, line))) for name, line in values)
+    lines = tuple((name, tuple(map(place, line))) for name, line in values)
     return Chart(title, lines, low, high, before)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-from compressor.report.numbers import large, own_ms, points, share, timed_as
+from compressor.report.numbers import describe_timing, large, own_ms, points, share
 
 _NORMAL = 1.96
 """95 % of a normal distribution lie within this many standard deviations."""
@@ -59,7 +59,7 @@ def _faster(report: Mapping[str, Any]) -> Line:
     detail = f"median {own_ms(before):.3g} → {own_ms(after):.3g} ms"
     if before.get("cpu_ms") is None and before["p90_ms"] and after["p90_ms"]:
         detail += f", 90th percentile {before['p90_ms']:.3g} → {after['p90_ms']:.3g} ms"
-    return Line("faster", words, f"{detail}{interval}; {timed_as(before)}")
+    return Line("faster", words, f"{detail}{interval}; {describe_timing(before)}")
 
 
 def _quality(report: Mapping[str, Any]) -> Line:

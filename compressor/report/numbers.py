@@ -113,7 +113,7 @@ class TimedOperator(Protocol):
     def ms(self) -> float: ...
 
 
-def timed_layers(
+def time_layers(
     entries: Sequence[Mapping[str, Any]],
     before: Iterable[TimedOperator],
     after: Iterable[TimedOperator],
@@ -188,7 +188,7 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
         table.append(_row("ONNX file", [state["size_bytes"] for state in states], in_bytes, share))
     for index, latency in enumerate(states[0]["latency"]):
         medians = [own_ms(state["latency"][index]) for state in states]
-        row = _row(timed_as(latency), medians, "{:.3g} ms".format, share)
+        row = _row(describe_timing(latency), medians, "{:.3g} ms".format, share)
         spread = "".join(map(interval, report.get("speedups", [])[index : index + 1]))
         table.append(replace(row, change=f"{row.change}{spread}"))
     for name in states[0]["metrics"]:
@@ -203,12 +203,12 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
 
 
 def _row(label: str, values: Sequence[float | None], show: Any, compare: Any) -> Row:
-    before, sliced, after = ("–" if not _known(value) else show(value) for value in values)
+    before, sliced, after = ("–" if not _is_known(value) else show(value) for value in values)
     ends = (values[0], values[-1])
-    return Row(label, before, sliced, after, compare(*ends) if all(map(_known, ends)) else "")
+    return Row(label, before, sliced, after, compare(*ends) if all(map(_is_known, ends)) else "")
 
 
-def _known(value: float | None) -> bool:
+def _is_known(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
@@ -236,7 +236,7 @@ def own_ms(latency: Mapping[str, Any]) -> float:
     return found
 
 
-def timed_as(latency: Mapping[str, Any]) -> str:
+def describe_timing(latency: Mapping[str, Any]) -> str:
     """Return in words the runtime, the way, and which time was taken."""
     known = latency.get("cpu_ms") is not None
     return f"{latency['runtime']}, {way(latency)}{', CPU time' if known else ''}"
@@ -254,8 +254,9 @@ def interval(speedup: Mapping[str, Any]) -> str:
 def noisy_words(latency: Mapping[str, Any], speedup: Mapping[str, Any]) -> str:
     """Return a note that something else kept the machine busy while this way was timed."""
     return (
-        f"noisy times ({timed_as(latency)}): {speedup['low']:.2f} to {speedup['high']:.2f} times "
-        f"faster, and the original {speedup['noise']['value']:.2f} times as fast as itself; "
+        f"noisy times ({describe_timing(latency)}): {speedup['low']:.2f} to "
+        f"{speedup['high']:.2f} times faster, and the original "
+        f"{speedup['noise']['value']:.2f} times as fast as itself; "
         "compress bench times again, on a quiet machine"
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from compressor.report.charts import charts, distributions
 from compressor.report.headline import headline
 from compressor.report.numbers import finite, rows
-from compressor.report.templating import filled
+from compressor.report.templating import fill
 
 _REASONS_ON_THE_PAGE, _PLACES_PER_REASON = 20, 3
 
@@ -17,7 +17,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     """Return the text of report.md."""
     report = finite(report)
     pruned = [group for group in report["groups"] if group["kept"] < group["size"]]
-    return filled(
+    return fill(
         "report.md.j2",
         escapes=False,
         report=report,
@@ -33,7 +33,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
 def to_html(report: Mapping[str, Any]) -> str:
     """Return the text of report.html: one file that needs no other, and no network."""
     known = finite(report)
-    return filled(
+    return fill(
         "report.html.j2",
         report=known,
         headline=headline(known),

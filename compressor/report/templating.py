@@ -11,7 +11,7 @@ from compressor.report.numbers import large, way
 UNKNOWN = "–"
 
 
-def filled(name: str, *, escapes: bool = True, **given: Any) -> str:
+def fill(name: str, *, escapes: bool = True, **given: Any) -> str:
     """Fill a template and return its text; a name that is missing is an error.
 
     Args:
@@ -27,7 +27,7 @@ def filled(name: str, *, escapes: bool = True, **given: Any) -> str:
         autoescape=escapes,
         keep_trailing_newline=True,
     )
-    environment.filters.update(large=large, cell=_cell, shown=_shown, way=way)
+    environment.filters.update(large=large, cell=_cell, shown=_show, way=way)
     return environment.get_template(name).render(**given)
 
 
@@ -36,5 +36,5 @@ def _cell(text: Any) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
-def _shown(value: Any, how: str) -> str:
+def _show(value: Any, how: str) -> str:
     return UNKNOWN if value is None else how.format(value)

@@ -17,7 +17,7 @@ from compressor.report import (
     State,
     layer_entries,
     protection_entries,
-    timed_layers,
+    time_layers,
     versions,
 )
 from compressor.run.decide import Cut, describe_budget
@@ -134,5 +134,5 @@ def _states(delivery: Delivery, moments: Sequence[Moment]) -> dict[str, Any]:
     states["speedups"] = [asdict(ratio) for ratio in delivery.speedups]
     if not before.operators:
         return {**states, "layers": entries}
-    layers, other = timed_layers(entries, before.operators, after.operators)
+    layers, other = time_layers(entries, before.operators, after.operators)
     return {**states, "layers": layers, "other_ms": other}

@@ -167,7 +167,7 @@ def cut_and_recover(run: Run, decision: Decision, judge: Judge, journal: Journal
 
 def _cut_and_repair(run: Run, decision: Decision, judge: Judge, journal: Journal) -> Made:
     """Return the smaller network before it is trained."""
-    record = journal.kept(MADE)
+    record = journal.find_record(MADE)
     if record is not None:
         run.stopwatch.note("choice and repair are those of the run that was interrupted")
         return restore(run, decision, record)

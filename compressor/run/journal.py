@@ -60,7 +60,7 @@ class Journal:
             with written_whole(self.folder / f"{name}.pt") as temporary:
                 torch.save(dict(record), temporary)
 
-    def kept(self, name: str) -> dict[str, Any] | None:
+    def find_record(self, name: str) -> dict[str, Any] | None:
         """Return the record of that name, or None if there is none.
 
         Raises:
@@ -103,7 +103,7 @@ def home_of(folder: Path) -> Path:
     return folder.parent / f"{folder.name}.unfinished"
 
 
-def started(folder: Path, run: Asked) -> Journal:
+def start_journal(folder: Path, run: Asked) -> Journal:
     """Start the journal of a new run that will write `folder`.
 
     Raises:
@@ -127,7 +127,7 @@ def started(folder: Path, run: Asked) -> Journal:
     return Journal(home, made)
 
 
-def unfinished(folder: Path) -> tuple[Asked, Journal]:
+def find_unfinished(folder: Path) -> tuple[Asked, Journal]:
     """Return the unfinished run that was to write `folder`, and its journal.
 
     Raises:
@@ -139,7 +139,7 @@ def unfinished(folder: Path) -> tuple[Asked, Journal]:
         if stored.pop("schema") != SCHEMA:
             raise ValueError("of another version")
         options = {n: tuple(v) if isinstance(v, list) else v for n, v in stored["options"].items()}
-        run = Asked(**{**stored, "options": restored(options)})
+        run = Asked(**{**stored, "options": restore_options(options)})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             "there is no unfinished run of this folder",
@@ -150,7 +150,7 @@ def unfinished(folder: Path) -> tuple[Asked, Journal]:
     return run, Journal(home)
 
 
-def restored(options: Mapping[str, Any]) -> Options:
+def restore_options(options: Mapping[str, Any]) -> Options:
     """Build options from their stored fields."""
     # a limit sets --of by itself
     is_limited = any(options.get(name) is not None for name in LIMITS)

@@ -25,7 +25,7 @@ from compressor.loading.plain import require_kept
 from compressor.options import CriterionName, Options, ScoringOptions
 from compressor.processes import each_alone, of_the_first
 from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel, Plan, Trace
-from compressor.recover import primary_output, reinitialised
+from compressor.recover import primary_output, reinitialise
 from compressor.run.subject import (
     Samples,
     Subject,
@@ -36,10 +36,10 @@ from compressor.run.subject import (
     open_inputs,
     open_model,
 )
-from compressor.run.timing import Timing, aimed, by_torch, timing_of
+from compressor.run.timing import Timing, aim, by_torch, timing_of
 from compressor.score import Calibration as ScoreData
-from compressor.score import Scores, score
-from compressor.score.criteria import CRITERIA, resolved
+from compressor.score import Material, Scores, score
+from compressor.score.criteria import CRITERIA, resolve
 from compressor.score.data import Calibration
 from compressor.slicing import check_source
 from compressor.watch import Stopwatch
@@ -125,7 +125,7 @@ def open_run(
         CompressorError: Anything is wrong with the model, the data or the given plan.
     """
     sensitivity = read_sensitivity(options.use) if options.use is not None else None
-    options = aimed(options, stopwatch)
+    options = aim(options, stopwatch)
     opened = open_network(subject, options, stopwatch)
     if options.keep_parametrisations:
         refits = opened.samples.train is not None and (options.repair or options.trains)
@@ -135,9 +135,9 @@ def open_run(
     if options.rewind_to is not None:
         earlier_weights(opened.loaded, options)  # what is wrong with them is said at once
     if options.policy == "reinitialise":
-        reinitialised(opened.trace.module)
+        reinitialise(opened.trace.module)
     _say_what_is_missing(stopwatch, opened.samples)
-    original = _tried(opened.trace, options, stopwatch)
+    original = _try_formats(opened.trace, options, stopwatch)
     run = _complete(
         *(opened, options, original),
         sensitivity=sensitivity,
@@ -148,7 +148,7 @@ def open_run(
     return run
 
 
-def _tried(traced: Trace, options: Options, stopwatch: Stopwatch) -> Original:
+def _try_formats(traced: Trace, options: Options, stopwatch: Stopwatch) -> Original:
     """Count the original and try the requested formats on it; those that fail are noted.
 
     Raises:
@@ -252,7 +252,7 @@ def _criterion(
     """Return what "auto" stands for: reconstruction if the program runs on the data."""
     train = samples.train
     obstacle = Calibration(traced, train, options).obstacle if train is not None else ""
-    found = resolved(options.criterion, has_data=train is not None and not obstacle)
+    found = resolve(options.criterion, has_data=train is not None and not obstacle)
     if obstacle and found != options.criterion:
         stopwatch.note(f"channels are chosen by {found}: {obstacle}")
     return found
@@ -284,18 +284,21 @@ def score_channels(opened: Opened) -> tuple[Network, Scores]:
     if not options.scores:
         return network, {}
     with opened.stopwatch.stage("score") as tick, each_alone():
-        scores = score(
+        material = Material(
             network,
             _parameters(traced),
-            options.criterion,
             calibration=_calibration(opened),
-            reduction=options.reduction,
-            normalise=options.normalise,
             norm_p=options.norm_p,
             seed=options.seed,
             unit=weighed_unit(options),
             progress=tick,
             note=opened.stopwatch.note,
+        )
+        scores = score(
+            material,
+            options.criterion,
+            reduction=options.reduction,
+            normalise=options.normalise,
             criteria=CRITERIA,
         )
     traced.module.cpu()

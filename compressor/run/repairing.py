@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compressor import slicing
-from compressor.least_squares import Memory, Refit, refit
+from compressor.least_squares import Memory, Refit, Workspace, refit
 from compressor.listing import some_of
 from compressor.loading.data import Data, batches
 from compressor.processes import each_alone
@@ -46,10 +46,12 @@ def _refit(run: Run, made: Cut, train: Data) -> str:
             run.network,
             run.network.masks(made.decision.keep),
             lambda: WithoutTargets(data.batches()),
-            device=options.device,
-            seed=options.seed,
-            memory=Memory.of(options.memory_bytes),
-            progress=tick,
+            Workspace(
+                options.device,
+                seed=options.seed,
+                memory=Memory.of(options.memory_bytes),
+                progress=tick,
+            ),
         )
     _tell(run, made.decision.keep, done)
     slicing.carry_weights(sliced.program, sliced.module)

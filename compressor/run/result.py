@@ -74,10 +74,10 @@ def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments
             is no result, or the factory builds another network than the one compressed.
     """
     with Explaining():
-        return _loaded(Path(folder), factory, arguments)
+        return _load(Path(folder), factory, arguments)
 
 
-def _loaded(
+def _load(
     folder: Path, factory: Callable[[], nn.Module] | str, arguments: dict[str, Any]
 ) -> nn.Module:
     check_files(folder, ("model.safetensors", "model.pt2"))
@@ -90,7 +90,7 @@ def _loaded(
             next_step=f"compressor.load_program({str(folder)!r}) has the same weights and outputs",
         )
     built = _build(factory, arguments)
-    module = _applied(plan, built.module, folder)
+    module = _apply(plan, built.module, folder)
     if plan.parametrised:
         put_all_back(module, built.computed, plan.tensors)
     module = _with_weights(module, plan, folder / "model.safetensors").eval()
@@ -109,7 +109,7 @@ def load_program(folder: str | Path) -> nn.Module:
         return slicing.as_module(load_program_file(Path(folder) / "model.pt2")).eval()
 
 
-def _applied(plan: Plan, module: nn.Module, folder: Path) -> nn.Module:
+def _apply(plan: Plan, module: nn.Module, folder: Path) -> nn.Module:
     try:
         return slicing.apply_plan(plan, module, lambda: load_program_file(folder / "model.pt2"))
     except CompressorError:

@@ -93,14 +93,14 @@ def timing_of(
     """
     by_table = options.round_to == "auto" and options.scores
     if not by_table and not with_clock:
-        return Timing(_fixed(options))
+        return Timing(_fix_steps(options))
     stage = "time layers" if with_clock else "which widths run well"
     with stopwatch.stage(stage) as tick:
         is_asked = is_timed(options) or trace.batch_symbol is not None
         target = _Target(options, options.batch if is_asked else trace.batch)
         layers = layers_of(trace, network, target.batch)
         table = target.table(layers, tick, stopwatch, complete=with_clock)
-        steps = _steps(layers, table, network, options) if by_table else _fixed(options)
+        steps = _steps(layers, table, network, options) if by_table else _fix_steps(options)
         if not with_clock:
             return Timing(steps, table=table)
         clock = LatencyModel(layers, table)
@@ -111,7 +111,7 @@ def timing_of(
     return Timing(steps, clock, table, target.is_here(table))
 
 
-def _fixed(options: Options) -> int:
+def _fix_steps(options: Options) -> int:
     return 1 if options.round_to == "auto" else options.round_to
 
 
@@ -125,7 +125,7 @@ def _steps(
 
 def _own(original: Original, options: Options) -> float:
     runnable = original.runnable(by_torch(options))
-    return timed({"original": runnable}, options, FIT_SECONDS)["original"].own_ms
+    return time_networks({"original": runnable}, options, FIT_SECONDS)["original"].own_ms
 
 
 def by_torch(options: Options) -> bool:
@@ -133,7 +133,7 @@ def by_torch(options: Options) -> bool:
     return options.latency_on.startswith(TORCH)
 
 
-def aimed(options: Options, stopwatch: Stopwatch) -> Options:
+def aim(options: Options, stopwatch: Stopwatch) -> Options:
     """Replace the target "cuda" by what it stands for on this machine, and note it.
 
     It is PyTorch where the installed ONNX Runtime has no CUDA, or where the precision is one that
@@ -155,7 +155,9 @@ def aimed(options: Options, stopwatch: Stopwatch) -> Options:
     return replace(options, latency_on="torch-cuda")
 
 
-def timed(networks: Mapping[str, Runnable], options: Options, seconds: float) -> dict[str, Latency]:
+def time_networks(
+    networks: Mapping[str, Runnable], options: Options, seconds: float
+) -> dict[str, Latency]:
     """Time networks against each other on the threads, batch and target of the options."""
     found = turns(networks, options, seconds)
     return {name: each.latency for name, each in found.items()}

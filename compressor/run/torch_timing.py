@@ -41,7 +41,7 @@ def measure_programs(
         torch.set_num_threads(threads)
         with computing_in(precision):
             calls = {
-                name: _prepared(name, program, batch, device.removeprefix(TORCH), precision)
+                name: _prepare(name, program, batch, device.removeprefix(TORCH), precision)
                 for name, program in programs.items()
             }
             return measure_calls(
@@ -51,7 +51,7 @@ def measure_programs(
         torch.set_num_threads(before)
 
 
-def _prepared(name: str, program: ExportedProgram, batch: int, device: str, precision: str) -> Call:
+def _prepare(name: str, program: ExportedProgram, batch: int, device: str, precision: str) -> Call:
     module = copy.deepcopy(as_module(program))
     args, kwargs = random_inputs(program, batch, "cpu", 0)
     try:

@@ -18,13 +18,14 @@ from compressor.recover import (
     FIRST_LEARNING_RATES,
     LEARNING_RATES,
     GroupSparsity,
+    Hooks,
     Objective,
     Recipe,
     Schedule,
     TrainingState,
-    estimated_seconds,
+    estimate_seconds,
     fine_tune,
-    reinitialised,
+    reinitialise,
 )
 from compressor.run.decide import Decision, decide
 from compressor.run.journal import Journal
@@ -130,7 +131,7 @@ def beginning_of(run: Run) -> tuple[nn.Module, str] | None:
     """
     options, original = run.options, run.original.module
     if options.policy == "reinitialise":
-        return reinitialised(original, options.seed), "re-initialised"
+        return reinitialise(original, options.seed), "re-initialised"
     if options.rewind_to is not None:
         return earlier_weights(run.loaded, options), f"weights rewound to {options.rewind_to}"
     return None
@@ -174,10 +175,11 @@ def _descend(
         teacher=teacher,
         distill=options.distill,
         label_smoothing=options.label_smoothing,
+        penalty=penalty,
     )
     learning = _let_learn(run, module)
     _say_how(run, module, whole, recipe, objective)
-    quiet, record = Judge(run, run.samples.validation), journal.kept(leg.record)
+    quiet, record = Judge(run, run.samples.validation), journal.find_record(leg.record)
     state = leg.schedule.begin()
     if record is not None and _fits(record["weights"], module):
         state = TrainingState.from_dict(record)
@@ -190,11 +192,12 @@ def _descend(
             recipe,
             objective,
             device=options.device,
-            validate=quiet.value if quiet.data is not None else None,
-            penalty=penalty,
             state=state,
-            after_epoch=lambda reached: journal.keep(leg.record, reached.to_dict()),
-            progress=tick,
+            hooks=Hooks(
+                validate=quiet.value if quiet.data is not None else None,
+                after_epoch=lambda reached: journal.keep(leg.record, reached.to_dict()),
+                progress=tick,
+            ),
         )
         last = state.history[-1]
         found = f", {quiet.name} {last.metric:.4f} on validation" if last.metric is not None else ""
@@ -254,7 +257,7 @@ def _say_how(
     """Note the recipe and an estimate of the time that it takes, before the training starts."""
     with run.stopwatch.stage("estimate training time") as tick:
         device = run.options.device
-        seconds = estimated_seconds(module, whole, recipe, objective, device)
+        seconds = estimate_seconds(module, whole, recipe, objective, device)
         tick(1, 1, f"about {seconds / 60:.1f} min")
     train = run.samples.train
     assert train is not None

@@ -19,7 +19,7 @@ from compressor.run.cutting import cut
 from compressor.run.decide import Cut, Decision, decide
 from compressor.run.found import ByClock, Measured
 from compressor.run.opening import Run
-from compressor.run.timing import by_torch, timed
+from compressor.run.timing import by_torch, time_networks
 
 SECONDS = 3.0
 """Seconds that each candidate is timed for against the original."""
@@ -107,7 +107,7 @@ def _steadily(
     looks: list[tuple[float, float, float]] = []
     while not looks or (looks[-1][2] > STEADY and len(looks) < LOOKS):
         networks = {"before": original, "after": smaller, "again": original}
-        times = timed(networks, options, SECONDS)
+        times = time_networks(networks, options, SECONDS)
         before, after, again = (times[name].own_ms for name in networks)
         whole = (before + again) / 2
         looks.append((whole, after, abs(before - again) / whole))

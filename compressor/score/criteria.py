@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from compressor import score
-from compressor.least_squares import reconstruction_scores
+from compressor.least_squares import Memory, Workspace, reconstruction_scores
 from compressor.options import CriterionName
 from compressor.score import Criterion, Material, Rows
 from compressor.score.data import WithoutTargets
@@ -20,12 +20,14 @@ def _reconstruction(material: Material) -> Rows:
         data.trace,
         material.network,
         lambda: WithoutTargets(data.batches),
+        Workspace(
+            data.device,
+            seed=material.seed,
+            memory=Memory.of(data.memory),
+            note=material.note,
+            progress=material.progress,
+        ),
         of=material.unit,
-        device=data.device,
-        seed=material.seed,
-        memory=data.memory,
-        note=material.note,
-        progress=material.progress,
     )
     return {name: [row] for name, row in found.items()}
 
@@ -45,7 +47,7 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
 )
 
 
-def resolved(criterion: CriterionName, *, has_data: bool) -> CriterionName:
+def resolve(criterion: CriterionName, *, has_data: bool) -> CriterionName:
     """Return the criterion that "auto" stands for; any other is returned itself."""
     if criterion != AUTO:
         return criterion

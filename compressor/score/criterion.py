@@ -55,8 +55,9 @@ class Material:
         calibration: Data, for criteria that need some.
         norm_p: The p of "lp".
         seed: Seed of "random" and of samples.
-        unit: The unit of the budget, for criteria that weigh costs.
-        progress: Is told (done, total, what).
+        unit: The unit of the budget, for criteria that weigh costs; None where the budget weighs
+            them itself.
+        progress: Is told (done, total, what) by criteria that take long.
         note: Is told what the user should know.
     """
 
@@ -66,7 +67,7 @@ class Material:
     norm_p: float = 2.0
     seed: int = 0
     unit: str | None = "macs"
-    progress: Callable[[int, int, str], None] | None = None
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None
     note: Callable[[str], None] = lambda text: None
 
     @property

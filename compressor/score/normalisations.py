@@ -16,11 +16,11 @@ Normalisation = Callable[[Floats], Floats]
 def _by(size: Callable[[Floats], Any]) -> Normalisation:
     """Return a normalisation that divides by a size; scores whose size is 0 stay."""
 
-    def divided(scores: Floats) -> Floats:
+    def divide(scores: Floats) -> Floats:
         divisor = float(size(scores))
         return scores / divisor if divisor > 0 else scores
 
-    return divided
+    return divide
 
 
 def _standardise(scores: Floats) -> Floats:

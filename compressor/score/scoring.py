@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 from compressor.errors import CompressorError, UsageError
-from compressor.graph.network import Network
-from compressor.score.criterion import Calibration, Criterion, Floats, Material, Scores
+from compressor.score.criterion import Criterion, Floats, Material, Scores
 from compressor.score.normalisations import NORMALISATIONS
 from compressor.score.reductions import REDUCTIONS
 from compressor.score.table import CRITERIA
@@ -25,18 +23,11 @@ Entry = TypeVar("Entry")
 
 
 def score(
-    network: Network,
-    tensors: Mapping[str, torch.Tensor],
+    material: Material,
     criterion: str,
     *,
-    calibration: Calibration | None = None,
     reduction: str = "mean",
     normalise: str = USUAL,
-    norm_p: float = 2.0,
-    seed: int = 0,
-    unit: str | None = "macs",
-    progress: Callable[[int, int, str], None] | None = None,
-    note: Callable[[str], None] = lambda text: None,
     criteria: Mapping[str, Criterion] = CRITERIA,
 ) -> Scores:
     """Score the channels of all groups by what a criterion finds in each of their parameters.
@@ -45,19 +36,11 @@ def score(
     scored by their weights' L2 norm instead, and a note says so.
 
     Args:
-        network: The analysed network.
-        tensors: Parameters by name.
+        material: The network, and what criteria can draw on.
         criterion: A key of `criteria`.
-        calibration: Data, for criteria that need some.
         reduction: A key of `REDUCTIONS`: how a group's parameters become one number per channel.
         normalise: A key of `NORMALISATIONS`: how groups become comparable; "usual" is the
             criterion's own.
-        norm_p: The p of "lp".
-        seed: Seed of "random" and of samples.
-        unit: The unit of the budget, for criteria that weigh costs; None where the budget weighs
-            them itself.
-        progress: Is told (done, total, what) by criteria that take long.
-        note: Is told what the user should know.
         criteria: Criteria by name.
 
     Returns:
@@ -72,25 +55,24 @@ def score(
     reduce = _entry(REDUCTIONS, reduction, "reduction")
     own = chosen.normalise if normalise == USUAL else normalise
     comparable = _entry(NORMALISATIONS, own, "normalisation")
-    if chosen.needs != "weights" and calibration is None:
+    if chosen.needs != "weights" and material.calibration is None:
         raise UsageError(
             f"the criterion {criterion} needs data",
             where="--criterion",
             consequence="nothing is scored",
             next_step="give --data, or choose a criterion of the weights such as l2",
         )
-    material = Material(network, tensors, calibration, norm_p, seed, unit, progress, note)
-    rows = chosen.rows(material)
-    blank = [group.name for group in network.groups if not rows.get(group.name)]
-    if blank and len(blank) == len(network.groups):
+    rows, groups = chosen.rows(material), material.network.groups
+    blank = [group.name for group in groups if not rows.get(group.name)]
+    if blank and len(blank) == len(groups):
         raise _measures_nothing(criterion, chosen, criteria)
     if blank:
         weighed = CRITERIA[FALLBACK].rows(material)
         rows = {**rows, **{name: weighed[name] for name in blank}}
-        note(_fell_back(criterion, blank, len(network.groups)))
+        material.note(_fell_back(criterion, blank, len(groups)))
     scores = {name: comparable(reduce(np.stack(row))) for name, row in rows.items()}
     _check_finite(scores, criterion)
-    return {group.name: scores[group.name] for group in network.groups}
+    return {group.name: scores[group.name] for group in groups}
 
 
 def needs_data(criterion: str, criteria: Mapping[str, Criterion] = CRITERIA) -> bool:

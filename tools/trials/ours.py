@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from compressor.least_squares import refit
 from compressor.loading.data.batching import AUGMENTATIONS
 from compressor.records import ExampleInputs, Trace
 from compressor.recover import recalibrate_batch_norm
-from compressor.score import Calibration, Scores, score
+from compressor.score import Calibration, Material, Scores, score
 from compressor.score.criteria import CRITERIA
 from tools.trials.networks import Measured
 from tools.trials.trial import Record, Trial
@@ -121,11 +121,13 @@ class Ours:
             begin = time.perf_counter()
             parameters = dict(self.trace.module.named_parameters(remove_duplicate=False))
             found = score(
-                network,
-                parameters,
+                Material(
+                    network,
+                    parameters,
+                    Calibration(self.trace, batches, loss),
+                    seed=trial.draw,
+                ),
                 trial.choice,
-                calibration=Calibration(self.trace, batches, loss),
-                seed=trial.draw,
                 criteria=CRITERIA,
             )
             self.latest = key, found, time.perf_counter() - begin
@@ -161,7 +163,6 @@ def _nothing(*_: Any) -> None:
 
 REPAIRS: Mapping[str, Repair] = {
     "none": _nothing,
-    "bias": partial(_least_squares, least_squares=False),
     "batch norm": _batch_norm,
     "least squares": _least_squares,
 }

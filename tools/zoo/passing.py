@@ -28,7 +28,7 @@ from compressor.graph.programs.redraw import drawable, redraw_
 from compressor.graph.trace import trace
 from compressor.records import ExampleInputs, Trace
 from compressor.recover import recalibrate_batch_norm
-from compressor.score import Calibration, score
+from compressor.score import Calibration, Material, score
 from compressor.slicing import as_module, slice_network, variants
 from compressor.slicing.compare import outputs_of
 from compressor.slicing.program import slice_program
@@ -206,7 +206,7 @@ class Pass:
     def _require_quality(self, traced: Trace, network: Network, judge: Judge) -> None:
         """Cutting a few of the least salient channels, without repair, costs little."""
         data = Calibration(traced, [([x], y) for x, y in judge.calibration], judge.loss)
-        scores = score(network, tensors_of(traced), "taylor", calibration=data)
+        scores = score(Material(network, tensors_of(traced), data), "taylor")
         few = select(network, Ranking(scores), Budget(Share(SMALL_CUT))).keep
         before = judge.evaluate(traced.module)
         after = judge.evaluate(as_module(slice_program(traced, network, network.masks(few))))
@@ -223,7 +223,7 @@ def tensors_of(traced: Trace) -> dict[str, torch.Tensor]:
 def halve(network: Network, traced: Trace) -> tuple[Choice, list[str]]:
     """Half of the MACs gone with the default roles, else with streams too, else what can be; and
     the roles that were cut. Channels are chosen at random: widths and positions are then uneven."""
-    ranking = Ranking(score(network, tensors_of(traced), "random"))
+    ranking = Ranking(score(Material(network, tensors_of(traced)), "random"))
     budget, streams = Budget(Share(RATIO)), Bounds(prune=("stream",))
     for bounds in (Bounds(), streams):
         try:

@@ -64,7 +64,7 @@ def rows_of(trace: Trace, network: Network) -> list[Row]:
         if name and sources and rows[sources[-1]].name == name and len(sources) == 1:
             behind[node.name] = sources  # one more operator of the same layer
             continue
-        found = (_named(parameters, reads), _named(parameters, makes))
+        found = (_names_of(parameters, reads), _names_of(parameters, makes))
         rows.append(Row(name, _kind(node), sources, *found))
         behind[node.name] = (len(rows) - 1,)
     return rows
@@ -83,7 +83,7 @@ def _groups_by_tensor(network: Network, *, contracted: bool = False) -> dict[str
     return found
 
 
-def _named(tensors: Iterable[str], groups: Mapping[str, list[str]]) -> tuple[str, ...]:
+def _names_of(tensors: Iterable[str], groups: Mapping[str, list[str]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for tensor in tensors for name in groups.get(tensor, ())))
 
 

@@ -70,7 +70,7 @@ def _on_our_groups(theirs: _Theirs, network: Network) -> Iterator[dict[str, Any]
         )
         found = next(
             (
-                theirs.removed_with(layer, _first_channel(network, group, tensor, dim))
+                theirs.places_removed_with(layer, _first_channel(network, group, tensor, dim))
                 for tensor, dim in _producers(group)
                 if (layer := theirs.layer_of(tensor)) is not None
             ),
@@ -85,7 +85,7 @@ def _beyond_them(theirs: _Theirs, network: Network) -> Iterator[dict[str, Any]]:
     seen: set[Places] = set()
     for path, layer in theirs.layers.items():
         if theirs.stored(f"{path}.weight") not in ours:
-            found = theirs.removed_with(layer, [0])
+            found = theirs.places_removed_with(layer, [0])
             if found not in seen:
                 seen.add(found)
                 yield _difference(f"{path}.weight:0", frozenset(), found, network)
@@ -141,13 +141,13 @@ class _Theirs:
     def layer_of(self, tensor: str) -> nn.Module | None:
         return self.layers.get(tensor.rpartition(".")[0])
 
-    def removed_with(self, layer: nn.Module, channels: list[int]) -> Places:
+    def places_removed_with(self, layer: nn.Module, channels: list[int]) -> Places:
         """Return the places where it removes something when these output channels of a layer go."""
         prune = self.graph.get_pruner_of_module(layer).prune_out_channels
         group = self.graph.get_pruning_group(layer, prune, channels)
-        return frozenset().union(*(self._changed_by(dependency) for dependency, _ in group))
+        return frozenset().union(*(self._dims_changed_by(dependency) for dependency, _ in group))
 
-    def _changed_by(self, dependency: Any) -> Places:
+    def _dims_changed_by(self, dependency: Any) -> Places:
         """Return the dimensions that shrink by a dependency, seen on a copy of what is pruned."""
         target, handler = dependency.target.module, dependency.handler
         is_parameter = id(target) in self.names

@@ -65,14 +65,14 @@ def _operating_points(found: Found) -> Answer:
     missing = [
         f"{times:g}×"
         for times in wanted
-        if not all(any(abs(x / times - 1) <= _NEAR for x in _reached(c)) for c in found.own)
+        if not all(any(abs(x / times - 1) <= _NEAR for x in _costs_of(c)) for c in found.own)
     ]
     if missing:
         return False, f"not within a tenth of {', '.join(missing)} for every method"
     return True, "every method at 2, 4, 8, 16 and 32 times smaller"
 
 
-def _reached(curve: Curve) -> list[float]:
+def _costs_of(curve: Curve) -> list[float]:
     costs = (point.numbers.get("compression_ratio") for point in curve.points)
     return [cost.mean for cost in costs if cost is not None]
 
@@ -98,7 +98,7 @@ def _both_costs(found: Found) -> Answer:
     return not lacking, _or(lacking, "compression ratio and theoretical speed-up of every trial")
 
 
-def _measured(found: Found) -> Answer:
+def _are_timed(found: Found) -> Answer:
     lacking = [row["method"] for row in found.good if row["measured_speedup"] is None]
     return not lacking, _or(lacking, "every network timed, taking turns with the dense original")
 
@@ -227,7 +227,7 @@ ITEMS: Sequence[tuple[str, Callable[[Found], Answer]]] = (
     ("At least five points, at compression ratios 2, 4, 8, 16, 32", _operating_points),
     ("Extreme ratios, at which the metric falls substantially", _extremes),
     ("Compression ratio and theoretical speed-up, both", _both_costs),
-    ("Beyond the paper: measured latency", _measured),
+    ("Beyond the paper: measured latency", _are_timed),
     ("Top-1 and top-5 accuracy", _five),
     ("The same metrics of an unpruned control", _control),
     ("Raw values, not differences alone", _raw),

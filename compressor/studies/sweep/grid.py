@@ -24,7 +24,7 @@ from compressor.options import (
     recovery_of,
     schedule_of,
 )
-from compressor.score.criteria import resolved
+from compressor.score.criteria import resolve
 
 DENSE, STRUCTURED, UNSTRUCTURED = "dense", "structured", "unstructured"
 NOT_SMALLER = "zeros, not smaller"
@@ -91,7 +91,7 @@ def complete(options: SweepOptions, *, has_data: bool) -> SweepOptions:
         "recoveries": (f"epochs={options.epochs}" if options.epochs else recovery,),
     }
     found = {name: getattr(options, name) or value for name, value in defaults.items()}
-    found["criteria"] = tuple(resolved(name, has_data=has_data) for name in found["criteria"])
+    found["criteria"] = tuple(resolve(name, has_data=has_data) for name in found["criteria"])
     return replace(options, **found)
 
 

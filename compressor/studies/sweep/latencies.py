@@ -11,7 +11,7 @@ from typing import Any
 from compressor.errors import CompressorError
 from compressor.latency.machine import machine_of
 from compressor.options import Options
-from compressor.run.timing import timed
+from compressor.run.timing import time_networks
 from compressor.studies.sweep.store import Store
 from compressor.studies.sweep.trial import Task
 from compressor.watch import Stopwatch
@@ -25,7 +25,7 @@ def way_of(options: Options) -> dict[str, Any]:
     return machine_of(options.threads, options.batch, options.latency_on, options.latency_precision)
 
 
-def timed_all(
+def time_all(
     tasks: Sequence[Task], dense: Task, options: Options, store: Store, stopwatch: Stopwatch
 ) -> dict[str, Mapping[str, Any]]:
     """Time the tasks' networks; what was timed in this way before is not timed again.
@@ -52,7 +52,7 @@ def timed_all(
             if not (store.onnx(task.key).exists() and store.onnx(dense.key).exists()):
                 continue
             try:
-                found[task.key] = _timed(task, dense, options, store, way)
+                found[task.key] = _time(task, dense, options, store, way)
             except CompressorError as error:
                 stopwatch.note(f"{task.trial.words} was not timed: {error.what}")
                 continue
@@ -61,11 +61,11 @@ def timed_all(
     return found
 
 
-def _timed(
+def _time(
     task: Task, dense: Task, options: Options, store: Store, way: Mapping[str, Any]
 ) -> dict[str, Any]:
     files = {"dense": store.onnx(dense.key), "own": store.onnx(task.key)}
-    times = timed(files, options, SECONDS)
+    times = time_networks(files, options, SECONDS)
     return {
         "way": dict(way),
         "latency_ms": times["own"].own_ms,

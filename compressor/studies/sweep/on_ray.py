@@ -11,7 +11,7 @@ from typing import Any
 import compressor
 from compressor.errors import UsageError
 from compressor.onnx_runtime import cores
-from compressor.studies.sweep.trial import Outcome, Outcomes, Task, carried_out
+from compressor.studies.sweep.trial import Outcome, Outcomes, Task, carry_out_trial
 
 LOCAL = "local"
 
@@ -40,7 +40,7 @@ def on_ray(tasks: Sequence[Task], jobs: int, address: str) -> Outcomes:
     The machines of a cluster must have the package, and the files under the same paths.
     """
     ray = check_ray()
-    with _connected(ray, jobs, address):
+    with _connect(ray, jobs, address):
         share = _processors_each(ray, jobs)
         remote = ray.remote(num_cpus=share, max_retries=0)(_elsewhere)
         waiting, running = list(tasks), dict[Any, Task]()
@@ -55,7 +55,7 @@ def on_ray(tasks: Sequence[Task], jobs: int, address: str) -> Outcomes:
 def _elsewhere(task: Task) -> Outcome:
     if Path(task.directory).is_dir():
         os.chdir(task.directory)
-    return carried_out(task)
+    return carry_out_trial(task)
 
 
 def _outcome(ray: Any, reference: Any) -> Outcome:
@@ -74,7 +74,7 @@ def _processors_each(ray: Any, jobs: int) -> int:
 
 
 @contextmanager
-def _connected(ray: Any, jobs: int, address: str) -> Iterator[None]:
+def _connect(ray: Any, jobs: int, address: str) -> Iterator[None]:
     if ray.is_initialized():  # the user's own connection
         yield
         return

@@ -10,14 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.choose.budget import times_smaller
-from compressor.report.templating import UNKNOWN, filled
+from compressor.report.templating import UNKNOWN, fill
 from compressor.studies.sweep.pictures import (
     COLOURS,
     COST_WORDS,
     METRIC_WORDS,
     Picture,
     Style,
-    drawn,
+    draw,
     for_a_page,
     settings_of,
     styles_of,
@@ -39,7 +39,7 @@ def to_html(results: Mapping[str, Any], curves: Sequence[Curve]) -> str:
     """Return the text of the page, from the content of results.json."""
     metrics = results["dense"]["metrics"]
     styles = styles_of(curves)
-    return filled(
+    return fill(
         "sweep.html.j2",
         results=results,
         metrics=[(METRIC_WORDS.get(name, name), shown(name, v)) for name, v in metrics.items()],
@@ -57,7 +57,7 @@ def _setting(
     charts = [
         (
             f"{picture.words} against {COST_WORDS[picture.cost]}",
-            Markup(for_a_page(drawn(curves, picture, styles, legend=False))),
+            Markup(for_a_page(draw(curves, picture, styles, legend=False))),
         )
         for picture in pictures_of(metrics)
     ]

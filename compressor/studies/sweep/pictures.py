@@ -90,7 +90,7 @@ def styles_of(curves: Sequence[Curve]) -> dict[str, Style]:
     return found
 
 
-def drawn(
+def draw(
     curves: Sequence[Curve], picture: Picture, styles: dict[str, Style], *, legend: bool
 ) -> str:
     """Draw curves and return the text of an SVG, which is the same for the same curves."""

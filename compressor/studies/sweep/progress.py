@@ -18,18 +18,18 @@ class Progress:
 
     def at(self, task: Task, text: str) -> None:
         """Show what a trial is doing."""
-        self.tick(self.done, self.total, f"{self._left()}{task.trial.words}: {text}")
+        self.tick(self.done, self.total, f"{self._time_left()}{task.trial.words}: {text}")
 
-    def ended(self, task: Task, outcome: Outcome, stopwatch: Stopwatch) -> None:
+    def count(self, task: Task, outcome: Outcome, stopwatch: Stopwatch) -> None:
         """Count a trial that has ended, well or not; a failure is noted."""
         self.done += 1
         if outcome.failure:
             self.failed += 1
             stopwatch.note(f"failed: {task.trial.words}: {outcome.failure}")
         failed = f", {self.failed} failed" if self.failed else ""
-        self.tick(self.done, self.total, f"{self._left()}{self.done} of {self.total}{failed}")
+        self.tick(self.done, self.total, f"{self._time_left()}{self.done} of {self.total}{failed}")
 
-    def _left(self) -> str:
+    def _time_left(self) -> str:
         if not self.done or self.done == self.total:
             return ""
         seconds = (time.perf_counter() - self.begin) / self.done * (self.total - self.done)

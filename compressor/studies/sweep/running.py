@@ -16,7 +16,7 @@ from typing import Any
 import compressor
 from compressor.errors import UsageError
 from compressor.onnx_runtime import cores
-from compressor.studies.sweep.trial import Outcome, Outcomes, Task, Tell, carried_out
+from compressor.studies.sweep.trial import Outcome, Outcomes, Task, Tell, carry_out_trial
 from compressor.unexpected import is_debugging
 
 Tells = Callable[[Task, str], None]
@@ -35,7 +35,7 @@ def run_all(tasks: Sequence[Task], jobs: int, ray: str | None, tells: Tells) -> 
 def here(tasks: Sequence[Task], tells: Tells) -> Outcomes:
     """Run tasks one after the other in this process, and yield each with its outcome."""
     for task in tasks:
-        yield task, carried_out(task, _for(task, tells))
+        yield task, carry_out_trial(task, _for(task, tells))
 
 
 def in_processes(tasks: Sequence[Task], jobs: int, tells: Tells) -> Outcomes:

@@ -42,7 +42,7 @@ class Store:
         for part in (self.trials, folder / CURVES):
             _remove_leftovers(part)
 
-    def kept(self, key: str) -> Outcome | None:
+    def find(self, key: str) -> Outcome | None:
         """Return the outcome of a trial that succeeded, else None (damaged files too)."""
         record = _read(self.trials / f"{key}.json")
         return Outcome(record) if record is not None and "metrics" in record else None

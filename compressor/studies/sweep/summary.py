@@ -15,7 +15,7 @@ from compressor.studies.sweep.checklist import Found, checklist
 from compressor.studies.sweep.grid import DENSE, dense_of
 from compressor.studies.sweep.latencies import way_of
 from compressor.studies.sweep.page import pictures_of, tables, to_html
-from compressor.studies.sweep.pictures import drawn, file_of, settings_of, styles_of
+from compressor.studies.sweep.pictures import draw, file_of, settings_of, styles_of
 from compressor.studies.sweep.results import Curve, Done, Row, curves_of, rows_of, to_csv
 from compressor.studies.sweep.store import CSV, CURVES, JSON, PAGE, Store
 from compressor.watch import Stopwatch
@@ -47,7 +47,7 @@ class Sweep:
         return tables(self.curves, self.results["dense"]["metrics"])
 
 
-def found_of(
+def sum_up(
     done: Sequence[Done],
     opened: Opened,
     options: SweepOptions,
@@ -97,7 +97,7 @@ def write(found: Sweep, store: Store) -> None:
     written = set()
     for setting, curves in settings_of(found.curves).items():
         for picture in pictures_of(metrics):
-            text = drawn(curves, picture, styles, legend=True)
+            text = draw(curves, picture, styles, legend=True)
             written.add(file_of(setting, picture))
             store.write(f"{CURVES}/{file_of(setting, picture)}", text)
     store.remove_curves_but(written)

@@ -17,13 +17,13 @@ from compressor.score import needs_data, needs_loss
 from compressor.score.criteria import CRITERIA
 from compressor.studies.sweep.grid import DENSE, complete, dense_of, trials_of
 from compressor.studies.sweep.identity import key_of, surroundings_of
-from compressor.studies.sweep.latencies import timed_all
+from compressor.studies.sweep.latencies import time_all
 from compressor.studies.sweep.on_ray import check_ray
 from compressor.studies.sweep.progress import Progress
 from compressor.studies.sweep.results import Done
 from compressor.studies.sweep.running import run_all
 from compressor.studies.sweep.store import Store, check_folder
-from compressor.studies.sweep.summary import Sweep, found_of, write
+from compressor.studies.sweep.summary import Sweep, sum_up, write
 from compressor.studies.sweep.trial import Outcome, Task
 from compressor.watch import Silent, Stopwatch, Watch
 
@@ -74,7 +74,7 @@ def check(options: SweepOptions) -> None:
         UsageError: They say what cannot be meant.
     """
     if not options.test:
-        raise _unjudged("--test", "for all trials to be judged on the same samples")
+        raise _no_judge("--test", "for all trials to be judged on the same samples")
     trials_of(complete(options, has_data=bool(options.data)))
     if options.ray is not None:
         check_ray()
@@ -94,29 +94,29 @@ def run(
     if options.ray is not None:
         check_ray()
     check_folder(folder)
-    opened = _opened(subject, options, stopwatch)
+    opened = _open(subject, options, stopwatch)
     surroundings = surroundings_of(opened, options)
     directory = str(Path.cwd())
     tasks = [Task(key_of(trial, surroundings), trial, subject, directory) for trial in trials]
     store = Store(folder)
     outcomes = _outcomes(tasks, options, store, stopwatch)
     succeeded = [task for task in tasks if not outcomes[task.key].failure]
-    times = timed_all(succeeded, tasks[0], dense_of(options).options, store, stopwatch)
+    times = time_all(succeeded, tasks[0], dense_of(options).options, store, stopwatch)
     done = [Done(task, outcomes[task.key], times.get(task.key, {})) for task in tasks]
-    found = found_of(done, opened, options, command, stopwatch)
+    found = sum_up(done, opened, options, command, stopwatch)
     with stopwatch.stage("write the results"):
         write(found, store)
     return found
 
 
-def _opened(subject: Subject, options: SweepOptions, stopwatch: Stopwatch) -> Opened:
+def _open(subject: Subject, options: SweepOptions, stopwatch: Stopwatch) -> Opened:
     """Open the network and its data, and check that everything fits them that trials need."""
     if subject.test is None and not options.test:
-        raise _unjudged("--test", "for all trials to be judged on the same samples")
+        raise _no_judge("--test", "for all trials to be judged on the same samples")
     opened = open_network(subject, dense_of(options).options, stopwatch)
     samples = opened.samples
     if samples.test is None:
-        raise _unjudged("--test or --metric", samples.evaluated_on)
+        raise _no_judge("--test or --metric", samples.evaluated_on)
     if samples.train is None:
         wanting: list[str] = [n for n in options.criteria if needs_data(n, CRITERIA)]
         wanting += [text for text in options.recoveries if recovery_of(text, 1) != _NO_RECOVERY]
@@ -140,7 +140,7 @@ def _refuse(wanting: Sequence[str], where: str, what: str) -> None:
         )
 
 
-def _unjudged(where: str, why: str) -> UsageError:
+def _no_judge(where: str, why: str) -> UsageError:
     return UsageError(
         f"a sweep compares a metric on data that nothing else uses: {why}",
         where=where,
@@ -159,7 +159,7 @@ def _outcomes(
     Raises:
         CompressorError: The dense original could not be judged.
     """
-    kept = {task.key: store.kept(task.key) for task in tasks}
+    kept = {task.key: store.find(task.key) for task in tasks}
     found = {key: outcome for key, outcome in kept.items() if outcome is not None}
     missing = list({task.key: task for task in tasks if task.key not in found}.values())
     if found and missing:
@@ -171,7 +171,7 @@ def _outcomes(
         with closing(run_all(missing, options.jobs, options.ray, progress.at)) as coming:
             for task, outcome in coming:
                 found[task.key] = outcome
-                progress.ended(task, outcome, stopwatch)
+                progress.count(task, outcome, stopwatch)
                 if not outcome.failure:
                     store.keep(task.key, outcome)
                 elif task.trial.kind == DENSE:

@@ -28,7 +28,7 @@ from compressor.run.judging import Judge, Moment
 from compressor.run.opening import Run, open_run, seeded
 from compressor.run.subject import Subject
 from compressor.studies.sweep.grid import DENSE, STRUCTURED, UNSTRUCTURED, Trial
-from compressor.studies.sweep.unstructured import zeroed_and_recovered
+from compressor.studies.sweep.unstructured import zero_and_recover
 from compressor.unexpected import explained, is_debugging
 from compressor.watch import Stopwatch, Tick
 
@@ -96,14 +96,14 @@ def nobody(text: str) -> None:
     """Ignore a text."""
 
 
-def carried_out(task: Task, tell: Tell = nobody) -> Outcome:
+def carry_out_trial(task: Task, tell: Tell = nobody) -> Outcome:
     """Run the trial; whatever goes wrong in it is returned as a failure, except an interruption.
 
     Under `COMPRESSOR_DEBUG` unforeseen errors are raised.
     """
     begin = time.perf_counter()
     try:
-        record, onnx = _carried_out(task, tell)
+        record, onnx = _run_trial(task, tell)
     except CompressorError as error:
         return Outcome(failure=_in_a_line(error))
     except (Exception, SystemExit) as error:  # a model's or a library's code: anything may come
@@ -118,7 +118,7 @@ def _in_a_line(error: CompressorError) -> str:
     return " ".join(reason.split())
 
 
-def _carried_out(task: Task, tell: Tell) -> tuple[dict[str, Any], bytes | None]:
+def _run_trial(task: Task, tell: Tell) -> tuple[dict[str, Any], bytes | None]:
     trial, stopwatch = task.trial, Stopwatch(_Told(tell))
     options = replace(trial.options, format=())  # one file is written, when all else is done
     run, make = MAKERS[trial.kind](task.subject, options, stopwatch)
@@ -129,7 +129,7 @@ def _carried_out(task: Task, tell: Tell) -> tuple[dict[str, Any], bytes | None]:
     slicing.carry_weights(module, made.program)
     metrics = {**made.moments[-1].metrics, **_top5(run, judge, module)}
     with stopwatch.stage("export"):
-        onnx = _verified_onnx(made.program, run)
+        onnx = _export_and_verify(made.program, run)
     record = {
         "params": made.params,
         "macs": made.macs,
@@ -155,7 +155,7 @@ def _dense(subject: Subject, options: Options, stopwatch: Stopwatch) -> _Maker:
     return run, make
 
 
-def _structured(subject: Subject, options: Options, stopwatch: Stopwatch) -> _Maker:
+def _open_structured(subject: Subject, options: Options, stopwatch: Stopwatch) -> _Maker:
     run, decision = plan(subject, options, stopwatch)
 
     def make(judge: Judge) -> Made:
@@ -170,13 +170,13 @@ def _structured(subject: Subject, options: Options, stopwatch: Stopwatch) -> _Ma
     return run, make
 
 
-def _unstructured(subject: Subject, options: Options, stopwatch: Stopwatch) -> _Maker:
+def _open_unstructured(subject: Subject, options: Options, stopwatch: Stopwatch) -> _Maker:
     run = open_run(subject, options, stopwatch)
 
     def make(judge: Judge) -> Made:
         module = copy.deepcopy(run.trace.module)
         slicing.learn(module, run.trace.learning)
-        sparse = zeroed_and_recovered(module, run, judge)
+        sparse = zero_and_recover(module, run, judge)
         return Made(module, run.trace.program, sparse.params, sparse.macs, sparse.moments)
 
     return run, make
@@ -184,8 +184,8 @@ def _unstructured(subject: Subject, options: Options, stopwatch: Stopwatch) -> _
 
 MAKERS: Mapping[str, Callable[[Subject, Options, Stopwatch], _Maker]] = {
     DENSE: _dense,
-    STRUCTURED: _structured,
-    UNSTRUCTURED: _unstructured,
+    STRUCTURED: _open_structured,
+    UNSTRUCTURED: _open_unstructured,
 }
 
 
@@ -205,7 +205,7 @@ def _top5(run: Run, judge: Judge, module: nn.Module) -> dict[str, float]:
     return {"top5": value}
 
 
-def _verified_onnx(program: ExportedProgram, run: Run) -> bytes | None:
+def _export_and_verify(program: ExportedProgram, run: Run) -> bytes | None:
     """Export the network to ONNX, compare it with PyTorch, and return the file's bytes.
 
     None where no file computes what PyTorch does, which is noted, or where protobuf's limit puts

@@ -44,7 +44,7 @@ class Sparse:
     moments: list[Moment]
 
 
-def zeroed_and_recovered(module: nn.Module, run: Run, judge: Judge) -> Sparse:
+def zero_and_recover(module: nn.Module, run: Run, judge: Judge) -> Sparse:
     """Zero the smallest share of all parameters that the options say, and recover, in place.
 
     It recovers by the same means as a smaller network, except least squares; zeros stay zeros.
@@ -54,9 +54,9 @@ def zeroed_and_recovered(module: nn.Module, run: Run, judge: Judge) -> Sparse:
     masks = zeroed(module, share_of(options))
     moments = [Moment("zeroed", judge("evaluate zeroed", module))]
     if options.repair and run.samples.train is not None:
-        moments += _recalibrated(module, run, judge)
+        moments += _recalibrate(module, run, judge)
     if options.epochs:
-        moments += _trained(module, masks, run, judge)
+        moments += _train_sparse(module, masks, run, judge)
     zeros = {name: int((mask == 0).sum()) for name, mask in masks.items()}
     uses = uses_of_weights(run.trace)
     saved = round(sum(uses.get(name, 0) * count for name, count in zeros.items()))
@@ -138,7 +138,7 @@ def _layers(module: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def _recalibrated(module: nn.Module, run: Run, judge: Judge) -> list[Moment]:
+def _recalibrate(module: nn.Module, run: Run, judge: Judge) -> list[Moment]:
     options, train = run.options, run.samples.train
     assert train is not None
     if not has_running_statistics(run.trace.program.graph_module):
@@ -154,7 +154,7 @@ def _recalibrated(module: nn.Module, run: Run, judge: Judge) -> list[Moment]:
     return [Moment(step, judge("evaluate repaired", module))]
 
 
-def _trained(
+def _train_sparse(
     module: nn.Module, masks: Mapping[str, Tensor], run: Run, judge: Judge
 ) -> list[Moment]:
     moments, beginning = list[Moment](), beginning_of(run)
@@ -186,9 +186,9 @@ def _keep_zeros(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
         if name in masks:
             learns = parameter.requires_grad
             parameter.requires_grad_(True)  # else torch registers no hook
-            parameter.register_hook(partial(_masked, masks[name]))  # type: ignore[no-untyped-call]
+            parameter.register_hook(partial(_mask_gradient, masks[name]))  # type: ignore[no-untyped-call]
             parameter.requires_grad_(learns)
 
 
-def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
+def _mask_gradient(mask: Tensor, gradient: Tensor) -> Tensor:
     return gradient * mask.to(gradient.device)

@@ -15,7 +15,7 @@ import threading
 import warnings
 from typing import BinaryIO
 
-from compressor.studies.sweep.trial import Outcome, Task, carried_out
+from compressor.studies.sweep.trial import Outcome, Task, carry_out_trial
 
 
 def serve(tasks: BinaryIO, answers: BinaryIO) -> None:
@@ -28,7 +28,7 @@ def serve(tasks: BinaryIO, answers: BinaryIO) -> None:
             _answer(answers, Outcome(failure=f"the network or the data did not arrive: {task}"))
             continue
         os.chdir(task.directory)
-        _answer(answers, carried_out(task, lambda text: _answer(answers, text)))
+        _answer(answers, carry_out_trial(task, lambda text: _answer(answers, text)))
 
 
 def _read(tasks: BinaryIO, waiting: queue.Queue[Task | Exception]) -> None:
