@@ -31,7 +31,7 @@ from compressor.loading.weights import load_strictly
 from compressor.options import ExportOptions, ModelOptions, Options
 from compressor.records import ExampleInputs, Plan
 from compressor.report import report_schema
-from compressor.run.subject import tensors_sha256
+from compressor.run.loaded import tensors_sha256
 from compressor.studies.bench.entrants import opened
 from compressor.studies.compare import read_result
 from compressor.studies.export import export_retrained

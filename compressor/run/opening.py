@@ -26,16 +26,10 @@ from compressor.options import CriterionName, Options, ScoringOptions
 from compressor.processes import each_alone, of_the_first
 from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel, Plan, Trace
 from compressor.recover import primary_output, reinitialise
-from compressor.run.subject import (
-    Samples,
-    Subject,
-    check_device,
-    check_fit,
-    earlier_weights,
-    loss_of,
-    open_inputs,
-    open_model,
-)
+from compressor.run.fitting_data import check_device, check_fit
+from compressor.run.loaded import earlier_weights, open_model
+from compressor.run.samples import Samples, open_inputs
+from compressor.run.subject import Subject, loss_of
 from compressor.run.timing import Timing, aim, by_torch, timing_of
 from compressor.score import Calibration as ScoreData
 from compressor.score import Material, Scores, score

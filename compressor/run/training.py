@@ -30,8 +30,9 @@ from compressor.recover import (
 from compressor.run.decide import Decision, decide
 from compressor.run.journal import Journal
 from compressor.run.judging import Judge, Moment
+from compressor.run.loaded import earlier_weights
 from compressor.run.opening import Run, reopen
-from compressor.run.subject import earlier_weights, loss_of, step_of
+from compressor.run.subject import loss_of, step_of
 
 AT_THE_END, BEFORE = "training", "sparsity"
 """Names of the journal's records of the last training, and of that before the first cut."""

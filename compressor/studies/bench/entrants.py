@@ -94,7 +94,7 @@ def _exported(
     from compressor.formats import export_onnx, save_program
     from compressor.graph.trace import trace
     from compressor.loading import find_examples
-    from compressor.run.subject import open_model
+    from compressor.run.loaded import open_model
 
     loaded = open_model(model, options)
     traced = trace(loaded.module, find_examples(loaded, options.input, None))

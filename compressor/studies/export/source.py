@@ -22,7 +22,7 @@ from compressor.loading.data import Binding, Data, Forward, batches, hold_out, l
 from compressor.loading.other_sizes import has_other_sizes
 from compressor.options import DataOptions, ExportOptions
 from compressor.records import ExampleInputs, Trace
-from compressor.run.subject import HELD_OUT
+from compressor.run.samples import HELD_OUT
 from compressor.slicing import as_module
 from compressor.watch import Stopwatch
 

@@ -24,8 +24,8 @@ from compressor.loading import find_examples
 from compressor.options import ModelOptions
 from compressor.records import ExampleInputs, Group, LoadedModel, Trace
 from compressor.report import protection_entries
+from compressor.run.loaded import open_model
 from compressor.run.opening import capture
-from compressor.run.subject import open_model
 from compressor.watch import Stopwatch, Watch
 
 SCHEMA = 1

@@ -16,8 +16,8 @@ from compressor.choose.budget import is_timed
 from compressor.loading.data import Data
 from compressor.options import SweepOptions
 from compressor.report import versions
+from compressor.run.loaded import tensors_sha256
 from compressor.run.opening import Opened
-from compressor.run.subject import tensors_sha256
 from compressor.studies.sweep.grid import DENSE, Trial
 
 _SAMPLES = 16

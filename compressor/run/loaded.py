@@ -1,0 +1,120 @@
+"""Load the model in the form that is worked on: plain weights in float32, with a hash."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from compressor.files.integrity import check_files
+from compressor.graph.trace import copied_to_cpu
+from compressor.loading import load_model, load_strictly, read_weights, refuse_non_finite
+from compressor.loading.plain import Types, made_plain, name_of, types_of, work_in_float32
+from compressor.modules import unwrapped
+from compressor.options import ModelOptions, TrainingOptions
+from compressor.records import LoadedModel
+
+
+def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
+    """Load the model in the form that is worked on: plain weights in float32, with a hash.
+
+    A module that is given is not changed.
+
+    Raises:
+        UsageError: The options do not go together, or nothing is found under the spec.
+        CompressorError: The model cannot be loaded, its weights are not finite, or are computed in
+            an unknown way.
+    """
+    loaded = _as_it_came(model, options)
+    plain = made_plain(loaded.module, copied_to_cpu)
+    worked, types = plain.module, types_of(plain.module)
+    if types:
+        worked = copied_to_cpu(worked) if worked is loaded.module else worked
+        work_in_float32(worked)
+    stored = {n: t for n, t in loaded.stored.items() if n in worked.state_dict()}
+    return replace(
+        loaded,
+        module=worked,
+        given=loaded.module,
+        types=types,
+        stored=stored | types,
+        notes=(*loaded.notes, *plain.notes, *_on_types(types, stored)),
+        computed=plain.computed,
+    )
+
+
+def _on_types(types: Types, stored: Types) -> list[str]:
+    where = "model.onnx and model.pt2 are in float32 (compress export --half writes another file)"
+    if types:
+        name = name_of(types)
+        return [f"{name} is computed in float32 and given back in {name}; {where}"]
+    if stored:
+        name = name_of(stored)
+        return [f"the weights were stored in {name}, and are again; {where}"]
+    return []
+
+
+def _as_it_came(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
+    if isinstance(model, nn.Module):
+        inner, notes = unwrapped(model)
+        refuse_non_finite(inner)
+        return LoadedModel(
+            module=inner,
+            name=type(inner).__name__,
+            recognised=f"a module in Python, {type(inner).__qualname__}",
+            weights="given",
+            sha256=tensors_sha256(inner),
+            notes=notes,
+        )
+    for file in (model, options.weights):
+        if file is not None:
+            check_files(Path(file).parent, (Path(file).name,))
+    loaded = load_model(
+        model,
+        factory=options.factory,
+        factory_args=options.factory_arg,
+        weights=options.weights,
+        weights_key=options.weights_key,
+        ignore_unexpected=options.ignore_unexpected,
+        pretrained=options.pretrained,
+        trust_pickle=options.trust_pickle,
+    )
+    return replace(loaded, sha256=loaded.sha256 or tensors_sha256(loaded.module))
+
+
+def tensors_sha256(module: nn.Module) -> str:
+    """Return a hash of the names, types, shapes and values of parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        if isinstance(tensor, Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(_bytes_of(tensor))
+    return digest.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    """Return a tensor's values as bytes in row-major order, for any type."""
+    values = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
+    # copied, since a tensor of one element or none may count as contiguous and still have strides
+    # that a view by bytes refuses
+    flat = torch.empty(values.numel(), dtype=values.dtype)
+    flat.copy_(values.reshape(-1))
+    return flat.view(torch.uint8).numpy().tobytes()
+
+
+def earlier_weights(loaded: LoadedModel, options: TrainingOptions) -> nn.Module:
+    """Return a copy of the network, as it is worked on, with the weights of --rewind-to.
+
+    Raises:
+        CompressorError: They cannot be read, or are of another network.
+    """
+    assert options.rewind_to is not None
+    earlier, path = copied_to_cpu(loaded.given or loaded.module), Path(options.rewind_to)
+    content = read_weights(path, trust_pickle=options.trust_pickle, option="--rewind-to")
+    load_strictly(earlier, content, str(path))
+    earlier = made_plain(earlier, copied_to_cpu).module.eval()
+    work_in_float32(earlier)
+    return earlier

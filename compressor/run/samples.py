@@ -1,0 +1,223 @@
+"""Open a run's samples and example inputs, which match one another, and share them out by use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from compressor.calls import Call
+from compressor.choose.budget import is_found_by_trying
+from compressor.errors import UsageError
+from compressor.loading import FROM_CONFIGURATION, find_examples, like_sample, normalise_examples
+from compressor.loading.data import Binding, Data, Forward, data_of, hold_out, load_data
+from compressor.options import Options, ScoringOptions
+from compressor.records import ExampleInputs, LoadedModel
+from compressor.run.subject import Subject
+from compressor.score import needs_data, needs_loss
+from compressor.score.criteria import CRITERIA
+
+HELD_OUT = 0.1
+"""The share of the training data that is held out where no other data is given."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a run, by their use.
+
+    Attributes:
+        train: Calibrates and trains.
+        test: Is only evaluated on.
+        evaluated_on: In words, what the metrics are measured on, or why there are none.
+        unlabelled: Stands in for `test` where there are no labels to compare with.
+        validation: Sizes (--max-drop) and epochs of training are compared on it.
+    """
+
+    train: Data | None
+    test: Data | None
+    evaluated_on: str
+    unlabelled: Data | None = None
+    validation: Data | None = None
+
+    @property
+    def each(self) -> list[Data]:
+        """Return all data that there are."""
+        parts = (self.train, self.test, self.unlabelled, self.validation)
+        return [data for data in parts if data is not None]
+
+    def bound(self, binding: Binding) -> Samples:
+        """Return the same samples, with the inputs that the network takes."""
+        parts: dict[str, Any] = {
+            name: data.bound(binding) if isinstance(data, Data) else data
+            for name, data in vars(self).items()
+        }
+        return Samples(**parts)
+
+
+def open_inputs(
+    loaded: LoadedModel, subject: Subject, options: ScoringOptions
+) -> tuple[ExampleInputs, Samples]:
+    """Find the example inputs, and open samples whose inputs match them.
+
+    Known inputs tell the size that images of a folder get; where nobody gave any, they are drawn
+    like the first sample.
+    """
+    if subject.example_inputs is not None:
+        loaded = replace(loaded, examples=normalise_examples(subject.example_inputs))
+    known = None
+    if options.input or loaded.examples is not None:
+        known = find_examples(loaded, options.input, None, options.seed)
+    is_given = known is not None and known.origin != FROM_CONFIGURATION
+    binding = Binding(
+        Forward.of(loaded.module),
+        Call.of(known) if is_given else None,
+        by_name=known is not None and bool(known.kwargs),
+        widens=bool(loaded.types),
+    )
+    samples = open_samples(subject, options, _image_size(known), binding)
+    first = samples.train or samples.test or samples.unlabelled
+    if not is_given and first is not None:
+        loaded = replace(loaded, examples=like_sample(first.first_sample, options.seed))
+        known = None
+    examples = known or find_examples(loaded, (), None, options.seed)
+    return examples, samples.bound(replace(binding, examples=Call.of(examples)))
+
+
+def open_samples(
+    subject: Subject,
+    options: ScoringOptions,
+    input_size: tuple[int, int] | None,
+    binding: Binding,
+) -> Samples:
+    """Open training and test data; without test data a tenth of the training data is held out.
+
+    Args:
+        subject: Datasets that are given as objects.
+        options: Name the data otherwise.
+        input_size: Height and width that images get, if known.
+        binding: Says which of a sample's inputs the network takes.
+
+    Raises:
+        UsageError: Data or labels are missing that the options need.
+    """
+    opener = _Opener(options, input_size, binding)
+    train = opener(subject.data, options.data)
+    test = opener(subject.test, options.test)
+    if train is None:
+        _refuse_without_data(options)
+    elif needs_loss(options.criterion, CRITERIA) and not (
+        train.labelled or subject.loss or options.loss
+    ):
+        raise UsageError(
+            f"the criterion {options.criterion} needs labels, or a loss that does without",
+            where=train.name,
+            consequence="nothing was done",
+            next_step="give labelled --data, a --loss, or another --criterion",
+        )
+    validation = None
+    if isinstance(options, Options) and (is_found_by_trying(options) or options.trains):
+        train, validation = _validation(train, subject, options, opener)
+    return _with_test(train, test, validation, subject, options)
+
+
+def _validation(
+    train: Data | None, subject: Subject, options: Options, opener: _Opener
+) -> tuple[Data | None, Data | None]:
+    """Return the training data, and what sizes and epochs are compared on.
+
+    That is the data given for it, or a tenth that is taken off the training data. Without labels or
+    a metric, epochs are not compared.
+    """
+    validation = opener(None, options.validation)
+    if validation is None and not is_found_by_trying(options):
+        assert train is not None
+        has_metric = train.labelled or subject.metric or options.metric
+        return hold_out(train, HELD_OUT, options.seed) if has_metric else (train, None)
+    if validation is None:
+        if train is None:
+            raise UsageError(
+                "--max-drop needs data to measure the drop on",
+                where="--validation",
+                consequence="nothing was done",
+                next_step="give labelled --validation DATA, or --data TRAIN",
+            )
+        train, validation = hold_out(train, HELD_OUT, options.seed)
+    if not validation.labelled and not (subject.metric or options.metric):
+        asks = "--max-drop" if is_found_by_trying(options) else "--validation"
+        raise UsageError(
+            f"{asks} needs labels, or a metric that does without",
+            where=validation.name,
+            consequence="nothing was done",
+            next_step="give labelled --validation DATA, or --metric",
+        )
+    return train, validation
+
+
+def _with_test(
+    train: Data | None,
+    test: Data | None,
+    validation: Data | None,
+    subject: Subject,
+    options: ScoringOptions,
+) -> Samples:
+    if test is None and train is None:
+        return Samples(None, None, "no data was given", validation=validation)
+    if test is None:
+        assert train is not None
+        train, test = hold_out(train, HELD_OUT, options.seed)
+        evaluated_on = f"a tenth of the training data, held out ({len(test)} samples)"
+    else:
+        evaluated_on = f"the test data ({len(test)} samples)"
+    if not test.labelled and not (subject.metric or options.metric):
+        return Samples(train, None, "the data has no labels", test, validation)
+    return Samples(train, test, evaluated_on, validation=validation)
+
+
+@dataclass(frozen=True)
+class _Opener:
+    """A function that opens data from what the user gives: a dataset, or specs of one."""
+
+    options: ScoringOptions
+    input_size: tuple[int, int] | None
+    binding: Binding
+
+    def __call__(self, given: Any, specs: tuple[str, ...]) -> Data | None:
+        if given is not None and specs:
+            raise UsageError(
+                "data is given twice, as an object and by name",
+                where="compress",
+                next_step="leave one of the two out",
+            )
+        if given is not None:
+            return self._ready(given).bound(self.binding)
+        if not specs:
+            return None
+        mean, std = self.options.mean or None, self.options.std or None
+        opened = load_data(specs, mean=mean, std=std, input_size=self.input_size)
+        return opened.bound(self.binding)
+
+    def _ready(self, given: Any) -> Data:
+        return given if isinstance(given, Data) else data_of(given, type(given).__name__)
+
+
+def _refuse_without_data(options: ScoringOptions) -> None:
+    needs = {
+        "training (--epochs)": isinstance(options, Options) and options.trains,
+        f"the criterion {options.criterion}": needs_data(options.criterion, CRITERIA),
+    }
+    for what, wanted in needs.items():
+        if wanted:
+            raise UsageError(
+                f"{what} needs training data",
+                where="--data",
+                consequence="nothing was done",
+                next_step="give --data TRAIN",
+            )
+
+
+def _image_size(examples: ExampleInputs | None) -> tuple[int, int] | None:
+    tensors = pytree.tree_leaves((examples.args, dict(examples.kwargs))) if examples else []
+    images = [leaf for leaf in tensors if isinstance(leaf, Tensor) and leaf.ndim == 4]
+    return (int(images[0].shape[2]), int(images[0].shape[3])) if images else None
