@@ -9,7 +9,6 @@ import torch
 
 from compressor.graph.network import Network
 from compressor.score import Scores, scoring
-from compressor.score.criteria import CRITERIA
 from compressor.score.criterion import Material
 
 SETTINGS = ("reduction", "normalise", "criteria")
@@ -21,4 +20,4 @@ def score(
     """Score by a criterion; options are those of `Material` or of `compressor.score.score`."""
     settings = {name: options.pop(name) for name in SETTINGS if name in options}
     material = Material(network, tensors, **options)
-    return scoring.score(material, criterion, **{"criteria": CRITERIA, **settings})
+    return scoring.score(material, criterion, **settings)

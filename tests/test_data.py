@@ -18,7 +18,7 @@ from compressor.loading.callables import function
 from compressor.loading.data import Data, batches, check_labels, hold_out, load_data
 from compressor.options import Options
 from compressor.records import ExampleInputs
-from compressor.score.data import Calibration
+from compressor.score.data import CalibrationBatches
 
 MEAN, STD = (
     torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -474,7 +474,7 @@ def test_calibration_looks_at_changed_copies_beside_the_images(npz):
 
     def seen(augment):
         options = Options(batch_size=4, augment=augment)
-        return [call.args[0] for call, _ in Calibration(traced, data, options).batches()]
+        return [call.args[0] for call, _ in CalibrationBatches(traced, data, options).batches()]
 
     plain, both = seen("none"), seen("crop-flip")
     assert (len(plain), len(both)) == (3, 6)

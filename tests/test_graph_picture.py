@@ -11,7 +11,7 @@ from compressor.cli import main
 from compressor.graph.analysis import analyse
 from compressor.graph.trace import trace
 from compressor.records import ExampleInputs
-from compressor.studies.inspect.picture import Row, draw_network, rows_of
+from compressor.studies.inspect.graph_picture import LayerRow, draw_network, rows_of
 
 
 def test_rows_are_layers_and_joins_with_the_groups_that_they_touch() -> None:
@@ -19,11 +19,11 @@ def test_rows_are_layers_and_joins_with_the_groups_that_they_touch() -> None:
     network = analyse(traced)
     (group,) = (g.name for g in network.groups)
     assert rows_of(traced, network) == [
-        Row("stem", "conv2d", (), (), (group,)),
-        Row("norm", "batch_norm", (0,), (), (group,)),
-        Row("inner", "conv2d", (1,), (group,), (group,)),
-        Row("", "add", (1, 2)),
-        Row("head", "linear", (3,), (group,), ()),
+        LayerRow("stem", "conv2d", (), (), (group,)),
+        LayerRow("norm", "batch_norm", (0,), (), (group,)),
+        LayerRow("inner", "conv2d", (1,), (group,), (group,)),
+        LayerRow("", "add", (1, 2)),
+        LayerRow("head", "linear", (3,), (group,), ()),
     ]
 
 

@@ -35,9 +35,8 @@ from compressor.score import (
     saliency_gradients,
 )
 from compressor.score.criteria import AUTO
-from compressor.score.criteria import CRITERIA as ALL_CRITERIA
-from compressor.score.program import Program
 from compressor.score.scoring import USUAL
+from compressor.score.traced_program import Program
 
 Tensors = Mapping[str, Tensor]
 Table = dict[str, list[list[float]]]
@@ -807,7 +806,7 @@ def test_normalisations_of_what_has_no_size(name: str) -> None:
 
 
 def test_every_name_is_an_option() -> None:
-    assert list(get_args(CriterionName)) == [AUTO, *ALL_CRITERIA]
+    assert list(get_args(CriterionName)) == [AUTO, *CRITERIA]
     assert list(get_args(ReductionName)) == list(REDUCTIONS) == list(REDUCED)
     assert list(get_args(NormalisationName)) == [USUAL, *NORMALISATIONS]
     assert list(NORMALISATIONS) == list(NORMALISED)

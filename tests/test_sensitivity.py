@@ -31,8 +31,8 @@ from compressor.run.opening import Run
 from compressor.run.subject import Subject
 from compressor.slicing import slice_network
 from compressor.studies import sensitivity
-from compressor.studies.sensitivity import measure, picture
-from compressor.studies.sensitivity.picture import draw_sensitivity, mean_loss
+from compressor.studies.sensitivity import curves_picture, measure
+from compressor.studies.sensitivity.curves_picture import draw_sensitivity, mean_loss
 from compressor.watch import Silent
 
 RATIOS = (0.1, 0.3, 0.5, 0.9)
@@ -362,7 +362,7 @@ def test_the_files_appear_together_or_not_at_all(
     def fails(found: Sensitivity, path: Path) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(picture, "draw_sensitivity", fails)
+    monkeypatch.setattr(curves_picture, "draw_sensitivity", fails)
     before = names_in(here)
     assert main(["sensitivity", "net.pt", "--input", "1x3x8x8", "--out", "out"]) == 1
     assert names_in(here) == before

@@ -33,9 +33,14 @@ from compressor.records import ExampleInputs
 from compressor.recover import Recipe, fine_tune, top1, top5
 from compressor.run.opening import open_network
 from compressor.run.subject import Subject
-from compressor.studies.sweep import latencies, running, sweep, sweeping
+from compressor.studies.sweep import latencies, pool, sweep, sweeping
+from compressor.studies.sweep.carrying_out import Outcome, Task
 from compressor.studies.sweep.checklist import ITEMS, Found, checklist
-from compressor.studies.sweep.grid import (
+from compressor.studies.sweep.curves_of_trials import TIMES, curves_of
+from compressor.studies.sweep.identity import key_of, surroundings_of
+from compressor.studies.sweep.pictures import Picture, draw, for_a_page, styles_of
+from compressor.studies.sweep.store import Store, check_folder
+from compressor.studies.sweep.trials import (
     CONTROLS,
     DENSE,
     UNSTRUCTURED,
@@ -44,11 +49,6 @@ from compressor.studies.sweep.grid import (
     dense_of,
     trials_of,
 )
-from compressor.studies.sweep.identity import key_of, surroundings_of
-from compressor.studies.sweep.pictures import Picture, draw, for_a_page, styles_of
-from compressor.studies.sweep.results import TIMES, curves_of
-from compressor.studies.sweep.store import Store, check_folder
-from compressor.studies.sweep.trial import Outcome, Task
 from compressor.studies.sweep.unstructured import _keep_zeros, uses_of_weights, zeroed
 from compressor.watch import Silent, Stopwatch
 
@@ -397,7 +397,7 @@ def test_a_larger_grid_reuses_what_is_there(
 
     def spied(tasks: Any, *more: Any) -> Any:
         ran.extend(task.trial.words for task in tasks)
-        return running.run_all(tasks, *more)
+        return pool.run_all(tasks, *more)
 
     monkeypatch.setattr(sweeping, "run_all", spied)
     (done / "curves" / "of-an-earlier-grid.svg").write_text("")
@@ -430,7 +430,7 @@ def test_an_interruption_costs_the_running_trial(
     done: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(tasks: Any, *more: Any) -> Any:
-        for number, both in enumerate(running.run_all(tasks, *more)):
+        for number, both in enumerate(pool.run_all(tasks, *more)):
             if number == 2:
                 raise KeyboardInterrupt
             yield both
@@ -452,7 +452,7 @@ def test_a_process_that_dies_is_a_failed_trial(home: Path, tmp_path: Path) -> No
     options = Options(criterion="l2", test=data, metric=f"{deadly}:metric", repair=False)
     task = Task("key", Trial(DENSE, options), Subject(str(home / "net.pt")), str(Path.cwd()))
     told: list[str] = []
-    ((_, outcome),) = running.in_processes([task], 2, lambda _, text: told.append(text))
+    ((_, outcome),) = pool.in_processes([task], 2, lambda _, text: told.append(text))
     assert "killed by signal 9" in outcome.failure
     assert told[0] == "load"
 

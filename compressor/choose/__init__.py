@@ -16,7 +16,7 @@ from compressor.choose.budget import (
     budget_of,
     goal_of,
 )
-from compressor.choose.reasons import reason_of
+from compressor.choose.explanations import reason_of
 from compressor.choose.refusals import OutOfReachError
 from compressor.choose.scopes import SCOPES, Scores
 from compressor.choose.selection import Choice, Keep, Last, Ranking, select

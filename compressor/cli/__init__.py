@@ -19,22 +19,29 @@ from typing import Any
 from cyclopts import CycloptsError
 from rich.console import Console
 
-from compressor.cli import benching, comparing, compressing, exporting, looking, sweeping
+from compressor.cli import (
+    bench_command,
+    compare_command,
+    compress_command,
+    export_command,
+    looking_commands,
+    sweep_command,
+)
 from compressor.cli.app import app
-from compressor.cli.examples import EXAMPLES, epilogue
+from compressor.cli.help_examples import EXAMPLES, epilogue
 from compressor.cli.terminal import Terminal
 from compressor.errors import CompressorError, UsageError
 from compressor.unexpected import explained, is_debugging
 
 __all__ = [
     "app",
-    "benching",
-    "comparing",
-    "compressing",
-    "exporting",
-    "looking",
+    "bench_command",
+    "compare_command",
+    "compress_command",
+    "export_command",
+    "looking_commands",
     "main",
-    "sweeping",
+    "sweep_command",
 ]
 
 INTERRUPTED = 130

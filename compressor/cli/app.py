@@ -10,7 +10,7 @@ from cyclopts import App, Group, Parameter
 from rich.console import Console
 from rich.table import Table
 
-from compressor.cli.examples import epilogue
+from compressor.cli.help_examples import epilogue
 from compressor.cli.terminal import Terminal
 from compressor.errors import UsageError
 

@@ -11,9 +11,9 @@ from compressor.graph.axes import coordinates
 from compressor.graph.network import Network
 from compressor.graph.programs.lifting import stored_tensors
 from compressor.least_squares.elimination import Elimination, eliminate
-from compressor.least_squares.measuring import Measured, Measurer, Name, Share
 from compressor.least_squares.memory import Memory, Workspace
 from compressor.least_squares.moments import Inputs
+from compressor.least_squares.pieces import GroupConsumers, Measurer, Name, PieceRegression
 from compressor.listing import some_of
 from compressor.records import Group, Trace
 
@@ -65,7 +65,7 @@ def reconstruction_scores(
     return scores | alone
 
 
-def _tell(shares: Sequence[Share], note: Callable[[str], None]) -> None:
+def _tell(shares: Sequence[GroupConsumers], note: Callable[[str], None]) -> None:
     parted = [share.group.layer for share in shares if share.is_parted]
     if parted:
         note(
@@ -80,9 +80,9 @@ def _tell(shares: Sequence[Share], note: Callable[[str], None]) -> None:
         )
 
 
-def _pack(shares: Sequence[Share], memory: Memory) -> Iterator[list[Share]]:
+def _pack(shares: Sequence[GroupConsumers], memory: Memory) -> Iterator[list[GroupConsumers]]:
     """Yield lists of groups whose moments fit into the memory together, while one is ordered."""
-    together: list[Share] = []
+    together: list[GroupConsumers] = []
     for share in shares:
         if together and _bytes([*together, share], memory) > memory.moments:
             yield together
@@ -92,7 +92,7 @@ def _pack(shares: Sequence[Share], memory: Memory) -> Iterator[list[Share]]:
         yield together
 
 
-def _bytes(shares: Sequence[Share], memory: Memory) -> int:
+def _bytes(shares: Sequence[GroupConsumers], memory: Memory) -> int:
     held = {piece.name: piece.size for share in shares for piece, _ in share.pieces}
     gathered = sum(size.moments_bytes(size.features) for size in held.values())
     weights = sum(size.weight_bytes(memory) for size in held.values())
@@ -111,8 +111,8 @@ def _price(network: Network, group: Group, of: str | None) -> float:
 def _order(
     trace: Trace,
     network: Network,
-    share: Share,
-    measured: Mapping[Name, Measured],
+    share: GroupConsumers,
+    measured: Mapping[Name, PieceRegression],
 ) -> Elimination:
     group = share.group
     energies = [_energy(trace, network, group, tensor) for tensor in share.weighed]

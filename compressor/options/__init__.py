@@ -16,7 +16,7 @@ from compressor.options.compression import (
     Target,
 )
 from compressor.options.export import ExportOptions
-from compressor.options.scoring import (
+from compressor.options.model_and_data import (
     CriterionName,
     DataOptions,
     ModelOptions,
@@ -24,10 +24,10 @@ from compressor.options.scoring import (
     ReductionName,
     ScoringOptions,
 )
+from compressor.options.recovery import TrainingOptions
 from compressor.options.sensitivity import SensitivityOptions
 from compressor.options.spelling import flag
 from compressor.options.sweep import AXES, PAPER_RATIOS, SweepOptions, recovery_of, schedule_of
-from compressor.options.training import TrainingOptions
 
 __all__ = [
     "AXES",

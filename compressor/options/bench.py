@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from compressor.options.checks import refusal
-from compressor.options.scoring import ModelOptions
+from compressor.options.model_and_data import ModelOptions
 from compressor.options.spelling import (
     LATENCY,
     listed_numbers,

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from compressor.errors import UsageError
 from compressor.options.checks import at_least, count_of, glob_and_share, refusal
+from compressor.options.recovery import TrainingOptions
 from compressor.options.spelling import (
     BUDGET,
     CHOICE,
@@ -25,7 +26,6 @@ from compressor.options.spelling import (
     several,
     switch,
 )
-from compressor.options.training import TrainingOptions
 
 DEFAULT_RATIO = 0.5
 

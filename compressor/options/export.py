@@ -8,7 +8,7 @@ from cyclopts import Group, Parameter
 
 from compressor.errors import UsageError
 from compressor.options.checks import at_least, refusal
-from compressor.options.scoring import DataOptions
+from compressor.options.model_and_data import DataOptions
 from compressor.options.spelling import RECOVERY, option, switch
 
 FILE = Group("The file", sort_key=1)

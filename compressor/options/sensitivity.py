@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from compressor.errors import UsageError
 from compressor.options.checks import at_least
-from compressor.options.scoring import ScoringOptions
+from compressor.options.model_and_data import ScoringOptions
 from compressor.options.spelling import BUDGET, DATA, listed_numbers, option
 
 

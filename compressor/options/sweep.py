@@ -9,9 +9,9 @@ from cyclopts import Parameter
 from compressor.errors import UsageError
 from compressor.options.checks import at_least, check_choice, check_kind, refusal
 from compressor.options.compression import Options, Quantity, Schedule, Scope
-from compressor.options.scoring import CriterionName
+from compressor.options.model_and_data import CriterionName
+from compressor.options.recovery import Policy
 from compressor.options.spelling import BUDGET, GRID, RUN, flag, listed_numbers, option, texts
-from compressor.options.training import Policy
 
 PAPER_RATIOS = (0.5, 0.75, 0.875, 0.9375, 0.96875)
 """2, 4, 8, 16 and 32 times smaller, as Blalock et al. 2020 ask for."""

@@ -20,13 +20,13 @@ from compressor.run.account import account
 from compressor.run.decide import Decision, plan, say_how_met
 from compressor.run.deliver import deliver
 from compressor.run.giving_back import give_back
+from compressor.run.in_steps import Recovered, cut_at_once, cut_in_steps, record_of, restore
 from compressor.run.journal import MADE, Journal
 from compressor.run.judging import Judge, Moment
 from compressor.run.opening import Run, seeded
 from compressor.run.result import Result
-from compressor.run.steps import Made, cut_at_once, cut_in_steps, record_of, restore
 from compressor.run.subject import Subject
-from compressor.run.training import learn_sparsity, train_at_the_end
+from compressor.run.training_legs import learn_sparsity, train_at_the_end
 from compressor.run.until_accurate import decide_until_accurate
 from compressor.unexpected import Explaining
 from compressor.watch import Silent, Stopwatch, Watch
@@ -157,7 +157,7 @@ def carry_out(
     return Result(sliced.module, sliced.program, sliced.plan, report, delivery.files)
 
 
-def cut_and_recover(run: Run, decision: Decision, judge: Judge, journal: Journal) -> Made:
+def cut_and_recover(run: Run, decision: Decision, judge: Judge, journal: Journal) -> Recovered:
     """Return the smaller network, repaired and trained, with the metrics at each moment."""
     made = _cut_and_repair(run, decision, judge, journal)
     say_how_met(made.run, made.cut.decision)
@@ -165,7 +165,7 @@ def cut_and_recover(run: Run, decision: Decision, judge: Judge, journal: Journal
     return made
 
 
-def _cut_and_repair(run: Run, decision: Decision, judge: Judge, journal: Journal) -> Made:
+def _cut_and_repair(run: Run, decision: Decision, judge: Judge, journal: Journal) -> Recovered:
     """Return the smaller network before it is trained."""
     record = journal.find_record(MADE)
     if record is not None:

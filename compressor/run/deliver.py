@@ -42,7 +42,7 @@ LATENCY_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class State:
+class Footprint:
     """What a network costs, measured or counted.
 
     Attributes:
@@ -74,8 +74,8 @@ class Delivery:
     files: TemporaryFolder
     plan: Plan
     formats: Mapping[str, Outcome]
-    before: State
-    after: State
+    before: Footprint
+    after: Footprint
     speedups: tuple[Speedup, ...]
 
     @property
@@ -160,7 +160,7 @@ def _format(run: Run, name: str, job: Job) -> Outcome:
     return outcome
 
 
-_States = tuple[State, State, tuple[Speedup, ...]]
+_States = tuple[Footprint, Footprint, tuple[Speedup, ...]]
 
 
 def _by_onnx(run: Run, sliced: Sliced, folder: Path, costs: tuple[Costs, Costs]) -> _States:
@@ -173,7 +173,7 @@ def _by_onnx(run: Run, sliced: Sliced, folder: Path, costs: tuple[Costs, Costs])
     with stopwatch.stage("time each layer"):
         operators = of_the_first(lambda: [profiled(path) for path in (before, after)])
     first, last = (
-        State(costs[i], tuple(latency[name]), size_of(path), tuple(operators[i]))
+        Footprint(costs[i], tuple(latency[name]), size_of(path), tuple(operators[i]))
         for i, (name, path) in enumerate(files.items())
     )
     return first, last, speedups
@@ -199,9 +199,9 @@ def _by_torch(run: Run, sliced: Sliced, costs: tuple[Costs, Costs]) -> _States:
         except Exception as error:  # whatever the network's code raises
             words = f"not timed, since a call of one sample fails: {first_line(error)}"
             run.stopwatch.note(words)
-            return State(costs[0], ()), State(costs[1], ()), ()
+            return Footprint(costs[0], ()), Footprint(costs[1], ()), ()
     latency, speedups = _with_target(found, sliced, run)
-    first, last = (State(costs[i], tuple(latency[name])) for i, name in enumerate(modules))
+    first, last = (Footprint(costs[i], tuple(latency[name])) for i, name in enumerate(modules))
     return first, last, speedups
 
 

@@ -15,7 +15,6 @@ from compressor.recover import primary_output, why_no_classes
 from compressor.run.samples import Samples
 from compressor.run.subject import Subject
 from compressor.score import needs_loss
-from compressor.score.criteria import CRITERIA
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def check_fit(
 def _uses_loss(options: ScoringOptions) -> bool:
     """Return whether anything needs the loss on labels."""
     trains = isinstance(options, Options) and options.trains and options.train is None
-    return trains or needs_loss(options.criterion, CRITERIA)
+    return trains or needs_loss(options.criterion)
 
 
 def _check_classes(default: _Default, outputs: Any, target: Any, data: Data) -> None:

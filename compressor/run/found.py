@@ -36,7 +36,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Attempt:
     """A network of one size that was recovered and judged.
 
     Attributes:
@@ -79,7 +79,7 @@ class ByAccuracy:
 
     whole: float
     max_drop: float
-    trials: Sequence[Trial]
+    trials: Sequence[Attempt]
 
 
 Found = ByClock | ByAccuracy
@@ -104,6 +104,6 @@ def from_report(said: Mapping[str, Any]) -> Found | None:
         return ByClock(Measured(**times), asked, tries)
     if "accuracy_floor" in said:
         search = dict(said["accuracy_floor"])
-        trials = [Trial(**trial) for trial in search.pop("trials")]
+        trials = [Attempt(**trial) for trial in search.pop("trials")]
         return ByAccuracy(**search, trials=trials)
     return None

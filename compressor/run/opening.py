@@ -31,10 +31,9 @@ from compressor.run.loaded import earlier_weights, open_model
 from compressor.run.samples import Samples, open_inputs
 from compressor.run.subject import Subject, loss_of
 from compressor.run.timing import Timing, aim, by_torch, timing_of
-from compressor.score import Calibration as ScoreData
-from compressor.score import Material, Scores, score
-from compressor.score.criteria import CRITERIA, resolve
-from compressor.score.data import Calibration
+from compressor.score import Calibration, Material, Scores, score
+from compressor.score.criteria import resolve
+from compressor.score.data import CalibrationBatches
 from compressor.slicing import check_source
 from compressor.watch import Stopwatch
 
@@ -245,7 +244,7 @@ def _criterion(
 ) -> CriterionName:
     """Return what "auto" stands for: reconstruction if the program runs on the data."""
     train = samples.train
-    obstacle = Calibration(traced, train, options).obstacle if train is not None else ""
+    obstacle = CalibrationBatches(traced, train, options).obstacle if train is not None else ""
     found = resolve(options.criterion, has_data=train is not None and not obstacle)
     if obstacle and found != options.criterion:
         stopwatch.note(f"channels are chosen by {found}: {obstacle}")
@@ -293,7 +292,6 @@ def score_channels(opened: Opened) -> tuple[Network, Scores]:
             options.criterion,
             reduction=options.reduction,
             normalise=options.normalise,
-            criteria=CRITERIA,
         )
     traced.module.cpu()
     return network, of_the_first(lambda: scores)
@@ -318,13 +316,13 @@ def _parameters(traced: Trace) -> dict[str, Tensor]:
     return {name: program.state_dict[name] for name in program.graph_signature.parameters}
 
 
-def _calibration(opened: Opened) -> ScoreData | None:
+def _calibration(opened: Opened) -> Calibration | None:
     options, train = opened.options, opened.samples.train
     if train is None:
         return None
-    some = Calibration(opened.trace, train, options).batches()
+    some = CalibrationBatches(opened.trace, train, options).batches()
     loss = loss_of(opened.subject, options) or cross_entropy
-    return ScoreData(opened.trace, some, loss, options.device, options.memory_bytes)
+    return Calibration(opened.trace, some, loss, options.device, options.memory_bytes)
 
 
 def cross_entropy(outputs: Any, target: Any) -> Tensor:

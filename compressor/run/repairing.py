@@ -17,7 +17,7 @@ from compressor.processes import each_alone
 from compressor.recover import has_running_statistics, recalibrate_batch_norm
 from compressor.run.decide import Cut, Keep
 from compressor.run.opening import Run
-from compressor.score.data import Calibration, WithoutTargets
+from compressor.score.data import CalibrationBatches, WithoutTargets
 
 
 def repair(run: Run, made: Cut) -> str:
@@ -35,7 +35,7 @@ def repair(run: Run, made: Cut) -> str:
 
 def _refit(run: Run, made: Cut, train: Data) -> str:
     trace, options, sliced = run.trace, run.options, made.sliced
-    data = Calibration(trace, train, options)
+    data = CalibrationBatches(trace, train, options)
     if data.obstacle:
         run.stopwatch.note(f"nothing is re-fitted: {data.obstacle}")
         return ""

@@ -17,7 +17,6 @@ from compressor.options import Options, ScoringOptions
 from compressor.records import ExampleInputs, LoadedModel
 from compressor.run.subject import Subject
 from compressor.score import needs_data, needs_loss
-from compressor.score.criteria import CRITERIA
 
 HELD_OUT = 0.1
 """The share of the training data that is held out where no other data is given."""
@@ -107,9 +106,7 @@ def open_samples(
     test = opener(subject.test, options.test)
     if train is None:
         _refuse_without_data(options)
-    elif needs_loss(options.criterion, CRITERIA) and not (
-        train.labelled or subject.loss or options.loss
-    ):
+    elif needs_loss(options.criterion) and not (train.labelled or subject.loss or options.loss):
         raise UsageError(
             f"the criterion {options.criterion} needs labels, or a loss that does without",
             where=train.name,
@@ -205,7 +202,7 @@ class _Opener:
 def _refuse_without_data(options: ScoringOptions) -> None:
     needs = {
         "training (--epochs)": isinstance(options, Options) and options.trains,
-        f"the criterion {options.criterion}": needs_data(options.criterion, CRITERIA),
+        f"the criterion {options.criterion}": needs_data(options.criterion),
     }
     for what, wanted in needs.items():
         if wanted:

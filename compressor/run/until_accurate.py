@@ -15,11 +15,11 @@ from compressor.errors import CompressorError
 from compressor.recover import Schedule
 from compressor.run.cutting import cut_as_stage
 from compressor.run.decide import Decision, decide
-from compressor.run.found import ByAccuracy, Trial
+from compressor.run.found import Attempt, ByAccuracy
 from compressor.run.journal import Journal
 from compressor.run.judging import Judge, repair_and_judge
 from compressor.run.opening import Run
-from compressor.run.training import train_at_the_end
+from compressor.run.training_legs import train_at_the_end
 
 CLOSE = 0.01
 """The search ends when it knows the share to remove to within this share of the whole."""
@@ -39,7 +39,7 @@ def decide_until_accurate(run: Run, goal: WithinDrop) -> Decision:
     whole = _only(judge("evaluate original for --max-drop", run.original.module))
     low, high = 0.0, _reachable(run)
     best: Decision | None = None
-    trials: list[Trial] = []
+    trials: list[Attempt] = []
     seen: set[tuple[tuple[str, int], ...]] = set()
     while high - low > CLOSE:
         share = (low + high) / 2
@@ -65,7 +65,7 @@ def _reachable(run: Run) -> float:
 
 def _try(
     run: Run, candidate: Decision, judge: Judge, goal: WithinDrop, whole: float, number: int
-) -> Trial:
+) -> Attempt:
     options = run.options
     assert candidate.choice is not None
     removed = candidate.choice.removed
@@ -79,7 +79,7 @@ def _try(
     run.stopwatch.note(
         f"without {removed:.3f} of the {run.unit}: {drop:+.2f} points lost, {verdict}"
     )
-    return Trial(removed, metric, drop, is_within)
+    return Attempt(removed, metric, drop, is_within)
 
 
 def _only(metrics: dict[str, float]) -> float:
@@ -87,7 +87,7 @@ def _only(metrics: dict[str, float]) -> float:
     return value
 
 
-def _falls_further(max_drop: float, trials: list[Trial]) -> CompressorError:
+def _falls_further(max_drop: float, trials: list[Attempt]) -> CompressorError:
     least: Any = min(trials, key=lambda trial: trial.drop, default=None)
     return CompressorError(
         f"every network that was tried falls by more than {max_drop:g} points",

@@ -11,7 +11,7 @@ from compressor.graph.network import Consumer
 from compressor.score.averages import Average
 from compressor.score.criterion import Floats, Material, Rows
 from compressor.score.places import Place, places
-from compressor.score.program import Program, told_apart
+from compressor.score.traced_program import Program, told_apart
 
 Moments = dict[tuple[str, int], Floats]
 """(parameter, dimension) -> E[x²] per position of what the dimension is summed with,

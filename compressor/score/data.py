@@ -12,7 +12,7 @@ from compressor.options import ScoringOptions
 from compressor.records import Trace
 
 
-class Calibration:
+class CalibrationBatches:
     """Some of the training data, in batches that a traced program takes.
 
     Where the data is augmented, a changed copy of each sample comes too. A program whose batch is

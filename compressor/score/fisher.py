@@ -20,7 +20,7 @@ from compressor.graph.network import Consumer, Network
 from compressor.score.averages import Average
 from compressor.score.criterion import Floats, Loss, Material, Rows
 from compressor.score.places import Place, places
-from compressor.score.program import Program, told_apart
+from compressor.score.traced_program import Program, told_apart
 
 Slopes = Mapping[tuple[str, int], Sequence[Floats]]
 """(parameter, dimension) -> for each use [samples, positions]: how each sample's loss changes

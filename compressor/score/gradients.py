@@ -13,7 +13,7 @@ from compressor.calls import Call
 from compressor.score.averages import Average
 from compressor.score.criterion import Batches, Floats, Loss, Material, Rows
 from compressor.score.places import Place, places, precise
-from compressor.score.program import told_apart
+from compressor.score.traced_program import told_apart
 
 Measure = Callable[[Place, torch.Tensor], Floats]
 """A function from a parameter and its gradient (in double precision) to one number per channel."""

@@ -8,10 +8,10 @@ from typing import TypeVar
 import numpy as np
 
 from compressor.errors import CompressorError, UsageError
+from compressor.score.criteria import CRITERIA
 from compressor.score.criterion import Criterion, Floats, Material, Scores
 from compressor.score.normalisations import NORMALISATIONS
 from compressor.score.reductions import REDUCTIONS
-from compressor.score.table import CRITERIA
 
 USUAL = "usual"
 """Stands for the normalisation that belongs to the criterion."""

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from compressor.files.integrity import HASHED, check_files
-from compressor.studies.sweep.results import TIMES
+from compressor.studies.sweep.curves_of_trials import TIMES
 
 SAME = ("plan.json", "model.safetensors", "model.onnx", "model.pt2", "original.onnx")
 """Files of a result that are the same, byte for byte; of the others only the names are."""

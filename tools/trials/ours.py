@@ -24,7 +24,6 @@ from compressor.loading.data.batching import AUGMENTATIONS
 from compressor.records import ExampleInputs, Trace
 from compressor.recover import recalibrate_batch_norm
 from compressor.score import Calibration, Material, Scores, score
-from compressor.score.criteria import CRITERIA
 from tools.trials.networks import Measured
 from tools.trials.trial import Record, Trial
 
@@ -128,7 +127,6 @@ class Ours:
                     seed=trial.draw,
                 ),
                 trial.choice,
-                criteria=CRITERIA,
             )
             self.latest = key, found, time.perf_counter() - begin
         return self.latest[1], self.latest[2]

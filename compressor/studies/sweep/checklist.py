@@ -14,8 +14,8 @@ from compressor.choose.budget import times_smaller
 from compressor.listing import some_of
 from compressor.options import PAPER_RATIOS
 from compressor.score.criteria import CRITERIA
-from compressor.studies.sweep.grid import STRUCTURED, UNSTRUCTURED
-from compressor.studies.sweep.results import COSTS, Curve
+from compressor.studies.sweep.curves_of_trials import COSTS, MethodCurve
+from compressor.studies.sweep.trials import STRUCTURED, UNSTRUCTURED
 
 SUBSTANTIAL = 0.05
 """A metric has fallen substantially when this share of it is gone."""
@@ -29,12 +29,12 @@ class Found:
     """What the answers are computed from: rows, curves, and the facts of results.json."""
 
     rows: Sequence[Mapping[str, Any]]
-    curves: Sequence[Curve]
+    curves: Sequence[MethodCurve]
     metrics: Sequence[str]
     facts: Mapping[str, Any]
 
     @property
-    def own(self) -> list[Curve]:
+    def own(self) -> list[MethodCurve]:
         return [curve for curve in self.curves if curve.kind == STRUCTURED]
 
     @property
@@ -72,7 +72,7 @@ def _operating_points(found: Found) -> Answer:
     return True, "every method at 2, 4, 8, 16 and 32 times smaller"
 
 
-def _costs_of(curve: Curve) -> list[float]:
+def _costs_of(curve: MethodCurve) -> list[float]:
     costs = (point.numbers.get("compression_ratio") for point in curve.points)
     return [cost.mean for cost in costs if cost is not None]
 
@@ -136,7 +136,7 @@ def _bars(found: Found) -> Answer:
     return not lacking, _or(lacking, "mean ± sample standard deviation over seeds at every point")
 
 
-def _values(curve: Curve, metrics: Sequence[str]) -> list[Any]:
+def _values(curve: MethodCurve, metrics: Sequence[str]) -> list[Any]:
     return [p.numbers[m] for p in curve.points for m in metrics if m in p.numbers]
 
 
@@ -159,7 +159,7 @@ def _present(*pairs: tuple[tuple[str, ...], str]) -> Callable[[Found], Answer]:
     return answer
 
 
-def _is_whole(curve: Curve) -> bool:
+def _is_whole(curve: MethodCurve) -> bool:
     return all(point.seeds == point.asked for point in curve.points)
 
 
@@ -187,7 +187,7 @@ def _eras(found: Found) -> Answer:
     return bool(old and new), words
 
 
-def _paper(curve: Curve) -> str:
+def _paper(curve: MethodCurve) -> str:
     return CRITERIA[curve.criterion].paper if curve.criterion in CRITERIA else ""
 
 

@@ -18,7 +18,7 @@ from compressor.options import SweepOptions
 from compressor.report import versions
 from compressor.run.loaded import tensors_sha256
 from compressor.run.opening import Opened
-from compressor.studies.sweep.grid import DENSE, Trial
+from compressor.studies.sweep.trials import DENSE, Trial
 
 _SAMPLES = 16
 _LENGTH = 20

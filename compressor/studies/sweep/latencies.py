@@ -12,8 +12,8 @@ from compressor.errors import CompressorError
 from compressor.latency.machine import machine_of
 from compressor.options import Options
 from compressor.run.timing import time_networks
+from compressor.studies.sweep.carrying_out import Task
 from compressor.studies.sweep.store import Store
-from compressor.studies.sweep.trial import Task
 from compressor.watch import Stopwatch
 
 SECONDS = 1.0

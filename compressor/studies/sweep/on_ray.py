@@ -11,7 +11,7 @@ from typing import Any
 import compressor
 from compressor.errors import UsageError
 from compressor.onnx_runtime import cores
-from compressor.studies.sweep.trial import Outcome, Outcomes, Task, carry_out_trial
+from compressor.studies.sweep.carrying_out import Outcome, Outcomes, Task, carry_out_trial
 
 LOCAL = "local"
 

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from compressor.studies.sweep.grid import DENSE, UNSTRUCTURED
-from compressor.studies.sweep.results import Curve
+from compressor.studies.sweep.curves_of_trials import MethodCurve
+from compressor.studies.sweep.trials import DENSE, UNSTRUCTURED
 
 COLOURS = ("#2a66c8", "#c8372a", "#2c8a4b", "#7a5bb5", "#b86a12", "#0f8a94")
 QUIET = "#5b6675"
@@ -75,7 +75,7 @@ class Style:
     is_hollow: bool
 
 
-def styles_of(curves: Sequence[Curve]) -> dict[str, Style]:
+def styles_of(curves: Sequence[MethodCurve]) -> dict[str, Style]:
     """Return the style of each method: controls are dashed, the reference is grey and dotted."""
     found: dict[str, Style] = {}
     for curve in curves:
@@ -91,7 +91,7 @@ def styles_of(curves: Sequence[Curve]) -> dict[str, Style]:
 
 
 def draw(
-    curves: Sequence[Curve], picture: Picture, styles: dict[str, Style], *, legend: bool
+    curves: Sequence[MethodCurve], picture: Picture, styles: dict[str, Style], *, legend: bool
 ) -> str:
     """Draw curves and return the text of an SVG, which is the same for the same curves."""
     with mpl.rc_context({"svg.hashsalt": picture.file, "svg.fonttype": "none"}):
@@ -109,7 +109,9 @@ def draw(
     return text.getvalue()
 
 
-def _draw(axes: Axes, curves: Sequence[Curve], picture: Picture, styles: dict[str, Style]) -> None:
+def _draw(
+    axes: Axes, curves: Sequence[MethodCurve], picture: Picture, styles: dict[str, Style]
+) -> None:
     dense = 0.0 if picture.is_difference else picture.percent * picture.dense
     axes.axhline(dense, color=QUIET, linewidth=0.8, linestyle=(0, (1, 2)))
     axes.plot([1], [dense], "*", color=INK, markersize=9, label="dense original", zorder=3)
@@ -131,7 +133,7 @@ def _draw(axes: Axes, curves: Sequence[Curve], picture: Picture, styles: dict[st
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _line(axes: Axes, curve: Curve, picture: Picture, style: Style) -> list[float]:
+def _line(axes: Axes, curve: MethodCurve, picture: Picture, style: Style) -> list[float]:
     name = f"{picture.metric}_difference" if picture.is_difference else picture.metric
     points = [p.numbers for p in curve.points if {name, picture.cost} <= p.numbers.keys()]
     xs = [point[picture.cost].mean for point in points]
@@ -180,9 +182,9 @@ def _plain(text: str) -> str:
     return re.sub(r"[^\w]+", "-", text).strip("-")
 
 
-def settings_of(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
+def settings_of(curves: Sequence[MethodCurve]) -> dict[str, list[MethodCurve]]:
     """Group the curves that share a picture: those of one schedule and one recovery."""
-    found: dict[str, list[Curve]] = {}
+    found: dict[str, list[MethodCurve]] = {}
     for curve in curves:
         if curve.kind != DENSE:
             found.setdefault(curve.setting, []).append(curve)

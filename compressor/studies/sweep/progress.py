@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from compressor.studies.sweep.trial import Outcome, Task
+from compressor.studies.sweep.carrying_out import Outcome, Task
 from compressor.watch import Stopwatch, Tick
 
 

@@ -12,7 +12,7 @@ from compressor.errors import CompressorError
 from compressor.files.folder import check_target
 from compressor.files.whole_file import written_whole
 from compressor.report import to_json
-from compressor.studies.sweep.trial import Outcome
+from compressor.studies.sweep.carrying_out import Outcome
 
 TRIALS, CURVES = "trials", "curves"
 CSV, JSON, PAGE = "results.csv", "results.json", "report.html"

@@ -12,12 +12,19 @@ from compressor.options import Options, SweepOptions
 from compressor.report import to_json, versions
 from compressor.run.opening import Opened
 from compressor.studies.sweep.checklist import Found, checklist
-from compressor.studies.sweep.grid import DENSE, dense_of
+from compressor.studies.sweep.curves_of_trials import (
+    Done,
+    MethodCurve,
+    Row,
+    curves_of,
+    rows_of,
+    to_csv,
+)
 from compressor.studies.sweep.latencies import way_of
-from compressor.studies.sweep.page import pictures_of, tables, to_html
 from compressor.studies.sweep.pictures import draw, file_of, settings_of, styles_of
-from compressor.studies.sweep.results import Curve, Done, Row, curves_of, rows_of, to_csv
 from compressor.studies.sweep.store import CSV, CURVES, JSON, PAGE, Store
+from compressor.studies.sweep.trials import DENSE, dense_of
+from compressor.studies.sweep.web_page import pictures_of, tables, to_html
 from compressor.watch import Stopwatch
 
 SCHEMA = 1
@@ -34,7 +41,7 @@ class Sweep:
     """
 
     rows: list[Row]
-    curves: list[Curve]
+    curves: list[MethodCurve]
     results: dict[str, Any]
 
     @property

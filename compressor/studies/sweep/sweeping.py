@@ -14,17 +14,16 @@ from compressor.options import SweepOptions, recovery_of
 from compressor.run.opening import Opened, open_network
 from compressor.run.subject import Subject
 from compressor.score import needs_data, needs_loss
-from compressor.score.criteria import CRITERIA
-from compressor.studies.sweep.grid import DENSE, complete, dense_of, trials_of
+from compressor.studies.sweep.carrying_out import Outcome, Task
+from compressor.studies.sweep.curves_of_trials import Done
 from compressor.studies.sweep.identity import key_of, surroundings_of
 from compressor.studies.sweep.latencies import time_all
 from compressor.studies.sweep.on_ray import check_ray
+from compressor.studies.sweep.pool import run_all
 from compressor.studies.sweep.progress import Progress
-from compressor.studies.sweep.results import Done
-from compressor.studies.sweep.running import run_all
 from compressor.studies.sweep.store import Store, check_folder
 from compressor.studies.sweep.summary import Sweep, sum_up, write
-from compressor.studies.sweep.trial import Outcome, Task
+from compressor.studies.sweep.trials import DENSE, complete, dense_of, trials_of
 from compressor.watch import Silent, Stopwatch, Watch
 
 
@@ -118,11 +117,11 @@ def _open(subject: Subject, options: SweepOptions, stopwatch: Stopwatch) -> Open
     if samples.test is None:
         raise _no_judge("--test or --metric", samples.evaluated_on)
     if samples.train is None:
-        wanting: list[str] = [n for n in options.criteria if needs_data(n, CRITERIA)]
+        wanting: list[str] = [n for n in options.criteria if needs_data(n)]
         wanting += [text for text in options.recoveries if recovery_of(text, 1) != _NO_RECOVERY]
         _refuse(wanting, "--data", "training data")
     elif not (samples.train.labelled or subject.loss or options.loss):
-        wanting = [name for name in options.criteria if needs_loss(name, CRITERIA)]
+        wanting = [name for name in options.criteria if needs_loss(name)]
         _refuse(wanting, samples.train.name, "labels, or a --loss that does without")
     return opened
 

@@ -23,7 +23,7 @@ from compressor.recover import Schedule, has_running_statistics, recalibrate_bat
 from compressor.run.journal import Journal
 from compressor.run.judging import Judge, Moment
 from compressor.run.opening import Run
-from compressor.run.training import AT_THE_END, Leg, beginning_of, train
+from compressor.run.training_legs import AT_THE_END, Leg, beginning_of, train
 from compressor.slicing.weights import named_tensors
 
 _LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)

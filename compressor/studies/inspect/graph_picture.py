@@ -25,7 +25,7 @@ _LISTED = 24
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerRow:
     """A layer in the picture, or a place where branches meet.
 
     Attributes:
@@ -43,12 +43,16 @@ class Row:
     makes: tuple[str, ...] = ()
 
 
-def rows_of(trace: Trace, network: Network) -> list[Row]:
+def rows_of(trace: Trace, network: Network) -> list[LayerRow]:
     """Return the picture's rows, in the program's order.
 
     Operators without parameters have a row only where they join several.
     """
-    stored, rows, behind = stored_names(trace.program), list[Row](), dict[str, tuple[int, ...]]()
+    stored, rows, behind = (
+        stored_names(trace.program),
+        list[LayerRow](),
+        dict[str, tuple[int, ...]](),
+    )
     reads, makes = _groups_by_tensor(network, contracted=True), _groups_by_tensor(network)
     for node in trace.program.graph.nodes:
         if node.op != "call_function":
@@ -65,7 +69,7 @@ def rows_of(trace: Trace, network: Network) -> list[Row]:
             behind[node.name] = sources  # one more operator of the same layer
             continue
         found = (_names_of(parameters, reads), _names_of(parameters, makes))
-        rows.append(Row(name, _kind(node), sources, *found))
+        rows.append(LayerRow(name, _kind(node), sources, *found))
         behind[node.name] = (len(rows) - 1,)
     return rows
 
@@ -110,7 +114,7 @@ def _colours(network: Network) -> dict[str, str]:
     return {group.name: palette[i % len(palette)] for i, group in enumerate(network.groups)}
 
 
-def _draw_row(axes: Axes, number: int, row: Row, colours: Mapping[str, str]) -> None:
+def _draw_row(axes: Axes, number: int, row: LayerRow, colours: Mapping[str, str]) -> None:
     if not row.name:
         axes.text(_WIDTH / 2, number, row.kind, ha="center", va="center", color=_LINE, fontsize=7)
         return

@@ -227,7 +227,7 @@ def write(found: Sensitivity, folder: Path, *, force: bool = False) -> None:
     Raises:
         UsageError, CompressorError: As `compressor.files.folder.check_target` does.
     """
-    from compressor.studies.sensitivity.picture import draw_sensitivity
+    from compressor.studies.sensitivity.curves_picture import draw_sensitivity
 
     with all_or_nothing(folder, force=force, files=SENSITIVITY_FILES) as staged:
         (staged / "sensitivity.json").write_text(to_json(found.to_dict()))

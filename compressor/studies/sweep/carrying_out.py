@@ -27,7 +27,7 @@ from compressor.run.journal import Journal
 from compressor.run.judging import Judge, Moment
 from compressor.run.opening import Run, open_run, seeded
 from compressor.run.subject import Subject
-from compressor.studies.sweep.grid import DENSE, STRUCTURED, UNSTRUCTURED, Trial
+from compressor.studies.sweep.trials import DENSE, STRUCTURED, UNSTRUCTURED, Trial
 from compressor.studies.sweep.unstructured import zero_and_recover
 from compressor.unexpected import explained, is_debugging
 from compressor.watch import Stopwatch, Tick
@@ -60,7 +60,7 @@ Outcomes = Generator[tuple[Task, Outcome], None, None]
 
 
 @dataclass(frozen=True)
-class Made:
+class TrialNetwork:
     """A network, what it costs and how it came to be.
 
     Attributes:
@@ -139,18 +139,18 @@ def _run_trial(task: Task, tell: Tell) -> tuple[dict[str, Any], bytes | None]:
     return record, onnx
 
 
-_Maker = tuple[Run, Callable[[Judge], Made]]
+_Maker = tuple[Run, Callable[[Judge], TrialNetwork]]
 """An opened network, and what makes the trial's of it."""
 
 
 def _dense(subject: Subject, options: Options, stopwatch: Stopwatch) -> _Maker:
     run = open_run(subject, options, stopwatch)
 
-    def make(judge: Judge) -> Made:
+    def make(judge: Judge) -> TrialNetwork:
         traced = run.trace
         costs = costs_of(traced.module, traced)
         moments = [Moment("original", judge("evaluate", traced.module))]
-        return Made(traced.module, traced.program, costs.params, costs.macs, moments)
+        return TrialNetwork(traced.module, traced.program, costs.params, costs.macs, moments)
 
     return run, make
 
@@ -158,14 +158,14 @@ def _dense(subject: Subject, options: Options, stopwatch: Stopwatch) -> _Maker:
 def _open_structured(subject: Subject, options: Options, stopwatch: Stopwatch) -> _Maker:
     run, decision = plan(subject, options, stopwatch)
 
-    def make(judge: Judge) -> Made:
+    def make(judge: Judge) -> TrialNetwork:
         made = cut_and_recover(run, decision, judge, Journal())
         sliced = made.cut.sliced
         module = sliced.module.cpu().eval()
         slicing.carry_weights(module, sliced.program)
         slicing.compare(sliced, run.trace)
         costs = costs_of(module, run.trace, sliced.program)
-        return Made(module, sliced.program, costs.params, costs.macs, made.moments)
+        return TrialNetwork(module, sliced.program, costs.params, costs.macs, made.moments)
 
     return run, make
 
@@ -173,11 +173,11 @@ def _open_structured(subject: Subject, options: Options, stopwatch: Stopwatch) -
 def _open_unstructured(subject: Subject, options: Options, stopwatch: Stopwatch) -> _Maker:
     run = open_run(subject, options, stopwatch)
 
-    def make(judge: Judge) -> Made:
+    def make(judge: Judge) -> TrialNetwork:
         module = copy.deepcopy(run.trace.module)
         slicing.learn(module, run.trace.learning)
         sparse = zero_and_recover(module, run, judge)
-        return Made(module, run.trace.program, sparse.params, sparse.macs, sparse.moments)
+        return TrialNetwork(module, run.trace.program, sparse.params, sparse.macs, sparse.moments)
 
     return run, make
 

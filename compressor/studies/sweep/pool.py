@@ -16,7 +16,7 @@ from typing import Any
 import compressor
 from compressor.errors import UsageError
 from compressor.onnx_runtime import cores
-from compressor.studies.sweep.trial import Outcome, Outcomes, Task, Tell, carry_out_trial
+from compressor.studies.sweep.carrying_out import Outcome, Outcomes, Task, Tell, carry_out_trial
 from compressor.unexpected import is_debugging
 
 Tells = Callable[[Task, str], None]
@@ -113,13 +113,13 @@ class _DiedError(Exception):
 
 
 class _Worker:
-    """A process of `compressor.studies.sweep.worker`: tasks go in, texts and outcomes come out."""
+    """A process of the module `pool_worker`: tasks go in, texts and outcomes come out."""
 
     def __init__(self, threads: int) -> None:
         root = str(Path(compressor.__file__).parent.parent)
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "compressor.studies.sweep.worker"],
+            [sys.executable, "-m", "compressor.studies.sweep.pool_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if is_debugging() else subprocess.DEVNULL,

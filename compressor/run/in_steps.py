@@ -26,13 +26,13 @@ from compressor.run.found import ByAccuracy, from_report, to_report
 from compressor.run.journal import Journal
 from compressor.run.judging import Judge, Moment, repair_and_judge
 from compressor.run.opening import Run, reopen
-from compressor.run.training import Leg, train
+from compressor.run.training_legs import Leg, train
 from compressor.run.until_fast import cut_until_fast
 from compressor.slicing.composing import composed, keep_of
 
 
 @dataclass
-class Made:
+class Recovered:
     """A smaller network and how it came to be.
 
     Attributes:
@@ -48,12 +48,12 @@ class Made:
     schedule: Schedule
 
 
-def cut_at_once(run: Run, decision: Decision, judge: Judge, journal: Journal) -> Made:
+def cut_at_once(run: Run, decision: Decision, judge: Judge, journal: Journal) -> Recovered:
     """Slice and repair the network in one step."""
     made = _cut_to_the_goal(run, decision, run, decision.goal)
     moments = [Moment("sliced", judge("evaluate sliced", made.sliced.module), is_cut=True)]
     moments += repair_and_judge(run, made, judge)
-    return Made(run, made, moments, Schedule(run.options.epochs))
+    return Recovered(run, made, moments, Schedule(run.options.epochs))
 
 
 def _cut_to_the_goal(run: Run, decision: Decision, root: Run, goal: Goal) -> Cut:
@@ -67,7 +67,7 @@ def _cut_to_the_goal(run: Run, decision: Decision, root: Run, goal: Goal) -> Cut
     return cut_as_stage(run, decision)
 
 
-def cut_in_steps(root: Run, decision: Decision, judge: Judge, journal: Journal) -> Made:
+def cut_in_steps(root: Run, decision: Decision, judge: Judge, journal: Journal) -> Recovered:
     """Slice, repair and train the network in steps.
 
     The trainings are one schedule, whose optimizer follows the cuts.
@@ -101,7 +101,7 @@ def cut_in_steps(root: Run, decision: Decision, judge: Judge, journal: Journal) 
             break
     assert made is not None
     whole_cut = _cut_as_one(root, decision, made, keep_of(root.network, indices))
-    return Made(root, whole_cut, moments, schedule)
+    return Recovered(root, whole_cut, moments, schedule)
 
 
 def _floors(root: Run) -> dict[str, int]:
@@ -122,7 +122,7 @@ def _cut_as_one(
     return made
 
 
-def record_of(made: Made) -> dict[str, Any]:
+def record_of(made: Recovered) -> dict[str, Any]:
     """Return what a run has reached as plain data and tensors, to be kept in the journal."""
     decision, state = made.cut.decision, made.cut.sliced.program.state_dict.items()
     return {
@@ -134,7 +134,7 @@ def record_of(made: Made) -> dict[str, Any]:
     }
 
 
-def restore(root: Run, decision: Decision, record: Mapping[str, Any]) -> Made:
+def restore(root: Run, decision: Decision, record: Mapping[str, Any]) -> Recovered:
     """Restore what a run had reached: slice its choice again, and load its weights."""
     keep = {name: tuple(kept) for name, kept in record["keep"].items()}
     choice = decision.choice
@@ -148,7 +148,7 @@ def restore(root: Run, decision: Decision, record: Mapping[str, Any]) -> Made:
                 tensor.copy_(record["weights"][name])
     slicing.carry_weights(made.sliced.program, made.sliced.module)
     moments = [Moment(**kept) for kept in record["moments"]]
-    return Made(root, made, moments, Schedule(**record["schedule"]))
+    return Recovered(root, made, moments, Schedule(**record["schedule"]))
 
 
 def to_plain(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Share:
+class GroupConsumers:
     """One group's consumers, in pieces that fit the memory.
 
     Attributes:
@@ -86,7 +86,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Measured:
+class PieceRegression:
     """A piece's regression; losses are shares of the variance of the consumer's target.
 
     Attributes:
@@ -147,7 +147,7 @@ class Measurer:
         for consumer in wanted:
             self.consumers.setdefault(consumer.tensor, []).append(consumer)
 
-    def share(self, group: Group) -> Share:
+    def share(self, group: Group) -> GroupConsumers:
         """Split a group's consumers into pieces, as large as the memory allows."""
         members = [m for m in group.members if m.contracted] or list(group.members)
         found: list[tuple[Contraction, Size, Channels]] = []
@@ -159,7 +159,7 @@ class Measurer:
                 weighed.append(tensor)
         width = columns_to_eliminate([size for _, size, _ in found], self.memory)
         pieces = [piece for each in found for piece in _pieces(*each, width, group.name)]
-        return Share(group, pieces, weighed)
+        return GroupConsumers(group, pieces, weighed)
 
     def _regular(
         self, consumer: Contraction, group: Group
@@ -173,7 +173,7 @@ class Measurer:
         is_regular = counts.min() > 0 and counts.min() == counts.max()
         return (consumer, size, channel) if is_regular else None
 
-    def __call__(self, shares: Sequence[Share]) -> dict[Name, Measured]:
+    def __call__(self, shares: Sequence[GroupConsumers]) -> dict[Name, PieceRegression]:
         """Measure the regressions of all pieces of some groups, in one pass over the data."""
         pieces = list({p.name: p for share in shares for p, _ in share.pieces}.values())
         place = self.script.place
@@ -216,7 +216,7 @@ class Measurer:
         outputs = consumer.layout.outputs(disturbed, rows)
         moments.add(features, in_blocks(outputs, blocks_of(arguments_at(walk, node))))
 
-    def _measure_piece(self, piece: Piece, moments: Moments) -> Measured:
+    def _measure_piece(self, piece: Piece, moments: Moments) -> PieceRegression:
         moments, consumer = moments.over_processes(), piece.consumer
         weight = self.script.tensors[consumer.tensor].detach().cpu()
         matrix = consumer.layout.matrix(weight, piece.size.blocks)
@@ -224,7 +224,9 @@ class Measurer:
             matrix = matrix[:, piece.columns]
         factors = _in_units(moments, self.salient.get(consumer.node))
         covariance, shrinkage = moments.settle(centred=bool(consumer.constant))
-        return Measured(covariance, self._weigh(piece, matrix, factors), shrinkage.clamp(min=RIDGE))
+        return PieceRegression(
+            covariance, self._weigh(piece, matrix, factors), shrinkage.clamp(min=RIDGE)
+        )
 
     def _weigh(self, piece: Piece, matrix: Tensor, factors: Tensor) -> Tensor:
         """Return the weight in units of what it may disturb, [blocks, features, outputs].

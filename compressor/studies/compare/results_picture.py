@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from compressor.errors import CompressorError
-from compressor.studies.compare.results import FILE, MACS, Entry
+from compressor.studies.compare.result_entries import FILE, MACS, Entry
 
 _COLOURS = ("#2171b5", "#d7301f", "#41ab5d", "#807dba", "#fc8d59", "#525252")
 _MARKS = "osD^vP"

@@ -109,7 +109,7 @@ def inspect(
         description = inspect.describe(found)
         opinion = _second_opinion(found) if second_opinion else None
     if graph is not None:
-        from compressor.studies.inspect.picture import draw_network
+        from compressor.studies.inspect.graph_picture import draw_network
 
         with written_whole(graph) as temporary:
             draw_network(found.trace, found.network, temporary)

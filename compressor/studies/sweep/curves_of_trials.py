@@ -11,8 +11,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from compressor.choose.budget import share_of
-from compressor.studies.sweep.grid import DENSE, NOT_SMALLER, STRUCTURED, UNSTRUCTURED, Trial
-from compressor.studies.sweep.trial import Outcome, Task
+from compressor.studies.sweep.carrying_out import Outcome, Task
+from compressor.studies.sweep.trials import DENSE, NOT_SMALLER, STRUCTURED, UNSTRUCTURED, Trial
 
 COSTS = ("compression_ratio", "theoretical_speedup", "measured_speedup")
 TIMES = ("latency_ms", "dense_latency_ms", "measured_speedup", "seconds")
@@ -101,7 +101,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Point:
+class MethodPoint:
     """One ratio of one method.
 
     Attributes:
@@ -118,7 +118,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Curve:
+class MethodCurve:
     """One method within a setting (schedule and recovery), ratio by ratio."""
 
     method: str
@@ -128,7 +128,7 @@ class Curve:
     scope: str
     schedule: str
     recovery: str
-    points: tuple[Point, ...]
+    points: tuple[MethodPoint, ...]
 
     @property
     def setting(self) -> str:
@@ -141,7 +141,7 @@ class Curve:
 _CURVE = ("method", "kind", "control", "criterion", "scope", "schedule", "recovery")
 
 
-def curves_of(rows: Iterable[Row], metrics: Sequence[str]) -> list[Curve]:
+def curves_of(rows: Iterable[Row], metrics: Sequence[str]) -> list[MethodCurve]:
     """Build the curves of all methods; the dense original, which stands beside each, has none."""
     numbers = [*COSTS, "latency_ms", "params", "macs", *metrics]
     numbers += [f"{name}_difference" for name in metrics]
@@ -151,7 +151,7 @@ def curves_of(rows: Iterable[Row], metrics: Sequence[str]) -> list[Curve]:
             key = tuple(row[name] for name in _CURVE)
             by_curve.setdefault(key, {}).setdefault(row["ratio"], []).append(row)
     return [
-        Curve(
+        MethodCurve(
             **dict(zip(_CURVE, key, strict=True)),
             points=tuple(_point(ratio, some, numbers) for ratio, some in sorted(by_ratio.items())),
         )
@@ -159,11 +159,11 @@ def curves_of(rows: Iterable[Row], metrics: Sequence[str]) -> list[Curve]:
     ]
 
 
-def _point(ratio: float, rows: Sequence[Row], names: Sequence[str]) -> Point:
+def _point(ratio: float, rows: Sequence[Row], names: Sequence[str]) -> MethodPoint:
     found = [row for row in rows if not row["failure"]]
     known = {name: [row[name] for row in found if row[name] is not None] for name in names}
     numbers = {name: _spread(values) for name, values in known.items() if values}
-    return Point(ratio, len(rows), len(found), numbers)
+    return MethodPoint(ratio, len(rows), len(found), numbers)
 
 
 def _spread(values: Sequence[float]) -> Spread:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from compressor.options.checks import at_least, refusal
-from compressor.options.scoring import ScoringOptions
+from compressor.options.model_and_data import ScoringOptions
 from compressor.options.spelling import RECOVERY, option, switch
 
 Optimizer = Literal["sgd", "adamw"]

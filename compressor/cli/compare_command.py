@@ -45,7 +45,7 @@ def compare(
         watch_of_the_run().note(note)
     if out is not None:
         from compressor.files.whole_file import written_whole
-        from compressor.studies.compare.picture import check_drawable, draw_comparison
+        from compressor.studies.compare.results_picture import check_drawable, draw_comparison
 
         check_drawable(entries)
         with written_whole(out) as temporary:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from compressor.choose.budget import times_smaller
 from compressor.report.templating import UNKNOWN, fill
+from compressor.studies.sweep.curves_of_trials import COSTS, MethodCurve, MethodPoint, Spread
 from compressor.studies.sweep.pictures import (
     COLOURS,
     COST_WORDS,
@@ -22,7 +23,6 @@ from compressor.studies.sweep.pictures import (
     settings_of,
     styles_of,
 )
-from compressor.studies.sweep.results import COSTS, Curve, Point, Spread
 
 
 def pictures_of(metrics: Mapping[str, float]) -> list[Picture]:
@@ -35,7 +35,7 @@ def pictures_of(metrics: Mapping[str, float]) -> list[Picture]:
     ]
 
 
-def to_html(results: Mapping[str, Any], curves: Sequence[Curve]) -> str:
+def to_html(results: Mapping[str, Any], curves: Sequence[MethodCurve]) -> str:
     """Return the text of the page, from the content of results.json."""
     metrics = results["dense"]["metrics"]
     styles = styles_of(curves)
@@ -52,7 +52,10 @@ def to_html(results: Mapping[str, Any], curves: Sequence[Curve]) -> str:
 
 
 def _setting(
-    words: str, curves: Sequence[Curve], metrics: Mapping[str, float], styles: dict[str, Style]
+    words: str,
+    curves: Sequence[MethodCurve],
+    metrics: Mapping[str, float],
+    styles: dict[str, Style],
 ) -> dict[str, Any]:
     charts = [
         (
@@ -76,7 +79,7 @@ def _key(style: Style) -> str:
     return "var(--quiet)" if number is None else f"var(--c{number})"
 
 
-def _cells(curve: Curve, point: Point, metrics: Sequence[str]) -> dict[str, Any]:
+def _cells(curve: MethodCurve, point: MethodPoint, metrics: Sequence[str]) -> dict[str, Any]:
     costs = [point.numbers.get(cost) for cost in COSTS]
     return {
         "method": curve.method + (" (control)" if curve.control else ""),
@@ -90,7 +93,7 @@ def _cells(curve: Curve, point: Point, metrics: Sequence[str]) -> dict[str, Any]
     }
 
 
-def of_difference(point: Point, metric: str) -> Spread | None:
+def of_difference(point: MethodPoint, metric: str) -> Spread | None:
     return point.numbers.get(f"{metric}_difference")
 
 
@@ -109,7 +112,7 @@ def shown(metric: str, value: float, sign: str = "") -> str:
     return format(value, f"{sign}.4g")
 
 
-def tables(curves: Sequence[Curve], metrics: Mapping[str, float]) -> list[Table]:
+def tables(curves: Sequence[MethodCurve], metrics: Mapping[str, float]) -> list[Table]:
     """Build a table per setting for the terminal, with a line per method and ratio."""
     name = next(iter(metrics))
     words = METRIC_WORDS.get(name, name)

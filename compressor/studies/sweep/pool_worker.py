@@ -1,4 +1,4 @@
-"""Run trials in a process of its own: `python -m compressor.studies.sweep.worker`.
+"""Run trials in a process of its own: `python -m compressor.studies.sweep.pool_worker`.
 
 The process reads pickled tasks, and answers each by pickled texts of what it is doing and by its
 outcome. It ends with whoever started it, in the middle of a trial if need be.
@@ -15,7 +15,7 @@ import threading
 import warnings
 from typing import BinaryIO
 
-from compressor.studies.sweep.trial import Outcome, Task, carry_out_trial
+from compressor.studies.sweep.carrying_out import Outcome, Task, carry_out_trial
 
 
 def serve(tasks: BinaryIO, answers: BinaryIO) -> None:
