@@ -383,7 +383,7 @@ def test_the_same_command_again_runs_nothing(
         raise AssertionError("a trial was run again")
 
     monkeypatch.setattr(sweeping, "run_all", refuse)
-    monkeypatch.setattr(latencies, "_timed", refuse)
+    monkeypatch.setattr(latencies, "_time", refuse)
     assert main(command(home, done, *SMALL)) == 0
     after = {file: file.read_bytes() for file in done.rglob("*") if file.is_file()}
     changed = {file.name for file in after if after[file] != before.get(file)}
@@ -654,7 +654,7 @@ def fails(each: dict[str, Any]) -> str:
         (full(1), "_bars"),
         ([each for each in full() if each["ratio"] < 0.9], "_operating_points"),
         (changed(top1=0.9), "_extremes"),
-        (changed(measured_speedup=None), "_measured"),
+        (changed(measured_speedup=None), "_are_timed"),
         (changed(theoretical_speedup=None), "_both_costs"),
         ([{**each, "failure": fails(each)} for each in full()], "_alike"),
         (changed(command=""), "_repeatable"),

@@ -86,7 +86,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Captured]:
         made.append(Captured(step, batch, kept, as_called))
         return made[-1]
 
-    monkeypatch.setattr(fine_tuning, "why_not", lambda *_, pressed: "")
+    monkeypatch.setattr(fine_tuning, "why_not", lambda *_: "")
     monkeypatch.setattr(fine_tuning, "Captured", capture)
     return made
 

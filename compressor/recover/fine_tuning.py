@@ -149,6 +149,8 @@ def estimate_seconds(
     recipe = replace(recipe, compiled=False, captured=False)
     if objective.teacher is not None:
         to_eval(objective.teacher.to(device))
+    # a penalty is on the network's own weights, not on the copy's
+    objective = replace(objective, penalty=None)
     run = _Run(trial, recipe, objective, torch.device(device), len(batches))
     try:
         with _random_state_kept(torch.device(device)), torch.enable_grad():
