@@ -32,7 +32,7 @@ from compressor.report import to_markdown
 from compressor.run import timing, until_accurate, until_fast
 from compressor.run.compress import plan
 from compressor.run.decide import Decision, describe_budget, predict, say_how_met
-from compressor.run.opening import Run
+from compressor.run.opened import Run
 from compressor.run.subject import Subject
 from compressor.run.torch_timing import measure_programs
 from compressor.watch import Silent, Stopwatch

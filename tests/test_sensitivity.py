@@ -27,7 +27,7 @@ from compressor.graph.trace import trace
 from compressor.options import Options, SensitivityOptions
 from compressor.records import ExampleInputs, Trace
 from compressor.run.decide import Decision, plan
-from compressor.run.opening import Run
+from compressor.run.opened import Run
 from compressor.run.subject import Subject
 from compressor.slicing import slice_network
 from compressor.studies import sensitivity

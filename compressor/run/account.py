@@ -24,7 +24,7 @@ from compressor.run.decide import Cut, describe_budget
 from compressor.run.deliver import Delivery
 from compressor.run.explaining import explain
 from compressor.run.judging import Moment
-from compressor.run.opening import Run
+from compressor.run.opened import Run
 
 
 def account(

@@ -23,8 +23,9 @@ from compressor.run.giving_back import give_back
 from compressor.run.in_steps import Recovered, cut_at_once, cut_in_steps, record_of, restore
 from compressor.run.journal import MADE, Journal
 from compressor.run.judging import Judge, Moment
-from compressor.run.opening import Run, seeded
+from compressor.run.opened import Run
 from compressor.run.result import Result
+from compressor.run.seeding import seeded
 from compressor.run.subject import Subject
 from compressor.run.training_legs import learn_sparsity, train_at_the_end
 from compressor.run.until_accurate import decide_until_accurate

@@ -6,7 +6,7 @@ from compressor import slicing
 from compressor.choose import Amount
 from compressor.errors import CompressorError
 from compressor.run.decide import Cut, Decision, decide
-from compressor.run.opening import Run
+from compressor.run.opened import Run
 
 
 def cut(run: Run, decision: Decision) -> Cut:

@@ -35,8 +35,10 @@ from compressor.choose.curves import Sensitivity, losses_of
 from compressor.options import Options
 from compressor.records import Plan
 from compressor.run.found import Found, to_report
-from compressor.run.opening import Run, open_run, seeded
+from compressor.run.opened import Run
+from compressor.run.opening import open_run
 from compressor.run.replaying import keep_of_plan
+from compressor.run.seeding import seeded
 from compressor.run.subject import Subject
 from compressor.run.timing import Timing
 from compressor.slicing import Sliced

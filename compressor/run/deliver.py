@@ -33,7 +33,7 @@ from compressor.processes import of_the_first
 from compressor.records import Latency, Plan
 from compressor.report import noisy_words, to_html, to_json, to_markdown
 from compressor.report.training_picture import draw_trainings, trainings_of
-from compressor.run.opening import Run
+from compressor.run.opened import Run
 from compressor.run.timing import by_torch, turns
 from compressor.slicing import Sliced
 

@@ -8,7 +8,7 @@ from compressor.choose import UNITS, ByPlan, reason_of
 from compressor.records import Group
 from compressor.report import group_entries
 from compressor.run.decide import Decision
-from compressor.run.opening import Run
+from compressor.run.opened import Run
 
 
 def explain(run: Run, decision: Decision) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from compressor.loading.plain import (
 )
 from compressor.records import ExampleInputs
 from compressor.run.deliver import Delivery
-from compressor.run.opening import Run
+from compressor.run.opened import Run
 from compressor.slicing import Sliced
 from compressor.slicing.compare import outputs_of, tolerance_for
 

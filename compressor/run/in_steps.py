@@ -25,7 +25,8 @@ from compressor.run.decide import Cut, Decision, choice_of, decide
 from compressor.run.found import ByAccuracy, from_report, to_report
 from compressor.run.journal import Journal
 from compressor.run.judging import Judge, Moment, repair_and_judge
-from compressor.run.opening import Run, reopen
+from compressor.run.opened import Run
+from compressor.run.opening import reopen
 from compressor.run.training_legs import Leg, train
 from compressor.run.until_fast import cut_until_fast
 from compressor.slicing.composing import composed, keep_of

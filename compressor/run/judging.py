@@ -11,7 +11,7 @@ from torch import nn
 from compressor.loading.data import Data, batches
 from compressor.recover import evaluate
 from compressor.run.decide import Cut
-from compressor.run.opening import Run
+from compressor.run.opened import Run
 from compressor.run.repairing import repair
 from compressor.run.subject import metric_of
 

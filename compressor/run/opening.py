@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from compressor.choose.budget import cost_of, is_timed, weighed_unit
+from compressor.choose.budget import is_timed
 from compressor.choose.curves import Sensitivity, read_sensitivity
 from compressor.errors import CompressorError
 from compressor.formats.original import Original, missing
-from compressor.graph.analysis import analyse
 from compressor.graph.counted import notes_on_macs
-from compressor.graph.network import Network
 from compressor.graph.trace import trace
 from compressor.loading.examples import SHARES
 from compressor.loading.other_sizes import check_program
 from compressor.loading.plain import require_kept
-from compressor.options import CriterionName, Options, ScoringOptions
-from compressor.processes import each_alone, of_the_first
+from compressor.options import Options, ScoringOptions
 from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel, Plan, Trace
-from compressor.recover import primary_output, reinitialise
+from compressor.recover import reinitialise
 from compressor.run.fitting_data import check_device, check_fit
 from compressor.run.loaded import earlier_weights, open_model
+from compressor.run.opened import Opened, Run
+from compressor.run.rating import resolve_criterion, score_channels
 from compressor.run.samples import Samples, open_inputs
-from compressor.run.subject import Subject, loss_of
-from compressor.run.timing import Timing, aim, by_torch, timing_of
-from compressor.score import Calibration, Material, Scores, score
-from compressor.score.criteria import resolve
-from compressor.score.data import CalibrationBatches
+from compressor.run.subject import Subject
+from compressor.run.timing import aim, by_torch, timing_of
 from compressor.slicing import check_source
 from compressor.watch import Stopwatch
 
@@ -41,59 +32,6 @@ WEIGHTS_NOTES = {
     RANDOM: "random weights: sizes and latency are real, accuracy means nothing",
     AS_MADE: "weights as the factory made them: if it draws them at random, accuracy means nothing",
 }
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A network that is loaded and traced, with its samples."""
-
-    subject: Subject
-    options: ScoringOptions
-    loaded: LoadedModel
-    examples: ExampleInputs
-    samples: Samples
-    trace: Trace
-    stopwatch: Stopwatch
-
-
-@dataclass(frozen=True)
-class Run(Opened):
-    """All that is known of a network before anything is chosen; complete once it is opened.
-
-    What is decided, cut and delivered are records of their own beside it, and are never merged into
-    it. In steps each step's network has a run of its own, opened by `reopen`.
-
-    Attributes:
-        options: What was asked for, the criterion by its name.
-        network: The groups of coupled channels.
-        scores: One number per channel of each group, high for important ones.
-        timing: What is known of the machine that the network is to run on.
-        original: The network that went in.
-        sensitivity: What `compress sensitivity` measured, if it is to be used.
-    """
-
-    options: Options
-    network: Network
-    scores: Scores
-    timing: Timing
-    original: Original
-    sensitivity: Sensitivity | None
-
-    @property
-    def unit(self) -> str:
-        """The unit of cost that the budget is in."""
-        return self.options.of
-
-    def total(self, unit: str, kept: Mapping[str, int] | None = None) -> float:
-        """Return the network's cost where groups keep so many channels, without running anything.
-
-        Args:
-            unit: "macs" (of one sample), "params" or "channels"; "latency" in milliseconds, if the
-                latency is modelled.
-            kept: Group name -> channels kept; other groups keep all of theirs.
-        """
-        sizes = self.network.sizes(kept or {})
-        return cost_of(self.network, unit, sizes, self.timing.clock)
 
 
 def open_run(
@@ -235,20 +173,8 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
     check_fit(traced.module, samples, subject, options)
     check_program(traced, samples.each)
     if options.scores:
-        options = replace(options, criterion=_criterion(traced, samples, options, stopwatch))
+        options = replace(options, criterion=resolve_criterion(traced, samples, options, stopwatch))
     return Opened(subject, options, loaded, examples, samples, traced, stopwatch)
-
-
-def _criterion(
-    traced: Trace, samples: Samples, options: ScoringOptions, stopwatch: Stopwatch
-) -> CriterionName:
-    """Return what "auto" stands for: reconstruction if the program runs on the data."""
-    train = samples.train
-    obstacle = CalibrationBatches(traced, train, options).obstacle if train is not None else ""
-    found = resolve(options.criterion, has_data=train is not None and not obstacle)
-    if obstacle and found != options.criterion:
-        stopwatch.note(f"channels are chosen by {found}: {obstacle}")
-    return found
 
 
 def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) -> Trace:
@@ -269,34 +195,6 @@ def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) 
     return traced
 
 
-def score_channels(opened: Opened) -> tuple[Network, Scores]:
-    """Analyse the network, and score each channel where the options ask for scores."""
-    options, traced = opened.options, opened.trace
-    with opened.stopwatch.stage("analyse"):
-        network = analyse(traced)
-    if not options.scores:
-        return network, {}
-    with opened.stopwatch.stage("score") as tick, each_alone():
-        material = Material(
-            network,
-            _parameters(traced),
-            calibration=_calibration(opened),
-            norm_p=options.norm_p,
-            seed=options.seed,
-            unit=weighed_unit(options),
-            progress=tick,
-            note=opened.stopwatch.note,
-        )
-        scores = score(
-            material,
-            options.criterion,
-            reduction=options.reduction,
-            normalise=options.normalise,
-        )
-    traced.module.cpu()
-    return network, of_the_first(lambda: scores)
-
-
 def _say_what_is_left_out(stopwatch: Stopwatch, samples: Samples) -> None:
     for data in samples.each[:1]:
         if data.left_out:
@@ -309,30 +207,3 @@ def _say_what_is_missing(stopwatch: Stopwatch, samples: Samples) -> None:
         stopwatch.note("no --data: nothing is repaired after slicing, and no metric is measured")
     elif samples.test is None:
         stopwatch.note(f"no metric is measured: {samples.evaluated_on}")
-
-
-def _parameters(traced: Trace) -> dict[str, Tensor]:
-    program = traced.program
-    return {name: program.state_dict[name] for name in program.graph_signature.parameters}
-
-
-def _calibration(opened: Opened) -> Calibration | None:
-    options, train = opened.options, opened.samples.train
-    if train is None:
-        return None
-    some = CalibrationBatches(opened.trace, train, options).batches()
-    loss = loss_of(opened.subject, options) or cross_entropy
-    return Calibration(opened.trace, some, loss, options.device, options.memory_bytes)
-
-
-def cross_entropy(outputs: Any, target: Any) -> Tensor:
-    """Compute the default loss: cross-entropy on the first tensor of the outputs."""
-    return functional.cross_entropy(primary_output(outputs), target)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's random numbers inside the block, and restore their state afterwards."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield

@@ -16,7 +16,7 @@ from compressor.loading.data import Data, batches
 from compressor.processes import each_alone
 from compressor.recover import has_running_statistics, recalibrate_batch_norm
 from compressor.run.decide import Cut, Keep
-from compressor.run.opening import Run
+from compressor.run.opened import Run
 from compressor.score.data import CalibrationBatches, WithoutTargets
 
 

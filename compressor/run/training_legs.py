@@ -31,7 +31,8 @@ from compressor.run.decide import Decision, decide
 from compressor.run.journal import Journal
 from compressor.run.judging import Judge, Moment
 from compressor.run.loaded import earlier_weights
-from compressor.run.opening import Run, reopen
+from compressor.run.opened import Run
+from compressor.run.opening import reopen
 from compressor.run.subject import loss_of, step_of
 
 AT_THE_END, BEFORE = "training", "sparsity"

@@ -18,7 +18,7 @@ from compressor.run.decide import Decision, decide
 from compressor.run.found import Attempt, ByAccuracy
 from compressor.run.journal import Journal
 from compressor.run.judging import Judge, repair_and_judge
-from compressor.run.opening import Run
+from compressor.run.opened import Run
 from compressor.run.training_legs import train_at_the_end
 
 CLOSE = 0.01

@@ -18,7 +18,7 @@ from compressor.processes import of_the_first
 from compressor.run.cutting import cut
 from compressor.run.decide import Cut, Decision, decide
 from compressor.run.found import ByClock, Measured
-from compressor.run.opening import Run
+from compressor.run.opened import Run
 from compressor.run.timing import by_torch, time_networks
 
 SECONDS = 3.0

@@ -19,7 +19,8 @@ from compressor.least_squares import refit
 from compressor.options import Options
 from compressor.run.cutting import cut
 from compressor.run.decide import Goal, decide, plan, predict
-from compressor.run.opening import Run, open_run
+from compressor.run.opened import Run
+from compressor.run.opening import open_run
 from compressor.run.subject import Subject
 from compressor.watch import Silent, Stopwatch
 from tools.latency import incumbent

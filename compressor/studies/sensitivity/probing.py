@@ -29,7 +29,10 @@ from compressor.options import SensitivityOptions
 from compressor.records import ExampleInputs, Group
 from compressor.recover import evaluate
 from compressor.report import to_json
-from compressor.run.opening import Opened, open_network, score_channels, seeded
+from compressor.run.opened import Opened
+from compressor.run.opening import open_network
+from compressor.run.rating import score_channels
+from compressor.run.seeding import seeded
 from compressor.run.subject import Subject, metric_of
 from compressor.score import Scores
 from compressor.slicing.compare import outputs_of

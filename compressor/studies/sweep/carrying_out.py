@@ -25,7 +25,9 @@ from compressor.recover import evaluate, primary_output, top5
 from compressor.run.compress import cut_and_recover, plan
 from compressor.run.journal import Journal
 from compressor.run.judging import Judge, Moment
-from compressor.run.opening import Run, open_run, seeded
+from compressor.run.opened import Run
+from compressor.run.opening import open_run
+from compressor.run.seeding import seeded
 from compressor.run.subject import Subject
 from compressor.studies.sweep.trials import DENSE, STRUCTURED, UNSTRUCTURED, Trial
 from compressor.studies.sweep.unstructured import zero_and_recover

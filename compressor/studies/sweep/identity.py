@@ -17,7 +17,7 @@ from compressor.loading.data import Data
 from compressor.options import SweepOptions
 from compressor.report import versions
 from compressor.run.loaded import tensors_sha256
-from compressor.run.opening import Opened
+from compressor.run.opened import Opened
 from compressor.studies.sweep.trials import DENSE, Trial
 
 _SAMPLES = 16

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from compressor.options import Options, SweepOptions
 from compressor.report import to_json, versions
-from compressor.run.opening import Opened
+from compressor.run.opened import Opened
 from compressor.studies.sweep.checklist import Found, checklist
 from compressor.studies.sweep.curves_of_trials import (
     Done,

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from compressor.errors import CompressorError, UsageError
 from compressor.options import SweepOptions, recovery_of
-from compressor.run.opening import Opened, open_network
+from compressor.run.opened import Opened
+from compressor.run.opening import open_network
 from compressor.run.subject import Subject
 from compressor.score import needs_data, needs_loss
 from compressor.studies.sweep.carrying_out import Outcome, Task

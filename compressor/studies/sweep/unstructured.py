@@ -22,7 +22,7 @@ from compressor.records import Trace
 from compressor.recover import Schedule, has_running_statistics, recalibrate_batch_norm
 from compressor.run.journal import Journal
 from compressor.run.judging import Judge, Moment
-from compressor.run.opening import Run
+from compressor.run.opened import Run
 from compressor.run.training_legs import AT_THE_END, Leg, beginning_of, train
 from compressor.slicing.weights import named_tensors
 

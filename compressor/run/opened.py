@@ -1,0 +1,71 @@
+"""Define what is known of a network before anything is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compressor.choose.budget import cost_of
+from compressor.choose.curves import Sensitivity
+from compressor.formats.original import Original
+from compressor.graph.network import Network
+from compressor.options import Options, ScoringOptions
+from compressor.records import ExampleInputs, LoadedModel, Trace
+from compressor.run.samples import Samples
+from compressor.run.subject import Subject
+from compressor.run.timing import Timing
+from compressor.score import Scores
+from compressor.watch import Stopwatch
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network that is loaded and traced, with its samples."""
+
+    subject: Subject
+    options: ScoringOptions
+    loaded: LoadedModel
+    examples: ExampleInputs
+    samples: Samples
+    trace: Trace
+    stopwatch: Stopwatch
+
+
+@dataclass(frozen=True)
+class Run(Opened):
+    """All that is known of a network before anything is chosen; complete once it is opened.
+
+    What is decided, cut and delivered are records of their own beside it, and are never merged into
+    it. In steps each step's network has a run of its own, opened by `reopen`.
+
+    Attributes:
+        options: What was asked for, the criterion by its name.
+        network: The groups of coupled channels.
+        scores: One number per channel of each group, high for important ones.
+        timing: What is known of the machine that the network is to run on.
+        original: The network that went in.
+        sensitivity: What `compress sensitivity` measured, if it is to be used.
+    """
+
+    options: Options
+    network: Network
+    scores: Scores
+    timing: Timing
+    original: Original
+    sensitivity: Sensitivity | None
+
+    @property
+    def unit(self) -> str:
+        """The unit of cost that the budget is in."""
+        return self.options.of
+
+    def total(self, unit: str, kept: Mapping[str, int] | None = None) -> float:
+        """Return the network's cost where groups keep so many channels, without running anything.
+
+        Args:
+            unit: "macs" (of one sample), "params" or "channels"; "latency" in milliseconds, if the
+                latency is modelled.
+            kept: Group name -> channels kept; other groups keep all of theirs.
+        """
+        sizes = self.network.sizes(kept or {})
+        return cost_of(self.network, unit, sizes, self.timing.clock)

@@ -1,0 +1,82 @@
+"""Score the channels of an opened network by the criterion that the options name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
+
+from compressor.choose.budget import weighed_unit
+from compressor.graph.analysis import analyse
+from compressor.graph.network import Network
+from compressor.options import CriterionName, ScoringOptions
+from compressor.processes import each_alone, of_the_first
+from compressor.records import Trace
+from compressor.recover import primary_output
+from compressor.run.opened import Opened
+from compressor.run.samples import Samples
+from compressor.run.subject import loss_of
+from compressor.score import Calibration, Material, Scores, score
+from compressor.score.criteria import resolve
+from compressor.score.data import CalibrationBatches
+from compressor.watch import Stopwatch
+
+
+def resolve_criterion(
+    traced: Trace, samples: Samples, options: ScoringOptions, stopwatch: Stopwatch
+) -> CriterionName:
+    """Return what "auto" stands for: reconstruction if the program runs on the data."""
+    train = samples.train
+    obstacle = CalibrationBatches(traced, train, options).obstacle if train is not None else ""
+    found = resolve(options.criterion, has_data=train is not None and not obstacle)
+    if obstacle and found != options.criterion:
+        stopwatch.note(f"channels are chosen by {found}: {obstacle}")
+    return found
+
+
+def score_channels(opened: Opened) -> tuple[Network, Scores]:
+    """Analyse the network, and score each channel where the options ask for scores."""
+    options, traced = opened.options, opened.trace
+    with opened.stopwatch.stage("analyse"):
+        network = analyse(traced)
+    if not options.scores:
+        return network, {}
+    with opened.stopwatch.stage("score") as tick, each_alone():
+        material = Material(
+            network,
+            _parameters(traced),
+            calibration=_calibration(opened),
+            norm_p=options.norm_p,
+            seed=options.seed,
+            unit=weighed_unit(options),
+            progress=tick,
+            note=opened.stopwatch.note,
+        )
+        scores = score(
+            material,
+            options.criterion,
+            reduction=options.reduction,
+            normalise=options.normalise,
+        )
+    traced.module.cpu()
+    return network, of_the_first(lambda: scores)
+
+
+def _parameters(traced: Trace) -> dict[str, Tensor]:
+    program = traced.program
+    return {name: program.state_dict[name] for name in program.graph_signature.parameters}
+
+
+def _calibration(opened: Opened) -> Calibration | None:
+    options, train = opened.options, opened.samples.train
+    if train is None:
+        return None
+    some = CalibrationBatches(opened.trace, train, options).batches()
+    loss = loss_of(opened.subject, options) or cross_entropy
+    return Calibration(opened.trace, some, loss, options.device, options.memory_bytes)
+
+
+def cross_entropy(outputs: Any, target: Any) -> Tensor:
+    """Compute the default loss: cross-entropy on the first tensor of the outputs."""
+    return functional.cross_entropy(primary_output(outputs), target)
