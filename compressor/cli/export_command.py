@@ -55,7 +55,7 @@ def export(
 
 
 def _table(found: dict[str, Any]) -> Table:
-    from compressor.report.numbers import in_bytes, way
+    from compressor.report.formatting import in_bytes, way
 
     shown = Table(title="ONNX files", title_justify="left")
     shown.add_column("file", overflow="fold")

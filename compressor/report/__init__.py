@@ -1,22 +1,19 @@
 """Report a run: numbers for machines, pages and tables for people."""
 
+from compressor.report.formatting import noisy_words, own_ms
 from compressor.report.numbers import (
     SCHEMA,
     State,
     group_entries,
     layer_entries,
-    noisy_words,
-    own_ms,
-    plan_tables,
     protection_entries,
-    rows,
-    table,
     time_layers,
     to_json,
     versions,
 )
 from compressor.report.pages import to_html, to_markdown
 from compressor.report.schema import report_schema
+from compressor.report.tables import plan_tables, rows, table
 
 __all__ = [
     "SCHEMA",

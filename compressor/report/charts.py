@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compressor.report.numbers import way
+from compressor.report.formatting import way
 
 WIDTH, HEIGHT = 320.0, 140.0
 _CURVES = (("training loss", "loss"), ("validation", "metric"), ("learning rate", "lr"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-from compressor.report.numbers import describe_timing, large, own_ms, points, share
+from compressor.report.formatting import describe_timing, large, own_ms, points, share
 
 _NORMAL = 1.96
 """95 % of a normal distribution lie within this many standard deviations."""

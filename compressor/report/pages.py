@@ -7,7 +7,8 @@ from typing import Any
 
 from compressor.report.charts import charts, distributions
 from compressor.report.headline import headline
-from compressor.report.numbers import finite, rows
+from compressor.report.numbers import finite
+from compressor.report.tables import rows
 from compressor.report.templating import fill
 
 _REASONS_ON_THE_PAGE, _PLACES_PER_REASON = 20, 3

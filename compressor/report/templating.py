@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from compressor.report.numbers import large, way
+from compressor.report.formatting import large, way
 
 UNKNOWN = "–"
 

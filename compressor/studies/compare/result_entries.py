@@ -14,16 +14,8 @@ from rich.text import Text
 
 from compressor.errors import CompressorError
 from compressor.files.integrity import check_files
-from compressor.report.numbers import (
-    SCHEMA,
-    difference,
-    in_bytes,
-    large,
-    own_ms,
-    points,
-    share,
-    way,
-)
+from compressor.report.formatting import difference, in_bytes, large, own_ms, points, share, way
+from compressor.report.numbers import SCHEMA
 
 MACS, PARAMS, FILE = "MACs", "parameters", "ONNX file"
 
