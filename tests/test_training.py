@@ -34,9 +34,9 @@ from compressor.recover import (
     Recipe,
     Schedule,
     TrainingState,
+    descent,
     distillation,
     fine_tune,
-    fine_tuning,
     reinitialise,
 )
 from compressor.recover.capturing import Captured, why_not
@@ -86,8 +86,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Captured]:
         made.append(Captured(step, batch, kept, as_called))
         return made[-1]
 
-    monkeypatch.setattr(fine_tuning, "why_not", lambda *_: "")
-    monkeypatch.setattr(fine_tuning, "Captured", capture)
+    monkeypatch.setattr(descent, "why_not", lambda *_: "")
+    monkeypatch.setattr(descent, "Captured", capture)
     return made
 
 
