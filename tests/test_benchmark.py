@@ -356,6 +356,7 @@ def test_the_script_times_layers_for_a_latency_table(
     assert "time layers" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_between_rounds_is_named(tmp_path: Path) -> None:
     entrant = opened(str(write_model(tmp_path / "net.pt")), tmp_path / "made", SHAPED)
     (way, *_) = ways_of(("onnxruntime",), "cpu", (1,), (1,))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import STEP
-from tiny import TinyNet, inputs, write_model, write_samples
+from tiny import TinyNet, compress, inputs, write_model, write_samples
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils.data import TensorDataset
@@ -74,7 +74,7 @@ class FileClock:
         self.fixed, self.asked = fixed, 0
         monkeypatch.setattr(latency_measuring, "OnnxBench", ProductBench)
         for module in (timing, until_fast):
-            monkeypatch.setattr(module, "timed", self.timed)
+            monkeypatch.setattr(module, "time_networks", self.timed)
 
     def timed(
         self, files: Mapping[str, Path], options: Options, seconds: float
@@ -275,7 +275,7 @@ def loss(outputs: Tensor, target: Tensor) -> Tensor:
 
 
 def floored(network: Chain, max_drop: float, **options: Any) -> compressor.Result:
-    return compressor.compress(
+    return compress(
         network,
         inputs(),
         data=taught(network, 128, 1),
@@ -461,7 +461,7 @@ def test_a_dry_run_cannot_try(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_every_group_has_a_reason_and_what_it_saves(network: Chain) -> None:
-    found = compressor.compress(network, inputs(), round_to=1).report
+    found = compress(network, inputs(), round_to=1).report
     assert all(group["reason"] for group in found["groups"])
     pruned = [group for group in found["groups"] if group["kept"] < group["size"]]
     assert pruned

@@ -85,6 +85,7 @@ def test_sizes_and_opset_are_in_the_file_and_its_name(folder: Path) -> None:
     assert found[path.name]["latency"][0]["batch"] == 2
 
 
+@pytest.mark.slow
 def test_weights_beside_a_file_are_known_by_their_own_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +141,7 @@ def test_int8_has_its_own_accuracy_and_time(folder: Path, made: Path) -> None:
     assert told["size_bytes"] == (folder / "model_int8.onnx").stat().st_size
 
 
+@pytest.mark.slow
 def test_what_was_exported_before_is_still_told_of(folder: Path) -> None:
     export(folder, half=True)
     export(folder, opset=18)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import compress
 from torch import Tensor, nn
 
-import compressor
 from compressor.calls import Call
 from compressor.errors import CompressorError, UsageError
 from compressor.loading.data import Binding, Forward
@@ -119,7 +119,7 @@ def _texts(count: int = 24) -> list[Any]:
 )
 def test_a_network_that_takes_names_is_chosen_by_reconstruction_and_repaired(examples: Any) -> None:
     torch.manual_seed(0)
-    done = compressor.compress(Reader().eval(), examples, 0.4, data=_texts(), round_to=1, epochs=1)
+    done = compress(Reader().eval(), examples, 0.4, data=_texts(), round_to=1, epochs=1)
     assert done.report["options"]["criterion"] == "reconstruction"
     steps = [step["step"] for step in done.report["recovery"]]
     assert "2 layers re-fitted" in steps[2] or "1 layer re-fitted" in steps[2], steps

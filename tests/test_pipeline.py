@@ -18,6 +18,7 @@ from tiny import (
     RESULT_FILES,
     HardCoded,
     TinyNet,
+    compress,
     inputs,
     names_in,
     sequential,
@@ -115,7 +116,7 @@ def test_nothing_outside_is_changed(network: TinyNet) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    found = compressor.compress(model, inputs(), data=labelled(), epochs=1, criterion="random")
+    found = compress(model, inputs(), data=labelled(), epochs=1, criterion="random")
     assert torch.equal(torch.rand(3), expected)
     after = model.state_dict()
     assert before.keys() == after.keys()
@@ -129,7 +130,7 @@ def test_nothing_outside_is_changed(network: TinyNet) -> None:
 
 
 def test_same_seed_same_result(network: TinyNet, result: compressor.Result) -> None:
-    again = compressor.compress(
+    again = compress(
         network, inputs(), data=labelled(), epochs=1, lr=0.001, batch_size=16, round_to=1
     )
     assert again.plan == result.plan
@@ -205,7 +206,7 @@ def test_weights_of_something_else_are_refused(folder: Path, tmp_path: Path) -> 
 
 def test_class_that_cannot_follow_comes_back_as_a_program(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    found = compressor.compress(HardCoded(), inputs())
+    found = compress(HardCoded(), inputs())
     found.save(tmp_path / "net")
     assert found.report["form"]["form"] == "program"
     assert any("is a program" in note for note in found.report["notes"])
@@ -242,7 +243,7 @@ def test_without_labels_the_original_teaches() -> None:
 
     run, decision = plan(Subject(model, data=Unlabelled()), Options(ratio=0.6), Silent())
     untaught = slice_network(run.trace, run.network, decision.keep).module
-    found = compressor.compress(model, data=Unlabelled(), epochs=8, lr=0.1, batch_size=8, ratio=0.6)
+    found = compress(model, data=Unlabelled(), epochs=8, lr=0.1, batch_size=8, ratio=0.6)
     assert distance(found.module) < 0.85 * distance(untaught)
     assert found.report["after"]["metrics"] == {}
     assert found.report["evaluated_on"] == "the data has no labels"
@@ -325,7 +326,7 @@ def test_own_loss_and_metric_are_used(network: TinyNet) -> None:
         calls.append(len(target))
         return outputs.square().mean()
 
-    found = compressor.compress(
+    found = compress(
         network,
         inputs(),
         data=labelled(32, classes=1000),
@@ -342,14 +343,14 @@ def test_own_loss_and_metric_are_used(network: TinyNet) -> None:
 def test_spec_instead_of_a_module(tmp_path: Path) -> None:
     model = write_model(tmp_path / "net.pt")
     samples = write_samples(tmp_path / "data.npz")
-    found = compressor.compress(str(model), data=str(samples), repair=False)
+    found = compress(str(model), data=str(samples), repair=False)
     assert found.report["model"]["weights"] == "loaded"
     assert [step["step"] for step in found.report["recovery"]] == ["original", "sliced"]
 
 
 def test_repair_needs_no_batch_norm(tmp_path: Path) -> None:
     bare = nn.Sequential(*(m for m in sequential() if not isinstance(m, nn.BatchNorm2d)))
-    found = compressor.compress(bare, inputs(), data=labelled(32))
+    found = compress(bare, inputs(), data=labelled(32))
     steps = [step["step"] for step in found.report["recovery"]]
     assert steps == ["original", "sliced", "2 layers re-fitted by least squares on 29 samples"]
 
@@ -382,7 +383,7 @@ def test_options_that_cannot_be_meant(
     network: TinyNet, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        compressor.compress(network, inputs(), **options)
+        compress(network, inputs(), **options)
 
 
 def test_options_spell_the_command_line() -> None:
@@ -397,13 +398,13 @@ def test_options_spell_the_command_line() -> None:
 
 @pytest.mark.parametrize("unit", ["macs", "params"])
 def test_a_limit_is_met_within_a_channel(network: TinyNet, unit: str) -> None:
-    halved = compressor.compress(network, inputs(), 0.4, of=unit).report["after"][unit]
-    found = compressor.compress(network, inputs(), **{f"max_{unit}": halved}).report
+    halved = compress(network, inputs(), 0.4, of=unit).report["after"][unit]
+    found = compress(network, inputs(), **{f"max_{unit}": halved}).report
     assert found["after"][unit] == halved
     before = found["before"][unit]
     assert found["budget"]["of"] == unit
     assert found["budget"]["ratio"] == pytest.approx(1 - halved / before)
-    less = compressor.compress(network, inputs(), **{f"max_{unit}": halved - 1}).report
+    less = compress(network, inputs(), **{f"max_{unit}": halved - 1}).report
     assert less["after"][unit] < halved
 
 
@@ -414,7 +415,7 @@ def test_limits_are_written_as_people_write_numbers() -> None:
 
 
 def test_layer_ratios_alone_are_the_budget(network: TinyNet) -> None:
-    found = compressor.compress(network, inputs(), layer_ratio={"stem": 0.25})
+    found = compress(network, inputs(), layer_ratio={"stem": 0.25})
     assert {name: len(g["keep"]) for name, g in found.plan.groups.items()} == {"stem.weight:0": 6}
     assert found.report["budget"]["ratio"] is None
     assert "as --layer-ratio says" in to_markdown(found.report)
@@ -424,7 +425,7 @@ def test_demo_network_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "EPOCHS", 3)
     train, test = demo.digits()
     assert len(train) + len(test) == 1797
-    network = demo.trained(train, seed=0, tick=lambda done, total, note: None)
+    network = demo.train_network(train, seed=0, tick=lambda done, total, note: None)
     batch = test.fetch(range(len(test)))
     with torch.no_grad():
         correct = batch.inputs.to(network).argmax(1) == batch.target

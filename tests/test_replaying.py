@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TinyNet, inputs, write_model, write_samples
+from tiny import TinyNet, compress, inputs, write_model, write_samples
 from torch import nn
 
-import compressor
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.options import Options
@@ -25,7 +24,7 @@ def network(seed: int, width: int = 8) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    first = compressor.compress(network(0), inputs(), criterion="random", seed=3, round_to=1)
+    first = compress(network(0), inputs(), criterion="random", seed=3, round_to=1)
     path = tmp_path_factory.mktemp("plan") / "plan.json"
     path.write_text(first.plan.to_json())
     return path
@@ -33,7 +32,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_other_weights_are_cut_by_the_same_plan(path: Path) -> None:
     other = network(1)
-    found = compressor.compress(other, inputs(), plan=str(path))
+    found = compress(other, inputs(), plan=str(path))
     assert found.plan.to_json() == path.read_text()
     (kept,) = [entry["keep"] for entry in found.plan.groups.values() if entry["size"] == 8][:1]
     expected = other.state_dict()["stem.weight"][kept]
@@ -70,12 +69,12 @@ def test_a_dry_run_shows_the_plan(
 
 def test_a_plan_of_another_network_is_refused(path: Path) -> None:
     with pytest.raises(CompressorError, match="made for another network"):
-        compressor.compress(network(0, width=10), inputs(), plan=str(path))
+        compress(network(0, width=10), inputs(), plan=str(path))
 
 
 def test_a_plan_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CompressorError, match="no plan to read"):
-        compressor.compress(network(1), inputs(), plan=str(tmp_path / "gone.json"))
+        compress(network(1), inputs(), plan=str(tmp_path / "gone.json"))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from cases import Case
+from tiny import compress
 from torch import Tensor, nn
 from twin import (
     Analysed,
@@ -329,7 +330,7 @@ def test_a_saved_result_comes_back_with_its_stand_ins(name: str, tmp_path: Path)
     build = CASES[name].build
     inputs = torch.randn(2, 7, 5)
     model = build().eval()
-    result = compressor.compress(
+    result = compress(
         model, inputs, ratio=0.3, best_effort=True, criterion="random", protect="head", epochs=0
     )
     assert sorted(result.plan.stand_ins) == PATHS[name]

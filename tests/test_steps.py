@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from cases import CASES
-from tiny import CLASSES, HardCoded, TinyNet, inputs
+from tiny import CLASSES, HardCoded, TinyNet, compress, inputs
 from torch import nn
 from torch.utils.data import TensorDataset
 from twin import EXACT, Keep, analysed, assert_same
@@ -103,7 +103,7 @@ def test_indices_that_no_choice_keeps_are_refused() -> None:
 
 
 def compressed(model: nn.Module, **options: Any) -> compressor.Result:
-    return compressor.compress(model, inputs(), 0.6, round_to=1, **options)
+    return compress(model, inputs(), 0.6, round_to=1, **options)
 
 
 @pytest.mark.parametrize("of", ["macs", "params"])
@@ -145,7 +145,7 @@ def test_a_program_is_pruned_in_steps_as_well() -> None:
 def test_in_many_steps_a_tenth_of_the_original_stays() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 40, 1), nn.ReLU(), nn.Conv2d(40, 40, 1), nn.Conv2d(40, 4, 1))
-    found = compressor.compress(model, inputs(), 0.97, round_to=1, steps=4, best_effort=True)
+    found = compress(model, inputs(), 0.97, round_to=1, steps=4, best_effort=True)
     assert all(len(group["keep"]) >= 4 for group in found.plan.groups.values())
 
 

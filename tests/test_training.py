@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import BRIEFLY_TIMED, CLASSES, TinyNet, inputs, write_model, write_samples
+from tiny import BRIEFLY_TIMED, CLASSES, TinyNet, compress, inputs, write_model, write_samples
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -290,9 +290,7 @@ def test_options_that_cannot_be_meant(options: dict, says: str) -> None:
 
 def test_the_report_has_every_epoch_and_the_best_one() -> None:
     torch.manual_seed(0)
-    result = compressor.compress(
-        TinyNet(16), inputs(), data=labelled(), epochs=3, batch_size=16, round_to=1
-    )
+    result = compress(TinyNet(16), inputs(), data=labelled(), epochs=3, batch_size=16, round_to=1)
     last = result.report["recovery"][-1]
     assert last["step"] == "3 epochs of fine-tuning"
     epochs = last["training"]["epochs"]
@@ -313,10 +311,10 @@ def test_a_step_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "    return 1 / 0\n"
     )
     options = {"data": labelled(), "epochs": 1, "batch_size": 16, "round_to": 1}
-    result = compressor.compress(TinyNet(16), inputs(), train="own.py:step", **options)
+    result = compress(TinyNet(16), inputs(), train="own.py:step", **options)
     assert any("by the step of --train" in note for note in result.report["notes"])
     with pytest.raises(CompressorError, match="training step failed: ZeroDivisionError"):
-        compressor.compress(TinyNet(16), inputs(), train="own.py:wrong", **options)
+        compress(TinyNet(16), inputs(), train="own.py:wrong", **options)
 
 
 # -- what training begins with ------------------------------------------------------------------
@@ -342,7 +340,7 @@ def assert_kept_of(result: compressor.Result, dense: dict[str, torch.Tensor]) ->
 def hardly(**options: object) -> compressor.Result:
     """So small a learning rate that what training begins with is what comes out."""
     options = {"round_to": 1, "batch_size": 16, "epochs": 1, "lr": 1e-30, **options}
-    return compressor.compress(plain(), inputs(), data=labelled(), **options)  # type: ignore[arg-type]
+    return compress(plain(), inputs(), data=labelled(), **options)  # type: ignore[arg-type]
 
 
 def test_weights_are_rewound_and_cut_as_the_network_is(tmp_path: Path) -> None:
@@ -366,7 +364,7 @@ def test_training_from_scratch_knows_nothing_of_the_weights() -> None:
         net = plain()
         for layer in (net[0], net[2], net[5]):
             nn.init.constant_(layer.bias, scale)
-        result = compressor.compress(
+        result = compress(
             *(net, inputs()),
             data=labelled(),
             round_to=1,
@@ -400,7 +398,7 @@ def test_a_program_cannot_be_reinitialised() -> None:
     program = as_module(trace(plain(), ExampleInputs((inputs(2),))).program)
     told = Told()
     with pytest.raises(CompressorError, match="do not say how their weights begin"):
-        compressor.compress(
+        compress(
             *(program, inputs()),
             data=labelled(),
             epochs=1,
@@ -426,7 +424,7 @@ def test_a_parameter_that_no_layer_resets_is_drawn_like_itself() -> None:
 
 def test_a_rewound_learning_rate_is_that_of_a_first_training() -> None:
     rates = {
-        policy: compressor.compress(
+        policy: compress(
             *(plain(), inputs()),
             data=labelled(),
             round_to=1,
@@ -473,7 +471,7 @@ def test_sparsity_learning_spreads_channels_apart_before_the_cut() -> None:
 
 def test_sparsity_learning_is_reported_and_learns_from_the_original() -> None:
     options = {"data": labelled(), "round_to": 1, "batch_size": 16, "criterion": "l2"}
-    result = compressor.compress(TinyNet(16), inputs(), sparsity_epochs=2, epochs=1, **options)
+    result = compress(TinyNet(16), inputs(), sparsity_epochs=2, epochs=1, **options)
     steps = steps_of(result)
     assert 0 < steps.index("2 epochs of sparsity learning") < steps.index("sliced")
     assert steps[-1] == "1 epoch of fine-tuning"
@@ -512,7 +510,7 @@ def test_moments_are_cut_with_their_weights(optimizer: str) -> None:
 
 
 def test_steps_share_one_fall_of_the_learning_rate() -> None:
-    result = compressor.compress(
+    result = compress(
         *(TinyNet(16), inputs()),
         data=labelled(),
         round_to=1,
@@ -554,7 +552,7 @@ def test_compiled_steps_train_alike() -> None:
 
 OPTIONS = (
     *("net.pt", "--input", "1x3x8x8", "--data", "data.npz", "--test", "data.npz"),
-    *("--epochs", "40", "--batch-size", "8", "--round-to", "1"),
+    *("--epochs", "40", "--batch-size", "8", "--round-to", "1", "--format", "pt2"),
 )
 
 
