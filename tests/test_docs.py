@@ -192,6 +192,59 @@ def test_every_page_of_the_guide_is_linked_from_the_readme() -> None:
     assert [page for page in pages if page not in text] == []
 
 
+# -- decisions, and paths ------------------------------------------------------------------------
+
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+
+
+@pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.stem)
+def test_a_decision_is_half_a_page(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 30
+    assert len(text.split()) <= 210, "measurements belong to docs/results/"
+    title, *parts = text.split("\n\n")
+    assert re.match(r"# [A-Z]", title)
+    said = re.findall(r"^\*\*(Context|Choice|Consequence)\.\*\*", "\n\n".join(parts), re.M)
+    assert said == ["Context", "Choice", "Consequence"]
+
+
+def test_every_decision_has_a_number_of_its_own() -> None:
+    assert len({path.name[:4] for path in DECISIONS}) == len(DECISIONS)
+
+
+def missing_paths(page: Path, text: str) -> list[str]:
+    """Return the repository's paths in a page's code that do not exist.
+
+    A path is what begins with one of our folders, or a file of Python within a folder, which may
+    be named from the package on. A page on how the code lies names its files without folders.
+    """
+    known = {path.name for path in (ROOT / "compressor").rglob("*.py")}
+    by_name = page.parent.name == "decisions" or page.name == "architecture.md"
+    missing = []
+    for code in re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)):
+        if re.fullmatch(r"(compressor|docs|tests|tools)/[\w./-]*|[\w.-]+/[\w./-]+\.py", code):
+            exists = any((root / code).exists() for root in (ROOT, ROOT / "compressor"))
+        elif by_name and re.fullmatch(r"\w+\.py", code):
+            exists = code in known
+        else:
+            continue
+        missing += [] if exists else [f"{page.name}: {code}"]
+    return missing
+
+
+def test_every_path_that_the_documentation_names_exists() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert [m for page in pages for m in missing_paths(page, page.read_text())] == []
+
+
+def test_a_path_that_was_moved_is_seen() -> None:
+    page = ROOT / "docs" / "decisions" / "0000-an-example.md"
+    text = "`tools/check`, `graph/axes.py`, `errors.py`, `path/file.py:callable`, `--out a/b`"
+    assert missing_paths(page, text) == []
+    gone = ["compressor/attic/", "graph/attic.py", "attic.py"]
+    assert missing_paths(page, f"`{'`, `'.join(gone)}`") == [f"{page.name}: {g}" for g in gone]
+
+
 # -- the README ----------------------------------------------------------------------------------
 
 
