@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,7 @@ from twin import (
 
 import compressor
 from compressor.cli import main
+from compressor.cli.app import app
 from compressor.graph import rules
 from compressor.graph.analysis import analyse
 from compressor.graph.rules.reasons import FROM_THE_NETWORK, REASONS
@@ -243,6 +246,57 @@ def test_a_path_that_was_moved_is_seen() -> None:
     assert missing_paths(page, text) == []
     gone = ["compressor/attic/", "graph/attic.py", "attic.py"]
     assert missing_paths(page, f"`{'`, `'.join(gone)}`") == [f"{page.name}: {g}" for g in gone]
+
+
+# -- commands ------------------------------------------------------------------------------------
+
+GUIDE = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+SHOWN = [
+    (page.name, line)
+    for page in (*GUIDE, *sorted((ROOT / "docs" / "results").glob("*.md")))
+    for line in re.findall(r"^    (compress .*)$", page.read_text(), re.M)
+]
+
+
+@pytest.mark.parametrize(("page", "line"), SHOWN)
+def test_a_command_that_is_shown_can_be_meant(page: str, line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    command, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
+    assert callable(command)
+
+
+def options_of_compress() -> set[str]:
+    commands = [app[name] for name in app if not name.startswith("-")]
+    arguments = [a for each in (app, *commands) for a in each.assemble_argument_collection()]
+    return {name for argument in arguments for name in argument.names} | set(app)
+
+
+def test_every_option_that_the_guide_names_exists() -> None:
+    known = options_of_compress()
+    tools = {"gpu.md", "development.md"}  # of our own commands
+    foreign = r"torchrun [^`]*|python bench.py .*"
+    code = [
+        (page.name, option)
+        for page in GUIDE
+        if page.name not in tools
+        for piece in re.findall(r"`([^`]+)`|^    (.*)$", page.read_text(), re.M)
+        for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", re.sub(foreign, "", "".join(piece)))
+    ]
+    assert len(code) > 100
+    assert [each for each in code if each[1] not in known] == []
+
+
+def can_be_run(module: str) -> bool:
+    spec = find_spec(module)
+    is_folder = spec is not None and spec.submodule_search_locations is not None
+    return find_spec(f"{module}.__main__") is not None if is_folder else spec is not None
+
+
+def test_every_module_that_the_documentation_runs_exists() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    found = {m for page in pages for m in re.findall(r"python -m ([\w.]+)", page.read_text())}
+    assert len(found) > 5
+    assert [module for module in found if not can_be_run(module)] == []
 
 
 # -- the README ----------------------------------------------------------------------------------
