@@ -33,7 +33,7 @@ class TrainingOptions(ScoringOptions):
     """Weight decay of matrices and kernels; biases and norms have none."""
 
     label_smoothing: Annotated[float, option(RECOVERY, "SHARE")] = 0.0
-    """Share of each label that goes to all classes alike; the original's outputs are smooth already."""
+    """Share of a label that goes to all classes alike; the outputs of the original are smooth."""
 
     distill: Annotated[float | None, option(RECOVERY, "SHARE")] = None
     """Weight of the original's outputs beside the labels, from 0 to 1; default 0.5, and 0 with a \
