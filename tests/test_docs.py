@@ -240,6 +240,15 @@ def test_every_path_that_the_documentation_names_exists() -> None:
     assert [m for page in pages for m in missing_paths(page, page.read_text())] == []
 
 
+def test_the_page_of_the_rooms_names_files_that_lie_in_them() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)/` \| (.*)$", page, re.M)
+    named = [(room, name) for room, text in rows for name in re.findall(r"`(\w+\.py)`", text)]
+    assert len(named) > 5
+    rooms = ROOT / "compressor"
+    assert [each for each in named if not list((rooms / each[0]).rglob(each[1]))] == []
+
+
 def test_a_path_that_was_moved_is_seen() -> None:
     page = ROOT / "docs" / "decisions" / "0000-an-example.md"
     text = "`tools/check`, `graph/axes.py`, `errors.py`, `path/file.py:callable`, `--out a/b`"
