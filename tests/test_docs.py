@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,7 @@ from twin import (
 
 import compressor
 from compressor.cli import main
+from compressor.cli.app import app
 from compressor.graph import rules
 from compressor.graph.analysis import analyse
 from compressor.graph.rules.reasons import FROM_THE_NETWORK, REASONS
@@ -190,6 +193,119 @@ def test_every_page_of_the_guide_is_linked_from_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
     pages = [path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "guide").glob("*.md")]
     assert [page for page in pages if page not in text] == []
+
+
+# -- decisions, and paths ------------------------------------------------------------------------
+
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+
+
+@pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.stem)
+def test_a_decision_is_half_a_page(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 30
+    assert len(text.split()) <= 210, "measurements belong to docs/results/"
+    title, *parts = text.split("\n\n")
+    assert re.match(r"# [A-Z]", title)
+    said = re.findall(r"^\*\*(Context|Choice|Consequence)\.\*\*", "\n\n".join(parts), re.M)
+    assert said == ["Context", "Choice", "Consequence"]
+
+
+def test_every_decision_has_a_number_of_its_own() -> None:
+    assert len({path.name[:4] for path in DECISIONS}) == len(DECISIONS)
+
+
+def missing_paths(page: Path, text: str) -> list[str]:
+    """Return the repository's paths in a page's code that do not exist.
+
+    A path is what begins with one of our folders, or a file of Python within a folder, which may
+    be named from the package on. A page on how the code lies names its files without folders.
+    """
+    known = {path.name for path in (ROOT / "compressor").rglob("*.py")}
+    by_name = page.parent.name == "decisions" or page.name == "architecture.md"
+    missing = []
+    for code in re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)):
+        if re.fullmatch(r"(compressor|docs|tests|tools)/[\w./-]*|[\w.-]+/[\w./-]+\.py", code):
+            exists = any((root / code).exists() for root in (ROOT, ROOT / "compressor"))
+        elif by_name and re.fullmatch(r"\w+\.py", code):
+            exists = code in known
+        else:
+            continue
+        missing += [] if exists else [f"{page.name}: {code}"]
+    return missing
+
+
+def test_every_path_that_the_documentation_names_exists() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert [m for page in pages for m in missing_paths(page, page.read_text())] == []
+
+
+def test_the_page_of_the_rooms_names_files_that_lie_in_them() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)/` \| (.*)$", page, re.M)
+    named = [(room, name) for room, text in rows for name in re.findall(r"`(\w+\.py)`", text)]
+    assert len(named) > 5
+    rooms = ROOT / "compressor"
+    assert [each for each in named if not list((rooms / each[0]).rglob(each[1]))] == []
+
+
+def test_a_path_that_was_moved_is_seen() -> None:
+    page = ROOT / "docs" / "decisions" / "0000-an-example.md"
+    text = "`tools/check`, `graph/axes.py`, `errors.py`, `path/file.py:callable`, `--out a/b`"
+    assert missing_paths(page, text) == []
+    gone = ["compressor/attic/", "graph/attic.py", "attic.py"]
+    assert missing_paths(page, f"`{'`, `'.join(gone)}`") == [f"{page.name}: {g}" for g in gone]
+
+
+# -- commands ------------------------------------------------------------------------------------
+
+GUIDE = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+SHOWN = [
+    (page.name, line)
+    for page in (*GUIDE, *sorted((ROOT / "docs" / "results").glob("*.md")))
+    for line in re.findall(r"^    (compress .*)$", page.read_text(), re.M)
+]
+
+
+@pytest.mark.parametrize(("page", "line"), SHOWN)
+def test_a_command_that_is_shown_can_be_meant(page: str, line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    command, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
+    assert callable(command)
+
+
+def options_of_compress() -> set[str]:
+    commands = [app[name] for name in app if not name.startswith("-")]
+    arguments = [a for each in (app, *commands) for a in each.assemble_argument_collection()]
+    return {name for argument in arguments for name in argument.names} | set(app)
+
+
+def test_every_option_that_the_guide_names_exists() -> None:
+    known = options_of_compress()
+    tools = {"gpu.md", "development.md"}  # of our own commands
+    foreign = r"torchrun [^`]*|python bench.py .*"
+    code = [
+        (page.name, option)
+        for page in GUIDE
+        if page.name not in tools
+        for piece in re.findall(r"`([^`]+)`|^    (.*)$", page.read_text(), re.M)
+        for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", re.sub(foreign, "", "".join(piece)))
+    ]
+    assert len(code) > 100
+    assert [each for each in code if each[1] not in known] == []
+
+
+def can_be_run(module: str) -> bool:
+    spec = find_spec(module)
+    is_folder = spec is not None and spec.submodule_search_locations is not None
+    return find_spec(f"{module}.__main__") is not None if is_folder else spec is not None
+
+
+def test_every_module_that_the_documentation_runs_exists() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    found = {m for page in pages for m in re.findall(r"python -m ([\w.]+)", page.read_text())}
+    assert len(found) > 5
+    assert [module for module in found if not can_be_run(module)] == []
 
 
 # -- the README ----------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """MODEL as a factory: libraries, packages, files; what it is called with, and how it fails."""
 
-import builtins
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +72,6 @@ def test_a_timm_factory() -> None:
     loaded = load_model("timm:resnet18", factory_args=["num_classes=7"])
     assert isinstance(loaded.module, timm.models.ResNet)
     assert loaded.module.fc.out_features == 7
-
-
-def test_timm_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without_timm(name: str, *rest: Any, **named: Any) -> Any:
-        if name == "timm":
-            raise ImportError("No module named 'timm'")
-        return real(name, *rest, **named)
-
-    monkeypatch.setattr(builtins, "__import__", without_timm)
-    with pytest.raises(UsageError, match="timm is not installed") as caught:
-        load_model("timm:resnet18")
-    assert "compressor[timm]" in caught.value.next_step
 
 
 def test_a_file_factory_with_its_examples(nets: Path) -> None:

@@ -471,18 +471,6 @@ def test_ray_finds_the_same(done: Path, home: Path, tmp_path: Path) -> None:
     assert timeless(out) == timeless(done)
 
 
-def test_without_ray_the_way_to_it_is_told(
-    home: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    assert main(command(home, tmp_path / "out", *SMALL, "--ray", "local")) == 2
-    assert "pip install 'compressor[ray]'" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_killed_sweep_goes_on_and_ends_the_same(done: Path, home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run = [sys.executable, "-m", "compressor", *command(home, out, *SMALL)]

@@ -27,6 +27,9 @@ from tools.zoo.table import to_markdown
 from tools.zoo.trained import mobilenet_v1
 from tools.zoo.twin import is_faint, rounding_error, twin_difference
 
+ROOT = Path(__file__).parent.parent
+RECORDS = ROOT / "docs" / "results" / "zoo.jsonl"
+
 
 class Residual(nn.Module):
     """A stream that crosses LayerNorm and a mean, with a norm computed in float32 by name."""
@@ -231,9 +234,23 @@ def test_the_page_names_failures_and_what_was_left_out() -> None:
         ]
     )
     assert "| z | 0 of 1 (0%) | 0 of 0 | 0 of 0 | 1 |" in page
-    assert r"| bad | trace | CompressorError: a \| b | conv1 (net.py:3) |" in page
-    assert "| big | too large |" in page
+    assert r"| z: bad | trace | CompressorError: a \| b | conv1 (net.py:3) |" in page
+    assert "- **Left out**: too large (1)." in page
     assert "2030-01-02; 2 cores; threads of torch: 1; torch 9" in page
+
+
+def test_the_page_stays_short_and_says_what_it_leaves_to_the_records() -> None:
+    kept = [json.loads(line) for line in RECORDS.read_text().splitlines()]
+    error = {"kind": "WrongError", "first_line": "differs", "where": "here"}
+    failures = [r | {"status": "failed", "stage": "twin", "error": error} for r in kept[:40]]
+    page = to_markdown([*failures, *kept[40:]])
+    assert len(page.splitlines()) <= 80
+    assert "and 32 more." in page
+
+
+def test_the_page_is_the_one_that_the_records_make() -> None:
+    page = to_markdown([json.loads(line) for line in RECORDS.read_text().splitlines()])
+    assert (ROOT / "docs" / "zoo.md").read_text() == page, "python -m tools.zoo table writes it"
 
 
 # -- the trained networks' classes -----------------------------------------------------------------

@@ -63,12 +63,12 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """The name of its first group, by which users know it."""
+        """Return the name of its first group, by which users know it."""
         return self.groups[0].name
 
     @property
     def kind(self) -> str:
-        """A key of `KINDS`."""
+        """Return its kind, a key of `KINDS`."""
         return self.groups[0].role
 
     @property
@@ -78,7 +78,7 @@ class Unit:
 
     @property
     def least(self) -> int:
-        """The smallest width that it may ever have."""
+        """Return the smallest width that it may ever have."""
         return least(self.groups[0])
 
     def axes(self, network: Network) -> list[Axis]:

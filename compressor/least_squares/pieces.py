@@ -100,7 +100,7 @@ class PieceRegression:
     ridge: Tensor
 
     def of(self, channel: Channels) -> Regression:
-        """Return it as a regression of a group, with the channel of each feature."""
+        """Return the moments as a regression of a group, with the channel of each feature."""
         return Regression(self.moments, self.weight, channel, self.ridge)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from compressor import extras
 from compressor.errors import CompressorError, UsageError
 from compressor.loading.callables import import_file
 from compressor.loading.imports import importable_from_here
@@ -203,12 +204,7 @@ def _torchvision_factory(spec: str, name: str) -> Factory:
 
 
 def _timm_factory(spec: str, name: str) -> Factory:
-    try:
-        import timm
-    except ImportError as error:
-        raise UsageError(
-            "timm is not installed", where=spec, next_step="pip install 'compressor[timm]'"
-        ) from error
+    timm = extras.load("timm", spec)
     if not timm.is_model(name):
         known = timm.list_models()
         raise UsageError(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compressor import extras
 from compressor.errors import CompressorError, UsageError
 from compressor.loading.wording import one_line
 from compressor.records import RANDOM, ExampleInputs, LoadedModel
@@ -41,12 +42,7 @@ def load_hugging_face(spec: str, folder: Path) -> LoadedModel:
         UsageError: transformers is not installed, or the folder holds no configuration.
         CompressorError: transformers cannot load it.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise UsageError(
-            "transformers is not installed", where=spec, next_step="pip install transformers"
-        ) from error
+    transformers = extras.load("transformers", spec)
     if not (folder / "config.json").is_file():
         raise UsageError(
             f"{folder} holds no config.json",

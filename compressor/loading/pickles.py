@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from compressor import extras
 from compressor.errors import CompressorError
 from compressor.loading.archives import require_whole
-from compressor.loading.harmless import allow_list, refusals
+from compressor.loading.harmless import LAYER_PACKAGES, allow_list, refusals
 from compressor.loading.imports import importable_from_here
 from compressor.loading.pickle_scan import PickleScan, scan_pickle
 from compressor.loading.sniff import FileKind
@@ -31,6 +32,7 @@ def load_torch_save(path: Path, kind: FileKind, *, trust_pickle: bool) -> Any:
 
     Raises:
         CompressorError: It would run code and is not trusted, or it cannot be read.
+        UsageError: Its layers are of a library that is not installed.
     """
     if kind is FileKind.TORCH_SAVE:
         require_whole(path)
@@ -56,6 +58,14 @@ def _scan_archive(path: Path) -> PickleScan:
 
 
 def _refuse(path: Path, would_run: list[str]) -> None:
+    """Raise an error if there is anything to refuse.
+
+    Layers of a library that is not installed are among it, since nobody here can know them; then
+    the error says how to install it.
+    """
+    for name in would_run:
+        if name.startswith(LAYER_PACKAGES) and (package := name.split(".")[0]) in extras.EXTRAS:
+            extras.load(package, str(path))
     if would_run:
         raise CompressorError(
             f"{path.name} would run code that is not from torch.nn, torchvision or timm "

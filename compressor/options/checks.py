@@ -32,7 +32,7 @@ _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 
 
 def count_of(option: str, text: str) -> int:
-    """A number such as 2G, 1.5M or 300000."""
+    """Parse a count such as 2G, 1.5M or 300000; raise UsageError for what is none from 1 on."""
     number = text.strip().lower().rstrip("kmgbt")
     suffix = text.strip().lower()[len(number) :]
     try:

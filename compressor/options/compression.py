@@ -191,17 +191,17 @@ be written is said, and the rest is."""
 
     @property
     def scores(self) -> bool:
-        """Not where a plan is given."""
+        """Return whether channels are scored: not where a plan is given."""
         return self.plan is None
 
     @property
     def trains(self) -> bool:
-        """Whether there are epochs, at the end, between steps or before the first cut."""
+        """Return whether there are epochs: at the end, between steps or before the first cut."""
         return bool(self.epochs or self.step_epochs or self.sparsity_epochs)
 
     @property
     def limit(self) -> Limit | None:
-        """What must not be exceeded, where no ratio is given."""
+        """Return what must not be exceeded; None where a ratio is given instead."""
         for name, unit in LIMITS.items():
             given = getattr(self, name)
             if given is not None:
@@ -210,11 +210,11 @@ be written is said, and the rest is."""
 
     @property
     def layer_ratios(self) -> tuple[tuple[str, float], ...]:
-        """`layer_ratio` as pairs of a glob and a share."""
+        """Return `layer_ratio` as pairs of a glob and the share that is removed there."""
         return tuple(map(glob_and_share, self.layer_ratio))
 
     def spelled(self) -> list[str]:
-        """The command line that says this: the ratio, and what is not the default."""
+        """Return the options as words of a command line: the ratio, and what is not the default."""
         words: list[str] = []
         for field in sorted(fields(self), key=lambda field: field.name != "ratio"):
             value = getattr(self, field.name)
@@ -229,7 +229,11 @@ be written is said, and the rest is."""
 
     @classmethod
     def of_keywords(cls, keywords: dict[str, Any]) -> Self:
-        """Options from Python keywords; a single text stands for a list of one."""
+        """Build options from Python keywords; a single text stands for a list of one.
+
+        Raises:
+            UsageError: There is no option of a name, or a value cannot be meant.
+        """
         known = [field.name for field in fields(cls)]
         for name in keywords.keys() - set(known):
             near = difflib.get_close_matches(name, known, n=3) or known
@@ -276,7 +280,7 @@ def _check_drop(options: "Options") -> None:
 
 
 def _check_plan(options: "Options") -> None:
-    """With a plan, options of a choice would have no say."""
+    """Refuse, beside a plan, options that choose channels: they would have no say."""
     deciding = {*named_in(Options, BUDGET, CHOICE), *_MAKING_STEPS} - {"plan"}
     for field in fields(options):
         if field.name in deciding and getattr(options, field.name) != field.default:

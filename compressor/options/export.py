@@ -63,7 +63,7 @@ files of the folder are written for them."""
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width of the images that are asked for."""
+        """Return the height and width that are asked for; None where they stay as they are."""
         if self.image_size is None:
             return None
         height, _, width = self.image_size.partition("x")
@@ -71,7 +71,7 @@ files of the folder are written for them."""
 
     @property
     def stem(self) -> str:
-        """The file's name without its ending: what is not the usual is in it."""
+        """Return the file's name without its ending; it names all sizes that are asked for."""
         words = [
             "model",
             f"b{self.batch}" if self.batch is not None else "",

@@ -176,12 +176,12 @@ cross-entropy, or distillation from the original where the data has no labels.""
 
     @property
     def memory_bytes(self) -> int | None:
-        """`memory` as a number."""
+        """Return `memory` in bytes; None where half of the free memory is taken."""
         return None if self.memory is None else count_of("memory", self.memory)
 
     @property
     def scores(self) -> bool:
-        """Whether anything depends on what channels matter."""
+        """Return whether the command scores channels at all."""
         return True
 
     def __post_init__(self) -> None:

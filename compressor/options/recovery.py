@@ -30,10 +30,10 @@ class TrainingOptions(ScoringOptions):
     """sgd: Nesterov momentum 0.9. Gradients are clipped to a norm of 5."""
 
     weight_decay: Annotated[float, option(RECOVERY, "RATE")] = 5e-4
-    """Of matrices and kernels; biases and norms have none."""
+    """Weight decay of matrices and kernels; biases and norms have none."""
 
     label_smoothing: Annotated[float, option(RECOVERY, "SHARE")] = 0.0
-    """Of cross-entropy; the original's outputs are smooth labels already."""
+    """Share of a label that goes to all classes alike; the outputs of the original are smooth."""
 
     distill: Annotated[float | None, option(RECOVERY, "SHARE")] = None
     """Weight of the original's outputs beside the labels, from 0 to 1; default 0.5, and 0 with a \

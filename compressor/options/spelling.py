@@ -67,11 +67,11 @@ def listed_texts(group: Group, metavar: str) -> Parameter:
 
 
 def named_in(options: type, *groups: Group) -> list[str]:
-    """Names of the options that stand in some groups."""
+    """Return the names of the options that stand under the given headings of the help."""
     hints = get_type_hints(options, include_extras=True)
     return [name for name, hint in hints.items() if {*hint.__metadata__[0].group} & {*groups}]
 
 
 def flag(name: str) -> str:
-    """The command line's spelling of an option: 'round_to' -> '--round-to'."""
+    """Return an option as the command line spells it: 'round_to' -> '--round-to'."""
     return "--" + name.replace("_", "-")

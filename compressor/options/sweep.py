@@ -118,7 +118,7 @@ so that methods compare; auto: what kernels on this machine run well."""
         self._check_disturbed()
 
     def _check_disturbed(self) -> None:
-        """What a trial times would be wrong while others run beside it."""
+        """Refuse options that time networks within a trial while other trials run beside it."""
         together = self.jobs > 1 or self.ray is not None
         for name, value in (("of", "latency"), ("round_to", "auto")):
             if together and getattr(self, name) == value:
@@ -132,7 +132,7 @@ so that methods compare; auto: what kernels on this machine run well."""
 
     @property
     def shared(self) -> dict[str, Any]:
-        """Options of one compression that hold for all trials."""
+        """Return the options that all trials share, by name."""
         names = {field.name for field in fields(Options)} - set(_HIDDEN)
         return {name: getattr(self, name) for name in names}
 
@@ -144,7 +144,11 @@ _HIDDEN = (
 
 
 def schedule_of(text: str) -> dict[str, Any]:
-    """Options of one compression that a schedule's text stands for."""
+    """Return the options, by name, that a schedule such as "cubic=3" stands for.
+
+    Raises:
+        UsageError: There is no such schedule, or its number of steps cannot be meant.
+    """
     name, steps = _name_and_count(text, "schedules", "cubic=3")
     check_choice("schedules", name, SCHEDULES)
     if name == "one-shot":
@@ -157,7 +161,15 @@ def schedule_of(text: str) -> dict[str, Any]:
 
 
 def recovery_of(text: str, epochs: int = 0) -> dict[str, Any]:
-    """The same for a recovery's; `epochs` where it does not say a number."""
+    """Return the options, by name, that a recovery such as "epochs=5" stands for.
+
+    Args:
+        text: The recovery, with its number of epochs after "=" where it says one.
+        epochs: The number of epochs where it says none.
+
+    Raises:
+        UsageError: There is no such recovery, or its number of epochs cannot be meant.
+    """
     name, given = _name_and_count(text, "recoveries", "epochs=5")
     check_choice("recoveries", name, tuple(RECOVERIES))
     found = RECOVERIES[name]

@@ -33,7 +33,7 @@ class Placeable(Protocol):
     def __iter__(self) -> Iterator[tuple[Any, Any]]: ...
 
     def on(self, device: torch.device) -> Placeable:
-        """Return the same batches, made there."""
+        """Return the same batches, made on the device."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Tally:
 
     @property
     def loss(self) -> float:
-        """The mean loss per sample, of the steps that were looked at."""
+        """Return the mean loss per sample, over the steps that were read."""
         return self.total / self.samples
 
     def add(self, found: Tensor, samples: int) -> bool:

@@ -109,7 +109,7 @@ class Schedule:
     moments: Moments = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data and tensors."""
+        """Return the state as plain containers and tensors, which load without running code."""
         return {"horizon": self.horizon, "step": self.step, "moments": self.moments}
 
     def begin(self) -> TrainingState:

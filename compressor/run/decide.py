@@ -67,12 +67,12 @@ class Decision:
 
     @property
     def keep(self) -> Keep:
-        """Group name -> the channels that stay; groups that keep all are missing."""
+        """Return group name -> indices of the channels that stay, without groups that keep all."""
         return self.choice.keep if self.choice is not None else {}
 
     @property
     def kept(self) -> dict[str, int]:
-        """Group name -> how many channels stay."""
+        """Return group name -> how many channels stay, without groups that keep all."""
         return {name: len(kept) for name, kept in self.keep.items()}
 
 
@@ -199,7 +199,7 @@ def decide(
 
 
 def say_how_met(run: Run, decision: Decision) -> None:
-    """Note it where clearly more or less is removed than was asked for."""
+    """Note, where clearly more or less is removed than was asked for, how much and why."""
     budget = describe_budget(run, decision)
     asked, removed, of = budget["ratio"], budget["removed"], budget["of"]
     if asked is None or decision.found is not None or abs(removed - asked) <= FAR:

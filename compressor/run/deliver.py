@@ -80,7 +80,7 @@ class Delivery:
 
     @property
     def is_hardly_faster(self) -> bool:
-        """Whether it is faster by less than a tenth with one thread, as far as times can tell."""
+        """Return whether one thread gains less than a tenth, as far as times can tell."""
         if not self.after.latency:
             return False
         hardly = self.after.latency[0].own_ms > 0.9 * self.before.latency[0].own_ms

@@ -28,7 +28,7 @@ class Measured:
 
     @property
     def words(self) -> str:
-        """The times as a short line for the terminal."""
+        """Return the times as a short line for the terminal."""
         return (
             f"{self.after_ms:.3g} of {self.before_ms:.3g} ms, {self.share:.3f} "
             f"(noise {self.noise:.1%})"
@@ -97,7 +97,7 @@ def to_report(found: Found | None) -> dict[str, Any]:
 
 
 def from_report(said: Mapping[str, Any]) -> Found | None:
-    """Return the record that `to_report` said this of."""
+    """Build the record that `to_report` turned into what is given; None where it had none."""
     if "measured" in said:
         times = dict(said["measured"])
         asked, tries = times.pop("asked"), times.pop("tries")

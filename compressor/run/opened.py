@@ -56,7 +56,7 @@ class Run(Opened):
 
     @property
     def unit(self) -> str:
-        """The unit of cost that the budget is in."""
+        """Return the unit of cost that the budget is in."""
         return self.options.of
 
     def total(self, unit: str, kept: Mapping[str, int] | None = None) -> float:

@@ -164,7 +164,7 @@ def time_networks(
 
 
 def turns(networks: Mapping[str, Runnable], options: Options, seconds: float) -> dict[str, Timed]:
-    """Do the same, and return the times of every turn too.
+    """Time networks as `time_networks` does, and return the times of every turn too.
 
     Raises:
         CompressorError: PyTorch is to run a mere ONNX file.

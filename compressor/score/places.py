@@ -49,7 +49,7 @@ class Place:
 
     @property
     def values(self) -> torch.Tensor:
-        """Return the same with complex numbers as they are."""
+        """Return the parameter as `weight` does, with complex numbers as they are."""
         return precise(self.tensor.detach())
 
     def totals(self, values: torch.Tensor) -> Floats:

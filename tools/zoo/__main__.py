@@ -115,7 +115,9 @@ def _line(record: dict[str, object]) -> str:
 
 
 @app.command
-def table(records: Path = Path("zoo.jsonl"), *, out: Path = Path("docs/zoo.md")) -> None:
+def table(
+    records: Path = Path("docs/results/zoo.jsonl"), *, out: Path = Path("docs/zoo.md")
+) -> None:
     """Write what a run found as a page.
 
     Parameters

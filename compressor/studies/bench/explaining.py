@@ -66,7 +66,7 @@ class FixedCost:
 
     @property
     def share(self) -> float:
-        """The fixed part as a share of the smaller network's time, 0 to 1."""
+        """Return the fixed part as a share of the smaller network's time, 0 to 1."""
         return self.ms / self.total_ms if self.total_ms else 0.0
 
 

@@ -36,7 +36,7 @@ class Way:
 
     @property
     def words(self) -> str:
-        """The way in words, for a table's title."""
+        """Return the way in words, for a table's title."""
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         where = threads if self.device == "cpu" else self.device
         numbers = "" if self.precision == "fp32" else f", {self.precision}"

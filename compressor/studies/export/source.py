@@ -47,12 +47,12 @@ class Source:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The names of the network's inputs."""
+        """Return the names of the network's inputs."""
         return tuple(map(str, self.traced.program.graph_signature.user_inputs))
 
     @property
     def batch(self) -> int | None:
-        """The fixed number of samples; None where the batch is free."""
+        """Return the fixed number of samples in a call; None where the batch is free."""
         return self.traced.batch if self.traced.batch_symbol is None else None
 
     def feeds(self) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import compressor
+from compressor import extras
 from compressor.errors import UsageError
 from compressor.onnx_runtime import cores
 from compressor.studies.sweep.carrying_out import Outcome, Outcomes, Task, carry_out_trial
@@ -22,16 +23,7 @@ def check_ray() -> Any:
     Raises:
         UsageError: It is not installed.
     """
-    try:
-        import ray
-    except ImportError:
-        raise UsageError(
-            "Ray is not installed",
-            where="--ray",
-            consequence="nothing was done",
-            next_step="pip install 'compressor[ray]', or --jobs N for processes on this machine",
-        ) from None
-    return ray
+    return extras.load("ray", "--ray", "--jobs N for processes on this machine")
 
 
 def on_ray(tasks: Sequence[Task], jobs: int, address: str) -> Outcomes:

@@ -9,8 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from compressor import extras
 from compressor.choose.budget import share_of, times_smaller
 from compressor.errors import UsageError
 from compressor.options import (
@@ -158,6 +157,7 @@ def _with_file(options: SweepOptions, path: Path) -> SweepOptions:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    yaml = extras.load("yaml", f"--grid {path}", "say the lists as options: --ratios 0.5,0.75")
     example = "for example: 'ratios: [0.5, 0.75]' and below it 'criteria: [l2, random]'"
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))

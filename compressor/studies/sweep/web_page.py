@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
@@ -60,7 +59,7 @@ def _setting(
     charts = [
         (
             f"{picture.words} against {COST_WORDS[picture.cost]}",
-            Markup(for_a_page(draw(curves, picture, styles, legend=False))),
+            for_a_page(draw(curves, picture, styles, legend=False)),
         )
         for picture in pictures_of(metrics)
     ]
