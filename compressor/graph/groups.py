@@ -80,7 +80,7 @@ class Uses:
         return tuple(tuple(sorted(link)) for link in sets if len(link) > 1)
 
 
-def grouped(
+def form_groups(
     solver: Solver, tensors: Mapping[str, Shape], parameters: Container[str], uses: Uses
 ) -> tuple[dict[str, Axis], tuple[Group, ...]]:
     """Form the groups from the solved dimensions of the stored tensors.
@@ -131,7 +131,7 @@ def _group_name(members: Sequence[Member], role: str, taken: Container[str]) -> 
     return name
 
 
-def protections(
+def list_protections(
     solver: Solver, tensors: Mapping[str, Shape], parameters: Container[str]
 ) -> tuple[Protection, ...]:
     """Return the protected axes of the parameters' dimensions, by reason, without kernel sizes."""

@@ -12,6 +12,21 @@ ASSERTION = torch.ops.aten._assert_tensor_metadata.default
 run on other devices."""
 
 
+def operator_of(node: Node) -> str:
+    """Return the name of a node's operator as the tables of facts have it.
+
+    That is the overload, without the namespace where it is ATen's: "conv2d.default",
+    "torchvision.nms.default".
+    """
+    return str(node.target).removeprefix("aten.")
+
+
+def base_name(node: Node) -> str:
+    """Return an operator's name without overload and in-place mark: "add_.Tensor" is "add"."""
+    name = operator_of(node).partition(".")[0]
+    return name if name.startswith("_") else name.rstrip("_")
+
+
 def given_arguments(node: Node) -> dict[str, Any]:
     """Return a node's arguments by their names in the schema, without defaults."""
     return dict(zip(schema_names(node), node.args, strict=False)) | dict(node.kwargs)

@@ -17,7 +17,7 @@ from torch import nn
 
 from compressor.choose import KINDS
 from compressor.graph.analysis import analyse
-from compressor.graph.counted import notes_on_macs
+from compressor.graph.costs import notes_on_macs
 from compressor.graph.network import Network
 from compressor.listing import some_of
 from compressor.loading import find_examples

@@ -15,8 +15,8 @@ from torch.nn.utils import prune
 
 from compressor.choose.budget import share_of
 from compressor.errors import CompressorError
+from compressor.graph.costs import costs_of
 from compressor.graph.counting import count_params
-from compressor.graph.measured_costs import costs_of
 from compressor.loading.data import batches
 from compressor.records import Trace
 from compressor.recover import Schedule, has_running_statistics, recalibrate_batch_norm
@@ -50,7 +50,7 @@ def zero_and_recover(module: nn.Module, run: Run, judge: Judge) -> Sparse:
     It recovers by the same means as a smaller network, except least squares; zeros stay zeros.
     """
     options = run.options
-    dense = costs_of(module, run.trace)
+    dense = costs_of(run.trace, run.network)
     masks = zeroed(module, share_of(options))
     moments = [Moment("zeroed", judge("evaluate zeroed", module))]
     if options.repair and run.samples.train is not None:
