@@ -210,7 +210,8 @@ def test_a_rule_that_takes_the_place_of_ours_counts_too() -> None:
     class Distances(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.up, self.centres = nn.Linear(6, 8), nn.Parameter(torch.randn(5, 8))
+            self.up = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 8))
+            self.centres = nn.Parameter(torch.randn(5, 8))
 
         def forward(self, x: Tensor) -> Tensor:
             return torch.cdist(self.up(x), self.centres)
@@ -221,8 +222,9 @@ def test_a_rule_that_takes_the_place_of_ours_counts_too() -> None:
         return Equations(((rows, others),), [(given, width)], statistics=[width], macs=macs)
 
     register_rule("aten::cdist", with_macs, replace=True)
-    report = compressor.compress(Distances(), torch.randn(1, 6), 0.0, format=()).report
-    assert report["before"]["macs"] == 6 * 8 + 5 * 8 == report["budget"]["predicted"]["macs"]
+    report = compressor.compress(Distances(), torch.randn(1, 6), 0.5, format=()).report
+    assert report["before"]["macs"] == 16 * (6 + 8) + 5 * 8
+    assert report["after"]["macs"] == report["budget"]["predicted"]["macs"]
     assert report["counted_independently"]["before"]["left_out"] == {"cdist.default": 40}
     assert not any("wrong" in note for note in report["notes"])
 
@@ -233,6 +235,7 @@ def test_a_count_that_contradicts_the_equations_is_noted() -> None:
         return replace(whole, macs=[dims[:-1] for dims in whole.macs])
 
     register_rule("aten::linear", half, replace=True)
-    report = compressor.compress(nn.Linear(6, 8), torch.randn(1, 6), 0.0, format=()).report
-    assert report["before"]["macs"] == 6
+    network = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))
+    report = compressor.compress(network, torch.randn(1, 6), 0.5, format=()).report
+    assert report["before"]["macs"] == 6 + 16
     assert sum("one of them is wrong" in note for note in report["notes"]) == 2
