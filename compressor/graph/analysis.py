@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from compressor.errors import CompressorError
 from compressor.graph.asking import call_of
-from compressor.graph.axes import Axis, Dim, Reason, Solver, leaves, repeated_in_product
+from compressor.graph.axes import Axis, Dim, leaves, repeated_in_product
 from compressor.graph.consumption import Consumption
 from compressor.graph.groups import Uses, form_groups, list_protections
 from compressor.graph.network import (
@@ -32,6 +32,7 @@ from compressor.graph.programs.nodes import live_nodes
 from compressor.graph.rules import RULES, Call, Equations, Rule, reasons
 from compressor.graph.rules.call import Refusal, TensorShape
 from compressor.graph.rules.uncounted import is_uncounted
+from compressor.graph.solver import Reason, Solver
 from compressor.graph.stored import StoredTensors
 from compressor.records import Trace
 from compressor.source_lines import owner_of, place_of

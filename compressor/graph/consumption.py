@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from torch.fx import Node
 
-from compressor.graph.axes import Axis, Dim, Solver, coordinates, leaves
+from compressor.graph.axes import Axis, Dim, coordinates, leaves
 from compressor.graph.groups import Uses
 from compressor.graph.network import Consumer, Shape
 from compressor.graph.programs.nodes import keeps_zeros, operand
 from compressor.graph.rules import Call, Equations
+from compressor.graph.solver import Solver
 
 
 class Consumption:

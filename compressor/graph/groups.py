@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compressor.graph.axes import Axis, Dim, Reason, Solver, leaves
+from compressor.graph.axes import Axis, Dim, leaves
 from compressor.graph.network import Shape
 from compressor.graph.rules import reasons
+from compressor.graph.solver import Reason, Solver
 from compressor.records import Group, Member, Protection, producer
 
 _EXACT = ("channels", "heads")

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from compressor.errors import CompressorError
-from compressor.graph.axes import Axis, Reason, Solver
+from compressor.graph.axes import Axis
 from compressor.graph.network import Shape
 from compressor.graph.rules import reasons
+from compressor.graph.solver import Reason, Solver
 
 _Place = tuple[int, tuple[int, ...], tuple[int, ...], int]
 """A tensor's storage, shape, strides and offset; the same for tied tensors."""

@@ -22,11 +22,13 @@ from compressor.graph.network import Network
 from compressor.records import Trace
 from compressor.slicing.compare import Reference, outputs_of
 from compressor.slicing.literals import Attributes
+from compressor.slicing.part import CannotStandInError, Part, part_of
 from compressor.slicing.patch import patched_class
 from compressor.slicing.program import Indices
 from compressor.slicing.running import as_module
-from compressor.slicing.stand_in import CannotStandInError, Part, Wiring, install, part_of, wirings
+from compressor.slicing.stand_in import install
 from compressor.slicing.weights import learn
+from compressor.slicing.wiring import Wiring, find_wirings
 
 ATTEMPTS = 6
 """How often modules may be replaced before the program is delivered instead."""
@@ -179,5 +181,5 @@ def _parts(
             originals[path] = part_of(trace.program, trace.module, path)
         except CannotStandInError:
             parts.pop(path, None)
-    wired = wirings(trace.module, trace.program, trace.examples, originals) if parts else {}
+    wired = find_wirings(trace.module, trace.program, trace.examples, originals) if parts else {}
     return {path: (parts[path], wired[path]) for path in parts if path in wired}

@@ -17,9 +17,11 @@ from compressor.graph.network import Network
 from compressor.modules import copy_of
 from compressor.records import Plan, Trace
 from compressor.slicing.literals import Attributes, literal_attributes
+from compressor.slicing.part import part_of
 from compressor.slicing.program import Indices, slice_tensor
-from compressor.slicing.stand_in import Wiring, install, part_of
+from compressor.slicing.stand_in import install
 from compressor.slicing.weights import learn
+from compressor.slicing.wiring import Wiring
 
 Sizes = Mapping[str, Callable[[Any], Any]]
 
