@@ -10,7 +10,7 @@ from torch.fx import Node
 from compressor.graph.axes import Axis, Dim, coordinates, leaves
 from compressor.graph.groups import Uses
 from compressor.graph.network import Consumer, Shape
-from compressor.graph.programs.nodes import keeps_zeros, operand
+from compressor.graph.programs.nodes import is_view, operand
 from compressor.graph.rules import Call, Equations
 from compressor.graph.solver import Solver
 
@@ -46,7 +46,7 @@ class Consumption:
         weights = {n.name for n in tensors if n.name in self._from_weights}
         if len(weights) == len({n.name for n in tensors}):
             self._from_weights.add(node.name)
-            if keeps_zeros(node) and weights <= self._zeros_stay:
+            if (equations.keeps_zeros or is_view(node)) and weights <= self._zeros_stay:
                 self._zeros_stay.add(node.name)
         operands = [operand(node, argument) for argument, _ in equations.contracted]
         by_weights = any(source is not None and source.name in weights for source in operands)

@@ -10,19 +10,13 @@ from torch import nn
 
 from compressor.graph.axes import Axis, Dim, size_after
 from compressor.graph.network import BATCH, Network
-from compressor.graph.programs.nodes import argument, schema_names
+from compressor.graph.programs.nodes import argument, operator_of, schema_names
+from compressor.graph.rules.facts import CHANNEL_COUNTS
 from compressor.records import Trace
 from compressor.source_lines import owner_of
 
 Attributes = dict[str, dict[str, Any]]
 """Module path -> attribute -> value."""
-
-COUNTS: Mapping[str, str] = {
-    "aten.batch_norm.default": "num_features",
-    "aten.instance_norm.default": "num_features",
-    "aten.group_norm.default": "num_channels",
-}
-"""Overload -> the attribute of a layer without tensors that says how many channels it gets."""
 
 
 def literal_attributes(
@@ -136,7 +130,7 @@ def _listed_attributes(
             continue
         path = owner_of(node)
         owner = module.get_submodule(path)
-        if (name := COUNTS.get(str(node.target))) and hasattr(owner, name):
+        if (name := CHANNEL_COUNTS.get(operator_of(node))) and hasattr(owner, name):
             count = _per_sample(size_after(spelling.outputs[0][1], sizes))
             found.setdefault((path, name), []).append(count)
         for literal, spelled in spelling.literals.items():

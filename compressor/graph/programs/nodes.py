@@ -77,13 +77,9 @@ def live_nodes(graph: Graph) -> set[Node]:
     return live
 
 
-def keeps_zeros(node: Node) -> bool:
-    """Return whether zeros of any operand are zeros of the result (views, copies, products)."""
-    if not isinstance(node.target, torch._ops.OpOverload):
+def is_view(node: Node) -> bool:
+    """Return whether an operator's result is its operand's memory, seen otherwise."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or schema.is_mutable:
         return False
-    schema = node.target._schema
-    is_view = not schema.is_mutable and any(result.alias_info for result in schema.returns)
-    return is_view or str(node.target) in _KEEPING_ZEROS
-
-
-_KEEPING_ZEROS = ("aten.clone.default", "aten._to_copy.default", "aten.mul.Tensor")
+    return any(result.alias_info for result in schema.returns)
