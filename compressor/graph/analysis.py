@@ -189,11 +189,11 @@ class _Walk:
     def network(self, batch: int | None) -> Network:
         """Return what the equations say; `batch` is the number of samples where it is fixed."""
         self._protect_what_cannot_go()
-        solved, stored = self._solved, self.stored
-        tensors = {name: solved(shape) for name, shape in stored.shapes.items()}
+        normal, stored = self._normal, self.stored
+        tensors = {name: normal(shape) for name, shape in stored.shapes.items()}
         parameters = set(self.program.graph_signature.parameters)
         axes, groups = form_groups(self.solver, stored.own, parameters, self.uses)
-        work = [(node, Work(w.operator, w.layer, solved(w.dims))) for node, w in self.work]
+        work = [(node, Work(w.operator, w.layer, normal(w.dims))) for node, w in self.work]
         return Network(
             groups=groups,
             protections=list_protections(self.solver, tensors, parameters),
@@ -206,7 +206,7 @@ class _Walk:
             cost=Cost(
                 work=tuple(w for _, w in work),
                 weights=tuple(tensors[name] for name in stored.own if name in parameters),
-                widths=solved(tuple(self.consumption.widths)),
+                widths=normal(tuple(self.consumption.widths)),
                 batch=batch,
             ),
             uncounted=tuple(
@@ -233,18 +233,18 @@ class _Walk:
     def _axes_of(self, node: Node) -> Iterable[Axis]:
         return [axis for shape in self.shapes.get(node.name, ()) for axis in self._axes(shape)]
 
-    def _solved(self, value: Any) -> Any:
+    def _normal(self, value: Any) -> Any:
         """Return a dimension, or nested tuples of dimensions and numbers, in solved form."""
         if isinstance(value, tuple):
-            return tuple(map(self._solved, value))
+            return tuple(map(self._normal, value))
         return value if isinstance(value, int) else self.solver.normal(value)
 
     def _spelling(self, equations: Equations) -> Spelling:
         return Spelling(
-            literals={name: self._solved(value) for name, value in equations.literals.items()},
+            literals={name: self._normal(value) for name, value in equations.literals.items()},
             target=equations.target,
-            pins={name: (v, self._solved(dim)) for name, (v, dim) in equations.pins.items()},
-            outputs=self._solved(equations.outputs),
+            pins={name: (v, self._normal(dim)) for name, (v, dim) in equations.pins.items()},
+            outputs=self._normal(equations.outputs),
         )
 
 

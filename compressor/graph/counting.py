@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.causes import cause_of, first_line
 from compressor.errors import CompressorError
-from compressor.graph.programs.attention_path import unfused_attention
+from compressor.graph.programs.attention_path import unfuse_attention
 from compressor.graph.rules.linear import contractions, einsum_letters
 
 Values = Sequence[Any]
@@ -186,7 +186,7 @@ def count_macs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     from fvcore.nn import FlopCountAnalysis
 
     flat = _Flat(module, args, kwargs)
-    with warnings.catch_warnings(), unfused_attention(), torch.no_grad():
+    with warnings.catch_warnings(), unfuse_attention(), torch.no_grad():
         warnings.simplefilter("ignore")
         analysis = FlopCountAnalysis(flat, flat.tensors)
         analysis.clear_op_handles().set_op_handle(**MACS)

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.graph.asking import call_of
 from compressor.graph.counting import uncountable
-from compressor.graph.programs.lifting import lifted, stored_tensors
+from compressor.graph.programs.lifting import fill_placeholders, stored_tensors
 from compressor.graph.programs.nodes import operator_of
 from compressor.graph.rules import RULES
 from compressor.graph.rules.call import TensorShape, fresh
@@ -46,7 +46,7 @@ def macs_of_program(
     stored = stored_tensors(program)
     stored |= {name: stored[name].clone() for name in program.graph_signature.buffers}
     counting = _Counting(program.graph_module)
-    leaves = lifted(program, pytree.tree_leaves((args, named)), stored)
+    leaves = fill_placeholders(program, pytree.tree_leaves((args, named)), stored)
     try:
         with torch.no_grad():
             counting.run(*leaves, enable_io_processing=False)

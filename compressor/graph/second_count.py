@@ -9,7 +9,7 @@ from compressor.errors import CompressorError
 from compressor.graph.costs import Form, one_sample
 from compressor.graph.counting import count_macs, has_formula
 from compressor.graph.network import Network
-from compressor.graph.programs.beginning import ended_after
+from compressor.graph.programs.beginning import end_after
 from compressor.records import Trace
 
 
@@ -38,7 +38,7 @@ def count_again(traced: Trace, network: Network, form: Form) -> SecondCount:
     left_out = {op: macs for op, macs in by_operator.items() if not has_formula(op)}
     args, kwargs, samples = one_sample(traced)
     try:
-        with ended_after(form.module, traced.ends_after):
+        with end_after(form.module, traced.ends_after):
             counted = count_macs(form.module, args, kwargs)
     except CompressorError as error:
         return SecondCount(None, left_out, f"{error.what} ({error.where})")

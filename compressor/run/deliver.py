@@ -22,7 +22,7 @@ from compressor.formats.provenance import provenance
 from compressor.formats.table import Job, Outcome, written
 from compressor.formats.verifying import cut_to_one, real_inputs
 from compressor.graph.costs import Costs, Form, costs_of
-from compressor.graph.programs.beginning import ended_after
+from compressor.graph.programs.beginning import end_after
 from compressor.graph.second_count import SecondCount, count_again
 from compressor.latency import layers_of, portable_layers
 from compressor.latency.calls import Timed, measure_eager, measure_turns
@@ -221,7 +221,7 @@ def _by_torch(run: Run, sliced: Sliced, counts: _Counts) -> _States:
     ways = [(threads, samples, "cpu") for threads in sorted({1, cores()})]
     with ExitStack() as stack:
         for module in modules.values():
-            stack.enter_context(ended_after(module, traced.ends_after))
+            stack.enter_context(end_after(module, traced.ends_after))
         timing = partial(measure_eager, args=examples.args, kwargs=examples.kwargs)
         try:
             found = _latency(modules, timing, ways, run)

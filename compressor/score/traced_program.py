@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.graph.network import Consumer
-from compressor.graph.programs.lifting import lifted, stored_tensors
+from compressor.graph.programs.lifting import fill_placeholders, stored_tensors
 from compressor.graph.programs.nodes import ASSERTION, operator_of
 from compressor.graph.rules import convolution, linear
 from compressor.records import Trace
@@ -70,7 +70,7 @@ class Program(Interpreter):
         leaves = Call.of(inputs).mapped(lambda leaf: leaf.to(self.device)).leaves
         signature, stored = self.program.graph_signature, stored_tensors(self.program)
         stored |= {name: stored[name].clone() for name in signature.buffers}  # may be written to
-        values = lifted(self.program, leaves, stored)
+        values = fill_placeholders(self.program, leaves, stored)
         _check_batch(self.trace, leaves)
         self.look = look
         outputs = self.run(*values, enable_io_processing=False)

@@ -14,7 +14,7 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from compressor.agreement import difference
-from compressor.graph.programs.lifting import lifted
+from compressor.graph.programs.lifting import fill_placeholders
 from compressor.records import ExampleInputs
 from compressor.slicing.part import Part
 
@@ -140,5 +140,5 @@ class _Values(Interpreter):
     def of(self, inputs: ExampleInputs) -> dict[str, torch.Tensor]:
         leaves = pytree.tree_leaves((inputs.args, dict(inputs.kwargs)))
         with torch.no_grad(), suppress(_EnoughError):
-            self.run(*lifted(self.program, leaves), enable_io_processing=False)
+            self.run(*fill_placeholders(self.program, leaves), enable_io_processing=False)
         return self.found

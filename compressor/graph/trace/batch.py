@@ -35,6 +35,7 @@ def with_batch(inputs: ExampleInputs) -> ExampleInputs | None:
 
 
 def batch_symbol_of(program: ExportedProgram) -> str | None:
+    """Return the symbol that is dimension 0 of an input; None where all are fixed."""
     for node in program.graph.nodes:
         value = node.meta.get("val")
         if node.op == "placeholder" and isinstance(value, torch.Tensor):

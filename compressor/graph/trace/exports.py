@@ -21,10 +21,10 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from compressor.causes import first_line, not_captured
-from compressor.graph.programs.attention_path import unfused_attention
-from compressor.graph.programs.beginning import calls_noted, ended_after
-from compressor.graph.programs.containers import returned_types_known
-from compressor.graph.programs.lstm_states import right_lstm_states
+from compressor.graph.programs.attention_path import unfuse_attention
+from compressor.graph.programs.beginning import end_after, note_calls
+from compressor.graph.programs.containers import register_returned_types
+from compressor.graph.programs.lstm_states import correct_lstm_states
 from compressor.graph.programs.nodes import live_nodes
 from compressor.graph.trace.batch import with_batch
 from compressor.graph.trace.regions import inline_regions
@@ -63,7 +63,7 @@ def capture(
     for way in _ways(batched is not None, failures, calls):
         inputs = (way.free_batch and batched) or examples
         try:
-            with calls_noted(module, calls):
+            with note_calls(module, calls):
                 program = _export(module, inputs, way)
         except Exception as error:
             failures.append(error)
@@ -153,15 +153,15 @@ def unused_parameters(program: ExportedProgram) -> set[str]:
 
 def _export(module: nn.Module, inputs: ExampleInputs, way: CaptureWay) -> ExportedProgram:
     leading = {0: torch.export.Dim("batch")} if way.free_batch else None
-    known = returned_types_known(module)
+    known = register_returned_types(module)
 
     def shape_of(leaf: Any) -> Any:
         return leading if isinstance(leaf, torch.Tensor) and leaf.dim() else None
 
     shapes = pytree.tree_map(shape_of, _by_name(module, inputs)) if leading else None
-    following = branches_followed() if way.draft else nullcontext()
-    ending = ended_after(module, way.ends_after)
-    with quiet_capture(), following, ending, known, right_lstm_states():
+    following = follow_branches() if way.draft else nullcontext()
+    ending = end_after(module, way.ends_after)
+    with silence_capture(), following, ending, known, correct_lstm_states():
         program = torch.export.export(
             module, inputs.args, dict(inputs.kwargs), dynamic_shapes=shapes, strict=False
         )
@@ -183,7 +183,7 @@ def _without_real_values(program: ExportedProgram) -> None:
         mode.propagate_real_tensors = False
 
 
-def branches_followed() -> AbstractContextManager[Any]:
+def follow_branches() -> AbstractContextManager[Any]:
     """Let a capture inside the block follow the example inputs' branches, where forward has some.
 
     The captured program asserts at run time that the same branch is taken. This is what
@@ -204,7 +204,7 @@ def _by_name(module: nn.Module, inputs: ExampleInputs) -> dict[str, Any]:
 
 
 @contextmanager
-def quiet_capture() -> Iterator[None]:
+def silence_capture() -> Iterator[None]:
     """Switch off gradients, fused fast paths (they hide the layers) and the exporter's messages."""
     muted = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -213,7 +213,7 @@ def quiet_capture() -> Iterator[None]:
             warnings.catch_warnings(),
             redirect_stderr(io.StringIO()),  # where a capture that fails prints its graph
             torch.no_grad(),
-            unfused_attention(),
+            unfuse_attention(),
         ):
             warnings.simplefilter("ignore")
             yield

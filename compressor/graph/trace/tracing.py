@@ -11,11 +11,11 @@ from torch.export import ExportedProgram
 from compressor.errors import CompressorError
 from compressor.graph.programs.containers import know_types
 from compressor.graph.trace.batch import batch_symbol_of, leading_size, with_batch
-from compressor.graph.trace.caches import caches_off
+from compressor.graph.trace.caches import switch_caches_off
 from compressor.graph.trace.exports import capture, capture_training, unused_parameters
-from compressor.graph.trace.fixed_inputs import fixed_inputs
-from compressor.graph.trace.keepsakes import as_before
-from compressor.graph.trace.observers import observers_off
+from compressor.graph.trace.fixed_inputs import note_fixed_inputs
+from compressor.graph.trace.keepsakes import restore_stored
+from compressor.graph.trace.observers import switch_observers_off
 from compressor.modules import copy_of, unwrapped
 from compressor.records import ExampleInputs, Trace
 
@@ -41,16 +41,16 @@ def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True
             Python's, which the program's code could not say.
     """
     _refuse_keywords(module)
-    copied = detached_copy(module)
+    copied = copy_detached(module)
     know_types((examples.args, dict(examples.kwargs)))
-    before = [*caches_off(copied), *fixed_inputs(copied, examples)]
-    with as_before(copied), observers_off(copied, examples) as observed:
+    before = [*switch_caches_off(copied), *note_fixed_inputs(copied, examples)]
+    with restore_stored(copied), switch_observers_off(copied, examples) as observed:
         program, way, notes = capture(copied, examples, free_batch)
     inputs = (way.free_batch and with_batch(examples)) or examples
     training = None
     is_whole = not way.ends_after and not isinstance(copied, torch.fx.GraphModule)
     if is_whole and unused_parameters(program):
-        with as_before(copied):
+        with restore_stored(copied):
             training = capture_training(copied, inputs, way, notes)
     return Trace(
         program=program,
@@ -67,8 +67,13 @@ def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True
 
 
 def _refuse_keywords(module: nn.Module) -> None:
-    """Raise CompressorError where a layer or tensor is named by a word of Python's: torch.fx writes
-    names into code ("self.class.weight")."""
+    """Refuse a network in which a layer or tensor is named by a word of Python's.
+
+    torch.fx writes names into code ("self.class.weight").
+
+    Raises:
+        CompressorError: There is such a name.
+    """
     tensors = (*module.named_parameters(), *module.named_buffers())
     names = [name for name, _ in (*module.named_modules(), *tensors)]
     odd = next((n for n in names if any(keyword.iskeyword(part) for part in n.split("."))), None)
@@ -108,13 +113,13 @@ def trace_of(program: ExportedProgram, module: nn.Module) -> Trace:
     return Trace(program, module, examples, symbol, batch, learning=learning_in(module))
 
 
-def detached_copy(module: nn.Module) -> nn.Module:
+def copy_detached(module: nn.Module) -> nn.Module:
     """Return a copy on the CPU, in eval mode, without gradients; the original is not changed.
 
     Raises:
         CompressorError: The model cannot be copied.
     """
-    copied = copied_to_cpu(module)
+    copied = copy_to_cpu(module)
     if not isinstance(copied, torch.fx.GraphModule):
         copied.eval()
     for parameter in copied.parameters():
@@ -123,7 +128,7 @@ def detached_copy(module: nn.Module) -> nn.Module:
     return copied
 
 
-def copied_to_cpu(module: nn.Module) -> nn.Module:
+def copy_to_cpu(module: nn.Module) -> nn.Module:
     """Return a copy on the CPU without wrappers, otherwise as it is; the original is not changed.
 
     Raises:
