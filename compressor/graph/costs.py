@@ -83,8 +83,13 @@ def one_sample(traced: Trace) -> tuple[tuple[object, ...], dict[str, object], in
     return *one, 1
 
 
-def notes_on_macs(network: Network) -> Iterator[str]:
+def notes_on_macs(traced: Trace, network: Network) -> Iterator[str]:
     """Yield what a user must know to read the network's MACs; nothing where they count all work."""
+    if _has_other_symbols(traced):
+        yield (
+            "sizes beside the batch are open until the network runs: budgets and predictions count "
+            "them as one, the MACs before and after are those of the example inputs"
+        )
     if network.uncounted:
         listed = [
             f"{u.operator} ({_calls(u.calls)}: {some_of(u.places)})" for u in network.uncounted

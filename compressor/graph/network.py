@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compressor.graph.axes import Axis, Bools, Dim, leaves, size_after
+from compressor.graph.axes import Axis, Bools, Dim, size_after
 from compressor.records import Group, Protection
 
 Shape = tuple[Dim, ...]
@@ -220,12 +220,3 @@ class Network:
                 if member.contracted or not group.exact:
                     found.setdefault(member.tensor, set()).add(member.dim)
         return {name: tuple(sorted(dims)) for name, dims in sorted(found.items())}
-
-    def reach(self, axis: Axis) -> list[tuple[str, int]]:
-        """Return every (tensor name, dimension) whose expression contains the axis."""
-        return [
-            (name, i)
-            for name, shape in self.tensors.items()
-            for i, dim in enumerate(shape)
-            if any(leaf is axis for leaf in leaves(dim))
-        ]

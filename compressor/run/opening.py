@@ -74,7 +74,7 @@ def open_run(
         sensitivity=sensitivity,
         predict_latency=predict_latency,
     )
-    for note in notes_on_macs(run.network):
+    for note in notes_on_macs(run.trace, run.network):
         stopwatch.note(note)
     return run
 

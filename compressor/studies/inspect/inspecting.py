@@ -63,7 +63,7 @@ def inspect(model: nn.Module | str, options: ModelOptions, watch: Watch) -> Insp
     traced = capture(loaded, examples, stopwatch)
     with stopwatch.stage("analyse"):
         network = analyse(traced)
-    for note in notes_on_macs(network):
+    for note in notes_on_macs(traced, network):
         stopwatch.note(note)
     return Inspection(loaded, examples, traced, network, stopwatch.notes)
 
