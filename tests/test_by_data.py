@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from twin import analysed
 
 from compressor.graph.analysis import analyse
-from compressor.graph.costs import Form, costs_of, notes_on_macs
+from compressor.graph.costs import NetworkForm, costs_of, notes_on_macs
 from compressor.graph.counting import count_macs
 from compressor.graph.counting_by_program import macs_of_program
 from compressor.graph.trace import trace
@@ -73,7 +73,7 @@ def test_a_cut_where_data_say_is_counted_sliced_and_read_again(kind: type[Steere
     keep = {g.name: tuple(range(1, g.size, 2)) for g in network.groups}
     assert sorted(g.size for g in network.groups) == [16, 32]
     sliced = slice_network(traced, network, keep)
-    form = Form(sliced.module, sliced.program, sliced.plan.kept)
+    form = NetworkForm(sliced.module, sliced.program, sliced.plan.kept)
     costs, whole = costs_of(traced, network, form), costs_of(traced, network)
     going_on = 6 if kind is Halved else 3
     assert whole.macs == 2 * (6 * 8 * 32 + going_on * (32 * 16 + 16 * 4))

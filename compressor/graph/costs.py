@@ -17,7 +17,7 @@ from compressor.records import Trace
 
 
 @dataclass(frozen=True)
-class Form:
+class NetworkForm:
     """A network whose costs are asked for: the traced one, or a smaller one made from it.
 
     Attributes:
@@ -46,14 +46,14 @@ class Costs:
     layers: Mapping[str, int]
 
 
-def costs_of(traced: Trace, network: Network, form: Form | None = None) -> Costs:
+def costs_of(traced: Trace, network: Network, form: NetworkForm | None = None) -> Costs:
     """Count the parameters and the multiply-adds of a form of the network, by default the traced.
 
     Where data decide a size, it is that of the example inputs: the program is run on them. Where
     the traced batch is fixed, the multiply-adds are a sample's share of the batch. What a detector
     computes after its program's end depends on what it finds, and is not counted.
     """
-    form = form or Form(traced.module, traced.program, {})
+    form = form or NetworkForm(traced.module, traced.program, {})
     params = count_params(form.module)
     if not _has_other_symbols(traced):
         sizes = network.sizes(form.kept)

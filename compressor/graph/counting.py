@@ -123,7 +123,7 @@ _CONVOLUTIONS = {f"aten::conv{way}{n}d" for way in ("", "_transpose") for n in (
 """Operators that the tracer calls `_convolution`, or `_convolution_mode`."""
 
 
-class _Flat(nn.Module):
+class _OnTensorsAlone(nn.Module):
     """A module that is called with tensors alone, as tracing needs; the rest is fixed.
 
     The counter sees the network's tensors and none of its layers, on which it would leave hooks.
@@ -185,7 +185,7 @@ def count_macs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     """
     from fvcore.nn import FlopCountAnalysis
 
-    flat = _Flat(module, args, kwargs)
+    flat = _OnTensorsAlone(module, args, kwargs)
     with warnings.catch_warnings(), unfuse_attention(), torch.no_grad():
         warnings.simplefilter("ignore")
         analysis = FlopCountAnalysis(flat, flat.tensors)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compressor.errors import CompressorError
-from compressor.graph.costs import Form, one_sample
+from compressor.graph.costs import NetworkForm, one_sample
 from compressor.graph.counting import count_macs, has_formula
 from compressor.graph.network import Network
 from compressor.graph.programs.beginning import end_after
@@ -32,7 +32,7 @@ class SecondCount:
         return self.macs is not None and self.macs + sum(self.left_out.values()) != macs
 
 
-def count_again(traced: Trace, network: Network, form: Form) -> SecondCount:
+def count_again(traced: Trace, network: Network, form: NetworkForm) -> SecondCount:
     """Count a form of the network by fvcore, which knows nothing of rules and equations."""
     by_operator = network.cost.macs_by_operator(network.sizes(form.kept))
     left_out = {op: macs for op, macs in by_operator.items() if not has_formula(op)}

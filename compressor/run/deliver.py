@@ -21,7 +21,7 @@ from compressor.formats.original import Runnable, TemporaryFolder, missing
 from compressor.formats.provenance import provenance
 from compressor.formats.table import Job, Outcome, written
 from compressor.formats.verifying import cut_to_one, real_inputs
-from compressor.graph.costs import Costs, Form, costs_of
+from compressor.graph.costs import Costs, NetworkForm, costs_of
 from compressor.graph.programs.beginning import end_after
 from compressor.graph.second_count import SecondCount, count_again
 from compressor.latency import layers_of, portable_layers
@@ -137,8 +137,8 @@ def deliver(run: Run, sliced: Sliced) -> Delivery:
 def _counts(run: Run, sliced: Sliced) -> _Counts:
     """Count the original and the result, by the equations and independently; note what differs."""
     traced, network = run.trace, run.network
-    original = Form(traced.module, traced.program, {})
-    result = Form(sliced.module, sliced.program, sliced.plan.kept)
+    original = NetworkForm(traced.module, traced.program, {})
+    result = NetworkForm(sliced.module, sliced.program, sliced.plan.kept)
     first, last = (
         (costs_of(traced, network, form), count_again(traced, network, form))
         for form in (original, result)
