@@ -201,6 +201,11 @@ class Plan:
     types: Mapping[str, str] = field(default_factory=dict)
     parametrised: bool = False
 
+    @property
+    def kept(self) -> dict[str, int]:
+        """Group name -> how many of its channels stay."""
+        return {name: len(group["keep"]) for name, group in self.groups.items()}
+
     def to_json(self) -> str:
         """Return the plan as JSON text, which is the same for the same plan, byte for byte."""
         said = {"schema": PLAN_SCHEMA, **asdict(self)}

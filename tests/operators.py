@@ -16,14 +16,13 @@ from compressor.graph.axes import (
     Axis,
     Bools,
     Dim,
-    Reason,
-    Solver,
     keep_mask,
     leaves,
     repeated_in_product,
 )
 from compressor.graph.rules import RULES, Call, Equations
 from compressor.graph.rules.call import TensorShape
+from compressor.graph.solver import Reason, Solver
 from compressor.slicing.program import OPEN
 
 Overload = Any

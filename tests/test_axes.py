@@ -31,8 +31,6 @@ from compressor.graph.axes import (
     Axis,
     Dim,
     Product,
-    Reason,
-    Solver,
     Sum,
     coordinates,
     keep_mask,
@@ -41,6 +39,7 @@ from compressor.graph.axes import (
     same,
     size_after,
 )
+from compressor.graph.solver import Reason, Solver
 
 REASON = Reason("a test")
 # -- the slow model ------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from zoo_member import net
 
 import compressor
 from compressor.errors import CompressorError
-from compressor.graph.programs.beginning import calls_noted, ended_after
+from compressor.graph.programs.beginning import end_after, note_calls
 
 NOISE = (6, 5)
 
@@ -93,11 +93,11 @@ def test_the_beginning_of_a_forward_is_what_the_calls_return() -> None:
     model = live(detector())
     x = torch.randn(2, *NOISE, dtype=torch.float64)
     calls: list[str] = []
-    with torch.no_grad(), calls_noted(model, calls):
+    with torch.no_grad(), note_calls(model, calls):
         whole = model(x)
     assert calls == ["body", "proposals", "classes"]
     features = model.body(x)
-    with ended_after(model, ["body", "proposals.head"]):
+    with end_after(model, ["body", "proposals.head"]):
         begun = outputs(model, x)
     scores, boxes = model.proposals.head(features)
     for a, b in zip(begun, (features, scores, boxes), strict=True):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from twin import analysed
 
 from compressor.graph.analysis import analyse
-from compressor.graph.counting import count_macs, macs_by_layer
+from compressor.graph.costs import NetworkForm, costs_of, notes_on_macs
+from compressor.graph.counting import count_macs
 from compressor.graph.counting_by_program import macs_of_program
-from compressor.graph.measured_costs import costs_of
 from compressor.graph.trace import trace
 from compressor.records import ExampleInputs
 from compressor.slicing import slice_network
@@ -73,8 +73,12 @@ def test_a_cut_where_data_say_is_counted_sliced_and_read_again(kind: type[Steere
     keep = {g.name: tuple(range(1, g.size, 2)) for g in network.groups}
     assert sorted(g.size for g in network.groups) == [16, 32]
     sliced = slice_network(traced, network, keep)
-    costs = costs_of(sliced.module, traced, sliced.program)
-    assert 0 < costs.macs < costs_of(model, traced).macs / 2 and "middle" in costs.layers
+    form = NetworkForm(sliced.module, sliced.program, sliced.plan.kept)
+    costs, whole = costs_of(traced, network, form), costs_of(traced, network)
+    going_on = 6 if kind is Halved else 3
+    assert whole.macs == 2 * (6 * 8 * 32 + going_on * (32 * 16 + 16 * 4))
+    assert any("beside the batch" in note for note in notes_on_macs(traced, network))
+    assert 0 < costs.macs < whole.macs / 2 and "middle" in costs.layers
     file = io.BytesIO()
     torch.export.save(sliced.program, file)
     file.seek(0)
@@ -90,16 +94,16 @@ def test_functions_that_are_given_to_operators_are_said_not_counted() -> None:
     network = analyse(traced)
     assert [u.operator for u in network.uncounted] == ["cond"]
     assert [g.size for g in network.groups] == [32]
-    assert costs_of(model, traced).layers == {"up": 2 * 8 * 32, "middle": 2 * 32 * 16}
+    assert costs_of(traced, network).layers == {"up": 2 * 8 * 32, "middle": 2 * 32 * 16}
 
 
 @pytest.mark.parametrize("name", sorted(CASES)[::9])
 def test_a_program_counts_as_the_tracer_does(name: str) -> None:
     of = analysed(name)
     inputs = of.case.inputs(2)
-    by_program = sum(macs_of_program(of.trace.program, inputs, {}).values())
-    assert by_program == count_macs(of.model, inputs, {}) > 0
-    assert sum(macs_by_layer(of.model, inputs, {}).values()) == by_program
+    layers = macs_of_program(of.trace.program, inputs, {})
+    assert sum(layers.values()) == count_macs(of.model, inputs, {}) > 0
+    assert layers == {name: 2 * macs for name, macs in of.network.cost.macs_by_layer().items()}
 
 
 class Experts(Steered):

@@ -21,7 +21,7 @@ import compressor
 from compressor.causes import CAUSES, cause_of, not_captured
 from compressor.errors import CompressorError
 from compressor.graph.trace import trace
-from compressor.graph.trace.caches import caches_as_before, caches_off
+from compressor.graph.trace.caches import restore_caches, switch_caches_off
 from compressor.loading import find_examples
 from compressor.modules import copy_of, unwrapped
 from compressor.records import ExampleInputs, LoadedModel
@@ -180,10 +180,10 @@ def test_caches_are_off_while_it_is_captured_and_as_before_in_the_result() -> No
     assert "use_cache=False" in found.notes[0]
     assert model.config.use_cache is True
     assert found.module.config.use_cache is False
-    caches_as_before(found.module, model)
+    restore_caches(found.module, model)
     assert found.module.config.use_cache is True
     model.config.use_cache = False
-    assert caches_off(model) == []
+    assert switch_caches_off(model) == []
 
 
 def test_inputs_that_are_no_tensors_are_said_to_be_constants() -> None:

@@ -12,7 +12,7 @@ from twin import analysed, analysed_case
 
 from compressor.errors import CompressorError
 from compressor.graph.analysis import analyse
-from compressor.graph.axes import same
+from compressor.graph.axes import leaves, same
 from compressor.graph.network import Network
 from compressor.graph.rules import RULES, Call, Equations
 from compressor.graph.rules.call import fresh
@@ -283,7 +283,12 @@ def test_every_group_reaches_a_parameter_and_is_named_once(name: str) -> None:
         axis = network.axes[group.name]
         assert group.size == axis.size > 1
         assert any(member.tensor in parameters for member in group.members)
-        reached = {(name, i) for name, i in network.reach(axis) if name not in network.aliases}
+        reached = {
+            (name, i)
+            for name, shape in network.tensors.items()
+            for i, dim in enumerate(shape)
+            if name not in network.aliases and axis in leaves(dim)
+        }
         assert reached == {(member.tensor, member.dim) for member in group.members}
 
 

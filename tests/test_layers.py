@@ -96,11 +96,12 @@ def test_imports_run_down_the_order(name: str) -> None:
 
 WITHIN = {
     "graph.axes": (),
+    "graph.solver": ("graph.axes",),
     "graph.network": ("graph.axes", "records"),
     "graph.rules": ("graph.rules", "graph.axes", "errors"),
     "graph.programs": ("graph.programs", "errors", "source_lines"),
     "graph.trace.regions": ("errors",),
-    "graph.groups": ("graph.axes", "graph.network", "graph.rules", "records"),
+    "graph.groups": ("graph.axes", "graph.solver", "graph.network", "graph.rules", "records"),
     "loading.plain": ("loading.plain", "errors"),
     "choose.curves": ("errors", "records"),
     "files": ("files", "errors"),
@@ -120,7 +121,10 @@ def test_what_stands_alone_imports_little(of: str) -> None:
     assert [m for m in leans if not m.startswith(WITHIN[of])] == []
 
 
-WITHOUT_TORCH = ["errors", "records", "graph.axes", *(n for n in FILES if n[:11] == "graph.rules")]
+WITHOUT_TORCH = [
+    *("errors", "records", "graph.axes", "graph.solver"),
+    *(n for n in FILES if n[:11] == "graph.rules"),
+]
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)

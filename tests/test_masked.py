@@ -22,7 +22,7 @@ import compressor
 from compressor.errors import CompressorError
 from compressor.records import Plan
 from compressor.slicing import slice_network
-from compressor.slicing.masking import Masked, masked, silenced
+from compressor.slicing.masking import Masked, masked, silence
 from compressor.slicing.weights import named_tensors
 
 HEAD_WIDTHS = [name for name, case in CASES.items() if case.queries]
@@ -167,7 +167,7 @@ def test_masks_in_place_are_undone_even_after_an_error() -> None:
     model = sequential()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     places = {"3.weight": {0: [1], 1: [0, 2]}, "7.weight": {1: [3]}}
-    with pytest.raises(ZeroDivisionError), silenced(named_tensors(model), places):
+    with pytest.raises(ZeroDivisionError), silence(named_tensors(model), places):
         assert not model[3].weight[1].any()
         assert not model[3].weight[:, [0, 2]].any()
         assert not model[7].weight[:, 3].any()

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from compressor import compress
 from compressor.errors import CompressorError, UsageError
 from compressor.graph.analysis import analyse
-from compressor.graph.counting import count_macs, count_params, macs_by_layer
+from compressor.graph.counting import count_macs, count_params
 from compressor.graph.trace import trace
 from compressor.latency.calls import measure_latency
 from compressor.records import ExampleInputs
@@ -224,8 +224,9 @@ def test_macs_are_those_of_the_layer_that_computes_them() -> None:
             x = self.body(self.shared(self.shared(x)))
             return x @ x.T
 
-    found = macs_by_layer(Mixed(), (torch.randn(1, 4),), {})
-    assert found == {"": 4, "shared": 32, "body.0": 32, "body.2": 32}
+    network = analyse(trace(Mixed().eval(), ExampleInputs((torch.randn(1, 4),))))
+    found = {"": 4, "shared": 32, "body.0": 32, "body.2": 32}
+    assert network.cost.macs_by_layer() == found
 
 
 def test_macs_of_inputs_that_do_not_fit_are_a_clear_error_and_leave_no_trace():

@@ -226,7 +226,7 @@ def test_a_linear_layer_is_a_regression() -> None:
 
 def test_every_layout_is_of_an_operator_with_these_arguments() -> None:
     for name, layout in LAYOUTS.items():
-        _, packet, overload = name.split(".")
+        packet, overload = name.split(".")
         schema = getattr(getattr(torch.ops.aten, packet), overload)._schema
         names = {a.name for a in schema.arguments}
         assert {layout.input, layout.weight} <= names

@@ -24,7 +24,7 @@ from torch import Tensor
 
 import compressor.graph.rules
 from compressor.errors import UsageError
-from compressor.graph.rules import BUILT_IN, RULES, elementwise, register
+from compressor.graph.rules import BUILT_IN, RULES, elementwise, facts, register
 from compressor.graph.rules import call as call_module
 
 
@@ -166,3 +166,23 @@ def test_a_second_rule_for_an_operator_is_refused() -> None:
 def test_nobody_can_enter_a_rule_into_the_table_itself() -> None:
     with pytest.raises(TypeError):
         RULES["relu.default"] = elementwise.nothing  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "table", [facts.WEIGHING, facts.PASSES_ON, facts.SUMS, facts.KEEPS_ZEROS, facts.CHANNEL_COUNTS]
+)
+def test_facts_are_of_operators_that_have_a_rule(table: Any) -> None:
+    assert set(table) <= set(BUILT_IN)
+
+
+def test_facts_name_arguments_that_the_operators_have() -> None:
+    named = {op: {w.input, w.weight, w.bias or w.input} for op, w in facts.WEIGHING.items()}
+    for op, names in (named | {op: {name} for op, name in facts.PASSES_ON.items()}).items():
+        packet, overload = op.split(".")
+        schema = getattr(getattr(torch.ops.aten, packet), overload)._schema
+        assert names <= {argument.name for argument in schema.arguments}
+
+
+def test_a_fact_that_is_said_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"names the operator relu\.default twice"):
+        facts.known((1, "relu"), (2, "tanh relu.default"))

@@ -319,6 +319,23 @@ def test_the_program_trains_as_the_class_does() -> None:
     assert torch.equal(outputs(program, *inputs)[0], outputs(program, *inputs)[0])
 
 
+def test_every_operator_that_has_a_training_mode_is_switched() -> None:
+    layers = (
+        nn.InstanceNorm1d(4, track_running_stats=True),
+        nn.RReLU(),
+        nn.AlphaDropout(0.5, True),
+    )
+    x = torch.randn(2, 4, 8)
+    for layer in layers:
+        layer.eval()
+        program = as_module(trace(layer, ExampleInputs((x,))).program)
+        before = program(x.clone())
+        torch.testing.assert_close(before, layer(x.clone()))
+        assert not torch.equal(program.train()(x.clone()), before), layer
+        if not isinstance(layer, nn.InstanceNorm1d):  # its statistics have moved on
+            assert torch.equal(program.eval()(x.clone()), before)
+
+
 def test_eval_gives_the_same_bits_as_before_train() -> None:
     of = analysed("encoder_layer")
     program = dense_program(of)

@@ -24,7 +24,7 @@ from compressor.graph.trace import trace
 from compressor.options import Options
 from compressor.records import ExampleInputs
 from compressor.slicing import as_module, slice_network
-from compressor.slicing.composing import composed, keep_of
+from compressor.slicing.composing import compose, keep_of
 
 
 def labelled(samples: int = 64) -> TensorDataset:
@@ -76,7 +76,7 @@ def test_two_cuts_are_one(name: str) -> None:
     again = trace(first.module, ExampleInputs(of.case.inputs(2)))
     network = analyse(again)
     second = slice_network(again, network, thinned(network, 2))
-    indices = composed(first.plan.tensors, second.plan.tensors)
+    indices = compose(first.plan.tensors, second.plan.tensors)
     once = slice_network(of.trace, of.network, keep_of(of.network, indices))
     assert once.plan.tensors == indices
     assert_same(as_module(second.program), as_module(once.program), of.case)
@@ -85,7 +85,7 @@ def test_two_cuts_are_one(name: str) -> None:
 def test_indices_count_in_what_was_left() -> None:
     first = {"a": {0: (1, 3, 5, 7)}, "b": {1: (0, 2)}}
     then = {"a": {0: (0, 3), 1: (4,)}, "c": {0: (2,)}}
-    assert composed(first, then) == {
+    assert compose(first, then) == {
         "a": {0: (1, 7), 1: (4,)},
         "b": {1: (0, 2)},
         "c": {0: (2,)},

@@ -26,7 +26,7 @@ from torch.utils.data import TensorDataset
 
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
-from compressor.graph.measured_costs import costs_of
+from compressor.graph.analysis import analyse
 from compressor.graph.trace import trace
 from compressor.options import PAPER_RATIOS, Options, SweepOptions, recovery_of, schedule_of
 from compressor.records import ExampleInputs
@@ -305,7 +305,7 @@ def assert_uses_are_macs(module: nn.Module, *given: torch.Tensor) -> None:
     traced = trace(module, ExampleInputs(given))
     uses = uses_of_weights(traced)
     sizes = {name: p.numel() for name, p in module.named_parameters()}
-    assert sum(n * sizes[name] for name, n in uses.items()) == costs_of(module, traced).macs
+    assert sum(n * sizes[name] for name, n in uses.items()) == analyse(traced).cost.macs()
 
 
 def test_zeros_save_the_multiply_adds_that_they_take_part_in() -> None:

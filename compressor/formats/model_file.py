@@ -11,7 +11,7 @@ from torch import nn
 from compressor.errors import CompressorError
 from compressor.files.whole_file import written_whole
 from compressor.formats import save_program
-from compressor.graph.trace import copied_to_cpu, trace
+from compressor.graph.trace import copy_to_cpu, trace
 from compressor.loading import inspect_program, normalise_examples
 from compressor.loading.plain import made_plain
 from compressor.records import ExampleInputs
@@ -40,7 +40,7 @@ def save(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) ->
 
 
 def _save(model: nn.Module, examples: ExampleInputs, path: Path) -> None:
-    traced = trace(made_plain(model, copied_to_cpu).module, examples)
+    traced = trace(made_plain(model, copy_to_cpu).module, examples)
     if traced.branched or traced.ends_after:
         raise CompressorError(
             "the model cannot be exported whole: its forward branches on values",

@@ -20,7 +20,7 @@ from compressor.formats.branches import without_assertions
 from compressor.formats.onnx_operators import operators_read_once
 from compressor.formats.output import NoRoomError, first_line, silence, write
 from compressor.formats.torchscript import convert_traced
-from compressor.graph.programs.lstm_states import right_lstm_states
+from compressor.graph.programs.lstm_states import correct_lstm_states
 
 _PROTO_LIMIT = 2**31 - 2**20  # bytes of weights that fit into one protobuf with its graph
 _KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # the layers' names
@@ -188,7 +188,7 @@ def _converted(program: ExportedProgram, way: Way, opset: int | None) -> onnx.Mo
 
 def _convert_program(program: ExportedProgram, opset: int | None) -> onnx.ModelProto:
     written_out = with_attention_written_out(without_assertions(program))
-    with operators_read_once(), right_lstm_states():
+    with operators_read_once(), correct_lstm_states():
         converted = torch.onnx.export(written_out, dynamo=True, verbose=False, opset_version=opset)
     assert converted is not None
     return converted.model_proto

@@ -14,7 +14,6 @@ from compressor.errors import CompressorError
 from compressor.files.claimed import new_folder, temporary_folder
 from compressor.formats import Way, call_once, export_onnx, save_program, user_inputs, ways_of
 from compressor.formats.output import silence
-from compressor.graph.measured_costs import Costs, costs_of
 from compressor.loading import load_program_file
 from compressor.records import Trace
 
@@ -41,15 +40,6 @@ class Original:
     def module(self) -> nn.Module:
         """Return the network's module, in eval mode."""
         return self._trace.module
-
-    @cached_property
-    def costs(self) -> Costs:
-        """Return the network's parameters and multiply-adds, counted once.
-
-        Raises:
-            CompressorError: They cannot be counted.
-        """
-        return costs_of(self._trace.module, self._trace)
 
     @cached_property
     def unwritable(self) -> Mapping[str, str]:

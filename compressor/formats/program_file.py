@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from compressor.errors import CompressorError
 from compressor.formats.output import first_line, silence, write
-from compressor.graph.programs.containers import plain_for_a_while
+from compressor.graph.programs.containers import make_plain_for_a_while
 
 _SOURCE_META = ("stack_trace", "source_fn_stack", "torch_fn", "from_node")
 
@@ -31,7 +31,7 @@ def save_program(program: ExportedProgram, path: Path) -> None:
     buffer = io.BytesIO()  # a file's own name would stand in the archive
     with silence(), _without_source(program):
         try:
-            with plain_for_a_while(program):
+            with make_plain_for_a_while(program):
                 torch.export.save(program, buffer)
         except Exception as error:  # the serialiser's errors share no base but this one
             raise CompressorError(

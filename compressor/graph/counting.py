@@ -1,24 +1,23 @@
-"""Count a network's multiply-adds and parameters."""
+"""Count a running network's parameters, and its multiply-adds by formulas that know no equations.
+
+The equations count what budgets and reports say. This second count checks them.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from math import isqrt, prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from compressor.causes import cause_of, first_line
 from compressor.errors import CompressorError
-from compressor.graph.counting_by_program import macs_of_program
-from compressor.graph.counting_by_rule import by_rule
-from compressor.graph.programs.attention_path import unfused_attention
+from compressor.graph.programs.attention_path import unfuse_attention
 from compressor.graph.rules.linear import contractions, einsum_letters
 
 Values = Sequence[Any]
@@ -99,56 +98,50 @@ def _einsum(inputs: Values, outputs: Values) -> int:
     return sum(prod(size[letter] for letter in letters) for letters in joined)
 
 
+def _atens(formula: Callable[[Values, Values], int], names: str) -> dict[str, Any]:
+    return {f"aten::{name}": formula for name in names.split()}
+
+
 MACS: dict[str, Callable[[Values, Values], int]] = {
-    "aten::_convolution": _convolution,
-    "aten::_convolution_mode": _same_convolution,
-    "aten::linear": _matrix_product(0),
-    "aten::matmul": _matrix_product(0),
-    "aten::linalg_matmul": _matrix_product(0),
-    "aten::mm": _matrix_product(0),
-    "aten::bmm": _matrix_product(0),
-    "aten::mv": _matrix_product(0),
-    "aten::dot": _matrix_product(0),
-    "aten::vdot": _matrix_product(0),
-    "aten::inner": _matrix_product(0),
-    "aten::addmm": _matrix_product(1),
-    "aten::addmv": _matrix_product(1),
-    "aten::baddbmm": _matrix_product(1),
-    "aten::addmm_": _matrix_product(1),
-    "aten::baddbmm_": _matrix_product(1),
-    "aten::addbmm": _summed_products,
-    "aten::tensordot": _tensordot,
-    "aten::einsum": _einsum,
-    "aten::scaled_dot_product_attention": _attention,
-    "aten::lstm": _recurrent,
-    "aten::gru": _recurrent,
-    "aten::rnn_tanh": _recurrent,
-    "aten::rnn_relu": _recurrent,
-    "aten::lstm_cell": _cell,
-    "aten::gru_cell": _cell,
-    "aten::rnn_tanh_cell": _cell,
-    "aten::rnn_relu_cell": _cell,
-    "aten::bilinear": _bilinear,
+    **_atens(_matrix_product(0), "linear matmul linalg_matmul mm bmm mv dot vdot inner"),
+    **_atens(_matrix_product(1), "addmm addmv baddbmm addmm_ baddbmm_"),
+    **_atens(_summed_products, "addbmm"),
+    **_atens(_tensordot, "tensordot"),
+    **_atens(_einsum, "einsum"),
+    **_atens(_bilinear, "bilinear"),
+    **_atens(_convolution, "_convolution"),
+    **_atens(_same_convolution, "_convolution_mode"),
+    **_atens(_attention, "scaled_dot_product_attention"),
+    **_atens(_recurrent, "lstm gru rnn_tanh rnn_relu"),
+    **_atens(_cell, "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),
+    "torchvision::deform_conv2d": _same_convolution,
 }
-"""Formula of the multiply-adds of each traced operator. Others (norms, pooling, …) count
-nothing."""
+"""Operator as the tracer names it -> formula of its multiply-adds. Others (norms, pooling, a
+user's own) count nothing."""
+
+_CONVOLUTIONS = {f"aten::conv{way}{n}d" for way in ("", "_transpose") for n in (1, 2, 3)}
+"""Operators that the tracer calls `_convolution`, or `_convolution_mode`."""
 
 
-class _Flat(nn.Module):
-    """A module that is called with tensors alone, as tracing needs; the rest is fixed."""
+class _OnTensorsAlone(nn.Module):
+    """A module that is called with tensors alone, as tracing needs; the rest is fixed.
+
+    The counter sees the network's tensors and none of its layers, on which it would leave hooks.
+    """
 
     def __init__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         super().__init__()
-        self.module = module
+        for number, tensor in enumerate((*module.parameters(), *module.buffers())):
+            self.register_buffer(str(number), tensor)
+        self.call: Callable[..., Any] = lambda args, kwargs: module(*args, **kwargs)
         self.leaves, self.spec = pytree.tree_flatten((args, dict(kwargs)))
         self.tensors = tuple(leaf for leaf in self.leaves if isinstance(leaf, Tensor))
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         given = iter(tensors)
         inputs = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
-        args, kwargs = pytree.tree_unflatten(inputs, self.spec)
         with _Remembered() as computed:
-            leaves = pytree.tree_leaves(self.module(*args, **kwargs))
+            leaves = pytree.tree_leaves(self.call(*pytree.tree_unflatten(inputs, self.spec)))
         outputs = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor)) or tensors
         return *outputs, *computed.traces
 
@@ -171,71 +164,42 @@ class _Remembered(TorchFunctionMode):
         return result
 
 
-def count_macs(
-    module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    program: ExportedProgram | None = None,
-) -> int:
-    """Count the multiply-adds of `module(*args, **kwargs)`, in its present mode (eval or train).
-
-    Convolutions, linear layers, matrix products, attention and recurrent layers are counted
-    (`MACS`, and operators outside ATen by their rules), whether or not an output depends on them;
-    biases are not. The count is for the batch that the inputs have: give a batch of one for the
-    number that is reported. The user's class and the module of an exported program count alike.
-    Code that cannot be traced (operators that are given functions to run, cuts at values of the
-    data) is counted on its `program`, where one is given.
-
-    Raises:
-        CompressorError: The module does not run on these inputs.
-    """
-    return sum(macs_by_layer(module, args, kwargs, program).values())
+def has_formula(operator: str) -> bool:
+    """Return whether `MACS` counts an operator, which is named as in the table of rules."""
+    parts = operator.split(".")
+    name = "::".join(parts[:2]) if len(parts) == 3 else f"aten::{parts[0]}"
+    return name in MACS or name in _CONVOLUTIONS
 
 
-def macs_by_layer(
-    module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    program: ExportedProgram | None = None,
-) -> dict[str, int]:
-    """Count the multiply-adds of a call as `count_macs` does, by the submodule that computes them.
+def count_macs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Count the multiply-adds of `module(*args, **kwargs)` by fvcore, without rules or equations.
 
-    Returns:
-        Path of a submodule -> multiply-adds of its own, its children's left out; "" is `module`.
+    The module is called in its present mode (eval or train). Convolutions, linear layers, matrix
+    products, attention and recurrent layers are counted, whether or not an output depends on them;
+    biases are not. The count is for the batch that the inputs have. The user's class and the module
+    of an exported program count alike.
 
     Raises:
-        CompressorError: The module does not run on these inputs.
+        CompressorError: The module does not run on these inputs, or its code cannot be traced
+            (operators that are given functions to run, sizes that data decide).
     """
-    try:
-        return _traced(module, args, kwargs)
-    except CompressorError:
-        if program is None:
-            raise
-        try:
-            return macs_of_program(program, args, kwargs)
-        except Exception as error:  # whatever the network's operators raise
-            raise _uncountable(error) from error
+    from fvcore.nn import FlopCountAnalysis
 
-
-def _traced(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, int]:
-    flat = _Flat(module, args, kwargs)
-    with warnings.catch_warnings(), unfused_attention(), torch.no_grad():
+    flat = _OnTensorsAlone(module, args, kwargs)
+    with warnings.catch_warnings(), unfuse_attention(), torch.no_grad():
         warnings.simplefilter("ignore")
-        from fvcore.nn import FlopCountAnalysis
-
         analysis = FlopCountAnalysis(flat, flat.tensors)
-        spelled = _respelled(analysis)
-        analysis.clear_op_handles().set_op_handle(**MACS, **by_rule())
+        analysis.clear_op_handles().set_op_handle(**MACS)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.tracer_warnings("none")
         try:
-            with _hooks_kept(flat):
-                return {spelled(n): macs for n, macs in _own(analysis.by_module()).items()}
+            return int(analysis.total())
         except (RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
-            raise _uncountable(error) from error
+            raise uncountable(error) from error
 
 
-def _uncountable(error: Exception) -> CompressorError:
+def uncountable(error: Exception) -> CompressorError:
+    """Build the error of a network that fails while it is counted, from what it raised."""
     cause = cause_of(error)
     return CompressorError(
         "the network's multiply-adds could not be counted" + (f": {cause.what}" if cause else ""),
@@ -245,49 +209,6 @@ def _uncountable(error: Exception) -> CompressorError:
         if cause
         else "call the network with these inputs; if it runs there, report this",
     )
-
-
-_SLASH = "\ue000"
-"""Stands for a slash in the names of modules, since the tracer takes a slash for the end of a
-name."""
-
-
-def _respelled(analysis: Any) -> Callable[[str], str]:
-    """Replace slashes in an fvcore analysis's names, in place; return what restores a name."""
-    analysis._named_modules = {
-        name.replace("/", _SLASH): module for name, module in analysis._named_modules.items()
-    }
-    analysis._aliases = {
-        key.replace("/", _SLASH) if isinstance(key, str) else key: name.replace("/", _SLASH)
-        for key, name in analysis._aliases.items()
-    }
-    return lambda name: name.replace(_SLASH, "/")
-
-
-def _own(counts: Mapping[str, float]) -> dict[str, int]:
-    """Subtract from each module's count those of its children; modules without any are left out."""
-    own = {name: int(count) for name, count in counts.items()}
-    for name, count in counts.items():
-        if name:
-            own[name.rpartition(".")[0]] -= int(count)
-    outermost = len("module.")
-    return {name[outermost:]: count for name, count in own.items() if count}
-
-
-@contextmanager
-def _hooks_kept(module: nn.Module) -> Iterator[None]:
-    """Restore the hooks of all submodules after the block.
-
-    A trace that fails leaves fvcore's hooks behind, and the user's modules must not keep them.
-    """
-    tables = [t for m in module.modules() for t in (m._forward_hooks, m._forward_pre_hooks)]
-    before = [dict(table) for table in tables]
-    try:
-        yield
-    finally:
-        for table, hooks in zip(tables, before, strict=True):
-            table.clear()
-            table.update(hooks)
 
 
 def count_params(module: nn.Module) -> int:

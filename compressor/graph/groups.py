@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compressor.graph.axes import Axis, Dim, Reason, Solver, leaves
+from compressor.graph.axes import Axis, Dim, leaves
 from compressor.graph.network import Shape
 from compressor.graph.rules import reasons
+from compressor.graph.solver import Reason, Solver
 from compressor.records import Group, Member, Protection, producer
 
 _EXACT = ("channels", "heads")
@@ -80,7 +81,7 @@ class Uses:
         return tuple(tuple(sorted(link)) for link in sets if len(link) > 1)
 
 
-def grouped(
+def form_groups(
     solver: Solver, tensors: Mapping[str, Shape], parameters: Container[str], uses: Uses
 ) -> tuple[dict[str, Axis], tuple[Group, ...]]:
     """Form the groups from the solved dimensions of the stored tensors.
@@ -131,7 +132,7 @@ def _group_name(members: Sequence[Member], role: str, taken: Container[str]) -> 
     return name
 
 
-def protections(
+def list_protections(
     solver: Solver, tensors: Mapping[str, Shape], parameters: Container[str]
 ) -> tuple[Protection, ...]:
     """Return the protected axes of the parameters' dimensions, by reason, without kernel sizes."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compressor.graph.axes import Axis, Bools, Dim, leaves, size_after
+from compressor.graph.axes import Axis, Bools, Dim, size_after
 from compressor.records import Group, Protection
 
 Shape = tuple[Dim, ...]
@@ -65,17 +65,32 @@ class Consumer:
 
 
 @dataclass(frozen=True)
+class Work:
+    """Multiply-adds of one call of an operator, as a product of dimensions.
+
+    Attributes:
+        operator: Name of the overload, as in the table of rules.
+        layer: Path of the module that calls it; "" is the network.
+        dims: The dimensions whose sizes are multiplied.
+    """
+
+    operator: str
+    layer: str
+    dims: Shape
+
+
+@dataclass(frozen=True)
 class Cost:
     """Multiply-adds, parameters and channels of any choice, computed from the dimensions alone.
 
     Attributes:
-        products: The dimensions of each node whose sizes multiply to its MACs.
+        work: What each operator multiplies and adds, call by call.
         weights: The dimensions of each parameter, tied ones once.
         widths: The channels that each layer produces.
-        batch: Number of samples that the products are for; None where it is symbolic.
+        batch: Number of samples that the work is for; None where it is symbolic.
     """
 
-    products: tuple[Shape, ...]
+    work: tuple[Work, ...]
     weights: tuple[Shape, ...]
     widths: tuple[Dim, ...]
     batch: int | None
@@ -86,10 +101,24 @@ class Cost:
 
     def macs(self, sizes: Sizes | None = None) -> int:
         """Return the multiply-adds of one sample, with these sizes of axes."""
-        counts = [self._samples(_volume(product, sizes or {})) for product in self.products]
-        return sum(counts) if self.batch is None else sum(counts) // self.batch
+        return sum(self._by(lambda work: "", sizes).values())
 
-    def _samples(self, count: int) -> int:
+    def macs_by_layer(self, sizes: Sizes | None = None) -> dict[str, int]:
+        """Return the multiply-adds of one sample by the path of the layer that asks for them."""
+        return self._by(lambda work: work.layer, sizes)
+
+    def macs_by_operator(self, sizes: Sizes | None = None) -> dict[str, int]:
+        """Return the multiply-adds of one sample by the operator that does them."""
+        return self._by(lambda work: work.operator, sizes)
+
+    def _by(self, key: Callable[[Work], str], sizes: Sizes | None) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for work in self.work:
+            count = self._one_sample(_volume(work.dims, sizes or {}))
+            counts[key(work)] = counts.get(key(work), 0) + count
+        return {name: n if self.batch is None else n // self.batch for name, n in counts.items()}
+
+    def _one_sample(self, count: int) -> int:
         while self.batch is None and count and count % BATCH == 0:
             count //= BATCH  # more than once where samples meet samples
         return count
@@ -191,12 +220,3 @@ class Network:
                 if member.contracted or not group.exact:
                     found.setdefault(member.tensor, set()).add(member.dim)
         return {name: tuple(sorted(dims)) for name, dims in sorted(found.items())}
-
-    def reach(self, axis: Axis) -> list[tuple[str, int]]:
-        """Return every (tensor name, dimension) whose expression contains the axis."""
-        return [
-            (name, i)
-            for name, shape in self.tensors.items()
-            for i, dim in enumerate(shape)
-            if any(leaf is axis for leaf in leaves(dim))
-        ]

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from compressor.graph.programs.nodes import live_nodes
+from compressor.graph.programs.nodes import base_name, live_nodes
 
 _CLAMPS = {"relu", "relu6", "hardtanh", "clamp", "clamp_min"}
 _ACTIVATIONS = frozenset(_CLAMPS | {"sigmoid", "hardsigmoid", "tanh", "leaky_relu"})
@@ -27,12 +27,6 @@ _WITHIN: dict[str, tuple[frozenset[str], ...]] = {
     "addmm": (frozenset({"relu"}),),
 }
 """Operator -> what the runtime does within it where it follows, in this order, each once."""
-
-
-def base_name(node: Node) -> str:
-    """Return the operator's name without overload and in-place mark: "add_.Tensor" is "add"."""
-    name = str(node.target).removeprefix("aten.").partition(".")[0]
-    return name if name.startswith("_") else name.rstrip("_")
 
 
 def computed_nodes(program: ExportedProgram) -> Iterator[tuple[Node, tuple[Node, ...]]]:

@@ -17,7 +17,8 @@ from torch.fx import Node
 from compressor.errors import UsageError
 from compressor.graph.axes import Axis, Dim, leaves, size_after
 from compressor.graph.network import Network, Shape, Sizes, size_of, with_batch
-from compressor.latency.fusing import base_name, computed_nodes
+from compressor.graph.programs.nodes import base_name
+from compressor.latency.fusing import computed_nodes
 from compressor.latency.operands import Operands
 from compressor.latency.reading import reading
 from compressor.records import Trace

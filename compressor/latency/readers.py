@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from compressor.graph.network import Shape
-from compressor.graph.programs.nodes import operand, schema_names
-from compressor.latency.fusing import base_name
+from compressor.graph.programs.nodes import base_name, operand, schema_names
 from compressor.latency.operands import Operands, Reader, Reading
 
 _ONNX_ELEMENTWISE = {

@@ -6,7 +6,7 @@ row is read as one pass over its result.
 
 from __future__ import annotations
 
-from compressor.latency.fusing import base_name
+from compressor.graph.programs.nodes import base_name
 from compressor.latency.operands import Operands, Reader, Reading
 from compressor.latency.readers import (
     BINARY,

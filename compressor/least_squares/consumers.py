@@ -14,28 +14,9 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from compressor.graph.programs.lifting import stored_names
-from compressor.graph.programs.nodes import argument, given_arguments, live_nodes
+from compressor.graph.programs.nodes import argument, given_arguments, live_nodes, operator_of
+from compressor.graph.rules.facts import PASSES_ON, SUMS
 from compressor.least_squares.layouts import LAYOUTS, Layout
-
-_VALUE = "input"
-AFFINE: Mapping[str, str] = {
-    "aten.batch_norm.default": _VALUE,
-    "aten.dropout.default": _VALUE,
-    "aten.dropout_.default": "self",
-    "aten.feature_dropout.default": _VALUE,
-    **{
-        f"aten.{name}": "self"
-        for name in (
-            *("view.default", "reshape.default", "_unsafe_view.default", "flatten.using_ints"),
-            *("unflatten.int", "permute.default", "transpose.int", "contiguous.default"),
-            *("clone.default", "squeeze.dim", "unsqueeze.default", "mul.Tensor", "mul_.Tensor"),
-        )
-    },
-}
-"""Operators that pass on every value by itself, scaled and shifted -> the argument that holds
-the values. All their other arguments must come from weights."""
-
-SUMS = ("aten.add.Tensor", "aten.add_.Tensor")
 
 
 @dataclass(frozen=True)
@@ -95,7 +76,7 @@ class _Reader:
     uses: Mapping[str, int]
 
     def read(self, node: Node) -> Iterator[Contraction]:
-        layout = LAYOUTS.get(str(node.target))
+        layout = LAYOUTS.get(operator_of(node))
         if layout is None:
             return
         weight, x = argument(node, layout.weight), argument(node, layout.input)
@@ -129,7 +110,7 @@ class _Reader:
         return chain, last
 
     def _is_affine(self, node: Node, value: Node) -> bool:
-        name = AFFINE.get(str(node.target))
+        name = PASSES_ON.get(operator_of(node))
         if name is None or argument(node, name) is not value:
             return False
         others = [n for n in node.all_input_nodes if n is not value]
@@ -137,7 +118,7 @@ class _Reader:
 
     def _is_sum(self, node: Node, value: Node) -> bool:
         """Return whether a node is a sum of the value and another activation of the same shape."""
-        if str(node.target) not in SUMS or "alpha" in given_arguments(node):
+        if operator_of(node) not in SUMS or "alpha" in given_arguments(node):
             return False
         others = [n for n in node.all_input_nodes if n is not value]
         return len(others) == 1 and _shape(others[0]) == _shape(value) == _shape(node)
@@ -146,7 +127,7 @@ class _Reader:
         bias = argument(node, layout.bias) if layout.bias else None
         if isinstance(bias, Node) and self._is_own(bias) and len(_shape(bias)) == 1:
             return self.stored[bias.name], 1
-        if chain and str(chain[0].target) == "aten.batch_norm.default":
+        if chain and operator_of(chain[0]) == "batch_norm.default":
             mean = argument(chain[0], "running_mean")
             if isinstance(mean, Node) and self._is_own(mean):
                 return self.stored[mean.name], -1

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compressor.graph.rules.facts import WEIGHING, Weighing
+
 Arguments = Mapping[str, Any]
 
 
@@ -55,11 +57,11 @@ def _last_outputs(output: Tensor, rows: Tensor) -> Tensor:
     return output.reshape(-1, output.shape[-1])[rows]
 
 
-def _product(input: str, weight: str, bias: str, *, transposed: bool) -> Layout:
+def _product(of: Weighing, *, transposed: bool) -> Layout:
     """Build the layout of a matrix product: [..., in] -> [..., out].
 
     Args:
-        input, weight, bias: Names of the operator's arguments.
+        of: The operator's arguments.
         transposed: Whether the weight is [out, in], else [in, out].
     """
 
@@ -67,8 +69,8 @@ def _product(input: str, weight: str, bias: str, *, transposed: bool) -> Layout:
         return matrix.t() if transposed else matrix
 
     return Layout(
-        *(input, weight, bias, 1 if transposed else 0),
-        features=_last_features(input),
+        *(of.input, of.weight, of.bias, 1 if transposed else 0),
+        features=_last_features(of.input),
         matrix=lambda weight, _: turn(weight).unsqueeze(0),
         tensor=lambda matrix, _: turn(matrix[0]),
         outputs=_last_outputs,
@@ -169,29 +171,20 @@ def _as_scattered(matrix: Tensor, shape: Sequence[int]) -> Tensor:
     return _flip(matrix.reshape(blocks, inner, -1, out).transpose(2, 3).reshape(*shape))
 
 
-_CONVOLUTION = Layout(
-    "input", "weight", "bias", 1, _convolve, _filters, _as_filters, _image_outputs
-)
-_DECONVOLUTION = Layout(
-    "input", "weight", "bias", 0, _deconvolve, _scatter, _as_scattered, _image_outputs
-)
-
-LAYOUTS: Mapping[str, Layout] = {
-    "aten.linear.default": _product("input", "weight", "bias", transposed=True),
-    "aten.addmm.default": _product("mat1", "mat2", "self", transposed=False),
-    "aten.mm.default": _product("self", "mat2", "", transposed=False),
-    "aten.matmul.default": _product("self", "other", "", transposed=False),
-    **{
-        f"aten.conv{rank}d.{padding}": _CONVOLUTION
-        for rank in (1, 2, 3)
-        for padding in ("default", "padding")
-    },
-    **{
-        f"aten.conv_transpose{name}": _DECONVOLUTION
-        for name in ("1d.default", "2d.input", "3d.input")
-    },
+FORMS: Mapping[str, Callable[[Weighing], Layout]] = {
+    "linear": lambda w: _product(w, transposed=True),
+    "product": lambda w: _product(w, transposed=False),
+    "convolution": lambda w: Layout(
+        *(w.input, w.weight, w.bias, 1, _convolve, _filters, _as_filters, _image_outputs)
+    ),
+    "transposed convolution": lambda w: Layout(
+        *(w.input, w.weight, w.bias, 0, _deconvolve, _scatter, _as_scattered, _image_outputs)
+    ),
 }
-"""ATen overload -> how it is a regression; an operator that is not here is not re-fitted."""
+"""What an operator computes -> how it is a regression."""
+
+LAYOUTS: Mapping[str, Layout] = {name: FORMS[w.form](w) for name, w in WEIGHING.items()}
+"""Overload -> how it is a regression; an operator that is not here is not re-fitted."""
 
 
 def blocks_of(arguments: Arguments) -> int:

@@ -12,7 +12,7 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from compressor.calls import Call
-from compressor.graph.programs.lifting import lifted, stored_tensors
+from compressor.graph.programs.lifting import fill_placeholders, stored_tensors
 from compressor.graph.programs.nodes import ASSERTION
 
 Values = dict[Node, Any]
@@ -42,7 +42,7 @@ class Script:
     def start(self, inputs: Any) -> Walk:
         """Return a walk that knows only the inputs (a call, or positional ones alone)."""
         leaves = Call.of(self._move(inputs)).leaves
-        given = lifted(self.program, leaves, self.tensors)
+        given = fill_placeholders(self.program, leaves, self.tensors)
         placeholders = [n for n in self.nodes if n.op == "placeholder"]
         return Walk(self, dict(zip(placeholders, given, strict=True)), len(placeholders))
 

@@ -54,6 +54,10 @@ def account(
         "groups": explain(run, made.decision),
         "protected": protection_entries(run.network.protections),
         **_what_macs_are_not(run.network),
+        "counted_independently": {
+            "before": asdict(delivery.before.second_count),
+            "after": asdict(delivery.after.second_count),
+        },
         "form": {
             "form": sliced.plan.form,
             "obstacle": sliced.plan.obstacle,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from compressor import slicing
 from compressor.choose import WithinDrop
 from compressor.choose.budget import is_timed
-from compressor.graph.trace import caches_as_before
+from compressor.graph.trace import restore_caches
 from compressor.listing import some_of
 from compressor.loading.plain import round_to
 from compressor.options import Options
@@ -147,7 +147,7 @@ def carry_out(
             difference = slicing.compare(sliced, opened.trace, run.stopwatch.note)
         delivery = deliver(run, sliced)
         in_type = give_back(run, sliced, delivery)
-    caches_as_before(sliced.module, run.loaded.given or run.loaded.module)
+    restore_caches(sliced.module, run.loaded.given or run.loaded.module)
     if not is_timed(run.options) and delivery.is_hardly_faster:
         run.stopwatch.note(f"hardly faster: {_what_is_faster(run.options)}")
     sliced = replace(sliced, plan=delivery.plan)

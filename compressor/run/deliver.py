@@ -21,8 +21,9 @@ from compressor.formats.original import Runnable, TemporaryFolder, missing
 from compressor.formats.provenance import provenance
 from compressor.formats.table import Job, Outcome, written
 from compressor.formats.verifying import cut_to_one, real_inputs
-from compressor.graph.measured_costs import Costs, costs_of
-from compressor.graph.programs.beginning import ended_after
+from compressor.graph.costs import Costs, NetworkForm, costs_of
+from compressor.graph.programs.beginning import end_after
+from compressor.graph.second_count import SecondCount, count_again
 from compressor.latency import layers_of, portable_layers
 from compressor.latency.calls import Timed, measure_eager, measure_turns
 from compressor.latency.operators import Operator, profiled
@@ -47,12 +48,14 @@ class Footprint:
 
     Attributes:
         costs: Its parameters and multiply-adds.
+        second_count: Its multiply-adds, counted independently.
         latency: The time of a call, in milliseconds, in each way in which it was timed.
         size_bytes: Bytes of its ONNX file; 0 where there is none.
         operators: Its operators with their times; empty where there is no ONNX file.
     """
 
     costs: Costs
+    second_count: SecondCount
     latency: tuple[Latency, ...]
     size_bytes: int = 0
     operators: tuple[Operator, ...] = ()
@@ -113,9 +116,10 @@ def deliver(run: Run, sliced: Sliced) -> Delivery:
         parametrised = run.options.keep_parametrisations
         plan = replace(sliced.plan, aliases=aliases, types=types, parametrised=parametrised)
         (files.path / "plan.json").write_text(plan.to_json(), encoding="utf-8")
-        costs = run.original.costs, costs_of(sliced.module, traced, sliced.program)
+    with stopwatch.stage("count"):
+        counts = _counts(run, sliced)
     some = run.samples.train or run.samples.test or run.samples.unlabelled
-    macs = costs[0].macs, costs[1].macs
+    macs = counts[0][0].macs, counts[1][0].macs
     job = Job(
         *(sliced.program, traced, files.path),
         metadata=provenance(source=run.loaded.sha256, plan=plan.to_json(), macs=macs),
@@ -124,10 +128,33 @@ def deliver(run: Run, sliced: Sliced) -> Delivery:
     names: tuple[str, ...] = run.options.format
     formats = {name: _format(run, name, job) for name in names}
     if "onnx" in formats and formats["onnx"].is_there:
-        before, after, speedups = _by_onnx(run, sliced, files.path, costs)
+        before, after, speedups = _by_onnx(run, sliced, files.path, counts)
     else:
-        before, after, speedups = _by_torch(run, sliced, costs)
+        before, after, speedups = _by_torch(run, sliced, counts)
     return Delivery(files, plan, formats, before, after, speedups)
+
+
+def _counts(run: Run, sliced: Sliced) -> _Counts:
+    """Count the original and the result, by the equations and independently; note what differs."""
+    traced, network = run.trace, run.network
+    original = NetworkForm(traced.module, traced.program, {})
+    result = NetworkForm(sliced.module, sliced.program, sliced.plan.kept)
+    first, last = (
+        (costs_of(traced, network, form), count_again(traced, network, form))
+        for form in (original, result)
+    )
+    if first[1].left_out:
+        run.stopwatch.note(
+            f"the independent count of MACs leaves out {', '.join(first[1].left_out)}, of which it "
+            "has no formula; the equations have the operator's rule"
+        )
+    for which, (costs, again) in (("original", first), ("result", last)):
+        if again.contradicts(costs.macs):
+            run.stopwatch.note(
+                f"the equations count {costs.macs} MACs for the {which}, an independent count "
+                f"{again.macs}: one of them is wrong; please report the network"
+            )
+    return first, last
 
 
 def _aliases(run: Run, sliced: Sliced, folder: Path) -> dict[str, str]:
@@ -160,10 +187,12 @@ def _format(run: Run, name: str, job: Job) -> Outcome:
     return outcome
 
 
+_Counts = tuple[tuple[Costs, SecondCount], tuple[Costs, SecondCount]]
+"""What the original and the result cost, counted twice."""
 _States = tuple[Footprint, Footprint, tuple[Speedup, ...]]
 
 
-def _by_onnx(run: Run, sliced: Sliced, folder: Path, costs: tuple[Costs, Costs]) -> _States:
+def _by_onnx(run: Run, sliced: Sliced, folder: Path, counts: _Counts) -> _States:
     """Time both networks as ONNX Runtime runs them, and write what times them on other machines."""
     stopwatch, before, after = run.stopwatch, run.original.onnx, folder / "model.onnx"
     _for_other_machines(run, before, folder)
@@ -173,13 +202,13 @@ def _by_onnx(run: Run, sliced: Sliced, folder: Path, costs: tuple[Costs, Costs])
     with stopwatch.stage("time each layer"):
         operators = of_the_first(lambda: [profiled(path) for path in (before, after)])
     first, last = (
-        Footprint(costs[i], tuple(latency[name]), size_of(path), tuple(operators[i]))
+        Footprint(*counts[i], tuple(latency[name]), size_of(path), tuple(operators[i]))
         for i, (name, path) in enumerate(files.items())
     )
     return first, last, speedups
 
 
-def _by_torch(run: Run, sliced: Sliced, costs: tuple[Costs, Costs]) -> _States:
+def _by_torch(run: Run, sliced: Sliced, counts: _Counts) -> _States:
     """Time both networks as PyTorch runs them, layer by layer as they are called."""
     if is_timed(run.options):
         run.stopwatch.note(
@@ -192,16 +221,16 @@ def _by_torch(run: Run, sliced: Sliced, costs: tuple[Costs, Costs]) -> _States:
     ways = [(threads, samples, "cpu") for threads in sorted({1, cores()})]
     with ExitStack() as stack:
         for module in modules.values():
-            stack.enter_context(ended_after(module, traced.ends_after))
+            stack.enter_context(end_after(module, traced.ends_after))
         timing = partial(measure_eager, args=examples.args, kwargs=examples.kwargs)
         try:
             found = _latency(modules, timing, ways, run)
         except Exception as error:  # whatever the network's code raises
             words = f"not timed, since a call of one sample fails: {first_line(error)}"
             run.stopwatch.note(words)
-            return Footprint(costs[0], ()), Footprint(costs[1], ()), ()
+            return Footprint(*counts[0], ()), Footprint(*counts[1], ()), ()
     latency, speedups = _with_target(found, sliced, run)
-    first, last = (Footprint(costs[i], tuple(latency[name])) for i, name in enumerate(modules))
+    first, last = (Footprint(*counts[i], tuple(latency[name])) for i, name in enumerate(modules))
     return first, last, speedups
 
 

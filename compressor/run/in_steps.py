@@ -29,7 +29,7 @@ from compressor.run.opened import Run
 from compressor.run.opening import reopen
 from compressor.run.training_legs import Leg, train
 from compressor.run.until_fast import cut_until_fast
-from compressor.slicing.composing import composed, keep_of
+from compressor.slicing.composing import compose, keep_of
 
 
 @dataclass
@@ -97,7 +97,7 @@ def cut_in_steps(root: Run, decision: Decision, judge: Judge, journal: Journal) 
         if not is_last:
             leg = Leg(options.step_epochs, schedule, f"step-{number}", prefix)
             moments += train(run, made.sliced.module, judge, leg, journal)
-        indices = composed(indices, made.sliced.plan.tensors)
+        indices = compose(indices, made.sliced.plan.tensors)
         if is_last:
             break
     assert made is not None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.files.integrity import check_files
-from compressor.graph.trace import copied_to_cpu
+from compressor.graph.trace import copy_to_cpu
 from compressor.loading import load_model, load_strictly, read_weights, refuse_non_finite
 from compressor.loading.plain import Types, made_plain, name_of, types_of, work_in_float32
 from compressor.modules import unwrapped
@@ -29,10 +29,10 @@ def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
             an unknown way.
     """
     loaded = _as_it_came(model, options)
-    plain = made_plain(loaded.module, copied_to_cpu)
+    plain = made_plain(loaded.module, copy_to_cpu)
     worked, types = plain.module, types_of(plain.module)
     if types:
-        worked = copied_to_cpu(worked) if worked is loaded.module else worked
+        worked = copy_to_cpu(worked) if worked is loaded.module else worked
         work_in_float32(worked)
     stored = {n: t for n, t in loaded.stored.items() if n in worked.state_dict()}
     return replace(
@@ -112,9 +112,9 @@ def earlier_weights(loaded: LoadedModel, options: TrainingOptions) -> nn.Module:
         CompressorError: They cannot be read, or are of another network.
     """
     assert options.rewind_to is not None
-    earlier, path = copied_to_cpu(loaded.given or loaded.module), Path(options.rewind_to)
+    earlier, path = copy_to_cpu(loaded.given or loaded.module), Path(options.rewind_to)
     content = read_weights(path, trust_pickle=options.trust_pickle, option="--rewind-to")
     load_strictly(earlier, content, str(path))
-    earlier = made_plain(earlier, copied_to_cpu).module.eval()
+    earlier = made_plain(earlier, copy_to_cpu).module.eval()
     work_in_float32(earlier)
     return earlier

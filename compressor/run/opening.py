@@ -10,7 +10,7 @@ from compressor.choose.budget import is_timed
 from compressor.choose.curves import Sensitivity, read_sensitivity
 from compressor.errors import CompressorError
 from compressor.formats.original import Original, missing
-from compressor.graph.counted import notes_on_macs
+from compressor.graph.costs import notes_on_macs
 from compressor.graph.trace import trace
 from compressor.loading.examples import SHARES
 from compressor.loading.other_sizes import check_program
@@ -74,20 +74,19 @@ def open_run(
         sensitivity=sensitivity,
         predict_latency=predict_latency,
     )
-    for note in notes_on_macs(run.network):
+    for note in notes_on_macs(run.trace, run.network):
         stopwatch.note(note)
     return run
 
 
 def _try_formats(traced: Trace, options: Options, stopwatch: Stopwatch) -> Original:
-    """Count the original and try the requested formats on it; those that fail are noted.
+    """Try the requested formats on the original; those that fail are noted.
 
     Raises:
-        CompressorError: It cannot be counted, or is to be timed and cannot be written as ONNX.
+        CompressorError: It is to be timed and cannot be written as ONNX.
     """
     original = Original(traced, options.format)
-    with stopwatch.stage("count and try the formats"):
-        assert original.costs
+    with stopwatch.stage("try the formats"):
         unwritable = original.unwritable
     if is_timed(options) and not by_torch(options) and original.why_no_onnx:
         raise CompressorError(

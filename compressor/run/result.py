@@ -15,7 +15,7 @@ from compressor.errors import CompressorError
 from compressor.files.folder import all_or_nothing, copy_into
 from compressor.files.integrity import check_files
 from compressor.formats.original import TemporaryFolder
-from compressor.graph.trace import copied_to_cpu
+from compressor.graph.trace import copy_to_cpu
 from compressor.loading import load_model, load_program_file
 from compressor.loading.plain import Plain, give_back_types, made_plain, named_types, put_all_back
 from compressor.modules import give_buffers_memory, unwrapped
@@ -126,8 +126,8 @@ def _apply(plan: Plan, module: nn.Module, folder: Path) -> nn.Module:
 def _build(factory: Callable[[], nn.Module] | str, arguments: dict[str, Any]) -> Plain:
     if isinstance(factory, str):
         literals = [f"{name}={value!r}" for name, value in arguments.items()]
-        return made_plain(load_model(factory, factory_args=literals).module, copied_to_cpu)
-    return made_plain(unwrapped(factory(**arguments))[0], copied_to_cpu)
+        return made_plain(load_model(factory, factory_args=literals).module, copy_to_cpu)
+    return made_plain(unwrapped(factory(**arguments))[0], copy_to_cpu)
 
 
 def _with_weights(module: nn.Module, plan: Plan, path: Path) -> nn.Module:

@@ -17,8 +17,8 @@ from torch.utils import _pytree as pytree
 from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.graph.network import Consumer
-from compressor.graph.programs.lifting import lifted, stored_tensors
-from compressor.graph.programs.nodes import ASSERTION
+from compressor.graph.programs.lifting import fill_placeholders, stored_tensors
+from compressor.graph.programs.nodes import ASSERTION, operator_of
 from compressor.graph.rules import convolution, linear
 from compressor.records import Trace
 
@@ -40,7 +40,7 @@ class Program(Interpreter):
         self.nodes = {node.name: node for node in self.program.graph.nodes}
         self.watched: dict[str, list[Consumer]] = {}
         for consumer in consumers:
-            if _overload(self.nodes[consumer.node]) in LAYERS:
+            if operator_of(self.nodes[consumer.node]) in LAYERS:
                 self.watched.setdefault(consumer.node, []).append(consumer)
 
     @property
@@ -70,7 +70,7 @@ class Program(Interpreter):
         leaves = Call.of(inputs).mapped(lambda leaf: leaf.to(self.device)).leaves
         signature, stored = self.program.graph_signature, stored_tensors(self.program)
         stored |= {name: stored[name].clone() for name in signature.buffers}  # may be written to
-        values = lifted(self.program, leaves, stored)
+        values = fill_placeholders(self.program, leaves, stored)
         _check_batch(self.trace, leaves)
         self.look = look
         outputs = self.run(*values, enable_io_processing=False)
@@ -89,10 +89,6 @@ class Program(Interpreter):
         result = super().run_node(node)
         self.env.update(before)
         return result
-
-
-def _overload(node: Node) -> str:
-    return str(node.target).removeprefix("aten.")
 
 
 def _on_device(program: ExportedProgram, device: str) -> ExportedProgram:

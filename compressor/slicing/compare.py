@@ -19,7 +19,7 @@ from compressor.agreement import (
     tolerance_of,
 )
 from compressor.errors import CompressorError
-from compressor.graph.programs.beginning import ended_after
+from compressor.graph.programs.beginning import end_after
 from compressor.graph.programs.redraw import DRAWS, drawable, redraw_
 from compressor.modules import copy_of
 from compressor.records import ExampleInputs, Trace
@@ -46,7 +46,7 @@ def outputs_of(module: nn.Module, inputs: ExampleInputs, ends_after: Sequence[st
         lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf,
         (inputs.args, dict(inputs.kwargs)),
     )
-    with torch.no_grad(), ended_after(module, ends_after):
+    with torch.no_grad(), end_after(module, ends_after):
         returned = module(*args, **kwargs)
     return [leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
 

@@ -15,7 +15,7 @@ Indices = Mapping[str, Mapping[int, tuple[int, ...]]]
 """Tensor -> dimension -> kept indices, for the dimensions that shrink."""
 
 
-def composed(first: Indices, then: Indices) -> dict[str, dict[int, tuple[int, ...]]]:
+def compose(first: Indices, then: Indices) -> dict[str, dict[int, tuple[int, ...]]]:
     """Compose two cuts: return what both keep of the original.
 
     Args:

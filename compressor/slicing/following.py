@@ -22,11 +22,13 @@ from compressor.graph.network import Network
 from compressor.records import Trace
 from compressor.slicing.compare import Reference, outputs_of
 from compressor.slicing.literals import Attributes
-from compressor.slicing.patch import patched_class
+from compressor.slicing.part import CannotStandInError, Part, part_of
+from compressor.slicing.patch import patch_class
 from compressor.slicing.program import Indices
 from compressor.slicing.running import as_module
-from compressor.slicing.stand_in import CannotStandInError, Part, Wiring, install, part_of, wirings
+from compressor.slicing.stand_in import install
 from compressor.slicing.weights import learn
+from compressor.slicing.wiring import Wiring, find_wirings
 
 ATTEMPTS = 6
 """How often modules may be replaced before the program is delivered instead."""
@@ -73,10 +75,10 @@ def follow(
     stand_ins: dict[str, tuple[Part, Wiring]] = {}
     first_obstacle = stuck = ""
     for _ in range(ATTEMPTS):
-        module, attributes, suspects = patched_class(trace, network, indices, sizes)
+        module, attributes, suspects = patch_class(trace, network, indices, sizes)
         for path, (part, wiring) in stand_ins.items():
             install(module.get_submodule(path), part, wiring)
-        difference, failed, reason = _tried(reference, module)
+        difference, failed, reason = _try(reference, module)
         if reference.agrees(difference):
             learn(module, trace.learning)
             spelled = {path: asdict(wiring) for path, (_, wiring) in stand_ins.items()}
@@ -84,14 +86,14 @@ def follow(
         where = failed or next((p for p in suspects if not _lies_in(p, stand_ins)), "")
         first_obstacle = first_obstacle or f"{where or 'the model'} could not follow ({reason})"
         stuck = stuck or where
-        more = _replaceable(trace, program, where, stand_ins) if stand_ins_allowed else {}
+        more = _find_replaceable(trace, program, where, stand_ins) if stand_ins_allowed else {}
         if not more:
             break
         stand_ins = {p: s for p, s in stand_ins.items() if not _lies_in(p, more)} | more
     return Followed(running, obstacle=first_obstacle, stuck=stuck)
 
 
-def _tried(reference: Reference, module: nn.Module) -> tuple[Difference, str, str]:
+def _try(reference: Reference, module: nn.Module) -> tuple[Difference, str, str]:
     """Compare a module with the program.
 
     Returns:
@@ -132,7 +134,7 @@ def _watch(module: nn.Module) -> tuple[list[str], list[RemovableHandle]]:
     return entered, watches
 
 
-def _replaceable(
+def _find_replaceable(
     trace: Trace,
     program: ExportedProgram,
     where: str,
@@ -148,7 +150,7 @@ def _replaceable(
         kind = type(layers[path])
         if path not in replaced and not _is_plain(kind):
             alike = [p for p, layer in layers.items() if type(layer) is kind and p]
-            found = _parts(trace, program, [p for p in alike if not _lies_in(p, replaced)])
+            found = _find_parts(trace, program, [p for p in alike if not _lies_in(p, replaced)])
             if path in found:
                 return found
         path = path.rpartition(".")[0]
@@ -168,7 +170,7 @@ def _lies_in(path: str, others: Mapping[str, Any]) -> bool:
     return any(path == other or path.startswith(f"{other}.") for other in others)
 
 
-def _parts(
+def _find_parts(
     trace: Trace, program: ExportedProgram, paths: list[str]
 ) -> dict[str, tuple[Part, Wiring]]:
     parts: dict[str, Part] = {}
@@ -179,5 +181,5 @@ def _parts(
             originals[path] = part_of(trace.program, trace.module, path)
         except CannotStandInError:
             parts.pop(path, None)
-    wired = wirings(trace.module, trace.program, trace.examples, originals) if parts else {}
+    wired = find_wirings(trace.module, trace.program, trace.examples, originals) if parts else {}
     return {path: (parts[path], wired[path]) for path in parts if path in wired}

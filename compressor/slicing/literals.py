@@ -10,22 +10,16 @@ from torch import nn
 
 from compressor.graph.axes import Axis, Dim, size_after
 from compressor.graph.network import BATCH, Network
-from compressor.graph.programs.nodes import argument, schema_names
+from compressor.graph.programs.nodes import argument, operator_of, schema_names
+from compressor.graph.rules.facts import CHANNEL_COUNTS
 from compressor.records import Trace
 from compressor.source_lines import owner_of
 
 Attributes = dict[str, dict[str, Any]]
 """Module path -> attribute -> value."""
 
-COUNTS: Mapping[str, str] = {
-    "aten.batch_norm.default": "num_features",
-    "aten.instance_norm.default": "num_features",
-    "aten.group_norm.default": "num_channels",
-}
-"""Overload -> the attribute of a layer without tensors that says how many channels it gets."""
 
-
-def literal_attributes(
+def find_attributes(
     module: nn.Module, trace: Trace, network: Network, sizes: Mapping[Axis, int]
 ) -> tuple[Attributes, list[str]]:
     """Find new values for integer attributes that the code uses as sizes which change.
@@ -34,7 +28,7 @@ def literal_attributes(
         The attributes, and the paths of modules with such a size that no attribute holds.
     """
     spelled: dict[str, list[tuple[int, int]]] = {}
-    for path, old, new in _literals_by_owner(trace, network, sizes):
+    for path, old, new in _list_literals(trace, network, sizes):
         spelled.setdefault(path, []).append((old, new))
     attributes = _listed_attributes(module, trace, network, sizes)
     elsewhere: Attributes = {}
@@ -42,31 +36,31 @@ def literal_attributes(
     for path, pairs in spelled.items():
         if all(old == new for old, new in pairs):
             continue
-        found, whole = _spelled_by(module.get_submodule(path), pairs)
+        found, whole = _spell(module.get_submodule(path), pairs)
         listed = attributes.get(path, {})
         if found:
             attributes[path] = found | listed
         if not whole and not listed:
             unspelled.append(path)
-            elsewhere |= _spelled_by_parts(module.get_submodule(path), path, pairs)
+            elsewhere |= _spell_by_parts(module.get_submodule(path), path, pairs)
     for path, values in elsewhere.items():
         attributes[path] = values | attributes.get(path, {})
     return attributes, unspelled
 
 
-def _spelled_by_parts(owner: nn.Module, path: str, pairs: list[tuple[int, int]]) -> Attributes:
+def _spell_by_parts(owner: nn.Module, path: str, pairs: list[tuple[int, int]]) -> Attributes:
     """Find new values for integers that the owner's code reads from its submodules.
 
     What the submodules' own code says about them takes precedence.
     """
     found: Attributes = {}
     for name, part in owner.named_children():
-        if values := _spelled_by(part, pairs)[0]:
+        if values := _spell(part, pairs)[0]:
             found[f"{path}.{name}".removeprefix(".")] = values
     return found
 
 
-def _literals_by_owner(
+def _list_literals(
     trace: Trace, network: Network, sizes: Mapping[Axis, int]
 ) -> Iterator[tuple[str, int, int]]:
     """Yield (owning module, old size, new size) for every size that the code spells out."""
@@ -100,7 +94,7 @@ def _per_sample(size: int) -> int:
     return size // BATCH if size % BATCH == 0 else size
 
 
-def _spelled_by(owner: nn.Module, pairs: list[tuple[int, int]]) -> tuple[dict[str, Any], bool]:
+def _spell(owner: nn.Module, pairs: list[tuple[int, int]]) -> tuple[dict[str, Any], bool]:
     """Find new values for the owner's integers, and whether every size that changes has one.
 
     They are assigned in order of use, or all to the one new size that there is (the old size may
@@ -136,7 +130,7 @@ def _listed_attributes(
             continue
         path = owner_of(node)
         owner = module.get_submodule(path)
-        if (name := COUNTS.get(str(node.target))) and hasattr(owner, name):
+        if (name := CHANNEL_COUNTS.get(operator_of(node))) and hasattr(owner, name):
             count = _per_sample(size_after(spelling.outputs[0][1], sizes))
             found.setdefault((path, name), []).append(count)
         for literal, spelled in spelling.literals.items():

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
-from compressor.graph.trace import copied_to_cpu, detached_copy
+from compressor.graph.trace import copy_detached, copy_to_cpu
 from compressor.loading.plain import made_plain
 from compressor.modules import unwrapped
 from compressor.records import Plan
@@ -84,9 +84,9 @@ def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
 
 def _masked(model: nn.Module, plan: Plan) -> Masked:
     _check_silenced(plan)
-    model = made_plain(unwrapped(model)[0], copied_to_cpu).module
+    model = made_plain(unwrapped(model)[0], copy_to_cpu).module
     check_source(plan, model)
-    module = detached_copy(model)
+    module = copy_detached(model)
     tensors = named_tensors(module)
     places = _places(plan, tensors)
     _silence(tensors, places)
@@ -98,7 +98,7 @@ def _masked(model: nn.Module, plan: Plan) -> Masked:
 
 
 @contextmanager
-def silenced(tensors: Mapping[str, Tensor], places: Places) -> Iterator[None]:
+def silence(tensors: Mapping[str, Tensor], places: Places) -> Iterator[None]:
     """Set the tensors to zero at `places` inside the block, and restore them afterwards.
 
     Args:

@@ -16,10 +16,12 @@ from compressor.graph.axes import Axis
 from compressor.graph.network import Network
 from compressor.modules import copy_of
 from compressor.records import Plan, Trace
-from compressor.slicing.literals import Attributes, literal_attributes
+from compressor.slicing.literals import Attributes, find_attributes
+from compressor.slicing.part import part_of
 from compressor.slicing.program import Indices, slice_tensor
-from compressor.slicing.stand_in import Wiring, install, part_of
+from compressor.slicing.stand_in import install
 from compressor.slicing.weights import learn
+from compressor.slicing.wiring import Wiring
 
 Sizes = Mapping[str, Callable[[Any], Any]]
 
@@ -69,7 +71,7 @@ def _shape_of(norm: Any) -> tuple[int, ...]:
     return tuple(norm.normalized_shape) if norm.weight is None else tuple(norm.weight.shape)
 
 
-def patched_class(
+def patch_class(
     trace: Trace, network: Network, indices: Indices, sizes: Mapping[Axis, int]
 ) -> tuple[nn.Module, Attributes, list[str]]:
     """Return a smaller copy of the traced module, with the attributes that were changed.
@@ -79,26 +81,26 @@ def patched_class(
         sizes that change: first those where no attribute holds them, then those where the attribute
         is a guess.
     """
-    module = _copied_without(trace.module, indices)
-    attributes, unspelled = literal_attributes(module, trace, network, sizes)
+    module = _copy_without(trace.module, indices)
+    attributes, unspelled = find_attributes(module, trace, network, sizes)
     suspects = [*unspelled, *attributes]
     apply_sizes(module, indices, network.aliases, attributes)
     for path, layer in module.named_modules():
-        for name, value in _followed(layer).items():
+        for name, value in _follow(layer).items():
             if getattr(layer, name) != value:
                 attributes.setdefault(path, {})[name] = value
                 setattr(layer, name, value)
     return module, attributes, suspects
 
 
-def _copied_without(module: nn.Module, indices: Indices) -> nn.Module:
+def _copy_without(module: nn.Module, indices: Indices) -> nn.Module:
     """Return a copy that shares the tensors which are about to be replaced by slices."""
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     shared = [tensor for name, tensor in named.items() if name in indices]
     return copy_of(module, {id(tensor): tensor for tensor in shared})
 
 
-def _followed(layer: nn.Module) -> dict[str, Any]:
+def _follow(layer: nn.Module) -> dict[str, Any]:
     for kind, sizes in FOLLOWING.items():
         if isinstance(layer, kind):
             return {name: size(layer) for name, size in sizes.items()}

@@ -18,7 +18,7 @@ from compressor.graph.network import BATCH, Network, Spelling
 from compressor.graph.programs.lifting import stored_names
 from compressor.graph.programs.nodes import argument, set_argument
 from compressor.records import Trace
-from compressor.slicing.propagation import propagate, ranges_renamed
+from compressor.slicing.propagation import propagate, rename_ranges
 
 Indices = dict[str, dict[int, tuple[int, ...]]]
 """Tensor name -> dimension -> kept indices, for the dimensions that shrink."""
@@ -65,10 +65,10 @@ def slice_program(
     """
     program = trace.program
     indices = kept_indices(network, masks) if indices is None else indices
-    state = _sliced_tensors(program.state_dict, indices, network.aliases, trace.learning)
-    constants = _sliced_tensors(program.constants, indices, network.aliases, trace.learning)
+    state = _slice_tensors(program.state_dict, indices, network.aliases, trace.learning)
+    constants = _slice_tensors(program.constants, indices, network.aliases, trace.learning)
     sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
-    graph = _copied(program.graph)
+    graph = _copy_graph(program.graph)
     symbol = _symbol_of(graph, trace.batch_symbol)
     for node in list(graph.nodes):
         if node.name in network.nodes:
@@ -83,7 +83,7 @@ def slice_program(
         graph=graph,
         graph_signature=copy.deepcopy(program.graph_signature),
         state_dict=state,
-        range_constraints=ranges_renamed(graph, program.range_constraints),
+        range_constraints=rename_ranges(graph, program.range_constraints),
         module_call_graph=copy.deepcopy(program.module_call_graph),
         example_inputs=program.example_inputs,
         constants=constants,
@@ -91,7 +91,7 @@ def slice_program(
     )
 
 
-def _copied(graph: Graph) -> Graph:
+def _copy_graph(graph: Graph) -> Graph:
     """Return a copy of a graph with the same node names."""
     copied: Graph = copy.deepcopy(graph)
     # `deepcopy` alone renames nodes named like builtins ("input")
@@ -100,7 +100,7 @@ def _copied(graph: Graph) -> Graph:
     return copied
 
 
-def _sliced_tensors(
+def _slice_tensors(
     tensors: Mapping[str, Any],
     indices: Indices,
     aliases: Mapping[str, str],
@@ -183,12 +183,12 @@ def _retarget(node: Node, spelling: Spelling, sizes: Mapping[Axis, int]) -> None
     namespace, name, overload = spelling.target.split(".")
     target = getattr(getattr(getattr(torch.ops, namespace), name), overload)
 
-    def spelled(value: Any) -> Any:
+    def spell(value: Any) -> Any:
         if isinstance(value, tuple):
-            return [spelled(item) for item in value]
+            return [spell(item) for item in value]
         return value if isinstance(value, int) else size_after(value, sizes)
 
-    arguments = {key: spelled(value) for key, value in spelling.literals.items()}
+    arguments = {key: spell(value) for key, value in spelling.literals.items()}
     first = target._schema.arguments[0].name
     arguments.setdefault(first, node.args[0])
     node.target = target

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.causes import cause_of
 from compressor.errors import CompressorError
-from compressor.graph.programs.lstm_states import right_lstm_states
+from compressor.graph.programs.lstm_states import correct_lstm_states
 from compressor.graph.programs.nodes import argument
 
 
@@ -47,18 +47,20 @@ def propagate(module: GraphModule, program: ExportedProgram, tensors: Mapping[st
             arguments.append(fake)
     # the exporter's own dispatch: compiled composite operators would fix the batch to its hint
     pending = _without_pending_symbols(mode)
-    with enable_python_dispatcher(), mode, torch.no_grad(), pending, right_lstm_states():
+    with enable_python_dispatcher(), mode, torch.no_grad(), pending, correct_lstm_states():
         _Propagation(module).run(*arguments, enable_io_processing=False)
 
 
-def ranges_renamed(graph: Graph, ranges: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The ranges of a program's symbols, with those of numbers that data decide under the symbols
-    that stand for them in a graph which was propagated; its nodes' bindings are written anew.
-    Without its range, a program's file takes a number for any, and cannot be read."""
+def rename_ranges(graph: Graph, ranges: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return the ranges of a program's symbols under the symbols of a propagated graph.
+
+    Numbers that data decide have other symbols there; the nodes' bindings are changed to those, in
+    place. Without its range, a program's file takes such a number for any, and cannot be read.
+    """
     renamed: dict[Any, Any] = {}
     for node in graph.nodes:
         bindings = node.meta.get("unbacked_bindings") or {}
-        found = {symbol: _bound(node.meta["val"], path) for symbol, path in bindings.items()}
+        found = {symbol: _find_symbol(node.meta["val"], path) for symbol, path in bindings.items()}
         renamed |= {old: new for old, new in found.items() if new is not None}
         if bindings:
             node.meta["unbacked_bindings"] = {
@@ -67,9 +69,11 @@ def ranges_renamed(graph: Graph, ranges: Mapping[Any, Any]) -> dict[Any, Any]:
     return {renamed.get(symbol, symbol): limits for symbol, limits in ranges.items()}
 
 
-def _bound(value: Any, path: tuple[Any, ...]) -> Any:
-    """The symbol at a place in what a node yields (a size of a tensor, an item of a list), or None
-    where there is no single one."""
+def _find_symbol(value: Any, path: tuple[Any, ...]) -> Any:
+    """Return the symbol at a place in what a node yields; None where there is no single one.
+
+    A place is a size of a tensor, or an item of a list.
+    """
     try:
         expression = pytree.key_get(value, path).node.expr
     except (AttributeError, IndexError, KeyError, TypeError):

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
-from compressor.graph.programs.nodes import ASSERTION, argument, set_argument
-
-TRAINING_LITERAL: Mapping[str, str] = {
-    "aten.batch_norm.default": "training",
-    "aten.dropout.default": "train",
-    "aten.dropout_.default": "train",
-    "aten.feature_dropout.default": "train",
-    "aten.feature_dropout_.default": "train",
-    "aten.alpha_dropout.default": "train",
-    "aten.feature_alpha_dropout.default": "train",
-    "aten.lstm.input": "train",
-    "aten.gru.input": "train",
-    "aten.rnn_tanh.input": "train",
-    "aten.rnn_relu.input": "train",
-}
-"""Overload -> the argument that tells training from evaluation."""
+from compressor.graph.programs.nodes import ASSERTION, argument, schema_names, set_argument
+from compressor.graph.rules.facts import TRAINING
 
 
 class ProgramModule(GraphModule):
@@ -45,11 +30,18 @@ def set_training(module: GraphModule, mode: bool) -> None:
     """Switch the operators of a graph traced in eval mode to training or back, in place."""
     evaluating: dict[str, Any] = module.meta.setdefault("evaluating", {})
     for node in module.graph.nodes:
-        name = TRAINING_LITERAL.get(str(node.target))
+        name = _training_argument(node)
         if name is not None:
             usual = evaluating.setdefault(node.name, argument(node, name))
             set_argument(node, name, True if mode else usual)
     module.recompile()
+
+
+def _training_argument(node: Node) -> str | None:
+    """Return the name of the argument that tells training from evaluation; None without one."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return None
+    return next((name for name in schema_names(node) if name in TRAINING), None)
 
 
 def as_module(program: ExportedProgram) -> ProgramModule:

@@ -23,7 +23,7 @@ from compressor.agreement import difference
 from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs
 from compressor.graph.network import Network
-from compressor.graph.programs.beginning import ended_after
+from compressor.graph.programs.beginning import end_after
 from compressor.graph.programs.redraw import drawable, redraw_
 from compressor.graph.trace import trace
 from compressor.records import Trace
@@ -142,7 +142,7 @@ def _theirs(subject: Subject, traced: Trace) -> Record:
 
 
 def _macs(module: nn.Module, traced: Trace) -> int:
-    with ended_after(module, traced.ends_after):
+    with end_after(module, traced.ends_after):
         return count_macs(module, traced.examples.args, traced.examples.kwargs)
 
 

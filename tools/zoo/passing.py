@@ -23,7 +23,7 @@ from compressor.formats.verifying import verified
 from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs, count_params
 from compressor.graph.network import Network
-from compressor.graph.programs.beginning import ended_after
+from compressor.graph.programs.beginning import end_after
 from compressor.graph.programs.redraw import drawable, redraw_
 from compressor.graph.trace import trace
 from compressor.records import ExampleInputs, Trace
@@ -187,7 +187,7 @@ class Pass:
             ("after", module, choice.after, self.record["params_after"]),
         )
         for when, form, macs, params in forms:
-            with ended_after(form, traced.ends_after):
+            with end_after(form, traced.ends_after):
                 counted = count_macs(form, examples.args, examples.kwargs) // batch
             if counted != macs:
                 raise WrongError(f"{when}: {macs} MACs predicted, {counted} counted")

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from compressor.agreement import difference, is_live
 from compressor.graph.axes import Axis, Bools, Dim, keep_mask, leaves
 from compressor.graph.network import Network, Shape
-from compressor.graph.programs.lifting import lifted, stored_names, stored_tensors
+from compressor.graph.programs.lifting import fill_placeholders, stored_names, stored_tensors
 from compressor.graph.rules import RULES
 from compressor.graph.rules.norm import group_norm, last_dimensions, per_channel
 from compressor.graph.rules.reduce import statistic
@@ -206,7 +206,7 @@ class _CompactStatistics(nn.Module):
         program = self.trace.program
         order = program.example_inputs[1] if program.example_inputs else kwargs
         leaves = pytree.tree_leaves((args, {name: kwargs[name] for name in order}))
-        arguments = lifted(program, leaves, self.tensors)
+        arguments = fill_placeholders(program, leaves, self.tensors)
         runner = _Runner(program.graph_module, self)
         with torch.no_grad():
             return runner.run(*arguments, enable_io_processing=False)

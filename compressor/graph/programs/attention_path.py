@@ -9,7 +9,7 @@ import torch
 
 
 @contextmanager
-def unfused_attention() -> Iterator[None]:
+def unfuse_attention() -> Iterator[None]:
     """Let encoder layers compute step by step inside the block."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

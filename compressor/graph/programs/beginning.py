@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 
 @contextmanager
-def calls_noted(module: nn.Module, returned: list[str]) -> Iterator[None]:
+def note_calls(module: nn.Module, returned: list[str]) -> Iterator[None]:
     """Note the outermost modules with parameters that return inside the block.
 
     Calls within a function of a higher-order operator (torch.cond, a scan) are not noted: it may
@@ -81,14 +81,14 @@ class _Over:
 
 
 @contextmanager
-def ended_after(module: nn.Module, calls: Sequence[str]) -> Iterator[None]:
+def end_after(module: nn.Module, calls: Sequence[str]) -> Iterator[None]:
     """Let the module's forward end after these calls inside the block, returning their tensors.
 
     Nothing changes without calls, or for a program, which ends where it was traced to.
 
     Args:
         module: Its forwards are replaced, and restored afterwards.
-        calls: Paths of the called modules, in order, as `calls_noted` notes them.
+        calls: Paths of the called modules, in order, as `note_calls` notes them.
     """
     if not calls or isinstance(module, GraphModule):
         yield

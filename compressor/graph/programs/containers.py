@@ -24,7 +24,7 @@ _PLAIN = (Tensor, str, bytes, int, float, complex, bool, type(None))
 
 
 @contextmanager
-def returned_types_known(module: nn.Module) -> Iterator[None]:
+def register_returned_types(module: nn.Module) -> Iterator[None]:
     """Register the types of what the module returns with torch's pytree, inside the block.
 
     This is done as the module returns, right before torch looks at the result.
@@ -46,7 +46,7 @@ def know_types(value: Any) -> None:
     for part in _parts(value):
         know_types(part)
     if type(value) not in pytree.SUPPORTED_NODES and _is_taken_apart(value):
-        pytree.register_pytree_node(type(value), _apart, _together(type(value)))
+        pytree.register_pytree_node(type(value), _take_apart, _put_together(type(value)))
 
 
 def _parts(value: Any) -> list[Any]:
@@ -89,14 +89,14 @@ def _attributes(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else dict(vars(value))
 
 
-def _apart(value: Any) -> tuple[list[Any], Names]:
+def _take_apart(value: Any) -> tuple[list[Any], Names]:
     named = _attributes(value)
     parts = {n: v for n, v in named.items() if _holds_tensors(v) or not _is_plain(v)}
     rest = tuple((name, v) for name, v in named.items() if name not in parts)
     return list(parts.values()), (tuple(parts), rest)
 
 
-def _together(kind: type) -> Any:
+def _put_together(kind: type) -> Any:
     """Return a function that builds an object of the type from its parts again.
 
     The type's constructor is only called where it is the one that dataclasses have.
@@ -106,10 +106,10 @@ def _together(kind: type) -> Any:
     def together(parts: Any, names: Names) -> Any:
         named = {**dict(names[1]), **dict(zip(names[0], parts, strict=True))}
         if not dataclasses.is_dataclass(kind):
-            return _filled(kind, named)
+            return _fill(kind, named)
         params: Any = kind.__dataclass_params__  # type: ignore[attr-defined]
         if not (params.init and made_by_fields):
-            return _filled(kind, named)
+            return _fill(kind, named)
         given = {f.name for f in dataclasses.fields(kind) if f.init}
         made = kind(**{name: part for name, part in named.items() if name in given})
         for name in named.keys() - given:
@@ -119,7 +119,7 @@ def _together(kind: type) -> Any:
     return together
 
 
-def _filled(kind: type, named: Mapping[str, Any]) -> Any:
+def _fill(kind: type, named: Mapping[str, Any]) -> Any:
     if issubclass(kind, Mapping):
         return kind(named)  # type: ignore[call-arg]
     made = kind.__new__(kind)
@@ -186,7 +186,7 @@ _DICTS = (dict, OrderedDict, defaultdict)
 
 
 @contextmanager
-def plain_for_a_while(program: ExportedProgram) -> Iterator[None]:
+def make_plain_for_a_while(program: ExportedProgram) -> Iterator[None]:
     """Let the program take and return plain containers, readable anywhere, in the block."""
     entry, examples = program.module_call_graph[0], program.example_inputs
     signature = entry.signature

@@ -24,7 +24,7 @@ def random_inputs(
     values = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
     specs = iter(program.graph_signature.user_inputs)
 
-    def drawn(leaf: Any) -> Any:
+    def draw(leaf: Any) -> Any:
         fake = values.get(str(next(specs)))
         if not isinstance(leaf, Tensor) or not isinstance(fake, Tensor):
             return leaf
@@ -35,5 +35,5 @@ def random_inputs(
         return leaf.repeat(repeated)[tuple(slice(size) for size in shape)].to(device)
 
     assert program.example_inputs is not None
-    args, kwargs = pytree.tree_map(drawn, program.example_inputs)
+    args, kwargs = pytree.tree_map(draw, program.example_inputs)
     return args, kwargs

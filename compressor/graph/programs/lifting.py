@@ -27,7 +27,7 @@ def stored_names(program: ExportedProgram) -> dict[str, str]:
     }
 
 
-def lifted(
+def fill_placeholders(
     program: ExportedProgram, leaves: Sequence[Any], stored: Mapping[str, Any] | None = None
 ) -> list[Any]:
     """Return the values of a program's placeholders, in their order.

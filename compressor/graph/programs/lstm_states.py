@@ -1,4 +1,4 @@
-"""The shapes of an LSTM's last states, which torch 2.11 gets wrong without values."""
+"""Correct the shapes of an LSTM's last states, which torch 2.11 gets wrong without values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LAYER = "one_layer_lstm"
 
 
 @contextmanager
-def right_lstm_states() -> Iterator[None]:
+def correct_lstm_states() -> Iterator[None]:
     """Let an LSTM that runs on tensors without data, or is decomposed, yield states [layers, N, H].
 
     torch 2.11 takes the dimension of the samples away there where it means that of the layer, so
@@ -24,11 +24,11 @@ def right_lstm_states() -> Iterator[None]:
     if layer is None:
         yield
         return
-    with patch.object(decompositions, _LAYER, _squeezed(layer)):
+    with patch.object(decompositions, _LAYER, _squeeze_states(layer)):
         yield
 
 
-def _squeezed(layer: Callable[..., Any]) -> Callable[..., Any]:
+def _squeeze_states(layer: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function of one layer with states [N, H], whichever torch gives."""
 
     def right(*args: Any, **kwargs: Any) -> Any:

@@ -12,6 +12,21 @@ ASSERTION = torch.ops.aten._assert_tensor_metadata.default
 run on other devices."""
 
 
+def operator_of(node: Node) -> str:
+    """Return the name of a node's operator as the tables of facts have it.
+
+    That is the overload, without the namespace where it is ATen's: "conv2d.default",
+    "torchvision.nms.default".
+    """
+    return str(node.target).removeprefix("aten.")
+
+
+def base_name(node: Node) -> str:
+    """Return an operator's name without overload and in-place mark: "add_.Tensor" is "add"."""
+    name = operator_of(node).partition(".")[0]
+    return name if name.startswith("_") else name.rstrip("_")
+
+
 def given_arguments(node: Node) -> dict[str, Any]:
     """Return a node's arguments by their names in the schema, without defaults."""
     return dict(zip(schema_names(node), node.args, strict=False)) | dict(node.kwargs)
@@ -62,13 +77,9 @@ def live_nodes(graph: Graph) -> set[Node]:
     return live
 
 
-def keeps_zeros(node: Node) -> bool:
-    """Return whether zeros of any operand are zeros of the result (views, copies, products)."""
-    if not isinstance(node.target, torch._ops.OpOverload):
+def is_view(node: Node) -> bool:
+    """Return whether an operator's result is its operand's memory, seen otherwise."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or schema.is_mutable:
         return False
-    schema = node.target._schema
-    is_view = not schema.is_mutable and any(result.alias_info for result in schema.returns)
-    return is_view or str(node.target) in _KEEPING_ZEROS
-
-
-_KEEPING_ZEROS = ("aten.clone.default", "aten._to_copy.default", "aten.mul.Tensor")
+    return any(result.alias_info for result in schema.returns)

@@ -49,7 +49,7 @@ def redraw_(tensors: Iterable[tuple[str, torch.Tensor]], seed: int = 0) -> None:
     with torch.no_grad():
         for name, tensor in tensors:
             if tensor.is_floating_point() and tensor.numel():
-                tensor.copy_(_draw_for(name, tensor)(_squeezed(tensor), generator).view_as(tensor))
+                tensor.copy_(_draw_for(name, tensor)(_squeeze(tensor), generator).view_as(tensor))
 
 
 def drawable(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
@@ -58,7 +58,7 @@ def drawable(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [*module.named_parameters(), *statistics]
 
 
-def _squeezed(tensor: torch.Tensor) -> torch.Tensor:
+def _squeeze(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor without leading ones in its shape."""
     # a token of shape [1, 1, c] counts as a vector
     while tensor.dim() > 1 and tensor.shape[0] == 1:

@@ -50,7 +50,7 @@ FAMILIES = MappingProxyType(
 """Name of a family of rules -> its module, with a table `RULES`."""
 
 
-def _joined() -> dict[str, Rule]:
+def _join() -> dict[str, Rule]:
     rules: dict[str, Rule] = {}
     for family in FAMILIES.values():
         for name, rule in family.RULES.items():
@@ -73,7 +73,7 @@ def register(name: str, rule: Rule, rules: dict[str, Rule]) -> None:
     rules[name] = rule
 
 
-BUILT_IN: Mapping[str, Rule] = MappingProxyType(_joined())
+BUILT_IN: Mapping[str, Rule] = MappingProxyType(_join())
 """Overload without its namespace ("conv2d.default") -> rule."""
 
 _registered: dict[str, Rule] = {}
@@ -122,7 +122,7 @@ def register_rule(
                 consequence="the new one is not used",
                 next_step=f"register_rule({operator!r}, ..., replace=True) puts it in its place",
             )
-        _registered[name] = _explained(name, rule)
+        _registered[name] = _explain(name, rule)
         return rule
 
     return enter if rule is None else enter(rule)
@@ -150,11 +150,11 @@ def _origin(rule: Rule) -> Any:
     return (code.co_filename, code.co_firstlineno) if code else inspect.unwrap(rule)
 
 
-def _explained(name: str, rule: Rule) -> Rule:
+def _explain(name: str, rule: Rule) -> Rule:
     """Wrap a rule so that its failures are raised as errors in the user's code."""
 
     @functools.wraps(rule)
-    def explained(call: Call) -> Equations:
+    def explain(call: Call) -> Equations:
         try:
             return rule(call)
         except Exception as error:
@@ -165,7 +165,7 @@ def _explained(name: str, rule: Rule) -> Rule:
                 next_step="correct the rule; without one the operator protects what reaches it",
             ) from error
 
-    return explained
+    return explain
 
 
 __all__ = [

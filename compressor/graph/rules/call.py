@@ -90,6 +90,8 @@ class Equations:
             cannot spell every size.
         pins: Argument -> (value, dimension): the value that it must be given once the dimension
             has another size, because the operator computes it from that size.
+        keeps_zeros: Whether zeros in any operand are zeros in the results, so that zeros in a
+            parameter are zeros in what is computed from it.
     """
 
     outputs: tuple[Shape, ...] = ()
@@ -105,6 +107,7 @@ class Equations:
     literals: Mapping[str, Any] = field(default_factory=dict)
     target: str = ""
     pins: Mapping[str, tuple[Any, Dim]] = field(default_factory=dict)
+    keeps_zeros: bool = False
 
 
 Rule = Callable[[Call], Equations]

@@ -9,7 +9,7 @@ from compressor.graph.rules.call import Call, Equations, Refusal, Rule, fresh, k
 from compressor.graph.rules.reasons import COUNTED, DIAGONAL
 
 
-def filled(call: Call) -> Equations:
+def fill(call: Call) -> Equations:
     """zeros, full, ...: every dimension of out is free; the fill shrinks with its user."""
     out = fresh(call.outputs[0])
     return Equations((out,), literals={"size": out})
@@ -32,7 +32,7 @@ def diagonal_of(call: Call) -> Equations:
 
 RULES: dict[str, Rule] = {
     **table(
-        filled,
+        fill,
         "zeros ones full empty.memory_format new_zeros new_ones new_full new_empty rand randn",
     ),
     **table(

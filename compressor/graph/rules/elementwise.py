@@ -1,16 +1,21 @@
 """Give the equations of element-wise operators: out has the operands' dimensions, broadcast."""
 
+from dataclasses import replace
+
 from compressor.graph.rules.call import Call, Equations, Rule, broadcast, same_where_sized, table
+from compressor.graph.rules.facts import KEEPS_ZEROS
 
 
 def elementwise(call: Call) -> Equations:
     """Element by element: out = f(a, b, ...), dimension by dimension the same, size 1 stretched."""
-    return broadcast(call.tensors, call.outputs[0])
+    equations = broadcast(call.tensors, call.outputs[0])
+    return replace(equations, keeps_zeros=True) if call.op in KEEPS_ZEROS else equations
 
 
 def like_first(call: Call) -> Equations:
     """Copies: out has the first operand's dimensions; further operands only lend type or device."""
-    return Equations(tuple(call.x for _ in call.outputs))
+    outputs = tuple(call.x for _ in call.outputs)
+    return Equations(outputs, keeps_zeros=call.op in KEEPS_ZEROS)
 
 
 def prelu(call: Call) -> Equations:

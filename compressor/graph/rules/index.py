@@ -52,7 +52,7 @@ def index(call: Call) -> Equations:
     passing: list[Dim] = [dim for i, dim in enumerate(x) if i not in listed]
     count = len(call.outputs[0]) - len(passing)
     if count != max(len(indices[i]) for i in listed):  # a mask takes several dimensions' place
-        return _masked(call, listed)
+        return _index_by_mask(call, listed)
     at = listed[0] if together else 0
     chosen = fresh(call.outputs[0][at : at + count])
     counted = (dim for tensor in indices if tensor is not None for dim in tensor)
@@ -62,8 +62,8 @@ def index(call: Call) -> Equations:
     )
 
 
-def _masked(call: Call, listed: list[int]) -> Equations:
-    """x[mask]: the mask's dimensions are kept, and so is what counts the chosen; others pass."""
+def _index_by_mask(call: Call, listed: list[int]) -> Equations:
+    """x[mask]: keep the mask's dimensions and what counts the chosen; let the others pass."""
     x, at = call.x, listed[0]
     mask = call["indices"][at]
     rank = len(mask)
@@ -74,9 +74,11 @@ def _masked(call: Call, listed: list[int]) -> Equations:
     return Equations(((*x[:at], chosen, *x[at + rank :]),), keep=keep_all(kept, INDEXED))
 
 
-def written_at(call: Call) -> Equations:
-    """index_put: out = x, written at indices or masks. Dimensions up to the last that these can
-    take are kept; those after it agree with the values'."""
+def index_put(call: Call) -> Equations:
+    """index_put: out = x, written at indices or masks.
+
+    Dimensions up to the last that these can take are kept; those after it agree with the values'.
+    """
     x, indices, values = call.x, call["indices"], call["values"]
     listed = [i for i, tensor in enumerate(indices) if tensor is not None]
     if listed != list(range(listed[0], listed[-1] + 1)):
@@ -138,9 +140,11 @@ def take_along(call: Call) -> Equations:
     return Equations((out,), joined.same, keep=keep_all((x[at], index[at]), INDEXED))
 
 
-def binned(call: Call) -> Equations:
-    """bucketize, searchsorted, isin: out = x; what it is looked up in is kept, but for what counts
-    several sorted rows, which goes with x."""
+def bucketize(call: Call) -> Equations:
+    """bucketize, searchsorted, isin: out = x; what it is looked up in is kept.
+
+    What counts several sorted rows goes with x.
+    """
     names = ("boundaries", "sorted_sequence", "test_elements")
     among = next(call[name] for name in names if name in call.arguments)
     x = next(call[name] for name in ("elements", "input", "self") if name in call.arguments)
@@ -159,7 +163,7 @@ RULES: dict[str, Rule] = {
     **table(index, "index.Tensor"),
     **table(gather, "gather"),
     **table(take_along, "take_along_dim"),
-    **table(binned, "bucketize.Tensor searchsorted.Tensor isin.Tensor_Tensor"),
+    **table(bucketize, "bucketize.Tensor searchsorted.Tensor isin.Tensor_Tensor"),
     **table(
         scatter,
         """scatter.src scatter.value scatter_add scatter_.src scatter_.value scatter_add_
@@ -170,7 +174,7 @@ RULES: dict[str, Rule] = {
         """index_add index_copy index_fill.int_Scalar index_add_ index_copy_
         index_fill_.int_Scalar""",
     ),
-    **table(written_at, "index_put index_put_ _unsafe_index_put"),
+    **table(index_put, "index_put index_put_ _unsafe_index_put"),
     **table(
         overwritten,
         "masked_scatter masked_scatter_ masked_select nonzero",

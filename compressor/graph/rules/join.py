@@ -21,26 +21,26 @@ from compressor.graph.rules.reasons import INDEXED, OVERWRITTEN, STACKED, STEP, 
 def cat(call: Call) -> Equations:
     """cat: out[dim] = the sum of the operands' [dim]; the other dimensions are the same."""
     shapes = [s for s in call["tensors"] if len(s) == len(call.outputs[0])]
-    return _joined(shapes, call.dim("dim", 0, rank=len(call.outputs[0])))
+    return _join(shapes, call.dim("dim", 0, rank=len(call.outputs[0])))
 
 
 def side_by_side(call: Call) -> Equations:
     """hstack: cat along the second dimension, of vectors along the only one."""
     shapes = call["tensors"]
-    return _joined(shapes, min(1, len(shapes[0]) - 1))
+    return _join(shapes, min(1, len(shapes[0]) - 1))
 
 
 def rows(call: Call) -> Equations:
     """vstack: cat along the first dimension, vectors being rows."""
-    return _joined([s if len(s) > 1 else (UNIT, *s) for s in call["tensors"]], 0)
+    return _join([s if len(s) > 1 else (UNIT, *s) for s in call["tensors"]], 0)
 
 
 def columns(call: Call) -> Equations:
     """column_stack: cat along the second dimension, vectors being columns."""
-    return _joined([s if len(s) > 1 else (*s, UNIT) for s in call["tensors"]], 1)
+    return _join([s if len(s) > 1 else (*s, UNIT) for s in call["tensors"]], 1)
 
 
-def _joined(shapes: Sequence[Shape], at: int) -> Equations:
+def _join(shapes: Sequence[Shape], at: int) -> Equations:
     first = shapes[0]
     same = [
         pair
@@ -162,14 +162,14 @@ def narrow(call: Call) -> Equations:
     )
 
 
-def taken_apart(call: Call) -> Equations:
+def select(call: Call) -> Equations:
     """select and unbind: single indices are taken out of x[dim], which is kept."""
     at = call.dim("dim", 0)
     rest = call.x[:at] + call.x[at + 1 :]
     return Equations(tuple(tuple(rest) for _ in call.outputs), keep=[(call.x[at], TAKEN)])
 
 
-def written_into(call: Call) -> Equations:
+def slice_scatter(call: Call) -> Equations:
     """slice_scatter, select_scatter: out = x; the source agrees except at `dim`, which is kept."""
     at = call.dim("dim", 0)
     x, source = call.x, call["src"]
@@ -198,6 +198,6 @@ RULES: dict[str, Rule] = {
     **table(cut, "slice.Tensor slice_copy.Tensor"),
     **table(glu, "glu"),
     **table(narrow, "narrow"),
-    **table(taken_apart, "select.int unbind.int"),
-    **table(written_into, "slice_scatter select_scatter"),
+    **table(select, "select.int unbind.int"),
+    **table(slice_scatter, "slice_scatter select_scatter"),
 }

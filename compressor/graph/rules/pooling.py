@@ -22,7 +22,7 @@ def spatial(rank: int) -> Rule:
     return rule
 
 
-def sampled(call: Call) -> Equations:
+def grid_sample(call: Call) -> Equations:
     """grid_sampler: out[n, c, ...] = x[n, c, ...] at the places of grid[n, ..., 2 or 3]."""
     x, grid = call["input"], call["grid"]
     positions = fresh(call.outputs[0][2:])
@@ -33,7 +33,7 @@ def sampled(call: Call) -> Equations:
     )
 
 
-def unpooled(rank: int) -> Rule:
+def unpool(rank: int) -> Rule:
     """Unpooling: out[..., c, *new] = x[..., c, *old], put where the indices say."""
 
     def rule(call: Call) -> Equations:
@@ -56,9 +56,9 @@ RULES: dict[str, Rule] = {
         for n in (1, 2, 3)
         for name, rule in table(spatial(n), _NAMES.format(n=n)).items()
     },
-    **table(sampled, "grid_sampler"),
-    **table(unpooled(2), "max_unpool2d"),
-    **table(unpooled(3), "max_unpool3d"),
+    **table(grid_sample, "grid_sampler"),
+    **table(unpool(2), "max_unpool2d"),
+    **table(unpool(3), "max_unpool3d"),
     **table(
         spatial(1),
         "upsample_linear1d upsample_linear1d.vec upsample_nearest1d upsample_nearest1d.vec",

@@ -44,7 +44,7 @@ def layers(gates: int) -> Rule:
         states = (given,) if gates != 4 else given
         hidden: Dim = Axis(states[-1][-1].size)
         state = hidden
-        if _projected(call):
+        if _has_projection(call):
             state, least = Axis(states[0][-1].size), Axis(states[0][-1].size)
             hidden = Sum((least, Axis(hidden.size - least.size)))
             wider.append((least, PROJECTION))
@@ -78,7 +78,7 @@ def layers(gates: int) -> Rule:
     return rule
 
 
-def _projected(call: Call) -> bool:
+def _has_projection(call: Call) -> bool:
     """Return whether every cell has a third matrix, the projection."""
     matrices = sum(len(weight) == 2 for weight in call["params"])
     return bool(matrices == 3 * call["num_layers"] * (2 if call["bidirectional"] else 1))

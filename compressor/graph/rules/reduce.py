@@ -7,14 +7,14 @@ from compressor.graph.rules.call import Call, Equations, Rule, broadcast, fresh,
 from compressor.graph.rules.reasons import CHOSEN, MIXED, ORDERED
 
 
-def _listed(call: Call, name: str = "dim") -> set[int]:
+def _listed_dims(call: Call, name: str = "dim") -> set[int]:
     dims = call.get(name)
     if dims is None or dims == ():
         return set(range(len(call.x)))
     return {d % len(call.x) for d in (dims if isinstance(dims, tuple) else (dims,))}
 
 
-def _reduced(call: Call, listed: set[int]) -> Equations:
+def _reduce(call: Call, listed: set[int]) -> Equations:
     keepdim = call.get("keepdim", False)
     out = tuple(
         fresh([1])[0] if i in listed else dim
@@ -26,20 +26,23 @@ def _reduced(call: Call, listed: set[int]) -> Equations:
 
 def statistic(call: Call) -> Equations:
     """mean, sum, maximum, norm, ...: the listed dimensions vanish in a statistic over them."""
-    listed = _listed(call)
-    equations = _reduced(call, listed)
+    listed = _listed_dims(call)
+    equations = _reduce(call, listed)
     return Equations(equations.outputs, statistics=[call.x[i] for i in sorted(listed)])
 
 
 def matrix_norm(call: Call) -> Equations:
-    """Norms of matrices: both listed dimensions vanish, by default the last two."""
+    """linalg_matrix_norm: both listed dimensions vanish, by default the last two."""
     listed = {d % len(call.x) for d in call.get("dim", (-2, -1))}
-    equations = _reduced(call, listed)
+    equations = _reduce(call, listed)
     return Equations(equations.outputs, statistics=[call.x[i] for i in sorted(listed)])
 
 
 def distance(call: Call) -> Equations:
-    """How near two tensors are, broadcast, over `dim` (by default the last, of dist all)."""
+    """cosine_similarity, pairwise_distance, dist: `dim` vanishes from what both broadcast to.
+
+    By default it is the last; `dist` sums over all.
+    """
     left, right = list(call.tensors)[:2]
     rank = max(len(left), len(right))
     padded = [(*(UNIT,) * (rank - len(x)), *x) for x in (left, right)]
@@ -55,8 +58,8 @@ def distance(call: Call) -> Equations:
 
 def position(call: Call) -> Equations:
     """argmax, max.dim, ...: the listed dimensions vanish; positions matter, so they are kept."""
-    listed = _listed(call)
-    equations = _reduced(call, listed)
+    listed = _listed_dims(call)
+    equations = _reduce(call, listed)
     return Equations(equations.outputs, keep=keep_all((call.x[i] for i in listed), ORDERED))
 
 

@@ -11,7 +11,7 @@ from compressor.graph.rules.call import Call, Equations, Refusal, Rule, fresh, k
 from compressor.graph.rules.reasons import COUNTED, FREQUENCIES
 
 
-def transformed(call: Call, dims: Sequence[int]) -> Equations:
+def transform(call: Call, dims: Sequence[int]) -> Equations:
     """Fourier transform: out = x except along `dims`, which are kept on both sides.
 
     Along them the two sides have other sizes and meanings.
@@ -25,7 +25,7 @@ def transformed(call: Call, dims: Sequence[int]) -> Equations:
 
 def along_one(call: Call) -> Equations:
     """fft, ifft, rfft, irfft, ...: out = x except along `dim`, kept on both sides."""
-    return transformed(call, [call.dim("dim", -1)])
+    return transform(call, [call.dim("dim", -1)])
 
 
 def along_several(call: Call) -> Equations:
@@ -36,7 +36,7 @@ def along_several(call: Call) -> Equations:
     """
     listed, sizes = call.get("dim"), call.get("s")
     count = len(call.x) if sizes is None else len(sizes)
-    return transformed(call, range(-count, 0) if listed is None else listed)
+    return transform(call, range(-count, 0) if listed is None else listed)
 
 
 def short_time(call: Call) -> Equations:

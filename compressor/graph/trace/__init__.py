@@ -1,24 +1,22 @@
 """Trace a detached copy of a network to a `torch.export` program, its batch free where possible."""
 
-from compressor.graph.trace.caches import caches_as_before
+from compressor.graph.trace.caches import restore_caches
+from compressor.graph.trace.exports import follow_branches, silence_capture, unused_parameters
 from compressor.graph.trace.tracing import (
-    branches_followed,
-    copied_to_cpu,
-    detached_copy,
+    copy_detached,
+    copy_to_cpu,
     learning_in,
-    quiet_capture,
     trace,
     trace_of,
-    unused_parameters,
 )
 
 __all__ = [
-    "branches_followed",
-    "caches_as_before",
-    "copied_to_cpu",
-    "detached_copy",
+    "copy_detached",
+    "copy_to_cpu",
+    "follow_branches",
     "learning_in",
-    "quiet_capture",
+    "restore_caches",
+    "silence_capture",
     "trace",
     "trace_of",
     "unused_parameters",

@@ -11,7 +11,7 @@ SWITCH = "use_cache"
 """The attribute of a configuration of the transformers library that switches its cache."""
 
 
-def caches_off(module: nn.Module) -> list[str]:
+def switch_caches_off(module: nn.Module) -> list[str]:
     """Switch the caches off, in place, and return a note if any was on."""
     switched = [config for _, config in _configurations(module) if _is_on(config)]
     for config in switched:
@@ -24,7 +24,7 @@ def caches_off(module: nn.Module) -> list[str]:
     ]
 
 
-def caches_as_before(module: nn.Module, given: nn.Module) -> None:
+def restore_caches(module: nn.Module, given: nn.Module) -> None:
     """Switch on the caches of `module`, in place, at the paths where those of `given` are on."""
     on = {path for path, config in _configurations(given) if _is_on(config)}
     for path, config in _configurations(module):

@@ -13,11 +13,11 @@ from compressor.records import ExampleInputs
 SHOWN = 40
 
 
-def fixed_inputs(module: nn.Module, examples: ExampleInputs) -> list[str]:
+def note_fixed_inputs(module: nn.Module, examples: ExampleInputs) -> list[str]:
     """Return a note of the numbers, flags and texts among the inputs, if there are any."""
     fixed = [
-        f"{name}={_shown(value)}"
-        for name, value in _named(module, examples)
+        f"{name}={_shorten(value)}"
+        for name, value in _name_leaves(module, examples)
         if not isinstance(value, torch.Tensor) and value is not None
     ]
     if not fixed:
@@ -28,7 +28,7 @@ def fixed_inputs(module: nn.Module, examples: ExampleInputs) -> list[str]:
     ]
 
 
-def _named(module: nn.Module, examples: ExampleInputs) -> list[tuple[str, object]]:
+def _name_leaves(module: nn.Module, examples: ExampleInputs) -> list[tuple[str, object]]:
     """Return every leaf of the inputs with its name, by the names of forward's arguments."""
     try:
         bound = inspect.signature(module.forward).bind(*examples.args, **examples.kwargs)
@@ -51,6 +51,6 @@ def _name(path: tuple[object, ...]) -> str:
     return str(getattr(first, "key", first)) + pytree.keystr(tuple(rest))  # type: ignore[arg-type]
 
 
-def _shown(value: object) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

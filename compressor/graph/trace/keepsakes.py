@@ -24,13 +24,13 @@ imported modules are not the network's."""
 
 
 @contextmanager
-def as_before(module: nn.Module) -> Iterator[None]:
+def restore_stored(module: nn.Module) -> Iterator[None]:
     """Restore, after the block, what the network's code can have stored.
 
     These are the attributes of every layer, and the lists, dicts and variables that its forward and
     its hooks reach.
     """
-    restore = [undo for place in _places(module) for undo in place]
+    restore = [undo for place in _find_places(module) for undo in place]
     try:
         yield
     finally:
@@ -38,20 +38,20 @@ def as_before(module: nn.Module) -> Iterator[None]:
             undo()
 
 
-def _places(module: nn.Module) -> Iterator[Iterator[Callable[[], None]]]:
+def _find_places(module: nn.Module) -> Iterator[Iterator[Callable[[], None]]]:
     seen: set[int] = set()
     for layer in module.modules():
         own = vars(layer)
         for name, value in own.items():
             if name not in ("_parameters", "_buffers", "_modules"):
-                yield _kept(value, seen, 0)
+                yield _keep(value, seen, 0)
         yield iter((functools.partial(_refill, own, dict(own)),))
         forward = inspect.getattr_static(type(layer), "forward", None)
         if isinstance(forward, types.FunctionType):
-            yield _kept(forward, seen, 0)
+            yield _keep(forward, seen, 0)
 
 
-def _kept(value: Any, seen: set[int], depth: int) -> Iterator[Callable[[], None]]:
+def _keep(value: Any, seen: set[int], depth: int) -> Iterator[Callable[[], None]]:
     """Yield functions that undo changes of a value, and of all that it leads to."""
     if id(value) in seen or depth > DEEPEST or isinstance(value, KEPT_ELSEWHERE):
         return
@@ -80,7 +80,7 @@ def _kept(value: Any, seen: set[int], depth: int) -> Iterator[Callable[[], None]
     elif _is_users_object(value):
         inner = [vars(value)]
     for found in inner:
-        yield from _kept(found, seen, depth + 1)
+        yield from _keep(found, seen, depth + 1)
 
 
 def _variables_of(function: types.FunctionType) -> Iterator[Callable[[], None]]:

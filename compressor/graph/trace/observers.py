@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from compressor.graph.trace.keepsakes import as_before
+from compressor.graph.trace.keepsakes import restore_stored
 from compressor.modules import copy_of, written_by_hooks
 from compressor.records import ExampleInputs
 
@@ -23,10 +23,10 @@ Hooks = MutableMapping[int, Callable[..., Any]]
 
 
 @contextmanager
-def observers_off(module: nn.Module, examples: ExampleInputs) -> Iterator[list[str]]:
+def switch_observers_off(module: nn.Module, examples: ExampleInputs) -> Iterator[list[str]]:
     """Switch off the hooks that only watch inside the block; yield a note if there are any."""
     before = [(hooks, dict(hooks)) for hooks in _hooks_of(module)]
-    watching = any(_own(hooks) for hooks, _ in before) and _only_watch(module, examples)
+    watching = any(_keys_of_own(hooks) for hooks, _ in before) and _only_watch(module, examples)
     if watching:
         _remove(module)
     try:
@@ -47,8 +47,8 @@ def _only_watch(module: nn.Module, examples: ExampleInputs) -> bool:
     _remove(without)
     outputs = []
     try:
-        with as_before(module), torch.no_grad(), torch.random.fork_rng(devices=()):
-            args, kwargs = pytree.tree_map(_altered, (examples.args, dict(examples.kwargs)))
+        with restore_stored(module), torch.no_grad(), torch.random.fork_rng(devices=()):
+            args, kwargs = pytree.tree_map(_alter, (examples.args, dict(examples.kwargs)))
             for place in written_by_hooks(module):
                 place.clear()
             for network in (without, with_hooks):
@@ -60,7 +60,7 @@ def _only_watch(module: nn.Module, examples: ExampleInputs) -> bool:
     return len(found[0]) == len(found[1]) and all(map(_equal, *found))
 
 
-def _altered(leaf: Any) -> Any:
+def _alter(leaf: Any) -> Any:
     """Return other values of the same kind: floats change by some per cent, others in order."""
     if not isinstance(leaf, torch.Tensor) or not leaf.dim():
         return leaf
@@ -81,7 +81,7 @@ def _hooks_of(module: nn.Module) -> Iterator[Hooks]:
         yield layer._forward_hooks
 
 
-def _own(hooks: Hooks) -> list[int]:
+def _keys_of_own(hooks: Hooks) -> list[int]:
     """Return the keys of the user's hooks, not of torch's own."""
     # torch's own have a purpose: old weight norm computes its weight in one
     return [key for key, hook in hooks.items() if not _is_torchs(hook)]
@@ -96,5 +96,5 @@ def _is_torchs(hook: Callable[..., Any]) -> bool:
 
 def _remove(module: nn.Module) -> None:
     for hooks in _hooks_of(module):
-        for key in _own(hooks):
+        for key in _keys_of_own(hooks):
             del hooks[key]

@@ -61,7 +61,7 @@ def _inline(module: GraphModule, region: Node) -> dict[str, str]:
             results = torch.fx.map_arg(node.args[0], lambda n: copies[n])
         elif node.op != "placeholder":
             with module.graph.inserting_before(region):
-                copies[node] = _copied(module, module.graph, inner, node, copies)
+                copies[node] = _copy_node(module, module.graph, inner, node, copies)
     renamed: dict[str, str] = {}
     for user in list(region.users):
         assert user.target is operator.getitem
@@ -75,7 +75,7 @@ def _inline(module: GraphModule, region: Node) -> dict[str, str]:
     return renamed
 
 
-def _copied(
+def _copy_node(
     module: GraphModule, graph: Graph, inner: GraphModule, node: Node, copies: Mapping[Node, Any]
 ) -> Node:
     copied = graph.node_copy(node, lambda n: copies[n])

@@ -14,7 +14,8 @@ import onnx
 from compressor.errors import CompressorError, UsageError
 from compressor.files.claimed import temporary_folder
 from compressor.files.folder import size_of
-from compressor.graph.counting import count_macs, count_params
+from compressor.graph.counting import count_params
+from compressor.graph.counting_by_program import macs_of_program
 from compressor.graph.programs.drawing import random_inputs
 from compressor.latency.machine import machine_of
 from compressor.latency.operators import Operator, operators_of, profiled
@@ -109,7 +110,7 @@ def _counted_of_program(path: Path) -> dict[str, int]:
     module = as_module(program)
     args, kwargs = random_inputs(program, 1, "cpu", 0)
     return {
-        "macs": count_macs(module, args, kwargs, program),
+        "macs": sum(macs_of_program(program, args, kwargs).values()),
         "params": count_params(module),
         "size_bytes": 0,
     }

@@ -15,6 +15,7 @@ from torch.fx import Node
 
 from compressor.graph.network import Network
 from compressor.graph.programs.lifting import stored_names
+from compressor.graph.programs.nodes import operator_of
 from compressor.records import Group, Trace
 from compressor.studies.inspect.inspecting import macs_share
 
@@ -75,7 +76,7 @@ def rows_of(trace: Trace, network: Network) -> list[LayerRow]:
 
 
 def _kind(node: Node) -> str:
-    return str(node.target).removeprefix("aten.").partition(".")[0]
+    return operator_of(node).partition(".")[0]
 
 
 def _groups_by_tensor(network: Network, *, contracted: bool = False) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from torch import nn
 
 from compressor.choose import KINDS
 from compressor.graph.analysis import analyse
-from compressor.graph.counted import notes_on_macs
+from compressor.graph.costs import notes_on_macs
 from compressor.graph.network import Network
 from compressor.listing import some_of
 from compressor.loading import find_examples
@@ -63,7 +63,7 @@ def inspect(model: nn.Module | str, options: ModelOptions, watch: Watch) -> Insp
     traced = capture(loaded, examples, stopwatch)
     with stopwatch.stage("analyse"):
         network = analyse(traced)
-    for note in notes_on_macs(network):
+    for note in notes_on_macs(traced, network):
         stopwatch.note(note)
     return Inspection(loaded, examples, traced, network, stopwatch.notes)
 

@@ -36,7 +36,7 @@ from compressor.run.seeding import seeded
 from compressor.run.subject import Subject, metric_of
 from compressor.score import Scores
 from compressor.slicing.compare import outputs_of
-from compressor.slicing.masking import Places, silenced
+from compressor.slicing.masking import Places, silence
 from compressor.slicing.weights import named_tensors
 from compressor.studies.inspect import macs_share
 from compressor.watch import Stopwatch, Watch
@@ -186,7 +186,7 @@ class _Probe:
         for ratio in self.options.ratios if reachable else ():
             kept = group.size - min(group.size - 1, math.floor(ratio * group.size + 0.5))
             if kept not in measured:
-                with silenced(tensors, self._places(group, kept)):
+                with silence(tensors, self._places(group, kept)):
                     measured[kept] = self._finite(self.yardstick.measure(), group, kept)
             points.append(Point(ratio, kept, measured[kept]))
         return Curve(

@@ -18,7 +18,7 @@ from compressor.errors import CompressorError
 from compressor.formats import ways_of
 from compressor.formats.original import TemporaryFolder
 from compressor.formats.verifying import real_inputs, written_and_verified
-from compressor.graph.measured_costs import costs_of
+from compressor.graph.costs import NetworkForm, costs_of
 from compressor.loading.data import batches
 from compressor.options import Options
 from compressor.recover import evaluate, primary_output, top5
@@ -150,7 +150,7 @@ def _dense(subject: Subject, options: Options, stopwatch: Stopwatch) -> _Maker:
 
     def make(judge: Judge) -> TrialNetwork:
         traced = run.trace
-        costs = costs_of(traced.module, traced)
+        costs = costs_of(traced, run.network)
         moments = [Moment("original", judge("evaluate", traced.module))]
         return TrialNetwork(traced.module, traced.program, costs.params, costs.macs, moments)
 
@@ -166,7 +166,9 @@ def _open_structured(subject: Subject, options: Options, stopwatch: Stopwatch) -
         module = sliced.module.cpu().eval()
         slicing.carry_weights(module, sliced.program)
         slicing.compare(sliced, run.trace)
-        costs = costs_of(module, run.trace, sliced.program)
+        costs = costs_of(
+            run.trace, run.network, NetworkForm(module, sliced.program, sliced.plan.kept)
+        )
         return TrialNetwork(module, sliced.program, costs.params, costs.macs, made.moments)
 
     return run, make

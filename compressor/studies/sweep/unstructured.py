@@ -15,8 +15,10 @@ from torch.nn.utils import prune
 
 from compressor.choose.budget import share_of
 from compressor.errors import CompressorError
+from compressor.graph.costs import costs_of
 from compressor.graph.counting import count_params
-from compressor.graph.measured_costs import costs_of
+from compressor.graph.programs.nodes import operator_of
+from compressor.graph.rules.facts import WEIGHING
 from compressor.loading.data import batches
 from compressor.records import Trace
 from compressor.recover import Schedule, has_running_statistics, recalibrate_batch_norm
@@ -50,7 +52,7 @@ def zero_and_recover(module: nn.Module, run: Run, judge: Judge) -> Sparse:
     It recovers by the same means as a smaller network, except least squares; zeros stay zeros.
     """
     options = run.options
-    dense = costs_of(module, run.trace)
+    dense = costs_of(run.trace, run.network)
     masks = zeroed(module, share_of(options))
     moments = [Moment("zeroed", judge("evaluate zeroed", module))]
     if options.repair and run.samples.train is not None:
@@ -92,11 +94,11 @@ def zeroed(module: nn.Module, share: float) -> dict[str, Tensor]:
 _OUTPUT, _INPUT = "output", "input"
 _MEETS: Mapping[str, tuple[str, int]] = {
     "linear": (_OUTPUT, -1),
-    **{f"conv{n}d": (_OUTPUT, 1) for n in (1, 2, 3)},
-    **{f"conv_transpose{n}d": (_INPUT, 1) for n in (1, 2, 3)},
+    "convolution": (_OUTPUT, 1),
+    "transposed convolution": (_INPUT, 1),
 }
-"""Operator with a weight -> whether each of the weight's numbers is used once at each position
-of the output or of the input, and in which dimension of that the channels lie."""
+"""What an operator with a weight computes -> whether each of the weight's numbers is used once at
+each position of the output or of the input, and in which dimension of that the channels lie."""
 
 
 def uses_of_weights(trace: Trace) -> dict[str, float]:
@@ -107,8 +109,8 @@ def uses_of_weights(trace: Trace) -> dict[str, float]:
     named = trace.program.graph_signature.inputs_to_parameters
     found: dict[str, float] = {}
     for node in trace.program.graph.nodes:
-        name = getattr(node.target, "overloadpacket", None)
-        of = _MEETS.get(str(name).rpartition(".")[2])
+        weighing = WEIGHING.get(operator_of(node))
+        of = _MEETS.get(weighing.form) if weighing is not None else None
         if of is None:
             continue
         data, weight = node.args[:2]
