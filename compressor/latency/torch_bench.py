@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,13 +9,13 @@ from statistics import median
 
 import torch
 
+from compressor.clock import Call, repeat
 from compressor.errors import CompressorError
 from compressor.latency.bench import Case
 from compressor.latency.torch_layers import Makers, call_of
 from compressor.torch_calls import (
     DTYPES,
     TORCH,
-    Call,
     check_cuda,
     clock_of,
     computing_in,
@@ -73,11 +72,9 @@ class TorchBench:
             with computing_in(self.precision):
                 calls = [self._started(case, repeated) for case in cases]
                 times: list[list[float]] = [[] for _ in calls]
-                end, turns = time.perf_counter() + self.seconds * len(calls), 0
-                while turns < self.least or (turns < self.most and time.perf_counter() < end):
+                for _ in repeat(self.seconds * len(calls), self.least, self.most):
                     for call, found in zip(calls, times, strict=True):
                         found.append(clock(call) / repeated)
-                    turns += 1
         finally:
             torch.set_num_threads(before)
         return [median(found) for found in times]

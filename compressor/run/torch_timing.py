@@ -8,11 +8,12 @@ from collections.abc import Mapping
 import torch
 from torch.export import ExportedProgram
 
+from compressor.clock import Call
 from compressor.errors import CompressorError
 from compressor.graph.programs.drawing import random_inputs
 from compressor.latency.calls import Timed, measure_calls
 from compressor.slicing import as_module
-from compressor.torch_calls import TORCH, Call, check_cuda, computing_in, prepared
+from compressor.torch_calls import TORCH, check_cuda, computing_in, prepared
 
 
 def measure_programs(

@@ -14,23 +14,24 @@ from typing import Any
 import torch
 from torch import nn
 
+from compressor.clock import WARM_UP_SECONDS, Call, Clock, take_turn, warm_up
 from compressor.errors import CompressorError
 from compressor.studies.bench.comparing import in_turns
 from compressor.studies.bench.programs import run_in
 from compressor.studies.bench.ways import Way
-from compressor.studies.bench.worker import WARM_UP_SECONDS, peak_mb, round_of, warm_up
-from compressor.torch_calls import Call, Clock, clock_of, computing_in
+from compressor.studies.bench.worker import peak_mb
+from compressor.torch_calls import clock_of, computing_in
 
 
 class _Here:
     """A module that is ready to run: its call with a clock."""
 
     def __init__(self, call: Call, clock: Clock, seconds: float) -> None:
-        self._timed = partial(clock, call)
-        warm_up(self._timed, min(WARM_UP_SECONDS, seconds / 5))
+        self._call, self._clock = call, clock
+        warm_up(partial(clock, call), min(WARM_UP_SECONDS, seconds / 5))
 
     def round(self, seconds: float) -> dict[str, Any]:
-        return {"ms": round_of(self._timed, seconds), "peak_mb": peak_mb()}
+        return {"ms": take_turn(self._call, seconds, self._clock), "peak_mb": peak_mb()}
 
 
 def modules_compared(

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
+from compressor.clock import Call
 from compressor.graph.programs.drawing import random_inputs
 from compressor.loading import load_program_file
 from compressor.slicing import as_module
 from compressor.studies.bench.ways import Way
-from compressor.torch_calls import Call, prepared
+from compressor.torch_calls import prepared
 
 
 def call_of(file: str, way: Way, seed: int = 0) -> Call:

@@ -10,35 +10,23 @@ import json
 import os
 import resource
 import sys
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-Call = Callable[[], float]
-"""Runs the network once, and returns the milliseconds that it took."""
-
-WARM_UP_SECONDS, WARM_UP_CALLS = 0.5, 5
+from compressor.clock import Call, Clock, by_wall, take_turn, warm_up
 
 
-def _onnxruntime(asked: Mapping[str, Any]) -> Call:
-    import numpy as np
-    import onnxruntime as ort
+def _onnxruntime(asked: Mapping[str, Any]) -> tuple[Call, Clock]:
+    from compressor.onnx_runtime import draw_inputs, make_call, open_session
 
-    from compressor.onnx_runtime import PROVIDERS, bound_call, options_of, random_input
-
-    providers = [PROVIDERS[asked["device"]]]
-    options = options_of(asked["threads"])
-    session = ort.InferenceSession(asked["file"], options, providers=providers)
-    rng = np.random.default_rng(asked["seed"])
-    feeds = {s.name: random_input(s, asked["batch"], rng) for s in session.get_inputs()}
-    if asked["device"] != "cpu":
-        return _by_the_clock(bound_call(session, feeds, asked["device"]))
-    return _by_the_clock(lambda: session.run(None, feeds))
+    session = open_session(Path(asked["file"]), asked["threads"], asked["device"])
+    feeds = draw_inputs(session, asked["batch"], asked["seed"])
+    return make_call(session, feeds, asked["device"]), by_wall
 
 
-def _torch(asked: Mapping[str, Any]) -> Call:
+def _torch(asked: Mapping[str, Any]) -> tuple[Call, Clock]:
     import torch
 
     from compressor.studies.bench.programs import call_of
@@ -48,19 +36,10 @@ def _torch(asked: Mapping[str, Any]) -> Call:
     torch.set_num_threads(asked["threads"])
     way = Way(**{name: asked[name] for name in Way.__dataclass_fields__})
     computing_in(way.precision).__enter__()  # to the end of this process
-    return partial(clock_of(way.device), call_of(asked["file"], way, asked["seed"]))
+    return call_of(asked["file"], way, asked["seed"]), clock_of(way.device)
 
 
-def _by_the_clock(call: Callable[[], object]) -> Call:
-    def timed() -> float:
-        begin = time.perf_counter()
-        call()
-        return 1000 * (time.perf_counter() - begin)
-
-    return timed
-
-
-BACKENDS: Mapping[str, Callable[[Mapping[str, Any]], Call]] = {
+BACKENDS: Mapping[str, Callable[[Mapping[str, Any]], tuple[Call, Clock]]] = {
     "onnxruntime": _onnxruntime,
     **dict.fromkeys(("torch", "torch-compiled", "torch-graphs"), _torch),
 }
@@ -84,24 +63,6 @@ def peak_mb() -> float:
     return most / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def warm_up(call: Call, seconds: float = WARM_UP_SECONDS) -> None:
-    end, calls = time.perf_counter() + seconds, 0
-    while calls < WARM_UP_CALLS or time.perf_counter() < end:
-        call()
-        calls += 1
-
-
-def round_of(call: Call, seconds: float) -> list[float]:
-    """Call the network for some seconds, and return the milliseconds of each call."""
-    call()
-    # The call above is not timed: it finds another process's data in the caches.
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while not times or time.perf_counter() < end:
-        times.append(call())
-    return times
-
-
 def serve(lines: TextIO, answers: TextIO) -> None:
     """Read what to run, then answer requests for timed rounds until the lines end."""
 
@@ -113,14 +74,14 @@ def serve(lines: TextIO, answers: TextIO) -> None:
     try:
         if asked["device"] == "cpu":
             _pin(asked["threads"])
-        call = BACKENDS[asked["backend"]](asked)
-        warm_up(call)
+        call, clock = BACKENDS[asked["backend"]](asked)
+        warm_up(partial(clock, call))
     except Exception as error:  # whatever the backend's library raises: the parent says it
         answer({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"})
         return
     answer({"ready": True})
     while seconds := float(lines.readline() or 0):
-        answer({"ms": round_of(call, seconds), "peak_mb": peak_mb()})
+        answer({"ms": take_turn(call, seconds, clock), "peak_mb": peak_mb()})
 
 
 def main() -> None:

@@ -10,9 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from compressor.onnx_runtime import options_of, random_input
+from compressor.onnx_runtime import draw_inputs, open_session
 
 
 def runs_here(path: Path) -> bool:
@@ -22,11 +20,8 @@ def runs_here(path: Path) -> bool:
 
 
 def _call(path: str) -> None:
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(path, options_of(1), providers=["CPUExecutionProvider"])
-    rng = np.random.default_rng(0)
-    session.run(None, {spec.name: random_input(spec, 1, rng) for spec in session.get_inputs()})
+    session = open_session(Path(path), 1)
+    session.run(None, draw_inputs(session, 1))
 
 
 if __name__ == "__main__":
