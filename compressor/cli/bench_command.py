@@ -29,7 +29,7 @@ def bench(
     Parameters
     ----------
     models
-        Two or more, or one: an .onnx file, a folder that compress wrote, a program, any MODEL.
+        Two or more, or one: an ONNX file, a folder that compress wrote, a program, any MODEL.
     out
         Write everything that was found as JSON.
     force
@@ -56,6 +56,7 @@ def bench(
 
 
 def _show(found: dict[str, Any], *, every_layer: bool) -> None:
+    from compressor.formats.ways import Way
     from compressor.studies.bench.explaining import FixedCost, Slow
     from compressor.studies.bench.page import (
         fixed_words,
@@ -64,7 +65,6 @@ def _show(found: dict[str, Any], *, every_layer: bool) -> None:
         slow_tables,
         way_table,
     )
-    from compressor.studies.bench.ways import Way
 
     console = Console()
     console.print(networks_table(found["networks"]))

@@ -20,6 +20,7 @@ from compressor.loading.factories import (
     parse_factory_args,
 )
 from compressor.loading.finite import refuse_non_finite
+from compressor.loading.given import require_model
 from compressor.loading.hugging_face import is_hugging_face, load_hugging_face
 from compressor.loading.pickles import load_torch_save
 from compressor.loading.programs import load_program_file
@@ -39,7 +40,6 @@ from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel
 
 WAYS_OUT = {
     FileKind.TORCHSCRIPT: REFUSED,
-    FileKind.ONNX: "ONNX is an output here: give the PyTorch model that it was exported from",
     FileKind.OLD_PROGRAM: "export it again with this version of torch",
     FileKind.TRUNCATED: "copy or save the file again",
     FileKind.EMPTY: "copy or save the file again",
@@ -94,6 +94,7 @@ def load_model(spec: str, **wanted: Any) -> LoadedModel:
 
 def _loaded(spec: str, wanted: Wanted) -> LoadedModel:
     path = Path(spec).expanduser()
+    require_model(spec)
     if path.is_file():
         if wanted.weights or wanted.pretrained:
             option = "--weights" if wanted.weights else "--pretrained"
@@ -147,7 +148,7 @@ def _load_file(path: Path, wanted: Wanted) -> LoadedModel:
     if kind not in TORCH_FILES:
         trusted = kind is FileKind.TORCHSCRIPT and wanted.trust_pickle
         raise CompressorError(
-            f"{path.name} is {kind}, not a model that can be compressed",
+            f"{path.name} is {kind}, and no network can be read from it",
             where=str(path),
             consequence="nothing was loaded",
             next_step=TRUSTED if trusted else WAYS_OUT.get(kind, ANY_MODEL),

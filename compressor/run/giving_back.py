@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compressor.agreement import difference, tolerance_of
 from compressor.errors import CompressorError
+from compressor.files.folder import WEIGHTS
 from compressor.formats import save_weights
 from compressor.loading.plain import (
     give_back_types,
@@ -55,7 +56,7 @@ def _put_back_computed(run: Run, sliced: Sliced, delivery: Delivery) -> dict[str
             consequence="nothing is written",
             next_step="leave the option out: the result holds the weights that act",
         )
-    save_weights(module, delivery.files.path / "model.safetensors", delivery.plan.aliases)
+    save_weights(module, delivery.files.path / WEIGHTS, delivery.plan.aliases)
     return {"module with and without its weights computed": off.size}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from compressor.files.format_table import FORMATS
 from compressor.files.integrity import check_files
 from compressor.graph.trace import copied_to_cpu
 from compressor.loading import load_model, load_strictly, read_weights, refuse_non_finite
@@ -47,7 +48,8 @@ def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
 
 
 def _on_types(types: Types, stored: Types) -> list[str]:
-    where = "model.onnx and model.pt2 are in float32 (compress export --half writes another file)"
+    files = " and ".join(row.file for row in FORMATS.values())
+    where = f"{files} are in float32 (compress export --half writes another file)"
     if types:
         name = name_of(types)
         return [f"{name} is computed in float32 and given back in {name}; {where}"]

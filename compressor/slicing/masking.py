@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
+from compressor.files.folder import PLAN
 from compressor.graph.trace import copied_to_cpu, detached_copy
 from compressor.loading.plain import made_plain
 from compressor.modules import unwrapped
@@ -77,9 +78,7 @@ def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
         CompressorError: The plan is of another network, or too old to say where zeros go.
     """
     with Explaining():
-        return _masked(
-            model, plan if isinstance(plan, Plan) else read_plan(Path(plan) / "plan.json")
-        )
+        return _masked(model, plan if isinstance(plan, Plan) else read_plan(Path(plan) / PLAN))
 
 
 def _masked(model: nn.Module, plan: Plan) -> Masked:

@@ -10,39 +10,13 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from compressor.clock import Call, Clock, by_wall, take_turn, warm_up
-
-
-def _onnxruntime(asked: Mapping[str, Any]) -> tuple[Call, Clock]:
-    from compressor.onnx_runtime import draw_inputs, make_call, open_session
-
-    session = open_session(Path(asked["file"]), asked["threads"], asked["device"])
-    feeds = draw_inputs(session, asked["batch"], asked["seed"])
-    return make_call(session, feeds, asked["device"]), by_wall
-
-
-def _torch(asked: Mapping[str, Any]) -> tuple[Call, Clock]:
-    import torch
-
-    from compressor.studies.bench.programs import call_of
-    from compressor.studies.bench.ways import Way
-    from compressor.torch_calls import clock_of, computing_in
-
-    torch.set_num_threads(asked["threads"])
-    way = Way(**{name: asked[name] for name in Way.__dataclass_fields__})
-    computing_in(way.precision).__enter__()  # to the end of this process
-    return call_of(asked["file"], way, asked["seed"]), clock_of(way.device)
-
-
-BACKENDS: Mapping[str, Callable[[Mapping[str, Any]], tuple[Call, Clock]]] = {
-    "onnxruntime": _onnxruntime,
-    **dict.fromkeys(("torch", "torch-compiled", "torch-graphs"), _torch),
-}
+from compressor.clock import take_turn, warm_up
+from compressor.formats.job import methods_in
+from compressor.formats.ways import Way
 
 
 def _pin(threads: int) -> None:
@@ -72,9 +46,11 @@ def serve(lines: TextIO, answers: TextIO) -> None:
 
     asked = json.loads(lines.readline())
     try:
-        if asked["device"] == "cpu":
-            _pin(asked["threads"])
-        call, clock = BACKENDS[asked["backend"]](asked)
+        way = Way(**asked["way"])
+        if way.device == "cpu":
+            _pin(way.threads)
+        start = methods_in(asked["home"]).start
+        call, clock = start(Path(asked["file"]), way, asked["seed"])
         warm_up(partial(clock, call))
     except Exception as error:  # whatever the backend's library raises: the parent says it
         answer({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"})
