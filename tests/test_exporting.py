@@ -239,9 +239,7 @@ def test_truncated_weights_are_refused_when_a_class_is_rebuilt(folder: Path) -> 
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match="takes a folder that compress has written, and this is another folder"
-    ):
+    with pytest.raises(UsageError, match="and this is another folder"):
         export(tmp_path)
 
 
