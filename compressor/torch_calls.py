@@ -61,7 +61,7 @@ def computing_in(precision: str) -> Iterator[None]:
             backend.allow_tf32 = allowed
 
 
-def placed(values: Any, device: str, precision: str) -> Any:
+def place_inputs(values: Any, device: str, precision: str) -> Any:
     """Move a network's inputs to the device, real numbers in the precision's type.
 
     Images lie channels last there where kernels want that (see `lies_channels_last`).
@@ -95,7 +95,7 @@ def lies_channels_last(device: str, precision: str) -> bool:
     return device != "cpu" and precision != "fp32"
 
 
-def prepared(
+def prepare(
     module: nn.Module,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
@@ -117,13 +117,13 @@ def prepared(
         RuntimeError: It cannot be called in this way.
     """
     place(module, device, precision)
-    args, kwargs = placed((args, dict(kwargs)), device, precision)
+    args, kwargs = place_inputs((args, dict(kwargs)), device, precision)
     wrapped: Any = torch.compile(module) if how == "compiled" else module
     call: Call = partial(wrapped, *args, **kwargs)
-    return graphed(call) if how == "graphs" else call
+    return record_graph(call) if how == "graphs" else call
 
 
-def graphed(call: Call) -> Call:
+def record_graph(call: Call) -> Call:
     """Record the call's kernels as a CUDA graph, and return a call that replays them.
 
     Raises:

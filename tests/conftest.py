@@ -13,7 +13,7 @@ import torch
 
 from compressor.latency import LatencyTable, write_table
 from compressor.latency.kernels import KERNELS
-from compressor.latency.machine import cached_at, machine_of
+from compressor.latency.machine import machine_of, path_in_cache
 from compressor.latency.steps import Step
 from compressor.report import report_schema, to_json
 from compressor.run import deliver
@@ -36,7 +36,7 @@ def known_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         steps = {k: dict.fromkeys(kernel.stepped, Step(STEP)) for k, kernel in KERNELS.items()}
         for batch in (1, 2):
             machine = machine_of(1, batch, "cpu")
-            write_table(LatencyTable(machine, steps), cached_at(machine))
+            write_table(LatencyTable(machine, steps), path_in_cache(machine))
         yield
 
 

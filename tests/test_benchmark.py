@@ -29,11 +29,11 @@ from compressor.graph.counting import count_macs
 from compressor.graph.programs.drawing import random_inputs
 from compressor.latency import read_table
 from compressor.latency.machine import machine_of
-from compressor.latency.operators import Operator, operators_of, profiled
+from compressor.latency.operators import Operator, operators_of, profile
 from compressor.latency.statistics import ratio_of, speedup_of, summary_of
 from compressor.loading import load_program_file
 from compressor.options import BenchOptions, ModelOptions
-from compressor.studies.bench import Way, comparing, modules_compared
+from compressor.studies.bench import Way, comparing, time_modules
 from compressor.studies.bench.entrants import open_entrant
 from compressor.studies.bench.explaining import FixedCost, fixed_cost, slow_layers
 from compressor.studies.bench.page import fixed_words, layers_table, slow_tables
@@ -139,7 +139,7 @@ def test_macs_of_a_file_are_those_of_the_network(tmp_path: Path) -> None:
 def test_every_layer_with_macs_has_a_time(tmp_path: Path) -> None:
     """Whatever the runtime calls it: convolutions in blocks go by another name."""
     write_model(tmp_path / "net.pt", deep(32))
-    found = profiled(open_entrant(str(tmp_path / "net.pt"), tmp_path / "x", LARGER).files["onnx"])
+    found = profile(open_entrant(str(tmp_path / "net.pt"), tmp_path / "x", LARGER).files["onnx"])
     timed = {operator.layer: operator.ms for operator in found if operator.macs}
     assert timed.keys() == {"0", "2", "4", "6", "10"}
     assert all(ms > 0 for ms in timed.values())
@@ -384,7 +384,7 @@ def test_a_worker_that_dies_between_rounds_is_named(tmp_path: Path) -> None:
 def test_modules_are_timed_in_this_process_and_stay_as_they_are() -> None:
     wide, narrow = deep(64).train(), deep(16)
     way = Way("torch", "cpu", 1, 2)
-    found = modules_compared(
+    found = time_modules(
         {"wide": wide, "narrow": narrow}, (torch.randn(2, 3, 24, 24),), {}, way, seconds=0.3
     )
     assert [record["name"] for record in found] == ["wide", "narrow"]
@@ -392,7 +392,7 @@ def test_modules_are_timed_in_this_process_and_stay_as_they_are() -> None:
     assert found[0]["faster"]["low"] < 1.3  # itself again: the noise
     assert wide.training
     with pytest.raises(CompressorError, match="does not run"):
-        modules_compared({"wide": wide}, (torch.randn(2, 5, 24, 24),), {}, way)
+        time_modules({"wide": wide}, (torch.randn(2, 5, 24, 24),), {}, way)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from compressor.graph.trace import trace
 from compressor.latency import Case, read_table, write_table
 from compressor.latency import measuring as latency_measuring
 from compressor.latency.calls import Timed
-from compressor.latency.machine import cached_at, machine_of
+from compressor.latency.machine import machine_of, path_in_cache
 from compressor.options import Options
 from compressor.records import ExampleInputs, Latency
 from compressor.report import to_markdown
@@ -226,7 +226,7 @@ def test_by_a_table_of_another_machine_nothing_is_measured(
 ) -> None:
     clock = FileClock(monkeypatch)
     planned(network, ratio=0.5, of="latency")
-    here = read_table(cached_at(machine_of(1, 1, "cpu")))
+    here = read_table(path_in_cache(machine_of(1, 1, "cpu")))
     elsewhere = json.loads(here.to_json())
     elsewhere["machine"]["processor"] = "another one"
     (tmp_path / "table.json").write_text(json.dumps(elsewhere))
@@ -242,7 +242,7 @@ def test_by_a_table_of_another_machine_nothing_is_measured(
 def test_a_table_that_lacks_layers_is_refused(network: Chain, tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     machine = machine_of(1, 1, "cpu")
-    write_table(read_table(cached_at(machine)), path)
+    write_table(read_table(path_in_cache(machine)), path)
     with pytest.raises(CompressorError, match="has no times of"):
         planned(TinyNet(), ratio=0.5, of="latency", latency_table=str(path))
     with pytest.raises(UsageError, match="threads 1, not 2"):

@@ -34,7 +34,7 @@ def answer(cases: Cases, resolved: float = 0.0) -> float:
         for one, other in pairwise(cases)
         for a, b in zip(one, other, strict=False)
     ]
-    shared = [_shared(a, b) for a, b in pairs if a.dim() == b.dim()]
+    shared = [_cut_to_shared(a, b) for a, b in pairs if a.dim() == b.dim()]
     return max((_change(a, b, resolved) for a, b in shared), default=0.0)
 
 
@@ -58,6 +58,6 @@ def _change(a: Tensor, b: Tensor, resolved: float) -> float:
     return float((changes / sizes[counts]).max())
 
 
-def _shared(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _cut_to_shared(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     part = tuple(slice(min(sizes)) for sizes in zip(a.shape, b.shape, strict=True))
     return a[part], b[part]

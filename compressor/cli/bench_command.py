@@ -10,7 +10,7 @@ from rich.console import Console
 
 from compressor.cli.app import OUTPUT, Flag, app, check_file, show_file, watch_of_the_run
 from compressor.errors import UsageError
-from compressor.files.whole_file import written_whole
+from compressor.files.whole_file import write_whole
 from compressor.options import BenchOptions
 
 
@@ -50,7 +50,7 @@ def bench(
     found = benchmark(models, options, watch_of_the_run())
     _show(found, every_layer=options.layers)
     if out is not None:
-        with written_whole(out) as temporary:
+        with write_whole(out) as temporary:
             temporary.write_text(to_json(found), encoding="utf-8")
         show_file(out)
 

@@ -11,7 +11,7 @@ from glob import escape
 from pathlib import Path
 
 from compressor.errors import CompressorError, UsageError
-from compressor.files.claimed import END, MARK, abandoned, new_folder, temporary_folder
+from compressor.files.claimed import END, MARK, find_abandoned, new_folder, temporary_folder
 from compressor.files.format_table import FORMATS, names_of_files
 
 WEIGHTS, PLAN, REPORT = "model.safetensors", "plan.json", "report.json"
@@ -183,7 +183,7 @@ def _hidden(folder: Path) -> str:
 
 def _finish_swap(folder: Path) -> None:
     """Finish the swap of a process that was killed between its two renames, if there is one."""
-    for hidden in abandoned(folder.parent, _hidden(folder)):
+    for hidden in find_abandoned(folder.parent, _hidden(folder)):
         if (hidden / "old").exists() and (hidden / "new").exists() and not folder.exists():
             (hidden / "new").rename(folder)
 

@@ -33,22 +33,22 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
     Raises:
         CompressorError: Names the file, and whether it is gone, cut off or changed.
     """
-    known = _known(folder)
+    known = _read_hashes(folder)
     for name in names:
         if name in known:
             _check(folder / name, known[name])
 
 
-def _known(folder: Path) -> dict[str, str]:
+def _read_hashes(folder: Path) -> dict[str, str]:
     """Return the hashes in the report, updated by those of files that were exported later."""
-    known = _told(folder / REPORT)
-    for entry in _told(folder / EXPORTS).values():
+    known = _read_files(folder / REPORT)
+    for entry in _read_files(folder / EXPORTS).values():
         hashes = entry.get("sha256") if isinstance(entry, dict) else None
         known |= hashes if isinstance(hashes, dict) else {}
     return known
 
 
-def _told(path: Path) -> dict[str, Any]:
+def _read_files(path: Path) -> dict[str, Any]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))["files"]
         return {str(name): value for name, value in told.items()}

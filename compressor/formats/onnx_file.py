@@ -15,9 +15,9 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError, UsageError
-from compressor.formats.attention import with_attention_written_out
-from compressor.formats.branches import without_assertions
-from compressor.formats.onnx_operators import operators_read_once
+from compressor.formats.attention import write_attention_out
+from compressor.formats.branches import drop_assertions
+from compressor.formats.onnx_operators import read_operators_once
 from compressor.formats.output import NoRoomError, first_line, silence, write
 from compressor.formats.torchscript import convert_traced
 from compressor.graph.programs.lstm_states import right_lstm_states
@@ -82,7 +82,7 @@ def export_onnx(
     for route in routes_of(batch_symbol, opset) if routes is None else routes:
         try:
             fixed = batch_symbol is not None and not route.free_batch
-            model = _converted(fixed_to_one(program) if fixed else program, route, opset)
+            model = _convert(fix_to_one(program) if fixed else program, route, opset)
             _strip(model, batch_symbol)
             write_onnx(model, path, metadata or {})
             check(route)
@@ -108,7 +108,7 @@ def routes_of(batch_symbol: str | None, opset: int | None = None) -> tuple[Route
     )
 
 
-def fixed_to_one(program: ExportedProgram) -> ExportedProgram:
+def fix_to_one(program: ExportedProgram) -> ExportedProgram:
     """Capture the program again, for one sample; the given one is not changed.
 
     Raises:
@@ -166,7 +166,7 @@ def write_onnx(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) 
         ) from error
 
 
-def _converted(program: ExportedProgram, route: Route, opset: int | None) -> onnx.ModelProto:
+def _convert(program: ExportedProgram, route: Route, opset: int | None) -> onnx.ModelProto:
     """Convert the program on one route, with the opset that was asked for.
 
     Raises:
@@ -189,8 +189,8 @@ def _converted(program: ExportedProgram, route: Route, opset: int | None) -> onn
 
 
 def _convert_program(program: ExportedProgram, opset: int | None) -> onnx.ModelProto:
-    written_out = with_attention_written_out(without_assertions(program))
-    with operators_read_once(), right_lstm_states():
+    written_out = write_attention_out(drop_assertions(program))
+    with read_operators_once(), right_lstm_states():
         converted = torch.onnx.export(written_out, dynamo=True, verbose=False, opset_version=opset)
     assert converted is not None
     return converted.model_proto

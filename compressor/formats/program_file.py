@@ -26,7 +26,7 @@ from compressor.loading import load_program_file
 from compressor.records import Trace
 from compressor.slicing import as_module
 from compressor.slicing.compare import Reference, require_agreement
-from compressor.torch_calls import clock_of, computing_in, prepared
+from compressor.torch_calls import clock_of, computing_in, prepare
 
 _SOURCE_META = ("stack_trace", "source_fn_stack", "torch_fn", "from_node")
 
@@ -73,7 +73,7 @@ def _without_source(program: ExportedProgram) -> Iterator[None]:
 def run_in(way: Way, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
     """Move a module to the way's device and precision, in place, and return a call of it."""
     how = way.backend.removeprefix("torch").removeprefix("-")
-    return prepared(module, args, kwargs, way.device, way.precision, how)
+    return prepare(module, args, kwargs, way.device, way.precision, how)
 
 
 def _attempt(traced: Trace, folder: Path) -> None:

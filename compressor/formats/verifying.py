@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from compressor.agreement import ONNX, Tolerance, is_live, shaken
+from compressor.agreement import ONNX, Tolerance, is_live, shake
 from compressor.calls import Call
 from compressor.formats import Case, Route, export_onnx, user_inputs, verify_onnx
 from compressor.formats.original import TemporaryFolder
@@ -55,7 +55,7 @@ def write_and_verify(
 
     def check(route: Route) -> None:
         nonlocal worst
-        worst = verified(program, path, traced, real=real, opset=opset, route=route)
+        worst = verify_file(program, path, traced, real=real, opset=opset, route=route)
 
     route = export_onnx(
         *(program, path),
@@ -68,7 +68,7 @@ def write_and_verify(
     return worst, route
 
 
-def verified(
+def verify_file(
     program: ExportedProgram,
     path: Path,
     traced: Trace,
@@ -106,10 +106,10 @@ def verified(
         symbol, routes = traced.batch_symbol, None if route is None else (route,)
         export_onnx(program, target, batch_symbol=symbol, opset=opset, routes=routes)
 
-    return compared(program, inputs, path, write)
+    return compare_file(program, inputs, path, write)
 
 
-def compared(
+def compare_file(
     program: ExportedProgram,
     inputs: Sequence[ExampleInputs],
     path: Path,
@@ -144,7 +144,7 @@ def compared(
             file,
             cases_of(program, inputs),
             tolerance,
-            rounding=lambda: shaken(module, lambda copy: outputs_for(copy, inputs), tolerance),
+            rounding=lambda: shake(module, lambda copy: outputs_for(copy, inputs), tolerance),
             must_be_live=must_be_live,
             optimised=optimised,
         )

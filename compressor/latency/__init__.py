@@ -2,7 +2,7 @@
 
 from compressor.latency.bench import Bench, Case, OnnxBench
 from compressor.latency.layers import Layer, layers_of
-from compressor.latency.measuring import given_table, measured_table
+from compressor.latency.measuring import measure_table, read_given_table
 from compressor.latency.model import LatencyModel
 from compressor.latency.portable import portable_layers
 from compressor.latency.table import LatencyTable, read_table, write_table
@@ -15,10 +15,10 @@ __all__ = [
     "LatencyTable",
     "Layer",
     "OnnxBench",
-    "given_table",
     "layers_of",
-    "measured_table",
+    "measure_table",
     "portable_layers",
+    "read_given_table",
     "read_table",
     "width_steps",
     "write_table",

@@ -78,17 +78,17 @@ class OnnxBench:
             CompressorError: The runtime cannot run a layer.
         """
         with temporary_folder() as folder:
-            clocks = [self._started(case, folder / str(i)) for i, case in enumerate(cases)]
-            idle = [] if self.device == "cpu" else [self._started(_NOTHING, folder)]
+            clocks = [self._start(case, folder / str(i)) for i, case in enumerate(cases)]
+            idle = [] if self.device == "cpu" else [self._start(_NOTHING, folder)]
             for _ in repeat(self.seconds * len(clocks), self.least, self.most):
                 for clock in (*clocks, *idle):
                     clock.call()
             overhead = sum(clock.ms() for clock in idle)
             return [max(0.0, clock.ms() - overhead) for clock in clocks]
 
-    def _started(self, case: Case, prefix: Path) -> Clock:
+    def _start(self, case: Case, prefix: Path) -> Clock:
         """Open the layer's network, call it once, and return its clock."""
-        with _said_of(case):
+        with _naming(case):
             network = network_of(case.kind, case.sizes, case.literals)
             clock: Clock = (
                 Recorded(network, self.threads, prefix)
@@ -100,7 +100,7 @@ class OnnxBench:
 
 
 @contextmanager
-def _said_of(case: Case) -> Iterator[None]:
+def _naming(case: Case) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # ONNX Runtime's own exceptions share no base but this one

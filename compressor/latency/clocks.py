@@ -38,10 +38,10 @@ class Recorded:
     def __init__(self, network: bytes, threads: int, prefix: Path) -> None:
         _share_memory()
         self._session = open_session(network, threads, record=prefix, shares_memory=True)
-        self._feed = _feed(self._session.get_inputs())
+        self._make_feeds = _make_feeds(self._session.get_inputs())
 
     def call(self) -> None:
-        self._session.run(None, self._feed)
+        self._session.run(None, self._make_feeds)
 
     def ms(self) -> float:
         times: dict[str, list[float]] = {}
@@ -60,7 +60,7 @@ class Waited:
 
     def __init__(self, network: bytes, threads: int, device: str) -> None:
         session = open_session(network, threads, device)
-        self._call = make_call(session, _feed(session.get_inputs()), device)
+        self._call = make_call(session, _make_feeds(session.get_inputs()), device)
         self._times: list[float] = []
 
     def call(self) -> None:
@@ -79,7 +79,7 @@ def _share_memory() -> None:
     ort.create_and_register_allocator(ort.OrtMemoryInfo("Cpu", *kinds), None)
 
 
-def _feed(specs: Sequence[Any]) -> dict[str, np.ndarray[Any, Any]]:
+def _make_feeds(specs: Sequence[Any]) -> dict[str, np.ndarray[Any, Any]]:
     """Return inputs by name, as parts of one array that all layers read; indices are ones."""
     ends = np.cumsum([0, *(math.prod(spec.shape) for spec in specs)])
     numbers = _numbers(int(ends[-1]))

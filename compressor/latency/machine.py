@@ -35,7 +35,7 @@ def machine_of(threads: int, batch: int, device: str, precision: str = "fp32") -
     }
 
 
-def cached_at(machine: Mapping[str, Any]) -> Path:
+def path_in_cache(machine: Mapping[str, Any]) -> Path:
     """Return the path of a machine's table in the user's cache folder."""
     digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder() / "latency" / f"{digest}.json"

@@ -11,7 +11,7 @@ from compressor.errors import UsageError
 from compressor.latency.bench import Bench, Case, OnnxBench
 from compressor.latency.grid import Point
 from compressor.latency.layers import Layer
-from compressor.latency.machine import cached_at, machine_of
+from compressor.latency.machine import machine_of, path_in_cache
 from compressor.latency.steps import measure_step
 from compressor.latency.table import LatencyTable, read_table, write_table
 from compressor.latency.torch_bench import TorchBench
@@ -29,7 +29,7 @@ What else the machine does at the time makes a layer seem slower, never faster, 
 _TOGETHER = 32  # layers whose networks are in memory at a time
 
 
-def measured_table(
+def measure_table(
     layers: Iterable[Layer],
     *,
     threads: int = 1,
@@ -64,14 +64,14 @@ def measured_table(
     """
     distinct = {layer.signature: layer for layer in layers}
     machine = machine_of(threads, batch, device, precision)
-    path = path or cached_at(machine)
+    path = path or path_in_cache(machine)
     table = read_table(path) if path.exists() else LatencyTable(machine)
     _check_same(table.machine, machine, path)
     bench = bench or _bench(threads, device, precision)
     if steps_alone:
         fuller = _with_steps(table, distinct, bench, progress)
     else:
-        fuller = _filled(table, distinct, bench, progress)
+        fuller = _fill(table, distinct, bench, progress)
     for table in fuller:
         write_table(table, path)
     return table
@@ -95,7 +95,7 @@ def _check_same(found: Mapping[str, Any], machine: Mapping[str, Any], path: Path
         )
 
 
-def given_table(
+def read_given_table(
     path: Path,
     layers: Iterable[Layer],
     *,
@@ -165,7 +165,7 @@ def _with_steps(
         yield table
 
 
-def _filled(
+def _fill(
     table: LatencyTable, layers: Mapping[str, Layer], bench: Bench, progress: Progress
 ) -> Iterator[LatencyTable]:
     """Measure all that the table lacks; yield the table after each step and look at a layer."""

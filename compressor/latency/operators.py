@@ -54,7 +54,7 @@ def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
     return prod(shapes[node.output[0]]) * prod(weight[1:])
 
 
-def _transposed(node: onnx.NodeProto, shapes: Shapes) -> int:
+def _transposed_convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
     weight = shapes[node.input[1]]
     return prod(shapes[node.input[0]]) * prod(weight[1:])
 
@@ -66,7 +66,7 @@ def _gemm(node: onnx.NodeProto, shapes: Shapes) -> int:
 
 MACS: Mapping[str, Callable[[onnx.NodeProto, Shapes], int]] = {
     "Conv": _convolution,
-    "ConvTranspose": _transposed,
+    "ConvTranspose": _transposed_convolution,
     "Gemm": _gemm,
     "MatMul": lambda node, shapes: _product(node, shapes, -1),
 }
@@ -124,7 +124,7 @@ def _scope(node: onnx.NodeProto) -> str:
     return str(scopes[-2]) if len(scopes) > 2 and scopes[0] == "" else ""
 
 
-def profiled(path: Path, *, threads: int = 1, batch: int = 1, seed: int = 0) -> list[Operator]:
+def profile(path: Path, *, threads: int = 1, batch: int = 1, seed: int = 0) -> list[Operator]:
     """Profile an ONNX file on ONNX Runtime's CPU, and return each operator with its median time.
 
     Operators that the runtime adds (changes of layout) stand at the end.
@@ -135,7 +135,7 @@ def profiled(path: Path, *, threads: int = 1, batch: int = 1, seed: int = 0) -> 
         for _ in repeat(SECONDS, LEAST, CALLS + WARM_UP):
             session.run(None, feeds)
         kernels = read_record(session)
-    times, kinds = _medians(kernels, _blocked(path))
+    times, kinds = _medians(kernels, _find_blocked(path))
     found = [replace(o, ms=times.pop(o.name, 0.0)) for o in operators_of(path, batch)]
     return [*found, *(Operator(n, n, kinds[n], 0, 0, 0, ms) for n, ms in times.items())]
 
@@ -145,7 +145,7 @@ _BLOCKED = "_nchwc"
 name of the output."""
 
 
-def _blocked(path: Path) -> dict[str, str]:
+def _find_blocked(path: Path) -> dict[str, str]:
     """Map the runtime's names of convolutions in blocks of channels to the names of their nodes.
 
     The runtime names such a convolution after its output, which may be that of an activation that

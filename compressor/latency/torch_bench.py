@@ -19,8 +19,8 @@ from compressor.torch_calls import (
     check_cuda,
     clock_of,
     computing_in,
-    graphed,
     lies_channels_last,
+    record_graph,
 )
 
 _REPEATED = 10
@@ -70,7 +70,7 @@ class TorchBench:
         try:
             torch.set_num_threads(self.threads)
             with computing_in(self.precision):
-                calls = [self._started(case, repeated) for case in cases]
+                calls = [self._start(case, repeated) for case in cases]
                 times: list[list[float]] = [[] for _ in calls]
                 for _ in repeat(self.seconds * len(calls), self.least, self.most):
                     for call, found in zip(calls, times, strict=True):
@@ -79,7 +79,7 @@ class TorchBench:
             torch.set_num_threads(before)
         return [median(found) for found in times]
 
-    def _started(self, case: Case, repeated: int) -> Call:
+    def _start(self, case: Case, repeated: int) -> Call:
         """Make the layer's call, and call it once."""
         make = Makers(
             self._device, DTYPES[self.precision], lies_channels_last(self._device, self.precision)
@@ -87,7 +87,7 @@ class TorchBench:
         try:
             one = call_of(case.kind, case.sizes, case.literals, make)
             one()
-            return one if repeated == 1 else graphed(partial(_last_of, one, repeated))
+            return one if repeated == 1 else record_graph(partial(_last_of, one, repeated))
         except Exception as error:  # whatever PyTorch raises
             raise CompressorError(
                 f"PyTorch could not run a layer on its own: {error}",

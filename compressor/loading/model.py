@@ -35,7 +35,7 @@ from compressor.loading.weights import (
     read_weights,
 )
 from compressor.loading.wording import cut_list, did_you_mean
-from compressor.modules import unwrapped
+from compressor.modules import unwrap
 from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel
 
 WAYS_OUT = {
@@ -87,12 +87,12 @@ def load_model(spec: str, **wanted: Any) -> LoadedModel:
         CompressorError: The file cannot be read or trusted, the factory fails, or the weights do
             not fit or are not finite.
     """
-    loaded = _loaded(spec, Wanted(**wanted))
+    loaded = _load(spec, Wanted(**wanted))
     refuse_non_finite(loaded.module)
     return loaded
 
 
-def _loaded(spec: str, wanted: Wanted) -> LoadedModel:
+def _load(spec: str, wanted: Wanted) -> LoadedModel:
     path = Path(spec).expanduser()
     require_model(spec)
     if path.is_file():
@@ -169,7 +169,7 @@ def _module_of(path: Path, content: Any, wanted: Wanted) -> LoadedModel | None:
     if found is None:
         return None
     _no_factory(path, FileKind.TORCH_SAVE, wanted)
-    module, wrappers = unwrapped(found[0])
+    module, wrappers = unwrap(found[0])
     taken = found[1]
     recognised = f"a pickled {type(module).__name__}{taken.words}"
     notes = (*taken.notes, *wrappers)
@@ -250,7 +250,7 @@ def _load_factory(spec: str, wanted: Wanted) -> LoadedModel:
     path = Path(wanted.weights).expanduser() if wanted.weights else None
     content = read_weights(path, trust_pickle=wanted.trust_pickle) if path else None
     found = find_factory(spec)
-    module, wrappers = unwrapped(call_factory(found, arguments, pretrained=wanted.pretrained))
+    module, wrappers = unwrap(call_factory(found, arguments, pretrained=wanted.pretrained))
     made = LoadedModel(
         module=_on_cpu(module),
         name=found.name,

@@ -19,7 +19,7 @@ from compressor.loading.checkpoints import (
     candidates_in,
     is_average,
     is_usual,
-    joined,
+    join,
 )
 from compressor.loading.fitting import Fit, fits_of
 from compressor.loading.pickles import load_torch_save
@@ -60,7 +60,7 @@ class _Choice:
 
     @property
     def key(self) -> str:
-        return joined(self.candidate.key, self.fit.prefix).strip(".")
+        return join(self.candidate.key, self.fit.prefix).strip(".")
 
     @property
     def rank(self) -> tuple[bool, bool, bool, bool]:

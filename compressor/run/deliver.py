@@ -26,7 +26,7 @@ from compressor.graph.measured_costs import Costs, costs_of
 from compressor.graph.programs.beginning import ended_after
 from compressor.latency import layers_of, portable_layers
 from compressor.latency.calls import Timed, measure_eager, measure_turns
-from compressor.latency.operators import Operator, profiled
+from compressor.latency.operators import Operator, profile
 from compressor.latency.statistics import Speedup, speedup_of
 from compressor.loading.plain import name_of
 from compressor.onnx_runtime import cores
@@ -172,7 +172,7 @@ def _by_onnx(run: Run, sliced: Sliced, folder: Path, costs: tuple[Costs, Costs])
     found = _latency(files, measure_turns, _ways(run), run)
     latency, speedups = _with_target(found, sliced, run)
     with stopwatch.stage("time each layer"):
-        operators = of_the_first(lambda: [profiled(path) for path in (before, after)])
+        operators = of_the_first(lambda: [profile(path) for path in (before, after)])
     first, last = (
         Footprint(costs[i], tuple(latency[name]), size_of(path), tuple(operators[i]))
         for i, (name, path) in enumerate(files.items())

@@ -13,8 +13,8 @@ from compressor.files.format_table import FORMATS
 from compressor.files.integrity import check_files
 from compressor.graph.trace import copied_to_cpu
 from compressor.loading import load_model, load_strictly, read_weights, refuse_non_finite
-from compressor.loading.plain import Types, made_plain, name_of, types_of, work_in_float32
-from compressor.modules import unwrapped
+from compressor.loading.plain import Types, make_plain, name_of, types_of, work_in_float32
+from compressor.modules import unwrap
 from compressor.options import ModelOptions, TrainingOptions
 from compressor.records import LoadedModel
 
@@ -30,7 +30,7 @@ def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
             an unknown way.
     """
     loaded = _as_it_came(model, options)
-    plain = made_plain(loaded.module, copied_to_cpu)
+    plain = make_plain(loaded.module, copied_to_cpu)
     worked, types = plain.module, types_of(plain.module)
     if types:
         worked = copied_to_cpu(worked) if worked is loaded.module else worked
@@ -61,7 +61,7 @@ def _on_types(types: Types, stored: Types) -> list[str]:
 
 def _as_it_came(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
     if isinstance(model, nn.Module):
-        inner, notes = unwrapped(model)
+        inner, notes = unwrap(model)
         refuse_non_finite(inner)
         return LoadedModel(
             module=inner,
@@ -117,6 +117,6 @@ def earlier_weights(loaded: LoadedModel, options: TrainingOptions) -> nn.Module:
     earlier, path = copied_to_cpu(loaded.given or loaded.module), Path(options.rewind_to)
     content = read_weights(path, trust_pickle=options.trust_pickle, option="--rewind-to")
     load_strictly(earlier, content, str(path))
-    earlier = made_plain(earlier, copied_to_cpu).module.eval()
+    earlier = make_plain(earlier, copied_to_cpu).module.eval()
     work_in_float32(earlier)
     return earlier

@@ -18,8 +18,8 @@ from compressor.files.integrity import check_files
 from compressor.formats.original import TemporaryFolder
 from compressor.graph.trace import copied_to_cpu
 from compressor.loading import load_model, load_program_file
-from compressor.loading.plain import Plain, give_back_types, made_plain, named_types, put_all_back
-from compressor.modules import give_buffers_memory, unwrapped
+from compressor.loading.plain import Plain, give_back_types, make_plain, put_all_back, types_named
+from compressor.modules import give_buffers_memory, unwrap
 from compressor.records import Plan
 from compressor.slicing.plan_file import read_plan
 from compressor.unexpected import Explaining
@@ -95,7 +95,7 @@ def _load(
     if plan.parametrised:
         put_all_back(module, built.computed, plan.tensors)
     module = _with_weights(module, plan, folder / WEIGHTS).eval()
-    give_back_types(module, named_types(plan.types))
+    give_back_types(module, types_named(plan.types))
     return module
 
 
@@ -129,8 +129,8 @@ def _apply(plan: Plan, module: nn.Module, folder: Path) -> nn.Module:
 def _build(factory: Callable[[], nn.Module] | str, arguments: dict[str, Any]) -> Plain:
     if isinstance(factory, str):
         literals = [f"{name}={value!r}" for name, value in arguments.items()]
-        return made_plain(load_model(factory, factory_args=literals).module, copied_to_cpu)
-    return made_plain(unwrapped(factory(**arguments))[0], copied_to_cpu)
+        return make_plain(load_model(factory, factory_args=literals).module, copied_to_cpu)
+    return make_plain(unwrap(factory(**arguments))[0], copied_to_cpu)
 
 
 def _with_weights(module: nn.Module, plan: Plan, path: Path) -> nn.Module:

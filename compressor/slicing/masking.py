@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from compressor.errors import CompressorError
 from compressor.files.folder import PLAN
 from compressor.graph.trace import copied_to_cpu, detached_copy
-from compressor.loading.plain import made_plain
-from compressor.modules import unwrapped
+from compressor.loading.plain import make_plain
+from compressor.modules import unwrap
 from compressor.records import Plan
 from compressor.slicing import check_source
 from compressor.slicing.plan_file import read_plan
@@ -83,7 +83,7 @@ def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
 
 def _masked(model: nn.Module, plan: Plan) -> Masked:
     _check_silenced(plan)
-    model = made_plain(unwrapped(model)[0], copied_to_cpu).module
+    model = make_plain(unwrap(model)[0], copied_to_cpu).module
     check_source(plan, model)
     module = detached_copy(model)
     tensors = named_tensors(module)

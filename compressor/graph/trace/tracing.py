@@ -33,7 +33,7 @@ from compressor.graph.trace.fixed_inputs import fixed_inputs
 from compressor.graph.trace.keepsakes import as_before
 from compressor.graph.trace.observers import observers_off
 from compressor.graph.trace.regions import inline_regions
-from compressor.modules import copy_of, unwrapped
+from compressor.modules import copy_of, unwrap
 from compressor.records import ExampleInputs, Trace
 
 
@@ -263,7 +263,7 @@ def copied_to_cpu(module: nn.Module) -> nn.Module:
     Raises:
         CompressorError: The model cannot be copied.
     """
-    return copy_of(unwrapped(module)[0]).to("cpu")
+    return copy_of(unwrap(module)[0]).to("cpu")
 
 
 def _export(module: nn.Module, inputs: ExampleInputs, way: _Way) -> ExportedProgram:

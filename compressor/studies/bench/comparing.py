@@ -91,7 +91,7 @@ def _running(name: str, asked: Mapping[str, Any]) -> Iterator[_Process]:
         process.end()
 
 
-def compared(
+def time_entrants(
     entrants: Sequence[Entrant],
     way: Way,
     *,

@@ -34,7 +34,7 @@ class _Here:
         return {"ms": take_turn(self._call, seconds, self._clock), "peak_mb": peak_mb()}
 
 
-def modules_compared(
+def time_modules(
     modules: Mapping[str, nn.Module],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
@@ -61,11 +61,11 @@ def modules_compared(
     with computing_in(way.precision):
         torch.compiler.reset()  # or PyTorch stops compiling after some networks of one class
         every = [*modules.items(), next(iter(modules.items()))]
-        contestants = [_started(name, module, args, kwargs, way, seconds) for name, module in every]
+        contestants = [_start(name, module, args, kwargs, way, seconds) for name, module in every]
         return in_turns(list(modules), contestants, way, seconds=seconds, seed=seed)
 
 
-def _started(
+def _start(
     name: str,
     module: nn.Module,
     args: tuple[Any, ...],

@@ -14,11 +14,11 @@ from compressor.files.format_table import format_of
 from compressor.formats.job import methods_of
 from compressor.formats.ways import Way, ways_of
 from compressor.latency.machine import machine_of
-from compressor.latency.operators import profiled
+from compressor.latency.operators import profile
 from compressor.onnx_runtime import check_provider
 from compressor.options import BenchOptions
 from compressor.report import versions
-from compressor.studies.bench.comparing import compared
+from compressor.studies.bench.comparing import time_entrants
 from compressor.studies.bench.entrants import Entrant, open_entrant
 from compressor.studies.bench.explaining import fixed_cost, slow_layers
 from compressor.torch_calls import check_cuda
@@ -57,11 +57,11 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
         ways = []
         asked = (options.backend, options.device, options.threads, options.batch)
         for way in ways_of(*asked, options.precision):
-            ways.append(_timed(entrants, networks, way, options, stopwatch))
+            ways.append(_time(entrants, networks, way, options, stopwatch))
         _require_one(ways)
         with stopwatch.stage("look into layers"):
             files = [entrant.files.get(format_of("onnxruntime")) for entrant in entrants]
-            layers = [profiled(file) if file is not None else [] for file in files]
+            layers = [profile(file) if file is not None else [] for file in files]
     return {
         "schema": SCHEMA,
         "networks": networks,
@@ -83,7 +83,7 @@ def _count(entrant: Entrant) -> dict[str, Any]:
     return {"name": entrant.name, **asdict(counted), "size_bytes": size_of(path)}
 
 
-def _timed(
+def _time(
     entrants: Sequence[Entrant],
     networks: Sequence[dict[str, Any]],
     way: Way,
@@ -92,7 +92,7 @@ def _timed(
 ) -> dict[str, Any]:
     try:
         with stopwatch.stage(way.words) as tick:
-            records = compared(entrants, way, seconds=options.seconds, tick=tick)
+            records = time_entrants(entrants, way, seconds=options.seconds, tick=tick)
     except UsageError:
         raise
     except CompressorError as error:

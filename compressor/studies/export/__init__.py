@@ -16,7 +16,7 @@ from compressor.studies.export.measuring import latencies_of, metrics_of, runnab
 from compressor.studies.export.publishing import check_free, publish
 from compressor.studies.export.retrained import export_retrained
 from compressor.studies.export.source import open_source
-from compressor.studies.export.writing import names_of, written
+from compressor.studies.export.writing import names_of, write_files
 from compressor.watch import Stopwatch, Watch
 
 __all__ = ["export_again", "export_retrained", "names_of"]
@@ -50,7 +50,7 @@ def export_again(
     with stopwatch.stage("load"):
         source = open_source(result, options, stopwatch)
     with temporary_folder() as temporary:
-        files, differences = written(source, temporary, stopwatch)
+        files, differences = write_files(source, temporary, stopwatch)
         runnable = runnable_of(files, stopwatch)
         metrics = metrics_of(source, runnable, stopwatch)
         latency = latencies_of(runnable, source.batch or 1, stopwatch)

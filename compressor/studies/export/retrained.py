@@ -87,7 +87,7 @@ def export_retrained(
                 shutil.copyfile(folder / name, staged / name)
         save_weights(tensors, staged / WEIGHTS, {})
         names = [name for name, row in FORMATS.items() if (folder / row.file).exists()]
-        formats = {name: _written(name, source, staged, stopwatch) for name in names}
+        formats = {name: _write(name, source, staged, stopwatch) for name in names}
         metrics = _metrics(source, staged, stopwatch)
         _renew(report, formats, metrics, staged)
         step = {"step": f"weights of {weights.name}", "metrics": report["after"]["metrics"]}
@@ -126,7 +126,7 @@ def _put_into(
                 own.copy_(new)
 
 
-def _written(name: str, source: Source, staged: Path, stopwatch: Stopwatch) -> Outcome:
+def _write(name: str, source: Source, staged: Path, stopwatch: Stopwatch) -> Outcome:
     job = Job(
         *(source.traced.program, source.traced, staged),
         metadata=provenance_of(source.folder),

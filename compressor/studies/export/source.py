@@ -91,7 +91,7 @@ def open_source(result: ResultFolder, options: ExportOptions, stopwatch: Stopwat
     program = load_program_file(result.files[PROGRAM])
     traced = trace_of(program, as_module(program))
     if options.batch is not None or options.size is not None:
-        traced = _resized(traced, options)
+        traced = _resize(traced, options)
     options = _as_reported(folder, options, stopwatch)
     binding = Binding(Forward.of(traced.module), Call.of(traced.examples))
     train, test = (
@@ -133,7 +133,7 @@ def _as_reported(folder: Path, options: ExportOptions, stopwatch: Stopwatch) -> 
     return replace(options, **same)
 
 
-def _resized(traced: Trace, options: ExportOptions) -> Trace:
+def _resize(traced: Trace, options: ExportOptions) -> Trace:
     """Trace the network anew, with example inputs of the batch and size that are asked for."""
     generator = torch.Generator().manual_seed(options.seed)
     images = 0

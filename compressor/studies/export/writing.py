@@ -10,7 +10,7 @@ from compressor.agreement import FLOAT16, INT8, Tolerance
 from compressor.files.format_table import FORMATS, ONNX
 from compressor.formats import ROUTES, Route, export_onnx, routes_of, write_half, write_int8
 from compressor.formats.provenance import provenance_of
-from compressor.formats.verifying import compared, cut_to_one, real_inputs, write_and_verify
+from compressor.formats.verifying import compare_file, cut_to_one, real_inputs, write_and_verify
 from compressor.options import ExportOptions
 from compressor.records import ExampleInputs
 from compressor.slicing import variants
@@ -70,7 +70,7 @@ def _name_of(options: ExportOptions, suffix: str) -> str:
     return f"{usual.stem}{options.special}{suffix}{usual.suffix}"
 
 
-def written(
+def write_files(
     source: Source, folder: Path, stopwatch: Stopwatch
 ) -> tuple[dict[str, Path], dict[str, float]]:
     """Write the files that the options ask for into a folder, and compare each with the network.
@@ -114,7 +114,7 @@ def _difference(source: Source, conversion: Conversion, path: Path, route: Route
         export_onnx(traced.program, whole, batch_symbol=symbol, opset=opset, routes=(route,))
         conversion.write(source, whole, target)
 
-    return compared(
+    return compare_file(
         *(traced.program, inputs, path, write, conversion.tolerance),
         optimised=False,
     )
