@@ -33,10 +33,10 @@ from compressor.latency.operators import Operator, operators_of, profile
 from compressor.latency.statistics import ratio_of, speedup_of, summary_of
 from compressor.loading import load_program_file
 from compressor.options import BenchOptions, ModelOptions
-from compressor.studies.bench import Way, comparing, time_modules
+from compressor.studies.bench import Way, time_modules, turns
 from compressor.studies.bench.entrants import open_entrant
-from compressor.studies.bench.explaining import FixedCost, fixed_cost, slow_layers
-from compressor.studies.bench.page import fixed_words, layers_table, slow_tables
+from compressor.studies.bench.slow_layers import FixedCost, fixed_cost, slow_layers
+from compressor.studies.bench.tables import fixed_words, layers_table, slow_tables
 from compressor.torch_calls import computing_in
 
 BOTH = ("onnxruntime", "torch")
@@ -372,7 +372,7 @@ def test_a_worker_that_dies_between_rounds_is_named(tmp_path: Path) -> None:
         "file": str(entrant.file_for(way.backend)),
         "seed": 0,
     }
-    with comparing._running("net", asked) as process:
+    with turns._running("net", asked) as process:
         assert process.round(0.01)["ms"]
         process._popen.kill()
         process._popen.wait()

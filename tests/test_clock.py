@@ -18,7 +18,7 @@ import compressor
 from compressor import clock, onnx_runtime
 from compressor.latency import operators
 from compressor.latency.statistics import ratio_of, summary_of, usual
-from compressor.studies.bench import Way, comparing
+from compressor.studies.bench import Way, turns
 
 PACKAGE = Path(compressor.__file__).parent
 
@@ -108,7 +108,7 @@ def test_the_same_warm_up_and_turns(script: ModuleType, moment: list[float]) -> 
     ours: list[str] = []
     contestants = [Ready(call) for call in calls(ours).values()]
     way = Way("onnxruntime", "cpu", 1, 1)
-    first, second = comparing.in_turns(["a", "b"], contestants, way, seconds=6.0, seed=0)
+    first, second = turns.in_turns(["a", "b"], contestants, way, seconds=6.0, seed=0)
     assert theirs == ours
     assert len(ours) > 200
     for name, record in (("a", first), ("b", second)):

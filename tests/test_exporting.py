@@ -25,7 +25,7 @@ from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.files.integrity import check_files
 from compressor.options import ExportOptions
-from compressor.studies.export import export_again, measuring, trial
+from compressor.studies.export import export_again, survival, worth
 from compressor.watch import Silent
 
 
@@ -159,16 +159,16 @@ def test_a_fixed_batch_is_evaluated_on_every_sample(folder: Path, made: Path) ->
 def test_a_file_that_ends_the_process_is_compared_but_not_timed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "runs_here", lambda path: False)
+    monkeypatch.setattr(worth, "runs_here", lambda path: False)
     found = export(folder, half=True)["model_fp16.onnx"]
     assert found["difference"] > 0
     assert found["latency"] == []
 
 
 def test_a_file_is_tried_in_a_process_of_its_own(folder: Path) -> None:
-    assert trial.runs_here(folder / "model.onnx")
+    assert survival.runs_here(folder / "model.onnx")
     (folder / "model.onnx").write_bytes(b"no network")
-    assert not trial.runs_here(folder / "model.onnx")
+    assert not survival.runs_here(folder / "model.onnx")
 
 
 def test_a_folder_with_such_files_can_be_replaced(

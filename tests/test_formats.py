@@ -32,7 +32,7 @@ from compressor.graph.counting import macs_by_layer
 from compressor.graph.programs.containers import names_of_outputs
 from compressor.graph.trace import trace
 from compressor.loading import load_program_file
-from compressor.loading.weights import load_strictly
+from compressor.loading.state_dicts import load_strictly
 from compressor.options import ExportOptions, ModelOptions, Options
 from compressor.records import ExampleInputs, Plan
 from compressor.report import report_schema

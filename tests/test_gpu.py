@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 import compressor
 from compressor.cli import main
-from compressor.latency.bench import Case
+from compressor.latency.layer_bench import Case
 from compressor.latency.torch_bench import TorchBench
 from compressor.loading.data import batches, load_data
 from compressor.options import Options

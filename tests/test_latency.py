@@ -24,6 +24,7 @@ from compressor.latency import (
     LatencyTable,
     Layer,
     OnnxBench,
+    Setting,
     layers_of,
     measure_table,
     read_given_table,
@@ -32,10 +33,10 @@ from compressor.latency import (
     write_table,
 )
 from compressor.latency.clocks import Waited
+from compressor.latency.filling import LOOKS
 from compressor.latency.kernels import KERNELS, network_of
 from compressor.latency.machine import machine_of, path_in_cache
-from compressor.latency.measuring import LOOKS
-from compressor.latency.steps import WIDTHS, Step, measure_step, step_in
+from compressor.latency.measured_steps import WIDTHS, Step, measure_step, step_in
 from compressor.latency.torch_bench import TorchBench
 from compressor.latency.torch_layers import LAYERS, Makers
 from compressor.latency.torch_layers import call_of as torch_layer
@@ -401,7 +402,7 @@ def test_a_table_measured_elsewhere_is_used_as_it_is(
     write_table(elsewhere, path)
     assert read_given_table(path, wide[0]) == elsewhere
     with pytest.raises(UsageError, match="threads 1, not 2; batch 1, not 8"):
-        read_given_table(path, wide[0], threads=2, batch=8)
+        read_given_table(path, wide[0], Setting(threads=2, batch=8))
 
 
 def test_times_of_two_machines_are_not_mixed(
@@ -410,7 +411,7 @@ def test_times_of_two_machines_are_not_mixed(
     path = tmp_path / "table.json"
     before = path.read_bytes()
     with pytest.raises(UsageError, match="of another threads"):
-        measure_table(wide[0], threads=2, bench=FormulaBench(), path=path)
+        measure_table(wide[0], Setting(threads=2), bench=FormulaBench(), path=path)
     assert path.read_bytes() == before
 
 

@@ -1,8 +1,8 @@
 """Compare what two forms of a network (module, program, file) compute, and draw inputs for that."""
 
-from compressor.agreement.comparing import Cases, Difference, difference
-from compressor.agreement.inputs import fresh_inputs, map_inputs, other_inputs
+from compressor.agreement.differences import Cases, Difference, difference
 from compressor.agreement.liveness import LIVE, answer, is_live
+from compressor.agreement.other_inputs import fresh_inputs, map_inputs, other_inputs
 from compressor.agreement.rounding import shake
 from compressor.agreement.tolerances import (
     BFLOAT16,

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from compressor.agreement.comparing import Cases, as_real, is_between_0_and_1
+from compressor.agreement.differences import Cases, as_real, is_between_0_and_1
 
 LIVE = 1e-3
 """A relative change of an output that float32 resolves well enough to show errors of some 0.1 %."""

@@ -57,8 +57,8 @@ def bench(
 
 def _show(found: dict[str, Any], *, every_layer: bool) -> None:
     from compressor.formats.ways import Way
-    from compressor.studies.bench.explaining import FixedCost, Slow
-    from compressor.studies.bench.page import (
+    from compressor.studies.bench.slow_layers import FixedCost, Slow
+    from compressor.studies.bench.tables import (
         fixed_words,
         layers_table,
         networks_table,

@@ -15,11 +15,11 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError, UsageError
-from compressor.formats.attention import write_attention_out
 from compressor.formats.branches import drop_assertions
+from compressor.formats.older_exporter import convert_traced
 from compressor.formats.onnx_operators import read_operators_once
 from compressor.formats.output import NoRoomError, first_line, silence, write
-from compressor.formats.torchscript import convert_traced
+from compressor.formats.plain_attention import write_attention_out
 from compressor.graph.programs.lstm_states import right_lstm_states
 
 _PROTO_LIMIT = 2**31 - 2**20  # bytes of weights that fit into one protobuf with its graph

@@ -11,7 +11,7 @@ import torch
 
 from compressor.clock import Call, repeat
 from compressor.errors import CompressorError
-from compressor.latency.bench import Case
+from compressor.latency.layer_bench import Case
 from compressor.latency.torch_layers import Makers, call_of
 from compressor.torch_calls import (
     DTYPES,

@@ -25,8 +25,7 @@ from compressor.loading.hugging_face import is_hugging_face, load_hugging_face
 from compressor.loading.pickles import load_torch_save
 from compressor.loading.programs import load_program_file
 from compressor.loading.sniff import FileKind, sniff
-from compressor.loading.torchscript import REFUSED, TRUSTED, read_torchscript
-from compressor.loading.weights import (
+from compressor.loading.state_dicts import (
     Taken,
     describe,
     load_strictly,
@@ -34,6 +33,7 @@ from compressor.loading.weights import (
     read_safetensors,
     read_weights,
 )
+from compressor.loading.torchscript import REFUSED, TRUSTED, read_torchscript
 from compressor.loading.wording import cut_list, did_you_mean
 from compressor.modules import unwrap
 from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel

@@ -25,7 +25,7 @@ from compressor.formats.verifying import cut_to_one, real_inputs
 from compressor.graph.measured_costs import Costs, costs_of
 from compressor.graph.programs.beginning import ended_after
 from compressor.latency import layers_of, portable_layers
-from compressor.latency.calls import Timed, measure_eager, measure_turns
+from compressor.latency.networks import Timed, measure_eager, measure_turns
 from compressor.latency.operators import Operator, profile
 from compressor.latency.statistics import Speedup, speedup_of
 from compressor.loading.plain import name_of

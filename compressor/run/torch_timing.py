@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from compressor.clock import Call
 from compressor.errors import CompressorError
 from compressor.graph.programs.drawing import random_inputs
-from compressor.latency.calls import Timed, measure_calls
+from compressor.latency.networks import Timed, measure_calls
 from compressor.slicing import as_module
 from compressor.torch_calls import TORCH, check_cuda, computing_in, prepare
 

@@ -18,7 +18,7 @@ from compressor.graph.counting import count_macs
 from compressor.latency import LatencyTable, write_table
 from compressor.latency.kernels import KERNELS
 from compressor.latency.machine import machine_of, path_in_cache
-from compressor.latency.steps import Step
+from compressor.latency.measured_steps import Step
 from compressor.options import Options
 from compressor.run.cutting import cut
 from compressor.run.decide import plan

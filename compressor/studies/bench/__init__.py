@@ -5,7 +5,7 @@ noise. `modules_compared` does the same in one process, with modules.
 """
 
 from compressor.formats.ways import Way
-from compressor.studies.bench.modules import time_modules
-from compressor.studies.bench.running import benchmark
+from compressor.studies.bench.benchmarking import benchmark
+from compressor.studies.bench.in_process import time_modules
 
 __all__ = ["Way", "benchmark", "time_modules"]

@@ -12,10 +12,10 @@ from compressor.files.hashes import sha256_of
 from compressor.loading.given import open_result
 from compressor.options import ExportOptions
 from compressor.report import versions
-from compressor.studies.export.measuring import latencies_of, metrics_of, runnable_of
+from compressor.studies.export.new_weights import export_retrained
 from compressor.studies.export.publishing import check_free, publish
-from compressor.studies.export.retrained import export_retrained
 from compressor.studies.export.source import open_source
+from compressor.studies.export.worth import latencies_of, metrics_of, runnable_of
 from compressor.studies.export.writing import names_of, write_files
 from compressor.watch import Stopwatch, Watch
 

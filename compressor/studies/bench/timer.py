@@ -1,4 +1,4 @@
-"""Time one network in a process of its own: `python -m compressor.studies.bench.worker`.
+"""Time one network in a process of its own: `python -m compressor.studies.bench.timer`.
 
 It reads a JSON line with what to run, answers with a JSON line when it is ready, then answers every
 line (seconds of a round) with the milliseconds of its calls. A line with 0 ends it.

@@ -17,7 +17,7 @@ def other_inputs(given: ExampleInputs, *, more: bool = False, seed: int = 0) -> 
     """Draw other inputs that a network accepts if it accepts the given ones.
 
     Where all of them are constant (zeros that only say the shape), nothing is known of the values,
-    and new ones are drawn (`filled`).
+    and new ones are drawn (`fill`).
 
     Args:
         given: The inputs to start from; not changed.

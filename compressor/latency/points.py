@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from compressor.latency.layers import Layer
-from compressor.latency.steps import Step, step_names
+from compressor.latency.measured_steps import Step, step_names
 
 Point = tuple[int, ...]
 """Widths of a layer's free sizes, in their order."""

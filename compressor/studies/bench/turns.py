@@ -35,7 +35,7 @@ class _Process:
         root = str(Path(compressor.__file__).parent.parent)
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "compressor.studies.bench.worker"],
+            [sys.executable, "-m", "compressor.studies.bench.timer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -18,9 +18,9 @@ from compressor.latency.operators import profile
 from compressor.onnx_runtime import check_provider
 from compressor.options import BenchOptions
 from compressor.report import versions
-from compressor.studies.bench.comparing import time_entrants
 from compressor.studies.bench.entrants import Entrant, open_entrant
-from compressor.studies.bench.explaining import fixed_cost, slow_layers
+from compressor.studies.bench.slow_layers import fixed_cost, slow_layers
+from compressor.studies.bench.turns import time_entrants
 from compressor.torch_calls import check_cuda
 from compressor.watch import Stopwatch, Watch
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from compressor.errors import CompressorError
 from compressor.files.whole_file import write_whole
-from compressor.latency.grid import Grid, Point, Steps, Surface, grid_of
 from compressor.latency.layers import Layer
-from compressor.latency.steps import Step, step_names
+from compressor.latency.measured_steps import Step, step_names
+from compressor.latency.points import Grid, Point, Steps, Surface, grid_of
 
 SCHEMA = 1
 

@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from compressor.files.claimed import temporary_folder
-from compressor.formats.attention import write_out
+from compressor.formats.plain_attention import write_out
 from compressor.graph.programs.nodes import ASSERTION
 
 PREFIX = "network."
