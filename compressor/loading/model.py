@@ -17,8 +17,8 @@ from compressor.loading.factories import (
     call_factory,
     examples_beside,
     find_factory,
-    parse_factory_args,
 )
+from compressor.loading.factory_args import parse_factory_args
 from compressor.loading.finite import refuse_non_finite
 from compressor.loading.given import require_model
 from compressor.loading.hugging_face import is_hugging_face, load_hugging_face
@@ -26,14 +26,12 @@ from compressor.loading.pickles import load_torch_save
 from compressor.loading.programs import load_program_file
 from compressor.loading.sniff import FileKind, sniff
 from compressor.loading.state_dicts import (
-    Taken,
     describe,
     load_strictly,
     module_in,
-    read_safetensors,
-    read_weights,
 )
 from compressor.loading.torchscript import REFUSED, TRUSTED, read_torchscript
+from compressor.loading.weight_files import read_safetensors, read_weights
 from compressor.loading.wording import cut_list, did_you_mean
 from compressor.modules import unwrap
 from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel
@@ -222,7 +220,13 @@ def _from_weights(path: Path, kind: FileKind, content: Any, wanted: Wanted) -> L
             f" or --factory package.module:callable, or --factory path/file.py:callable",
         )
     made = _load_factory(wanted.factory, Wanted(factory_args=wanted.factory_args))
-    taken = _load_into(made.module, content, f"{path} into {wanted.factory}", wanted)
+    taken = load_strictly(
+        made.module,
+        content,
+        f"{path} into {wanted.factory}",
+        key=wanted.weights_key,
+        ignore=wanted.ignore_unexpected,
+    )
     return replace(
         made,
         stored=taken.stored,
@@ -232,11 +236,6 @@ def _from_weights(path: Path, kind: FileKind, content: Any, wanted: Wanted) -> L
         sha256=sha256_of(path),
         notes=(*made.notes, *taken.notes),
     )
-
-
-def _load_into(module: nn.Module, content: Any, where: str, wanted: Wanted) -> Taken:
-    key, ignore = wanted.weights_key, wanted.ignore_unexpected
-    return load_strictly(module, content, where, key=key, ignore=ignore)
 
 
 def _load_factory(spec: str, wanted: Wanted) -> LoadedModel:
@@ -261,7 +260,13 @@ def _load_factory(spec: str, wanted: Wanted) -> LoadedModel:
     )
     if path is None:
         return made
-    taken = _load_into(module, content, f"{path} into {spec}", wanted)
+    taken = load_strictly(
+        module,
+        content,
+        f"{path} into {spec}",
+        key=wanted.weights_key,
+        ignore=wanted.ignore_unexpected,
+    )
     words = f"{made.recognised}, weights{taken.words} of {path.name}" if taken.key else None
     return replace(
         made,
