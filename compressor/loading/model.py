@@ -1,7 +1,7 @@
 """Load MODEL, whatever it is: a file judged by its content, a transformers folder or a factory."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ from compressor.loading.pickles import load_torch_save
 from compressor.loading.programs import load_program_file
 from compressor.loading.sniff import FileKind, sniff
 from compressor.loading.state_dicts import (
+    Taken,
     describe,
     load_strictly,
     module_in,
 )
 from compressor.loading.torchscript import REFUSED, TRUSTED, read_torchscript
+from compressor.loading.wanted import Wanted, refuse_factory, refuse_options_of_weights
 from compressor.loading.weight_files import read_safetensors, read_weights
 from compressor.loading.wording import cut_list, did_you_mean
 from compressor.modules import unwrap
@@ -48,29 +50,6 @@ ANY_MODEL = (
     f"or a factory: {SPEC_FORMS}"
 )
 TORCH_FILES = (FileKind.TORCH_SAVE, FileKind.PICKLE)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """How the user wants the network and the weights of MODEL to be loaded.
-
-    Attributes:
-        factory: Spec of what makes the network that a state dict in MODEL is loaded into.
-        factory_args: `name=value` pairs for the factory.
-        weights: File with a state dict for a MODEL that is a factory.
-        weights_key: Dotted key of the weights within a checkpoint; None takes what fits.
-        ignore_unexpected: Globs of tensors that the network may do without.
-        pretrained: Whether to take the library's own weights.
-        trust_pickle: Whether the file may run the code that it asks for.
-    """
-
-    factory: str | None = None
-    factory_args: Sequence[str] = ()
-    weights: str | None = None
-    weights_key: str | None = None
-    ignore_unexpected: Sequence[str] = ()
-    pretrained: bool = False
-    trust_pickle: bool = False
 
 
 def load_model(spec: str, **wanted: Any) -> LoadedModel:
@@ -103,7 +82,9 @@ def _load(spec: str, wanted: Wanted) -> LoadedModel:
             )
         return _load_file(path, wanted)
     if not wanted.weights:
-        _no_weights_options(wanted, f"{spec} is no file with weights, and no --weights are given")
+        refuse_options_of_weights(
+            wanted, f"{spec} is no file with weights, and no --weights are given"
+        )
     if path.is_dir() and is_hugging_face(path):
         return load_hugging_face(spec, path)
     if path.is_dir():
@@ -123,21 +104,10 @@ def _load(spec: str, wanted: Wanted) -> LoadedModel:
     return _load_factory(spec, wanted)
 
 
-def _no_weights_options(wanted: Wanted, why: str) -> None:
-    given = {"--weights-key": wanted.weights_key, "--ignore-unexpected": wanted.ignore_unexpected}
-    for option, value in given.items():
-        if value:
-            raise UsageError(
-                f"{option} is about weights in a file, and {why}",
-                where=option,
-                next_step=f"leave {option} out",
-            )
-
-
 def _load_file(path: Path, wanted: Wanted) -> LoadedModel:
     kind = sniff(path)
     if kind is FileKind.PROGRAM:
-        _no_factory(path, kind, wanted)
+        refuse_factory(path, kind, wanted)
         return _from_program(path, load_program_file(path, trust_pickle=wanted.trust_pickle))
     if kind is FileKind.SAFETENSORS:
         return _from_weights(path, kind, read_safetensors(path), wanted)
@@ -166,27 +136,12 @@ def _module_of(path: Path, content: Any, wanted: Wanted) -> LoadedModel | None:
     found = module_in(content, wanted.weights_key, path.name)
     if found is None:
         return None
-    _no_factory(path, FileKind.TORCH_SAVE, wanted)
+    refuse_factory(path, FileKind.TORCH_SAVE, wanted)
     module, wrappers = unwrap(found[0])
     taken = found[1]
     recognised = f"a pickled {type(module).__name__}{taken.words}"
     notes = (*taken.notes, *wrappers)
     return LoadedModel(module, path.stem, recognised, "loaded", sha256_of(path), notes=notes)
-
-
-def _no_factory(path: Path, kind: FileKind, wanted: Wanted) -> None:
-    if wanted.factory or wanted.factory_args:
-        option = "--factory" if wanted.factory else "--factory-arg"
-        raise UsageError(
-            f"{path.name} holds a whole model ({kind}), so {option} has no use",
-            where=option,
-            next_step=f"leave {option} out",
-        )
-    if kind is FileKind.PROGRAM or wanted.ignore_unexpected:
-        key = wanted.weights_key if kind is FileKind.PROGRAM else None
-        _no_weights_options(
-            replace(wanted, weights_key=key), f"{path.name} holds a whole model ({kind})"
-        )
 
 
 def _from_program(path: Path, program: ExportedProgram) -> LoadedModel:
@@ -220,13 +175,7 @@ def _from_weights(path: Path, kind: FileKind, content: Any, wanted: Wanted) -> L
             f" or --factory package.module:callable, or --factory path/file.py:callable",
         )
     made = _load_factory(wanted.factory, Wanted(factory_args=wanted.factory_args))
-    taken = load_strictly(
-        made.module,
-        content,
-        f"{path} into {wanted.factory}",
-        key=wanted.weights_key,
-        ignore=wanted.ignore_unexpected,
-    )
+    taken = _load_into(made.module, content, f"{path} into {wanted.factory}", wanted)
     return replace(
         made,
         stored=taken.stored,
@@ -236,6 +185,11 @@ def _from_weights(path: Path, kind: FileKind, content: Any, wanted: Wanted) -> L
         sha256=sha256_of(path),
         notes=(*made.notes, *taken.notes),
     )
+
+
+def _load_into(module: nn.Module, content: Any, where: str, wanted: Wanted) -> Taken:
+    key, ignore = wanted.weights_key, wanted.ignore_unexpected
+    return load_strictly(module, content, where, key=key, ignore=ignore)
 
 
 def _load_factory(spec: str, wanted: Wanted) -> LoadedModel:
@@ -260,13 +214,7 @@ def _load_factory(spec: str, wanted: Wanted) -> LoadedModel:
     )
     if path is None:
         return made
-    taken = load_strictly(
-        module,
-        content,
-        f"{path} into {spec}",
-        key=wanted.weights_key,
-        ignore=wanted.ignore_unexpected,
-    )
+    taken = _load_into(module, content, f"{path} into {spec}", wanted)
     words = f"{made.recognised}, weights{taken.words} of {path.name}" if taken.key else None
     return replace(
         made,
