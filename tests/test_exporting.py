@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from tiny import CHANNELS, SIDE, TinyNet, inputs, names_in, write_model, write_samples
 from torch import Tensor, nn
 
@@ -47,6 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A result's folder, with the data beside it."""
     place = tmp_path_factory.mktemp("result")
     data = str(write_samples(place / "data.npz"))
+    torch.manual_seed(0)
     result = compressor.compress(
         TinyNet(), inputs(), 0.4, data=data, mean=(0.5,) * 3, std=(0.25,) * 3
     )
