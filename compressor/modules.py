@@ -43,7 +43,7 @@ REFUSED = {
 """Classes that cannot be copied to one machine's CPU: what they are, and what to do."""
 
 
-def unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+def unwrap(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """Return the network without wrappers that only run it (data parallel, compiled).
 
     The module is not changed: wrappers within the network are taken off a copy.

@@ -1,9 +1,12 @@
-"""Open sessions of ONNX Runtime that are timed: their options, devices and calls."""
+"""Run networks on ONNX Runtime: the one place that opens sessions, and that reads their record."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,9 @@ from compressor.errors import CompressorError, UsageError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Name of a device, as options spell it -> the runtime's execution provider."""
+
+Feeds = Mapping[str, np.ndarray[Any, Any]]
+"""Inputs by name."""
 
 
 def has_provider(device: str) -> bool:
@@ -38,8 +44,21 @@ def check_provider(device: str) -> None:
         )
 
 
-def options_of(threads: int) -> Any:
-    """Return session options: so many threads in an operator, operators in sequence."""
+def make_options(
+    threads: int,
+    *,
+    optimised: bool = True,
+    record: Path | None = None,
+    shares_memory: bool = False,
+) -> Any:
+    """Make session options: so many threads in an operator, operators in sequence.
+
+    Args:
+        threads: Threads within one operator.
+        optimised: Off: operators run as they stand in the file, none fused with others.
+        record: Begins the path of the record of operators that `read_record` reads; None: none.
+        shares_memory: Whether the session takes its memory from the pool of the whole process.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -48,13 +67,43 @@ def options_of(threads: int) -> Any:
     options.log_severity_level = 4
     # A waiting network's threads must not take the cores from the one whose turn it is.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if record is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(record)
+    if shares_memory:
+        options.add_session_config_entry("session.use_env_allocators", "1")
     return options
 
 
-def bound_call(
-    session: Any, feeds: Mapping[str, np.ndarray[Any, Any]], device: str
-) -> Callable[[], None]:
-    """Return a call with inputs and results on the device, which waits for the results."""
+def open_session(
+    network: Path | str | bytes, threads: int, device: str = "cpu", **options: Any
+) -> Any:
+    """Open a network as a session of ONNX Runtime.
+
+    Args:
+        network: An ONNX file, or the bytes of one.
+        threads: Threads within one operator.
+        device: A key of `PROVIDERS`.
+        options: As `make_options` takes them.
+
+    Raises:
+        Exception: What the runtime raises for a file that it cannot read; its errors share no base.
+    """
+    import onnxruntime as ort
+
+    given = network if isinstance(network, bytes) else str(network)
+    made = make_options(threads, **options)
+    return ort.InferenceSession(given, made, providers=[PROVIDERS[device]])
+
+
+def make_call(session: Any, feeds: Feeds, device: str = "cpu") -> Callable[[], object]:
+    """Return a call of the session on these inputs, which returns once its results are there.
+
+    On an accelerator inputs and results stay on the device.
+    """
+    if device == "cpu":
+        return lambda: session.run(None, feeds)
     import onnxruntime as ort
 
     binding = session.io_binding()
@@ -71,7 +120,50 @@ def bound_call(
     return call
 
 
-def random_input(spec: Any, batch: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+@dataclass(frozen=True)
+class Kernel:
+    """One call of one operator, as the runtime records it.
+
+    Attributes:
+        name: The runtime's name of the operator.
+        kind: Its type, e.g. "Conv".
+        ms: The milliseconds that it took.
+    """
+
+    name: str
+    kind: str
+    ms: float
+
+
+def read_record(session: Any) -> list[Kernel]:
+    """End the record of a session's operators, and return their calls in order.
+
+    The session was opened with `record`.
+    """
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    ending = "_kernel_time"
+    return [
+        Kernel(
+            event["name"].removesuffix(ending),
+            event.get("args", {}).get("op_name", ""),
+            event["dur"] / 1000,
+        )
+        for event in events
+        if event["cat"] == "Node" and event["name"].endswith(ending)
+    ]
+
+
+def draw_inputs(session: Any, batch: int, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
+    """Draw random data for all inputs of a session, by name, with `batch` for symbolic sizes.
+
+    Raises:
+        CompressorError: An input is of a type that cannot be drawn.
+    """
+    rng = np.random.default_rng(seed)
+    return {spec.name: draw_input(spec, batch, rng) for spec in session.get_inputs()}
+
+
+def draw_input(spec: Any, batch: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
     """Draw random data for an ONNX input, with `batch` in place of symbolic sizes.
 
     Integers are ones: the only index that is nearly always valid and not zero.

@@ -6,8 +6,7 @@ the kernels of one call are recorded once and replayed without the processor's p
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,12 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compressor.clock import Call, Clock, by_wall
 from compressor.errors import UsageError
-
-Call = Callable[[], object]
-"""Runs a network once on inputs that stay the same."""
-Clock = Callable[[Call], float]
-"""Runs a call once, and says in how many milliseconds."""
 
 DTYPES: Mapping[str, torch.dtype] = {
     "fp32": torch.float32,
@@ -66,7 +61,7 @@ def computing_in(precision: str) -> Iterator[None]:
             backend.allow_tf32 = allowed
 
 
-def placed(values: Any, device: str, precision: str) -> Any:
+def place_inputs(values: Any, device: str, precision: str) -> Any:
     """Move a network's inputs to the device, real numbers in the precision's type.
 
     Images lie channels last there where kernels want that (see `lies_channels_last`).
@@ -100,7 +95,7 @@ def lies_channels_last(device: str, precision: str) -> bool:
     return device != "cpu" and precision != "fp32"
 
 
-def prepared(
+def prepare(
     module: nn.Module,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
@@ -122,13 +117,13 @@ def prepared(
         RuntimeError: It cannot be called in this way.
     """
     place(module, device, precision)
-    args, kwargs = placed((args, dict(kwargs)), device, precision)
+    args, kwargs = place_inputs((args, dict(kwargs)), device, precision)
     wrapped: Any = torch.compile(module) if how == "compiled" else module
     call: Call = partial(wrapped, *args, **kwargs)
-    return graphed(call) if how == "graphs" else call
+    return record_graph(call) if how == "graphs" else call
 
 
-def graphed(call: Call) -> Call:
+def record_graph(call: Call) -> Call:
     """Record the call's kernels as a CUDA graph, and return a call that replays them.
 
     Raises:
@@ -149,13 +144,7 @@ def graphed(call: Call) -> Call:
 def clock_of(device: str) -> Clock:
     """Return a device's clock: a GPU's own events, as it works on while calls return; else the
     clock on the wall."""
-    return _by_the_clock if device == "cpu" else _by_events
-
-
-def _by_the_clock(call: Call) -> float:
-    begin = time.perf_counter()
-    call()
-    return 1000 * (time.perf_counter() - begin)
+    return by_wall if device == "cpu" else _by_events
 
 
 def _by_events(call: Call) -> float:

@@ -13,11 +13,11 @@ import torch
 
 from compressor.latency import LatencyTable, write_table
 from compressor.latency.kernels import KERNELS
-from compressor.latency.machine import cached_at, machine_of
-from compressor.latency.steps import Step
+from compressor.latency.machine import machine_of, path_in_cache
+from compressor.latency.measured_steps import Step
 from compressor.report import report_schema, to_json
 from compressor.run import deliver
-from compressor.studies.export import measuring
+from compressor.studies.export import worth
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several run at once: each has a processor
     torch.set_num_threads(1)
@@ -36,7 +36,7 @@ def known_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         steps = {k: dict.fromkeys(kernel.stepped, Step(STEP)) for k, kernel in KERNELS.items()}
         for batch in (1, 2):
             machine = machine_of(1, batch, "cpu")
-            write_table(LatencyTable(machine, steps), cached_at(machine))
+            write_table(LatencyTable(machine, steps), path_in_cache(machine))
         yield
 
 
@@ -44,7 +44,7 @@ def known_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def latency_is_measured_briefly() -> Iterator[None]:
     """How long a network takes is no test's matter."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (deliver, measuring):
+        for module in (deliver, worth):
             patch.setattr(module, "LATENCY_SECONDS", 0.05)
         yield
 

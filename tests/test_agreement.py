@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from compressor.agreement import FLOAT16, FLOAT32, INT8, difference, is_live, shaken, tolerance_of
+from compressor.agreement import FLOAT16, FLOAT32, INT8, difference, is_live, shake, tolerance_of
 
 EPS = torch.finfo(torch.float32).eps
 SHAPES = ((12,), (7, 5, 5), (20, 6), (3, 4, 8))
@@ -184,7 +184,7 @@ def test_what_rounding_does_to_the_network_is_no_difference() -> None:
     with torch.no_grad():
         single, double = computed(net), computed(Cancelling(3e2), torch.float64)
     assert difference(single, double).size > ACCEPTED
-    found = difference(single, double, rounding=lambda: shaken(net, computed))
+    found = difference(single, double, rounding=lambda: shake(net, computed))
     assert found.size <= ACCEPTED
 
 
@@ -192,14 +192,14 @@ def test_where_rounding_hides_everything_nothing_is_put_down_to_it() -> None:
     net = Cancelling(3e4)
     with torch.no_grad():
         single, double = computed(net), computed(Cancelling(3e4), torch.float64)
-    assert difference(single, double, rounding=lambda: shaken(net, computed)).size > ACCEPTED
+    assert difference(single, double, rounding=lambda: shake(net, computed)).size > ACCEPTED
 
 
 def test_a_mistake_is_not_put_down_to_rounding() -> None:
     net, other = Cancelling(10), Cancelling(10)
     with torch.no_grad():
         other.weight[:, 3] *= 1.01
-        found = difference(computed(net), computed(other), rounding=lambda: shaken(net, computed))
+        found = difference(computed(net), computed(other), rounding=lambda: shake(net, computed))
     assert found.size > ACCEPTED
 
 

@@ -22,22 +22,24 @@ import compressor
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.files.folder import size_of
+from compressor.files.format_table import FORMATS
+from compressor.formats.program_file import run_in
+from compressor.formats.ways import ways_of
 from compressor.graph.counting import count_macs
 from compressor.graph.programs.drawing import random_inputs
 from compressor.latency import read_table
 from compressor.latency.machine import machine_of
-from compressor.latency.operators import Operator, operators_of, profiled
+from compressor.latency.operators import Operator, operators_of, profile
 from compressor.latency.statistics import ratio_of, speedup_of, summary_of
 from compressor.loading import load_program_file
 from compressor.options import BenchOptions, ModelOptions
-from compressor.studies.bench import Way, comparing, modules_compared
-from compressor.studies.bench.entrants import opened
-from compressor.studies.bench.explaining import FixedCost, fixed_cost, slow_layers
-from compressor.studies.bench.page import fixed_words, layers_table, slow_tables
-from compressor.studies.bench.programs import run_in
-from compressor.studies.bench.ways import ways_of
+from compressor.studies.bench import Way, time_modules, turns
+from compressor.studies.bench.entrants import open_entrant
+from compressor.studies.bench.slow_layers import FixedCost, fixed_cost, slow_layers
+from compressor.studies.bench.tables import fixed_words, layers_table, slow_tables
 from compressor.torch_calls import computing_in
 
+BOTH = ("onnxruntime", "torch")
 SHAPED, LARGER = (ModelOptions(input=(shape,)) for shape in ("1x3x8x8", "2x3x16x16"))
 
 
@@ -109,15 +111,16 @@ def test_ways_are_all_combinations_and_threads_matter_on_processors_alone() -> N
 def test_a_model_a_folder_and_a_file_are_opened(tmp_path: Path) -> None:
     result = compressor.compress(TinyNet(16), inputs(), 0.5, round_to=1)
     result.save(tmp_path / "out")
-    folder = opened(str(tmp_path / "out"), tmp_path / "a", SHAPED)
-    file = opened(str(tmp_path / "out" / "model.onnx"), tmp_path / "b", SHAPED)
-    assert folder.onnx == file.onnx
+    folder = open_entrant(str(tmp_path / "out"), tmp_path / "a", SHAPED)
+    file = open_entrant(str(tmp_path / "out" / "model.onnx"), tmp_path / "b", SHAPED)
+    assert folder.files["onnx"] == file.files["onnx"]
     assert folder.file_for("torch").name == "model.pt2"
-    with pytest.raises(UsageError, match="PyTorch runs no ONNX files"):
+    with pytest.raises(UsageError, match=r"no \.pt2 program .*PyTorch, eager runs") as caught:
         file.file_for("torch")
-    model = opened(str(write_model(tmp_path / "net.pt")), tmp_path / "c", SHAPED)
-    assert model.onnx.exists()
-    assert size_of(model.onnx) == model.onnx.stat().st_size
+    assert "--backend onnxruntime" in caught.value.next_step
+    model = open_entrant(str(write_model(tmp_path / "net.pt")), tmp_path / "c", SHAPED, BOTH)
+    onnx = model.files["onnx"]
+    assert size_of(onnx) == onnx.stat().st_size > 0
     program = load_program_file(model.file_for("torch"))
     (x,), _ = random_inputs(program, 5, "cpu", 0)
     assert x.shape == (5, 3, 8, 8)
@@ -127,7 +130,7 @@ def test_a_model_a_folder_and_a_file_are_opened(tmp_path: Path) -> None:
 def test_macs_of_a_file_are_those_of_the_network(tmp_path: Path) -> None:
     net = deep(12).eval()
     write_model(tmp_path / "net.pt", net)
-    file = opened(str(tmp_path / "net.pt"), tmp_path / "x", LARGER).onnx
+    file = open_entrant(str(tmp_path / "net.pt"), tmp_path / "x", LARGER).files["onnx"]
     expected = count_macs(net, (torch.randn(1, 3, 16, 16),), {})
     assert sum(operator.macs for operator in operators_of(file)) == expected
     assert sum(operator.macs for operator in operators_of(file, batch=3)) == expected
@@ -136,7 +139,7 @@ def test_macs_of_a_file_are_those_of_the_network(tmp_path: Path) -> None:
 def test_every_layer_with_macs_has_a_time(tmp_path: Path) -> None:
     """Whatever the runtime calls it: convolutions in blocks go by another name."""
     write_model(tmp_path / "net.pt", deep(32))
-    found = profiled(opened(str(tmp_path / "net.pt"), tmp_path / "x", LARGER).onnx)
+    found = profile(open_entrant(str(tmp_path / "net.pt"), tmp_path / "x", LARGER).files["onnx"])
     timed = {operator.layer: operator.ms for operator in found if operator.macs}
     assert timed.keys() == {"0", "2", "4", "6", "10"}
     assert all(ms > 0 for ms in timed.values())
@@ -261,7 +264,9 @@ def test_a_narrower_network_is_found_faster_and_itself_is_not(
         ([], "nothing to time"),
         (["missing.onnx"], "there is no file missing.onnx"),
         (["broken.onnx"], "cannot be read"),
-        (["broken.onnx", "--backend", "torch"], "PyTorch runs no ONNX files"),
+        (["broken.onnx", "--backend", "torch"], "there is no .pt2 program"),
+        (["text.onnx"], "text.onnx is a text file, and no network can be read from it"),
+        (["broken.onnx", "--backend", "torhc"], "'torhc' is not one of onnxruntime, torch"),
         (["broken.onnx", "--batch", "0"], "at least 1"),
         (["broken.onnx", "--seconds", "0"], "no time"),
         (["broken.onnx", "--out", "broken.onnx"], "no .json file"),
@@ -276,7 +281,8 @@ def test_what_cannot_be_timed_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("broken.onnx").write_bytes(b"\x08\x0anot a network")
+    Path("broken.onnx").write_bytes(b"\x08\x0a\x12not a network")
+    Path("text.onnx").write_text("version https://git-lfs.github.com/spec/v1")
     Path("there.json").write_text("{}")
     assert main(["bench", *arguments]) in (1, 2)
     error = capsys.readouterr().err
@@ -327,7 +333,7 @@ def test_a_result_brings_a_script_that_times_it_anywhere(tmp_path: Path) -> None
     words = [sys.executable, str(script), "--seconds", "0.5", "--layers", "--json", "found.json"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "x faster; the original differs from itself by" in done.stdout
+    assert "x faster (" in done.stdout and "the original differs from itself by" in done.stdout
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["ms"]["after"] < found["ms"]["before"]
     assert found["layers"]["before"]
@@ -358,10 +364,15 @@ def test_the_script_times_layers_for_a_latency_table(
 
 @pytest.mark.slow
 def test_a_worker_that_dies_between_rounds_is_named(tmp_path: Path) -> None:
-    entrant = opened(str(write_model(tmp_path / "net.pt")), tmp_path / "made", SHAPED)
+    entrant = open_entrant(str(write_model(tmp_path / "net.pt")), tmp_path / "made", SHAPED)
     (way, *_) = ways_of(("onnxruntime",), "cpu", (1,), (1,))
-    asked = {**dataclasses.asdict(way), "file": str(entrant.onnx), "seed": 0}
-    with comparing._running("net", asked) as process:
+    asked = {
+        "way": dataclasses.asdict(way),
+        "home": FORMATS["onnx"].home,
+        "file": str(entrant.file_for(way.backend)),
+        "seed": 0,
+    }
+    with turns._running("net", asked) as process:
         assert process.round(0.01)["ms"]
         process._popen.kill()
         process._popen.wait()
@@ -373,7 +384,7 @@ def test_a_worker_that_dies_between_rounds_is_named(tmp_path: Path) -> None:
 def test_modules_are_timed_in_this_process_and_stay_as_they_are() -> None:
     wide, narrow = deep(64).train(), deep(16)
     way = Way("torch", "cpu", 1, 2)
-    found = modules_compared(
+    found = time_modules(
         {"wide": wide, "narrow": narrow}, (torch.randn(2, 3, 24, 24),), {}, way, seconds=0.3
     )
     assert [record["name"] for record in found] == ["wide", "narrow"]
@@ -381,7 +392,7 @@ def test_modules_are_timed_in_this_process_and_stay_as_they_are() -> None:
     assert found[0]["faster"]["low"] < 1.3  # itself again: the noise
     assert wide.training
     with pytest.raises(CompressorError, match="does not run"):
-        modules_compared({"wide": wide}, (torch.randn(2, 5, 24, 24),), {}, way)
+        time_modules({"wide": wide}, (torch.randn(2, 5, 24, 24),), {}, way)
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,9 @@ from compressor.choose.budget import weighed_unit
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.graph.trace import trace
-from compressor.latency import Case, read_table, write_table
-from compressor.latency import measuring as latency_measuring
-from compressor.latency.calls import Timed
-from compressor.latency.machine import cached_at, machine_of
+from compressor.latency import Case, filling, read_table, write_table
+from compressor.latency.machine import machine_of, path_in_cache
+from compressor.latency.networks import Timed
 from compressor.options import Options
 from compressor.records import ExampleInputs, Latency
 from compressor.report import to_markdown
@@ -72,7 +71,7 @@ class FileClock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fixed: float = 0.0) -> None:
         self.fixed, self.asked = fixed, 0
-        monkeypatch.setattr(latency_measuring, "OnnxBench", ProductBench)
+        monkeypatch.setattr(filling, "OnnxBench", ProductBench)
         for module in (timing, until_fast):
             monkeypatch.setattr(module, "time_networks", self.timed)
 
@@ -166,7 +165,7 @@ def test_where_the_cache_cannot_be_written_times_are_not_kept(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(latency_measuring, "OnnxBench", ProductBench)
+    monkeypatch.setattr(filling, "OnnxBench", ProductBench)
     run, found = planned(network, ratio=0.5)
     assert any("measured times are not kept" in note for note in run.stopwatch.notes)
     assert found.keep
@@ -226,7 +225,7 @@ def test_by_a_table_of_another_machine_nothing_is_measured(
 ) -> None:
     clock = FileClock(monkeypatch)
     planned(network, ratio=0.5, of="latency")
-    here = read_table(cached_at(machine_of(1, 1, "cpu")))
+    here = read_table(path_in_cache(machine_of(1, 1, "cpu")))
     elsewhere = json.loads(here.to_json())
     elsewhere["machine"]["processor"] = "another one"
     (tmp_path / "table.json").write_text(json.dumps(elsewhere))
@@ -242,7 +241,7 @@ def test_by_a_table_of_another_machine_nothing_is_measured(
 def test_a_table_that_lacks_layers_is_refused(network: Chain, tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     machine = machine_of(1, 1, "cpu")
-    write_table(read_table(cached_at(machine)), path)
+    write_table(read_table(path_in_cache(machine)), path)
     with pytest.raises(CompressorError, match="has no times of"):
         planned(TinyNet(), ratio=0.5, of="latency", latency_table=str(path))
     with pytest.raises(UsageError, match="threads 1, not 2"):
@@ -384,7 +383,7 @@ def by_weights(programs: Mapping[str, ExportedProgram], **how: Any) -> dict[str,
 
 
 def test_a_share_of_pytorchs_time(network: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency_measuring, "TorchBench", TorchProductBench)
+    monkeypatch.setattr(filling, "TorchBench", TorchProductBench)
     monkeypatch.setattr(timing, "measure_programs", by_weights)
     asked = {"of": "latency", "latency_on": "torch-cpu", "round_to": 1}
     found = compressor.compress(network, inputs(), 0.4, format=("pt2",), **asked).report
@@ -438,7 +437,7 @@ def test_what_cuda_stands_for_here(
 def test_a_dry_run_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(latency_measuring, "OnnxBench", ProductBench)
+    monkeypatch.setattr(filling, "OnnxBench", ProductBench)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     write_model(tmp_path / "net.pt")

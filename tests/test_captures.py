@@ -23,7 +23,7 @@ from compressor.errors import CompressorError
 from compressor.graph.trace import trace
 from compressor.graph.trace.caches import restore_caches, switch_caches_off
 from compressor.loading import find_examples
-from compressor.modules import copy_of, unwrapped
+from compressor.modules import copy_of, unwrap
 from compressor.records import ExampleInputs, LoadedModel
 
 X = torch.randn(2, 5)
@@ -43,17 +43,17 @@ def plain(m: Any, x: Tensor) -> Any:
 @pytest.mark.filterwarnings("ignore")
 def test_wrappers_are_taken_off_and_said() -> None:
     inner = two(plain)
-    found, notes = unwrapped(torch.compile(nn.DataParallel(inner)))
+    found, notes = unwrap(torch.compile(nn.DataParallel(inner)))
     assert found is inner
     assert [note.rpartition(" ")[2] for note in notes] == ["torch.compile", "nn.DataParallel"]
-    assert unwrapped(inner) == (inner, ())
+    assert unwrap(inner) == (inner, ())
 
 
 def test_wrappers_within_the_network_are_taken_off_a_copy() -> None:
     part = torch.compile(nn.Sequential(nn.DataParallel(nn.Linear(5, 5))))
     model = nn.ModuleDict({"part": part, "same": part})
     before = list(model.state_dict())
-    found, (note,) = unwrapped(model)
+    found, (note,) = unwrap(model)
     assert set(found.state_dict()) == {f"{n}.0.{k}" for n in model for k in ("weight", "bias")}
     assert found["part"] is found["same"]
     assert list(model.state_dict()) == before
@@ -72,7 +72,7 @@ def test_a_compiled_network_is_compressed() -> None:
 def test_a_scripted_part_is_refused_by_name() -> None:
     model = nn.Sequential(nn.Linear(5, 5), torch.jit.script(nn.Linear(5, 5)))
     with pytest.raises(CompressorError, match=r"the layer 1 is TorchScript"):
-        unwrapped(model)
+        unwrap(model)
 
 
 # -- what code keeps -----------------------------------------------------------------------------

@@ -107,8 +107,11 @@ def test_a_damaged_report_is_refused(text: str, capsys: pytest.CaptureFixture[st
 
 def test_a_folder_without_a_report_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty").mkdir()
-    assert main(["compare", "empty"]) == 1
-    assert "there is no report to read" in capsys.readouterr().err
+    assert main(["compare", "empty"]) == 2
+    assert (
+        "takes a folder that compress has written, and this is another folder"
+        in capsys.readouterr().err
+    )
 
 
 def test_nothing_to_compare_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

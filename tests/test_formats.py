@@ -17,23 +17,29 @@ import pytest
 import safetensors.torch
 import sympy
 import torch
+import toy_format
 from torch import Tensor, nn
 
 import compressor
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
+from compressor.files.folder import check_target
+from compressor.files.format_table import FORMATS, format_of
+from compressor.files.hashes import sha256_of
 from compressor.formats import export_onnx, onnx_file, save_weights, verifying
+from compressor.formats.job import methods_of
 from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs
 from compressor.graph.programs.containers import names_of_outputs
 from compressor.graph.trace import trace
 from compressor.loading import load_program_file
-from compressor.loading.weights import load_strictly
+from compressor.loading.state_dicts import load_strictly
 from compressor.options import ExportOptions, ModelOptions, Options
 from compressor.records import ExampleInputs, Plan
 from compressor.report import report_schema
+from compressor.run import deliver
 from compressor.run.loaded import tensors_sha256
-from compressor.studies.bench.entrants import opened
+from compressor.studies.bench.entrants import open_entrant
 from compressor.studies.compare import read_result
 from compressor.studies.export import export_retrained
 from compressor.watch import Silent
@@ -222,6 +228,70 @@ def test_format_is_read_with_commas_and_refused_by_name() -> None:
         Options.of_keywords({"format": "tflite"})
 
 
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table with one more row."""
+    monkeypatch.setitem(FORMATS, "toy", toy_format.ROW)
+    monkeypatch.setenv("PYTHONPATH", str(Path(toy_format.__file__).parent))
+    monkeypatch.setattr(deliver, "LATENCY_SECONDS", 0.05)
+
+
+def linear() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_row_is_all_that_a_further_format_takes(x: Tensor, tmp_path: Path) -> None:
+    """It is written, verified, hashed, reported, replaced, and timed by its own backend."""
+    folder, out = tmp_path / "result", tmp_path / "found.json"
+    compressed(linear(), x, format=("onnx", "toy")).save(folder)
+    report = json.loads((folder / "report.json").read_text())
+    jsonschema.validate(report, report_schema())
+    told, file = report["formats"]["toy"], folder / "model.npz"
+    assert (told["reason"], told["size_bytes"]) == ("", file.stat().st_size)
+    assert report["differences"]["program and toy file"] == told["difference"] < 1e-5
+    assert report["files"]["model.npz"] == sha256_of(file)
+    words = ["bench", str(folder), "--backend", "toy", "--threads", "1", "--batch", "3"]
+    assert main([*words, "--seconds", "0.1", "--out", str(out)]) == 0
+    (way,) = json.loads(out.read_text())["ways"]
+    assert way["backend"] == "toy"
+    assert way["records"][0]["ms"]["p50"] > 0
+    check_target(folder, force=True)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CompressorError, match="is not the file that compress wrote"):
+        open_entrant(str(folder), tmp_path, ModelOptions())
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_further_format_is_refused_where_it_is_wrong(
+    x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toy_format, "SCALE", 1.5)
+    told = Told()
+    found = compressed(linear(), x, format=("toy",), watch=told)
+    found.save(tmp_path / "result")
+    assert not (tmp_path / "result/model.npz").exists()
+    assert "toy file" in found.report["formats"]["toy"]["reason"]
+    assert any(note.startswith("no toy file is delivered, though") for note in told.notes)
+
+
+@pytest.mark.usefixtures("toy")
+def test_what_a_further_format_cannot_hold_is_said_before_anything_is_done(x: Tensor) -> None:
+    network = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 8, 3), nn.Conv1d(8, 2, 3))
+    found = compressed(network, x, format=("toy",))
+    assert found.report["formats"]["toy"]["reason"] == "a toy file holds linear layers alone"
+
+
+def test_every_row_has_its_code_and_no_file_is_of_two() -> None:
+    files = [name for row in FORMATS.values() for name in (*row.files, row.original) if name]
+    assert len(set(files)) == len(files)
+    for name, row in FORMATS.items():
+        assert row.home.startswith("compressor.formats.")
+        methods_of(name)
+        assert [format_of(backend) for backend in row.backends] == [name] * len(row.backends)
+
+
 class Told(Silent):
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -259,7 +329,7 @@ def test_a_folder_without_onnx_is_read(bare: tuple[Path, Any], tmp_path: Path) -
     torch.testing.assert_close(compressor.load(folder, lambda: Net(without_onnx))(some), expected)
     torch.testing.assert_close(compressor.load_program(folder)(some), expected)
     assert read_result(folder).latency is not None
-    entrant = opened(str(folder), tmp_path, ModelOptions())
+    entrant = open_entrant(str(folder), tmp_path, ModelOptions())
     assert entrant.file_for("torch").name == "model.pt2"
     with pytest.raises(UsageError, match="no ONNX file"):
         entrant.file_for("onnxruntime")
@@ -293,9 +363,9 @@ def exporters_that_fail(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[i
 
         ways = [
             replace(way, convert=failing) if i < count else way
-            for i, way in enumerate(onnx_file.WAYS)
+            for i, way in enumerate(onnx_file.ROUTES)
         ]
-        monkeypatch.setattr(onnx_file, "WAYS", tuple(ways))
+        monkeypatch.setattr(onnx_file, "ROUTES", tuple(ways))
 
     yield fail
 

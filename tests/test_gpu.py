@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 import compressor
 from compressor.cli import main
-from compressor.latency.bench import Case
+from compressor.latency.layer_bench import Case
 from compressor.latency.torch_bench import TorchBench
 from compressor.loading.data import batches, load_data
 from compressor.options import Options
@@ -23,7 +23,7 @@ from compressor.run.cutting import cut
 from compressor.run.decide import plan
 from compressor.run.repairing import repair
 from compressor.run.subject import Subject
-from compressor.studies.bench import Way, modules_compared
+from compressor.studies.bench import Way, time_modules
 from compressor.watch import Silent
 
 ON_GPU = [
@@ -133,5 +133,5 @@ def test_ways_are_timed(device: str, backend: str) -> None:
     modules = {"wide": TinyNet(32).eval(), "narrow": TinyNet(4).eval()}
     for precision in ("fp32",) if device == "cpu" else ("fp32", "tf32", "bf16"):
         way = Way(backend, device, 1, 2, precision)
-        found = modules_compared(modules, (inputs(2),), {}, way, seconds=0.1)
+        found = time_modules(modules, (inputs(2),), {}, way, seconds=0.1)
         assert all(record["ms"]["p50"] > 0 for record in found)

@@ -24,18 +24,19 @@ from compressor.latency import (
     LatencyTable,
     Layer,
     OnnxBench,
-    given_table,
+    Setting,
     layers_of,
-    measured_table,
+    measure_table,
+    read_given_table,
     read_table,
     width_steps,
     write_table,
 )
 from compressor.latency.clocks import Waited
+from compressor.latency.filling import LOOKS
 from compressor.latency.kernels import KERNELS, network_of
-from compressor.latency.machine import cached_at, machine_of
-from compressor.latency.measuring import LOOKS
-from compressor.latency.steps import WIDTHS, Step, measure_step, step_in
+from compressor.latency.machine import machine_of, path_in_cache
+from compressor.latency.measured_steps import WIDTHS, Step, measure_step, step_in
 from compressor.latency.torch_bench import TorchBench
 from compressor.latency.torch_layers import LAYERS, Makers
 from compressor.latency.torch_layers import call_of as torch_layer
@@ -99,7 +100,7 @@ def wide() -> tuple[tuple[Layer, ...], Network]:
 
 @pytest.fixture
 def table(wide: tuple[tuple[Layer, ...], Network], tmp_path: Path) -> LatencyTable:
-    return measured_table(wide[0], bench=FormulaBench(), path=tmp_path / "table.json")
+    return measure_table(wide[0], bench=FormulaBench(), path=tmp_path / "table.json")
 
 
 # -- layers ------------------------------------------------------------------------------------
@@ -317,35 +318,35 @@ def test_measuring_goes_on_where_it_was_interrupted(
 ) -> None:
     layers, path = wide[0], tmp_path / "table.json"
     whole = FormulaBench()
-    complete = measured_table(layers, bench=whole, path=tmp_path / "whole.json")
+    complete = measure_table(layers, bench=whole, path=tmp_path / "whole.json")
     with pytest.raises(KeyboardInterrupt):
-        measured_table(layers, bench=FormulaBench(stop_after=whole.calls // 2), path=path)
+        measure_table(layers, bench=FormulaBench(stop_after=whole.calls // 2), path=path)
     kept = read_table(path)
     assert kept.steps or kept.times
     rest = FormulaBench()
-    resumed = measured_table(layers, bench=rest, path=path)
+    resumed = measure_table(layers, bench=rest, path=path)
     assert 0 < rest.calls < whole.calls
     assert resumed == complete
     nothing = FormulaBench(stop_after=0)
-    assert measured_table(layers, bench=nothing, path=path) == complete
+    assert measure_table(layers, bench=nothing, path=path) == complete
 
 
 def test_steps_alone_are_quick_to_measure_and_kept(
     wide: tuple[tuple[Layer, ...], Network], tmp_path: Path
 ) -> None:
     layers, path = wide[0], tmp_path / "table.json"
-    found = measured_table(layers, steps_alone=True, bench=FormulaBench(), path=path)
+    found = measure_table(layers, steps_alone=True, bench=FormulaBench(), path=path)
     assert found.step("convolution", "in") == Step(16, 4)
     assert not found.times
     nothing = FormulaBench(stop_after=0)
-    assert measured_table(layers, steps_alone=True, bench=nothing, path=path) == found
-    complete = measured_table(layers, bench=FormulaBench(), path=tmp_path / "whole.json")
-    assert measured_table(layers, bench=FormulaBench(), path=path) == complete
+    assert measure_table(layers, steps_alone=True, bench=nothing, path=path) == found
+    complete = measure_table(layers, bench=FormulaBench(), path=tmp_path / "whole.json")
+    assert measure_table(layers, bench=FormulaBench(), path=path) == complete
 
 
 def test_progress_is_told(wide: tuple[tuple[Layer, ...], Network], tmp_path: Path) -> None:
     told: list[tuple[int, int, str]] = []
-    measured_table(
+    measure_table(
         wide[0],
         bench=FormulaBench(),
         path=tmp_path / "table.json",
@@ -399,9 +400,9 @@ def test_a_table_measured_elsewhere_is_used_as_it_is(
     path = tmp_path / "elsewhere.json"
     elsewhere = LatencyTable({**table.machine, "processor": "other"}, table.steps, table.times)
     write_table(elsewhere, path)
-    assert given_table(path, wide[0]) == elsewhere
+    assert read_given_table(path, wide[0]) == elsewhere
     with pytest.raises(UsageError, match="threads 1, not 2; batch 1, not 8"):
-        given_table(path, wide[0], threads=2, batch=8)
+        read_given_table(path, wide[0], Setting(threads=2, batch=8))
 
 
 def test_times_of_two_machines_are_not_mixed(
@@ -410,7 +411,7 @@ def test_times_of_two_machines_are_not_mixed(
     path = tmp_path / "table.json"
     before = path.read_bytes()
     with pytest.raises(UsageError, match="of another threads"):
-        measured_table(wide[0], threads=2, bench=FormulaBench(), path=path)
+        measure_table(wide[0], Setting(threads=2), bench=FormulaBench(), path=path)
     assert path.read_bytes() == before
 
 
@@ -427,7 +428,7 @@ def test_layers_that_a_table_lacks_are_named(
     path = tmp_path / "elsewhere.json"
     write_table(table, path)
     with pytest.raises(CompressorError, match=r"no times of conv2d: convolution .* in=3 out=\*5"):
-        given_table(path, layers)
+        read_given_table(path, layers)
     with pytest.raises(CompressorError, match="conv2d_1"):
         LatencyModel(layers, table)
 
@@ -436,12 +437,12 @@ def test_tables_lie_in_the_users_cache_by_machine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    one, two = (cached_at(machine_of(threads, 1, "cpu")) for threads in (1, 2))
+    one, two = (path_in_cache(machine_of(threads, 1, "cpu")) for threads in (1, 2))
     assert one != two
-    assert one == cached_at(machine_of(1, 1, "cpu"))
+    assert one == path_in_cache(machine_of(1, 1, "cpu"))
     assert one.is_relative_to(tmp_path)
     layers, _ = analysed(nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 1)))
-    table = measured_table(layers, bench=FormulaBench())
+    table = measure_table(layers, bench=FormulaBench())
     assert read_table(one) == table
 
 
@@ -619,7 +620,7 @@ def test_a_device_that_the_runtime_lacks_is_said(
 
 def test_a_real_table_of_a_tiny_network(tmp_path: Path) -> None:
     layers, network = analysed(tiny.TinyNet())
-    model = LatencyModel(layers, measured_table(layers, path=tmp_path / "table.json"))
+    model = LatencyModel(layers, measure_table(layers, path=tmp_path / "table.json"))
     full = model.latency_ms({})
     assert 0 < full < 1000
     narrower = model.latency_ms({axis: max(1, axis.size // 2) for axis in network.axes.values()})

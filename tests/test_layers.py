@@ -22,9 +22,9 @@ FILES = {
 }
 
 BASE = (
-    *("errors", "extras", "causes", "records", "calls", "source_lines", "unexpected", "watch"),
-    *("modules", "processes", "listing", "free_memory", "files", "onnx_runtime", "torch_calls"),
-    "agreement",
+    *("errors", "extras", "causes", "records", "calls", "clock", "source_lines", "unexpected"),
+    *("watch", "modules", "processes", "listing", "free_memory", "files", "onnx_runtime"),
+    *("torch_calls", "agreement"),
 )
 """What all lean on, in its own order."""
 

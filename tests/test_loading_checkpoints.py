@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compressor.errors import CompressorError, UsageError
 from compressor.loading import load_model
-from compressor.loading.weights import Taken, load_strictly
+from compressor.loading.state_dicts import Taken, load_strictly
 from compressor.records import LoadedModel
 
 State = dict[str, Tensor]

@@ -10,7 +10,7 @@ from torch import nn
 
 from compressor.errors import CompressorError, UsageError
 from compressor.loading import load_model
-from compressor.loading.factories import parse_factory_args
+from compressor.loading.factory_args import parse_factory_args
 from compressor.records import AS_MADE, RANDOM
 
 SOURCE = """

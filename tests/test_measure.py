@@ -20,7 +20,7 @@ from compressor.errors import CompressorError, UsageError
 from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs, count_params
 from compressor.graph.trace import trace
-from compressor.latency.calls import measure_latency
+from compressor.latency.networks import measure_latency
 from compressor.records import ExampleInputs
 
 

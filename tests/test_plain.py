@@ -20,7 +20,7 @@ from compressor.errors import CompressorError, UsageError
 from compressor.graph.trace import copy_to_cpu
 from compressor.loading.plain import (
     give_back_types,
-    made_plain,
+    make_plain,
     put_all_back,
     require_kept,
     types_of,
@@ -102,7 +102,7 @@ def test_weights_that_act_become_plain_on_a_copy(way: str) -> None:
     original, x = net(WAYS[way]), torch.randn(2, 3, 8, 8)
     before = {name: value.clone() for name, value in original.state_dict().items()}
     expected = original(x).detach()
-    plain = made_plain(original, copy_to_cpu)
+    plain = make_plain(original, copy_to_cpu)
     assert "a, b" in plain.notes[0]
     assert plain.module.state_dict().keys() == Net().state_dict().keys()
     assert next(iter(dict(plain.module.named_parameters()))) == "a.weight"
@@ -125,7 +125,7 @@ def test_frozen_sources_make_a_frozen_weight_and_tied_ones_a_tied_weight() -> No
     for name in ("original0", "original1"):
         getattr(lists[0], name).requires_grad_(False)
         setattr(lists[1], name, getattr(lists[0], name))
-    plain = made_plain(model, copy_to_cpu).module
+    plain = make_plain(model, copy_to_cpu).module
     assert plain[0].weight is plain[1].weight
     assert not plain[0].weight.requires_grad
     assert plain[0].bias.requires_grad
@@ -134,7 +134,7 @@ def test_frozen_sources_make_a_frozen_weight_and_tied_ones_a_tied_weight() -> No
 @pytest.mark.parametrize("layer", [Standardised(3, 6, 3, padding=1), LowRank(5)])
 def test_a_weight_that_forward_computes_becomes_plain(layer: nn.Module) -> None:
     x = torch.randn(2, 3, 9, 9) if isinstance(layer, nn.Conv2d) else torch.randn(2, 5)
-    plain = made_plain(nn.Sequential(layer), copy_to_cpu).module[0]
+    plain = make_plain(nn.Sequential(layer), copy_to_cpu).module[0]
     assert type(plain) in (nn.Conv2d, nn.Linear)
     assert {n for n, _ in plain.named_parameters()} == {"weight", "bias"}
     assert worst(plain(x), layer(x)) < 1e-6
@@ -150,7 +150,7 @@ def test_a_layer_that_only_pads_or_follows_its_input_stays_its_own() -> None:
             return functional.linear(x, self.weight * x.mean(), self.bias)
 
     model = nn.Sequential(Padded(3, 4, 3), Gated(5, 5))
-    assert made_plain(model, copy_to_cpu).module is model
+    assert make_plain(model, copy_to_cpu).module is model
 
 
 def test_an_unknown_hook_that_computes_a_weight_is_refused_by_name() -> None:
@@ -162,7 +162,7 @@ def test_an_unknown_hook_that_computes_a_weight_is_refused_by_name() -> None:
     model[0].register_forward_pre_hook(doubled)
     model(torch.randn(1, 4))
     with pytest.raises(CompressorError, match=r"0\.weight is computed .*doubled"):
-        made_plain(model, copy_to_cpu)
+        make_plain(model, copy_to_cpu)
 
 
 def test_a_masked_network_in_bfloat16_comes_back_as_it_came(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_masked_network_in_bfloat16_comes_back_as_it_came(tmp_path: Path) -> N
 @pytest.mark.parametrize("way", ["weight norm", "weight norm, as a hook", "a mask"])
 def test_what_is_put_back_computes_the_same_and_learns_as_it_did(way: str) -> None:
     model = net(WAYS[way])
-    plain = made_plain(model, copy_to_cpu)
+    plain = make_plain(model, copy_to_cpu)
     x = torch.randn(2, 3, 8, 8)
     expected = plain.module(x)
     put_all_back(plain.module, plain.computed, {})
@@ -203,7 +203,7 @@ def test_what_is_put_back_computes_the_same_and_learns_as_it_did(way: str) -> No
 
 @pytest.mark.parametrize(("way", "why"), [("spectral norm", "change"), ("a mask", "zeros")])
 def test_what_cannot_be_put_back_exactly_is_refused(way: str, why: str) -> None:
-    plain = made_plain(net(WAYS[way]), copy_to_cpu)
+    plain = make_plain(net(WAYS[way]), copy_to_cpu)
     with pytest.raises(UsageError, match=f"kept on a: .*{why}"):
         require_kept(plain.computed, refits=True)
 

@@ -15,7 +15,7 @@ from twin import random_keep
 from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.formats import export_onnx
-from compressor.formats.verifying import verified
+from compressor.formats.verifying import verify_file
 from compressor.graph.analysis import analyse
 from compressor.graph.trace import trace
 from compressor.records import ExampleInputs
@@ -66,7 +66,7 @@ def written(model: nn.Module, folder: Path, image: Tensor, real: Tensor | None =
     path = folder / "m.onnx"
     export_onnx(traced.program, path, batch_symbol=traced.batch_symbol)
     given = None if real is None else Call((real,))
-    return verified(traced.program, path, traced, real=given)
+    return verify_file(traced.program, path, traced, real=given)
 
 
 def test_tiny_outputs_are_compared_on_their_own_scale(tmp_path: Path) -> None:

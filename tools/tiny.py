@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.files.folder import FILES
+from compressor.files.folder import files_of_a_result
 
 CLASSES, CHANNELS, SIDE = 4, 3, 8
 
@@ -79,7 +79,9 @@ def write_model(path: Path, network: nn.Module | None = None) -> Path:
 
 
 _LATER = {"model.onnx.data", "training.svg", "exports.json"}
-RESULT_FILES = sorted(name for name in FILES if name not in _LATER and "*" not in name)
+RESULT_FILES = sorted(
+    name for name in files_of_a_result() if name not in _LATER and "*" not in name
+)
 """What every result's folder holds."""
 
 

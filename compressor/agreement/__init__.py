@@ -1,9 +1,9 @@
 """Compare what two forms of a network (module, program, file) compute, and draw inputs for that."""
 
-from compressor.agreement.comparing import Cases, Difference, difference
-from compressor.agreement.inputs import fresh_inputs, mapped, other_inputs
+from compressor.agreement.differences import Cases, Difference, difference
 from compressor.agreement.liveness import LIVE, answer, is_live
-from compressor.agreement.rounding import shaken
+from compressor.agreement.other_inputs import fresh_inputs, map_inputs, other_inputs
+from compressor.agreement.rounding import shake
 from compressor.agreement.tolerances import (
     BFLOAT16,
     FLOAT16,
@@ -28,8 +28,8 @@ __all__ = [
     "difference",
     "fresh_inputs",
     "is_live",
-    "mapped",
+    "map_inputs",
     "other_inputs",
-    "shaken",
+    "shake",
     "tolerance_of",
 ]

@@ -37,12 +37,12 @@ class Kind:
 
 def another(given: Tensor, generator: torch.Generator) -> Tensor:
     """Draw other values of the given tensor's kind, near the given ones; constants stay."""
-    return _drawn(given, generator, lambda kind: kind.another)
+    return _draw(given, generator, lambda kind: kind.another)
 
 
 def fresh(given: Tensor, generator: torch.Generator) -> Tensor:
     """Draw values of the given tensor's kind and range that tell nothing else of the given ones."""
-    return _drawn(given, generator, lambda kind: kind.fresh or kind.another)
+    return _draw(given, generator, lambda kind: kind.fresh or kind.another)
 
 
 def kind_of(given: Tensor) -> Kind:
@@ -51,7 +51,7 @@ def kind_of(given: Tensor) -> Kind:
     return next(kind for kind in KINDS if kind.fits(values))
 
 
-def filled(given: Tensor, generator: torch.Generator) -> Tensor:
+def fill(given: Tensor, generator: torch.Generator) -> Tensor:
     """Draw values for a tensor that is constant because its user only cared for its shape.
 
     Integers go from 0 to the given one (at least to 1); other numbers go from the given one to a
@@ -64,7 +64,7 @@ def filled(given: Tensor, generator: torch.Generator) -> Tensor:
     return given + more * given.abs().clamp(min=1)
 
 
-def _drawn(given: Tensor, generator: torch.Generator, which: Callable[[Kind], Draw]) -> Tensor:
+def _draw(given: Tensor, generator: torch.Generator, which: Callable[[Kind], Draw]) -> Tensor:
     if not given.dim() or not given.numel():
         return given
     if given.is_complex():
@@ -146,19 +146,19 @@ def _rows_shuffled(given: Tensor, generator: torch.Generator) -> Tensor:
     return given[torch.randperm(len(given), generator=generator)]
 
 
-def _shuffled_along(dim: int, given: Tensor, generator: torch.Generator) -> Tensor:
+def _shuffle_along(dim: int, given: Tensor, generator: torch.Generator) -> Tensor:
     """Shuffle each line along a dimension in an order of its own."""
     return given.gather(dim, _uniform(given.shape, generator).argsort(dim))
 
 
 def _within_rows(given: Tensor, generator: torch.Generator) -> Tensor:
-    return _shuffled_along(given.dim() - 1, given, generator)
+    return _shuffle_along(given.dim() - 1, given, generator)
 
 
 def _one_hot(given: Tensor, generator: torch.Generator) -> Tensor:
     dim = _one_hot_dim(given)
     assert dim is not None
-    return _shuffled_along(dim, given, generator)
+    return _shuffle_along(dim, given, generator)
 
 
 def _nodes_shuffled(given: Tensor, generator: torch.Generator) -> Tensor:
@@ -216,7 +216,7 @@ def _normal_in_range(given: Tensor, generator: torch.Generator) -> Tensor:
     return (middle + noise * spread).clamp(given.min(), given.max())
 
 
-def _sorted_in_range(given: Tensor, generator: torch.Generator) -> Tensor:
+def _sort_in_range(given: Tensor, generator: torch.Generator) -> Tensor:
     dim = _ordered_dim(given)
     assert dim is not None
     falls = bool((given.diff(dim=dim) < 0).any())
@@ -262,7 +262,7 @@ KINDS = (
         partial(_finite_part, _nearer_zero),
         partial(_finite_part, _normal_in_range),
     ),
-    Kind("in order", lambda given: _ordered_dim(given) is not None, _in_order, _sorted_in_range),
+    Kind("in order", lambda given: _ordered_dim(given) is not None, _in_order, _sort_in_range),
     Kind(
         "an integer per sample",
         lambda given: _is_whole(given) and given.dim() == 1,

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from compressor.agreement.comparing import Cases, as_real, is_between_0_and_1
+from compressor.agreement.differences import Cases, as_real, is_between_0_and_1
 
 LIVE = 1e-3
 """A relative change of an output that float32 resolves well enough to show errors of some 0.1 %."""
@@ -34,7 +34,7 @@ def answer(cases: Cases, resolved: float = 0.0) -> float:
         for one, other in pairwise(cases)
         for a, b in zip(one, other, strict=False)
     ]
-    shared = [_shared(a, b) for a, b in pairs if a.dim() == b.dim()]
+    shared = [_cut_to_shared(a, b) for a, b in pairs if a.dim() == b.dim()]
     return max((_change(a, b, resolved) for a, b in shared), default=0.0)
 
 
@@ -58,6 +58,6 @@ def _change(a: Tensor, b: Tensor, resolved: float) -> float:
     return float((changes / sizes[counts]).max())
 
 
-def _shared(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _cut_to_shared(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     part = tuple(slice(min(sizes)) for sizes in zip(a.shape, b.shape, strict=True))
     return a[part], b[part]

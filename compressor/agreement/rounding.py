@@ -15,7 +15,7 @@ Found = TypeVar("Found")
 DRAWS = 3
 
 
-def shaken(
+def shake(
     module: nn.Module, run: Callable[[nn.Module], Found], tolerance: Tolerance = FLOAT32
 ) -> Sequence[Found]:
     """Run copies of the module whose parameters differ from its own in their last bits.

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from compressor.cli.app import OUTPUT, Flag, app, check_file, show_file, watch_of_the_run
 from compressor.errors import UsageError
-from compressor.files.whole_file import written_whole
+from compressor.files.whole_file import write_whole
 from compressor.options import BenchOptions
 
 
@@ -29,7 +29,7 @@ def bench(
     Parameters
     ----------
     models
-        Two or more, or one: an .onnx file, a folder that compress wrote, a program, any MODEL.
+        Two or more, or one: an ONNX file, a folder that compress wrote, a program, any MODEL.
     out
         Write everything that was found as JSON.
     force
@@ -50,21 +50,21 @@ def bench(
     found = benchmark(models, options, watch_of_the_run())
     _show(found, every_layer=options.layers)
     if out is not None:
-        with written_whole(out) as temporary:
+        with write_whole(out) as temporary:
             temporary.write_text(to_json(found), encoding="utf-8")
         show_file(out)
 
 
 def _show(found: dict[str, Any], *, every_layer: bool) -> None:
-    from compressor.studies.bench.explaining import FixedCost, Slow
-    from compressor.studies.bench.page import (
+    from compressor.formats.ways import Way
+    from compressor.studies.bench.slow_layers import FixedCost, Slow
+    from compressor.studies.bench.tables import (
         fixed_words,
         layers_table,
         networks_table,
         slow_tables,
         way_table,
     )
-    from compressor.studies.bench.ways import Way
 
     console = Console()
     console.print(networks_table(found["networks"]))

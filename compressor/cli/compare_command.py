@@ -44,10 +44,10 @@ def compare(
     for note in compare.notes(entries):
         watch_of_the_run().note(note)
     if out is not None:
-        from compressor.files.whole_file import written_whole
+        from compressor.files.whole_file import write_whole
         from compressor.studies.compare.results_picture import check_drawable, draw_comparison
 
         check_drawable(entries)
-        with written_whole(out) as temporary:
+        with write_whole(out) as temporary:
             draw_comparison(entries, temporary)
         show_file(out)

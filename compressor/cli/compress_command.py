@@ -23,7 +23,7 @@ from compressor.cli.app import (
     watch_of_the_run,
 )
 from compressor.errors import UsageError
-from compressor.files.folder import check_target, name_of
+from compressor.files.folder import REPORT, check_target, name_of
 from compressor.options import Options
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def resume(
         from compressor.run.subject import Subject
     target = folder.absolute()
     run, journal = find_unfinished(target)
-    if (target / "report.json").exists() and not run.force:  # nothing was there when it began
+    if (target / REPORT).exists() and not run.force:  # nothing was there when it began
         journal.close()
         watch_of_the_run().note("the run had finished when it was interrupted")
         show_file(target)

@@ -21,7 +21,7 @@ from compressor.cli.app import (
     watch_of_the_run,
 )
 from compressor.files.folder import SENSITIVITY_FILES, check_target, name_of
-from compressor.files.whole_file import written_whole
+from compressor.files.whole_file import write_whole
 from compressor.options import ModelOptions, SensitivityOptions
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def inspect(
     if graph is not None:
         from compressor.studies.inspect.graph_picture import draw_network
 
-        with written_whole(graph) as temporary:
+        with write_whole(graph) as temporary:
             draw_network(found.trace, found.network, temporary)
     if json:
         print(to_json({**description, "second_opinion": opinion}), end="")

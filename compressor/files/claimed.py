@@ -48,7 +48,7 @@ def temporary_folder(folder: Path | None = None, prefix: str = "") -> Iterator[P
 def new_folder(folder: Path | None = None, prefix: str = "") -> tuple[Path, Callable[[], None]]:
     """Make a temporary folder, and return it with a function that removes it."""
     home, start = folder or Path(tempfile.gettempdir()), prefix + MARK
-    return _claimed(home, start, lambda: Path(tempfile.mkdtemp(END, start, home)))
+    return _claim(home, start, lambda: Path(tempfile.mkdtemp(END, start, home)))
 
 
 def new_file(folder: Path, prefix: str) -> tuple[Path, Callable[[], None]]:
@@ -63,7 +63,7 @@ def new_file(folder: Path, prefix: str) -> tuple[Path, Callable[[], None]]:
         Path(name).chmod(0o666 & ~_umask())  # as any file that is made; temporary ones are private
         return Path(name)
 
-    return _claimed(folder, prefix + MARK, make)
+    return _claim(folder, prefix + MARK, make)
 
 
 def _umask() -> int:
@@ -73,11 +73,11 @@ def _umask() -> int:
     return mask
 
 
-def abandoned(folder: Path, prefix: str) -> Iterator[Path]:
+def find_abandoned(folder: Path, prefix: str) -> Iterator[Path]:
     """Yield what processes that no longer live have left; it is held while the caller looks at
     it."""
     for path in sorted(folder.glob(f"{escape(prefix + MARK)}*{END}")):
-        handle = _held(path)
+        handle = _hold(path)
         if handle is not None:
             try:
                 yield path
@@ -85,12 +85,12 @@ def abandoned(folder: Path, prefix: str) -> Iterator[Path]:
                 os.close(handle)
 
 
-def _claimed(home: Path, start: str, make: Callable[[], Path]) -> tuple[Path, Callable[[], None]]:
-    for path in abandoned(home, start.removesuffix(MARK)):
+def _claim(home: Path, start: str, make: Callable[[], Path]) -> tuple[Path, Callable[[], None]]:
+    for path in find_abandoned(home, start.removesuffix(MARK)):
         _remove(path)
     while True:
         path = make()
-        handle = _held(path, wait=True)
+        handle = _hold(path, wait=True)
         if path.exists():  # else it was taken for abandoned before we held it
             break
 
@@ -103,7 +103,7 @@ def _claimed(home: Path, start: str, make: Callable[[], Path]) -> tuple[Path, Ca
     return path, release
 
 
-def _held(path: Path, *, wait: bool = False) -> int | None:
+def _hold(path: Path, *, wait: bool = False) -> int | None:
     """Hold a file or folder against other processes.
 
     Returns:

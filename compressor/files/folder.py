@@ -7,36 +7,35 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 
 from compressor.errors import CompressorError, UsageError
-from compressor.files.claimed import END, MARK, abandoned, new_folder, temporary_folder
+from compressor.files.claimed import END, MARK, find_abandoned, new_folder, temporary_folder
+from compressor.files.format_table import FORMATS, names_of_files
+
+WEIGHTS, PLAN, REPORT = "model.safetensors", "plan.json", "report.json"
+"""What every result has, whatever its formats are."""
+
+SCRIPT, LAYERS, TRAINING = "bench.py", "layers.json.gz", "training.svg"
+"""What times the networks elsewhere, the layers that it times, and the picture of a training."""
 
 EXPORTS = "exports.json"
 """The file that says what `compress export` has written."""
 
-FILES = (
-    "bench.py",
-    "layers.json.gz",
-    "original.onnx",
-    "model.onnx",
-    "model.onnx.data",
-    "model.pt2",
-    "model.safetensors",
-    "plan.json",
-    "report.json",
-    "report.md",
-    "report.html",
-    "training.svg",
-    "model_*.onnx",
-    "model_*.onnx.data",
-    EXPORTS,
-    f".{MARK}*{END}",
-)
-"""What an export folder may hold, as patterns.
+_PAGES = ("report.md", "report.html")
 
---force replaces a folder of these files and no other.
-"""
+
+def files_of_a_result() -> tuple[str, ...]:
+    """Return what a result's folder may hold, as patterns.
+
+    --force replaces a folder of these files and no other.
+    """
+    rows = FORMATS.values()
+    others = [name for row in rows for name in (row.original, *row.variants) if name]
+    always = (WEIGHTS, PLAN, REPORT, *_PAGES, SCRIPT, LAYERS, TRAINING, EXPORTS)
+    return (*always, *names_of_files(), *others, f".{MARK}*{END}")
+
 
 SENSITIVITY_FILES = ("sensitivity.json", "sensitivity.svg")
 """What a folder that `compress sensitivity` writes may hold; --force replaces such a folder."""
@@ -51,20 +50,23 @@ def name_of(model: str) -> str:
 
 def is_result(folder: Path) -> bool:
     """Return whether the folder is one that compress wrote, whole or not."""
-    return (folder / "model.onnx").exists() or (folder / "report.json").exists()
+    return any((folder / name).exists() for name in (REPORT, *names_of_files()))
 
 
-def size_of(onnx: Path) -> int:
-    """Return the bytes of an ONNX file with its external weights."""
-    return sum(part.stat().st_size for part in parts_of(onnx))
+def size_of(file: Path) -> int:
+    """Return the bytes of a format's file with those of what lies beside it; 0 without it."""
+    return sum(part.stat().st_size for part in parts_of(file))
 
 
-def parts_of(onnx: Path) -> list[Path]:
-    """Return an ONNX file, and the file beside it with weights that have no room within."""
-    return sorted(onnx.parent.glob(f"{onnx.name}*"))
+def parts_of(file: Path) -> list[Path]:
+    """Return a format's file, and files beside it with weights that have no room within.
+
+    These have its name with something added.
+    """
+    return sorted(file.parent.glob(f"{escape(file.name)}*"))
 
 
-def check_target(folder: Path, *, force: bool, files: Collection[str] = FILES) -> None:
+def check_target(folder: Path, *, force: bool, files: Collection[str] | None = None) -> None:
     """Check, before any work is done, that `folder` can be written at the end.
 
     A result that a killed process had finished, but not yet moved there, is put there first.
@@ -72,7 +74,7 @@ def check_target(folder: Path, *, force: bool, files: Collection[str] = FILES) -
     Args:
         folder: Where the result will be.
         force: A folder that holds `files` and no other may be replaced.
-        files: The patterns of what an earlier result may hold.
+        files: The patterns of what an earlier result may hold; default those of `compress`.
 
     Raises:
         UsageError: It exists and `force` is off, or holds files that are not a result's.
@@ -88,7 +90,8 @@ def check_target(folder: Path, *, force: bool, files: Collection[str] = FILES) -
             next_step="give another folder with --out",
         )
     if folder.is_dir() and any(folder.iterdir()):
-        _check_replaceable(folder, force=force, files=files)
+        known = files_of_a_result() if files is None else files
+        _check_replaceable(folder, force=force, files=known)
 
 
 def _check_replaceable(folder: Path, *, force: bool, files: Collection[str]) -> None:
@@ -132,7 +135,7 @@ def _nearest_existing(path: Path) -> Path:
 
 @contextmanager
 def all_or_nothing(
-    folder: Path, *, force: bool = False, files: Collection[str] = FILES
+    folder: Path, *, force: bool = False, files: Collection[str] | None = None
 ) -> Iterator[Path]:
     """Yield a hidden folder beside `folder`; it becomes `folder` when the block succeeds.
 
@@ -142,7 +145,7 @@ def all_or_nothing(
     Args:
         folder: Where the result will be.
         force: Replace an earlier result.
-        files: The patterns of what an earlier result may hold.
+        files: The patterns of what an earlier result may hold; default those of `compress`.
 
     Raises:
         UsageError: See `check_target`.
@@ -180,7 +183,7 @@ def _hidden(folder: Path) -> str:
 
 def _finish_swap(folder: Path) -> None:
     """Finish the swap of a process that was killed between its two renames, if there is one."""
-    for hidden in abandoned(folder.parent, _hidden(folder)):
+    for hidden in find_abandoned(folder.parent, _hidden(folder)):
         if (hidden / "old").exists() and (hidden / "new").exists() and not folder.exists():
             (hidden / "new").rename(folder)
 

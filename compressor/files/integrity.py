@@ -8,23 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import CompressorError
-from compressor.files.folder import EXPORTS
+from compressor.files.folder import EXPORTS, PLAN, REPORT, WEIGHTS
+from compressor.files.format_table import FORMATS, names_of_files
 from compressor.files.hashes import sha256_of
 
-HASHED = (
-    "model.onnx",
-    "model.onnx.data",
-    "model.pt2",
-    "model.safetensors",
-    "original.onnx",
-    "plan.json",
-)
-"""The files whose hashes the report holds."""
+
+def hashed_names() -> list[str]:
+    """Return the names of the files whose hashes the report holds."""
+    originals = [row.original for row in FORMATS.values() if row.original]
+    return [*names_of_files(), WEIGHTS, *originals, PLAN]
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file that the report answers for, by name."""
-    return {name: sha256_of(folder / name) for name in HASHED if (folder / name).is_file()}
+    there = (name for name in hashed_names() if (folder / name).is_file())
+    return {name: sha256_of(folder / name) for name in there}
 
 
 def check_files(folder: Path, names: Iterable[str]) -> None:
@@ -35,22 +33,22 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
     Raises:
         CompressorError: Names the file, and whether it is gone, cut off or changed.
     """
-    known = _known(folder)
+    known = _read_hashes(folder)
     for name in names:
         if name in known:
             _check(folder / name, known[name])
 
 
-def _known(folder: Path) -> dict[str, str]:
+def _read_hashes(folder: Path) -> dict[str, str]:
     """Return the hashes in the report, updated by those of files that were exported later."""
-    known = _told(folder / "report.json")
-    for entry in _told(folder / EXPORTS).values():
+    known = _read_files(folder / REPORT)
+    for entry in _read_files(folder / EXPORTS).values():
         hashes = entry.get("sha256") if isinstance(entry, dict) else None
         known |= hashes if isinstance(hashes, dict) else {}
     return known
 
 
-def _told(path: Path) -> dict[str, Any]:
+def _read_files(path: Path) -> dict[str, Any]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))["files"]
         return {str(name): value for name, value in told.items()}

@@ -11,7 +11,7 @@ from compressor.files.claimed import new_file
 
 
 @contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
+def write_whole(target: Path) -> Iterator[Path]:
     """Yield a temporary file beside the target that takes its name once the block succeeds.
 
     Raises:

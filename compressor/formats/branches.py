@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 _ASSERTION = torch.ops.aten._assert_scalar.default
 
 
-def without_assertions(program: ExportedProgram) -> ExportedProgram:
+def drop_assertions(program: ExportedProgram) -> ExportedProgram:
     """Return the program without assertions on single numbers and what is computed for them alone.
 
     The program itself is returned where it has none; it is not changed. ONNX knows no assertions,

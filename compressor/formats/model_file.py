@@ -9,11 +9,11 @@ from typing import Any
 from torch import nn
 
 from compressor.errors import CompressorError
-from compressor.files.whole_file import written_whole
+from compressor.files.whole_file import write_whole
 from compressor.formats import save_program
 from compressor.graph.trace import copy_to_cpu, trace
 from compressor.loading import inspect_program, normalise_examples
-from compressor.loading.plain import made_plain
+from compressor.loading.plain import make_plain
 from compressor.records import ExampleInputs
 from compressor.unexpected import Explaining
 
@@ -40,7 +40,7 @@ def save(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) ->
 
 
 def _save(model: nn.Module, examples: ExampleInputs, path: Path) -> None:
-    traced = trace(made_plain(model, copy_to_cpu).module, examples)
+    traced = trace(make_plain(model, copy_to_cpu).module, examples)
     if traced.branched or traced.ends_after:
         raise CompressorError(
             "the model cannot be exported whole: its forward branches on values",
@@ -51,6 +51,6 @@ def _save(model: nn.Module, examples: ExampleInputs, path: Path) -> None:
     for name, parameter in program.state_dict.items():
         parameter.requires_grad_(name in traced.learning)
     program.example_inputs = (examples.args, dict(examples.kwargs))
-    with written_whole(path) as temporary:
+    with write_whole(path) as temporary:
         save_program(program, temporary)
         inspect_program(temporary)

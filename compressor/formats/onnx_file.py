@@ -15,11 +15,11 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from compressor.errors import CompressorError, UsageError
-from compressor.formats.attention import with_attention_written_out
-from compressor.formats.branches import without_assertions
-from compressor.formats.onnx_operators import operators_read_once
+from compressor.formats.branches import drop_assertions
+from compressor.formats.older_exporter import convert_traced
+from compressor.formats.onnx_operators import read_operators_once
 from compressor.formats.output import NoRoomError, first_line, silence, write
-from compressor.formats.torchscript import convert_traced
+from compressor.formats.plain_attention import write_attention_out
 from compressor.graph.programs.lstm_states import correct_lstm_states
 
 _PROTO_LIMIT = 2**31 - 2**20  # bytes of weights that fit into one protobuf with its graph
@@ -27,8 +27,8 @@ _KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # the layers' names
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to write a program as ONNX.
+class Route:
+    """One route to write a program as ONNX.
 
     Attributes:
         exporter: Its name, for messages.
@@ -42,7 +42,7 @@ class Way:
 
     @property
     def words(self) -> str:
-        """The way in words, for a message."""
+        """The route in words, for a message."""
         return f"{self.exporter}, {'free' if self.free_batch else 'fixed'} batch"
 
 
@@ -53,10 +53,10 @@ def export_onnx(
     batch_symbol: str | None,
     metadata: Mapping[str, str] | None = None,
     opset: int | None = None,
-    ways: Sequence[Way] | None = None,
-    check: Callable[[Way], None] = lambda way: None,
-) -> Way:
-    """Write the program as ONNX in the first way that works.
+    routes: Sequence[Route] | None = None,
+    check: Callable[[Route], None] = lambda route: None,
+) -> Route:
+    """Write the program as ONNX on the first route that works.
 
     The same program gives the same bytes, with nothing of its source code. The inputs have the
     program's names. Weights lie inside the file; beyond protobuf's 2 GiB beside it, as
@@ -68,45 +68,47 @@ def export_onnx(
         batch_symbol: The program's symbol for the batch size, called `batch` in the file.
         metadata: What the file says of itself, by name.
         opset: Version of ONNX's operators; default the exporter's.
-        ways: What is tried, in this order; default all that suit the batch and the opset.
-        check: Raises CompressorError where the file that was written in a way will not do.
+        routes: What is tried, in this order; default all that suit the batch and the opset.
+        check: Raises CompressorError where the file that was written on a route will not do.
 
     Returns:
-        The way in which it was written.
+        The route on which it was written.
 
     Raises:
-        CompressorError: No way works (with the first one's reason), or the file cannot be written.
+        CompressorError: No route works, for the reasons given, or the file cannot be written.
         UsageError: The program cannot be written with this opset.
     """
-    failures: list[tuple[Way, CompressorError]] = []
-    for way in ways_of(batch_symbol, opset) if ways is None else ways:
+    failures: list[tuple[Route, CompressorError]] = []
+    for route in routes_of(batch_symbol, opset) if routes is None else routes:
         try:
-            fixed = batch_symbol is not None and not way.free_batch
-            model = _converted(fixed_to_one(program) if fixed else program, way, opset)
+            fixed = batch_symbol is not None and not route.free_batch
+            model = _convert(fix_to_one(program) if fixed else program, route, opset)
             _strip(model, batch_symbol)
             write_onnx(model, path, metadata or {})
-            check(way)
+            check(route)
         except NoRoomError:
             raise
         except CompressorError as error:
-            failures.append((way, error))
+            failures.append((route, error))
         else:
-            return way
-    raise _no_way(failures, opset)
+            return route
+    raise _no_route(failures, opset)
 
 
-def ways_of(batch_symbol: str | None, opset: int | None = None) -> tuple[Way, ...]:
-    """Return the ways to write a program, in the order in which they are tried.
+def routes_of(batch_symbol: str | None, opset: int | None = None) -> tuple[Route, ...]:
+    """Return the routes to write a program, in the order in which they are tried.
 
     A free batch comes first, then a fixed one, then the older exporter. An opset that is asked for
     is mostly one that the older exporter alone writes, and it does so with a free batch; so all
-    ways with a free batch come first then.
+    routes with a free batch come first then.
     """
-    ways = WAYS if batch_symbol is not None else tuple(w for w in WAYS if not w.free_batch)
-    return ways if opset is None else tuple(sorted(ways, key=lambda way: not way.free_batch))
+    routes = ROUTES if batch_symbol is not None else tuple(r for r in ROUTES if not r.free_batch)
+    return (
+        routes if opset is None else tuple(sorted(routes, key=lambda route: not route.free_batch))
+    )
 
 
-def fixed_to_one(program: ExportedProgram) -> ExportedProgram:
+def fix_to_one(program: ExportedProgram) -> ExportedProgram:
     """Capture the program again, for one sample; the given one is not changed.
 
     Raises:
@@ -164,31 +166,31 @@ def write_onnx(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) 
         ) from error
 
 
-def _converted(program: ExportedProgram, way: Way, opset: int | None) -> onnx.ModelProto:
-    """Convert the program in one way, with the opset that was asked for.
+def _convert(program: ExportedProgram, route: Route, opset: int | None) -> onnx.ModelProto:
+    """Convert the program on one route, with the opset that was asked for.
 
     Raises:
         CompressorError: The exporter cannot write the program, or not with this opset.
     """
     try:
         with silence():
-            model = way.convert(program, opset)
+            model = route.convert(program, opset)
     except Exception as error:  # the exporters' errors share no base but this one
         raise CompressorError(
-            f"{way.exporter}: {first_line(error)}",
+            f"{route.exporter}: {first_line(error)}",
             next_step="replace the operator that is named, or deploy the .pt2 program",
         ) from error
     found = next(entry.version for entry in model.opset_import if not entry.domain)
     if opset is not None and found != opset:  # this exporter keeps its own, with a warning
         raise CompressorError(
-            f"{way.exporter}: writes version {found}", next_step="leave the opset to the exporter"
+            f"{route.exporter}: writes version {found}", next_step="leave the opset to the exporter"
         )
     return model
 
 
 def _convert_program(program: ExportedProgram, opset: int | None) -> onnx.ModelProto:
-    written_out = with_attention_written_out(without_assertions(program))
-    with operators_read_once(), correct_lstm_states():
+    written_out = write_attention_out(drop_assertions(program))
+    with read_operators_once(), correct_lstm_states():
         converted = torch.onnx.export(written_out, dynamo=True, verbose=False, opset_version=opset)
     assert converted is not None
     return converted.model_proto
@@ -196,16 +198,18 @@ def _convert_program(program: ExportedProgram, opset: int | None) -> onnx.ModelP
 
 EXPORTER, OLDER = "torch.onnx's exporter", "torch.onnx's older exporter"
 
-WAYS = (
-    Way(EXPORTER, _convert_program, True),
-    Way(EXPORTER, _convert_program, False),
-    Way(OLDER, convert_traced, True),
-    Way(OLDER, convert_traced, False),
+ROUTES = (
+    Route(EXPORTER, _convert_program, True),
+    Route(EXPORTER, _convert_program, False),
+    Route(OLDER, convert_traced, True),
+    Route(OLDER, convert_traced, False),
 )
 
 
-def _no_way(failures: Sequence[tuple[Way, CompressorError]], opset: int | None) -> CompressorError:
-    """Make the error that says what went wrong in every way, once where it is the same."""
+def _no_route(
+    failures: Sequence[tuple[Route, CompressorError]], opset: int | None
+) -> CompressorError:
+    """Make the error that says what went wrong on every route, once where it is the same."""
     reasons = list(dict.fromkeys(error.what for _, error in failures))
     if opset is not None:
         return UsageError(

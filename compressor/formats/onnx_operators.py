@@ -14,7 +14,7 @@ _MODULE = "torch.onnx._internal.exporter._registration"
 
 
 @contextmanager
-def operators_read_once() -> Iterator[None]:
+def read_operators_once() -> Iterator[None]:
     """Let torch's exporter build its table of about 1,100 operators only for the first file.
 
     It builds the table anew for each file, from the source text of every operator; for a small

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from torch.export import ExportedProgram
 
 from compressor.errors import CompressorError
 from compressor.files.claimed import new_folder, temporary_folder
-from compressor.formats import Way, call_once, export_onnx, save_program, user_inputs, ways_of
-from compressor.formats.output import silence
-from compressor.loading import load_program_file
+from compressor.files.format_table import FORMATS, ONNX
+from compressor.formats.job import methods_of
+from compressor.formats.onnx_file import Route
 from compressor.records import Trace
 
 Runnable = Path | ExportedProgram
@@ -44,13 +44,20 @@ class Original:
     @cached_property
     def unwritable(self) -> Mapping[str, str]:
         """Return the requested formats that the network cannot be written in: name -> reason."""
-        reasons = {name: _reason(_TRIALS[name], self) for name in self._formats}
+        reasons = {
+            name: self.why_no_onnx if name == ONNX else _why_not(name, self._trace)
+            for name in self._formats
+        }
         return {name: reason for name, reason in reasons.items() if reason}
 
     @cached_property
     def why_no_onnx(self) -> str:
         """Return why the network cannot be written as ONNX, requested or not; "" where it can."""
-        return _reason(_TRIALS["onnx"], self)
+        try:
+            _ = self.onnx
+        except CompressorError as error:
+            return error.what
+        return ""
 
     @property
     def onnx(self) -> Path:
@@ -59,68 +66,36 @@ class Original:
         Raises:
             CompressorError: It cannot be written as ONNX, or ONNX Runtime does not run the file.
         """
-        return self._written[0].path / "model.onnx"
+        return self._onnx[0].path / FORMATS[ONNX].file
 
     def runnable(self, by_torch: bool) -> Runnable:
         """What PyTorch runs, its program, or ONNX Runtime, its file. Raises what `onnx` does."""
         return self._trace.program if by_torch else self.onnx
 
-    @property
-    def way(self) -> Way:
-        """Return the way of exporting in which the ONNX file is written.
+    def route_of(self, name: str) -> Route | None:
+        """Return the route on which a format's file was written, where it has several.
 
         Raises:
-            CompressorError: It cannot be written as ONNX, or ONNX Runtime does not run the file.
+            CompressorError: It is ONNX, and cannot be written.
         """
-        return self._written[1]
+        return self._onnx[1] if name == ONNX else None
 
     @cached_property
-    def _written(self) -> tuple[TemporaryFolder, Way]:
-        folder, traced = TemporaryFolder(), self._trace
-        path, examples = folder.path / "model.onnx", traced.examples
-        feeds = user_inputs(traced.program, examples.args, examples.kwargs)
+    def _onnx(self) -> tuple[TemporaryFolder, Route | None]:
+        folder = TemporaryFolder()
+        return folder, methods_of(ONNX).attempt(self._trace, folder.path)
 
-        def check(way: Way) -> None:
-            samples = None if way.free_batch or traced.batch_symbol is None else 1
-            call_once(path, feeds, samples)
 
-        symbol = traced.batch_symbol
-        way = export_onnx(
-            traced.program, path, batch_symbol=symbol, ways=ways_of(symbol), check=check
-        )
-        return folder, way
-
-    def try_program_file(self) -> None:
-        """Write the program to a temporary file and read it again.
-
-        Raises:
-            CompressorError: It cannot be written, or cannot be read without running code.
-        """
+def _why_not(name: str, traced: Trace) -> str:
+    """Try to write a network in a format, and return why it cannot be; "" where it can."""
+    try:
         with temporary_folder() as folder:
-            save_program(self._trace.program, folder / "model.pt2")
-            with silence():
-                load_program_file(folder / "model.pt2")
-
-
-_TRIALS: Mapping[str, Callable[[Original], object]] = {
-    "onnx": lambda original: original.onnx,
-    "pt2": lambda original: original.try_program_file(),
-}
-"""How each format is tried on the original; a format whose trial raises CompressorError cannot
-be written."""
-
-
-_TITLES = {"onnx": "ONNX file", "pt2": "torch.export program (model.pt2)"}
+            methods_of(name).attempt(traced, folder)
+    except CompressorError as error:
+        return error.what
+    return ""
 
 
 def missing(name: str) -> str:
     """Return a sentence part that says that a format's file is not delivered."""
-    return f"no {_TITLES[name]} is delivered"
-
-
-def _reason(trial: Callable[[Original], object], original: Original) -> str:
-    try:
-        trial(original)
-    except CompressorError as error:
-        return error.what
-    return ""
+    return f"no {FORMATS[name].label} is delivered"

@@ -1,20 +1,33 @@
-"""Write a program as a `torch.export` archive."""
+"""The format `torch.export`: an archive, written, read again and compared, run by PyTorch."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
+from compressor.clock import Call, Clock
 from compressor.errors import CompressorError
+from compressor.files.format_table import FORMATS, PROGRAM
+from compressor.formats.job import Counted, Job, Methods, Outcome
 from compressor.formats.output import first_line, silence, write
+from compressor.formats.ways import Way
+from compressor.graph.counting import count_params
+from compressor.graph.counting_by_program import macs_of_program
 from compressor.graph.programs.containers import make_plain_for_a_while
+from compressor.graph.programs.drawing import random_inputs
+from compressor.loading import load_program_file
+from compressor.records import Trace
+from compressor.slicing import as_module
+from compressor.slicing.compare import Reference, require_agreement
+from compressor.torch_calls import clock_of, computing_in, prepare
 
 _SOURCE_META = ("stack_trace", "source_fn_stack", "torch_fn", "from_node")
 
@@ -56,3 +69,47 @@ def _without_source(program: ExportedProgram) -> Iterator[None]:
     finally:
         for meta, taken in removed:
             meta.update(taken)
+
+
+def run_in(way: Way, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+    """Move a module to the way's device and precision, in place, and return a call of it."""
+    how = way.backend.removeprefix("torch").removeprefix("-")
+    return prepare(module, args, kwargs, way.device, way.precision, how)
+
+
+def _attempt(traced: Trace, folder: Path) -> None:
+    path = folder / FORMATS[PROGRAM].file
+    save_program(traced.program, path)
+    with silence():
+        load_program_file(path)
+
+
+def _write(job: Job) -> Outcome:
+    path = job.folder / FORMATS[PROGRAM].file
+    save_program(job.program, path)
+    reference = Reference(as_module(job.program), job.traced)
+    with silence():
+        again = load_program_file(path)
+    worst = reference.worst_difference(as_module(again))
+    require_agreement(reference, worst, f"the program and its file {path.name}")
+    return Outcome(worst.size)
+
+
+def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
+    """Start the program; threads and numbers are set for the rest of this process."""
+    torch.set_num_threads(way.threads)
+    computing_in(way.precision).__enter__()
+    program = load_program_file(path)
+    args, kwargs = random_inputs(program, way.batch, "cpu", seed)
+    return run_in(way, as_module(program), args, kwargs), clock_of(way.device)
+
+
+def _count(path: Path) -> Counted:
+    program = load_program_file(path)
+    module = as_module(program)
+    args, kwargs = random_inputs(program, 1, "cpu", 0)
+    macs = sum(macs_of_program(program, args, kwargs).values())
+    return Counted(macs, count_params(module))
+
+
+METHODS = Methods(_attempt, _write, _start, _count)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compressor.files.folder import PLAN, REPORT
 from compressor.report import versions
 
 _PACKAGES = ("compressor", "torch", "onnx")
@@ -39,7 +40,7 @@ def provenance(
 
 def provenance_of(folder: Path) -> dict[str, str]:
     """Return the entries of `provenance` from the plan and the report in a result's folder."""
-    report, plan = _text(folder / "report.json"), _text(folder / "plan.json")
+    report, plan = _text(folder / REPORT), _text(folder / PLAN)
     try:
         told: Mapping[str, Any] = json.loads(report or "")
         source = told["model"]["sha256"]

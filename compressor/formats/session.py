@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.formats.output import first_line
-from compressor.onnx_runtime import cores, options_of
+from compressor.onnx_runtime import cores, open_session
 
 
 def call_once(path: Path, feeds: Mapping[str, Tensor], samples: int | None = None) -> None:
@@ -26,11 +26,8 @@ def call_once(path: Path, feeds: Mapping[str, Tensor], samples: int | None = Non
     Raises:
         CompressorError: ONNX Runtime does not load or run it.
     """
-    import onnxruntime as ort
-
     try:
-        providers = ["CPUExecutionProvider"]
-        session = ort.InferenceSession(str(path), options_of(cores()), providers=providers)
+        session = open_session(path, cores())
         taken = {spec.name for spec in session.get_inputs()} & feeds.keys()
         given = {n: feeds[n][:samples] if feeds[n].dim() else feeds[n] for n in taken}
         session.run(None, {name: value.numpy() for name, value in given.items()})
@@ -55,11 +52,8 @@ class OnnxModule(nn.Module):
             path: The ONNX file.
             names: The network's inputs in order; the file may lack some that it has no use for.
         """
-        import onnxruntime as ort
-
         super().__init__()
-        providers = ["CPUExecutionProvider"]
-        self._session = ort.InferenceSession(str(path), options_of(cores()), providers=providers)
+        self._session = open_session(path, cores())
         sizes = [spec.shape[0] for spec in self._session.get_inputs() if spec.shape]
         self._batch = next((size for size in sizes if isinstance(size, int)), None)
         self._names = names

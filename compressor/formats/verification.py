@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compressor.agreement import ONNX, Cases, Tolerance, difference, is_live
 from compressor.errors import CompressorError
+from compressor.onnx_runtime import cores, open_session
 
 Case = tuple[Mapping[str, Any], Sequence[Any]]
 """Inputs by name, and the outputs that they should give: tensors or arrays."""
@@ -101,14 +102,8 @@ def _require_alive(expected: Cases, path: Path, tolerance: Tolerance) -> None:
 
 def _open(path: Path, *, optimised: bool) -> Callable[[Mapping[str, Any]], list[Array]]:
     """Open the file as a function from named inputs to outputs, which ignores unknown inputs."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    if not optimised:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     with _failures_named(path):
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = open_session(path, cores(), optimised=optimised)
     wanted = {spec.name for spec in session.get_inputs()}
 
     def run(feeds: Mapping[str, Any]) -> list[Array]:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from compressor.agreement import ONNX, Tolerance, is_live, shaken
+from compressor.agreement import ONNX, Tolerance, is_live, shake
 from compressor.calls import Call
-from compressor.formats import Case, Way, export_onnx, user_inputs, verify_onnx
+from compressor.formats import Case, Route, export_onnx, user_inputs, verify_onnx
 from compressor.formats.original import TemporaryFolder
 from compressor.graph.programs.redraw import DRAWS, drawable, redraw_
 from compressor.loading.data import Data
@@ -23,59 +23,59 @@ from compressor.slicing import as_module, variants
 from compressor.slicing.compare import outputs_of
 
 
-def written_and_verified(
+def write_and_verify(
     program: ExportedProgram,
     path: Path,
     traced: Trace,
-    ways: Sequence[Way],
+    routes: Sequence[Route],
     *,
     real: Call | None = None,
     metadata: Mapping[str, str] | None = None,
     opset: int | None = None,
-) -> tuple[float, Way]:
-    """Write a program as ONNX in the first way that works and computes what the program does.
+) -> tuple[float, Route]:
+    """Write a program as ONNX in the first route that works and computes what the program does.
 
     Args:
         program: The program.
         path: The ONNX file.
         traced: Has the example inputs, and the batch where it is free.
-        ways: What is tried, in this order.
+        routes: What is tried, in this order.
         real: Inputs from the user's data, on which the two are compared as well.
         metadata: What the file says of itself, by name.
         opset: Version of ONNX's operators; None for the exporter's own.
 
     Returns:
-        The largest relative difference, and the way.
+        The largest relative difference, and the route.
 
     Raises:
-        CompressorError: No way works; it gives the reasons of all.
-        UsageError: No way works with the opset that is asked for.
+        CompressorError: No route works; it gives the reasons of all.
+        UsageError: No route works with the opset that is asked for.
     """
     worst = 0.0
 
-    def check(way: Way) -> None:
+    def check(route: Route) -> None:
         nonlocal worst
-        worst = verified(program, path, traced, real=real, opset=opset, way=way)
+        worst = verify_file(program, path, traced, real=real, opset=opset, route=route)
 
-    way = export_onnx(
+    route = export_onnx(
         *(program, path),
         batch_symbol=traced.batch_symbol,
         metadata=metadata,
         opset=opset,
-        ways=ways,
+        routes=routes,
         check=check,
     )
-    return worst, way
+    return worst, route
 
 
-def verified(
+def verify_file(
     program: ExportedProgram,
     path: Path,
     traced: Trace,
     *,
     real: Call | None = None,
     opset: int | None = None,
-    way: Way | None = None,
+    route: Route | None = None,
 ) -> float:
     """Compare an ONNX file with the program that it was written from.
 
@@ -89,7 +89,7 @@ def verified(
         traced: Has the example inputs.
         real: Inputs from the user's data.
         opset: The file's, should it have to be written again.
-        way: Likewise; a way that fixes the batch takes one sample.
+        route: Likewise; a route that fixes the batch takes one sample.
 
     Returns:
         The largest relative difference.
@@ -99,17 +99,17 @@ def verified(
     """
     own = [ExampleInputs(real.args, real.kwargs)] if real is not None else []
     inputs = [*variants(traced), *own]
-    if way is not None and not way.free_batch and traced.batch_symbol is not None:
+    if route is not None and not route.free_batch and traced.batch_symbol is not None:
         inputs = [cut_to_one(each) for each in inputs]
 
     def write(target: Path) -> None:
-        symbol, ways = traced.batch_symbol, None if way is None else (way,)
-        export_onnx(program, target, batch_symbol=symbol, opset=opset, ways=ways)
+        symbol, routes = traced.batch_symbol, None if route is None else (route,)
+        export_onnx(program, target, batch_symbol=symbol, opset=opset, routes=routes)
 
-    return compared(program, inputs, path, write)
+    return compare_file(program, inputs, path, write)
 
 
-def compared(
+def compare_file(
     program: ExportedProgram,
     inputs: Sequence[ExampleInputs],
     path: Path,
@@ -144,7 +144,7 @@ def compared(
             file,
             cases_of(program, inputs),
             tolerance,
-            rounding=lambda: shaken(module, lambda copy: outputs_for(copy, inputs), tolerance),
+            rounding=lambda: shake(module, lambda copy: outputs_for(copy, inputs), tolerance),
             must_be_live=must_be_live,
             optimised=optimised,
         )

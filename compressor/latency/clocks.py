@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -12,8 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from compressor.clock import by_wall
 from compressor.latency.sketches import BESIDE
-from compressor.onnx_runtime import PROVIDERS, bound_call, options_of
+from compressor.latency.statistics import usual
+from compressor.onnx_runtime import make_call, open_session, read_record
 
 _LAYOUT = ("ReorderInput", "ReorderOutput")
 """Operators that a layer on its own has at its ends and one among others has not."""
@@ -36,26 +36,19 @@ class Recorded:
     """
 
     def __init__(self, network: bytes, threads: int, prefix: Path) -> None:
-        import onnxruntime as ort
-
-        options = options_of(threads)
-        options.enable_profiling, options.profile_file_prefix = True, str(prefix)
-        options.add_session_config_entry("session.use_env_allocators", "1")
         _share_memory()
-        self._session = ort.InferenceSession(network, options, providers=["CPUExecutionProvider"])
-        self._feed = _feed(self._session.get_inputs())
+        self._session = open_session(network, threads, record=prefix, shares_memory=True)
+        self._make_feeds = _make_feeds(self._session.get_inputs())
 
     def call(self) -> None:
-        self._session.run(None, self._feed)
+        self._session.run(None, self._make_feeds)
 
     def ms(self) -> float:
         times: dict[str, list[float]] = {}
-        for event in json.loads(Path(self._session.end_profiling()).read_text()):
-            name, op = event["name"], event.get("args", {}).get("op_name")
-            is_kernel = event["cat"] == "Node" and name.endswith("_kernel_time")
-            if is_kernel and op not in _LAYOUT and not name.startswith(BESIDE):
-                times.setdefault(name, []).append(event["dur"] / 1000)
-        return sum(_usual(found[1:]) for found in times.values())
+        for kernel in read_record(self._session):
+            if kernel.kind not in _LAYOUT and not kernel.name.startswith(BESIDE):
+                times.setdefault(kernel.name, []).append(kernel.ms)
+        return sum(usual(found[1:]) for found in times.values())
 
 
 class Waited:
@@ -66,29 +59,15 @@ class Waited:
     """
 
     def __init__(self, network: bytes, threads: int, device: str) -> None:
-        import onnxruntime as ort
-
-        options, provider = options_of(threads), PROVIDERS[device]
-        session = ort.InferenceSession(network, options, providers=[provider])
-        self._call = bound_call(session, _feed(session.get_inputs()), device)
+        session = open_session(network, threads, device)
+        self._call = make_call(session, _make_feeds(session.get_inputs()), device)
         self._times: list[float] = []
 
     def call(self) -> None:
-        begin = time.perf_counter()
-        self._call()
-        self._times.append((time.perf_counter() - begin) * 1000)
+        self._times.append(by_wall(self._call))
 
     def ms(self) -> float:
-        return _usual(self._times[1:])
-
-
-def _usual(times: Sequence[float]) -> float:
-    """Return the mean of the middle half of the times.
-
-    It is as steady as the median, and finer than the microseconds that the runtime records.
-    """
-    quarter = len(times) // 4
-    return float(np.mean(sorted(times)[quarter : len(times) - quarter]))
+        return usual(self._times[1:])
 
 
 @cache
@@ -100,7 +79,7 @@ def _share_memory() -> None:
     ort.create_and_register_allocator(ort.OrtMemoryInfo("Cpu", *kinds), None)
 
 
-def _feed(specs: Sequence[Any]) -> dict[str, np.ndarray[Any, Any]]:
+def _make_feeds(specs: Sequence[Any]) -> dict[str, np.ndarray[Any, Any]]:
     """Return inputs by name, as parts of one array that all layers read; indices are ones."""
     ends = np.cumsum([0, *(math.prod(spec.shape) for spec in specs)])
     numbers = _numbers(int(ends[-1]))

@@ -20,7 +20,7 @@ from compressor.latency.sketches import (
     attention,
     batch_norm,
     concat,
-    continued,
+    continue_with,
     convolution,
     elementwise,
     gather,
@@ -63,7 +63,7 @@ def network_of(kind: str, sizes: Sizes, literals: Literals, *, with_weights: boo
         with_weights: Off: the runtime fills them in when it opens the network, which is then small
             enough to be sent along.
     """
-    sketch = continued(KERNELS[kind].sketch(sizes, literals), literals.get("then", ()))
+    sketch = continue_with(KERNELS[kind].sketch(sizes, literals), literals.get("then", ()))
     inputs = [
         helper.make_tensor_value_info(
             name, TensorProto.INT64 if name in sketch.indices else TensorProto.FLOAT, shape
@@ -71,7 +71,7 @@ def network_of(kind: str, sizes: Sizes, literals: Literals, *, with_weights: boo
         for name, shape in sketch.inputs.items()
     ]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
-    make = _drawn if with_weights else _described
+    make = _draw if with_weights else _describe
     made, weights = make(sketch.weights)
     graph = helper.make_graph([*made, *sketch.nodes], "layer", inputs, outputs, weights)
     opset = helper.make_opsetid("", _OPSET)
@@ -80,11 +80,11 @@ def network_of(kind: str, sizes: Sizes, literals: Literals, *, with_weights: boo
     return content
 
 
-def _drawn(shapes: Mapping[str, tuple[int, ...]]) -> _Constants:
-    return [], [numpy_helper.from_array(_filled(s), name) for name, s in shapes.items()]
+def _draw(shapes: Mapping[str, tuple[int, ...]]) -> _Constants:
+    return [], [numpy_helper.from_array(_fill(s), name) for name, s in shapes.items()]
 
 
-def _described(shapes: Mapping[str, tuple[int, ...]]) -> _Constants:
+def _describe(shapes: Mapping[str, tuple[int, ...]]) -> _Constants:
     """Return nodes that fill weights in when the network is opened, and the shapes they need."""
     # Not 0 or 1, which an optimisation would take out as having no effect.
     value = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.75])
@@ -102,7 +102,7 @@ def _described(shapes: Mapping[str, tuple[int, ...]]) -> _Constants:
 _Constants = tuple[list[NodeProto], list[TensorProto]]
 
 
-def _filled(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def _fill(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Return positive numbers of about one: no kernel skips them, none becomes denormal."""
     return np.resize(np.linspace(0.5, 1.5, 1021, dtype=np.float32), shape)
 

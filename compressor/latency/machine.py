@@ -8,11 +8,34 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from compressor.torch_calls import TORCH
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a table's times hold for on a machine.
+
+    Attributes:
+        threads: Threads within one operator.
+        batch: Samples in a call.
+        device: Where layers are timed, as `--latency-on` spells it.
+        precision: What PyTorch computes in.
+    """
+
+    threads: int = 1
+    batch: int = 1
+    device: str = "cpu"
+    precision: str = "fp32"
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """This machine in this setting."""
+        return machine_of(self.threads, self.batch, self.device, self.precision)
 
 
 def machine_of(threads: int, batch: int, device: str, precision: str = "fp32") -> dict[str, Any]:
@@ -35,7 +58,7 @@ def machine_of(threads: int, batch: int, device: str, precision: str = "fp32") -
     }
 
 
-def cached_at(machine: Mapping[str, Any]) -> Path:
+def path_in_cache(machine: Mapping[str, Any]) -> Path:
     """Return the path of a machine's table in the user's cache folder."""
     digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder() / "latency" / f"{digest}.json"

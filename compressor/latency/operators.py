@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import ast
-import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import numpy as np
 import onnx
 from onnx import shape_inference
 
+from compressor.clock import repeat
 from compressor.files.claimed import temporary_folder
-from compressor.onnx_runtime import options_of, random_input
+from compressor.onnx_runtime import Kernel, draw_inputs, open_session, read_record
 
-CALLS, LEAST, WARM_UP = 30, 8, 3
-SECONDS = 3.0
+CALLS, LEAST, WARM_UP, SECONDS = 30, 8, 3, 3.0
+"""An operator's time is the median of so many calls after the first ones; a slow network is called
+less often, until the seconds are over."""
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -56,7 +54,7 @@ def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
     return prod(shapes[node.output[0]]) * prod(weight[1:])
 
 
-def _transposed(node: onnx.NodeProto, shapes: Shapes) -> int:
+def _transposed_convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
     weight = shapes[node.input[1]]
     return prod(shapes[node.input[0]]) * prod(weight[1:])
 
@@ -68,7 +66,7 @@ def _gemm(node: onnx.NodeProto, shapes: Shapes) -> int:
 
 MACS: Mapping[str, Callable[[onnx.NodeProto, Shapes], int]] = {
     "Conv": _convolution,
-    "ConvTranspose": _transposed,
+    "ConvTranspose": _transposed_convolution,
     "Gemm": _gemm,
     "MatMul": lambda node, shapes: _product(node, shapes, -1),
 }
@@ -126,33 +124,20 @@ def _scope(node: onnx.NodeProto) -> str:
     return str(scopes[-2]) if len(scopes) > 2 and scopes[0] == "" else ""
 
 
-def profiled(path: Path, *, threads: int = 1, batch: int = 1, seed: int = 0) -> list[Operator]:
+def profile(path: Path, *, threads: int = 1, batch: int = 1, seed: int = 0) -> list[Operator]:
     """Profile an ONNX file on ONNX Runtime's CPU, and return each operator with its median time.
 
     Operators that the runtime adds (changes of layout) stand at the end.
     """
-    import onnxruntime as ort
-
     with temporary_folder() as folder:
-        options = options_of(threads)
-        options.enable_profiling = True
-        options.profile_file_prefix = str(folder / "profile")
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        rng = np.random.default_rng(seed)
-        feeds = {s.name: random_input(s, batch, rng) for s in session.get_inputs()}
-        _call(lambda: session.run(None, feeds))
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    times, kinds = _times(events, _blocked(path))
+        session = open_session(path, threads, record=folder / "profile")
+        feeds = draw_inputs(session, batch, seed)
+        for _ in repeat(SECONDS, LEAST, CALLS + WARM_UP):
+            session.run(None, feeds)
+        kernels = read_record(session)
+    times, kinds = _medians(kernels, _find_blocked(path))
     found = [replace(o, ms=times.pop(o.name, 0.0)) for o in operators_of(path, batch)]
     return [*found, *(Operator(n, n, kinds[n], 0, 0, 0, ms) for n, ms in times.items())]
-
-
-def _call(run: Callable[[], object]) -> None:
-    """Call so often that a median says something; a slow network less often."""
-    end, calls = time.perf_counter() + SECONDS, 0
-    while calls < LEAST or (calls < CALLS + WARM_UP and time.perf_counter() < end):
-        run()
-        calls += 1
 
 
 _BLOCKED = "_nchwc"
@@ -160,7 +145,7 @@ _BLOCKED = "_nchwc"
 name of the output."""
 
 
-def _blocked(path: Path) -> dict[str, str]:
+def _find_blocked(path: Path) -> dict[str, str]:
     """Map the runtime's names of convolutions in blocks of channels to the names of their nodes.
 
     The runtime names such a convolution after its output, which may be that of an activation that
@@ -178,16 +163,14 @@ def _blocked(path: Path) -> dict[str, str]:
     return found
 
 
-def _times(
-    events: list[dict[str, Any]], names: Mapping[str, str]
+def _medians(
+    kernels: Iterable[Kernel], names: Mapping[str, str]
 ) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the median milliseconds of each operator after the first calls, and its type."""
     every: dict[str, list[float]] = {}
     kinds: dict[str, str] = {}
-    for event in events:
-        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
-            name = event["name"].removesuffix("_kernel_time")
-            kind = event.get("args", {}).get("op_name", "")
-            name = names.get(name, name) if kind == "Conv" else name
-            every.setdefault(name, []).append(event["dur"] / 1000)
-            kinds[name] = kind
+    for kernel in kernels:
+        name = names.get(kernel.name, kernel.name) if kernel.kind == "Conv" else kernel.name
+        every.setdefault(name, []).append(kernel.ms)
+        kinds[name] = kernel.kind
     return {name: median(times[WARM_UP:] or times) for name, times in every.items()}, kinds

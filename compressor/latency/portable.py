@@ -8,11 +8,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from compressor.latency.grid import Steps, grid_of
 from compressor.latency.kernels import network_of
 from compressor.latency.layers import Layer
+from compressor.latency.measured_steps import Step, step_names
+from compressor.latency.points import Steps, grid_of
 from compressor.latency.sketches import BESIDE
-from compressor.latency.steps import Step, step_names
 
 SCHEMA = 1
 

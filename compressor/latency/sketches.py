@@ -38,7 +38,7 @@ class Sketch:
     indices: tuple[str, ...] = ()
 
 
-def continued(sketch: Sketch, then: tuple[str, ...]) -> Sketch:
+def continue_with(sketch: Sketch, then: tuple[str, ...]) -> Sketch:
     """Return the sketch with more operators on its result, which the runtime does within it.
 
     The name of the last node's output is changed in place.
@@ -84,10 +84,10 @@ def convolution(sizes: Sizes, literals: Literals) -> Sketch:
         {"x": (sizes["batch"], groups * inner, *literals["positions"])},
         {"w": (*rows, *kernel), "b": (groups * outer,)},
     )
-    return _added(own, sizes, literals) if "Add" in literals.get("then", ()) else own
+    return _residual(own, sizes, literals) if "Add" in literals.get("then", ()) else own
 
 
-def _added(sketch: Sketch, sizes: Sizes, literals: Literals) -> Sketch:
+def _residual(sketch: Sketch, sizes: Sizes, literals: Literals) -> Sketch:
     """Return the sketch with a residual added, in the layout that such operators leave."""
     sketch.nodes[-1].output[0] = "own"
     channels = sizes["groups"] * sizes["out"]

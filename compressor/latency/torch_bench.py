@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,18 +9,18 @@ from statistics import median
 
 import torch
 
+from compressor.clock import Call, repeat
 from compressor.errors import CompressorError
-from compressor.latency.bench import Case
+from compressor.latency.layer_bench import Case
 from compressor.latency.torch_layers import Makers, call_of
 from compressor.torch_calls import (
     DTYPES,
     TORCH,
-    Call,
     check_cuda,
     clock_of,
     computing_in,
-    graphed,
     lies_channels_last,
+    record_graph,
 )
 
 _REPEATED = 10
@@ -71,18 +70,16 @@ class TorchBench:
         try:
             torch.set_num_threads(self.threads)
             with computing_in(self.precision):
-                calls = [self._started(case, repeated) for case in cases]
+                calls = [self._start(case, repeated) for case in cases]
                 times: list[list[float]] = [[] for _ in calls]
-                end, turns = time.perf_counter() + self.seconds * len(calls), 0
-                while turns < self.least or (turns < self.most and time.perf_counter() < end):
+                for _ in repeat(self.seconds * len(calls), self.least, self.most):
                     for call, found in zip(calls, times, strict=True):
                         found.append(clock(call) / repeated)
-                    turns += 1
         finally:
             torch.set_num_threads(before)
         return [median(found) for found in times]
 
-    def _started(self, case: Case, repeated: int) -> Call:
+    def _start(self, case: Case, repeated: int) -> Call:
         """Make the layer's call, and call it once."""
         make = Makers(
             self._device, DTYPES[self.precision], lies_channels_last(self._device, self.precision)
@@ -90,7 +87,7 @@ class TorchBench:
         try:
             one = call_of(case.kind, case.sizes, case.literals, make)
             one()
-            return one if repeated == 1 else graphed(partial(_last_of, one, repeated))
+            return one if repeated == 1 else record_graph(partial(_last_of, one, repeated))
         except Exception as error:  # whatever PyTorch raises
             raise CompressorError(
                 f"PyTorch could not run a layer on its own: {error}",

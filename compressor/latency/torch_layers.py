@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressor.clock import Call
 from compressor.latency.sketches import Literals, Sizes
-from compressor.torch_calls import Call
 
 
 @dataclass(frozen=True)

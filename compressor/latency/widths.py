@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from math import gcd
 
 from compressor.graph.axes import Axis, Dim, Product, Sum
+from compressor.latency.latency_table import LatencyTable
 from compressor.latency.layers import Layer, by_axis
-from compressor.latency.table import LatencyTable
 
 
 def width_steps(

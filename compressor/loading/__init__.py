@@ -11,7 +11,8 @@ from compressor.loading.inputs import normalise_examples, parse_inputs
 from compressor.loading.model import load_model
 from compressor.loading.programs import inspect_program, load_program_file
 from compressor.loading.retrained import read_retrained
-from compressor.loading.weights import load_strictly, read_safetensors, read_weights
+from compressor.loading.state_dicts import load_strictly
+from compressor.loading.weight_files import read_safetensors, read_weights
 
 __all__ = [
     "FROM_CONFIGURATION",

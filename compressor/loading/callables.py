@@ -21,7 +21,7 @@ def resolve(spec: str) -> Callable[..., Any]:
             there, or something that cannot be called.
         CompressorError: The module's own code fails while it is imported.
     """
-    return _callable(named(spec), spec)
+    return _callable(import_named(spec), spec)
 
 
 def function(spec: str) -> Callable[..., Any]:
@@ -54,7 +54,7 @@ def _callable(found: Any, spec: str) -> Callable[..., Any]:
     )
 
 
-def named(spec: str) -> Any:
+def import_named(spec: str) -> Any:
     """Import the module or the file of a spec and return the object that it names.
 
     Raises:

@@ -64,14 +64,14 @@ def candidates_in(content: Any, key: str = "", depth: int = 0) -> Iterator[Candi
         yield Candidate(key, content)
     elif depth < DEEPEST and isinstance(content, list | tuple):
         for index, value in enumerate(content):
-            yield from candidates_in(value, joined(key, index), depth + 1)
+            yield from candidates_in(value, join(key, index), depth + 1)
     elif depth < DEEPEST and isinstance(content, Mapping) and not _is_optimizer(content):
         tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
         if _is_state_dict(content, tensors):
             yield Candidate(key, tensors)
             return
         for name, value in content.items():
-            yield from candidates_in(value, joined(key, name), depth + 1)
+            yield from candidates_in(value, join(key, name), depth + 1)
 
 
 def at_key(content: Any, wanted: str, file_name: str) -> Candidate | Any:
@@ -123,7 +123,7 @@ def is_usual(key: str) -> bool:
     return not key or key.rpartition(".")[2] in USUAL_KEYS
 
 
-def joined(key: str, name: object) -> str:
+def join(key: str, name: object) -> str:
     """Return a dotted key extended by one name."""
     return f"{key}.{name}" if key else str(name)
 

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.agreement import fresh_inputs, mapped
+from compressor.agreement import fresh_inputs, map_inputs
 from compressor.calls import Call
 from compressor.causes import cause_of
 from compressor.errors import CompressorError
 from compressor.loading.answers import NotFiniteError, refuse_useless
 from compressor.loading.foretelling import is_too_large
 from compressor.loading.inputs import parse_inputs
-from compressor.loading.plain import widened
+from compressor.loading.plain import widen
 from compressor.loading.wording import one_line
 from compressor.modules import copy_of
 from compressor.records import ExampleInputs, LoadedModel
@@ -90,11 +90,9 @@ def find_examples(
     else:
         return _guess(model, seed)
     if loaded.types:
-        args, kwargs = widened((examples.args, dict(examples.kwargs)))
+        args, kwargs = widen((examples.args, dict(examples.kwargs)))
         examples = ExampleInputs(args, kwargs, examples.origin)
-    examples, failure = (
-        _drawn(model, examples) if specs else (examples, try_inputs(model, examples))
-    )
+    examples, failure = _draw(model, examples) if specs else (examples, try_inputs(model, examples))
     if failure:
         _raise_ours(failure, examples)
         cause = cause_of(failure.error)
@@ -126,7 +124,7 @@ class Failure:
         return f"{self.where}: {one_line(self.error)}"
 
 
-def _drawn(model: nn.Module, examples: ExampleInputs) -> tuple[ExampleInputs, Failure | None]:
+def _draw(model: nn.Module, examples: ExampleInputs) -> tuple[ExampleInputs, Failure | None]:
     """Run the model on drawn inputs, and on numbers between 0 and 1 where no output is finite.
 
     A network that begins with a logarithm needs the second try.
@@ -137,7 +135,7 @@ def _drawn(model: nn.Module, examples: ExampleInputs) -> tuple[ExampleInputs, Fa
     failure = try_inputs(model, examples)
     if failure is None or not isinstance(failure.error, NotFiniteError):
         return examples, failure
-    shares = mapped(examples, lambda x: x.sigmoid() if x.is_floating_point() else x)
+    shares = map_inputs(examples, lambda x: x.sigmoid() if x.is_floating_point() else x)
     again = try_inputs(model, shares)
     if again is not None:
         return examples, failure
@@ -218,7 +216,7 @@ def _guess(model: nn.Module, seed: int) -> ExampleInputs:
         if is_too_large(model, examples):
             tried.append(f"{spec} (it takes more memory than is free)")
             continue
-        examples, failure = _drawn(model, examples)
+        examples, failure = _draw(model, examples)
         if not failure:
             return examples
         _raise_ours(failure, examples)

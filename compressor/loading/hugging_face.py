@@ -54,7 +54,7 @@ def load_hugging_face(spec: str, folder: Path) -> LoadedModel:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         config.use_cache = False
         kind = getattr(transformers, (config.architectures or ["AutoModel"])[0])
-        module = _made(kind, config, folder if has_weights else None)
+        module = _make(kind, config, folder if has_weights else None)
     except Exception as error:
         raise CompressorError(
             f"transformers cannot load {folder}: {one_line(error)}",
@@ -71,7 +71,7 @@ def load_hugging_face(spec: str, folder: Path) -> LoadedModel:
     )
 
 
-def _made(kind: Any, config: Any, folder: Path | None) -> nn.Module:
+def _make(kind: Any, config: Any, folder: Path | None) -> nn.Module:
     made: nn.Module
     if folder is not None:
         options = {"config": config, "local_files_only": True, "use_safetensors": True}

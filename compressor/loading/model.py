@@ -1,7 +1,7 @@
 """Load MODEL, whatever it is: a file judged by its content, a transformers folder or a factory."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +17,29 @@ from compressor.loading.factories import (
     call_factory,
     examples_beside,
     find_factory,
-    parse_factory_args,
 )
+from compressor.loading.factory_args import parse_factory_args
 from compressor.loading.finite import refuse_non_finite
+from compressor.loading.given import require_model
 from compressor.loading.hugging_face import is_hugging_face, load_hugging_face
 from compressor.loading.pickles import load_torch_save
 from compressor.loading.programs import load_program_file
 from compressor.loading.sniff import FileKind, sniff
-from compressor.loading.torchscript import REFUSED, TRUSTED, read_torchscript
-from compressor.loading.weights import (
+from compressor.loading.state_dicts import (
     Taken,
     describe,
     load_strictly,
     module_in,
-    read_safetensors,
-    read_weights,
 )
+from compressor.loading.torchscript import REFUSED, TRUSTED, read_torchscript
+from compressor.loading.wanted import Wanted, refuse_factory, refuse_options_of_weights
+from compressor.loading.weight_files import read_safetensors, read_weights
 from compressor.loading.wording import cut_list, did_you_mean
-from compressor.modules import unwrapped
+from compressor.modules import unwrap
 from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel
 
 WAYS_OUT = {
     FileKind.TORCHSCRIPT: REFUSED,
-    FileKind.ONNX: "ONNX is an output here: give the PyTorch model that it was exported from",
     FileKind.OLD_PROGRAM: "export it again with this version of torch",
     FileKind.TRUNCATED: "copy or save the file again",
     FileKind.EMPTY: "copy or save the file again",
@@ -50,29 +50,6 @@ ANY_MODEL = (
     f"or a factory: {SPEC_FORMS}"
 )
 TORCH_FILES = (FileKind.TORCH_SAVE, FileKind.PICKLE)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """How the user wants the network and the weights of MODEL to be loaded.
-
-    Attributes:
-        factory: Spec of what makes the network that a state dict in MODEL is loaded into.
-        factory_args: `name=value` pairs for the factory.
-        weights: File with a state dict for a MODEL that is a factory.
-        weights_key: Dotted key of the weights within a checkpoint; None takes what fits.
-        ignore_unexpected: Globs of tensors that the network may do without.
-        pretrained: Whether to take the library's own weights.
-        trust_pickle: Whether the file may run the code that it asks for.
-    """
-
-    factory: str | None = None
-    factory_args: Sequence[str] = ()
-    weights: str | None = None
-    weights_key: str | None = None
-    ignore_unexpected: Sequence[str] = ()
-    pretrained: bool = False
-    trust_pickle: bool = False
 
 
 def load_model(spec: str, **wanted: Any) -> LoadedModel:
@@ -87,13 +64,14 @@ def load_model(spec: str, **wanted: Any) -> LoadedModel:
         CompressorError: The file cannot be read or trusted, the factory fails, or the weights do
             not fit or are not finite.
     """
-    loaded = _loaded(spec, Wanted(**wanted))
+    loaded = _load(spec, Wanted(**wanted))
     refuse_non_finite(loaded.module)
     return loaded
 
 
-def _loaded(spec: str, wanted: Wanted) -> LoadedModel:
+def _load(spec: str, wanted: Wanted) -> LoadedModel:
     path = Path(spec).expanduser()
+    require_model(spec)
     if path.is_file():
         if wanted.weights or wanted.pretrained:
             option = "--weights" if wanted.weights else "--pretrained"
@@ -104,7 +82,9 @@ def _loaded(spec: str, wanted: Wanted) -> LoadedModel:
             )
         return _load_file(path, wanted)
     if not wanted.weights:
-        _no_weights_options(wanted, f"{spec} is no file with weights, and no --weights are given")
+        refuse_options_of_weights(
+            wanted, f"{spec} is no file with weights, and no --weights are given"
+        )
     if path.is_dir() and is_hugging_face(path):
         return load_hugging_face(spec, path)
     if path.is_dir():
@@ -124,21 +104,10 @@ def _loaded(spec: str, wanted: Wanted) -> LoadedModel:
     return _load_factory(spec, wanted)
 
 
-def _no_weights_options(wanted: Wanted, why: str) -> None:
-    given = {"--weights-key": wanted.weights_key, "--ignore-unexpected": wanted.ignore_unexpected}
-    for option, value in given.items():
-        if value:
-            raise UsageError(
-                f"{option} is about weights in a file, and {why}",
-                where=option,
-                next_step=f"leave {option} out",
-            )
-
-
 def _load_file(path: Path, wanted: Wanted) -> LoadedModel:
     kind = sniff(path)
     if kind is FileKind.PROGRAM:
-        _no_factory(path, kind, wanted)
+        refuse_factory(path, kind, wanted)
         return _from_program(path, load_program_file(path, trust_pickle=wanted.trust_pickle))
     if kind is FileKind.SAFETENSORS:
         return _from_weights(path, kind, read_safetensors(path), wanted)
@@ -147,7 +116,7 @@ def _load_file(path: Path, wanted: Wanted) -> LoadedModel:
     if kind not in TORCH_FILES:
         trusted = kind is FileKind.TORCHSCRIPT and wanted.trust_pickle
         raise CompressorError(
-            f"{path.name} is {kind}, not a model that can be compressed",
+            f"{path.name} is {kind}, and no network can be read from it",
             where=str(path),
             consequence="nothing was loaded",
             next_step=TRUSTED if trusted else WAYS_OUT.get(kind, ANY_MODEL),
@@ -167,27 +136,12 @@ def _module_of(path: Path, content: Any, wanted: Wanted) -> LoadedModel | None:
     found = module_in(content, wanted.weights_key, path.name)
     if found is None:
         return None
-    _no_factory(path, FileKind.TORCH_SAVE, wanted)
-    module, wrappers = unwrapped(found[0])
+    refuse_factory(path, FileKind.TORCH_SAVE, wanted)
+    module, wrappers = unwrap(found[0])
     taken = found[1]
     recognised = f"a pickled {type(module).__name__}{taken.words}"
     notes = (*taken.notes, *wrappers)
     return LoadedModel(module, path.stem, recognised, "loaded", sha256_of(path), notes=notes)
-
-
-def _no_factory(path: Path, kind: FileKind, wanted: Wanted) -> None:
-    if wanted.factory or wanted.factory_args:
-        option = "--factory" if wanted.factory else "--factory-arg"
-        raise UsageError(
-            f"{path.name} holds a whole model ({kind}), so {option} has no use",
-            where=option,
-            next_step=f"leave {option} out",
-        )
-    if kind is FileKind.PROGRAM or wanted.ignore_unexpected:
-        key = wanted.weights_key if kind is FileKind.PROGRAM else None
-        _no_weights_options(
-            replace(wanted, weights_key=key), f"{path.name} holds a whole model ({kind})"
-        )
 
 
 def _from_program(path: Path, program: ExportedProgram) -> LoadedModel:
@@ -249,7 +203,7 @@ def _load_factory(spec: str, wanted: Wanted) -> LoadedModel:
     path = Path(wanted.weights).expanduser() if wanted.weights else None
     content = read_weights(path, trust_pickle=wanted.trust_pickle) if path else None
     found = find_factory(spec)
-    module, wrappers = unwrapped(call_factory(found, arguments, pretrained=wanted.pretrained))
+    module, wrappers = unwrap(call_factory(found, arguments, pretrained=wanted.pretrained))
     made = LoadedModel(
         module=_on_cpu(module),
         name=found.name,

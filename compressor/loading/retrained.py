@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
-from compressor.loading.weights import load_strictly, read_weights
+from compressor.loading.state_dicts import load_strictly
+from compressor.loading.weight_files import read_weights
 from compressor.loading.wording import cut_list
 
 

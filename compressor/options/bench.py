@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from compressor.options.checks import refusal
+from compressor.files.format_table import titles_of_backends
+from compressor.options.checks import check_choice, refusal
 from compressor.options.model_and_data import ModelOptions
 from compressor.options.spelling import (
     LATENCY,
@@ -16,7 +17,6 @@ from compressor.options.spelling import (
     whole_numbers,
 )
 
-Backend = Literal["onnxruntime", "torch", "torch-compiled", "torch-graphs"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
@@ -25,7 +25,7 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 class BenchOptions(ModelOptions):
     """How networks are timed."""
 
-    backend: Annotated[tuple[Backend, ...], several(LATENCY, "NAME")] = ("onnxruntime",)
+    backend: Annotated[tuple[str, ...], several(LATENCY, "NAME")] = ("onnxruntime",)
     """What runs them: onnxruntime, torch (eager), torch-compiled, torch-graphs (CUDA graphs: a \
 GPU's kernels recorded once and replayed); PyTorch runs programs, no mere ONNX files."""
 
@@ -50,6 +50,8 @@ fp16. In all but fp32 a GPU's images lie channels last."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for backend in self.backend:
+            check_choice("backend", backend, tuple(titles_of_backends()))
         for name in ("threads", "batch"):
             if not all(number >= 1 for number in getattr(self, name)):
                 raise refusal(name, "all numbers are at least 1")

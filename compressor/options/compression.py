@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from cyclopts import Parameter
 
 from compressor.errors import UsageError
-from compressor.options.checks import at_least, count_of, glob_and_share, refusal
+from compressor.files.format_table import FORMATS, ONNX, PROGRAM
+from compressor.options.checks import at_least, check_choice, count_of, glob_and_share, refusal
 from compressor.options.recovery import TrainingOptions
 from compressor.options.spelling import (
     BUDGET,
@@ -33,7 +34,6 @@ Quantity = Literal["macs", "params", "channels", "latency"]
 Target = Literal["cpu", "cuda", "torch-cpu", "torch-cuda"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Schedule = Literal["one-shot", "linear", "geometric", "cubic", "cosine"]
-Format = Literal["onnx", "pt2"]
 Scope = Literal["global", "layer", "isomorphic"]
 
 
@@ -149,7 +149,7 @@ cubic: most in the first (Zhu and Gupta 2017); cosine: least in the first and th
     repair: Annotated[bool, Parameter(group=RECOVERY, negative="--no-repair")] = True
     """Re-fit what consumes the removed channels by least squares on --data, after slicing."""
 
-    format: Annotated[tuple[Format, ...], listed_texts(RUN, "NAME,…")] = ("onnx", "pt2")
+    format: Annotated[tuple[str, ...], listed_texts(RUN, "NAME,…")] = (ONNX, PROGRAM)
     """What is written beside the weights, the plan and the report: onnx (with what times it \
 elsewhere), pt2 (a torch.export program). Both are tried before anything else is done; what cannot \
 be written is said, and the rest is."""
@@ -157,6 +157,8 @@ be written is said, and the rest is."""
     def __post_init__(self) -> None:
         names = (name for given in self.format for name in str(given).split(","))
         object.__setattr__(self, "format", tuple(dict.fromkeys(names)))
+        for name in self.format:
+            check_choice("format", name, tuple(FORMATS))
         super().__post_init__()
         if self.keep_parametrisations:
             object.__setattr__(self, "keep_class", True)

@@ -70,15 +70,14 @@ files of the folder are written for them."""
         return int(height), int(width or height)
 
     @property
-    def stem(self) -> str:
-        """Return the file's name without its ending; it names all sizes that are asked for."""
+    def special(self) -> str:
+        """Return what is not the usual, as the end of the stem of the file's name; "" if all is."""
         words = [
-            "model",
             f"b{self.batch}" if self.batch is not None else "",
             "{}x{}".format(*self.size) if self.size is not None else "",
             f"opset{self.opset}" if self.opset is not None else "",
         ]
-        return "_".join(filter(None, words))
+        return "".join(f"_{word}" for word in words if word)
 
 
 _SIZE = re.compile(r"[1-9][0-9]{0,4}(x[1-9][0-9]{0,4})?")

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compressor.clock import Call
 from compressor.processes import processes
 from compressor.recover.objective import Objective
 from compressor.recover.recipe import Recipe
-from compressor.torch_calls import Call, graphed
+from compressor.torch_calls import record_graph
 
 Step = Callable[[Any], Tensor]
 """Of a batch on the device, changes the weights; returns numbers to look at later."""
@@ -58,7 +59,7 @@ class Captured:
         step: Step,
         batch: Any,
         kept: Callable[[], Any],
-        record: Callable[[Call], Call] = graphed,
+        record: Callable[[Call], Call] = record_graph,
     ) -> None:
         self._leaves, self._structure = _copy(batch)
         inputs = pytree.tree_unflatten(self._leaves, self._structure)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
+from compressor.files.format_table import FORMATS, ONNX
 from compressor.report.formatting import describe_timing, large, own_ms, points, share
 
 _NORMAL = 1.96
@@ -39,7 +40,7 @@ def half_width(value: float, samples: int) -> float:
 def _smaller(report: Mapping[str, Any]) -> Line:
     before, after = report["before"], report["after"]
     parts = [f"multiply-adds {large(before['macs'])} → {large(after['macs'])}"]
-    for words, key in (("parameters", "params"), ("ONNX file", "size_bytes")):
+    for words, key in (("parameters", "params"), (FORMATS[ONNX].label, "size_bytes")):
         if before[key]:
             parts.append(f"{words} {share(before[key], after[key])}")
     return Line("smaller", f"{share(before['macs'], after['macs'])} MACs", ", ".join(parts))

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from compressor.files.format_table import FORMATS, ONNX
 from compressor.report.formatting import (
     describe_timing,
     difference,
@@ -43,7 +44,8 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
         _row("parameters", [state["params"] for state in states], large, share),
     ]
     if all(state["size_bytes"] for state in states):
-        table.append(_row("ONNX file", [state["size_bytes"] for state in states], in_bytes, share))
+        sizes = [state["size_bytes"] for state in states]
+        table.append(_row(FORMATS[ONNX].label, sizes, in_bytes, share))
     for index, latency in enumerate(states[0]["latency"]):
         medians = [own_ms(state["latency"][index]) for state in states]
         row = _row(describe_timing(latency), medians, "{:.3g} ms".format, share)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from compressor.formats.job import differences_of
 from compressor.graph.network import Network
 from compressor.graph.programs.containers import names_of_outputs
 from compressor.loading.plain import name_of
@@ -63,18 +64,13 @@ def account(
             "obstacle": sliced.plan.obstacle,
             "stand_ins": sorted(sliced.plan.stand_ins),
         },
-        "differences": {**differences, **_of_files(delivery)},
+        "differences": {**differences, **differences_of(delivery.formats)},
         "formats": {name: asdict(outcome) for name, outcome in delivery.formats.items()},
         "outputs": names_of_outputs(sliced.program),
         "files": delivery.hashes(),
         "seconds": run.stopwatch.seconds,
         "notes": run.stopwatch.notes,
     }
-
-
-def _of_files(delivery: Delivery) -> dict[str, float]:
-    onnx = delivery.formats.get("onnx")
-    return {"program and ONNX file": onnx.difference} if onnx and onnx.is_there else {}
 
 
 def _what_macs_are_not(network: Network) -> dict[str, Any]:

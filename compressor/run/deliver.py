@@ -14,19 +14,20 @@ from typing import Any
 from compressor.causes import first_line
 from compressor.choose.budget import is_timed
 from compressor.errors import CompressorError
-from compressor.files.folder import size_of
+from compressor.files.folder import LAYERS, PLAN, REPORT, SCRIPT, TRAINING, WEIGHTS, size_of
+from compressor.files.format_table import FORMATS, ONNX
 from compressor.files.integrity import hashes_of
 from compressor.formats import save_weights
+from compressor.formats.job import Job, Outcome, write_format
 from compressor.formats.original import Runnable, TemporaryFolder, missing
 from compressor.formats.provenance import provenance
-from compressor.formats.table import Job, Outcome, written
 from compressor.formats.verifying import cut_to_one, real_inputs
 from compressor.graph.costs import Costs, NetworkForm, costs_of
 from compressor.graph.programs.beginning import end_after
 from compressor.graph.second_count import SecondCount, count_again
 from compressor.latency import layers_of, portable_layers
-from compressor.latency.calls import Timed, measure_eager, measure_turns
-from compressor.latency.operators import Operator, profiled
+from compressor.latency.networks import Timed, measure_eager, measure_turns
+from compressor.latency.operators import Operator, profile
 from compressor.latency.statistics import Speedup, speedup_of
 from compressor.loading.plain import name_of
 from compressor.onnx_runtime import cores
@@ -95,12 +96,12 @@ class Delivery:
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Write the report as JSON, Markdown and HTML, and a picture of the training, if any."""
-        pages = {"report.json": to_json, "report.md": to_markdown, "report.html": to_html}
+        pages = {REPORT: to_json, "report.md": to_markdown, "report.html": to_html}
         for name, text_of in pages.items():
             (self.files.path / name).write_text(text_of(report), encoding="utf-8")
         if trainings_of(report["recovery"]):
             (metric,) = [*report["before"]["metrics"], "metric"][:1]
-            draw_trainings(report["recovery"], metric, self.files.path / "training.svg")
+            draw_trainings(report["recovery"], metric, self.files.path / TRAINING)
 
 
 def deliver(run: Run, sliced: Sliced) -> Delivery:
@@ -115,7 +116,7 @@ def deliver(run: Run, sliced: Sliced) -> Delivery:
         aliases = _aliases(run, sliced, files.path)
         parametrised = run.options.keep_parametrisations
         plan = replace(sliced.plan, aliases=aliases, types=types, parametrised=parametrised)
-        (files.path / "plan.json").write_text(plan.to_json(), encoding="utf-8")
+        (files.path / PLAN).write_text(plan.to_json(), encoding="utf-8")
     with stopwatch.stage("count"):
         counts = _counts(run, sliced)
     some = run.samples.train or run.samples.test or run.samples.unlabelled
@@ -127,7 +128,7 @@ def deliver(run: Run, sliced: Sliced) -> Delivery:
     )
     names: tuple[str, ...] = run.options.format
     formats = {name: _format(run, name, job) for name in names}
-    if "onnx" in formats and formats["onnx"].is_there:
+    if ONNX in formats and formats[ONNX].is_there:
         before, after, speedups = _by_onnx(run, sliced, files.path, counts)
     else:
         before, after, speedups = _by_torch(run, sliced, counts)
@@ -163,11 +164,11 @@ def _aliases(run: Run, sliced: Sliced, folder: Path) -> dict[str, str]:
     What safetensors has no room for is noted.
     """
     try:
-        path, types = folder / "model.safetensors", run.loaded.stored
+        path, types = folder / WEIGHTS, run.loaded.stored
         return save_weights(sliced.module, path, sliced.plan.aliases, types=types)
     except CompressorError as error:
         run.stopwatch.note(
-            f"no model.safetensors is delivered, without which compressor.load cannot rebuild the "
+            f"no {WEIGHTS} is delivered, without which compressor.load cannot rebuild the "
             f"class: {error.what}"
         )
         return dict(sliced.plan.aliases)
@@ -179,7 +180,7 @@ def _format(run: Run, name: str, job: Job) -> Outcome:
     if name in original.unwritable:
         return Outcome(reason=original.unwritable[name])
     with stopwatch.stage(f"write and verify {name}"):
-        outcome = written(name, replace(job, first=original.way) if name == "onnx" else job)
+        outcome = write_format(name, replace(job, first=original.route_of(name)))
     if not outcome.is_there:
         stopwatch.note(f"{missing(name)}, though the original's can be written: {outcome.reason}")
     elif outcome.how:
@@ -194,13 +195,13 @@ _States = tuple[Footprint, Footprint, tuple[Speedup, ...]]
 
 def _by_onnx(run: Run, sliced: Sliced, folder: Path, counts: _Counts) -> _States:
     """Time both networks as ONNX Runtime runs them, and write what times them on other machines."""
-    stopwatch, before, after = run.stopwatch, run.original.onnx, folder / "model.onnx"
+    stopwatch, before, after = run.stopwatch, run.original.onnx, folder / FORMATS[ONNX].file
     _for_other_machines(run, before, folder)
     files = {"before": before, "after": after}
     found = _latency(files, measure_turns, _ways(run), run)
     latency, speedups = _with_target(found, sliced, run)
     with stopwatch.stage("time each layer"):
-        operators = of_the_first(lambda: [profiled(path) for path in (before, after)])
+        operators = of_the_first(lambda: [profile(path) for path in (before, after)])
     first, last = (
         Footprint(*counts[i], tuple(latency[name]), size_of(path), tuple(operators[i]))
         for i, (name, path) in enumerate(files.items())
@@ -239,15 +240,15 @@ def _for_other_machines(run: Run, original: Path, folder: Path) -> None:
 
     That is a script, the layers, and the original, unless its weights do not fit into one file.
     """
-    script = resources.files("compressor.report") / "templates" / "bench.py"
-    (folder / "bench.py").write_text(script.read_text(encoding="utf-8"), encoding="utf-8")
+    script = resources.files("compressor.report") / "templates" / SCRIPT
+    (folder / SCRIPT).write_text(script.read_text(encoding="utf-8"), encoding="utf-8")
     if not original.with_name(f"{original.name}.data").exists():
-        shutil.copyfile(original, folder / "original.onnx")
+        shutil.copyfile(original, folder / FORMATS[ONNX].original)
     traced, table = run.trace, run.timing.table
     batch = traced.batch if traced.batch_symbol is None else run.options.batch
     layers = layers_of(traced, run.network, batch)
     steps = table.steps if table is not None else {}
-    (folder / "layers.json.gz").write_bytes(portable_layers(layers, steps, batch))
+    (folder / LAYERS).write_bytes(portable_layers(layers, steps, batch))
 
 
 _Way = tuple[int, int, str]

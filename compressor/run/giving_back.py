@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from compressor.agreement import difference, tolerance_of
 from compressor.errors import CompressorError
+from compressor.files.folder import WEIGHTS
 from compressor.formats import save_weights
 from compressor.loading.plain import (
     give_back_types,
     name_of,
-    narrowed,
+    narrow,
     put_all_back,
-    widened,
+    widen,
     work_in_float32,
 )
 from compressor.records import ExampleInputs
@@ -42,7 +43,7 @@ def _put_back_computed(run: Run, sliced: Sliced, delivery: Delivery) -> dict[str
     types, module, traced = run.loaded.types, sliced.module, run.trace
     args, kwargs = traced.examples.args, dict(traced.examples.kwargs)
     if types:
-        args, kwargs = narrowed((args, kwargs), types)
+        args, kwargs = narrow((args, kwargs), types)
     examples = ExampleInputs(args, kwargs)
     expected = outputs_of(module, examples, traced.ends_after)
     put_all_back(module, run.loaded.computed, sliced.plan.tensors)
@@ -55,7 +56,7 @@ def _put_back_computed(run: Run, sliced: Sliced, delivery: Delivery) -> dict[str
             consequence="nothing is written",
             next_step="leave the option out: the result holds the weights that act",
         )
-    save_weights(module, delivery.files.path / "model.safetensors", delivery.plan.aliases)
+    save_weights(module, delivery.files.path / WEIGHTS, delivery.plan.aliases)
     return {"module with and without its weights computed": off.size}
 
 
@@ -75,7 +76,7 @@ def _put_into_types(run: Run, sliced: Sliced) -> dict[str, float]:
     examples = traced.examples
     expected = outputs_of(module, examples, traced.ends_after)
     give_back_types(module, types)
-    args, kwargs = narrowed((examples.args, dict(examples.kwargs)), types)
+    args, kwargs = narrow((examples.args, dict(examples.kwargs)), types)
     try:
         found = outputs_of(module, ExampleInputs(args, kwargs), traced.ends_after)
     except Exception as error:  # whatever the model's code raises
@@ -87,7 +88,7 @@ def _put_into_types(run: Run, sliced: Sliced) -> dict[str, float]:
             note(f"the result is {name}, and does not run in it on this machine: {reason}")
         return {}
     tolerance = max(map(tolerance_of, types.values()), key=lambda each: each.relative)
-    off = difference([expected], [[widened(output) for output in found]], tolerance)
+    off = difference([expected], [[widen(output) for output in found]], tolerance)
     if not off.size <= tolerance.relative:
         words = f"{off.size:.1e} ({off.place})"
         note(f"in {name} the result's outputs differ from those in float32 by {words}")

@@ -16,7 +16,7 @@ import torch
 
 from compressor.errors import CompressorError, UsageError
 from compressor.files.claimed import temporary_folder
-from compressor.files.whole_file import written_whole
+from compressor.files.whole_file import write_whole
 from compressor.options import LIMITS, Options
 from compressor.processes import rank
 
@@ -57,7 +57,7 @@ class Journal:
     def keep(self, name: str, record: Mapping[str, Any]) -> None:
         """Store a record of plain containers and tensors, replacing an earlier one of that name."""
         if self.folder is not None and rank() == 0:
-            with written_whole(self.folder / f"{name}.pt") as temporary:
+            with write_whole(self.folder / f"{name}.pt") as temporary:
                 torch.save(dict(record), temporary)
 
     def find_record(self, name: str) -> dict[str, Any] | None:
@@ -122,7 +122,7 @@ def start_journal(folder: Path, run: Asked) -> Journal:
         Journal(home).close()
         home.mkdir(parents=True)
         record = {"schema": SCHEMA, **vars(run), "options": asdict(run.options)}
-        with written_whole(home / RUN) as temporary:
+        with write_whole(home / RUN) as temporary:
             temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
     return Journal(home, made)
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from compressor.files.format_table import FORMATS
 from compressor.files.integrity import check_files
 from compressor.graph.trace import copy_to_cpu
 from compressor.loading import load_model, load_strictly, read_weights, refuse_non_finite
-from compressor.loading.plain import Types, made_plain, name_of, types_of, work_in_float32
-from compressor.modules import unwrapped
+from compressor.loading.plain import Types, make_plain, name_of, types_of, work_in_float32
+from compressor.modules import unwrap
 from compressor.options import ModelOptions, TrainingOptions
 from compressor.records import LoadedModel
 
@@ -29,7 +30,7 @@ def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
             an unknown way.
     """
     loaded = _as_it_came(model, options)
-    plain = made_plain(loaded.module, copy_to_cpu)
+    plain = make_plain(loaded.module, copy_to_cpu)
     worked, types = plain.module, types_of(plain.module)
     if types:
         worked = copy_to_cpu(worked) if worked is loaded.module else worked
@@ -47,7 +48,8 @@ def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
 
 
 def _on_types(types: Types, stored: Types) -> list[str]:
-    where = "model.onnx and model.pt2 are in float32 (compress export --half writes another file)"
+    files = " and ".join(row.file for row in FORMATS.values())
+    where = f"{files} are in float32 (compress export --half writes another file)"
     if types:
         name = name_of(types)
         return [f"{name} is computed in float32 and given back in {name}; {where}"]
@@ -59,7 +61,7 @@ def _on_types(types: Types, stored: Types) -> list[str]:
 
 def _as_it_came(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
     if isinstance(model, nn.Module):
-        inner, notes = unwrapped(model)
+        inner, notes = unwrap(model)
         refuse_non_finite(inner)
         return LoadedModel(
             module=inner,
@@ -115,6 +117,6 @@ def earlier_weights(loaded: LoadedModel, options: TrainingOptions) -> nn.Module:
     earlier, path = copy_to_cpu(loaded.given or loaded.module), Path(options.rewind_to)
     content = read_weights(path, trust_pickle=options.trust_pickle, option="--rewind-to")
     load_strictly(earlier, content, str(path))
-    earlier = made_plain(earlier, copy_to_cpu).module.eval()
+    earlier = make_plain(earlier, copy_to_cpu).module.eval()
     work_in_float32(earlier)
     return earlier

@@ -12,13 +12,14 @@ from torch.export import ExportedProgram
 
 from compressor import slicing
 from compressor.errors import CompressorError
-from compressor.files.folder import all_or_nothing, copy_into
+from compressor.files.folder import PLAN, WEIGHTS, all_or_nothing, copy_into
+from compressor.files.format_table import FORMATS, PROGRAM
 from compressor.files.integrity import check_files
 from compressor.formats.original import TemporaryFolder
 from compressor.graph.trace import copy_to_cpu
 from compressor.loading import load_model, load_program_file
-from compressor.loading.plain import Plain, give_back_types, made_plain, named_types, put_all_back
-from compressor.modules import give_buffers_memory, unwrapped
+from compressor.loading.plain import Plain, give_back_types, make_plain, put_all_back, types_named
+from compressor.modules import give_buffers_memory, unwrap
 from compressor.records import Plan
 from compressor.slicing.plan_file import read_plan
 from compressor.unexpected import Explaining
@@ -43,7 +44,7 @@ class Result:
     _files: TemporaryFolder
 
     def save(self, folder: str | Path, *, force: bool = False) -> None:
-        """Write model.onnx, model.pt2, model.safetensors, plan.json and the report, or nothing.
+        """Write the weights, the plan, the report and a file of each format, or nothing.
 
         They hold the network as it was measured: training `module` further does not change them.
 
@@ -80,12 +81,12 @@ def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments
 def _load(
     folder: Path, factory: Callable[[], nn.Module] | str, arguments: dict[str, Any]
 ) -> nn.Module:
-    check_files(folder, ("model.safetensors", "model.pt2"))
-    plan = read_plan(folder / "plan.json")
+    check_files(folder, (WEIGHTS, FORMATS[PROGRAM].file))
+    plan = read_plan(folder / PLAN)
     if plan.form != "class":
         raise CompressorError(
             f"the network's own class could not follow the plan: {plan.obstacle}",
-            where=str(folder / "plan.json"),
+            where=str(folder / PLAN),
             consequence="no network was built",
             next_step=f"compressor.load_program({str(folder)!r}) has the same weights and outputs",
         )
@@ -93,8 +94,8 @@ def _load(
     module = _apply(plan, built.module, folder)
     if plan.parametrised:
         put_all_back(module, built.computed, plan.tensors)
-    module = _with_weights(module, plan, folder / "model.safetensors").eval()
-    give_back_types(module, named_types(plan.types))
+    module = _with_weights(module, plan, folder / WEIGHTS).eval()
+    give_back_types(module, types_named(plan.types))
     return module
 
 
@@ -105,19 +106,21 @@ def load_program(folder: str | Path) -> nn.Module:
         CompressorError: The folder is no result, or its program would run code when loaded.
     """
     with Explaining():
-        check_files(Path(folder), ("model.pt2",))
-        return slicing.as_module(load_program_file(Path(folder) / "model.pt2")).eval()
+        file = Path(folder) / FORMATS[PROGRAM].file
+        check_files(file.parent, (file.name,))
+        return slicing.as_module(load_program_file(file)).eval()
 
 
 def _apply(plan: Plan, module: nn.Module, folder: Path) -> nn.Module:
     try:
-        return slicing.apply_plan(plan, module, lambda: load_program_file(folder / "model.pt2"))
+        file = folder / FORMATS[PROGRAM].file
+        return slicing.apply_plan(plan, module, lambda: load_program_file(file))
     except CompressorError:
         raise
     except Exception as error:  # a plan that was changed by hand may hold anything
         raise CompressorError(
             f"the plan does not fit the network: {type(error).__name__}: {error}",
-            where=str(folder / "plan.json"),
+            where=str(folder / PLAN),
             consequence="no network was built",
             next_step="give the plan as compress wrote it",
         ) from error
@@ -126,8 +129,8 @@ def _apply(plan: Plan, module: nn.Module, folder: Path) -> nn.Module:
 def _build(factory: Callable[[], nn.Module] | str, arguments: dict[str, Any]) -> Plain:
     if isinstance(factory, str):
         literals = [f"{name}={value!r}" for name, value in arguments.items()]
-        return made_plain(load_model(factory, factory_args=literals).module, copy_to_cpu)
-    return made_plain(unwrapped(factory(**arguments))[0], copy_to_cpu)
+        return make_plain(load_model(factory, factory_args=literals).module, copy_to_cpu)
+    return make_plain(unwrap(factory(**arguments))[0], copy_to_cpu)
 
 
 def _with_weights(module: nn.Module, plan: Plan, path: Path) -> nn.Module:

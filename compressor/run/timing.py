@@ -21,13 +21,13 @@ from compressor.latency import (
     LatencyModel,
     LatencyTable,
     Layer,
-    given_table,
     layers_of,
-    measured_table,
+    measure_table,
+    read_given_table,
     width_steps,
 )
-from compressor.latency.calls import Timed, measure_turns
-from compressor.latency.machine import cached_at, machine_of
+from compressor.latency.machine import Setting, path_in_cache
+from compressor.latency.networks import Timed, measure_turns
 from compressor.onnx_runtime import check_provider, has_provider
 from compressor.options import Options
 from compressor.processes import of_the_first
@@ -204,35 +204,27 @@ class _Target:
         options = self.options
         if options.latency_table is not None:
             covered = layers if complete else ()
-            return given_table(Path(options.latency_table), covered, **self._spelled)
+            return read_given_table(Path(options.latency_table), covered, self._setting)
         if not by_torch(options):
             check_provider(options.latency_on)
         with self._file(stopwatch) as path:
-            asked = {**self._spelled, "steps_alone": not complete, "progress": tick}
-            return of_the_first(lambda: measured_table(layers, path=path, **asked))
+            how: dict[str, Any] = {"steps_alone": not complete, "path": path, "progress": tick}
+            return of_the_first(lambda: measure_table(layers, self._setting, **how))
 
     def is_here(self, table: LatencyTable) -> bool:
         """Return whether the table holds for this machine."""
-        return self.options.latency_table is None or dict(table.machine) == self._machine
+        return self.options.latency_table is None or dict(table.machine) == self._setting.machine
 
     @property
-    def _spelled(self) -> dict[str, Any]:
+    def _setting(self) -> Setting:
         options = self.options
-        return {
-            "threads": options.threads,
-            "batch": self.batch,
-            "device": options.latency_on,
-            "precision": options.latency_precision,
-        }
-
-    @property
-    def _machine(self) -> dict[str, Any]:
-        return machine_of(**self._spelled)
+        where = options.latency_on, options.latency_precision
+        return Setting(options.threads, self.batch, *where)
 
     @contextmanager
     def _file(self, stopwatch: Stopwatch) -> Iterator[Path]:
         """Yield the path of the cached table, or of a temporary file where none can be kept."""
-        path = cached_at(self._machine)
+        path = path_in_cache(self._setting.machine)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path.parent).close()

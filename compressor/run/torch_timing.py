@@ -8,11 +8,12 @@ from collections.abc import Mapping
 import torch
 from torch.export import ExportedProgram
 
+from compressor.clock import Call
 from compressor.errors import CompressorError
 from compressor.graph.programs.drawing import random_inputs
-from compressor.latency.calls import Timed, measure_calls
+from compressor.latency.networks import Timed, measure_calls
 from compressor.slicing import as_module
-from compressor.torch_calls import TORCH, Call, check_cuda, computing_in, prepared
+from compressor.torch_calls import TORCH, check_cuda, computing_in, prepare
 
 
 def measure_programs(
@@ -55,9 +56,7 @@ def _prepare(name: str, program: ExportedProgram, batch: int, device: str, preci
     module = copy.deepcopy(as_module(program))
     args, kwargs = random_inputs(program, batch, "cpu", 0)
     try:
-        call = prepared(
-            module, args, kwargs, device, precision, "" if device == "cpu" else "graphs"
-        )
+        call = prepare(module, args, kwargs, device, precision, "" if device == "cpu" else "graphs")
         call()
     except Exception as error:  # whatever PyTorch raises
         raise CompressorError(

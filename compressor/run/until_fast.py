@@ -11,6 +11,7 @@ from pathlib import Path
 
 from compressor.choose import LATENCY, AtMost, Share
 from compressor.errors import CompressorError
+from compressor.files.format_table import FORMATS, ONNX
 from compressor.formats import export_onnx
 from compressor.formats.original import Original, Runnable, TemporaryFolder
 from compressor.options import Options
@@ -84,10 +85,11 @@ def cut_until_fast(run: Run, decision: Decision, root: Run, goal: Share | AtMost
 
 def _measure(run: Run, made: Cut, original: Original, whole_ms: float) -> Measured:
     files, by_pytorch = TemporaryFolder(), by_torch(run.options)
-    smaller: Runnable = made.sliced.program if by_pytorch else files.path / "model.onnx"
+    smaller: Runnable = made.sliced.program if by_pytorch else files.path / FORMATS[ONNX].file
     if isinstance(smaller, Path):
-        symbol = run.trace.batch_symbol
-        export_onnx(made.sliced.program, smaller, batch_symbol=symbol, ways=(original.way,))
+        symbol, route = run.trace.batch_symbol, original.route_of(ONNX)
+        routes = None if route is None else (route,)
+        export_onnx(made.sliced.program, smaller, batch_symbol=symbol, routes=routes)
     before, after, noise = of_the_first(
         lambda: _steadily(original.runnable(by_pytorch), smaller, run.options)
     )

@@ -15,7 +15,7 @@ from compressor.agreement import (
     difference,
     is_live,
     other_inputs,
-    shaken,
+    shake,
     tolerance_of,
 )
 from compressor.errors import CompressorError
@@ -92,7 +92,7 @@ class Reference:
             expected,
             found,
             self.tolerance,
-            lambda: shaken(own, self._outputs, self.tolerance),
+            lambda: shake(own, self._outputs, self.tolerance),
         )
 
     def _outputs(self, module: nn.Module) -> list[Outputs]:

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
+from compressor.files.folder import PLAN
 from compressor.graph.trace import copy_detached, copy_to_cpu
-from compressor.loading.plain import made_plain
-from compressor.modules import unwrapped
+from compressor.loading.plain import make_plain
+from compressor.modules import unwrap
 from compressor.records import Plan
 from compressor.slicing import check_source
 from compressor.slicing.plan_file import read_plan
@@ -77,14 +78,12 @@ def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
         CompressorError: The plan is of another network, or too old to say where zeros go.
     """
     with Explaining():
-        return _masked(
-            model, plan if isinstance(plan, Plan) else read_plan(Path(plan) / "plan.json")
-        )
+        return _masked(model, plan if isinstance(plan, Plan) else read_plan(Path(plan) / PLAN))
 
 
 def _masked(model: nn.Module, plan: Plan) -> Masked:
     _check_silenced(plan)
-    model = made_plain(unwrapped(model)[0], copy_to_cpu).module
+    model = make_plain(unwrap(model)[0], copy_to_cpu).module
     check_source(plan, model)
     module = copy_detached(model)
     tensors = named_tensors(module)

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from compressor.errors import CompressorError
+from compressor.files.format_table import FORMATS, PROGRAM
 from compressor.graph.axes import Axis
 from compressor.graph.network import Network
 from compressor.modules import copy_of
@@ -216,7 +217,8 @@ def _install_stand_ins(
 ) -> None:
     if program is None:
         raise CompressorError(
-            f"{len(plan.stand_ins)} modules run traced operators, which are in model.pt2",
+            f"{len(plan.stand_ins)} modules run traced operators, "
+            f"which are in {FORMATS[PROGRAM].file}",
             where=", ".join(plan.stand_ins),
             consequence="the class cannot be rebuilt from the plan alone",
             next_step="use compressor.load(folder, factory)",

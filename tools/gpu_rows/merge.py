@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from compressor.files.whole_file import written_whole
+from compressor.files.whole_file import write_whole
 from tools.gpu_rows import places
 from tools.gpu_rows.records import Record, known
 from tools.gpu_rows.table import to_markdown
@@ -44,7 +44,7 @@ def merge(
 
 def _write(file: Path, records: Iterable[Record]) -> None:
     lines = [json.dumps(r, ensure_ascii=False, sort_keys=True) + "\n" for r in records]
-    with written_whole(file) as temporary:
+    with write_whole(file) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
 
 

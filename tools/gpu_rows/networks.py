@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from compressor.graph.counting import count_macs
 from compressor.latency import LatencyTable, write_table
 from compressor.latency.kernels import KERNELS
-from compressor.latency.machine import cached_at, machine_of
-from compressor.latency.steps import Step
+from compressor.latency.machine import machine_of, path_in_cache
+from compressor.latency.measured_steps import Step
 from compressor.options import Options
 from compressor.run.cutting import cut
 from compressor.run.decide import plan
@@ -94,7 +94,9 @@ def _there(network: Timed, scale: Scale, **options: Any) -> nn.Module:
     if scale.is_dry:
         machine = machine_of(1, 1, "torch-cpu")
         steps = {kind: dict.fromkeys(kernel.stepped, Step(4)) for kind, kernel in KERNELS.items()}
-        write_table(LatencyTable(machine, steps), cached_at(machine))  # which takes long to measure
+        write_table(
+            LatencyTable(machine, steps), path_in_cache(machine)
+        )  # which takes long to measure
         return _ours(network, latency_on="torch-cpu", **options)
     return _ours(network, latency_on="cuda", latency_precision="bf16", batch=256, **options)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compressor.formats import export_onnx
 from compressor.graph.trace import trace
-from compressor.latency.calls import measure_latency
+from compressor.latency.networks import measure_latency
 from compressor.records import ExampleInputs, Trace
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compressor.files.whole_file import written_whole
+from compressor.files.whole_file import write_whole
 
 LENGTH, WIDTH, HEADS, LAYERS = 64, 128, 4, 4
 STEPS, BATCH, RATE, DECAY = 2500, 24, 2e-3, 0.1
@@ -109,7 +109,7 @@ def trained(root: Path, scratch: Path) -> CharacterModel:
     if not file.exists():
         train_(module, *windows(root, "train"), steps=STEPS)
         scratch.mkdir(parents=True, exist_ok=True)
-        with written_whole(file) as temporary:
+        with write_whole(file) as temporary:
             save_file(module.state_dict(), temporary)
     module.load_state_dict(load_file(file))
     return module.eval()

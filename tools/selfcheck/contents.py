@@ -6,7 +6,7 @@ import csv
 import json
 from pathlib import Path
 
-from compressor.files.integrity import HASHED, check_files
+from compressor.files.integrity import check_files, hashed_names
 from compressor.studies.sweep.curves_of_trials import TIMES
 
 SAME = ("plan.json", "model.safetensors", "model.onnx", "model.pt2", "original.onnx")
@@ -18,7 +18,7 @@ Contents = dict[str, bytes]
 
 def of_result(folder: Path) -> Contents:
     """Of what compress writes; its files are those that its report tells of."""
-    check_files(folder, HASHED)
+    check_files(folder, hashed_names())
     return {p.name: p.read_bytes() if p.name in SAME else b"" for p in folder.iterdir()}
 
 

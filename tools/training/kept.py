@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compressor.files.whole_file import written_whole
+from compressor.files.whole_file import write_whole
 from compressor.recover import TrainingState
 
 
@@ -22,7 +22,7 @@ class Kept:
     def keep(self, name: str, state: TrainingState) -> None:
         """Replaces what was kept by that name."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(self._file(name)) as temporary:
+        with write_whole(self._file(name)) as temporary:
             torch.save(state.to_dict(), temporary)
 
     def made(
@@ -36,7 +36,7 @@ class Kept:
             return found
         made = make()
         self.folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(file) as temporary:
+        with write_whole(file) as temporary:
             torch.save(made, temporary)
         return made
 

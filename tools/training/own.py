@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from compressor.files.whole_file import written_whole
+from compressor.files.whole_file import write_whole
 from compressor.loading.data import Batches
 from compressor.recover import Recipe, fine_tune
 from compressor.recover.recipe import FIRST_LEARNING_RATES
@@ -32,7 +32,7 @@ def trained_here(depth: int, train: Batches) -> nn.Module:
             state=kept.state(name),
             after_epoch=lambda reached: kept.keep(name, reached),
         )
-        with written_whole(file) as temporary:
+        with write_whole(file) as temporary:
             save_file(module.state_dict(), temporary)
         kept.drop(name)
     module.load_state_dict(load_file(file))

@@ -20,7 +20,7 @@ from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
 from compressor.graph.trace import trace
 from compressor.least_squares import refit
-from compressor.loading.data.batching import AUGMENTATIONS
+from compressor.loading.data.augmenting import AUGMENTATIONS
 from compressor.records import ExampleInputs, Trace
 from compressor.recover import recalibrate_batch_norm
 from compressor.score import Calibration, Material, Scores, score

@@ -19,7 +19,7 @@ from compressor.agreement import FLOAT32, is_live
 from compressor.choose import KINDS, Bounds, Budget, Choice, Ranking, Share, select
 from compressor.errors import CompressorError
 from compressor.formats import export_onnx
-from compressor.formats.verifying import verified
+from compressor.formats.verifying import verify_file
 from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs, count_params
 from compressor.graph.network import Network
@@ -201,7 +201,7 @@ class Pass:
         with time_limit(self.onnx_seconds), tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             export_onnx(program, path, batch_symbol=traced.batch_symbol)
-            return verified(program, path, traced)
+            return verify_file(program, path, traced)
 
     def _require_quality(self, traced: Trace, network: Network, judge: Judge) -> None:
         """Cutting a few of the least salient channels, without repair, costs little."""

@@ -16,7 +16,7 @@ from compressor.graph.trace.exports import capture, capture_training, unused_par
 from compressor.graph.trace.fixed_inputs import note_fixed_inputs
 from compressor.graph.trace.keepsakes import restore_stored
 from compressor.graph.trace.observers import switch_observers_off
-from compressor.modules import copy_of, unwrapped
+from compressor.modules import copy_of, unwrap
 from compressor.records import ExampleInputs, Trace
 
 
@@ -134,4 +134,4 @@ def copy_to_cpu(module: nn.Module) -> nn.Module:
     Raises:
         CompressorError: The model cannot be copied.
     """
-    return copy_of(unwrapped(module)[0]).to("cpu")
+    return copy_of(unwrap(module)[0]).to("cpu")

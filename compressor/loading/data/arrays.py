@@ -46,7 +46,7 @@ class ImageArrays(Dataset[Any]):
     def __getitems__(self, indices: Sequence[int]) -> Stacked:
         """Return normalised images [samples, channels, height, width] float32, and their labels."""
         chosen = np.asarray(indices)
-        inputs = _normalised(torch.from_numpy(self.images[chosen]), self.mean, self.std)
+        inputs = _normalise(torch.from_numpy(self.images[chosen]), self.mean, self.std)
         return Stacked(inputs, None if self.labels is None else self.labels[chosen])
 
     def __getitem__(self, index: int) -> tuple[Tensor, int | None]:
@@ -78,11 +78,11 @@ class PlacedImages(Dataset[Any]):
         return len(self.images)
 
     def __getitems__(self, indices: Tensor) -> Stacked:
-        inputs = _normalised(self.images[indices], self.mean, self.std)
+        inputs = _normalise(self.images[indices], self.mean, self.std)
         return Stacked(inputs, None if self.labels is None else self.labels[indices])
 
 
-def _normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def _normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Normalise images: [N, H, W, C] of uint8 become [N, C, H, W] of float32."""
     inputs = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     return inputs.div_(255).sub_(mean).div_(std)

@@ -1,152 +1,22 @@
-"""Split data and read it in batches: held out, shuffled, augmented, the same for the same seed."""
+"""Read data in batches: shuffled, augmented, the same for the same seed."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Subset
 
 from compressor.calls import Call
-from compressor.errors import CompressorError, UsageError
+from compressor.errors import UsageError
+from compressor.loading.data.augmenting import AUGMENTATIONS
 from compressor.loading.data.dataset import Data
-
-_LOOKED_AT = 256  # samples of a dataset that does not say its labels
-
-
-def hold_out(data: Data, fraction: float = 0.1, seed: int = 0) -> tuple[Data, Data]:
-    """Split data at random into (rest, held): disjoint, complete, at least one sample in each.
-
-    Args:
-        data: Not changed.
-        fraction: The share of the samples that is held out.
-        seed: Seed of the choice.
-
-    Raises:
-        UsageError: The fraction is not between 0 and 1.
-        CompressorError: There is only one sample.
-    """
-    if not 0 < fraction < 1:
-        raise UsageError(
-            f"the share to hold out must lie between 0 and 1, not {fraction}",
-            next_step="give a share such as 0.1",
-        )
-    if len(data) < 2:
-        raise CompressorError(
-            "one sample cannot be split into training and test data",
-            where=data.name,
-            next_step="give more data, or separate test data",
-        )
-    order = np.random.default_rng(seed).permutation(len(data)).tolist()
-    held = min(len(data) - 1, max(1, round(fraction * len(data))))
-    return (
-        replace(data, dataset=Subset(data.dataset, sorted(order[held:]))),
-        replace(
-            data,
-            name=f"{data.name} (held out)",
-            dataset=Subset(data.dataset, sorted(order[:held])),
-        ),
-    )
-
-
-def check_labels(data: Data, classes: int) -> None:
-    """Check that labels are classes of a network that has this many: from 0 below `classes`.
-
-    All labels of arrays and folders are looked at; of other datasets, 256 samples spread evenly.
-    Labels that are no integers pass.
-
-    Raises:
-        CompressorError: A label is out of range; it names the first such sample and its label.
-    """
-    if not data.labelled:
-        return
-    labels, indices = _labels(data)
-    if labels.is_floating_point() or labels.is_complex():
-        return
-    wrong = ((labels < 0) | (labels >= classes)).nonzero()
-    if len(wrong):
-        first = tuple(wrong[0].tolist())
-        raise CompressorError(
-            f"the label of sample {indices[first[0]]} is {int(labels[first])}, "
-            f"but the network has {classes} classes (0 to {classes - 1})",
-            where=data.name,
-            next_step="give the data that the network was trained for, or repair its labels",
-        )
-
-
-def _labels(data: Data) -> tuple[Tensor, range]:
-    """Return labels, and the indices of the samples that they belong to."""
-    subset = data.dataset if isinstance(data.dataset, Subset) else None
-    labels = getattr(subset.dataset if subset else data.dataset, "labels", None)
-    if isinstance(labels, Tensor):
-        return labels[torch.tensor(subset.indices)] if subset else labels, range(len(data))
-    indices = range(0, len(data), max(1, len(data) // _LOOKED_AT))
-    return torch.as_tensor(data.fetch(indices).target), indices
-
-
-Drawn = tuple[np.ndarray[Any, Any], ...]
-"""Random numbers of some images: arrays with an entry per image."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """A random change of images, in two parts: numbers are drawn, then images changed by them.
-
-    So the numbers of a whole pass can be drawn at once and brought to where the images are.
-
-    Attributes:
-        draw: Draws numbers by a generator for so many images of a height and a width.
-        apply: Changes images [N, C, H, W] as the numbers say, which lie on the same device.
-    """
-
-    draw: Callable[[np.random.Generator, int, int, int], Drawn]
-    apply: Callable[..., Tensor]
-
-    def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Change images [N, C, H, W] by numbers that are drawn for them."""
-        drawn = self.draw(rng, len(images), *images.shape[-2:])
-        return self.apply(images, *(torch.from_numpy(each).to(images.device) for each in drawn))
-
-
-def _draw_moves(rng: np.random.Generator, samples: int, height: int, width: int) -> Drawn:
-    """Draw how far each image is moved down and across, by up to an eighth of its size."""
-    tops, lefts = (rng.integers(0, 2 * (size // 8) + 1, samples) for size in (height, width))
-    return tops, lefts
-
-
-def _crop(images: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
-    """Move each image [N, C, H, W]; zeros (the mean colour) move in."""
-    samples, _, height, width = images.shape
-    rows, columns = height // 8, width // 8
-    padded = F.pad(images, (columns, columns, rows, rows))
-    every = torch.arange(samples, device=images.device)[:, None, None]
-    down = (tops[:, None] + torch.arange(height, device=images.device))[:, :, None]
-    across = (lefts[:, None] + torch.arange(width, device=images.device))[:, None, :]
-    return padded.movedim(1, -1)[every, down, across].movedim(-1, 1).contiguous()
-
-
-def _draw_sides(rng: np.random.Generator, samples: int, height: int, width: int) -> Drawn:
-    return (rng.random(samples) < 0.5,)
-
-
-def _flip(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror images [N, C, H, W] left to right, those for which `mirrored` says so."""
-    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
-
-
-CROP, FLIP = Augmentation(_draw_moves, _crop), Augmentation(_draw_sides, _flip)
-AUGMENTATIONS: dict[str, tuple[Augmentation, ...]] = {
-    "none": (),
-    "crop": (CROP,),
-    "crop-flip": (CROP, FLIP),
-}
 
 SHARE = 0.5
 """Of a device's free memory: data that take less can lie there."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from compressor.calls import Call
 from compressor.errors import CompressorError
-from compressor.loading.plain import widened
+from compressor.loading.plain import widen
 
 TARGETS = ("labels", "label", "targets", "target", "y")
 """Names of the target in a sample that is a dict, where the network does not take that name."""
@@ -93,14 +93,14 @@ class Binding:
             CompressorError: The sample lacks an input that the examples have.
         """
         call = self._whole_forward(inputs) if self.examples is None else self._like_examples(inputs)
-        return widened(call) if self.widens else call
+        return widen(call) if self.widens else call
 
     def _like_examples(self, inputs: Any) -> Call:
         assert self.examples is not None
         values = []
         for key, (name, example) in self._keys(inputs):
             try:
-                values.append(_conformed(_at(inputs, key), example))
+                values.append(_conform(_at(inputs, key), example))
             except (LookupError, TypeError):
                 raise self._lacking(name, inputs) from None
         count = len(self.examples.args)
@@ -198,7 +198,7 @@ def _at(inputs: Any, key: Key) -> Any:
     return inputs[key] if isinstance(inputs, Mapping) else _sequence(inputs)[int(key)]
 
 
-def _conformed(value: Any, example: Any) -> Any:
+def _conform(value: Any, example: Any) -> Any:
     """Return a value in containers like the example's.
 
     It is a list where the example has one, and a dict with the example's keys in its order.
@@ -208,10 +208,10 @@ def _conformed(value: Any, example: Any) -> Any:
         TypeError: It has another number of parts, or another structure.
     """
     if isinstance(example, Mapping):
-        return {name: _conformed(value[name], part) for name, part in example.items()}
+        return {name: _conform(value[name], part) for name, part in example.items()}
     if isinstance(example, tuple | list):
         if not isinstance(value, tuple | list) or len(value) != len(example):
             raise TypeError
-        parts = [_conformed(v, part) for v, part in zip(value, example, strict=True)]
+        parts = [_conform(v, part) for v, part in zip(value, example, strict=True)]
         return type(example)(*parts) if hasattr(example, "_fields") else type(example)(parts)
     return value

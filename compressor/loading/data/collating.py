@@ -86,7 +86,7 @@ def side_by_side(samples: Sequence[Any]) -> Any:
     if any(other != structure for _, other in flat):
         raise UnequalShapesError("one has other parts than another")
     columns = zip(*(leaves for leaves, _ in flat), strict=True)
-    stacked = [_stacked(_place(c[0][0]), [leaf for _, leaf in c]) for c in columns]
+    stacked = [_stack(_place(c[0][0]), [leaf for _, leaf in c]) for c in columns]
     return pytree.tree_unflatten(stacked, structure)
 
 
@@ -98,7 +98,7 @@ def _place(path: Sequence[Any]) -> str:
     return str(last.key) if hasattr(last, "key") else f"number {getattr(last, 'idx', 0) + 1}"
 
 
-def _stacked(place: str, values: Sequence[Any]) -> Any:
+def _stack(place: str, values: Sequence[Any]) -> Any:
     if all(value is None for value in values):
         return None
     if all(type(value) is float for value in values):

@@ -89,7 +89,7 @@ class Data:
     def _read(self, indices: Sequence[int] | Tensor) -> Any:
         """Read samples as pairs of inputs and target, or several that are stacked already."""
         many = getattr(self.dataset, "__getitems__", None)
-        samples = many(_listed(indices)) if many else [self.dataset[i] for i in indices]
+        samples = many(_list(indices)) if many else [self.dataset[i] for i in indices]
         if isinstance(samples, Stacked):
             return samples
         return [sample_of(sample, self.binding.takes) for sample in samples]
@@ -107,5 +107,5 @@ class Data:
         )
 
 
-def _listed(indices: Sequence[int] | Tensor) -> Any:
+def _list(indices: Sequence[int] | Tensor) -> Any:
     return indices if isinstance(indices, Tensor) else list(indices)

@@ -15,7 +15,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from compressor.errors import CompressorError, UsageError
-from compressor.loading.callables import named
+from compressor.loading.callables import import_named
 from compressor.loading.data.arrays import load_arrays, statistics
 from compressor.loading.data.dataset import Data
 from compressor.loading.data.objects import data_of, is_dataset
@@ -77,7 +77,7 @@ def load_data(
             where=specs[0],
             next_step="normalise inside the dataset",
         )
-    return _named(specs[0])
+    return _load_named(specs[0])
 
 
 _BEGINNINGS = (b"PK", b"\x93NUMPY")
@@ -163,9 +163,9 @@ def _read_image(path: str, mode: str) -> Image.Image:
         ) from error
 
 
-def _named(spec: str) -> Data:
+def _load_named(spec: str) -> Data:
     """The dataset that a spec names, or that the function or class which it names gives."""
-    found = named(spec)
+    found = import_named(spec)
     if callable(found) and not is_dataset(found):
         try:
             found = found()

@@ -4,16 +4,16 @@ In the plain form the weights that act are plain parameters, and all numbers are
 """
 
 from compressor.loading.plain.computed import Computed
-from compressor.loading.plain.making import Plain, made_plain, put_all_back, require_kept
+from compressor.loading.plain.making import Plain, make_plain, put_all_back, require_kept
 from compressor.loading.plain.number_types import (
     Types,
     give_back_types,
     name_of,
-    named_types,
-    narrowed,
+    narrow,
     round_to,
+    types_named,
     types_of,
-    widened,
+    widen,
     work_in_float32,
 )
 
@@ -22,14 +22,14 @@ __all__ = [
     "Plain",
     "Types",
     "give_back_types",
-    "made_plain",
+    "make_plain",
     "name_of",
-    "named_types",
-    "narrowed",
+    "narrow",
     "put_all_back",
     "require_kept",
     "round_to",
+    "types_named",
     "types_of",
-    "widened",
+    "widen",
     "work_in_float32",
 ]

@@ -177,7 +177,7 @@ def _refuse_unknown(layer: nn.Module, path: str) -> None:
     for name, value in vars(layer).items():
         beside = any(other.startswith(f"{name}_") for other in layer._parameters)
         if isinstance(value, Tensor) and (name in ("weight", "bias") or beside):
-            hooks = [_called(hook) for hook in layer._forward_pre_hooks.values()]
+            hooks = [_words_of(hook) for hook in layer._forward_pre_hooks.values()]
             raise CompressorError(
                 f"{path}.{name} is computed before each call, by {' or '.join(hooks)}".lstrip("."),
                 where=f"layer {path} ({type(layer).__name__})",
@@ -187,6 +187,6 @@ def _refuse_unknown(layer: nn.Module, path: str) -> None:
             )
 
 
-def _called(hook: object) -> str:
+def _words_of(hook: object) -> str:
     name = getattr(hook, "__qualname__", type(hook).__qualname__)
     return f"the hook {name}"

@@ -100,7 +100,7 @@ def plain_layer(layer: nn.Module) -> bool:
             runs = [_run(layer, given) for given in inputs]
         except Exception:  # its forward takes something else
             return False
-        weight = _computed(layer, [operands for _, operands in runs])
+        weight = _find_acting(layer, [operands for _, operands in runs])
         if weight is None:
             return False
         outputs = [output for output, _ in runs]
@@ -143,7 +143,7 @@ def _run(layer: nn.Module, given: Tensor) -> tuple[Tensor, list[tuple[Any, Any]]
         return layer(given), operands.seen
 
 
-def _computed(layer: Any, runs: list[list[tuple[Any, Any]]]) -> Tensor | None:
+def _find_acting(layer: Any, runs: list[list[tuple[Any, Any]]]) -> Tensor | None:
     """Return the weight that acts, if exactly one operator takes a weight that is computed.
 
     Args:

@@ -31,7 +31,7 @@ class Plain:
     computed: tuple[Computed, ...] = ()
 
 
-def made_plain(module: nn.Module, copied: Callable[[nn.Module], nn.Module]) -> Plain:
+def make_plain(module: nn.Module, copied: Callable[[nn.Module], nn.Module]) -> Plain:
     """Return the network with the weights that act in eval mode as plain parameters.
 
     Tensors that were computed from the same sources stay tied, and what was frozen stays frozen.

@@ -72,14 +72,14 @@ def round_to(module: nn.Module, types: Types) -> None:
                 tensor.copy_(tensor.to(types[name]))
 
 
-def widened(value: Any) -> Any:
+def widen(value: Any) -> Any:
     """Convert tensors in nested inputs to the type that the work is done in (float32)."""
     return pytree.tree_map(
         lambda leaf: leaf.to(COMPUTED_IN.get(leaf.dtype, leaf.dtype)) if _is(leaf) else leaf, value
     )
 
 
-def narrowed(value: Any, types: Types) -> Any:
+def narrow(value: Any, types: Types) -> Any:
     """Convert nested inputs from the type of the work to the network's commonest type."""
     (common, _), *_ = Counter(types.values()).most_common(1)
     worked = COMPUTED_IN[common]
@@ -94,7 +94,7 @@ def name_of(types: Types) -> str:
     return " and ".join(name for name, _ in counted.most_common()) or "float32"
 
 
-def named_types(names: Mapping[str, str]) -> dict[str, torch.dtype]:
+def types_named(names: Mapping[str, str]) -> dict[str, torch.dtype]:
     """Turn names of types, as a plan holds them, into types."""
     return {name: getattr(torch, dtype) for name, dtype in names.items()}
 

@@ -3,8 +3,9 @@
     python bench.py [--threads 1] [--batch 1] [--seconds 5] [--layers] [--json FILE]
     python bench.py --table FILE [--threads 1]
 
-Needs onnxruntime and numpy, nothing else. Both networks take turns; random data, the first call of
-each turn is not counted. --table times the original's layers at many widths instead: then
+Needs onnxruntime and numpy, nothing else. It times as `compress bench` does: random data, warm-up
+dropped, threads pinned; both networks take turns, the original a second time, which shows the
+noise. --table times the original's layers at many widths instead: then
 `compress MODEL --of latency --latency-table FILE` finds, on any machine, the network that is fast
 on this one.
 """
@@ -28,79 +29,136 @@ import onnxruntime as ort
 HERE = Path(__file__).resolve().parent
 LAYERS = HERE / "layers.json.gz"
 NETWORKS = {"before": HERE / "original.onnx", "after": HERE / "model.onnx"}
-TYPES = {
+FLOATS = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
     "tensor(float16)": np.float16,
+}
+INTEGERS = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
     "tensor(bool)": np.bool_,
 }
+ROUNDS = 15
+WARM_UP_SECONDS, WARM_UP_CALLS = 0.5, 5
+RESAMPLES, INTERVAL = 2000, (2.5, 97.5)
+CALLS, LEAST, FIRST, SECONDS = 30, 8, 3, 3.0
+KERNEL = "_kernel_time"
 
 
-def options_of(threads):
+def make_options(threads, record=None, shares_memory=False):
+    """Session options; `record` begins the path of the runtime's record of its operators."""
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if record is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(record)
+    if shares_memory:
+        options.add_session_config_entry("session.use_env_allocators", "1")
     return options
 
 
-def opened(path, options, batch, provider):
-    """A session and its inputs; whole numbers are ones, which are nearly always valid."""
-    session = ort.InferenceSession(str(path), options, providers=[provider])
+def draw_inputs(session, batch):
+    """Random inputs by name; whole numbers are ones, which are nearly always valid."""
     rng, feeds = np.random.default_rng(0), {}
     for spec in session.get_inputs():
-        kind = np.dtype(TYPES[spec.type])
         shape = [size if isinstance(size, int) else batch for size in spec.shape]
-        drawn = rng.standard_normal(shape) if kind.kind == "f" else np.ones(shape)
-        feeds[spec.name] = drawn.astype(kind)
-    return session, feeds
+        feeds[spec.name] = (
+            rng.standard_normal(shape).astype(FLOATS[spec.type])
+            if spec.type in FLOATS
+            else np.ones(shape, INTEGERS[spec.type])
+        )
+    return feeds
 
 
-def turn(session, feeds, seconds):
-    """Milliseconds of each call of one turn."""
-    session.run(None, feeds)
-    times, end = [], time.perf_counter() + seconds
-    while not times or time.perf_counter() < end:
-        begin = time.perf_counter()
-        session.run(None, feeds)
-        times.append(1000 * (time.perf_counter() - begin))
-    return times
+def open_network(path, batch, provider, options):
+    """The session of a network and a call of it on random inputs."""
+    session = ort.InferenceSession(str(path), options, providers=[provider])
+    feeds = draw_inputs(session, batch)
+    return session, lambda: session.run(None, feeds)
 
 
-def compared(threads, batch, seconds, provider):
-    """Milliseconds of every call by network; the original's second session shows the noise."""
+def repeat(seconds, least, most=math.inf):
+    """0, 1, 2, ... until the seconds are over: `least` numbers at least, `most` at most."""
+    end, done = time.perf_counter() + seconds, 0
+    while done < least or (done < most and time.perf_counter() < end):
+        yield done
+        done += 1
+
+
+def clock(call):
+    """Milliseconds of one call."""
+    begin = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - begin)
+
+
+def take_turn(call, seconds):
+    """Milliseconds of each call of one turn; one more call comes first and is not counted."""
+    call()
+    return [clock(call) for _ in repeat(seconds, 1)]
+
+
+def time_in_turns(calls, seconds):
+    """Milliseconds of each call, by name and round; every other round goes the other way."""
+    for call in calls.values():
+        for _ in repeat(WARM_UP_SECONDS, WARM_UP_CALLS):
+            clock(call)
+    rounds = {name: [] for name in calls}
+    for done in range(ROUNDS):
+        for name in calls if done % 2 == 0 else reversed(calls):
+            rounds[name].append(take_turn(calls[name], seconds / ROUNDS / len(calls)))
+    return rounds
+
+
+def time_networks(threads, batch, seconds, provider):
+    """Time both networks, the original a second time, which shows the noise."""
     paths = {**NETWORKS, "before again": NETWORKS["before"]}
-    running = {n: opened(p, options_of(threads), batch, provider) for n, p in paths.items()}
-    times = {name: [] for name in running}
-    turn_seconds, end = min(0.1, seconds / 9), time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["after"]) < 3:
-        for name, (session, feeds) in running.items():
-            times[name] += turn(session, feeds, turn_seconds)
-    return times
+    sessions = {
+        name: open_network(path, batch, provider, make_options(threads))
+        for name, path in paths.items()
+    }
+    return time_in_turns({name: call for name, (_, call) in sessions.items()}, seconds)
 
 
-def layers(path, threads, batch, provider):
+def percentiles_of(rounds):
+    """The 50th, 90th and 99th percentile of all calls."""
+    return [float(p) for p in np.percentile(np.concatenate(rounds), [50, 90, 99])]
+
+
+def ratio_of(baseline, other):
+    """How many times longer the baseline takes, and the interval of 95 % confidence: rounds are
+    drawn anew, both networks' together."""
+    pairs = [np.array([np.median(times) for times in rounds]) for rounds in (baseline, other)]
+    value, count = float(np.median(pairs[0]) / np.median(pairs[1])), len(pairs[0])
+    drawn = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
+    one, two = (np.median(medians[drawn], axis=1) for medians in pairs)
+    return [value, *(float(end) for end in np.percentile(one / two, INTERVAL))]
+
+
+def time_layers(path, threads, batch, provider):
     """Median milliseconds of each operator, as the runtime records them."""
     with tempfile.TemporaryDirectory() as folder:
-        options = options_of(threads)
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session, feeds = opened(path, options, batch, provider)
-        for _ in range(25):
-            session.run(None, feeds)
+        options = make_options(threads, Path(folder) / "profile")
+        session, call = open_network(path, batch, provider, options)
+        for _ in repeat(SECONDS, LEAST, CALLS + FIRST):
+            call()
         found = {}
-        for name, _, ms in events_of(session):
-            found.setdefault(name[: -len("_kernel_time")], []).append(ms)
-    return {name: statistics.median(times[3:]) for name, times in found.items()}
+        for name, _, ms in read_record(session):
+            found.setdefault(name, []).append(ms)
+    return {name: statistics.median(times[FIRST:] or times) for name, times in found.items()}
 
 
-def events_of(session):
-    """Milliseconds of every call of an operator, with its name and kind."""
-    for event in json.loads(Path(session.end_profiling()).read_text()):
-        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
-            kind = event.get("args", {}).get("op_name")
-            yield event["name"], kind, event["dur"] / 1000
+def read_record(session):
+    """Name, kind and milliseconds of every call of an operator."""
+    for event in json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")):
+        if event["cat"] == "Node" and event["name"].endswith(KERNEL):
+            kind = event.get("args", {}).get("op_name", "")
+            yield event["name"][: -len(KERNEL)], kind, event["dur"] / 1000
 
 
 def usual(times):
@@ -109,19 +167,15 @@ def usual(times):
     return float(np.mean(sorted(times)[quarter : len(times) - quarter]))
 
 
-def layer_call(network, threads, prefix, numbers):
+def open_layer(network, threads, prefix, numbers):
     """A session of one layer and its inputs, which are parts of the same memory for all layers."""
-    options = options_of(threads)
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4
-    options.enable_profiling, options.profile_file_prefix = True, str(prefix)
-    options.add_session_config_entry("session.use_env_allocators", "1")
+    options = make_options(threads, prefix, shares_memory=True)
     session = ort.InferenceSession(network, options, providers=["CPUExecutionProvider"])
     feeds, end = {}, 0
     for spec in session.get_inputs():
         count = math.prod(spec.shape)
-        if TYPES[spec.type] is np.int64:
-            feeds[spec.name] = np.ones(spec.shape, np.int64)
+        if spec.type in INTEGERS:
+            feeds[spec.name] = np.ones(spec.shape, INTEGERS[spec.type])
         else:
             feeds[spec.name] = np.resize(numbers[end : end + count], spec.shape)
             end += count
@@ -129,28 +183,26 @@ def layer_call(network, threads, prefix, numbers):
     return session, feeds
 
 
-def layer_times(networks, threads, beside, numbers):
+def time_turns_of_layers(networks, threads, beside, numbers):
     """Milliseconds of each layer; they take turns call by call. Helpers and changes of layout,
     which a layer among others does not need, do not count."""
     with tempfile.TemporaryDirectory() as folder:
         calls = [
-            layer_call(network, threads, Path(folder) / str(number), numbers)
+            open_layer(network, threads, Path(folder) / str(number), numbers)
             for number, network in enumerate(networks)
         ]
-        end, turns = time.perf_counter() + 0.01 * len(calls), 0
-        while turns < 3 or (turns < 20 and time.perf_counter() < end):
+        for _ in repeat(0.01 * len(calls), 3, 20):
             for session, feeds in calls:
                 session.run(None, feeds)
-            turns += 1
         for session, _ in calls:
             found = {}
-            for name, kind, ms in events_of(session):
+            for name, kind, ms in read_record(session):
                 if kind not in ("ReorderInput", "ReorderOutput") and not name.startswith(beside):
                     found.setdefault(name, []).append(ms)
             yield sum(usual(times[1:]) for times in found.values())
 
 
-def processor():
+def name_processor():
     info, name = Path("/proc/cpuinfo"), platform.processor()
     if info.exists():
         pairs = (line.partition(":") for line in info.read_text().splitlines())
@@ -158,7 +210,7 @@ def processor():
     return f"{name} ({platform.machine()})".strip()
 
 
-def table(threads):
+def measure_table(threads):
     """The times of all layers in the form that compress reads. Of three looks at each the least
     counts: what else the machine does makes a layer seem slower, never faster."""
     told = json.loads(gzip.decompress(LAYERS.read_bytes()))
@@ -177,14 +229,14 @@ def table(threads):
             rounds = -(-len(names) // 32)
             for first in range(rounds):
                 networks = [base64.b64decode(text) for text in coded[first::rounds]]
-                measured = layer_times(networks, threads, told["beside"], numbers)
+                measured = time_turns_of_layers(networks, threads, told["beside"], numbers)
                 for name, ms in zip(names[first::rounds], measured, strict=True):
                     times[signature][name] = min(ms, times[signature].get(name, ms))
             done += 1
             print(f"\r{done} of {total} layers", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     machine = {
-        "processor": processor(),
+        "processor": name_processor(),
         "cores": os.cpu_count(),
         "runtime": f"onnxruntime {ort.__version__}",
         "device": "cpu",
@@ -193,6 +245,12 @@ def table(threads):
         "dtype": "float32",
     }
     return {"schema": 1, "machine": machine, "steps": told["steps"], "times": times}
+
+
+def pin(threads):
+    """Keep to as many processors as there are threads, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def write(path, content):
@@ -215,35 +273,36 @@ def main():
     if asked.table:
         if not LAYERS.exists():
             sys.exit(f"error: {LAYERS.name} should lie beside this script")
-        write(asked.table, table(asked.threads))
+        write(asked.table, measure_table(asked.threads))
         return
     missing = [path.name for path in NETWORKS.values() if not path.exists()]
     if missing:
         sys.exit(f"error: {', '.join(missing)} should lie beside this script")
+    if asked.provider == "CPUExecutionProvider":
+        pin(asked.threads)
     try:
-        times = compared(asked.threads, asked.batch, asked.seconds, asked.provider)
+        rounds = time_networks(asked.threads, asked.batch, asked.seconds, asked.provider)
     except Exception as error:
         sys.exit(f"error: ONNX Runtime does not run the networks: {error}")
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    whole = (medians["before"] + medians.pop("before again")) / 2
-    noise = abs(whole - medians["before"]) / whole * 2
     print(
         f"onnxruntime {ort.__version__}, {platform.machine()}, {asked.provider}, "
         f"threads {asked.threads}, batch {asked.batch}"
     )
-    for name, value in (("before", whole), ("after", medians["after"])):
-        ends = np.percentile(times[name], [90, 99])
-        print(f"{name:>7}  p50 {value:9.3f} ms  p90 {ends[0]:9.3f} ms  p99 {ends[1]:9.3f} ms")
+    found = {"ms": {name: percentiles_of(rounds[name])[0] for name in NETWORKS}, **vars(asked)}
+    for name in NETWORKS:
+        p50, p90, p99 = percentiles_of(rounds[name])
+        print(f"{name:>7}  p50 {p50:9.3f} ms  p90 {p90:9.3f} ms  p99 {p99:9.3f} ms")
+    faster, low, high = found["faster"] = ratio_of(rounds["before"], rounds["after"])
+    found["noise"] = abs(ratio_of(rounds["before"], rounds["before again"])[0] - 1)
     print(
-        f"{whole / medians['after']:.2f}x faster; the original differs from itself by {noise:.1%}"
+        f"{faster:.2f}x faster ({low:.2f} to {high:.2f}); "
+        f"the original differs from itself by {found['noise']:.1%}"
     )
-    found = {"ms": {"before": whole, "after": medians["after"]}, "noise": noise, **vars(asked)}
     if asked.layers or asked.json:
-        both = {
-            name: layers(path, asked.threads, asked.batch, asked.provider)
+        both = found["layers"] = {
+            name: time_layers(path, asked.threads, asked.batch, asked.provider)
             for name, path in NETWORKS.items()
         }
-        found["layers"] = both
     if asked.layers:
         print(f"\n{'before':>10} {'after':>10}  ms by operator")
         for name in dict.fromkeys([*both["before"], *both["after"]]):

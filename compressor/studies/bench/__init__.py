@@ -4,8 +4,8 @@ Every network runs in a process of its own. They take turns, the first one twice
 noise. `modules_compared` does the same in one process, with modules.
 """
 
-from compressor.studies.bench.modules import modules_compared
-from compressor.studies.bench.running import benchmark
-from compressor.studies.bench.ways import Way
+from compressor.formats.ways import Way
+from compressor.studies.bench.benchmarking import benchmark
+from compressor.studies.bench.in_process import time_modules
 
-__all__ = ["Way", "benchmark", "modules_compared"]
+__all__ = ["Way", "benchmark", "time_modules"]

@@ -1,18 +1,16 @@
-"""Turn what is to be timed (an ONNX file, a program, an export folder, any MODEL) into files that a
-process of its own can run."""
+"""Turn what is to be timed (an ONNX file, a result's folder, any MODEL) into the formats' files."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.errors import CompressorError, UsageError
-from compressor.files.folder import is_result
+from compressor.files.format_table import FORMATS, ONNX, format_of, titles_of_backends
 from compressor.files.integrity import check_files
+from compressor.loading.given import ModelSpec, OnnxFile, ResultFolder, recognise
 from compressor.options import ModelOptions
-
-ONNX_SUFFIX = ".onnx"
 
 
 @dataclass(frozen=True)
@@ -21,13 +19,11 @@ class Entrant:
 
     Attributes:
         name: As the command line names it.
-        onnx: The ONNX file; None where there is none.
-        program: The .pt2 program; None where only an ONNX file was given.
+        files: The file of each format in which there is one; at least one.
     """
 
     name: str
-    onnx: Path | None
-    program: Path | None
+    files: Mapping[str, Path]
 
     def file_for(self, backend: str) -> Path:
         """Return the file that the backend runs.
@@ -35,76 +31,66 @@ class Entrant:
         Raises:
             UsageError: There is no file that it can run.
         """
-        if backend == "onnxruntime":
-            if self.onnx is None:
-                raise UsageError(
-                    "there is no ONNX file of this network",
-                    where=self.name,
-                    consequence="nothing was timed",
-                    next_step="time it as PyTorch runs it: --backend torch",
-                )
-            return self.onnx
-        if self.program is None:
-            raise UsageError(
-                "PyTorch runs no ONNX files",
-                where=self.name,
-                consequence="nothing was timed",
-                next_step="give the export folder or the .pt2 program instead, or leave out "
-                f"--backend {backend}",
-            )
-        return self.program
+        wanted = format_of(backend)
+        if wanted in self.files:
+            return self.files[wanted]
+        title, label = titles_of_backends()[backend], FORMATS[wanted].label
+        runs = [word for name in self.files for word in FORMATS[name].backends]
+        raise UsageError(
+            f"there is no {label} of this network, which {title} runs",
+            where=self.name,
+            consequence="nothing was timed",
+            next_step=f"give the folder of a result that has one, or --backend {runs[0]}"
+            if runs
+            else "give the folder of a result that has one",
+        )
 
 
-def opened(
+def open_entrant(
     model: str, folder: Path, options: ModelOptions, backends: Collection[str] = ("onnxruntime",)
 ) -> Entrant:
     """Find or make the files of what the command line names.
 
     Args:
-        model: An `.onnx` file, a folder that `compress` wrote, or a MODEL.
+        model: An ONNX file, a folder that `compress` wrote, or a MODEL; its content tells which.
         folder: Where files are written that are not there yet.
         options: How a MODEL is opened.
         backends: What is to run it; without ONNX Runtime a network that has no ONNX form will do.
 
     Raises:
         UsageError: There is no such file or model.
-        CompressorError: The model cannot be opened or exported.
+        CompressorError: The model cannot be opened or exported, or a file of a result was changed.
     """
-    path = Path(model)
-    if path.is_dir() and is_result(path):
-        check_files(path, ("model.onnx", "model.onnx.data", "model.pt2"))
-        onnx, program = (
-            file if file.exists() else None for file in (path / "model.onnx", path / "model.pt2")
-        )
-        return Entrant(model, onnx, program)
-    if path.suffix == ONNX_SUFFIX:
-        if not path.is_file():
-            raise UsageError(
-                f"there is no file {path}",
-                consequence="nothing was timed",
-                next_step="give an .onnx file, a folder that compress wrote, or a MODEL",
-            )
-        return Entrant(model, path, None)
-    return _exported(model, folder, options, backends)
+    match recognise(model):
+        case ResultFolder(path, files):
+            check_files(path, (name for row in FORMATS.values() for name in row.files))
+            return Entrant(model, files)
+        case OnnxFile(path):
+            return Entrant(model, {ONNX: path})
+        case ModelSpec(spec):
+            return Entrant(model, _write_files(spec, folder, options, backends))
 
 
-def _exported(
-    model: str, folder: Path, options: ModelOptions, backends: Collection[str]
-) -> Entrant:
-    from compressor.formats import export_onnx, save_program
+def _write_files(
+    spec: str, folder: Path, options: ModelOptions, backends: Collection[str]
+) -> dict[str, Path]:
+    """Write a MODEL in the formats that the backends run, and as ONNX, where it can be."""
+    from compressor.formats.job import methods_of
     from compressor.graph.trace import trace
     from compressor.loading import find_examples
     from compressor.run.loaded import open_model
 
-    loaded = open_model(model, options)
+    loaded = open_model(spec, options)
     traced = trace(loaded.module, find_examples(loaded, options.input, None))
     folder.mkdir(parents=True, exist_ok=True)
-    save_program(traced.program, folder / "model.pt2")
-    onnx: Path | None = folder / "model.onnx"
-    try:
-        export_onnx(traced.program, folder / "model.onnx", batch_symbol=traced.batch_symbol)
-    except CompressorError:
-        if "onnxruntime" in backends:
-            raise
-        onnx = None
-    return Entrant(model, onnx, folder / "model.pt2")
+    needed, files = {format_of(backend) for backend in backends}, {}
+    for name, row in FORMATS.items():
+        if name in needed or name == ONNX:  # whose operators are timed one by one
+            try:
+                methods_of(name).attempt(traced, folder)
+            except CompressorError:
+                if name in needed:
+                    raise
+            else:
+                files[name] = folder / row.file
+    return files

@@ -13,11 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.errors import CompressorError
+from compressor.files.folder import REPORT
+from compressor.files.format_table import FORMATS, ONNX
 from compressor.files.integrity import check_files
+from compressor.loading.given import open_result
 from compressor.report.formatting import difference, in_bytes, large, own_ms, points, share, way
 from compressor.report.numbers import SCHEMA
 
-MACS, PARAMS, FILE = "MACs", "parameters", "ONNX file"
+MACS, PARAMS, FILE = "MACs", "parameters", FORMATS[ONNX].label
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,11 @@ def read_result(folder: Path) -> Entry:
     """Read a result from its folder's report.json.
 
     Raises:
+        UsageError: This is no folder that compress has written.
         CompressorError: There is no report, it is cut off, of another version or something else.
     """
-    path = folder / "report.json"
-    check_files(folder, ("model.onnx", "model.onnx.data"))
+    path = open_result(str(folder), "compare").path / REPORT
+    check_files(folder, FORMATS[ONNX].files)
     try:
         return _entry(str(folder), json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:

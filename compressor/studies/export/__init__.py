@@ -9,13 +9,14 @@ from typing import Any
 from compressor.files.claimed import temporary_folder
 from compressor.files.folder import parts_of, size_of
 from compressor.files.hashes import sha256_of
+from compressor.loading.given import open_result
 from compressor.options import ExportOptions
 from compressor.report import versions
-from compressor.studies.export.measuring import latencies_of, metrics_of, runnable_of
+from compressor.studies.export.new_weights import export_retrained
 from compressor.studies.export.publishing import check_free, publish
-from compressor.studies.export.retrained import export_retrained
-from compressor.studies.export.source import opened
-from compressor.studies.export.writing import names_of, written
+from compressor.studies.export.source import open_source
+from compressor.studies.export.worth import latencies_of, metrics_of, runnable_of
+from compressor.studies.export.writing import names_of, write_files
 from compressor.watch import Stopwatch, Watch
 
 __all__ = ["export_again", "export_retrained", "names_of"]
@@ -43,12 +44,13 @@ def export_again(
         CompressorError: The folder holds no result or a damaged one; an export fails, or computes
             something else than the network.
     """
+    result = open_result(str(folder), "export")
     check_free(target, names_of(options), force=force)
     stopwatch = Stopwatch(watch)
     with stopwatch.stage("load"):
-        source = opened(folder, options, stopwatch)
+        source = open_source(result, options, stopwatch)
     with temporary_folder() as temporary:
-        files, differences = written(source, temporary, stopwatch)
+        files, differences = write_files(source, temporary, stopwatch)
         runnable = runnable_of(files, stopwatch)
         metrics = metrics_of(source, runnable, stopwatch)
         latency = latencies_of(runnable, source.batch or 1, stopwatch)

@@ -14,11 +14,13 @@ from torch.utils import _pytree as pytree
 
 from compressor.calls import Call
 from compressor.errors import CompressorError, UsageError
-from compressor.files.folder import is_result
+from compressor.files.folder import PLAN, REPORT
+from compressor.files.format_table import FORMATS, ONNX, PROGRAM
 from compressor.files.integrity import check_files
 from compressor.graph.trace import trace, trace_of
 from compressor.loading import load_program_file
 from compressor.loading.data import Binding, Data, Forward, batches, hold_out, load_data
+from compressor.loading.given import ResultFolder
 from compressor.loading.other_sizes import has_other_sizes
 from compressor.options import DataOptions, ExportOptions
 from compressor.records import ExampleInputs, Trace
@@ -70,29 +72,26 @@ class Source:
             yield {n: x.numpy() for n, x in zip(self.inputs, inputs.leaves, strict=True)}
 
 
-def opened(folder: Path, options: ExportOptions, stopwatch: Stopwatch) -> Source:
+def open_source(result: ResultFolder, options: ExportOptions, stopwatch: Stopwatch) -> Source:
     """Open a result's folder: load its program, with the sizes that are asked for, and data.
 
     Raises:
-        UsageError: It is no such folder, or the network or the file cannot take the sizes.
+        UsageError: It has no program, or the network or the file cannot take the sizes.
         CompressorError: A file of it was changed, or data cannot be read.
     """
-    if not (folder / "model.pt2").is_file():
+    folder, name = result.path, FORMATS[PROGRAM].file
+    if PROGRAM not in result.files:
         raise UsageError(
-            "this result has no model.pt2, from which files are written"
-            if is_result(folder)
-            else "this is no folder that compress has written: it has no model.pt2",
+            f"this result has no {name}, from which files are written",
             where=str(folder),
             consequence="nothing was written",
-            next_step="compress again with --format onnx,pt2; the report may say why not"
-            if is_result(folder)
-            else "compress a network first, or give the folder of a result",
+            next_step=f"compress again with --format {ONNX},{PROGRAM}; the report may say why not",
         )
-    check_files(folder, ("model.pt2", "plan.json"))
-    program = load_program_file(folder / "model.pt2")
+    check_files(folder, (name, PLAN))
+    program = load_program_file(result.files[PROGRAM])
     traced = trace_of(program, as_module(program))
     if options.batch is not None or options.size is not None:
-        traced = _resized(traced, options)
+        traced = _resize(traced, options)
     options = _as_reported(folder, options, stopwatch)
     binding = Binding(Forward.of(traced.module), Call.of(traced.examples))
     train, test = (
@@ -121,7 +120,7 @@ def _check_sizes(data: Data, traced: Trace) -> None:
 def _as_reported(folder: Path, options: ExportOptions, stopwatch: Stopwatch) -> ExportOptions:
     """Complete the options by what was said of the data when the network was compressed."""
     try:
-        told = json.loads((folder / "report.json").read_text(encoding="utf-8"))["options"]
+        told = json.loads((folder / REPORT).read_text(encoding="utf-8"))["options"]
     except (OSError, ValueError, KeyError, TypeError):
         return options
     if not (options.data or options.test) or not isinstance(told, Mapping):
@@ -134,7 +133,7 @@ def _as_reported(folder: Path, options: ExportOptions, stopwatch: Stopwatch) -> 
     return replace(options, **same)
 
 
-def _resized(traced: Trace, options: ExportOptions) -> Trace:
+def _resize(traced: Trace, options: ExportOptions) -> Trace:
     """Trace the network anew, with example inputs of the batch and size that are asked for."""
     generator = torch.Generator().manual_seed(options.seed)
     images = 0

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.agreement import FLOAT16, INT8, Tolerance
-from compressor.formats import WAYS, Way, export_onnx, ways_of, write_half, write_int8
+from compressor.files.format_table import FORMATS, ONNX
+from compressor.formats import ROUTES, Route, export_onnx, routes_of, write_half, write_int8
 from compressor.formats.provenance import provenance_of
-from compressor.formats.verifying import compared, cut_to_one, real_inputs, written_and_verified
+from compressor.formats.verifying import compare_file, cut_to_one, real_inputs, write_and_verify
 from compressor.options import ExportOptions
 from compressor.records import ExampleInputs
 from compressor.slicing import variants
@@ -59,11 +60,17 @@ CONVERSIONS = (
 def names_of(options: ExportOptions) -> list[str]:
     """Return the names of the files that the options ask for, the one with 32 bits first."""
     asked = [conversion.suffix for conversion in CONVERSIONS if conversion.is_asked(options)]
-    whole = [] if asked and options.stem == "model" else [""]
-    return [f"{options.stem}{suffix}.onnx" for suffix in (*whole, *asked)]
+    whole = [] if asked and not options.special else [""]
+    return [_name_of(options, suffix) for suffix in (*whole, *asked)]
 
 
-def written(
+def _name_of(options: ExportOptions, suffix: str) -> str:
+    """Return the name of a file: the usual one, with what is special before its ending."""
+    usual = Path(FORMATS[ONNX].file)
+    return f"{usual.stem}{options.special}{suffix}{usual.suffix}"
+
+
+def write_files(
     source: Source, folder: Path, stopwatch: Stopwatch
 ) -> tuple[dict[str, Path], dict[str, float]]:
     """Write the files that the options ask for into a folder, and compare each with the network.
@@ -74,40 +81,40 @@ def written(
         The files, and the largest relative difference of each, by name.
     """
     options, traced = source.options, source.traced
-    whole = folder / f"{options.stem}.onnx"
+    whole = folder / _name_of(options, "")
     with stopwatch.stage("export and verify"):
-        difference, way = written_and_verified(
-            *(traced.program, whole, traced, ways_of(traced.batch_symbol, options.opset)),
+        difference, route = write_and_verify(
+            *(traced.program, whole, traced, routes_of(traced.batch_symbol, options.opset)),
             real=real_inputs(source.train or source.test, traced),
             metadata=provenance_of(source.folder),
             opset=options.opset,
         )
-    if way.exporter != WAYS[0].exporter or (traced.batch_symbol and not way.free_batch):
-        stopwatch.note(f"{whole.name} is written by {way.words}")
+    if route.exporter != ROUTES[0].exporter or (traced.batch_symbol and not route.free_batch):
+        stopwatch.note(f"{whole.name} is written by {route.words}")
     files, differences = {whole.name: whole}, {whole.name: difference}
     for conversion in CONVERSIONS:
         if conversion.is_asked(options):
-            path = folder / f"{options.stem}{conversion.suffix}.onnx"
+            path = folder / _name_of(options, conversion.suffix)
             with stopwatch.stage(conversion.stage):
                 conversion.write(source, whole, path)
-                differences[path.name] = _difference(source, conversion, path, way)
+                differences[path.name] = _difference(source, conversion, path, route)
             files[path.name] = path
     return files, differences
 
 
-def _difference(source: Source, conversion: Conversion, path: Path, way: Way) -> float:
+def _difference(source: Source, conversion: Conversion, path: Path, route: Route) -> float:
     """Compare a converted file with the network, on the user's samples where there are some."""
     traced, inputs = source.traced, _inputs(source)
-    if traced.batch_symbol is not None and not way.free_batch:
+    if traced.batch_symbol is not None and not route.free_batch:
         inputs = [cut_to_one(each) for each in inputs]
 
     def write(target: Path) -> None:
-        whole, opset = target.with_name("whole.onnx"), source.options.opset
+        whole, opset = target.with_name(f"whole{target.suffix}"), source.options.opset
         symbol = traced.batch_symbol
-        export_onnx(traced.program, whole, batch_symbol=symbol, opset=opset, ways=(way,))
+        export_onnx(traced.program, whole, batch_symbol=symbol, opset=opset, routes=(route,))
         conversion.write(source, whole, target)
 
-    return compared(
+    return compare_file(
         *(traced.program, inputs, path, write, conversion.tolerance),
         optimised=False,
     )

@@ -15,9 +15,10 @@ from torch.export import ExportedProgram
 
 from compressor import slicing
 from compressor.errors import CompressorError
-from compressor.formats import ways_of
+from compressor.files.format_table import FORMATS, ONNX
+from compressor.formats import routes_of
 from compressor.formats.original import TemporaryFolder
-from compressor.formats.verifying import real_inputs, written_and_verified
+from compressor.formats.verifying import real_inputs, write_and_verify
 from compressor.graph.costs import NetworkForm, costs_of
 from compressor.loading.data import batches
 from compressor.options import Options
@@ -216,10 +217,10 @@ def _export_and_verify(program: ExportedProgram, run: Run) -> bytes | None:
     the weights into a file of their own.
     """
     folder, traced = TemporaryFolder(), run.trace
-    path, ways = folder.path / "model.onnx", ways_of(traced.batch_symbol)
+    path, routes = folder.path / FORMATS[ONNX].file, routes_of(traced.batch_symbol)
     real = real_inputs(run.samples.test, traced, run.stopwatch.note)
     try:
-        written_and_verified(program, path, traced, ways, real=real)
+        write_and_verify(program, path, traced, routes, real=real)
     except CompressorError as error:
         run.stopwatch.note(f"there is no ONNX file to time: {error.what}")
         return None

@@ -10,7 +10,7 @@ from typing import Any
 
 from compressor.errors import CompressorError
 from compressor.files.folder import check_target
-from compressor.files.whole_file import written_whole
+from compressor.files.whole_file import write_whole
 from compressor.report import to_json
 from compressor.studies.sweep.carrying_out import Outcome
 
@@ -82,7 +82,7 @@ class Store:
                 consequence="what was there before is untouched",
                 next_step="give another folder with --out",
             ) from None
-        with written_whole(path) as temporary:
+        with write_whole(path) as temporary:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
     def remove_curves_but(self, names: Collection[str]) -> None:

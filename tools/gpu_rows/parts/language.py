@@ -19,7 +19,7 @@ from compressor.options import Options
 from compressor.run.cutting import cut
 from compressor.run.decide import plan
 from compressor.run.subject import Subject
-from compressor.studies.bench import Way, modules_compared
+from compressor.studies.bench import Way, time_modules
 from compressor.torch_calls import place
 from compressor.watch import Silent
 from tools.gpu_rows.records import Row
@@ -111,7 +111,7 @@ def _reading(size: Size, batch: int, scale: Scale) -> Mapping[str, Any]:
     def found_by(backend: str) -> list[dict[str, Any]]:
         way = Way(backend, scale.device, 1, batch, "fp32" if scale.is_dry else "bf16")
         seconds = 0.05 if scale.is_dry else 2.0
-        return modules_compared(_both(size), (), kwargs, way, seconds=seconds)
+        return time_modules(_both(size), (), kwargs, way, seconds=seconds)
 
     try:
         found = found_by("torch" if scale.is_dry else "torch-graphs")

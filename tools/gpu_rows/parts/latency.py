@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from typing import Any
 
-from compressor.studies.bench import Way, modules_compared
+from compressor.studies.bench import Way, time_modules
 from tools.gpu_rows.networks import GROUPS, found_or_made, networks
 from tools.gpu_rows.records import Row
 from tools.gpu_rows.scale import Scale
@@ -56,7 +56,7 @@ def _timed(name: str, group: str, way: Way, scale: Scale) -> Mapping[str, Any]:
             smaller[method], left[method] = made.module, made.macs_left
     if not smaller:
         raise RuntimeError(f"no smaller network could be made: {failures}")
-    found = modules_compared(
+    found = time_modules(
         {"original": network.factory().eval(), **smaller},
         (network.images(way.batch),),
         {},

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import UsageError
-from compressor.latency.bench import Bench, Case, OnnxBench
-from compressor.latency.grid import Point
+from compressor.latency.latency_table import LatencyTable, read_table, write_table
+from compressor.latency.layer_bench import Bench, Case, OnnxBench
 from compressor.latency.layers import Layer
-from compressor.latency.machine import cached_at, machine_of
-from compressor.latency.steps import measure_step
-from compressor.latency.table import LatencyTable, read_table, write_table
+from compressor.latency.machine import Setting, path_in_cache
+from compressor.latency.measured_steps import measure_step
+from compressor.latency.points import Point
 from compressor.latency.torch_bench import TorchBench
 from compressor.torch_calls import TORCH
 
@@ -29,13 +29,10 @@ What else the machine does at the time makes a layer seem slower, never faster, 
 _TOGETHER = 32  # layers whose networks are in memory at a time
 
 
-def measured_table(
+def measure_table(
     layers: Iterable[Layer],
+    setting: Setting = Setting(),  # noqa: B008 (frozen)
     *,
-    threads: int = 1,
-    batch: int = 1,
-    device: str = "cpu",
-    precision: str = "fp32",
     steps_alone: bool = False,
     bench: Bench | None = None,
     path: Path | None = None,
@@ -46,11 +43,8 @@ def measured_table(
     The file is written after every layer, so that an interrupted run goes on where it was.
 
     Args:
-        layers: The network's layers, for this batch.
-        threads: Threads within one operator.
-        batch: Samples in a call.
-        device: Where layers are timed, as `--latency-on` spells it.
-        precision: What PyTorch computes in; another choice of these four has a table of its own.
+        layers: The network's layers, for the setting's batch.
+        setting: What the times hold for; each setting has a table of its own.
         steps_alone: Measure only in which steps widths run well: a few seconds per kind of layer,
             once.
         bench: What times the layers. Default: ONNX Runtime on the device, or PyTorch where its name
@@ -63,24 +57,24 @@ def measured_table(
         CompressorError: The file is no table or cannot be written; a layer does not run.
     """
     distinct = {layer.signature: layer for layer in layers}
-    machine = machine_of(threads, batch, device, precision)
-    path = path or cached_at(machine)
+    machine = setting.machine
+    path = path or path_in_cache(machine)
     table = read_table(path) if path.exists() else LatencyTable(machine)
     _check_same(table.machine, machine, path)
-    bench = bench or _bench(threads, device, precision)
+    bench = bench or _bench_for(setting)
     if steps_alone:
         fuller = _with_steps(table, distinct, bench, progress)
     else:
-        fuller = _filled(table, distinct, bench, progress)
+        fuller = _fill(table, distinct, bench, progress)
     for table in fuller:
         write_table(table, path)
     return table
 
 
-def _bench(threads: int, device: str, precision: str) -> Bench:
-    if device.startswith(TORCH):
-        return TorchBench(device, precision, threads)
-    return OnnxBench(threads, device)
+def _bench_for(setting: Setting) -> Bench:
+    if setting.device.startswith(TORCH):
+        return TorchBench(setting.device, setting.precision, setting.threads)
+    return OnnxBench(setting.threads, setting.device)
 
 
 def _check_same(found: Mapping[str, Any], machine: Mapping[str, Any], path: Path) -> None:
@@ -95,33 +89,26 @@ def _check_same(found: Mapping[str, Any], machine: Mapping[str, Any], path: Path
         )
 
 
-def given_table(
+def read_given_table(
     path: Path,
     layers: Iterable[Layer],
-    *,
-    threads: int = 1,
-    batch: int = 1,
-    device: str = "cpu",
-    precision: str = "fp32",
+    setting: Setting = Setting(),  # noqa: B008 (frozen)
 ) -> LatencyTable:
     """Read a table that was measured elsewhere and has all that the layers need.
 
     Args:
         path: The table's file.
-        layers: The network's layers, for this batch.
-        threads: Threads within one operator.
-        batch: Samples in a call.
-        device: Where it was measured, as `--latency-on` spells it.
-        precision: What PyTorch computed in.
+        layers: The network's layers, for the setting's batch.
+        setting: What the times must hold for.
 
     Raises:
         UsageError: It holds for another number of threads, batch, device or precision.
         CompressorError: It cannot be read, or lacks layers of the network.
     """
     table = read_table(path)
-    asked = {"threads": threads, "batch": batch, "device": device}
+    asked = {"threads": setting.threads, "batch": setting.batch, "device": setting.device}
     if "dtype" in table.machine:
-        asked["dtype"] = machine_of(threads, batch, device, precision)["dtype"]
+        asked["dtype"] = setting.machine["dtype"]
     other = [
         f"{name} {table.machine.get(name)}, not {value}"
         for name, value in asked.items()
@@ -165,7 +152,7 @@ def _with_steps(
         yield table
 
 
-def _filled(
+def _fill(
     table: LatencyTable, layers: Mapping[str, Layer], bench: Bench, progress: Progress
 ) -> Iterator[LatencyTable]:
     """Measure all that the table lacks; yield the table after each step and look at a layer."""

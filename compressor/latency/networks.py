@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +13,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from compressor.clock import Call, by_wall_and_processor, repeat, take_turn
 from compressor.errors import CompressorError, UsageError
-from compressor.onnx_runtime import PROVIDERS, bound_call, check_provider, options_of, random_input
+from compressor.onnx_runtime import check_provider, draw_inputs, make_call, open_session
 from compressor.records import Latency
-from compressor.torch_calls import TORCH, Call, Clock, clock_of
+from compressor.torch_calls import TORCH, clock_of
 
 _QUANTILES = (5, 25, 50, 75, 95)
+_Times = tuple[float, float]
+"""Milliseconds of one call: that passed, and of the processor in this thread (NaN: not known)."""
+_Clock = Callable[[Call], _Times]
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def measure_turns(
         )
     check_provider(device)
     calls = {name: _prepare(path, feeds, threads, batch, device) for name, path in models.items()}
-    return _in_turns(calls, "onnxruntime", threads, batch, device, seconds)
+    return _take_turns(calls, _Way("onnxruntime", device, threads, batch), seconds)
 
 
 def measure_eager(
@@ -104,7 +107,7 @@ def measure_eager(
         torch.set_num_threads(threads)
         with torch.no_grad():
             calls = {name: partial(module, *args, **kwargs) for name, module in modules.items()}
-            return _in_turns(calls, "torch", threads, batch, device, seconds)
+            return _take_turns(calls, _Way("torch", device, threads, batch), seconds)
     finally:
         torch.set_num_threads(before)
 
@@ -126,56 +129,54 @@ def measure_calls(
         device: "torch-cpu" or "torch-cuda".
         seconds: How long to measure, all calls together.
     """
-    clock = clock_of(device.removeprefix(TORCH))
-    return _in_turns(calls, "torch", threads, batch, device, seconds, clock)
+    clock, way = clock_of(device.removeprefix(TORCH)), _Way("torch", device, threads, batch)
+    return _take_turns(calls, way, seconds, lambda call: (clock(call), math.nan))
 
 
-def _in_turns(
-    calls: Mapping[str, Callable[[], object]],
-    runtime: str,
-    threads: int,
-    batch: int,
-    device: str,
-    seconds: float,
-    clock: Clock | None = None,
+@dataclass(frozen=True)
+class _Way:
+    """How networks are timed, for the record of their latencies."""
+
+    runtime: str
+    device: str
+    threads: int
+    batch: int
+
+
+def _take_turns(
+    calls: Mapping[str, Call], way: _Way, seconds: float, clock: _Clock = by_wall_and_processor
 ) -> dict[str, Timed]:
+    """Let calls take turns for some seconds, three turns at least, and sum up their times."""
     times: dict[str, list[list[_Times]]] = {name: [] for name in calls}
     turn_seconds = min(0.02, seconds / max(1, 6 * len(calls)))
-    end, turns = time.perf_counter() + seconds, 0
-    while calls and (turns < 3 or time.perf_counter() < end):
+    for _ in repeat(seconds if calls else 0.0, 3):
         for name, call in calls.items():
-            times[name].append(_turn(call, turn_seconds, clock))
-        turns += 1
-    way = (runtime, device, threads, batch)
-    return {name: _timed(found, *way) for name, found in times.items()}
+            times[name].append(take_turn(call, turn_seconds, clock))
+    return {name: _sum_up(found, way) for name, found in times.items()}
 
 
-def _timed(turns: list[list[_Times]], runtime: str, device: str, threads: int, batch: int) -> Timed:
+def _sum_up(turns: list[list[_Times]], way: _Way) -> Timed:
     wall, processor = np.concatenate([np.asarray(turn) for turn in turns]).T
     quantiles = tuple(map(float, np.percentile(wall, _QUANTILES)))
-    own = float(np.median(processor)) if device == "cpu" and threads == 1 else None
+    own = float(np.median(processor)) if way.device == "cpu" and way.threads == 1 else None
     p90 = float(np.percentile(wall, 90))
-    latency = Latency(
-        runtime, device, threads, batch, quantiles[2], p90, own, quantiles_ms=quantiles
-    )
+    where = (way.runtime, way.device, way.threads, way.batch)
+    latency = Latency(*where, quantiles[2], p90, own, quantiles_ms=quantiles)
     which = 0 if own is None else 1
     return Timed(latency, tuple(tuple(times[which] for times in turn) for turn in turns))
 
 
 def _prepare(
     path: Path, feeds: Mapping[str, Any] | None, threads: int, batch: int, device: str
-) -> Callable[[], object]:
+) -> Call:
     """Return a function that runs the model on its inputs, after one trial run."""
-    import onnxruntime as ort
-
-    rng = np.random.default_rng(0)
     try:
-        providers = [PROVIDERS[device]]
-        session = ort.InferenceSession(str(path), options_of(threads), providers=providers)
-        given = {
-            spec.name: random_input(spec, batch, rng) if feeds is None else feeds[spec.name]
-            for spec in session.get_inputs()
-        }
+        session = open_session(path, threads, device)
+        given = (
+            draw_inputs(session, batch)
+            if feeds is None
+            else {spec.name: feeds[spec.name] for spec in session.get_inputs()}
+        )
         session.run(None, given)
     except KeyError as error:
         raise CompressorError(
@@ -190,36 +191,4 @@ def _prepare(
             consequence="its latency was not measured",
             next_step="check that this ONNX Runtime knows the operators of the file",
         ) from error
-    if device == "cpu":
-        return lambda: session.run(None, given)
-    return bound_call(session, given, device)
-
-
-_Times = tuple[float, float]
-"""Milliseconds of one call: by the wall clock, and of the processor in this thread."""
-
-
-def _turn(call: Callable[[], object], seconds: float, clock: Clock | None) -> list[_Times]:
-    """Time calls for some seconds, one turn; the first call is not counted.
-
-    Args:
-        call: Runs the network once.
-        seconds: How long.
-        clock: Times a call by the device, and knows nothing of the processor; None: by the wall
-            clock and the processor's.
-
-    Returns:
-        Milliseconds of each call, by the wall clock (or the device's) and of the processor.
-    """
-    call()
-    times: list[_Times] = []
-    end = time.perf_counter() + seconds
-    while not times or time.perf_counter() < end:
-        if clock is not None:
-            times.append((clock(call), math.nan))
-            continue
-        wall, processor = time.perf_counter(), time.thread_time()
-        call()
-        spent = time.perf_counter() - wall, time.thread_time() - processor
-        times.append((spent[0] * 1000, spent[1] * 1000))
-    return times
+    return make_call(session, given, device)

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from compressor.files.format_table import titles_of_backends
 from compressor.onnx_runtime import cores
-
-BACKENDS: Mapping[str, str] = {
-    "onnxruntime": "ONNX Runtime",
-    "torch": "PyTorch, eager",
-    "torch-compiled": "PyTorch, compiled",
-    "torch-graphs": "PyTorch, CUDA graphs",
-}
 
 
 @dataclass(frozen=True)
@@ -21,7 +15,7 @@ class Way:
     """One way to run a network.
 
     Attributes:
-        backend: A key of BACKENDS.
+        backend: One of the formats' table.
         device: "cpu" or an accelerator.
         threads: The number of threads; it matters on the CPU only.
         batch: The number of samples in a call.
@@ -40,7 +34,7 @@ class Way:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         where = threads if self.device == "cpu" else self.device
         numbers = "" if self.precision == "fp32" else f", {self.precision}"
-        return f"{BACKENDS[self.backend]}, {where}, batch {self.batch}{numbers}"
+        return f"{titles_of_backends()[self.backend]}, {where}, batch {self.batch}{numbers}"
 
 
 def ways_of(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from compressor.agreement.kinds import another, filled, fresh
+from compressor.agreement.kinds import another, fill, fresh
 from compressor.records import ExampleInputs
 
 
@@ -17,7 +17,7 @@ def other_inputs(given: ExampleInputs, *, more: bool = False, seed: int = 0) -> 
     """Draw other inputs that a network accepts if it accepts the given ones.
 
     Where all of them are constant (zeros that only say the shape), nothing is known of the values,
-    and new ones are drawn (`filled`).
+    and new ones are drawn (`fill`).
 
     Args:
         given: The inputs to start from; not changed.
@@ -25,20 +25,20 @@ def other_inputs(given: ExampleInputs, *, more: bool = False, seed: int = 0) -> 
         seed: Seed of the random draws.
     """
     generator = torch.Generator().manual_seed(seed)
-    largest = mapped(given, _one_more) if more else given
-    found = mapped(largest, lambda leaf: another(leaf, generator))
+    largest = map_inputs(given, _one_more) if more else given
+    found = map_inputs(largest, lambda leaf: another(leaf, generator))
     if _are_equal(found, largest):
-        return mapped(largest, lambda leaf: filled(leaf, generator))
+        return map_inputs(largest, lambda leaf: fill(leaf, generator))
     return found
 
 
 def fresh_inputs(given: ExampleInputs, seed: int = 0) -> ExampleInputs:
     """Draw inputs of the same shapes, types, kinds and ranges with none of the given values."""
     generator = torch.Generator().manual_seed(seed)
-    return mapped(given, lambda leaf: fresh(leaf, generator))
+    return map_inputs(given, lambda leaf: fresh(leaf, generator))
 
 
-def mapped(inputs: ExampleInputs, change: Callable[[Tensor], Tensor]) -> ExampleInputs:
+def map_inputs(inputs: ExampleInputs, change: Callable[[Tensor], Tensor]) -> ExampleInputs:
     """Return the inputs with every non-empty tensor of at least one dimension changed."""
 
     def on_tensors(leaf: Any) -> Any:

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from compressor.formats import OnnxModule
-from compressor.latency.calls import measure_latency
+from compressor.latency.networks import measure_latency
 from compressor.loading.data import batches
 from compressor.onnx_runtime import cores
 from compressor.records import Latency
 from compressor.recover import evaluate
 from compressor.run.subject import metric_named
 from compressor.studies.export.source import Source
-from compressor.studies.export.trial import runs_here
+from compressor.studies.export.survival import runs_here
 from compressor.watch import Stopwatch
 
 LATENCY_SECONDS = 3.0

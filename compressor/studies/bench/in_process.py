@@ -14,26 +14,27 @@ from typing import Any
 import torch
 from torch import nn
 
+from compressor.clock import WARM_UP_SECONDS, Call, Clock, take_turn, warm_up
 from compressor.errors import CompressorError
-from compressor.studies.bench.comparing import in_turns
-from compressor.studies.bench.programs import run_in
-from compressor.studies.bench.ways import Way
-from compressor.studies.bench.worker import WARM_UP_SECONDS, peak_mb, round_of, warm_up
-from compressor.torch_calls import Call, Clock, clock_of, computing_in
+from compressor.formats.program_file import run_in
+from compressor.formats.ways import Way
+from compressor.studies.bench.timer import peak_mb
+from compressor.studies.bench.turns import in_turns
+from compressor.torch_calls import clock_of, computing_in
 
 
 class _Here:
     """A module that is ready to run: its call with a clock."""
 
     def __init__(self, call: Call, clock: Clock, seconds: float) -> None:
-        self._timed = partial(clock, call)
-        warm_up(self._timed, min(WARM_UP_SECONDS, seconds / 5))
+        self._call, self._clock = call, clock
+        warm_up(partial(clock, call), min(WARM_UP_SECONDS, seconds / 5))
 
     def round(self, seconds: float) -> dict[str, Any]:
-        return {"ms": round_of(self._timed, seconds), "peak_mb": peak_mb()}
+        return {"ms": take_turn(self._call, seconds, self._clock), "peak_mb": peak_mb()}
 
 
-def modules_compared(
+def time_modules(
     modules: Mapping[str, nn.Module],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
@@ -60,11 +61,11 @@ def modules_compared(
     with computing_in(way.precision):
         torch.compiler.reset()  # or PyTorch stops compiling after some networks of one class
         every = [*modules.items(), next(iter(modules.items()))]
-        contestants = [_started(name, module, args, kwargs, way, seconds) for name, module in every]
+        contestants = [_start(name, module, args, kwargs, way, seconds) for name, module in every]
         return in_turns(list(modules), contestants, way, seconds=seconds, seed=seed)
 
 
-def _started(
+def _start(
     name: str,
     module: nn.Module,
     args: tuple[Any, ...],

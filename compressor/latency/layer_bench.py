@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from compressor.clock import repeat
 from compressor.errors import CompressorError
 from compressor.files.claimed import temporary_folder
 from compressor.latency.clocks import Clock, Recorded, Waited
@@ -78,19 +78,17 @@ class OnnxBench:
             CompressorError: The runtime cannot run a layer.
         """
         with temporary_folder() as folder:
-            clocks = [self._started(case, folder / str(i)) for i, case in enumerate(cases)]
-            idle = [] if self.device == "cpu" else [self._started(_NOTHING, folder)]
-            end, turns = time.perf_counter() + self.seconds * len(clocks), 0
-            while turns < self.least or (turns < self.most and time.perf_counter() < end):
+            clocks = [self._start(case, folder / str(i)) for i, case in enumerate(cases)]
+            idle = [] if self.device == "cpu" else [self._start(_NOTHING, folder)]
+            for _ in repeat(self.seconds * len(clocks), self.least, self.most):
                 for clock in (*clocks, *idle):
                     clock.call()
-                turns += 1
             overhead = sum(clock.ms() for clock in idle)
             return [max(0.0, clock.ms() - overhead) for clock in clocks]
 
-    def _started(self, case: Case, prefix: Path) -> Clock:
+    def _start(self, case: Case, prefix: Path) -> Clock:
         """Open the layer's network, call it once, and return its clock."""
-        with _said_of(case):
+        with _naming(case):
             network = network_of(case.kind, case.sizes, case.literals)
             clock: Clock = (
                 Recorded(network, self.threads, prefix)
@@ -102,7 +100,7 @@ class OnnxBench:
 
 
 @contextmanager
-def _said_of(case: Case) -> Iterator[None]:
+def _naming(case: Case) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # ONNX Runtime's own exceptions share no base but this one

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from compressor.latency.layers import Layer
-from compressor.latency.steps import Step, step_names
+from compressor.latency.measured_steps import Step, step_names
 
 Point = tuple[int, ...]
 """Widths of a layer's free sizes, in their order."""
@@ -99,7 +99,7 @@ class Surface:
         """Return the milliseconds at these widths of the free sizes."""
         off = self.grid.off_grain(widths)
         ends = [
-            _between(knots, width if off else _rounded(width, step))
+            _between(knots, width if off else _round(width, step))
             for knots, width, step in zip(
                 self.grid.knots[off], widths, self.grid.steps, strict=True
             )
@@ -110,7 +110,7 @@ class Surface:
         )
 
 
-def _rounded(width: int, step: Step) -> int:
+def _round(width: int, step: Step) -> int:
     return width if width < step.every else step.up(width)
 
 

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 import compressor
 from compressor.errors import CompressorError
+from compressor.files.format_table import FORMATS, format_of
+from compressor.formats.ways import Way
 from compressor.latency.statistics import Rounds, ratio_of, summary_of
 from compressor.studies.bench.entrants import Entrant
-from compressor.studies.bench.ways import Way
 from compressor.watch import Tick
 
 ROUNDS = 15
@@ -34,12 +35,16 @@ class _Process:
         root = str(Path(compressor.__file__).parent.parent)
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "compressor.studies.bench.worker"],
+            [sys.executable, "-m", "compressor.studies.bench.timer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(asked["threads"])},
+            env={
+                **os.environ,
+                "PYTHONPATH": paths,
+                "OMP_NUM_THREADS": str(asked["way"]["threads"]),
+            },
         )
         self._ask(json.dumps(dict(asked)))
 
@@ -86,7 +91,7 @@ def _running(name: str, asked: Mapping[str, Any]) -> Iterator[_Process]:
         process.end()
 
 
-def compared(
+def time_entrants(
     entrants: Sequence[Entrant],
     way: Way,
     *,
@@ -114,7 +119,8 @@ def compared(
         processes = []
         for number, entrant in enumerate([*entrants, entrants[0]]):
             tick(0, ROUNDS, f"starting {entrant.name}")
-            asked = {**asdict(way), "file": str(entrant.file_for(way.backend)), "seed": seed}
+            file, home = entrant.file_for(way.backend), FORMATS[format_of(way.backend)].home
+            asked = {"way": asdict(way), "file": str(file), "home": home, "seed": seed}
             name = entrant.name if number < len(entrants) else AGAIN
             processes.append(stack.enter_context(_running(name, asked)))
         names = [entrant.name for entrant in entrants]

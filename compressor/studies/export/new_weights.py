@@ -14,25 +14,37 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from compressor.errors import UsageError
-from compressor.files.folder import all_or_nothing, check_target, size_of
+from compressor.files.folder import (
+    LAYERS,
+    PLAN,
+    REPORT,
+    SCRIPT,
+    TRAINING,
+    WEIGHTS,
+    all_or_nothing,
+    check_target,
+    size_of,
+)
+from compressor.files.format_table import FORMATS, ONNX
 from compressor.files.hashes import sha256_of
 from compressor.files.integrity import check_files, hashes_of
 from compressor.formats import OnnxModule, save_weights
+from compressor.formats.job import Job, Outcome, differences_of, write_format
 from compressor.formats.provenance import provenance_of
-from compressor.formats.table import FORMATS, Job, Outcome, written
 from compressor.formats.verifying import real_inputs
 from compressor.loading import read_retrained, read_safetensors
 from compressor.loading.data import batches
+from compressor.loading.given import open_result
 from compressor.options import ExportOptions
 from compressor.recover import evaluate
 from compressor.report import to_html, to_json, to_markdown
 from compressor.run.subject import metric_named
 from compressor.slicing import as_module
 from compressor.slicing.plan_file import read_plan
-from compressor.studies.export.source import Source, opened
+from compressor.studies.export.source import Source, open_source
 from compressor.watch import Stopwatch, Watch
 
-CARRIED = ("plan.json", "original.onnx", "bench.py", "layers.json.gz", "training.svg")
+CARRIED = (PLAN, FORMATS[ONNX].original, SCRIPT, LAYERS, TRAINING)
 """Files that do not depend on the weights, and are copied."""
 
 
@@ -58,13 +70,14 @@ def export_retrained(
         CompressorError: A file was changed, or the weights are not of this network.
     """
     assert options.weights is not None
+    result = open_result(str(folder), "export")
     check_target(target, force=force)
     stopwatch = Stopwatch(watch)
     with stopwatch.stage("load"):
-        report, plan = _report_of(folder), read_plan(folder / "plan.json")
-        source = opened(folder, options, stopwatch)
-        check_files(folder, ("model.safetensors", *CARRIED))
-        stored = read_safetensors(folder / "model.safetensors")
+        report, plan = _report_of(folder), read_plan(folder / PLAN)
+        source = open_source(result, options, stopwatch)
+        check_files(folder, (WEIGHTS, *CARRIED))
+        stored = read_safetensors(folder / WEIGHTS)
         weights = Path(options.weights)
         tensors = read_retrained(weights, stored, plan.aliases)
         _put_into(source.traced.program, tensors, plan.aliases)
@@ -72,9 +85,9 @@ def export_retrained(
         for name in CARRIED:
             if (folder / name).exists():
                 shutil.copyfile(folder / name, staged / name)
-        save_weights(tensors, staged / "model.safetensors", {})
-        names = [name for name, each in FORMATS.items() if (folder / each.files[0]).exists()]
-        formats = {name: _written(name, source, staged, stopwatch) for name in names}
+        save_weights(tensors, staged / WEIGHTS, {})
+        names = [name for name, row in FORMATS.items() if (folder / row.file).exists()]
+        formats = {name: _write(name, source, staged, stopwatch) for name in names}
         metrics = _metrics(source, staged, stopwatch)
         _renew(report, formats, metrics, staged)
         step = {"step": f"weights of {weights.name}", "metrics": report["after"]["metrics"]}
@@ -82,7 +95,7 @@ def export_retrained(
         report["command"] = f"compress export {folder} --weights {weights}"
         stopwatch.note(f"weights of {weights.name}, sha256 {sha256_of(weights)}")
         report["notes"] = [*report["notes"], *stopwatch.notes]
-        pages = {"report.json": to_json, "report.md": to_markdown, "report.html": to_html}
+        pages = {REPORT: to_json, "report.md": to_markdown, "report.html": to_html}
         for page, text_of in pages.items():
             (staged / page).write_text(text_of(report), encoding="utf-8")
     return report
@@ -90,12 +103,12 @@ def export_retrained(
 
 def _report_of(folder: Path) -> dict[str, Any]:
     try:
-        report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         assert report["after"]["metrics"] is not None
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise UsageError(
-            "the folder is no whole result: its report.json cannot be read",
-            where=f"{folder / 'report.json'}: {type(error).__name__}",
+            "the folder is no whole result: its report cannot be read",
+            where=f"{folder / REPORT}: {type(error).__name__}",
             consequence="nothing was written",
             next_step="give a folder that compress has written",
         ) from None
@@ -113,16 +126,16 @@ def _put_into(
                 own.copy_(new)
 
 
-def _written(name: str, source: Source, staged: Path, stopwatch: Stopwatch) -> Outcome:
+def _write(name: str, source: Source, staged: Path, stopwatch: Stopwatch) -> Outcome:
     job = Job(
         *(source.traced.program, source.traced, staged),
         metadata=provenance_of(source.folder),
         real=real_inputs(source.train or source.test, source.traced),
     )
     with stopwatch.stage(f"write and verify {name}"):
-        outcome = written(name, job)
+        outcome = write_format(name, job)
     if outcome.reason or outcome.how:
-        stopwatch.note(f"{FORMATS[name].files[0]}: {outcome.reason or outcome.how}")
+        stopwatch.note(f"{FORMATS[name].file}: {outcome.reason or outcome.how}")
     return outcome
 
 
@@ -132,7 +145,7 @@ def _metrics(source: Source, staged: Path, stopwatch: Stopwatch) -> dict[str, fl
         stopwatch.note("no labelled --test or --data: no metric is measured of these weights")
         return {}
     title, metric = metric_named(source.options.metric)
-    onnx = staged / "model.onnx"
+    onnx = staged / FORMATS[ONNX].file
     module = OnnxModule(onnx, source.inputs) if onnx.exists() else as_module(source.traced.program)
     some = batches(source.test, source.batch or source.options.batch_size)
     with stopwatch.stage("evaluate") as tick:
@@ -149,10 +162,9 @@ def _renew(
 
     A metric that was not measured becomes None.
     """
-    names, onnx = report["before"]["metrics"], staged / "model.onnx"
+    names, onnx = report["before"]["metrics"], staged / FORMATS[ONNX].file
     report["after"]["metrics"] = {name: metrics.get(name) for name in names}
-    report["after"]["size_bytes"] = size_of(onnx) if onnx.exists() else 0
+    report["after"]["size_bytes"] = size_of(onnx)
     report["formats"] = {name: asdict(outcome) for name, outcome in formats.items()}
-    there = {name: outcome.difference for name, outcome in formats.items() if outcome.is_there}
-    report["differences"] = {"program and ONNX file": there["onnx"]} if "onnx" in there else {}
+    report["differences"] = differences_of(formats)
     report["files"] = hashes_of(staged)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressor.latency.bench import Bench, Case
 from compressor.latency.kernels import KERNELS
+from compressor.latency.layer_bench import Bench, Case
 
 WIDTHS = range(16, 65)
 _STEPS = (32, 16, 8, 4, 2)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from compressor.graph.axes import Axis
+from compressor.latency.latency_table import LatencyTable
 from compressor.latency.layers import Layer, by_axis
-from compressor.latency.table import LatencyTable
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
-def with_attention_written_out(program: ExportedProgram) -> ExportedProgram:
+def write_attention_out(program: ExportedProgram) -> ExportedProgram:
     """Return the program with its attention as products and a softmax.
 
     The program itself is returned where all its attention is over four dimensions; windows that are
@@ -21,11 +21,11 @@ def with_attention_written_out(program: ExportedProgram) -> ExportedProgram:
     fused = program.graph_module.graph.find_nodes(op="call_function", target=_ATTENTION)
     if all(node.args[0].meta["val"].dim() == 4 for node in fused):
         return program
-    plain: ExportedProgram = program.run_decompositions({_ATTENTION: written_out})
+    plain: ExportedProgram = program.run_decompositions({_ATTENTION: write_out})
     return plain
 
 
-def written_out(
+def write_out(
     query: Tensor,
     key: Tensor,
     value: Tensor,

@@ -5,29 +5,22 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import asdict
-from math import prod
-from pathlib import Path
 from typing import Any
-
-import onnx
 
 from compressor.errors import CompressorError, UsageError
 from compressor.files.claimed import temporary_folder
 from compressor.files.folder import size_of
-from compressor.graph.counting import count_params
-from compressor.graph.counting_by_program import macs_of_program
-from compressor.graph.programs.drawing import random_inputs
+from compressor.files.format_table import format_of
+from compressor.formats.job import methods_of
+from compressor.formats.ways import Way, ways_of
 from compressor.latency.machine import machine_of
-from compressor.latency.operators import Operator, operators_of, profiled
-from compressor.loading import load_program_file
+from compressor.latency.operators import profile
 from compressor.onnx_runtime import check_provider
 from compressor.options import BenchOptions
 from compressor.report import versions
-from compressor.slicing import as_module
-from compressor.studies.bench.comparing import compared
-from compressor.studies.bench.entrants import Entrant, opened
-from compressor.studies.bench.explaining import fixed_cost, slow_layers
-from compressor.studies.bench.ways import Way, ways_of
+from compressor.studies.bench.entrants import Entrant, open_entrant
+from compressor.studies.bench.slow_layers import fixed_cost, slow_layers
+from compressor.studies.bench.turns import time_entrants
 from compressor.torch_calls import check_cuda
 from compressor.watch import Stopwatch, Watch
 
@@ -54,20 +47,21 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
         entrants = []
         for number, model in enumerate(models):
             with stopwatch.stage(f"open {model}"):
-                entrants.append(opened(model, folder / str(number), options, options.backend))
+                made = folder / str(number)
+                entrants.append(open_entrant(model, made, options, options.backend))
         for backend in options.backend:
             for entrant in entrants:
                 entrant.file_for(backend)
         with stopwatch.stage("count"):
-            networks = [_counted(entrant) for entrant in entrants]
+            networks = [_count(entrant) for entrant in entrants]
         ways = []
         asked = (options.backend, options.device, options.threads, options.batch)
         for way in ways_of(*asked, options.precision):
-            ways.append(_timed(entrants, networks, way, options, stopwatch))
+            ways.append(_time(entrants, networks, way, options, stopwatch))
         _require_one(ways)
         with stopwatch.stage("look into layers"):
-            files = [entrant.onnx for entrant in entrants]
-            layers = [profiled(file) if file is not None else [] for file in files]
+            files = [entrant.files.get(format_of("onnxruntime")) for entrant in entrants]
+            layers = [profile(file) if file is not None else [] for file in files]
     return {
         "schema": SCHEMA,
         "networks": networks,
@@ -82,41 +76,14 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
     }
 
 
-def _counted(entrant: Entrant) -> dict[str, Any]:
-    path = entrant.onnx
-    if path is None:
-        return {"name": entrant.name, **_counted_of_program(entrant.file_for("torch"))}
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-        operators: list[Operator] = operators_of(path)
-    except Exception as error:  # onnx raises protobuf's errors and its own
-        raise CompressorError(
-            f"the ONNX file cannot be read: {type(error).__name__}",
-            where=str(path),
-            consequence="nothing was timed",
-            next_step="export it again",
-        ) from error
-    return {
-        "name": entrant.name,
-        "macs": sum(operator.macs for operator in operators),
-        "params": sum(prod(tensor.dims) for tensor in model.graph.initializer),
-        "size_bytes": size_of(path),
-    }
+def _count(entrant: Entrant) -> dict[str, Any]:
+    """Count what is in the first of a network's files, in the order of the formats' table."""
+    name, path = next(iter(entrant.files.items()))
+    counted = methods_of(name).count(path)
+    return {"name": entrant.name, **asdict(counted), "size_bytes": size_of(path)}
 
 
-def _counted_of_program(path: Path) -> dict[str, int]:
-    """Count multiply-adds of one sample and parameters of a program's file; its ONNX size is 0."""
-    program = load_program_file(path)
-    module = as_module(program)
-    args, kwargs = random_inputs(program, 1, "cpu", 0)
-    return {
-        "macs": sum(macs_of_program(program, args, kwargs).values()),
-        "params": count_params(module),
-        "size_bytes": 0,
-    }
-
-
-def _timed(
+def _time(
     entrants: Sequence[Entrant],
     networks: Sequence[dict[str, Any]],
     way: Way,
@@ -125,7 +92,7 @@ def _timed(
 ) -> dict[str, Any]:
     try:
         with stopwatch.stage(way.words) as tick:
-            records = compared(entrants, way, seconds=options.seconds, tick=tick)
+            records = time_entrants(entrants, way, seconds=options.seconds, tick=tick)
     except UsageError:
         raise
     except CompressorError as error:

@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from compressor.studies.bench.explaining import FixedCost, Slow
-from compressor.studies.bench.ways import Way
+from compressor.formats.ways import Way
+from compressor.studies.bench.slow_layers import FixedCost, Slow
 
 _HEADERS = ("", "ms: p50", "p90", "p99", "faster", "samples/s", "GFLOP/s", "MB")
 LISTED = 8
@@ -20,9 +20,9 @@ SAID = 0.05
 
 
 def networks_table(networks: Sequence[Mapping[str, Any]]) -> Table:
-    """Make the table of the networks' multiply-adds, parameters and ONNX file sizes."""
+    """Make the table of the networks' multiply-adds, parameters and file sizes."""
     table = Table(title="networks", title_justify="left")
-    for header in ("", "MACs", "parameters", "ONNX file"):
+    for header in ("", "MACs", "parameters", "file"):
         table.add_column(header, justify="right" if header else "left", overflow="fold")
     for network in networks:
         cells = (network["macs"] / 1e6, network["params"] / 1e6, network["size_bytes"] / 1e6)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import CompressorError
-from compressor.files.whole_file import written_whole
-from compressor.latency.grid import Grid, Point, Steps, Surface, grid_of
+from compressor.files.whole_file import write_whole
 from compressor.latency.layers import Layer
-from compressor.latency.steps import Step, step_names
+from compressor.latency.measured_steps import Step, step_names
+from compressor.latency.points import Grid, Point, Steps, Surface, grid_of
 
 SCHEMA = 1
 
@@ -166,5 +166,5 @@ def write_table(table: LatencyTable, path: Path) -> None:
             consequence="nothing that is measured would be kept",
             next_step="set XDG_CACHE_HOME to a folder that you may write to",
         ) from error
-    with written_whole(path) as temporary:
+    with write_whole(path) as temporary:
         temporary.write_text(table.to_json(), encoding="utf-8")

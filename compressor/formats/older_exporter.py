@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from compressor.files.claimed import temporary_folder
-from compressor.formats.attention import written_out
+from compressor.formats.plain_attention import write_out
 from compressor.graph.programs.nodes import ASSERTION
 
 PREFIX = "network."
@@ -145,7 +145,7 @@ def _method(operator: torch._ops.OpOverload) -> Callable[..., Any]:
     return found
 
 
-def _sliced(x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Tensor:
+def _slice(x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Tensor:
     return x[(*[slice(None)] * (dim % x.dim()), slice(start, end, step))]
 
 
@@ -155,18 +155,18 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: 
     if given.pop("is_causal", False):
         lengths = (int(query.shape[-2]), int(key.shape[-2]))
         given["attn_mask"] = torch.from_numpy(np.tri(*lengths, dtype=np.bool_))
-    return written_out(query, key, value, **given)
+    return write_out(query, key, value, **given)
 
 
-def _unflattened(x: Tensor, dim: int, sizes: Any) -> Tensor:
+def _unflatten(x: Tensor, dim: int, sizes: Any) -> Tensor:
     dim %= x.dim()
     return x.reshape(*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
 
 
 _SPELLED: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.sym_size.int: lambda x, dim: x.size(dim),
-    torch.ops.aten.unflatten.int: _unflattened,
-    torch.ops.aten.slice.Tensor: _sliced,
+    torch.ops.aten.unflatten.int: _unflatten,
+    torch.ops.aten.slice.Tensor: _slice,
     torch.ops.aten.scaled_dot_product_attention.default: _attention,
 }
 

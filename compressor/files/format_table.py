@@ -1,0 +1,80 @@
+"""List the formats that a result is written in: THE table, which needs no torch to be read.
+
+A format is a row here and a file with its code. Whatever names files of a result (the folder and
+its hashes, the report, `compress bench` and `export`, --format) goes by these rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+ONNX, PROGRAM = "onnx", "pt2"
+"""The rows that other parts of a run build on: ONNX Runtime's times, and a network without its
+class."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A row of the table.
+
+    Attributes:
+        files: The names that it may write; the first is the file that is opened.
+        label: What notes and reports call the file.
+        home: The module that has its `METHODS` (`compressor.formats.job.Methods`). It is imported
+            when they are first needed, since it takes torch and the writer's library.
+        backends: What runs the file, as `compress bench --backend` spells it -> its title.
+        original: The name under which the original's file is delivered too, for timing both on
+            another machine; "" where it is not.
+        variants: Patterns of the files that `compress export` writes beside it.
+    """
+
+    files: tuple[str, ...]
+    label: str
+    home: str
+    backends: Mapping[str, str] = field(default_factory=dict)
+    original: str = ""
+    variants: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The name of the file that is opened."""
+        return self.files[0]
+
+
+FORMATS: dict[str, Format] = {
+    ONNX: Format(
+        files=("model.onnx", "model.onnx.data"),
+        label="ONNX file",
+        home="compressor.formats.onnx_format",
+        backends={"onnxruntime": "ONNX Runtime"},
+        original="original.onnx",
+        variants=("model_*.onnx", "model_*.onnx.data"),
+    ),
+    PROGRAM: Format(
+        files=("model.pt2",),
+        label=".pt2 program",
+        home="compressor.formats.program_file",
+        backends={
+            "torch": "PyTorch, eager",
+            "torch-compiled": "PyTorch, compiled",
+            "torch-graphs": "PyTorch, CUDA graphs",
+        },
+    ),
+}
+"""All formats, by the word that --format takes."""
+
+
+def titles_of_backends() -> dict[str, str]:
+    """Return every backend that runs a format's file, with its title."""
+    return {word: title for row in FORMATS.values() for word, title in row.backends.items()}
+
+
+def format_of(backend: str) -> str:
+    """Return the word of the format whose file a backend runs."""
+    return next(name for name, row in FORMATS.items() if backend in row.backends)
+
+
+def names_of_files() -> list[str]:
+    """Return the names of all files that the formats may write for a result."""
+    return [name for row in FORMATS.values() for name in row.files]

@@ -1,0 +1,125 @@
+"""Say what a format's code must know to do: try, write and verify, run and count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+
+from torch.export import ExportedProgram
+
+from compressor.calls import Call as Inputs
+from compressor.clock import Call, Clock
+from compressor.errors import CompressorError
+from compressor.files.folder import size_of
+from compressor.files.format_table import FORMATS
+from compressor.formats.onnx_file import Route
+from compressor.formats.ways import Way
+from compressor.records import Trace
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be written: a program, with all that its files say and are compared on.
+
+    Attributes:
+        program: The program.
+        traced: Has the example inputs, and the batch where it is free.
+        folder: Where the files go.
+        metadata: What files say of themselves, by name.
+        real: Inputs from the user's data.
+        first: The route on which the original's file was written; earlier ones are skipped.
+        opset: Version of ONNX's operators; None for the exporter's own.
+    """
+
+    program: ExportedProgram
+    traced: Trace
+    folder: Path
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    real: Inputs | None = None
+    first: Route | None = None
+    opset: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of writing one format.
+
+    Attributes:
+        difference: The largest relative difference between file and program.
+        how: What is not usual about the file, in words.
+        reason: Why there is no file; "" where there is one.
+        size_bytes: Bytes of the file, with what lies beside it; 0 where there is none.
+    """
+
+    difference: float = 0.0
+    how: str = ""
+    reason: str = ""
+    size_bytes: int = 0
+
+    @property
+    def is_there(self) -> bool:
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The multiply-adds of one sample, and the parameters, of the network in a file."""
+
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True)
+class Methods:
+    """A format's code.
+
+    Attributes:
+        attempt: Writes a traced network into a folder, without comparing the two, and sees that
+            the file can be used; it returns the route that was taken, if there are several, and
+            raises CompressorError where the network cannot be written.
+        write: Writes and verifies the files of a job; it raises CompressorError for what cannot be
+            written, or computes something else than the program.
+        start: Opens a file to be run in one way on random inputs of a seed, and returns a call
+            with the clock for it; it raises whatever the backend raises.
+        count: Counts what is in a file; it raises CompressorError where the file cannot be read.
+    """
+
+    attempt: Callable[[Trace, Path], Route | None]
+    write: Callable[[Job], Outcome]
+    start: Callable[[Path, Way, int], tuple[Call, Clock]]
+    count: Callable[[Path], Counted]
+
+
+def methods_of(name: str) -> Methods:
+    """Return the code of a format, by its word in the table."""
+    return methods_in(FORMATS[name].home)
+
+
+def methods_in(home: str) -> Methods:
+    """Return the code of a format, by the module that has it."""
+    methods = import_module(home).METHODS
+    assert isinstance(methods, Methods)
+    return methods
+
+
+def write_format(name: str, job: Job) -> Outcome:
+    """Write and verify one format; where that fails, leave no file of it and return the reason."""
+    row = FORMATS[name]
+    try:
+        outcome = methods_of(name).write(job)
+    except CompressorError as error:
+        for file in row.files:
+            (job.folder / file).unlink(missing_ok=True)
+        return Outcome(reason=error.what)
+    return replace(outcome, size_bytes=size_of(job.folder / row.file))
+
+
+def differences_of(formats: Mapping[str, Outcome]) -> dict[str, float]:
+    """Return how far each file is from the program, by the words of a report."""
+    return {
+        f"program and {FORMATS[name].label}": outcome.difference
+        for name, outcome in formats.items()
+        if outcome.is_there
+    }

@@ -1,0 +1,109 @@
+"""Recognise by its content what a command is given: a result's folder, an ONNX file or a MODEL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.errors import UsageError
+from compressor.files.folder import is_result
+from compressor.files.format_table import FORMATS, PROGRAM
+from compressor.loading.hugging_face import is_hugging_face
+from compressor.loading.sniff import FileKind, sniff
+
+
+@dataclass(frozen=True)
+class ResultFolder:
+    """A folder that compress has written.
+
+    Attributes:
+        path: The folder.
+        files: The formats' files that are there, by the words of the formats.
+    """
+
+    path: Path
+    files: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A file that begins as ONNX files do, whatever its name."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Anything else: a MODEL, or what is none and is refused when it is loaded."""
+
+    spec: str
+
+    @property
+    def words(self) -> str:
+        """What it is, as far as it can be told without loading it."""
+        path = Path(self.spec).expanduser()
+        if path.is_file():
+            return str(sniff(path))
+        if path.is_dir():
+            return "another folder"
+        return "a factory" if ":" in self.spec else "no file and no folder"
+
+
+Given = ResultFolder | OnnxFile | ModelSpec
+
+
+def recognise(given: str) -> Given:
+    """Tell what a command is given, from its content; nothing is loaded."""
+    path = Path(given).expanduser()
+    if path.is_dir() and is_result(path) and not is_hugging_face(path):
+        files = {name: path / row.file for name, row in FORMATS.items()}
+        return ResultFolder(path, {n: file for n, file in files.items() if file.is_file()})
+    if path.is_file() and sniff(path) is FileKind.ONNX:
+        return OnnxFile(path)
+    return ModelSpec(given)
+
+
+def open_result(given: str, command: str) -> ResultFolder:
+    """Return the result's folder that a command is given.
+
+    Raises:
+        UsageError: It is something else; the error says what, and which command takes it.
+    """
+    found = recognise(given)
+    if isinstance(found, ResultFolder):
+        return found
+    words = "an ONNX file" if isinstance(found, OnnxFile) else found.words
+    raise UsageError(
+        f"compress {command} takes a folder that compress has written, and this is {words}",
+        where=given,
+        consequence="nothing was done",
+        next_step="compress bench times ONNX files; give the folder that the file lies in"
+        if isinstance(found, OnnxFile)
+        else "compress a network first (compress MODEL), or give the folder of a result",
+    )
+
+
+def require_model(given: str) -> None:
+    """Check that what is given as MODEL is neither a result's folder nor an ONNX file.
+
+    Raises:
+        UsageError: It is one; the error says which commands take it, and what can be given instead.
+    """
+    found = recognise(given)
+    if isinstance(found, OnnxFile):
+        raise UsageError(
+            f"{given} is an ONNX file, which is an output here and no MODEL",
+            where="MODEL",
+            consequence="nothing was loaded",
+            next_step="give the PyTorch model that it was exported from; compress bench times it",
+        )
+    if isinstance(found, ResultFolder):
+        program = found.files.get(PROGRAM)
+        give = f"give its program, {program}" if program else "give the model it was made from"
+        raise UsageError(
+            f"{given} is a folder that compress has written, and no MODEL",
+            where="MODEL",
+            consequence="nothing was loaded",
+            next_step=f"{give}; compress bench, compare and export take the folder",
+        )
