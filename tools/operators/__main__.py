@@ -11,8 +11,9 @@ from cyclopts import App, Parameter
 from tools.operators.collecting import run_forked
 from tools.operators.table import to_markdown
 from tools.progress import each
-from tools.zoo.members import Settings, Zoo, zoos
+from tools.zoo.members import Settings, Zoo
 from tools.zoo.runner import Job, Limits, append, circumstances, read
+from tools.zoo.zoos import ZOOS
 
 Library = Literal["transformers", "torchvision", "timm"]
 LIBRARIES: tuple[Library, ...] = ("transformers", "torchvision", "timm")
@@ -57,7 +58,7 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
     settings, limits = Settings(scratch), Limits(seconds, memory_gb)
     each(
-        [job for library in only for job in _wanted(library, zoos()[library], settings, name, out)],
+        [job for library in only for job in _wanted(library, ZOOS[library], settings, name, out)],
         lambda job: f"{job.zoo}: {job.name}",
         lambda job: append(out, run_forked(job, scratch, limits)),
     )

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tools.options import DataRoot
-from tools.zoo.members import Settings, zoos
+from tools.zoo.members import Settings
 from tools.zoo.runner import Job, Limits, append, circumstances, read, run_all, run_here
 from tools.zoo.table import to_markdown
+from tools.zoo.zoos import ZOOS
 
 ZooName = Literal["transformers", "data", "timm", "torchvision", "ultralytics"]
 
@@ -86,7 +87,7 @@ def _wanted(
     root = settings.data_root
     arguments = ("--cache", str(settings.cache), *(("--data-root", str(root)) if root else ()))
     found: list[Job] = []
-    for zoo, members in zoos().items():
+    for zoo, members in ZOOS.items():
         if only and zoo not in only:
             continue
         left_out = members.skipped(settings)
@@ -146,7 +147,7 @@ def member(
     """Run one member in this process; the run starts one such process each."""
     settings = Settings(cache, data_root)
     limits = Limits(memory_gb=memory_gb, onnx_seconds=onnx_seconds)
-    run_here(zoo, name, lambda: zoos()[zoo].build(name, settings), notes, limits)
+    run_here(zoo, name, lambda: ZOOS[zoo].build(name, settings), notes, limits)
 
 
 if __name__ == "__main__":
