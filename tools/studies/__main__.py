@@ -12,7 +12,7 @@ from cyclopts import App
 from rich.console import Console
 from rich.table import Table
 
-from tools.jsonl import append_trial, read_trials
+from tools.jsonl import append_line, append_trial, read_trials
 from tools.options import DataRoot
 from tools.progress import each
 from tools.studies import pages
@@ -23,7 +23,7 @@ from tools.studies.studies import STUDIES
 from tools.studies.trial import Trial
 from tools.surroundings import where
 from tools.zoo.members import Settings
-from tools.zoo.runner import Job, Limits, append, limit_memory, note, read, run_apart
+from tools.zoo.runner import Job, Limits, limit_memory, note, read, run_apart
 from tools.zoo.zoos import ZOOS
 
 RESULTS = Path("docs/results")
@@ -122,7 +122,7 @@ def coverage(
     each(
         todo,
         lambda job: f"{job.zoo}: {job.name}",
-        lambda job: append(records, run_apart(job, Limits(seconds))),
+        lambda job: append_line(records, run_apart(job, Limits(seconds))),
     )
 
 

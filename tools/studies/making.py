@@ -32,7 +32,11 @@ TRAINING = "training"
 def make_ours(network: Network, options: Mapping[str, Any]) -> Made:
     """Compress as a user does, and take the numbers of the report."""
     result = compressor.compress(network.module, network.example, **network.given, **options)
-    report = result.report
+    return result.module, numbers_of(result.report)
+
+
+def numbers_of(report: Mapping[str, Any]) -> Record:
+    """Return the numbers of a trial from the report of a run."""
     before, after = report["before"], report["after"]
     found: Record = {
         "macs": [before["macs"], after["macs"]],
@@ -44,9 +48,7 @@ def make_ours(network: Network, options: Mapping[str, Any]) -> Made:
     }
     if measured := (report.get("budget") or {}).get("measured"):
         found["measured"] = measured
-    if floor := (report.get("budget") or {}).get("accuracy_floor"):
-        found["floor"] = floor
-    return result.module, found
+    return found
 
 
 def make_theirs(

@@ -8,7 +8,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torchvision
 from safetensors.torch import load_file
@@ -16,10 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from compressor.graph.programs.redraw import drawable, redraw_
+from compressor.loading.data import load_data
 from tools.studies import torch_pruning
 from tools.studies.models import LENGTH, CharacterModel, trained_here, vision_transformer
 from tools.studies.torch_pruning import Hint
-from tools.zoo.trained import MEAN, NETWORKS, STD, Trained, next_token_loss
+from tools.zoo.trained import NETWORKS, Trained, next_token_loss
 
 VISION_STEPS, CHARACTER_STEPS = 4000, 2500
 """Of the trainings here, some ten minutes each on one core."""
@@ -59,26 +59,10 @@ class Network:
         return {"data" if name == "train" else name: value for name, value in found.items()}
 
 
-class Images(Dataset[tuple[Tensor, Tensor]]):
-    """Images kept as bytes [n, height, width, 3], each normalised when it is read."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels = images, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return (self.images[index].permute(2, 0, 1) / 255 - MEAN) / STD, self.labels[index]
-
-
 @cache
-def cifar(root: Path, *names: str) -> Images:
-    """Return the images of some files, e.g. "train_1"."""
-    stored = [np.load(root / f"cifar10_{name}.npz") for name in names]
-    images = np.concatenate([each["images"] for each in stored])
-    labels = np.concatenate([each["labels"] for each in stored]).astype(np.int64)
-    return Images(torch.from_numpy(images), torch.from_numpy(labels))
+def cifar(root: Path, *names: str) -> Dataset[Any]:
+    """Return the normalised images of some files, e.g. "train_1", as the product reads them."""
+    return load_data([str(root / f"cifar10_{name}.npz") for name in names]).dataset
 
 
 def with_weights(trained: Trained, root: Path) -> nn.Module:
@@ -89,27 +73,28 @@ def with_weights(trained: Trained, root: Path) -> nn.Module:
     return module
 
 
-def _on_cifar(module: nn.Module, root: Path, hint: Hint) -> Network:
-    train = cifar(root, *(f"train_{shard}" for shard in range(1, 6)))
+def on_cifar(module: nn.Module, root: Path, hint: Hint) -> Network:
+    """Return a network with the 50 000 training and 10 000 test images of CIFAR-10."""
+    train: Any = cifar(root, *(f"train_{shard}" for shard in range(1, 6)))
     test = cifar(root, "test")
-    example = test[0][0][None]
+    example = train[0][0][None]
     options: dict[str, Any] = {"batch_size": 128, "augment": "crop-flip"}
     return Network(module, example, train, test, hint=hint, **options)
 
 
 def _resnet(depth: int, root: Path) -> Network:
     module = with_weights(NETWORKS[f"cifar_resnet{depth}"], root)
-    return _on_cifar(module, root, torch_pruning.INSIDE_BLOCKS)
+    return on_cifar(module, root, torch_pruning.INSIDE_BLOCKS)
 
 
 def _vision_transformer(root: Path) -> Network:
     torch.manual_seed(0)
-    network = _on_cifar(vision_transformer(), root, torch_pruning.VISION_TRANSFORMER)
+    network = on_cifar(vision_transformer(), root, torch_pruning.VISION_TRANSFORMER)
     train: Any = network.train
 
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         some = torch.randint(len(train), (128,), generator=generator).tolist()
-        images, labels = (torch.stack(each) for each in zip(*(train[i] for i in some), strict=True))
+        images, labels = train.__getitems__(some)
         flipped = torch.rand((), generator=generator) < 0.5
         return images.flip(3) if flipped else images, labels
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
@@ -152,19 +152,3 @@ def _faster(record: Record, way: Mapping[str, Any], label: str) -> str:
 def trials_left(study: Study, records: Records) -> int:
     """Return how many trials have no record."""
     return len({row.trial.key for row in study.rows} - records.keys())
-
-
-def machines(records: Iterable[Record]) -> str:
-    """Return a sentence on where, when and of which code records were made."""
-    said = dict.fromkeys(
-        f"{w['processor']}, {w['cores']} cores, torch {w['torch']}, onnxruntime "
-        f"{w['onnxruntime']}, the product's code of {w['code']}, {w['date']}"
-        for w in (record["where"] for record in records)
-    )
-    return f"Measured on: {'; '.join(said)}." if said else ""
-
-
-__all__ = [
-    *("Entry", "Records", "Trial", "clock_table", "entries", "machines", "spread"),
-    *("study_table", "trials_left"),
-]

@@ -10,9 +10,10 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tools.jsonl import append_line
 from tools.options import DataRoot
 from tools.zoo.members import Settings
-from tools.zoo.runner import Job, Limits, append, circumstances, read, run_all, run_here
+from tools.zoo.runner import Job, Limits, circumstances, read, run_all, run_here
 from tools.zoo.table import to_markdown
 from tools.zoo.zoos import ZOOS
 
@@ -94,7 +95,7 @@ def _wanted(
         for skipped, reason in left_out.items():
             if (zoo, skipped) not in known and fnmatchcase(skipped, name):
                 record = {"zoo": zoo, "name": skipped, "status": "skipped", "reason": reason}
-                append(out, record | circumstances())
+                append_line(out, record | circumstances())
         for member in members.names(settings):
             status = known.get((zoo, member), {}).get("status", "skipped")
             again_too = again == "all" or status == "skipped" or status == again
