@@ -15,7 +15,7 @@ from torch import nn
 import compressor
 from compressor.graph.counting import count_macs, count_params
 from compressor.loading.data import batches, data_of, hold_out
-from compressor.recover import Objective, Recipe, TrainingState, evaluate, fine_tune, top1
+from compressor.recover import Hooks, Objective, Recipe, TrainingState, evaluate, fine_tune, top1
 from compressor.run.journal import Journal
 from tools.studies.networks import Network
 from tools.studies.timing import time_modules
@@ -112,7 +112,7 @@ def _train(
 ) -> list[Record]:
     """Train in place by the product's defaults on what it would train on; leave it on the CPU."""
     train, _ = hold_out(data_of(network.train, "train"), seed=seed)
-    kept = journal.kept(TRAINING)
+    kept = journal.find_record(TRAINING)
     state = fine_tune(
         module,
         batches(train, network.batch_size, seed=seed, augment=network.augment, drop_last=True),
@@ -120,7 +120,7 @@ def _train(
         Objective(loss=network.loss, teacher=copy.deepcopy(network.module)),
         device=device,
         state=None if kept is None else TrainingState.from_dict(kept),
-        after_epoch=lambda reached: journal.keep(TRAINING, reached.to_dict()),
+        hooks=Hooks(after_epoch=lambda reached: journal.keep(TRAINING, reached.to_dict())),
     )
     module.cpu()
     return [{"epoch": e.epoch, "loss": e.loss, "seconds": e.seconds} for e in state.history]
