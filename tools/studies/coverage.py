@@ -29,16 +29,14 @@ from compressor.records import Trace
 from compressor.slicing import slice_network, variants
 from compressor.slicing.compare import outputs_of
 from tools.studies.torch_pruning import pruner_of
+from tools.zoo.failing import WrongError, describe, time_limit
 from tools.zoo.float64 import InFloat64, double_
 from tools.zoo.members import Subject
 from tools.zoo.passing import (
     TWIN_TOLERANCE,
     Record,
-    WrongError,
-    described,
     halve,
     settle_,
-    time_limit,
 )
 from tools.zoo.twin import in_double, live_shapes, twin_difference
 
@@ -78,7 +76,7 @@ def _tried(run: Callable[[Subject, Trace], Record], subject: Subject, traced: Tr
             warnings.simplefilter("ignore")
             found = run(subject, traced)
     except Exception as error:  # whatever a library raises on a network that it cannot read
-        return {"status": "failed", "error": described(error)}
+        return {"status": "failed", "error": describe(error)}
     if not found["twin"] <= TWIN_TOLERANCE:
         said = f"differs from its masked twin by {found['twin']:.1e}"
         error = {"kind": "WrongError", "first_line": said, "where": ""}

@@ -64,15 +64,15 @@ def make_theirs(
         network: What is pruned; not changed.
         options: Those of `Goal`, and `epochs`.
         journal: Keeps what each epoch has reached, and goes on from there.
-        device: Where it is trained.
+        device: Where it is trained and evaluated.
     """
     goal = Goal(**{f.name: options[f.name] for f in fields(Goal) if f.name in options})
     gradients = _gradients(network, goal.seed) if goal.importance == "Taylor" else ()
     module = prune(network.module, network.example, goal, network.hint, gradients)
     example = (network.example,)
     pairs = network.module, module
-    moments = [["original", _original(network)]]
-    moments.append(["sliced", evaluate_on_test(network, module)])
+    moments = [["original", _original(network, device)]]
+    moments.append(["sliced", _evaluate(network, module, device)])
     found = {
         "macs": [count_macs(each, example, {}) for each in pairs],
         "params": [count_params(each) for each in pairs],
@@ -80,21 +80,23 @@ def make_theirs(
     }
     if epochs := options.get("epochs", 0):
         found["epochs"] = _train(network, module, epochs, goal.seed, journal or Journal(), device)
-        moments.append([f"{epochs} epochs", evaluate_on_test(network, module)])
+        moments.append([f"{epochs} epochs", _evaluate(network, module, device)])
     return module, found
 
 
 @cache
-def _original(network: Network) -> float | None:
-    return evaluate_on_test(network, network.module)
+def _original(network: Network, device: str) -> float | None:
+    return _evaluate(network, network.module, device)
 
 
-def evaluate_on_test(network: Network, module: nn.Module) -> float | None:
+def _evaluate(network: Network, module: nn.Module, device: str) -> float | None:
     """Return the network's metric of a module on the test data; None where there are none."""
     if network.test is None:
         return None
     data = data_of(network.test, "test")
-    return evaluate(module.cpu(), batches(data, 64), network.metric or top1, "cpu")
+    value = evaluate(module, batches(data, 64), network.metric or top1, device)
+    module.cpu()
+    return value
 
 
 def _gradients(network: Network, seed: int, samples: int = 1024) -> Gradients:
@@ -119,11 +121,17 @@ def _train(
         Recipe(epochs, seed=seed, captured=device == "cuda"),
         Objective(loss=network.loss, teacher=copy.deepcopy(network.module)),
         device=device,
-        state=None if kept is None else TrainingState.from_dict(kept),
+        state=TrainingState.from_dict(kept) if kept and _fits(kept["weights"], module) else None,
         hooks=Hooks(after_epoch=lambda reached: journal.keep(TRAINING, reached.to_dict())),
     )
     module.cpu()
     return [{"epoch": e.epoch, "loss": e.loss, "seconds": e.seconds} for e in state.history]
+
+
+def _fits(weights: Mapping[str, Any], module: nn.Module) -> bool:
+    """Return whether weights are of this network: another machine might have cut other channels."""
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    return {name: tensor.shape for name, tensor in weights.items()} == shapes
 
 
 def time_forms(network: Network, options: Mapping[str, Any]) -> Made:

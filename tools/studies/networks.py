@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
@@ -19,7 +18,7 @@ from compressor.loading.data import load_data
 from tools.studies import torch_pruning
 from tools.studies.models import LENGTH, CharacterModel, trained_here, vision_transformer
 from tools.studies.torch_pruning import Hint
-from tools.zoo.trained import NETWORKS, Trained, next_token_loss
+from tools.zoo.trained import NETWORKS, cifar_resnet, load, next_token_loss
 
 VISION_STEPS, CHARACTER_STEPS = 4000, 2500
 """Of the trainings here, some ten minutes each on one core."""
@@ -65,15 +64,7 @@ def cifar(root: Path, *names: str) -> Dataset[Any]:
     return load_data([str(root / f"cifar10_{name}.npz") for name in names]).dataset
 
 
-def with_weights(trained: Trained, root: Path) -> nn.Module:
-    """Return a network of the zoo with its trained weights, in eval mode."""
-    module = trained.factory().eval()
-    stored = load_file(root / trained.weights)
-    module.load_state_dict({key.removeprefix("module."): value for key, value in stored.items()})
-    return module
-
-
-def on_cifar(module: nn.Module, root: Path, hint: Hint) -> Network:
+def _on_cifar(module: nn.Module, root: Path, hint: Hint) -> Network:
     """Return a network with the 50 000 training and 10 000 test images of CIFAR-10."""
     train: Any = cifar(root, *(f"train_{shard}" for shard in range(1, 6)))
     test = cifar(root, "test")
@@ -82,14 +73,14 @@ def on_cifar(module: nn.Module, root: Path, hint: Hint) -> Network:
     return Network(module, example, train, test, hint=hint, **options)
 
 
-def _resnet(depth: int, root: Path) -> Network:
-    module = with_weights(NETWORKS[f"cifar_resnet{depth}"], root)
-    return on_cifar(module, root, torch_pruning.INSIDE_BLOCKS)
+def resnet(depth: int, root: Path) -> Network:
+    """Return a trained ResNet of CIFAR-10."""
+    return _on_cifar(load(cifar_resnet(depth), root), root, torch_pruning.INSIDE_BLOCKS)
 
 
 def _vision_transformer(root: Path) -> Network:
     torch.manual_seed(0)
-    network = on_cifar(vision_transformer(), root, torch_pruning.VISION_TRANSFORMER)
+    network = _on_cifar(vision_transformer(), root, torch_pruning.VISION_TRANSFORMER)
     train: Any = network.train
 
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -108,7 +99,7 @@ def _thirds(name: str, root: Path, **how: Any) -> Network:
     inputs, targets = (torch.cat(each) for each in zip(*trained.batches(root), strict=True))
     first = torch.arange(len(inputs)) % 3 == 0
     train, test = (TensorDataset(inputs[part], targets[part]) for part in (first, ~first))
-    return Network(with_weights(trained, root), inputs[:1], train, test, batch_size=16, **how)
+    return Network(load(trained, root), inputs[:1], train, test, batch_size=16, **how)
 
 
 def _stories(root: Path) -> Network:
@@ -168,8 +159,8 @@ TIMED: Mapping[str, Hint] = {
 }
 
 ALL: Mapping[str, Callable[[Path], Network]] = {
-    "ResNet-20": partial(_resnet, 20),
-    "ResNet-56": partial(_resnet, 56),
+    "ResNet-20": partial(resnet, 20),
+    "ResNet-56": partial(resnet, 56),
     "MobileNet-V1": partial(_thirds, "mobilenet_v1"),
     "MobileNet-V2": partial(_thirds, "mobilenet_v2"),
     "stories260k": _stories,

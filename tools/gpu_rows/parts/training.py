@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,8 @@ from tools.gpu_rows import places
 from tools.gpu_rows.records import Row
 from tools.gpu_rows.scale import Scale
 from tools.studies.making import make_theirs, numbers_of
-from tools.studies.networks import Network, on_cifar
+from tools.studies.networks import resnet
 from tools.studies.studies import METHODS, fewer
-from tools.studies.torch_pruning import INSIDE_BLOCKS
 from tools.studies.trial import OURS, Trial
 
 EPOCHS = 120
@@ -62,7 +61,7 @@ def _train(key: Mapping[str, Any], scale: Scale) -> Mapping[str, Any]:
     else:
         journal = Journal(home_of(folder))
         home_of(folder).mkdir(exist_ok=True)
-        _, found = make_theirs(_network(root, depth), options, journal, device=scale.device)
+        _, found = make_theirs(resnet(depth, root), options, journal, device=scale.device)
         journal.close()
     seconds = sorted(epoch["seconds"] for epoch in found["epochs"])
     return {**found, "epoch_s": seconds[len(seconds) // 2]}
@@ -90,20 +89,6 @@ def _ours(folder: Path, root: Path, depth: int, options: dict[str, Any]) -> dict
     shutil.rmtree(folder)
     epochs = report["recovery"][-1]["training"]["epochs"]
     return {**numbers_of(report), "epochs": epochs}
-
-
-@cache
-def _network(root: Path, depth: int) -> Network:
-    module = CifarResNet(depth)
-    module.load_state_dict(_weights(root, depth))
-    return on_cifar(module.eval(), root, INSIDE_BLOCKS)
-
-
-def _weights(root: Path, depth: int) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    stored = load_file(root / f"cifar10_resnet{depth}.safetensors")
-    return {name.removeprefix("module."): tensor for name, tensor in stored.items()}
 
 
 def made_up(out: Path) -> Path:
