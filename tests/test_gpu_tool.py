@@ -185,6 +185,34 @@ def test_training_waits_for_the_data(
     assert "training waits for cifar10_resnet56" in capsys.readouterr().out
 
 
+def test_a_training_of_ours_is_resumed_or_else_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed: list[list[str]] = []
+    state = {"macs": 2, "params": 2}
+    row = {"step": "original", "metrics": {"top1": 0.5}, "training": {"epochs": [{"seconds": 1.0}]}}
+    report = {"before": state, "after": state, "recovery": [row], "seconds": {}}
+
+    def command(words: list[str]) -> int:
+        typed.append(words)
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "report.json").write_text(json.dumps(report))
+        return int(words[0] == "resume" and "damaged" in unfinished.read_text())
+
+    monkeypatch.setattr(training, "main", command)
+    unfinished = tmp_path / "out.unfinished" / "run.json"
+    for content in (None, "{}", "damaged"):
+        if content is not None:
+            unfinished.parent.mkdir(exist_ok=True)
+            unfinished.write_text(content)
+        found = training._ours(tmp_path / "out", tmp_path, 8, {"ratio": 0.5, "epochs": 1})
+        assert found["epochs"] == [{"seconds": 1.0}]
+        assert not (tmp_path / "out").exists()
+    began, resumed, tried, anew = typed
+    assert began == anew and "--epochs" in began
+    assert resumed == tried == ["resume", str(tmp_path / "out")]
+
+
 # -- the page ------------------------------------------------------------------------------------
 
 
