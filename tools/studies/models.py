@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.vision_transformer import VisionTransformer
 
-from compressor.files.whole_file import written_whole
+from compressor.files.whole_file import write_whole
 
 LENGTH = 64
 """Characters that the character model looks back on."""
@@ -100,7 +100,7 @@ def trained_here(name: str, module: nn.Module, draw: Draw, steps: int) -> nn.Mod
     if not file.exists():
         train(module, draw, steps)
         file.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(file) as temporary:
+        with write_whole(file) as temporary:
             save_file(module.state_dict(), temporary)
     module.load_state_dict(load_file(file))
     return module.eval()
