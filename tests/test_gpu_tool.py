@@ -17,10 +17,10 @@ from tools.gpu_rows import networks, pack, places, present, run
 from tools.gpu_rows.merge import merge
 from tools.gpu_rows.networks import Timed, found_or_made
 from tools.gpu_rows.parts import PARTS, Part, language, latency, training
-from tools.gpu_rows.records import append, known, name_of
+from tools.gpu_rows.records import known, name_of
 from tools.gpu_rows.scale import Scale
 from tools.gpu_rows.table import to_markdown
-from tools.training.kept import Kept
+from tools.jsonl import append_line
 
 
 def record(part: str, key: dict[str, Any], **found: Any) -> dict[str, Any]:
@@ -85,9 +85,9 @@ def test_a_network_is_kept_as_structure_alone(tmp_path: Path) -> None:
 
 def test_a_record_outlives_a_stop_and_a_failure_gives_way(tmp_path: Path) -> None:
     file = tmp_path / "records.jsonl"
-    append(file, record("latency", {"a": 1}, failure="no"))
-    append(file, record("latency", {"a": 1}, ms=2.0))
-    append(file, record("latency", {"a": 1}, failure="again"))
+    append_line(file, record("latency", {"a": 1}, failure="no"))
+    append_line(file, record("latency", {"a": 1}, ms=2.0))
+    append_line(file, record("latency", {"a": 1}, failure="again"))
     with file.open("a") as stream:
         stream.write('{"part": "latency", "key": {"a": 2}, "ms')
     (only,) = known([file]).values()
@@ -132,11 +132,12 @@ def test_a_part_that_hangs_is_stopped_and_the_next_one_runs(
     monkeypatch.setattr(places, "PACK", tmp_path / "pack")
     (tmp_path / "earlier" / places.TABLES).mkdir(parents=True)
     (tmp_path / "earlier" / places.TABLES / "table.json").write_text("{}")
-    (tmp_path / "earlier" / "abc.pt").write_text("weights")
+    (tmp_path / "earlier" / "abc.unfinished").mkdir()
+    (tmp_path / "earlier" / "abc.unfinished" / "training.pt").write_text("weights")
     assert run.run(tmp_path / "out", is_dry=False, only=("tests", "latency")) == 0
     assert [command[3] for command in begun] == ["tests", "latency"]
     assert float(begun[0][5]) == 60
-    assert (tmp_path / "out" / "abc.pt").read_text() == "weights"
+    assert (tmp_path / "out" / "abc.unfinished" / "training.pt").read_text() == "weights"
     assert (tmp_path / "out" / places.TABLES / "table.json").exists()
     assert (tmp_path / "pack" / "cache" / "compressor" / "latency" / "table.json").exists()
 
@@ -170,7 +171,7 @@ def test_every_part_has_rows_of_its_own() -> None:
     assert len({row.name for row in whole}) == len(whole) == 4 * 2 * 27
     first = whole[0].key
     assert (first["backend"], first["precision"], first["batch"]) == ("torch-graphs", "bf16", 256)
-    order = [(t.method, t.times, t.seed) for t in training.trials()]
+    order = [(k["method"], k["times"], k["seed"]) for k in training.keys(Scale(Path()))]
     assert order[0] == ("ours", 2.1, 0)
     assert order[1:4] == [("Torch-Pruning", 2.1, 0), ("uniform L1", 2.1, 0), ("ours", 2.1, 1)]
     assert isinstance(PARTS["language"], Part)
@@ -184,13 +185,32 @@ def test_training_waits_for_the_data(
     assert "training waits for cifar10_resnet56" in capsys.readouterr().out
 
 
-def test_a_network_that_was_made_is_the_one_that_is_trained_further(tmp_path: Path) -> None:
-    kept, made = Kept(tmp_path), nn.Linear(2, 3)
-    module, moments = kept.made("a", lambda: (made, {"sliced": 1.0}))
-    again, same = kept.made("a", lambda: (nn.Linear(5, 5), {}))
-    assert torch.equal(again.weight, module.weight) and same == moments
-    kept.drop("a")
-    assert not list(tmp_path.iterdir())
+def test_a_training_of_ours_is_resumed_or_else_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed: list[list[str]] = []
+    state = {"macs": 2, "params": 2}
+    row = {"step": "original", "metrics": {"top1": 0.5}, "training": {"epochs": [{"seconds": 1.0}]}}
+    report = {"before": state, "after": state, "recovery": [row], "seconds": {}}
+
+    def command(words: list[str]) -> int:
+        typed.append(words)
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "report.json").write_text(json.dumps(report))
+        return int(words[0] == "resume" and "damaged" in unfinished.read_text())
+
+    monkeypatch.setattr(training, "main", command)
+    unfinished = tmp_path / "out.unfinished" / "run.json"
+    for content in (None, "{}", "damaged"):
+        if content is not None:
+            unfinished.parent.mkdir(exist_ok=True)
+            unfinished.write_text(content)
+        found = training._ours(tmp_path / "out", tmp_path, 8, {"ratio": 0.5, "epochs": 1})
+        assert found["epochs"] == [{"seconds": 1.0}]
+        assert not (tmp_path / "out").exists()
+    began, resumed, tried, anew = typed
+    assert began == anew and "--epochs" in began
+    assert resumed == tried == ["resume", str(tmp_path / "out")]
 
 
 # -- the page ------------------------------------------------------------------------------------
@@ -215,8 +235,9 @@ def test_the_page_has_figures_where_there_are_records_and_says_what_is_open() ->
     page = to_markdown([])
     assert "Tests marked `gpu`: open." in page
     assert page.count("| open |") > 30
-    key = training.key_of(training.trials()[0])
-    numbers = {"base": 93.4, "sliced": 50.0, "tuned": 94.1, "base_macs": 210, "macs": 100}
+    key = training.keys(Scale(Path()))[0]
+    moments = [["original", 0.934], ["sliced", 0.5], ["repaired", 0.9], ["trained", 0.941]]
+    numbers = {"moments": moments, "macs": [210, 100]}
     language_key = language.keys(Scale(Path()))[0]
     page = to_markdown(
         [
@@ -241,10 +262,10 @@ def test_merging_adds_to_what_there_is_and_keeps_what_goes_on(tmp_path: Path) ->
     for folder in (results, earlier, out):
         folder.mkdir()
     old = latency_record("resnet50", "ahead")
-    append(results / "gpu.jsonl", old)
+    append_line(results / "gpu.jsonl", old)
     (earlier / "done.pt").write_text("of a training that has ended")
-    append(out / places.RECORDS, latency_record("vit_b_16", "ahead"))
-    append(out / places.RECORDS, record("language", {}, failure="no memory"))
+    append_line(out / places.RECORDS, latency_record("vit_b_16", "ahead"))
+    append_line(out / places.RECORDS, record("language", {}, failure="no memory"))
     (out / "open.pt").write_text("of one that has not")
     merge(out, results=results, earlier=earlier)
     lines = [json.loads(line) for line in (results / "gpu.jsonl").read_text().splitlines()]
@@ -254,7 +275,7 @@ def test_merging_adds_to_what_there_is_and_keeps_what_goes_on(tmp_path: Path) ->
 
 
 def test_a_dry_run_is_no_result(tmp_path: Path) -> None:
-    append(tmp_path / places.RECORDS, {**latency_record("resnet50", "ahead"), "is_dry": True})
+    append_line(tmp_path / places.RECORDS, {**latency_record("resnet50", "ahead"), "is_dry": True})
     with pytest.raises(SystemExit, match="no results"):
         merge(tmp_path, results=tmp_path, earlier=tmp_path / "earlier")
     with pytest.raises(SystemExit, match="there is no"):

@@ -138,6 +138,31 @@ def test_only_the_ends_know_the_order_of_a_run() -> None:
     assert importers("studies") <= {"cli", "__init__"}
 
 
+TOOLS = ROOT.parent / "tools"
+
+
+def tool_imports() -> dict[str, set[str]]:
+    """The files of tools/, and which of them each imports, at the top or within functions."""
+    files = {
+        ".".join(p.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): p
+        for p in TOOLS.rglob("*.py")
+    }
+    found: dict[str, set[str]] = {}
+    for name, path in files.items():
+        nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+        named = {f"{n.module}.{alias.name}" for n in nodes for alias in n.names}
+        found[name] = ({str(n.module) for n in nodes} | named) & files.keys() - {name}
+    return found
+
+
+def test_the_tools_import_one_another_without_circles() -> None:
+    left = tool_imports()
+    assert "tools.zoo.members" in left["tools.zoo.zoos"]
+    while leaves := {name for name, wanted in left.items() if not wanted & left.keys()}:
+        left = {name: wanted for name, wanted in left.items() if name not in leaves}
+    assert left == {}
+
+
 def test_the_command_line_answers_without_torch() -> None:
     """At import time; `compress --help` takes no longer than Python itself."""
     lines = "import sys, compressor.cli, compressor.errors, compressor.records"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.zoo.members import Settings, zoos
+from tools.zoo.members import Settings
 from tools.zoo.passing import Pass
+from tools.zoo.zoos import ZOOS
 
 QUICK = {
     "torchvision": ("resnet18",),
@@ -36,7 +37,7 @@ CASES = [
 
 @pytest.mark.parametrize(("zoo", "name"), CASES)
 def test_a_network_of_a_library_passes(zoo: str, name: str, tmp_path: Path) -> None:
-    record = Pass({}, onnx_seconds=120).run(lambda: zoos()[zoo].build(name, Settings(tmp_path)))
+    record = Pass({}, onnx_seconds=120).run(lambda: ZOOS[zoo].build(name, Settings(tmp_path)))
     assert record["status"] == "passed", record["error"]
     assert record["form"] == "class", record["obstacle"]
     assert record["removed"] >= 0.5

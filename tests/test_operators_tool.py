@@ -12,10 +12,11 @@ from torch import Tensor, nn
 import tools.operators.__main__ as command
 from compressor.graph.rules import RULES
 from compressor.records import ExampleInputs
+from tools.jsonl import append_line
 from tools.operators.collecting import Unruled, unruled
 from tools.operators.table import to_markdown
 from tools.zoo.members import Subject
-from tools.zoo.runner import append, circumstances, read
+from tools.zoo.runner import circumstances, read
 
 
 class Turned(nn.Module):
@@ -55,7 +56,9 @@ def test_known_models_are_not_run_again_and_all_stand_on_the_page(
     assert ran == ["squeezenet1_1", "squeezenet1_0"]  # the smaller one first
     assert "| torchvision | 2 of 2 | 1 |" in page.read_text()
     assert "| `odd.default` | 1 | 2 | 3 | 24 |  | squeezenet1_1 |" in page.read_text()
-    append(out, {"zoo": "torchvision", "name": "quantised", "status": "skipped", "reason": "why"})
+    append_line(
+        out, {"zoo": "torchvision", "name": "quantised", "status": "skipped", "reason": "why"}
+    )
     assert "| torchvision | quantised | why |" in to_markdown(
         [record | circumstances() for record in read(out).values()]
     )

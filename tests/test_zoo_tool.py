@@ -17,12 +17,13 @@ from compressor.graph.trace import trace
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module, variants
 from compressor.slicing.program import slice_program
+from tools.jsonl import append_line
 from tools.stories import Shape, Stories, rotate, rotation
 from tools.zoo.__main__ import run, table
 from tools.zoo.float64 import InFloat64
 from tools.zoo.members import Judge, Quality, Settings, Subject
 from tools.zoo.passing import DRAWS, Pass, calm_, halve, settle_
-from tools.zoo.runner import Job, Limits, append, read, run_apart
+from tools.zoo.runner import Job, Limits, read, run_apart
 from tools.zoo.table import to_markdown
 from tools.zoo.trained import mobilenet_v1
 from tools.zoo.twin import is_faint, rounding_error, twin_difference
@@ -211,8 +212,8 @@ def test_worse_is_points_of_accuracy_or_a_share_of_the_loss(
 
 def test_the_latest_record_counts_and_a_cut_off_line_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "zoo.jsonl"
-    append(path, {"zoo": "a", "name": "b", "status": "failed"})
-    append(path, {"zoo": "a", "name": "b", "status": "passed"})
+    append_line(path, {"zoo": "a", "name": "b", "status": "failed"})
+    append_line(path, {"zoo": "a", "name": "b", "status": "passed"})
     with path.open("a") as file:
         file.write(json.dumps({"zoo": "a", "name": "c"})[:-4])
     assert read(path) == {("a", "b"): {"zoo": "a", "name": "b", "status": "passed"}}

@@ -73,6 +73,7 @@ class CifarResNet(nn.Module):
         return self.linear(functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
+resnet8 = partial(CifarResNet, 8)
 resnet20 = partial(CifarResNet, 20)
 resnet32 = partial(CifarResNet, 32)
 resnet44 = partial(CifarResNet, 44)
@@ -82,6 +83,17 @@ resnet56 = partial(CifarResNet, 56)
 def example_inputs() -> torch.Tensor:
     """One image, [1, 3, 32, 32]."""
     return torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def arguments(depth: int, root: Path) -> list[str]:
+    """Return what `compress` takes to find the trained network and its data in a folder."""
+    files = [f"cifar10_train_{shard}.npz" for shard in range(1, 6)]
+    return [
+        f"{Path(__file__)}:resnet{depth}",
+        *("--weights", str(root / f"cifar10_resnet{depth}.safetensors")),
+        *("--data", *(str(root / name) for name in files)),
+        *("--test", str(root / "cifar10_test.npz")),
+    ]
 
 
 app = App(help="Compress a trained CIFAR-10 ResNet; further options go to `compress`.")
@@ -96,13 +108,9 @@ def command(
     epochs: int = 2,
 ) -> int:
     """Compress the trained network of this depth and report every step of its recovery."""
-    files = [f"cifar10_train_{shard}.npz" for shard in range(1, 6)]
     return compress(
         [
-            f"{Path(__file__)}:resnet{depth}",
-            *("--weights", str(data_root / f"cifar10_resnet{depth}.safetensors")),
-            *("--data", *(str(data_root / name) for name in files)),
-            *("--test", str(data_root / "cifar10_test.npz")),
+            *arguments(depth, data_root),
             *("--ratio", str(ratio), "--epochs", str(epochs), "--augment", "crop-flip"),
             *("--batch-size", "128"),
             *options,

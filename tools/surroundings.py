@@ -14,7 +14,7 @@ from compressor.report import versions
 
 
 def where(device: str = "cpu") -> dict[str, Any]:
-    """The device, the date, and the versions that numbers depend on."""
+    """Return the device, the date, and the versions that numbers depend on."""
     machine = machine_of(1, 1, "cpu")
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else machine["processor"],
@@ -26,10 +26,10 @@ def where(device: str = "cpu") -> dict[str, Any]:
 
 
 def measured_on(records: Iterable[Mapping[str, Any]]) -> str:
-    """A sentence for a page, of the records that say where they were made; "" if none does."""
-    said = {
+    """Return a sentence for a page, of the records that say where they were made, or ""."""
+    said = dict.fromkeys(
         f"{w['device']}, {w['cores']} cores, torch {w['torch']}, onnxruntime {w['onnxruntime']}, "
-        f"{w['date']}"
+        f"{w['date']}" + (f", the product's code of {w['code']}" if "code" in w else "")
         for w in (record["where"] for record in records if "where" in record)
-    }
+    )
     return f"Measured on: {'; '.join(sorted(said))}." if said else ""

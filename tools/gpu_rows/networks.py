@@ -26,7 +26,8 @@ from compressor.run.subject import Subject
 from compressor.watch import Silent
 from tools.cifar_resnet import CifarResNet
 from tools.gpu_rows.scale import Scale
-from tools.latency import incumbent
+from tools.studies import torch_pruning
+from tools.studies.torch_pruning import Goal, Hint
 
 RATIO = 0.5
 
@@ -36,12 +37,12 @@ class Timed:
     """Attributes:
     factory: Makes the network, with weights drawn at random.
     side: Of its images.
-    streams_break: Torch-Pruning's network no longer runs if its residual streams are pruned.
+    hint: What Torch-Pruning has to be told.
     """
 
     factory: Callable[[], nn.Module]
     side: int
-    streams_break: bool = False
+    hint: Hint = torch_pruning.LAST_LAYER
 
     def images(self, batch: int) -> Tensor:
         return torch.randn(batch, 3, self.side, self.side)
@@ -56,11 +57,15 @@ def _torchvision(name: str) -> nn.Module:
 
 NETWORKS: Mapping[str, Timed] = {
     "resnet50": Timed(partial(_torchvision, "resnet50"), 224),
-    "ResNet-56": Timed(partial(CifarResNet, 56), 32, streams_break=True),
-    "vit_b_16": Timed(partial(_torchvision, "vit_b_16"), 224),
+    "ResNet-56": Timed(partial(CifarResNet, 56), 32, hint=torch_pruning.INSIDE_BLOCKS),
+    "vit_b_16": Timed(
+        partial(_torchvision, "vit_b_16"), 224, hint=torch_pruning.VISION_TRANSFORMER
+    ),
     "mobilenet_v2": Timed(partial(_torchvision, "mobilenet_v2"), 224),
 }
-TINY: Mapping[str, Timed] = {"ResNet-8": Timed(partial(CifarResNet, 8), 8, streams_break=True)}
+TINY: Mapping[str, Timed] = {
+    "ResNet-8": Timed(partial(CifarResNet, 8), 8, hint=torch_pruning.INSIDE_BLOCKS)
+}
 
 
 def networks(scale: Scale) -> Mapping[str, Timed]:
@@ -83,10 +88,8 @@ def _ours(network: Timed, **options: Any) -> nn.Module:
 
 
 def _incumbent(network: Timed, step: int) -> nn.Module:
-    return incumbent.pruned(
-        *(network.factory().eval(), network.images(1), RATIO, step),
-        inside_blocks=network.streams_break,
-    )[0]
+    goal = Goal(RATIO, round_to=step)
+    return torch_pruning.prune(network.factory().eval(), network.images(1), goal, network.hint)
 
 
 def _there(network: Timed, scale: Scale, **options: Any) -> nn.Module:

@@ -11,8 +11,9 @@ import torch
 
 from tools.gpu_rows import places
 from tools.gpu_rows.parts import NO_GPU, PARTS
-from tools.gpu_rows.records import append, known
+from tools.gpu_rows.records import known
 from tools.gpu_rows.scale import Scale
+from tools.jsonl import append_line
 from tools.surroundings import where
 
 
@@ -36,7 +37,7 @@ def main(name: str, out: str, seconds: str, *flags: str) -> int:
             found = {"failure": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         seconds_taken = round(time.perf_counter() - begin, 2)
         about = {"seconds": seconds_taken, "where": where(scale.device), "is_dry": scale.is_dry}
-        append(file, {"part": row.part, "key": dict(row.key), **found, **about})
+        append_line(file, {"part": row.part, "key": dict(row.key), **found, **about})
         print(f"{row.name}: {seconds_taken} s", flush=True)
     return 0
 

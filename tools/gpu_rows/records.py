@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +40,3 @@ def known(files: Iterable[Path]) -> dict[str, Record]:
             if name not in found or "failure" in found[name] or "failure" not in record:
                 found[name] = record
     return found
-
-
-def append(file: Path, record: Mapping[str, Any]) -> None:
-    """Write a line so that it is on the disk whatever comes next."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())

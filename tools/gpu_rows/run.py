@@ -60,17 +60,18 @@ def run(out: Path, *, is_dry: bool, only: tuple[str, ...] = (), seconds: float =
 
 def _brought_along(out: Path) -> None:
     """Checkpoints and tables of an earlier call, where this one goes on from."""
-    for name in (".", places.TABLES):
-        _copied(places.EARLIER / name, out / name, replace=False)
+    for file in places.EARLIER.rglob("*"):
+        target = out / file.relative_to(places.EARLIER)
+        if file.is_file() and file.name != places.RECORDS and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
 
 
-def _copied(source: Path, target: Path, *, replace: bool = True) -> None:
-    """Copy the files of a folder but for its records; `replace` those of the same name."""
+def _copied(source: Path, target: Path) -> None:
+    """Copy the files of a folder."""
     for file in source.glob("*"):
-        is_wanted = file.is_file() and file.name != places.RECORDS
-        if is_wanted and (replace or not (target / file.name).exists()):
-            target.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target / file.name)
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target / file.name)
 
 
 def _run(name: str, out: Path, cache: Path, seconds: float, *, is_dry: bool) -> str:

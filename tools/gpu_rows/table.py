@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from tools.gpu_rows.networks import GROUPS, networks
 from tools.gpu_rows.parts import language, latency, training
 from tools.gpu_rows.records import Record, name_of
 from tools.gpu_rows.scale import Scale
+from tools.markdown import table
+from tools.studies.tables import spread
 from tools.surroundings import measured_on
 
 OPEN = "open"
@@ -76,8 +78,7 @@ def _found(known: Records, part: str, key: Mapping[str, Any]) -> Record | None:
 
 def _table(rows: Iterable[Sequence[str]]) -> str:
     head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return table(head, body) + "\n"
 
 
 def _tests(known: Records) -> str:
@@ -124,25 +125,17 @@ def _faster(method: str, records: Sequence[Record]) -> str:
 
 def _training(known: Records, scale: Scale) -> Iterator[Sequence[str]]:
     yield ["fewer MACs", "method", "seeds", "base", "sliced", "fine-tuned", "s per epoch"]
-    trials = training.trials(1)[:2] if scale.is_dry else training.trials()
-    for times, method in dict.fromkeys((trial.times, trial.method) for trial in trials):
-        keys = [training.key_of(t) for t in trials if (t.times, t.method) == (times, method)]
-        found = [r for key in keys if (r := _found(known, "training", key)) is not None]
+    keys = training.keys(scale)
+    for times, method in dict.fromkeys((key["times"], key["method"]) for key in keys):
+        same = [key for key in keys if (key["times"], key["method"]) == (times, method)]
+        found = [r for key in same if (r := _found(known, "training", key)) is not None]
         if not found:
             yield [f"{times:g}x", method, "0", *[OPEN] * 4]
             continue
-        fewer = mean(record["base_macs"] / record["macs"] for record in found)
-        numbers = (
-            _spread(record[name] for record in found) for name in ("base", "sliced", "tuned")
-        )
+        before, after = (mean(record["macs"][i] for record in found) for i in (0, 1))
+        numbers = [spread([100 * r["moments"][i][1] for r in found]) for i in (0, 1, -1)]
         epoch = f"{mean(record['epoch_s'] for record in found):.2f}"
-        yield [f"{fewer:.2f}x", method, str(len(found)), *numbers, epoch]
-
-
-def _spread(values: Iterable[float]) -> str:
-    known = list(values)
-    deviation = f" ± {stdev(known):.2f}" if len(known) > 1 else ""
-    return f"{mean(known):.2f}{deviation}"
+        yield [f"{before / after:.2f}x", method, str(len(found)), *numbers, epoch]
 
 
 def _language(known: Records, scale: Scale) -> Iterator[Sequence[str]]:

@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from tools.jsonl import append_line
 from tools.operators.collecting import run_forked
 from tools.operators.table import to_markdown
 from tools.progress import each
-from tools.zoo.members import Settings, Zoo, zoos
-from tools.zoo.runner import Job, Limits, append, circumstances, read
+from tools.zoo.members import Settings, Zoo
+from tools.zoo.runner import Job, Limits, circumstances, read
+from tools.zoo.zoos import ZOOS
 
 Library = Literal["transformers", "torchvision", "timm"]
 LIBRARIES: tuple[Library, ...] = ("transformers", "torchvision", "timm")
@@ -57,9 +59,9 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
     settings, limits = Settings(scratch), Limits(seconds, memory_gb)
     each(
-        [job for library in only for job in _wanted(library, zoos()[library], settings, name, out)],
+        [job for library in only for job in _wanted(library, ZOOS[library], settings, name, out)],
         lambda job: f"{job.zoo}: {job.name}",
-        lambda job: append(out, run_forked(job, scratch, limits)),
+        lambda job: append_line(out, run_forked(job, scratch, limits)),
     )
     return table(out, page=page)
 
@@ -71,7 +73,7 @@ def _wanted(library: str, zoo: Zoo, settings: Settings, name: str, out: Path) ->
     for skipped, reason in left_out.items():
         if (library, skipped) not in known and fnmatchcase(skipped, name):
             record = {"zoo": library, "name": skipped, "status": "skipped", "reason": reason}
-            append(out, record | circumstances())
+            append_line(out, record | circumstances())
     return [
         Job(library, member)
         for member in zoo.smallest_first(zoo.names(settings))

@@ -20,9 +20,11 @@ from compressor.graph.analysis import analyse
 from compressor.graph.rules import RULES, Rule
 from compressor.graph.rules.reasons import no_rule
 from compressor.graph.trace import trace
-from tools.zoo.members import Settings, Subject, zoos
-from tools.zoo.passing import Record, described
+from tools.zoo.failing import describe
+from tools.zoo.members import Settings, Subject
+from tools.zoo.passing import Record
 from tools.zoo.runner import Job, Limits, circumstances, limit_memory, note
+from tools.zoo.zoos import ZOOS
 
 PRELOADED = ("tools.operators.collecting", "timm", "torchvision", "transformers")
 
@@ -108,9 +110,9 @@ def _member(zoo: str, name: str, cache_folder: Path, notes: Path, limits: Limits
     torch.set_num_threads(1)
     torch.manual_seed(0)
     try:
-        subject = zoos()[zoo].build(name, Settings(cache_folder))
+        subject = ZOOS[zoo].build(name, Settings(cache_folder))
         found = {operator: asdict(cost) for operator, cost in unruled(subject).items()}
     except Exception as error:  # whatever a library raises for a network of its own
-        note(notes, {"status": "failed", "error": described(error)})
+        note(notes, {"status": "failed", "error": describe(error)})
     else:
         note(notes, {"status": "ran", "operators": found})

@@ -10,10 +10,12 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tools.jsonl import append_line
 from tools.options import DataRoot
-from tools.zoo.members import Settings, zoos
-from tools.zoo.runner import Job, Limits, append, circumstances, read, run_all, run_here
+from tools.zoo.members import Settings
+from tools.zoo.runner import Job, Limits, circumstances, read, run_all, run_here
 from tools.zoo.table import to_markdown
+from tools.zoo.zoos import ZOOS
 
 ZooName = Literal["transformers", "data", "timm", "torchvision", "ultralytics"]
 
@@ -86,14 +88,14 @@ def _wanted(
     root = settings.data_root
     arguments = ("--cache", str(settings.cache), *(("--data-root", str(root)) if root else ()))
     found: list[Job] = []
-    for zoo, members in zoos().items():
+    for zoo, members in ZOOS.items():
         if only and zoo not in only:
             continue
         left_out = members.skipped(settings)
         for skipped, reason in left_out.items():
             if (zoo, skipped) not in known and fnmatchcase(skipped, name):
                 record = {"zoo": zoo, "name": skipped, "status": "skipped", "reason": reason}
-                append(out, record | circumstances())
+                append_line(out, record | circumstances())
         for member in members.names(settings):
             status = known.get((zoo, member), {}).get("status", "skipped")
             again_too = again == "all" or status == "skipped" or status == again
@@ -146,7 +148,7 @@ def member(
     """Run one member in this process; the run starts one such process each."""
     settings = Settings(cache, data_root)
     limits = Limits(memory_gb=memory_gb, onnx_seconds=onnx_seconds)
-    run_here(zoo, name, lambda: zoos()[zoo].build(name, settings), notes, limits)
+    run_here(zoo, name, lambda: ZOOS[zoo].build(name, settings), notes, limits)
 
 
 if __name__ == "__main__":

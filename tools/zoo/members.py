@@ -81,19 +81,3 @@ class Zoo:
     build: Callable[[str, Settings], Subject]
     skipped: Callable[[Settings], Mapping[str, str]] = lambda _: {}
     smallest_first: Callable[[list[str]], list[str]] = lambda names: names
-
-
-def zoos() -> dict[str, Zoo]:
-    """All zoos by name, in the order in which they are run."""
-    from tools.zoo import language, trained, vision, yolo
-
-    return {
-        "transformers": Zoo(lambda _: list(language.NETWORKS), language.build, language.skipped),
-        "data": Zoo(trained.names, trained.build, trained.skipped),
-        "timm": Zoo(vision.timm_names, vision.build_timm, vision.timm_skipped),
-        "torchvision": Zoo(
-            *(vision.torchvision_names, vision.build_torchvision, vision.torchvision_skipped),
-            vision.torchvision_smallest_first,
-        ),
-        "ultralytics": Zoo(yolo.names, yolo.build, yolo.skipped),
-    }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +30,7 @@ from compressor.score import Calibration, Material, score
 from compressor.slicing import as_module, slice_network, variants
 from compressor.slicing.compare import outputs_of
 from compressor.slicing.program import slice_program
+from tools.zoo.failing import WrongError, describe, time_limit
 from tools.zoo.members import Judge, Subject
 from tools.zoo.twin import is_faint, live_shapes, rounding_error, twin_difference
 
@@ -48,10 +47,6 @@ LARGEST = 300_000_000
 """Parameters above which the program is only run and counted."""
 
 Record = dict[str, Any]
-
-
-class WrongError(Exception):
-    """The result is not what a pass asks for."""
 
 
 @dataclass
@@ -82,7 +77,7 @@ class Pass:
             self._run(build)
             self.record |= {"status": "passed", "stage": ""}
         except Exception as error:
-            self.record |= {"status": "failed", "error": described(error)}
+            self.record |= {"status": "failed", "error": describe(error)}
         finally:
             torch.backends.mha.set_fastpath_enabled(usual)
         return self.record
@@ -278,28 +273,3 @@ def calm_(module: torch.nn.Module, traced: Trace) -> int:
             with suppress(CompressorError):
                 recalibrate_batch_norm(module, [(x.args, None) for x in given])
     return DRAWS
-
-
-@contextmanager
-def time_limit(seconds: int) -> Iterator[None]:
-    """Raise WrongError in the main thread when the block takes longer."""
-
-    def stop(*_: Any) -> None:
-        raise WrongError(f"took longer than {seconds} s")
-
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
-
-
-def described(error: Exception) -> dict[str, str]:
-    """Kind, first line, place (as the error says it, else the deepest frame) of what went wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = getattr(error, "where", "") or f"{Path(frame.filename).name}:{frame.lineno}"
-    first = lines[0] if lines else ""
-    return {"kind": type(error).__name__, "first_line": first[:300], "where": str(where)[:300]}

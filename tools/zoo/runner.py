@@ -50,10 +50,6 @@ def read(path: Path) -> dict[tuple[str, str], Record]:
     return {(record["zoo"], record["name"]): record for record in read_lines(path)}
 
 
-def append(path: Path, record: Record) -> None:
-    append_line(path, record)
-
-
 def circumstances() -> Record:
     """Date, class of machine and versions, for every record."""
     return {
@@ -84,7 +80,7 @@ def run_all(
         try:
             for done in as_completed(running):
                 record = done.result()
-                append(path, record)
+                append_line(path, record)
                 tell(record)
         except KeyboardInterrupt:
             for future in running:

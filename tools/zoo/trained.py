@@ -144,18 +144,28 @@ class Trained:
     loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
 
 
-def _cifar_resnet(depth: int) -> Trained:
+def cifar_resnet(depth: int) -> Trained:
     return Trained(lambda: CifarResNet(depth), f"cifar10_resnet{depth}.safetensors", _cifar, 10)
 
 
 NETWORKS: Mapping[str, Trained] = {
-    **{f"cifar_resnet{depth}": _cifar_resnet(depth) for depth in (20, 32, 44, 56)},
+    **{f"cifar_resnet{depth}": cifar_resnet(depth) for depth in (20, 32, 44, 56)},
     "mobilenet_v1": Trained(
         mobilenet_v1, "imagenet_mobilenet_v1_025.safetensors", _normalised_photos, 5
     ),
     "mobilenet_v2": Trained(mobilenet_v2, "imagenet_mobilenet_v2.safetensors", _rotated_photos, 5),
     "stories260k": Trained(Stories, "stories260k.safetensors", _stories, 4, loss, next_token_loss),
 }
+
+
+def load(trained: Trained, root: Path) -> nn.Module:
+    """Return a network with its trained weights, in eval mode."""
+    from safetensors.torch import load_file
+
+    module = trained.factory().eval()
+    stored = load_file(root / trained.weights)
+    module.load_state_dict({key.removeprefix("module."): value for key, value in stored.items()})
+    return module
 
 
 def _is_there(name: str, settings: Settings) -> bool:
@@ -173,13 +183,9 @@ def skipped(settings: Settings) -> dict[str, str]:
 
 
 def build(name: str, settings: Settings) -> Subject:
-    from safetensors.torch import load_file
-
     root, trained = settings.data_root, NETWORKS[name]
     assert root is not None
-    module = trained.factory().eval()
-    stored = load_file(root / trained.weights)
-    module.load_state_dict({key.removeprefix("module."): value for key, value in stored.items()})
+    module = load(trained, root)
     batches = trained.batches(root)
     judged, rest = batches[: trained.evaluated], batches[trained.evaluated :]
     judge = Judge(lambda m: trained.quality(m, judged), rest or judged, trained.loss)

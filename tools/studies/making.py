@@ -1,0 +1,177 @@
+"""Trials carried out: by the product's command, by Torch-Pruning, by the clock."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import compressor
+from compressor.graph.counting import count_macs, count_params
+from compressor.loading.data import batches, data_of, hold_out
+from compressor.recover import Hooks, Objective, Recipe, TrainingState, evaluate, fine_tune, top1
+from compressor.run.journal import Journal
+from tools.studies.networks import Network
+from tools.studies.timing import time_modules
+from tools.studies.torch_pruning import Goal, Gradients, prune
+from tools.studies.trial import CLOCK, OURS, RIVAL, Record, Trial
+
+Made = tuple[nn.Module, Record]
+"""A smaller network, and its numbers: `macs` and `params` before and after, and `moments`, pairs of
+a step and the value of the network's metric after it."""
+
+TRAINING = "training"
+
+
+def make_ours(network: Network, options: Mapping[str, Any]) -> Made:
+    """Compress as a user does, and take the numbers of the report."""
+    result = compressor.compress(network.module, network.example, **network.given, **options)
+    return result.module, numbers_of(result.report)
+
+
+def numbers_of(report: Mapping[str, Any]) -> Record:
+    """Return the numbers of a trial from the report of a run."""
+    before, after = report["before"], report["after"]
+    found: Record = {
+        "macs": [before["macs"], after["macs"]],
+        "params": [before["params"], after["params"]],
+        "moments": [
+            [row["step"], value] for row in report["recovery"] for value in row["metrics"].values()
+        ],
+        "seconds": report["seconds"],
+    }
+    if measured := (report.get("budget") or {}).get("measured"):
+        found["measured"] = measured
+    return found
+
+
+def make_theirs(
+    network: Network,
+    options: Mapping[str, Any],
+    journal: Journal | None = None,
+    *,
+    device: str = "cpu",
+) -> Made:
+    """Prune by Torch-Pruning, and train the result as `compress --epochs` would.
+
+    Args:
+        network: What is pruned; not changed.
+        options: Those of `Goal`, and `epochs`.
+        journal: Keeps what each epoch has reached, and goes on from there.
+        device: Where it is trained and evaluated.
+    """
+    goal = Goal(**{f.name: options[f.name] for f in fields(Goal) if f.name in options})
+    gradients = _gradients(network, goal.seed) if goal.importance == "Taylor" else ()
+    module = prune(network.module, network.example, goal, network.hint, gradients)
+    example = (network.example,)
+    pairs = network.module, module
+    moments = [["original", _original(network, device)]]
+    moments.append(["sliced", _evaluate(network, module, device)])
+    found = {
+        "macs": [count_macs(each, example, {}) for each in pairs],
+        "params": [count_params(each) for each in pairs],
+        "moments": moments,
+    }
+    if epochs := options.get("epochs", 0):
+        found["epochs"] = _train(network, module, epochs, goal.seed, journal or Journal(), device)
+        moments.append([f"{epochs} epochs", _evaluate(network, module, device)])
+    return module, found
+
+
+@cache
+def _original(network: Network, device: str) -> float | None:
+    return _evaluate(network, network.module, device)
+
+
+def _evaluate(network: Network, module: nn.Module, device: str) -> float | None:
+    """Return the network's metric of a module on the test data; None where there are none."""
+    if network.test is None:
+        return None
+    data = data_of(network.test, "test")
+    value = evaluate(module, batches(data, 64), network.metric or top1, device)
+    module.cpu()
+    return value
+
+
+def _gradients(network: Network, seed: int, samples: int = 1024) -> Gradients:
+    """Return those of the loss, summed over the batches of some training samples."""
+    module = copy.deepcopy(network.module).eval()
+    loss = network.loss or nn.functional.cross_entropy
+    data = data_of(network.train, "train")
+    for inputs, target in batches(data, 64, seed=seed, limit=samples):
+        torch.autograd.backward(loss(module(*inputs.args), target))
+    return [parameter.grad for parameter in module.parameters()]
+
+
+def _train(
+    network: Network, module: nn.Module, epochs: int, seed: int, journal: Journal, device: str
+) -> list[Record]:
+    """Train in place by the product's defaults on what it would train on; leave it on the CPU."""
+    train, _ = hold_out(data_of(network.train, "train"), seed=seed)
+    kept = journal.find_record(TRAINING)
+    state = fine_tune(
+        module,
+        batches(train, network.batch_size, seed=seed, augment=network.augment, drop_last=True),
+        Recipe(epochs, seed=seed, captured=device == "cuda"),
+        Objective(loss=network.loss, teacher=copy.deepcopy(network.module)),
+        device=device,
+        state=TrainingState.from_dict(kept) if kept and _fits(kept["weights"], module) else None,
+        hooks=Hooks(after_epoch=lambda reached: journal.keep(TRAINING, reached.to_dict())),
+    )
+    module.cpu()
+    return [{"epoch": e.epoch, "loss": e.loss, "seconds": e.seconds} for e in state.history]
+
+
+def _fits(weights: Mapping[str, Any], module: nn.Module) -> bool:
+    """Return whether weights are of this network: another machine might have cut other channels."""
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    return {name: tensor.shape for name, tensor in weights.items()} == shapes
+
+
+def time_forms(network: Network, options: Mapping[str, Any]) -> Made:
+    """Make the forms, and time them against the original; one that cannot be made is told."""
+    modules: dict[str, nn.Module] = {"original": network.module}
+    left: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    for label, form in options["forms"].items():
+        try:
+            module, found = TOOLS[form["tool"]](network, form["options"])
+        except Exception as error:  # whatever a rival raises on a network
+            failures[label] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        else:
+            modules[label], left[label] = module, found["macs"][1] / found["macs"][0]
+    times = time_modules(modules, network.example, batches=options["batches"])
+    return network.module, {"times": times, "macs_left": left, "failures": failures}
+
+
+TOOLS: Mapping[str, Callable[[Network, Mapping[str, Any]], Made]] = {
+    OURS: make_ours,
+    RIVAL: make_theirs,
+    CLOCK: time_forms,
+}
+
+
+class Runner:
+    """Carries out trials; the network of the latest one stays in memory."""
+
+    def __init__(self, networks: Mapping[str, Callable[[Path], Network]], root: Path) -> None:
+        self.networks, self.root, self.name = networks, root, ""
+
+    def run(self, trial: Trial) -> Record:
+        """Return what the trial finds."""
+        if trial.network != self.name:
+            self.network = self.networks[trial.network](self.root)
+            self.name = trial.network
+        return TOOLS[trial.tool](self.network, trial.options)[1]
+
+
+def by_network(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials, those of one network side by side, else in their order."""
+    names = list(dict.fromkeys(trial.network for trial in trials))
+    return sorted(trials, key=lambda trial: names.index(trial.network))

@@ -1,0 +1,193 @@
+"""The studies as data: which rows each compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tools.studies.networks import TIMED
+from tools.studies.torch_pruning import IMPORTANCES
+from tools.studies.trial import CLOCK, OURS, RIVAL, Trial
+
+SEEDS = (0, 1, 2)
+STREAMS = ("bn1", "*.bn2")
+"""What holds the residual streams of a CIFAR ResNet: protected, channels inside blocks alone go."""
+UNIFORM: Mapping[str, Any] = {"protect": STREAMS, "scope": "layer", "repair": False}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to a smaller network: a tool, and its options beside the ratio."""
+
+    tool: str
+    options: Mapping[str, Any]
+
+    def at(self, **options: Any) -> dict[str, Any]:
+        """Return its options with these beside them."""
+        return {**self.options, **options}
+
+
+METHODS: Mapping[str, Method] = {
+    "ours": Method(OURS, {"round_to": 1}),
+    "ours, defaults": Method(OURS, {}),
+    "ours, --criterion l2": Method(OURS, {"criterion": "l2"}),
+    "ours, --round-to 8": Method(OURS, {"round_to": 8}),
+    "ours, inside blocks": Method(OURS, {"round_to": 1, "protect": STREAMS}),
+    "ours, --of latency": Method(OURS, {"of": "latency"}),
+    "uniform L1": Method(OURS, {"round_to": 1, "criterion": "l1", **UNIFORM}),
+    "random": Method(OURS, {"round_to": 1, "criterion": "random", **UNIFORM}),
+    "Torch-Pruning": Method(RIVAL, {}),
+    "Torch-Pruning, round_to=8": Method(RIVAL, {"round_to": 8}),
+    "Torch-Pruning Taylor": Method(RIVAL, {"importance": "Taylor"}),
+    "Torch-Pruning, by measured time": Method(RIVAL, {"of": "latency"}),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial under the name that tables give it."""
+
+    label: str
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class Study:
+    """Attributes:
+    about: What it compares.
+    hours: How long it takes by one process on two cores, seen or guessed.
+    rows: Its trials, the most telling first.
+    """
+
+    about: str
+    hours: float
+    rows: Sequence[Row]
+
+
+def fewer(times: float) -> float:
+    """Return the share that is gone where so many times fewer are left."""
+    return round(1 - 1 / times, 4)
+
+
+def of(
+    network: str,
+    labels: Sequence[str],
+    times: float = 2.0,
+    seeds: Sequence[int] = (0,),
+    **options: Any,
+) -> Iterator[Row]:
+    """Yield the rows of some methods at a budget; a seed only where it is not the default."""
+    for label in labels:
+        method = METHODS[label]
+        for seed in seeds:
+            seeded = {"seed": seed} if seed else {}
+            asked = method.at(ratio=fewer(times), **options, **seeded)
+            yield Row(label, Trial(network, method.tool, asked))
+
+
+def timed(
+    network: str, labels: Sequence[str], times: float = 2.0, batches: Sequence[int] = (1, 32)
+) -> Row:
+    """Return the row in which the methods' networks take turns with the original."""
+    forms = {
+        label: {"tool": METHODS[label].tool, "options": METHODS[label].at(ratio=fewer(times))}
+        for label in labels
+    }
+    return Row("time", Trial(network, CLOCK, {"forms": forms, "batches": list(batches)}))
+
+
+def _repair() -> Iterator[Row]:
+    """The widest question first: both tools at the budgets that other pages have, too."""
+    for network, times in (("ResNet-20", 2.0), ("ResNet-20", 1.37), ("ResNet-56", 2.0)):
+        yield from of(network, ("ours",), times, SEEDS)
+        yield from of(network, ("Torch-Pruning",), times)
+    for network in ("ResNet-56", "ResNet-20"):
+        for times in (1.5, 2.5, 3.0):
+            yield from of(network, ("ours",), times, SEEDS)
+            yield from of(network, ("Torch-Pruning",), times)
+    for times in (1.5, 2.0, 2.5, 3.0):
+        yield from of("ResNet-56", ("ours, --round-to 8",), times, SEEDS)
+
+
+def _selection() -> Iterator[Row]:
+    """Choices alone, inside blocks."""
+    criteria = ("l1", "l2", "lamp", "geometric-median", "bn-scale", "taylor", "fisher", "gradient")
+    alone = {"round_to": 1, "repair": False, "protect": STREAMS}
+    for times in (1.25, 1.5, 2.0):
+        for name in (*criteria, "activation", "wanda", "reconstruction", "random"):
+            asked = {**alone, "criterion": name, "ratio": fewer(times)}
+            yield Row(name, Trial("ResNet-56", OURS, asked))
+        for name in IMPORTANCES:
+            asked = {"importance": name, "ratio": fewer(times)}
+            yield Row(f"tp {name}", Trial("ResNet-56", RIVAL, asked))
+
+
+def _calibration() -> Iterator[Row]:
+    """How many images, and changed copies of them."""
+    for samples in (64, 256):
+        for row in of("ResNet-56", ("ours",), 2.0, SEEDS, calibration=samples):
+            yield Row(f"ours, --calibration {samples}", row.trial)
+    for row in of("ResNet-56", ("ours",), 2.0, SEEDS, augment="crop-flip"):
+        yield Row("ours, --augment crop-flip", row.trial)
+
+
+def _networks() -> Iterator[Row]:
+    for network in ("stories260k", "MobileNet-V2", "Vision Transformer"):
+        for criterion in ("l2", "wanda", "reconstruction"):
+            for repair in (False, True):
+                asked = {"round_to": 1, "criterion": criterion, "repair": repair, "ratio": 0.25}
+                label = f"{criterion}{', repair' if repair else ''}"
+                yield Row(label, Trial(network, OURS, asked))
+
+
+def _training() -> Iterator[Row]:
+    compared = ("ours", "Torch-Pruning", "uniform L1", "random", "ours, inside blocks")
+    recipe = {"augment": "crop-flip", "batch_size": 128}
+    for network, epochs in (("ResNet-20", 5), ("ResNet-56", 1)):
+        for label in compared:
+            own = recipe if METHODS[label].tool == OURS else {}
+            yield from of(network, (label,), 2.0, epochs=epochs, **own)
+        yield timed(network, compared)
+
+
+def _peers() -> Iterator[Row]:
+    """After the same training."""
+    both = ("ours", "ours, --round-to 8", "Torch-Pruning")
+    budgets = {"MobileNet-V1": (1.25, 3), "MobileNet-V2": (1.25, 3), "character GPT": (1.5, 1)}
+    for network, (times, epochs) in budgets.items():
+        yield from of(network, both, times, epochs=epochs)
+        yield timed(network, both, times)
+
+
+def _latency() -> Iterator[Row]:
+    compared = (
+        *("ours, defaults", "ours, --criterion l2", "ours, --round-to 8"),
+        *("Torch-Pruning", "Torch-Pruning, round_to=8"),
+    )
+    yield timed("ResNet-56", compared)
+    for network in TIMED:
+        batches = (1, 8) if network == "vit_b_16" else (1, 32)
+        yield timed(
+            network, tuple(c for c in compared if c != "ours, --criterion l2"), 2.0, batches
+        )
+    for network in ("ResNet-56", *TIMED):
+        yield from of(network, ("ours, --of latency",))
+
+
+def _equal_time() -> Iterator[Row]:
+    for label in ("ours, --of latency", "Torch-Pruning, by measured time"):
+        for times in (1.25, 1.5, 2.0):
+            yield from of("ResNet-56", (label,), times)
+
+
+STUDIES: Mapping[str, Study] = {
+    "repair": Study("ours with repair, Torch-Pruning, nothing trained", 2.5, [*_repair()]),
+    "selection": Study("criteria and importances alone", 2.0, [*_selection()]),
+    "calibration": Study("how many images, and changed copies", 0.8, [*_calibration()]),
+    "networks": Study("a language model, a MobileNet, a transformer", 0.5, [*_networks()]),
+    "training": Study("the same training after each", 2.0, [*_training()]),
+    "peers": Study("networks of other kinds, trained", 1.0, [*_peers()]),
+    "latency": Study("time at half of the MACs, half of the time", 1.5, [*_latency()]),
+    "equal time": Study("accuracy at equal measured time", 0.7, [*_equal_time()]),
+}

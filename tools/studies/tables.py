@@ -1,0 +1,154 @@
+"""The one table of a study: a row per network, method and budget, its seeds side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from tools.markdown import table
+from tools.studies.networks import IN_NATS
+from tools.studies.studies import Row, Study
+from tools.studies.trial import CLOCK, OURS, Record
+
+Records = Mapping[str, Record]
+"""By the trial's key."""
+
+
+class Entry:
+    """The records of one row, which differ by their seeds."""
+
+    def __init__(self, row: Row, records: Sequence[Record], clock: Record | None) -> None:
+        self.label, self.trial = row.label, row.trial
+        self.records, self.clock = records, clock
+
+    @property
+    def sizes(self) -> list[tuple[float, float]]:
+        """Return by how many times MACs and parameters are fewer."""
+        return [
+            (r["macs"][0] / r["macs"][1], r["params"][0] / r["params"][1]) for r in self.records
+        ]
+
+    def values(self, moment: str) -> list[float]:
+        """Return the metric at a moment: original, sliced, repaired, trained, or last."""
+        found = [self._places(r["moments"]).get(moment) for r in self.records]
+        scale = 1 if self.trial.network in IN_NATS else 100
+        return [scale * value for value in found if value is not None]
+
+    def _places(self, moments: Sequence[tuple[str, float]]) -> dict[str, float]:
+        values = [value for _, value in moments]
+        if not values or values[0] is None:
+            return {}
+        options = self.trial.options
+        found = {"original": values[0], "sliced": values[1], "last": values[-1]}
+        if self.trial.tool == OURS and options.get("repair", True) and len(values) > 2:
+            found["repaired"] = values[2]
+        if options.get("epochs"):
+            found["trained"] = values[-1]
+        return found
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return mean and standard deviation as text, "" of nothing."""
+    if not values:
+        return ""
+    deviation = stdev(values) if len(set(values)) > 1 else 0.0
+    return f"{mean(values):.2f} ± {deviation:.2f}" if deviation else f"{mean(values):.2f}"
+
+
+def _times(entry: Entry) -> str:
+    """Return shares of the original's time, by the number of samples of a call."""
+    measured = [r["measured"] for r in entry.records if "measured" in r]
+    if measured:
+        return f"{mean(m['share'] for m in measured):.2f}"
+    ways = entry.clock["times"] if entry.clock else ()
+    return " / ".join(f"{w['share'][entry.label]:.2f}" for w in ways if entry.label in w["share"])
+
+
+def _lost(entry: Entry) -> str:
+    pairs = zip(entry.values("last"), entry.values("original"), strict=True)
+    found = [last - original for last, original in pairs]
+    return f"{mean(found):+.2f}" if found else ""
+
+
+COLUMNS: Mapping[str, Callable[[Entry], str]] = {
+    "network": lambda e: e.trial.network,
+    "method": lambda e: e.label,
+    "fewer MACs": lambda e: f"{mean(macs for macs, _ in e.sizes):.2f}×",
+    "fewer parameters": lambda e: f"{mean(params for _, params in e.sizes):.2f}×",
+    "seeds": lambda e: str(len(e.records)),
+    "before": lambda e: spread(e.values("original")),
+    "sliced": lambda e: spread(e.values("sliced")),
+    "repaired": lambda e: spread(e.values("repaired")),
+    "trained": lambda e: spread(e.values("trained")),
+    "difference": _lost,
+    "time": _times,
+}
+
+
+def entries(study: Study, records: Records) -> list[Entry]:
+    """Return the rows that have records, grouped by network and budget in the study's order."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in study.rows:
+        if row.trial.tool != CLOCK and row.trial.key in records:
+            groups.setdefault(_kind(row), []).append(row)
+    found = [
+        Entry(rows[0], [records[r.trial.key] for r in rows], _clock(rows[0], study, records))
+        for rows in groups.values()
+    ]
+    networks = list(dict.fromkeys(entry.trial.network for entry in found))
+    return sorted(found, key=lambda e: (networks.index(e.trial.network), e.trial.options["ratio"]))
+
+
+def _kind(row: Row) -> tuple[Any, ...]:
+    options = row.trial.options
+    return row.trial.network, row.label, options["ratio"], options.get("epochs", 0)
+
+
+def _clock(row: Row, study: Study, records: Records) -> Record | None:
+    for other in study.rows:
+        forms = other.trial.options.get("forms", {})
+        is_same = other.trial.network == row.trial.network and row.label in forms
+        ratio = row.trial.options["ratio"]
+        if is_same and forms[row.label]["options"]["ratio"] == ratio:
+            return records.get(other.trial.key)
+    return None
+
+
+def study_table(study: Study, records: Records) -> str:
+    """Return the table as Markdown; columns that would be empty are left out, "" without rows."""
+    found = entries(study, records)
+    columns = {head: [cell(entry) for entry in found] for head, cell in COLUMNS.items()}
+    filled = {head: cells for head, cells in columns.items() if any(cells)}
+    return table(list(filled), list(zip(*filled.values(), strict=True))) if found else ""
+
+
+def clock_table(study: Study, records: Records) -> str:
+    """Return a row per network and number of samples: how many times faster each form is."""
+    clocks = [(r.trial, records[r.trial.key]) for r in _clocks(study) if r.trial.key in records]
+    labels = list(dict.fromkeys(label for trial, _ in clocks for label in trial.options["forms"]))
+    rows = [
+        [
+            *(trial.network, str(way["batch"]), f"{way['first_ms']:.4g} ms", f"{way['noise']:.1%}"),
+            *(_faster(record, way, label) for label in labels),
+        ]
+        for trial, record in clocks
+        for way in record["times"]
+    ]
+    return table(["network", "batch", "original", "noise", *labels], rows) if rows else ""
+
+
+def _clocks(study: Study) -> list[Row]:
+    return [row for row in study.rows if row.trial.tool == CLOCK]
+
+
+def _faster(record: Record, way: Mapping[str, Any], label: str) -> str:
+    if label in record["failures"]:
+        return "fails"
+    share = way["share"].get(label)
+    return f"{1 / share:.2f}× ({record['macs_left'][label]:.3f})" if share else ""
+
+
+def trials_left(study: Study, records: Records) -> int:
+    """Return how many trials have no record."""
+    return len({row.trial.key for row in study.rows} - records.keys())

@@ -1,0 +1,41 @@
+"""What is tried, known by its content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tools.jsonl import key_of
+
+Record = dict[str, Any]
+
+OURS, RIVAL, CLOCK = "ours", "Torch-Pruning", "clock"
+"""The tools of a trial."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network made smaller once, or several smaller forms of it timed together.
+
+    Attributes:
+        network: A key of `networks.NETWORKS`.
+        tool: OURS, RIVAL or CLOCK.
+        options: Of OURS those of `compressor.compress`; of RIVAL those of `torch_pruning.Goal`,
+            and `epochs`; of CLOCK the `forms` (label -> tool and options) and `batches`.
+    """
+
+    network: str
+    tool: str
+    options: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Return a text that is the same for equal trials."""
+        return key_of(self)
+
+    @property
+    def file(self) -> str:
+        """Return a name for what the trial keeps on the disk meanwhile."""
+        return hashlib.sha256(self.key.encode()).hexdigest()[:16]
