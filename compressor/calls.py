@@ -73,7 +73,7 @@ class Call:
             if isinstance(leaf, Tensor)
         )
 
-    def mapped(self, change: Any) -> Call:
+    def map(self, change: Any) -> Call:
         """Return the same call with `change` applied to every tensor."""
         changed: Call = pytree.tree_map_only(torch.Tensor, change, self)
         return changed

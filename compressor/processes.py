@@ -80,7 +80,7 @@ def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def shared_out(batch: tuple[Call, Any]) -> tuple[tuple[Call, Any], float]:
+def share_out(batch: tuple[Call, Any]) -> tuple[tuple[Call, Any], float]:
     """Return this process's samples of a batch of (inputs, target), and the weight of their mean.
 
     With these weights the mean over all processes is the mean over the batch.

@@ -55,10 +55,10 @@ class Explaining:
     ) -> None:
         passing = CompressorError | KeyboardInterrupt | SystemExit | GeneratorExit
         if error is not None and not isinstance(error, passing):
-            raise explained(error) from error
+            raise explain_unexpected(error) from error
 
 
-def explained(error: BaseException) -> CompressorError:
+def explain_unexpected(error: BaseException) -> CompressorError:
     """Return an exception as an error with what, where, consequence and next step."""
     kind = next(kind for kind in _KINDS if kind.applies(error))
     return CompressorError(

@@ -71,7 +71,7 @@ def test_inputs_are_matched_by_name_or_position(
     sample: Any, left_out: list[str], examples: Call | None
 ) -> None:
     binding = Binding(Forward.of(Reader()), examples)
-    data = Data("these", [sample] * 3, True, None).bound(binding)  # type: ignore[arg-type]
+    data = Data("these", [sample] * 3, True, None).bind(binding)  # type: ignore[arg-type]
     call, target = data.fetch([0, 1])
     given = dict(zip(("ids", "mask"), call.args, strict=False)) | dict(call.kwargs)
     assert torch.equal(given["ids"], torch.stack([IDS, IDS]))
@@ -86,7 +86,7 @@ def test_a_missing_input_is_named() -> None:
     binding = Binding(Forward.of(Reader()), BY_NAME)
     for sample in (({"ids": IDS}, 0), (IDS, 0)):
         with pytest.raises(CompressorError, match="no mask"):
-            Data("these", [sample], True, None).bound(binding)  # type: ignore[arg-type]
+            Data("these", [sample], True, None).bind(binding)  # type: ignore[arg-type]
 
 
 def test_a_dict_or_a_list_may_be_the_one_input() -> None:

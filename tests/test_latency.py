@@ -256,9 +256,9 @@ def test_a_network_takes_what_its_layers_take(
     model = LatencyModel(layers, table)
     right = sum(formula(layer.kind, layer.sizes(sizes)) for layer in layers)
     assert model.latency_ms(sizes) == pytest.approx(right)
-    fitted = model.fitted(2 * model.latency_ms({}))
+    fitted = model.fit(2 * model.latency_ms({}))
     assert fitted.latency_ms(sizes) == pytest.approx(2 * right)
-    assert fitted.fitted(1.0).latency_ms({}) == pytest.approx(1.0)
+    assert fitted.fit(1.0).latency_ms({}) == pytest.approx(1.0)
 
 
 def test_an_axis_changes_its_layers_alone(

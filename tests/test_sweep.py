@@ -49,7 +49,7 @@ from compressor.studies.sweep.trials import (
     dense_of,
     trials_of,
 )
-from compressor.studies.sweep.unstructured import _keep_zeros, uses_of_weights, zeroed
+from compressor.studies.sweep.unstructured import _keep_zeros, uses_of_weights, zero_share
 from compressor.watch import Silent, Stopwatch
 
 SMALL = ("--ratios", "0.5", "--criteria", "l2", "--seeds", "1", "--recoveries", "none")
@@ -255,7 +255,7 @@ def test_the_smallest_weights_become_zero_wherever_they_are() -> None:
     module = sequential()
     before = {n: p.detach().clone() for n, p in module.named_parameters()}
     total = sum(p.numel() for p in before.values())
-    masks = zeroed(module, 0.6)
+    masks = zero_share(module, 0.6)
     assert set(masks) == {"0.weight", "3.weight", "7.weight"}
     zeros = sum(int((mask == 0).sum()) for mask in masks.values())
     assert zeros == round(0.6 * total)
@@ -265,19 +265,19 @@ def test_the_smallest_weights_become_zero_wherever_they_are() -> None:
     for name, parameter in module.named_parameters():
         assert torch.equal(parameter, before[name] * masks.get(name, 1))
     with pytest.raises(CompressorError, match="layers have"):
-        zeroed(module, 0.99)
+        zero_share(module, 0.99)
 
 
 def test_embeddings_and_tied_weights_stay() -> None:
     embedding, head = nn.Embedding(10, 8), nn.Linear(8, 10, bias=False)
     head.weight = embedding.weight
     module = nn.Sequential(embedding, nn.Linear(8, 8), head)
-    assert set(zeroed(module, 0.2)) == {"1.weight"}
+    assert set(zero_share(module, 0.2)) == {"1.weight"}
 
 
 def test_zeros_stay_zeros_while_it_trains() -> None:
     module = sequential().eval()
-    masks = zeroed(module, 0.6)
+    masks = zero_share(module, 0.6)
     before = {n: p.detach().clone() for n, p in module.named_parameters()}
     _keep_zeros(module, masks)
     data = [((inputs(8, seed),), torch.arange(8) % CLASSES) for seed in range(4)]

@@ -16,7 +16,7 @@ import compressor
 from compressor.errors import CompressorError, UsageError
 from compressor.records import Group, Member
 from compressor.run import compress, opening, result
-from compressor.unexpected import Explaining, explained
+from compressor.unexpected import Explaining, explain_unexpected
 from compressor.watch import Silent, Stopwatch
 
 
@@ -68,7 +68,7 @@ def test_the_place_is_stage_layer_and_line(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys.modules["compressor.unexpected"], "_PACKAGE", Path(__file__).parent)
     with pytest.raises(KeyError) as found, Stopwatch(Silent()).stage("select"):
         work_at(group)
-    where = explained(found.value).where
+    where = explain_unexpected(found.value).where
     assert where.startswith("stage 'select', layer blocks.3.conv, tests/test_unexpected.py:")
     assert where.endswith("in work_at")
 

@@ -31,7 +31,7 @@ from compressor.cli.app import app
 from compressor.cli.help_examples import EXAMPLES, epilogue
 from compressor.cli.terminal import Terminal
 from compressor.errors import CompressorError, UsageError
-from compressor.unexpected import explained, is_debugging
+from compressor.unexpected import explain_unexpected, is_debugging
 
 __all__ = [
     "app",
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return CompressorError.exit_code
         if is_debugging():
             raise
-        return _fail(explained(error), CompressorError.exit_code)
+        return _fail(explain_unexpected(error), CompressorError.exit_code)
     return 0
 
 

@@ -32,7 +32,7 @@ class LatencyModel:
     def __post_init__(self) -> None:
         self.table.check_covers(self.layers)
 
-    def fitted(self, measured_ms: float) -> LatencyModel:
+    def fit(self, measured_ms: float) -> LatencyModel:
         """Return the model whose prediction for the network at full width is `measured_ms`."""
         return replace(self, factor=self.factor * measured_ms / self.latency_ms({}))
 

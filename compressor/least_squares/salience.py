@@ -79,7 +79,7 @@ def _parts(given: Call, is_divisible: bool) -> Iterable[Call]:
         yield given
         return
     for start in range(0, given.samples, AT_ONCE):
-        yield given.mapped(operator.itemgetter(slice(start, start + AT_ONCE)))
+        yield given.map(operator.itemgetter(slice(start, start + AT_ONCE)))
 
 
 def _squared_gradients(

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.calls import Call
 from compressor.errors import CompressorError
-from compressor.processes import processes, shared_out
+from compressor.processes import processes, share_out
 from compressor.recover.capturing import Captured, all_kept, why_not
 from compressor.recover.evaluation import Batch, Batches, Progress
 from compressor.recover.objective import Objective
@@ -138,7 +138,7 @@ class Descent:
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(some, start=1):
             count = batch[0].samples
-            part, weight = shared_out(batch)
+            part, weight = share_out(batch)
             inputs, target = self._on_device(part)
             is_last = number == len(some)
             with nullcontext() if is_last else self.accelerator.no_sync(self.prepared):

@@ -46,10 +46,10 @@ class Samples:
         parts = (self.train, self.test, self.unlabelled, self.validation)
         return [data for data in parts if data is not None]
 
-    def bound(self, binding: Binding) -> Samples:
+    def bind(self, binding: Binding) -> Samples:
         """Return the same samples, with the inputs that the network takes."""
         parts: dict[str, Any] = {
-            name: data.bound(binding) if isinstance(data, Data) else data
+            name: data.bind(binding) if isinstance(data, Data) else data
             for name, data in vars(self).items()
         }
         return Samples(**parts)
@@ -81,7 +81,7 @@ def open_inputs(
         loaded = replace(loaded, examples=like_sample(first.first_sample, options.seed))
         known = None
     examples = known or find_examples(loaded, (), None, options.seed)
-    return examples, samples.bound(replace(binding, examples=Call.of(examples)))
+    return examples, samples.bind(replace(binding, examples=Call.of(examples)))
 
 
 def open_samples(
@@ -188,12 +188,12 @@ class _Opener:
                 next_step="leave one of the two out",
             )
         if given is not None:
-            return self._ready(given).bound(self.binding)
+            return self._ready(given).bind(self.binding)
         if not specs:
             return None
         mean, std = self.options.mean or None, self.options.std or None
         opened = load_data(specs, mean=mean, std=std, input_size=self.input_size)
-        return opened.bound(self.binding)
+        return opened.bind(self.binding)
 
     def _ready(self, given: Any) -> Data:
         return given if isinstance(given, Data) else data_of(given, type(given).__name__)

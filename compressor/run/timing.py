@@ -106,7 +106,7 @@ def timing_of(
         clock = LatencyModel(layers, table)
         if target.is_here(table) and (by_torch(options) or not original.why_no_onnx):
             tick(1, 1, "the whole network")
-            clock = clock.fitted(of_the_first(lambda: _own(original, options)))
+            clock = clock.fit(of_the_first(lambda: _own(original, options)))
         tick(1, 1, f"{clock.latency_ms({}):.4g} ms")
     return Timing(steps, clock, table, target.is_here(table))
 

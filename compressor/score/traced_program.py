@@ -67,7 +67,7 @@ class Program(Interpreter):
         Raises:
             CompressorError: The inputs are not those of the traced call.
         """
-        leaves = Call.of(inputs).mapped(lambda leaf: leaf.to(self.device)).leaves
+        leaves = Call.of(inputs).map(lambda leaf: leaf.to(self.device)).leaves
         signature, stored = self.program.graph_signature, stored_tensors(self.program)
         stored |= {name: stored[name].clone() for name in signature.buffers}  # may be written to
         values = fill_placeholders(self.program, leaves, stored)

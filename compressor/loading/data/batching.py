@@ -102,12 +102,12 @@ class Batches:
         The numbers of all batches are drawn first, in the order in which `_here` draws them.
         """
 
-        def moved(arrays: Iterable[np.ndarray[Any, Any]]) -> Tensor:
+        def move(arrays: Iterable[np.ndarray[Any, Any]]) -> Tensor:
             return torch.from_numpy(np.concatenate(list(arrays))).to(self.device)
 
         drawn = [[a.draw(rng, len(part), *self.size) for a in self.augmentations] for part in parts]
         numbers = [list(map(moved, zip(*each, strict=True))) for each in zip(*drawn, strict=True)]
-        indices = moved([self.numbers[part] for part in parts])
+        indices = move([self.numbers[part] for part in parts])
         start = 0
         for part in parts:
             rows = slice(start, start + len(part))

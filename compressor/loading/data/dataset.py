@@ -56,7 +56,7 @@ class Data:
         read = self._read([0])
         return [] if isinstance(read, Stacked) else self.binding.left_out(read[0][0])
 
-    def bound(self, binding: Binding) -> Data:
+    def bind(self, binding: Binding) -> Data:
         """Return the same data, of which the network takes what `binding` says."""
         found = replace(self, binding=binding)
         return replace(found, labelled=self.labelled and found.fetch([0]).target is not None)

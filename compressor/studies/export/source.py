@@ -95,7 +95,7 @@ def open_source(result: ResultFolder, options: ExportOptions, stopwatch: Stopwat
     options = _as_reported(folder, options, stopwatch)
     binding = Binding(Forward.of(traced.module), Call.of(traced.examples))
     train, test = (
-        data.bound(binding) if data is not None else None
+        data.bind(binding) if data is not None else None
         for data in _samples(options, _image_size(traced))
     )
     for data in filter(None, (train, test)):

@@ -124,5 +124,5 @@ def _inputs(source: Source) -> list[ExampleInputs]:
     real = real_inputs(source.train or source.test, source.traced)
     if real is None:
         return variants(source.traced)
-    others = real.mapped(lambda x: x.flip(0) if x.dim() else x)
+    others = real.map(lambda x: x.flip(0) if x.dim() else x)
     return [ExampleInputs(call.args, call.kwargs) for call in (real, others)]

@@ -32,7 +32,7 @@ from compressor.run.seeding import seeded
 from compressor.run.subject import Subject
 from compressor.studies.sweep.trials import DENSE, STRUCTURED, UNSTRUCTURED, Trial
 from compressor.studies.sweep.unstructured import zero_and_recover
-from compressor.unexpected import explained, is_debugging
+from compressor.unexpected import explain_unexpected, is_debugging
 from compressor.watch import Stopwatch, Tick
 
 Tell = Callable[[str], None]
@@ -112,7 +112,7 @@ def carry_out_trial(task: Task, tell: Tell = nobody) -> Outcome:
     except (Exception, SystemExit) as error:  # a model's or a library's code: anything may come
         if is_debugging():
             raise
-        return Outcome(failure=_in_a_line(explained(error)))
+        return Outcome(failure=_in_a_line(explain_unexpected(error)))
     return Outcome({**record, "seconds": time.perf_counter() - begin}, onnx)
 
 

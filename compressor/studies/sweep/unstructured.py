@@ -53,7 +53,7 @@ def zero_and_recover(module: nn.Module, run: Run, judge: Judge) -> Sparse:
     """
     options = run.options
     dense = costs_of(run.trace, run.network)
-    masks = zeroed(module, share_of(options))
+    masks = zero_share(module, share_of(options))
     moments = [Moment("zeroed", judge("evaluate zeroed", module))]
     if options.repair and run.samples.train is not None:
         moments += _recalibrate(module, run, judge)
@@ -65,7 +65,7 @@ def zero_and_recover(module: nn.Module, run: Run, judge: Judge) -> Sparse:
     return Sparse(dense.params - sum(zeros.values()), dense.macs - saved, moments)
 
 
-def zeroed(module: nn.Module, share: float) -> dict[str, Tensor]:
+def zero_share(module: nn.Module, share: float) -> dict[str, Tensor]:
     """Zero a share of all of a network's parameters, in place, and return the masks by name.
 
     Of the weights of layers those go that are nearest to zero, wherever they are.

@@ -41,7 +41,9 @@ def to_html(results: Mapping[str, Any], curves: Sequence[MethodCurve]) -> str:
     return fill(
         "sweep.html.j2",
         results=results,
-        metrics=[(METRIC_WORDS.get(name, name), shown(name, v)) for name, v in metrics.items()],
+        metrics=[
+            (METRIC_WORDS.get(name, name), show_metric(name, v)) for name, v in metrics.items()
+        ],
         settings=[
             _setting(words, those, metrics, styles) for words, those in settings_of(curves).items()
         ],
@@ -100,11 +102,11 @@ def spread(metric: str, found: Spread | None, sign: str = "") -> str:
     """Format a mean ± sample standard deviation."""
     if found is None:
         return UNKNOWN
-    value = shown(metric, found.mean, sign)
-    return value if found.deviation is None else f"{value} ± {shown(metric, found.deviation)}"
+    value = show_metric(metric, found.mean, sign)
+    return value if found.deviation is None else f"{value} ± {show_metric(metric, found.deviation)}"
 
 
-def shown(metric: str, value: float, sign: str = "") -> str:
+def show_metric(metric: str, value: float, sign: str = "") -> str:
     """Format a metric; accuracies are shown in per cent."""
     if metric in METRIC_WORDS:
         return format(100 * value, f"{sign}.2f")
@@ -117,7 +119,7 @@ def tables(curves: Sequence[MethodCurve], metrics: Mapping[str, float]) -> list[
     words = METRIC_WORDS.get(name, name)
     found = []
     for setting, those in settings_of(curves).items():
-        title = f"{setting} (dense original: {words} {shown(name, metrics[name])})"
+        title = f"{setting} (dense original: {words} {show_metric(name, metrics[name])})"
         table = Table(title=title, title_justify="left")
         table.add_column("method", overflow="fold")
         for header in ("smaller", "fewer MACs", "faster", words, "difference"):
