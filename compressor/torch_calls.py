@@ -68,13 +68,13 @@ def place_inputs(values: Any, device: str, precision: str) -> Any:
     """
     dtype = DTYPES[precision]
 
-    def moved(tensor: Tensor) -> Tensor:
+    def move(tensor: Tensor) -> Tensor:
         tensor = tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
         if tensor.ndim == 4 and lies_channels_last(device, precision):
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor
 
-    return pytree.tree_map_only(Tensor, moved, values)
+    return pytree.tree_map_only(Tensor, move, values)
 
 
 def place(module: nn.Module, device: str, precision: str) -> nn.Module:

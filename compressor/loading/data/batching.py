@@ -106,7 +106,7 @@ class Batches:
             return torch.from_numpy(np.concatenate(list(arrays))).to(self.device)
 
         drawn = [[a.draw(rng, len(part), *self.size) for a in self.augmentations] for part in parts]
-        numbers = [list(map(moved, zip(*each, strict=True))) for each in zip(*drawn, strict=True)]
+        numbers = [list(map(move, zip(*each, strict=True))) for each in zip(*drawn, strict=True)]
         indices = move([self.numbers[part] for part in parts])
         start = 0
         for part in parts:
