@@ -17,7 +17,7 @@ from tiny import SIDE, names_in, sequential, write_model
 from torch import nn
 
 from compressor.cli import main
-from compressor.run import compress, deliver, opening, result
+from compressor.run import compress, deliver, opening, rating, result
 from tools.selfcheck.bad_inputs import CASES, GROUPS
 from tools.selfcheck.refusal import problems_of, typed
 
@@ -211,7 +211,7 @@ def test_output_is_checked_before_the_work(
 # -- in the middle -------------------------------------------------------------------------------
 
 STAGES = [
-    (opening, "analyse"),
+    (rating, "analyse"),
     (compress, "deliver"),
     (deliver, "save_weights"),
     (deliver, "measure_turns"),
