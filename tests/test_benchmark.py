@@ -228,6 +228,7 @@ def test_what_the_runtime_adds_is_one_row(tmp_path: Path) -> None:
 # -- the command -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "words"),
     [
@@ -291,6 +292,7 @@ def test_what_cannot_be_timed_is_refused(
     assert Path("broken.onnx").read_bytes().startswith(b"\x08")
 
 
+@pytest.mark.slow
 def test_a_way_that_does_not_work_is_said_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

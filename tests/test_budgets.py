@@ -304,6 +304,7 @@ def test_the_smallest_network_that_falls_no_further(network: Chain) -> None:
     assert "How small it may be" in to_markdown(found.report)
 
 
+@pytest.mark.slow
 def test_more_may_go_where_more_may_be_lost(network: Chain) -> None:
     little, much = (
         floored(network, drop, of="params").report["after"]["params"] for drop in (0.05, 2.0)

@@ -91,6 +91,7 @@ def test_protected_layers_stay(tmp_path: Path) -> None:
     assert "0.weight" not in plan["tensors"]
 
 
+@pytest.mark.slow
 def test_force_replaces_an_earlier_result(tmp_path: Path) -> None:
     write_model(tmp_path / "net.pt")
     command = ["net.pt", "--input", "1x3x8x8", "--out", "out"]
@@ -101,6 +102,7 @@ def test_force_replaces_an_earlier_result(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["net.pt", "out"]
 
 
+@pytest.mark.slow
 def test_demo_goes_the_whole_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -173,6 +173,7 @@ def test_a_file_is_tried_in_a_process_of_its_own(folder: Path) -> None:
     assert not survival.runs_here(folder / "model.onnx")
 
 
+@pytest.mark.slow
 def test_a_folder_with_such_files_can_be_replaced(
     folder: Path, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +269,7 @@ def test_a_killed_export_leaves_nothing_behind(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_outputs_of_the_smaller_types_are_those_of_the_network(folder: Path, made: Path) -> None:
     export(folder, half=True, quantize="int8", data=(str(made / "data.npz"),))
     x = inputs(5).numpy()

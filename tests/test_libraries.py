@@ -14,7 +14,7 @@ from tools.zoo.zoos import ZOOS
 QUICK = {
     "torchvision": ("resnet18",),
     "timm": ("resnet10t",),
-    "transformers": ("bert", "llama"),
+    "transformers": ("bert",),
 }
 SLOW = {
     "torchvision": (
@@ -25,7 +25,7 @@ SLOW = {
         *("cs3darknet_focus_s", "pit_ti_224", "mobilevit_xxs", "fasternet_t0"),
         *("starnet_s050", "regnetx_002", "swiftformer_xs", "deit_tiny_patch16_224"),
     ),
-    "transformers": ("qwen3", "mamba", "whisper", "gpt2", "t5", "vit", "swin"),
+    "transformers": ("llama", "qwen3", "mamba", "whisper", "gpt2", "t5", "vit", "swin"),
 }
 CASES = [
     pytest.param(zoo, name, marks=marks)

@@ -723,6 +723,7 @@ def score_in_a_process(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_processes_agree_with_one_that_sees_all(tmp_path: Path) -> None:
     multiprocessing.spawn(score_in_a_process, (str(tmp_path),), nprocs=2)
     expected, alone = scores_by_name([0, 1, 2]), scores_by_name([1])
@@ -817,7 +818,7 @@ def test_which_criteria_need_what() -> None:
     data = [name for name in CRITERIA if needs_data(name)]
     loss = [name for name in CRITERIA if needs_loss(name)]
     assert loss == ["gradient", "taylor", "taylor-elementwise", "fisher"]
-    assert data == [*loss, "activation", "wanda"]
+    assert data == ["reconstruction", *loss, "activation", "wanda"]
 
 
 def test_a_criterion_of_another_stage_hands_in_finished_scores() -> None:

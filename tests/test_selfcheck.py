@@ -23,6 +23,7 @@ from tools.selfcheck.refusal import unclear
 from tools.selfcheck.table import to_markdown
 
 
+@pytest.mark.slow
 def test_the_same_command_writes_the_same_bytes() -> None:
     assert determinism.differences(determinism.COMMANDS["tiny, random channels"]) == []
 
@@ -34,6 +35,7 @@ def test_a_run_that_fails_is_no_equal_run() -> None:
 # -- kills -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "name",

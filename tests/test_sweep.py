@@ -471,6 +471,7 @@ def test_ray_finds_the_same(done: Path, home: Path, tmp_path: Path) -> None:
     assert timeless(out) == timeless(done)
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_ends_the_same(done: Path, home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run = [sys.executable, "-m", "compressor", *command(home, out, *SMALL)]

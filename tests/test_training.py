@@ -359,6 +359,7 @@ def test_weights_of_another_network_are_refused_before_any_work(tmp_path: Path) 
         hardly(policy="rewind-weights", rewind_to=str(tmp_path / "other.pt"))
 
 
+@pytest.mark.slow
 def test_training_from_scratch_knows_nothing_of_the_weights() -> None:
     def weights_after(scale: float) -> dict[str, torch.Tensor]:
         net = plain()
@@ -422,6 +423,7 @@ def test_a_parameter_that_no_layer_resets_is_drawn_like_itself() -> None:
     assert float(drawn.std()) == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_rewound_learning_rate_is_that_of_a_first_training() -> None:
     rates = {
         policy: compress(

@@ -15,7 +15,7 @@ from tiny import TinyNet, inputs, write_model
 import compressor
 from compressor.errors import CompressorError, UsageError
 from compressor.records import Group, Member
-from compressor.run import compress, opening, result
+from compressor.run import compress, rating, result
 from compressor.unexpected import Explaining, explain_unexpected
 from compressor.watch import Silent, Stopwatch
 
@@ -79,7 +79,7 @@ def test_python_meets_no_raw_exception_either(
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("of ours")
 
-    monkeypatch.setattr(opening, "analyse", fail)
+    monkeypatch.setattr(rating, "analyse", fail)
     with pytest.raises(CompressorError, match="did not expect this: ZeroDivisionError") as found:
         compressor.compress(TinyNet(), inputs())
     assert isinstance(found.value.__cause__, ZeroDivisionError)

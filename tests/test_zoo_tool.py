@@ -114,6 +114,7 @@ def test_grouped_products_are_computed_in_float64() -> None:
 # -- one member, end to end ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_member_passes_is_not_run_twice_and_stands_on_the_page(tmp_path: Path) -> None:
     records, page = tmp_path / "zoo.jsonl", tmp_path / "zoo.md"
     assert run(only=("torchvision",), name="squeezenet1_1", out=records) == 0

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from compressor.errors import UsageError
 from compressor.graph.axes import coordinates
 from compressor.graph.network import Network
 from compressor.graph.programs.nodes import given_arguments
@@ -34,6 +35,7 @@ from compressor.least_squares.moments import (
 )
 from compressor.least_squares.salience import salience
 from compressor.least_squares.walk import Script, Walk
+from compressor.processes import processes
 from compressor.records import Group, Trace
 
 Channels = npt.NDArray[np.int64]
@@ -180,6 +182,8 @@ class Measurer:
         pieces.sort(key=lambda piece: place[piece.consumer.node])
         found = {piece.name: Moments(crosses=False) for piece in pieces}
         self._pass(pieces, found)
+        if pieces and processes() == 1 and not any(moments.count for moments in found.values()):
+            raise UsageError("the data gave no batch", where="--data", next_step="give more data")
         return {piece.name: self._measure_piece(piece, found.pop(piece.name)) for piece in pieces}
 
     def _pass(self, pieces: Sequence[Piece], found: Mapping[Name, Moments]) -> None:
