@@ -192,6 +192,7 @@ def test_the_measured_share_is_met_whatever_was_predicted(
     assert sizes == {g["name"]: g["kept"] for g in found.report["groups"] if g["name"] in sizes}
 
 
+@pytest.mark.slow
 def test_coarse_steps_end_below_the_share(network: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FileClock(monkeypatch)
     found = compressor.compress(network, inputs(), 0.4, of="latency", round_to=16)

@@ -167,6 +167,7 @@ def test_a_file_that_ends_the_process_is_compared_but_not_timed(
     assert found["latency"] == []
 
 
+@pytest.mark.slow
 def test_a_file_is_tried_in_a_process_of_its_own(folder: Path) -> None:
     assert survival.runs_here(folder / "model.onnx")
     (folder / "model.onnx").write_bytes(b"no network")

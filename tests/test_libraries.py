@@ -12,13 +12,12 @@ from tools.zoo.passing import Pass
 from tools.zoo.zoos import ZOOS
 
 QUICK = {
-    "torchvision": ("resnet18",),
     "timm": ("resnet10t",),
     "transformers": ("bert",),
 }
 SLOW = {
     "torchvision": (
-        *("mnasnet0_5", "efficientnet_b0", "alexnet"),
+        *("resnet18", "mnasnet0_5", "efficientnet_b0", "alexnet"),
         *("squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5"),
     ),
     "timm": (

@@ -28,6 +28,7 @@ def test_the_same_command_writes_the_same_bytes() -> None:
     assert determinism.differences(determinism.COMMANDS["tiny, random channels"]) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_no_equal_run() -> None:
     assert "it fails" in determinism.differences(("nowhere.pt",))[0]
 

@@ -445,6 +445,7 @@ def test_an_interruption_costs_the_running_trial(
     assert timeless(out) == timeless(done)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_a_failed_trial(home: Path, tmp_path: Path) -> None:
     deadly = tmp_path / "deadly.py"
     deadly.write_text("import os\ndef metric(outputs, target):\n    os.kill(os.getpid(), 9)\n")

@@ -511,6 +511,7 @@ def test_moments_are_cut_with_their_weights(optimizer: str) -> None:
     torch.testing.assert_close(small.bias, dense.bias)
 
 
+@pytest.mark.slow
 def test_steps_share_one_fall_of_the_learning_rate() -> None:
     result = compress(
         *(TinyNet(16), inputs()),
