@@ -13,7 +13,6 @@ from compressor.graph.network import Network
 from compressor.options import Options, ScoringOptions
 
 LATENCY = "latency"
-COUNTED = ("macs", "params", "channels")
 UNITS: Mapping[str, str] = {
     "macs": "MACs",
     "params": "parameters",

@@ -82,7 +82,11 @@ class Choice:
 
     def unit_of(self, group: str) -> Unit | None:
         """Return the unit that a group was chosen in, if it was."""
-        return next((u for u in self.units if any(group == g.name for g in u.groups)), None)
+        return self._units_by_group.get(group)
+
+    @cached_property
+    def _units_by_group(self) -> dict[str, Unit]:
+        return {group.name: unit for unit in self.units for group in unit.groups}
 
 
 ALL = Bounds()
@@ -120,8 +124,7 @@ def select(network: Network, ranking: Ranking, budget: Budget, bounds: Bounds = 
     taken, after = meeting.meet(bill.target)
     if in_steps and budget.short:
         nearly = meeting.meet(bill.target + budget.short * (bill.before - bill.target))
-        nearer = lambda met: abs(bill.of(met[1]) - bill.target)  # noqa: E731
-        taken, after = min((taken, after), nearly, key=nearer)
+        taken, after = min((taken, after), nearly, key=lambda m: abs(bill.of(m[1]) - bill.target))
     if in_steps and budget.off_step:
         after = meeting.leave_step(taken, after, bill.target)
     return Choice(
@@ -187,6 +190,10 @@ class _Bill:
     def of(self, after: Ints) -> float:
         return self._of(self.network.sizes(self.counts(after)))
 
+    def fitting(self, target: float) -> Callable[[Ints], bool]:
+        """Return what tells whether the network costs no more than a target at given widths."""
+        return lambda widths: self.of(widths) <= target
+
     def counts(self, after: Ints) -> dict[str, int]:
         """Return how many channels each group keeps at these widths of the units."""
         counts: dict[str, int] = {}
@@ -220,16 +227,14 @@ class _Meeting:
         taken = _first(len(order), lambda n: bill.of(order.after(n, bill.full)) <= target)
         if not self.gives_back:
             return taken, order.after(taken, bill.full)
-        fits = lambda widths: bill.of(widths) <= target  # noqa: E731
-        return taken, order.give_back(taken, bill.full, fits)
+        return taken, order.give_back(taken, bill.full, bill.fitting(target))
 
     def leave_step(self, taken: int, after: Ints, target: float) -> Ints:
         """Return the widths; where they save far too much, with one unit between its steps."""
         bill, least = self.bill, target - FAR * self.bill.before
-        fits = lambda widths: bill.of(widths) <= target  # noqa: E731
         closer = [after]
         if bill.of(after) < least:
-            closer += self.order.in_between(after, taken, bill.full, fits)
+            closer += self.order.in_between(after, taken, bill.full, bill.fitting(target))
         return next((widths for widths in closer if bill.of(widths) >= least), closer[-1])
 
 

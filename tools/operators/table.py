@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compressor.graph.rules import RULES
-from tools.zoo.table import Record, circumstances_of, markdown_table
+from tools import markdown
+from tools.zoo.table import Record, circumstances_of
 
 INTRODUCTION = """\
 Written by `python -m tools.operators table`; run by `python -m tools.operators`.
@@ -29,7 +30,7 @@ def to_markdown(records: Sequence[Record]) -> str:
     for title, status in (("Not analysed:", "failed"), ("Left out:", "skipped")):
         rows = [[r["zoo"], r["name"], _why(r)] for r in records if r["status"] == status]
         if rows:
-            parts += [title, markdown_table(["library", "model", "why"], rows)]
+            parts += [title, markdown.table(["library", "model", "why"], rows)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -40,7 +41,7 @@ def _totals(records: Sequence[Record]) -> str:
         ran = [r for r in members if r["status"] == "ran"]
         whole = sum(not r["operators"] for r in ran)
         rows.append([zoo, f"{len(ran)} of {len(members)}", str(whole)])
-    return markdown_table(["library", "models analysed", "with rules for all they call"], rows)
+    return markdown.table(["library", "models analysed", "with rules for all they call"], rows)
 
 
 def _operators(ran: Sequence[Record]) -> str:
@@ -49,7 +50,7 @@ def _operators(ran: Sequence[Record]) -> str:
     if not rows:
         return "Every operator that they call has a rule."
     head = ["operator", "models", "calls", "dimensions", "positions", "a rule since", "for example"]
-    return markdown_table(
+    return markdown.table(
         head,
         [
             [f"`{name}`", *map(str, numbers), "yes" if name in RULES else "", examples]

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tools import markdown
+
 Record = dict[str, Any]
 
 INTRODUCTION = """\
@@ -79,7 +81,7 @@ def _totals(records: Sequence[Record]) -> str:
                 str(count["skipped"]),
             ]
         )
-    return markdown_table(
+    return markdown.table(
         ["zoo", "passed", "the user's class comes back", "reached half", "left out"], rows
     )
 
@@ -117,7 +119,7 @@ def _failed(records: Sequence[Record]) -> str:
     ]
     if not rows:
         return "No network that was run failed."
-    table = markdown_table(["network", "stage", "what", "where"], rows)
+    table = markdown.table(["network", "stage", "what", "where"], rows)
     return table + (f"\n\nand {len(failed) - MOST} more." if len(failed) > MOST else "")
 
 
@@ -156,7 +158,7 @@ def _list(
     found = [r for r in passed if belongs(r)]
     named = [f"{r['name']} ({words(r)})" if words(r) else r["name"] for r in found[:MOST]]
     more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
-    return f"- **{title}**: {_cell('; '.join(named))}{more}." if found else ""
+    return f"- **{title}**: {markdown.cell('; '.join(named))}{more}." if found else ""
 
 
 def _reasons(record: Record) -> str:
@@ -167,14 +169,4 @@ def _left_out(records: Sequence[Record]) -> str:
     skipped = Counter(r["reason"] for r in records if r["status"] == "skipped")
     more = f"; {len(skipped) - MOST} more reasons" if len(skipped) > MOST else ""
     reasons = "; ".join(f"{reason} ({n})" for reason, n in skipped.most_common(MOST))
-    return f"- **Left out**: {_cell(reasons)}{more}." if skipped else ""
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; cells are kept to one line and cannot break out."""
-    lines = [list(head), ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+    return f"- **Left out**: {markdown.cell(reasons)}{more}." if skipped else ""
