@@ -68,6 +68,42 @@ class LoadedModel:
 
 
 @dataclass(frozen=True)
+class Removal:
+    """The blocks that are taken out of a network, and what goes with them.
+
+    Attributes:
+        blocks: Names of the blocks.
+        tensors: Names of the parameters and buffers that nothing needs any more.
+        passing: Path of a module that hands on what it is given, since all that it did is gone ->
+            how its call meets the program, as for stand-ins.
+    """
+
+    blocks: tuple[str, ...]
+    tensors: tuple[str, ...] = ()
+    passing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shorter:
+    """How a traced network came about that has fewer blocks than the one that was given.
+
+    Attributes:
+        whole: The network as it was given.
+        removal: What was taken out.
+        stands_for: Name of a node -> name of the whole program's node whose value it should come
+            close to, since what followed it there is gone.
+        stand_ins: Modules of the class that run their traced operators, as in `Plan`.
+        obstacle: Why the class could not follow, in words; "" where it did.
+    """
+
+    whole: Trace
+    removal: Removal
+    stands_for: Mapping[str, str]
+    stand_ins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    obstacle: str = ""
+
+
+@dataclass(frozen=True)
 class Trace:
     """An exported program with what it was made from.
 
@@ -85,6 +121,7 @@ class Trace:
         ends_after: Where data decide the sizes of what follows, the paths of the modules after
             whose calls the program ends; it returns what they return.
         learning: All names of the parameters that learn (`requires_grad`) in the traced network.
+        shorter: How it came about, where blocks were taken out of it.
     """
 
     program: ExportedProgram
@@ -97,6 +134,7 @@ class Trace:
     branched: bool = False
     ends_after: tuple[str, ...] = ()
     learning: frozenset[str] = frozenset()
+    shorter: Shorter | None = None
 
 
 @dataclass(frozen=True)
@@ -186,6 +224,7 @@ class Plan:
             decides.
         types: Per tensor its type, where the network came in another than float32.
         parametrised: Whether weights are computed in the result as they were in the network.
+        removal: The blocks that are gone; None where all stay.
     """
 
     source: str
@@ -200,6 +239,7 @@ class Plan:
     frozen: tuple[str, ...] | None = None
     types: Mapping[str, str] = field(default_factory=dict)
     parametrised: bool = False
+    removal: Removal | None = None
 
     @property
     def kept(self) -> dict[str, int]:
@@ -209,6 +249,8 @@ class Plan:
     def to_json(self) -> str:
         """Return the plan as JSON text, which is the same for the same plan, byte for byte."""
         said = {"schema": PLAN_SCHEMA, **asdict(self)}
+        if self.removal is None:
+            del said["removal"]
         return json.dumps(said, indent=1, sort_keys=True, default=to_number) + "\n"
 
     @classmethod
@@ -229,6 +271,10 @@ class Plan:
             raw["silenced"] = {name: tuple(dims) for name, dims in raw["silenced"].items()}
         if raw.get("frozen") is not None:
             raw["frozen"] = tuple(raw["frozen"])
+        if "removal" in raw:
+            gone = raw["removal"]
+            passing = {path: dict(spelled) for path, spelled in gone["passing"].items()}
+            raw["removal"] = Removal(tuple(gone["blocks"]), tuple(gone["tensors"]), passing)
         return cls(**raw)
 
 

@@ -17,11 +17,11 @@ from compressor.choose.budget import (
     goal_of,
 )
 from compressor.choose.explanations import reason_of
+from compressor.choose.kinds import KINDS
 from compressor.choose.refusals import OutOfReachError
 from compressor.choose.scopes import SCOPES, Scores
 from compressor.choose.selection import Choice, Keep, Last, Ranking, select
 from compressor.choose.units import (
-    KINDS,
     LEAST_SHARE,
     Bounds,
     Unit,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from compressor.choose.kinds import BLOCK
 from compressor.choose.refusals import within_already
 from compressor.graph.axes import Axis
 from compressor.graph.network import Network
@@ -29,7 +30,14 @@ FAR = 0.02
 
 
 class Clock(Protocol):
-    """What predicts how long the network takes, layer by layer."""
+    """What predicts how long the network takes, layer by layer.
+
+    Attributes:
+        layers: The network's layers, named like the program's nodes.
+    """
+
+    @property
+    def layers(self) -> Sequence[Any]: ...
 
     def latency_ms(self, sizes: Mapping[Axis, int]) -> float:
         """Return the milliseconds of the whole network, with these sizes of axes."""
@@ -208,6 +216,18 @@ def is_timed(options: Options) -> bool:
 def is_found_by_trying(options: Options) -> bool:
     """Return whether networks of several sizes are made until one's accuracy is as asked for."""
     return options.max_drop is not None
+
+
+def blocks_compete(options: Options) -> bool:
+    """Return whether whole blocks may go beside channels.
+
+    They do where that is asked for. By the clock they do without, since few thin layers take longer
+    than fewer wide ones (docs/results/blocks.md).
+    """
+    others = options.keep_class, options.keep_parametrisations, options.use, options.layer_ratio
+    if options.search == 0 or any(others):
+        return False
+    return BLOCK in options.prune or is_timed(options)
 
 
 def share_of(options: Options) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from compressor.choose.kinds import KINDS
 from compressor.choose.scopes import Scores
 from compressor.choose.selection import Choice
-from compressor.choose.units import KINDS
 from compressor.records import Group
 
 

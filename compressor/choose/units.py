@@ -1,6 +1,6 @@
 """Find what may go from a network: its units, with the widths that each can have.
 
-A unit's kind is the role of its channels; `KINDS` says which kinds go without being asked for.
+A unit's kind is the role of its channels; `kinds.KINDS` says which go without being asked for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 import numpy.typing as npt
 
+from compressor.choose.kinds import KINDS
 from compressor.choose.refusals import no_group, nothing_to_prune, unmatched
 from compressor.choose.scopes import Scores
 from compressor.graph.axes import Axis
@@ -22,28 +23,6 @@ from compressor.records import Group
 
 LEAST_SHARE = 0.1
 """The share of each unit's channels that stays at least; one channel always does."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of unit.
-
-    Attributes:
-        by_default: Whether such units may go without being asked for.
-        option: The option that lets them go; "" where there is none.
-    """
-
-    by_default: bool
-    option: str = ""
-
-
-KINDS: Mapping[str, Kind] = {
-    "channels": Kind(by_default=True),
-    "heads": Kind(by_default=True),
-    "stream": Kind(by_default=False, option="--prune stream"),
-    "head_width": Kind(by_default=False),
-}
-"""Kinds of units by name, which is the role of their channels."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +131,7 @@ def prunable(network: Network, protect: Sequence[str], prune: Sequence[str]) -> 
         UsageError: A glob matches nothing.
         CompressorError: There is no such group.
     """
-    protected = _match(network, protect, "--protect")
+    protected = match_tensors(network, protect, "--protect")
     kinds = {name for name, kind in KINDS.items() if kind.by_default} | set(prune)
     found = [
         group
@@ -190,7 +169,7 @@ def _fix(
     """
     shares: dict[str, float] = {}
     for glob, share in bounds.layer_ratios:
-        hits = _match(network, [glob], "--layer-ratio")
+        hits = match_tensors(network, [glob], "--layer-ratio")
         found = [u.name for u in units if any(g.producer.tensor in hits for g in u.groups)]
         if not found:
             raise no_group(glob, share, hits, groups)
@@ -233,7 +212,7 @@ def best(scores: npt.NDArray[np.float64], count: int) -> tuple[int, ...]:
 # -- names that users give -------------------------------------------------------------------------
 
 
-def _match(network: Network, globs: Sequence[str], option: str) -> set[str]:
+def match_tensors(network: Network, globs: Sequence[str], option: str) -> set[str]:
     """Return the tensors whose own name, or that of a module around them, matches a glob.
 
     Raises:

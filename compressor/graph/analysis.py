@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -175,7 +176,9 @@ class _Walk:
             self.uses.statistics.extend(equations.statistics)
         self.uses.equal.append(equations.equal)
         layer = owner_of(node)
-        self.work += [(node, Work(call.op, layer, tuple(dims))) for dims in equations.macs]
+        self.work += [
+            (node, Work(call.op, layer, tuple(dims), node.name)) for dims in equations.macs
+        ]
 
     def _protect(self, shape: Iterable[Dim], reason: Reason) -> None:
         for dim in shape:
@@ -193,7 +196,7 @@ class _Walk:
         tensors = {name: normal(shape) for name, shape in stored.shapes.items()}
         parameters = set(self.program.graph_signature.parameters)
         axes, groups = form_groups(self.solver, stored.own, parameters, self.uses)
-        work = [(node, Work(w.operator, w.layer, normal(w.dims))) for node, w in self.work]
+        work = [(node, replace(w, dims=normal(w.dims))) for node, w in self.work]
         return Network(
             groups=groups,
             protections=list_protections(self.solver, tensors, parameters),
@@ -208,6 +211,7 @@ class _Walk:
                 weights=tuple(tensors[name] for name in stored.own if name in parameters),
                 widths=normal(tuple(self.consumption.widths)),
                 batch=batch,
+                tensors=tuple(name for name in stored.own if name in parameters),
             ),
             uncounted=tuple(
                 Uncounted(op, len(owners), tuple(dict.fromkeys(owners)))

@@ -72,11 +72,13 @@ class Work:
         operator: Name of the overload, as in the table of rules.
         layer: Path of the module that calls it; "" is the network.
         dims: The dimensions whose sizes are multiplied.
+        node: Name of its node.
     """
 
     operator: str
     layer: str
     dims: Shape
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Cost:
     Attributes:
         work: What each operator multiplies and adds, call by call.
         weights: The dimensions of each parameter, tied ones once.
+        tensors: The parameters' names, in the same order.
         widths: The channels that each layer produces.
         batch: Number of samples that the work is for; None where it is symbolic.
     """
@@ -94,6 +97,7 @@ class Cost:
     weights: tuple[Shape, ...]
     widths: tuple[Dim, ...]
     batch: int | None
+    tensors: tuple[str, ...] = ()
 
     def of(self, unit: str, sizes: Sizes | None = None) -> int:
         """Return the cost in a unit ("macs", "params" or "channels"), with these sizes of axes."""
@@ -106,6 +110,10 @@ class Cost:
     def macs_by_layer(self, sizes: Sizes | None = None) -> dict[str, int]:
         """Return the multiply-adds of one sample by the path of the layer that asks for them."""
         return self._by(lambda work: work.layer, sizes)
+
+    def macs_by_node(self, sizes: Sizes | None = None) -> dict[str, int]:
+        """Return the multiply-adds of one sample by the name of the node that does them."""
+        return self._by(lambda work: work.node, sizes)
 
     def macs_by_operator(self, sizes: Sizes | None = None) -> dict[str, int]:
         """Return the multiply-adds of one sample by the operator that does them."""

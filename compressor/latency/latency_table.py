@@ -64,6 +64,10 @@ class LatencyTable:
         least = {point: min(ms, known.get(point, ms)) for point, ms in times.items()}
         return replace(self, times={**self.times, signature: {**known, **least}})
 
+    def covers(self, layer: Layer) -> bool:
+        """Return whether all measurements of a layer are there."""
+        return not (self.lacks_steps(layer.kind) or self.lacks(layer))
+
     def check_covers(self, layers: Iterable[Layer], where: str = "") -> None:
         """Check that all measurements of the layers are there.
 
@@ -71,9 +75,7 @@ class LatencyTable:
             CompressorError: Names the layers of which measurements are missing.
         """
         unmeasured = dict.fromkeys(
-            f"{layer.name}: {layer.signature}"
-            for layer in layers
-            if self.lacks_steps(layer.kind) or self.lacks(layer)
+            f"{layer.name}: {layer.signature}" for layer in layers if not self.covers(layer)
         )
         if unmeasured:
             listed = list(unmeasured)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -35,6 +35,14 @@ class LatencyModel:
     def fit(self, measured_ms: float) -> LatencyModel:
         """Return the model whose prediction for the network at full width is `measured_ms`."""
         return replace(self, factor=self.factor * measured_ms / self.latency_ms({}))
+
+    def of_layers(self, layers: Iterable[Layer]) -> LatencyModel:
+        """Return the model of a network with other layers, such as one that lacks some.
+
+        Layers that the table has no times of count for nothing: what is left of a block whose
+        operators ran within others (an activation).
+        """
+        return replace(self, layers=tuple(filter(self.table.covers, layers)))
 
     def latency_ms(self, sizes: Mapping[Axis, int]) -> float:
         """Predict the whole network's milliseconds when the axes in `sizes` have those sizes."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -67,6 +67,7 @@ def refit(
     workspace: Workspace | None = None,
     *,
     ridge: float | None = None,
+    whole: Whole | None = None,
 ) -> list[Refit]:
     """Re-fit the weights (and constants) of the sliced program, in place.
 
@@ -75,18 +76,20 @@ def refit(
     wanted of its output, then those of the next, `SWEEPS` times.
 
     Args:
-        original: The original program; it is not changed.
+        original: The program that was sliced; it is not changed.
         sliced: The smaller program, which is changed.
         network: The original's analysis.
         masks: Axis -> which of its indices are kept, [size] bool.
         inputs: Gives the calibration batches anew, the same each time.
         workspace: Where it is computed, and who is told; default the CPU and half of what is free.
         ridge: Replaces what `RIDGE` and `OF_SHRINKAGE` say.
+        whole: What `original` was before blocks were taken out of it; its values are aimed at.
     """
     workspace = workspace or Workspace()
     report, seed, device = workspace.progress, workspace.seed, workspace.device
-    todo = find_affected(original, network, masks)
-    pairs = _Pairs(Script(original, device), Script(sliced, device), inputs, workspace.memory)
+    whole = whole or Whole(original)
+    todo = find_affected(original, network, masks, whole)
+    pairs = _Pairs(whole, Script(sliced, device), inputs, workspace.memory)
     done: list[Refit] = []
     for number, consumer in enumerate(todo):
         report(number, len(todo), f"re-fitting {consumer.tensor}")
@@ -108,11 +111,15 @@ def refit(
 
 
 def find_affected(
-    program: ExportedProgram, network: Network, masks: Mapping[Axis, Bools]
+    program: ExportedProgram,
+    network: Network,
+    masks: Mapping[Axis, Bools],
+    whole: Whole | None = None,
 ) -> list[Contraction]:
     """Return the contractions that lose channels, or whose inputs depend on others that do.
 
-    Contractions whose weight is shared with others are left out.
+    Those are affected too that stand before or after a block that was taken out. Contractions whose
+    weight is shared with others are left out.
     """
     cut = {axis for axis, mask in masks.items() if not mask.all()}
 
@@ -122,6 +129,9 @@ def find_affected(
 
     found = consumers(program, network.aliases)
     off = {consumer.node for consumer in found if loses(consumer)}
+    if whole is not None:
+        off |= {consumer.node for consumer in found if consumer.target in whole.stands_for}
+        off |= whole.rewired(program)
     for node in program.graph_module.graph.nodes:
         if any(source.name in off for source in node.all_input_nodes):
             off.add(node.name)
@@ -149,14 +159,39 @@ def _how(
 # -- both networks, side by side -----------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Whole:
+    """The network that a repair aims at.
+
+    Attributes:
+        program: Its program.
+        stands_for: Name of a node of the smaller program -> name of the whole one's node whose
+            value is wanted of it; other nodes are to have the values of their namesakes.
+    """
+
+    program: ExportedProgram
+    stands_for: Mapping[str, str] = field(default_factory=dict)
+
+    def rewired(self, program: ExportedProgram) -> set[str]:
+        """Return the names of a shorter program's nodes that read others than they do here."""
+        reads = {n.name: [s.name for s in n.all_input_nodes] for n in self.program.graph.nodes}
+        nodes = program.graph.nodes
+        return {n.name for n in nodes if reads.get(n.name) != [s.name for s in n.all_input_nodes]}
+
+
 class _Pairs:
     """Walks through the original and the sliced program, a pair for each batch.
 
     They are halted and gone on with where memory allows, and start anew where it does not.
     """
 
-    def __init__(self, original: Script, sliced: Script, inputs: Inputs, memory: Memory) -> None:
-        self.original, self.sliced, self.inputs = original, sliced, inputs
+    def __init__(self, whole: Whole, sliced: Script, inputs: Inputs, memory: Memory) -> None:
+        self.original, self.sliced, self.inputs = (
+            Script(whole.program, sliced.device),
+            sliced,
+            inputs,
+        )
+        self.stands_for = whole.stands_for
         self.memory = memory
         self.halted: dict[int, tuple[Walk, Walk]] = {}
         self.count = 0
@@ -228,10 +263,11 @@ def _gather(
     """Gather some features of a consumer, and the change that is wanted of its output."""
     generator = torch.Generator().manual_seed(seed)
     node, target = (pairs.sliced.named[name] for name in (consumer.node, consumer.target))
-    original_target = pairs.original.named[consumer.target]
+    wanted_node = pairs.stands_for.get(consumer.target, consumer.target)
+    original_target = pairs.original.named[wanted_node]
     chain, batches = Chain(pairs.sliced, consumer), pairs.batches() or 1
     for original, sliced in pairs.at(consumer.node):
-        whole = original.ahead(consumer.target).values[original_target]
+        whole = original.ahead(wanted_node).values[original_target]
         wanted = _keep(whole, network, consumer.target, masks)
         ahead = sliced.ahead(consumer.target)
         change = chain.pull(ahead, wanted - ahead.values[target])

@@ -77,6 +77,20 @@ class Walk:
                 other._step(forget=False)
         return other
 
+    def detour(self, node: str, instead: str) -> list[Any]:
+        """Return what the program returns if the next node had the value of an earlier one.
+
+        This walk stays where it is, just before the node.
+        """
+        values = dict(self.values)
+        if any(self.script.writes[self.position :]):
+            values = self._copy(values)
+        taken = values[self.script.named[instead]]
+        other = Walk(self.script, values, self.position + 1)
+        other.values[self.script.named[node]] = taken.clone()
+        with torch.no_grad():
+            return other.outputs()
+
     def outputs(self) -> list[Any]:
         """Run to the end, and return what the program returns as a flat list."""
         while self.script.nodes[self.position].op != "output":

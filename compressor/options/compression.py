@@ -103,6 +103,11 @@ well, which is measured once; 1: any number, so that the budget is met to within
     """The sensitivity.json of `compress sensitivity`: each layer is cut as far as it bears, so \
 that --ratio is met at the smallest loss that any layer has on its own."""
 
+    search: Annotated[int | Literal["auto"], option(BUDGET, "N")] = "auto"
+    """Where whole blocks may go: make so many smaller networks on a part of --calibration, and \
+take the one whose outputs are nearest to the original's on other samples. auto: 12; 0: no blocks \
+go."""
+
     keep_class: Annotated[bool, switch(BUDGET)] = False
     """Prune only what your own class can follow as it is written (equal halves of a chunk, no \
 layer replaced by its traced operators)."""
@@ -184,6 +189,8 @@ be written is said, and the rest is."""
         at_least(self, step_epochs=0, steps=1, threads=1, batch=1)
         if self.round_to != "auto":
             at_least(self, round_to=1)
+        if self.search != "auto":
+            at_least(self, search=0)
         if self.latency_precision != "fp32" and self.latency_on in ("cpu", "torch-cpu"):
             raise refusal("latency_precision", "it is of GPUs; give --latency-on torch-cuda")
         _check_drop(self)

@@ -53,8 +53,8 @@ def account(
         "recovery": [moment.to_report() for moment in moments],
         "budget": describe_budget(run, made.decision),
         "groups": explain(run, made.decision),
-        "protected": protection_entries(run.network.protections),
-        **_what_macs_are_not(run.network),
+        "protected": protection_entries(run.before.network.protections),
+        **_what_macs_are_not(run.before.network),
         "counted_independently": {
             "before": asdict(delivery.before.second_count),
             "after": asdict(delivery.after.second_count),

@@ -25,6 +25,7 @@ from compressor.run.journal import MADE, Journal
 from compressor.run.judging import Judge, Moment
 from compressor.run.opened import Run
 from compressor.run.result import Result
+from compressor.run.searching import search_blocks
 from compressor.run.seeding import seeded
 from compressor.run.subject import Subject
 from compressor.run.training_legs import learn_sparsity, train_at_the_end
@@ -137,7 +138,8 @@ def carry_out(
     journal = journal or Journal()
     judge = Judge(opened, opened.samples.test)
     with seeded(opened.options.seed):
-        first = Moment("original", judge("evaluate original", opened.trace.module))
+        whole = opened.before.trace
+        first = Moment("original", judge("evaluate original", whole.module))
         made = cut_and_recover(opened, decision, judge, journal)
         run, sliced = made.run, made.cut.sliced
         _say_what_form(run.stopwatch, sliced.plan)
@@ -175,6 +177,7 @@ def _cut_and_repair(run: Run, decision: Decision, judge: Judge, journal: Journal
     run, decision, moments = learn_sparsity(run, decision, judge, journal)
     if isinstance(decision.goal, WithinDrop):
         decision = decide_until_accurate(run, decision.goal)
+    run, decision = search_blocks(run, decision)
     cut_all = cut_in_steps if run.options.steps > 1 else cut_at_once
     made = cut_all(run, decision, judge, journal)
     made.moments[:0] = moments

@@ -34,13 +34,14 @@ from compressor.choose.budget import is_timed
 from compressor.choose.curves import Sensitivity, losses_of
 from compressor.options import Options
 from compressor.records import Plan
-from compressor.run.found import Found, to_report
+from compressor.run.found import Found, Search, to_report
 from compressor.run.opened import Run
 from compressor.run.opening import open_run
 from compressor.run.replaying import keep_of_plan
 from compressor.run.seeding import seeded
 from compressor.run.subject import Subject
 from compressor.run.timing import Timing
+from compressor.run.without_blocks import take_named_blocks_out
 from compressor.slicing import Sliced
 from compressor.slicing.plan_file import read_plan
 from compressor.watch import Stopwatch, Watch
@@ -58,12 +59,14 @@ class Decision:
             stays as it is until then.
         timing: The widths' steps that the choice follows, which may be finer than the run's.
         found: What was tried until the choice was made, where something was.
+        search: The search for blocks to take out, where there was one.
     """
 
     goal: Goal
     choice: Choice | None
     timing: Timing
     found: Found | None = None
+    search: Search | None = None
 
     @property
     def keep(self) -> Keep:
@@ -87,7 +90,7 @@ class Cut:
 def predict(run: Run, decision: Decision) -> dict[str, tuple[float, float]]:
     """Return for each unit the whole network's cost before and after the decision."""
     units = [unit for unit in UNITS if unit != LATENCY or run.timing.clock is not None]
-    return {unit: (run.total(unit), run.total(unit, decision.kept)) for unit in units}
+    return {unit: (run.before.total(unit), run.total(unit, decision.kept)) for unit in units}
 
 
 def describe_budget(run: Run, decision: Decision) -> dict[str, Any]:
@@ -104,6 +107,7 @@ def describe_budget(run: Run, decision: Decision) -> dict[str, Any]:
         "price": last.price if last is not None else None,
         **({"plan": goal.file} if isinstance(goal, ByPlan) else {}),
         **to_report(decision.found),
+        **({"search": decision.search.to_report()} if decision.search is not None else {}),
     }
 
 
@@ -122,6 +126,8 @@ def plan(
     given = read_plan(Path(options.plan)) if options.plan is not None else None
     with seeded(options.seed):
         run = open_run(subject, options, stopwatch, given=given, predict_latency=predict_latency)
+        if given is not None and given.removal is not None:
+            run = take_named_blocks_out(run, given.removal.blocks)
         decision = _first_decision(run, given)
     if run.sensitivity is not None and decision.choice is not None and given is None:
         _say_what_was_used(run, run.sensitivity, decision.keep)
@@ -145,7 +151,7 @@ def _first_decision(run: Run, given: Plan | None) -> Decision:
 def choice_of(run: Run, keep: Keep) -> Choice:
     """Return the given kept indices as a choice, with its costs."""
     of, counts = run.unit, {name: len(kept) for name, kept in keep.items()}
-    return Choice(dict(keep), of, run.total(of), run.total(of, counts))
+    return Choice(dict(keep), of, run.before.total(of), run.total(of, counts))
 
 
 def decide(

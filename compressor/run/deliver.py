@@ -137,12 +137,12 @@ def deliver(run: Run, sliced: Sliced) -> Delivery:
 
 def _counts(run: Run, sliced: Sliced) -> _Counts:
     """Count the original and the result, by the equations and independently; note what differs."""
-    traced, network = run.trace, run.network
-    original = NetworkForm(traced.module, traced.program, {})
+    whole = run.before.trace
+    original = NetworkForm(whole.module, whole.program, {})
     result = NetworkForm(sliced.module, sliced.program, sliced.plan.kept)
     first, last = (
-        (costs_of(traced, network, form), count_again(traced, network, form))
-        for form in (original, result)
+        (costs_of(of.trace, of.network, form), count_again(of.trace, of.network, form))
+        for of, form in ((run.before, original), (run, result))
     )
     if first[1].left_out:
         run.stopwatch.note(
@@ -244,9 +244,9 @@ def _for_other_machines(run: Run, original: Path, folder: Path) -> None:
     (folder / SCRIPT).write_text(script.read_text(encoding="utf-8"), encoding="utf-8")
     if not original.with_name(f"{original.name}.data").exists():
         shutil.copyfile(original, folder / FORMATS[ONNX].original)
-    traced, table = run.trace, run.timing.table
+    traced, table = run.before.trace, run.timing.table
     batch = traced.batch if traced.batch_symbol is None else run.options.batch
-    layers = layers_of(traced, run.network, batch)
+    layers = layers_of(traced, run.before.network, batch)
     steps = table.steps if table is not None else {}
     (folder / LAYERS).write_bytes(portable_layers(layers, steps, batch))
 

@@ -18,7 +18,7 @@ def explain(run: Run, decision: Decision) -> list[dict[str, Any]]:
     network's cost that would come back if this group alone kept all its channels.
     """
     unit, kept = run.unit, decision.kept
-    whole, now = run.total(unit), run.total(unit, kept)
+    whole, now = run.before.total(unit), run.total(unit, kept)
     entries = []
     for group, entry in zip(
         run.network.groups, group_entries(run.network.groups, decision.keep), strict=True

@@ -3,6 +3,7 @@ what the report's budget says of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -80,6 +81,46 @@ class ByAccuracy:
     whole: float
     max_drop: float
     trials: Sequence[Attempt]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A smaller network that was made and repaired on a few samples.
+
+    Attributes:
+        blocks: The blocks that it lacks.
+        divergence: How far its outputs are from the original's, as a share of their variance;
+            infinite where it cannot meet the budget.
+    """
+
+    blocks: tuple[str, ...]
+    divergence: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search for the blocks that are best left out.
+
+    Attributes:
+        blocks: The blocks that were taken out.
+        of: How many could go.
+        candidates: What was tried, in order.
+    """
+
+    blocks: tuple[str, ...]
+    of: int
+    candidates: Sequence[Candidate]
+
+    def to_report(self) -> dict[str, Any]:
+        """Return what the report's budget says of it, as numbers and texts alone."""
+        tried = [
+            {
+                "blocks": list(each.blocks),
+                "divergence": each.divergence if math.isfinite(each.divergence) else None,
+            }
+            for each in self.candidates
+        ]
+        return {"blocks": list(self.blocks), "of": self.of, "candidates": tried}
 
 
 Found = ByClock | ByAccuracy

@@ -29,6 +29,7 @@ from compressor.run.opened import Run
 from compressor.run.opening import reopen
 from compressor.run.training_legs import Leg, train
 from compressor.run.until_fast import cut_until_fast
+from compressor.run.without_blocks import take_named_blocks_out
 from compressor.slicing.composing import compose, keep_of
 
 
@@ -77,7 +78,7 @@ def cut_in_steps(root: Run, decision: Decision, judge: Judge, journal: Journal) 
     assert isinstance(goal, Share | AtMost)
     run, made = root, None
     indices: dict[str, dict[int, tuple[int, ...]]] = {}
-    targets = targets_of(options, goal, root.total(root.unit))
+    targets = targets_of(options, goal, root.before.total(root.unit))
     schedule = Schedule(options.step_epochs * (len(targets) - 1) + options.epochs)
     for number, target in enumerate(targets, start=1):
         if made is not None:
@@ -126,7 +127,9 @@ def _cut_as_one(
 def record_of(made: Recovered) -> dict[str, Any]:
     """Return what a run has reached as plain data and tensors, to be kept in the journal."""
     decision, state = made.cut.decision, made.cut.sliced.program.state_dict.items()
+    shorter = made.run.trace.shorter
     return {
+        "blocks": list(shorter.removal.blocks) if shorter is not None else [],
         "keep": {name: list(kept) for name, kept in decision.keep.items()},
         "weights": {n: t.detach().clone() for n, t in state if isinstance(t, torch.Tensor)},
         "moments": [asdict(moment) for moment in made.moments],
@@ -137,6 +140,8 @@ def record_of(made: Recovered) -> dict[str, Any]:
 
 def restore(root: Run, decision: Decision, record: Mapping[str, Any]) -> Recovered:
     """Restore what a run had reached: slice its choice again, and load its weights."""
+    if record["blocks"]:
+        root = take_named_blocks_out(root, record["blocks"])
     keep = {name: tuple(kept) for name, kept in record["keep"].items()}
     choice = decision.choice
     if choice is None or choice.keep != keep:

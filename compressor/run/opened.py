@@ -45,6 +45,8 @@ class Run(Opened):
         timing: What is known of the machine that the network is to run on.
         original: The network that went in.
         sensitivity: What `compress sensitivity` measured, if it is to be used.
+        whole: The run of the network as it was before blocks were taken out of it; None where it
+            has all of them.
     """
 
     options: Options
@@ -53,6 +55,12 @@ class Run(Opened):
     timing: Timing
     original: Original
     sensitivity: Sensitivity | None
+    whole: Run | None = None
+
+    @property
+    def before(self) -> Run:
+        """Return the run of the network with all of its blocks."""
+        return self.whole or self
 
     @property
     def unit(self) -> str:

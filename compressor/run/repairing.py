@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch.export import ExportedProgram
+
 from compressor import slicing
-from compressor.least_squares import Memory, Refit, Workspace, refit
+from compressor.least_squares import Memory, Refit, Whole, Workspace, refit
 from compressor.listing import some_of
 from compressor.loading.data import Data, batches
 from compressor.processes import each_alone
+from compressor.records import Trace
 from compressor.recover import has_running_statistics, recalibrate_batch_norm
 from compressor.run.decide import Cut, Keep
 from compressor.run.opened import Run
 from compressor.score.data import CalibrationBatches, WithoutTargets
+from compressor.watch import Tick
 
 
 def repair(run: Run, made: Cut) -> str:
@@ -40,23 +44,50 @@ def _refit(run: Run, made: Cut, train: Data) -> str:
         run.stopwatch.note(f"nothing is re-fitted: {data.obstacle}")
         return ""
     with run.stopwatch.stage("re-fit consumers") as tick, each_alone():
-        done = refit(
-            trace.program,
-            sliced.program,
-            run.network,
-            run.network.masks(made.decision.keep),
-            lambda: WithoutTargets(data.batches()),
-            Workspace(
-                options.device,
-                seed=options.seed,
-                memory=Memory.of(options.memory_bytes),
-                progress=tick,
-            ),
-        )
+        done = refit_program(run, sliced.program, made.decision.keep, data, tick)
     _tell(run, made.decision.keep, done)
     slicing.carry_weights(sliced.program, sliced.module)
     layers = "1 layer" if len(done) == 1 else f"{len(done)} layers"
     return f"{layers} re-fitted by least squares on {data.samples} samples" if done else ""
+
+
+def quiet(done: int, total: int, what: str) -> None:
+    """Tell nobody of progress."""
+
+
+def refit_program(
+    run: Run,
+    program: ExportedProgram,
+    keep: Keep,
+    data: CalibrationBatches,
+    progress: Tick = quiet,
+) -> list[Refit]:
+    """Re-fit a smaller program's consumers by least squares, in place.
+
+    Args:
+        run: The run that it was cut from.
+        program: The smaller program.
+        keep: The channels that it keeps of each group.
+        data: What it is re-fitted on.
+        progress: Is told which layer is re-fitted.
+    """
+    options = run.options
+    memory = Memory.of(options.memory_bytes)
+    return refit(
+        run.trace.program,
+        program,
+        run.network,
+        run.network.masks(keep),
+        lambda: WithoutTargets(data.batches()),
+        Workspace(options.device, seed=options.seed, memory=memory, progress=progress),
+        whole=aim_of(run.trace),
+    )
+
+
+def aim_of(trace: Trace) -> Whole | None:
+    """Return what a repair aims at where blocks were taken out of the traced network."""
+    shorter = trace.shorter
+    return None if shorter is None else Whole(shorter.whole.program, shorter.stands_for)
 
 
 def _tell(run: Run, keep: Keep, done: Sequence[Refit]) -> None:

@@ -56,7 +56,7 @@ def cut_until_fast(run: Run, decision: Decision, root: Run, goal: Share | AtMost
     Raises:
         CompressorError: No choice was quick enough.
     """
-    whole_ms = root.total(LATENCY)
+    whole_ms = root.before.total(LATENCY)
     asked = 1 - goal.ratio_of(whole_ms)
     predicted = aim = asked * (BELOW + ABOVE) / 2
     tried: list[_Candidate] = []
@@ -80,7 +80,8 @@ def cut_until_fast(run: Run, decision: Decision, root: Run, goal: Share | AtMost
     if best is None:
         raise _too_slow(run, asked, min(c.measured.share for c in tried))
     found = ByClock(best.measured, asked, len(tried))
-    return replace(best.cut, decision=replace(best.cut.decision, goal=decision.goal, found=found))
+    done = replace(decision, choice=best.cut.decision.choice, timing=best.cut.decision.timing)
+    return replace(best.cut, decision=replace(done, found=found))
 
 
 def _measure(run: Run, made: Cut, original: Original, whole_ms: float) -> Measured:

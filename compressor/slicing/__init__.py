@@ -84,8 +84,9 @@ def slice_network(
     followed = follow(
         *(trace, network, program, masks, indices), stand_ins_allowed=stand_ins_allowed
     )
+    shorter = trace.shorter
     plan = Plan(
-        source=source_of(trace.module),
+        source=source_of(trace.module if shorter is None else shorter.whole.module),
         groups=group_entries(network, keep),
         tensors=indices,
         aliases=dict(network.aliases),
@@ -95,6 +96,7 @@ def slice_network(
         obstacle=followed.obstacle,
         silenced=network.silenced(keep),
         frozen=_frozen(trace),
+        removal=None if shorter is None else shorter.removal,
     )
     return Sliced(program, followed.module, plan, followed.difference, followed.stuck)
 

@@ -66,6 +66,8 @@ def follow(
 ) -> Followed:
     """Return the user's class if it computes what the program does, else the program."""
     running = as_module(program)
+    if trace.shorter is not None and trace.shorter.obstacle:
+        return Followed(running, obstacle=trace.shorter.obstacle)
     if isinstance(trace.module, GraphModule):
         return Followed(running, obstacle="the model was given as a program, without its class")
     if trace.branched:
@@ -82,6 +84,8 @@ def follow(
         if reference.agrees(difference):
             learn(module, trace.learning)
             spelled = {path: asdict(wiring) for path, (_, wiring) in stand_ins.items()}
+            before = trace.shorter.stand_ins if trace.shorter is not None else {}
+            spelled |= {p: dict(w) for p, w in before.items() if not _lies_in(p, stand_ins)}
             return Followed(module, difference.size, "", attributes, spelled)
         where = failed or next((p for p in suspects if not _lies_in(p, stand_ins)), "")
         first_obstacle = first_obstacle or f"{where or 'the model'} could not follow ({reason})"

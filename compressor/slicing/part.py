@@ -52,13 +52,14 @@ def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:
     Raises:
         CannotStandInError: They take or give something that is not the module's call.
     """
-    nodes = [node for node in program.graph.nodes if _is_operator(node) and _in(node, path)]
+    nodes = [node for node in program.graph.nodes if _is_operator(node) and is_in(node, path)]
     inside = set(nodes)
     stored = stored_names(program)
     outer = list(
         dict.fromkeys(n for node in nodes for n in node.all_input_nodes if n not in inside)
     )
-    tensors = [n for n in outer if n.name in stored]
+    held = {n: c for n in outer if (c := _constant(program, model, stored.get(n.name))) is not None}
+    tensors = [n for n in outer if n.name in stored and n not in held]
     inputs = [n for n in outer if n.name not in stored and _is_tensor(n)]
     own = _own_names(model, path)
     names = [own.get(name, name) for name in (stored[n.name] for n in tensors)]
@@ -67,9 +68,12 @@ def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:
     outputs = [n for n in nodes if _is_tensor(n) and any(map(_is_read, n.users.keys() - inside))]
     if len(outputs) != 1 or not inputs:
         raise CannotStandInError("has not one output")
-    graph = Graph()
+    graph, holder = Graph(), nn.Module()
     copies: dict[Node, Any] = {n: graph.placeholder(f"own_{i}") for i, n in enumerate(tensors)}
     copies |= {n: graph.placeholder(f"given_{i}") for i, n in enumerate(inputs)}
+    for i, (n, constant) in enumerate(held.items()):
+        holder.register_buffer(f"constant_{i}", constant, persistent=False)
+        copies[n] = graph.get_attr(f"constant_{i}")
     for size in (n for n in outer if n not in copies):
         copies[size] = _recompute(graph, size, inputs, copies)
     for node in nodes:
@@ -77,12 +81,19 @@ def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:
         copies[node].meta = {}
     graph.output(copies[outputs[0]])
     return Part(
-        operators=GraphModule(nn.Module(), graph),
+        operators=GraphModule(holder, graph),
         tensors=tuple(name.removeprefix(f"{path}.") for name in names),
         inputs=tuple(n.name for n in inputs),
         output=outputs[0].name,
         shapes=tuple(_fixed_shape(n) for n in inputs),
     )
+
+
+def _constant(program: ExportedProgram, model: nn.Module, name: str | None) -> Any:
+    """Return a copy of a tensor that lives in the code alone; None for the module's own tensors."""
+    tensor = program.constants.get(name or "")
+    is_constant = isinstance(tensor, torch.Tensor) and name not in named_tensors(model)
+    return tensor.detach().clone() if is_constant else None
 
 
 def _own_names(model: nn.Module, path: str) -> dict[str, str]:
@@ -104,7 +115,7 @@ def _is_read(node: Node) -> bool:
     return node.target is not ASSERTION
 
 
-def _in(node: Node, path: str) -> bool:
+def is_in(node: Node, path: str) -> bool:
     stack = node.meta.get("nn_module_stack") or {}
     return any(p == path for p, _ in stack.values())
 

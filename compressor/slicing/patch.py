@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import nn
@@ -16,11 +17,11 @@ from compressor.files.format_table import FORMATS, PROGRAM
 from compressor.graph.axes import Axis
 from compressor.graph.network import Network
 from compressor.modules import copy_of
-from compressor.records import Plan, Trace
+from compressor.records import Plan, Removal, Trace
 from compressor.slicing.literals import Attributes, find_attributes
 from compressor.slicing.part import part_of
 from compressor.slicing.program import Indices, slice_tensor
-from compressor.slicing.stand_in import install
+from compressor.slicing.stand_in import Passing, install
 from compressor.slicing.weights import learn
 from compressor.slicing.wiring import Wiring
 
@@ -156,6 +157,49 @@ def _slice_in_place(module: nn.Module, name: str, kept: Mapping[int, tuple[int, 
     setattr(owner, leaf, nn.Parameter(new, old.requires_grad) if is_parameter else new)
 
 
+def remove(module: nn.Module, removal: Removal, stand_ins: Collection[str]) -> None:
+    """Remove the tensors of blocks that are gone, and layers that have none left, in place.
+
+    Modules all of whose operators are gone hand on what they are given.
+
+    Args:
+        module: The network.
+        removal: What is gone.
+        stand_ins: Paths of the modules that run traced operators, so that nobody calls the layers
+            in them.
+    """
+    for path, spelled in removal.passing.items():
+        owner, leaf = _owner(module, path)
+        setattr(owner, leaf, Passing(Wiring.read(spelled)))
+    for name in removal.tensors:
+        path, _, leaf = name.rpartition(".")
+        layer = _find(module, path)
+        if layer is None:
+            continue
+        if hasattr(layer, leaf):
+            delattr(layer, leaf)
+        while _lies_within(path, stand_ins) and not _has_tensors(layer):
+            owner, leaf = _owner(module, path)
+            delattr(owner, leaf)
+            path, layer = path.rpartition(".")[0], owner
+
+
+def _lies_within(path: str, others: Collection[str]) -> bool:
+    return any(path.startswith(f"{other}.") for other in others)
+
+
+def _has_tensors(layer: nn.Module) -> bool:
+    return any(True for _ in itertools.chain(layer.parameters(), layer.buffers()))
+
+
+def _find(module: nn.Module, path: str) -> nn.Module | None:
+    """Return the module at a path, or None where it is gone already."""
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None
+
+
 # -- replaying -----------------------------------------------------------------------------------
 
 
@@ -203,6 +247,8 @@ def apply_plan(
         )
     check_source(plan, module)
     attributes = {path: dict(values) for path, values in plan.attributes.items()}
+    if plan.removal is not None:
+        remove(module, plan.removal, plan.stand_ins)
     apply_sizes(module, plan.tensors, plan.aliases, attributes)
     if plan.stand_ins:
         _install_stand_ins(plan, module, program)
@@ -225,6 +271,5 @@ def _install_stand_ins(
         )
     sliced = program()
     for path, spelled in plan.stand_ins.items():
-        returned = spelled["returned"]
-        wiring = Wiring(tuple(spelled["arguments"]), tuple(returned) if returned else None)
-        install(module.get_submodule(path), part_of(sliced, module, path), wiring)
+        part = part_of(sliced, module, path)
+        install(module.get_submodule(path), part, Wiring.read(spelled))

@@ -68,7 +68,7 @@ def slice_program(
     state = _slice_tensors(program.state_dict, indices, network.aliases, trace.learning)
     constants = _slice_tensors(program.constants, indices, network.aliases, trace.learning)
     sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
-    graph = _copy_graph(program.graph)
+    graph = copy_graph(program.graph)
     symbol = _symbol_of(graph, trace.batch_symbol)
     for node in list(graph.nodes):
         if node.name in network.nodes:
@@ -91,7 +91,7 @@ def slice_program(
     )
 
 
-def _copy_graph(graph: Graph) -> Graph:
+def copy_graph(graph: Graph) -> Graph:
     """Return a copy of a graph with the same node names."""
     copied: Graph = copy.deepcopy(graph)
     # `deepcopy` alone renames nodes named like builtins ("input")

@@ -32,6 +32,19 @@ class Wiring:
     arguments: tuple[int, ...]
     returned: tuple[int, int] | None
 
+    @classmethod
+    def read(cls, spelled: Mapping[str, Any]) -> Wiring:
+        """Build a wiring from what a plan says of it."""
+        returned = spelled["returned"]
+        return cls(tuple(spelled["arguments"]), tuple(returned) if returned else None)
+
+    def give_back(self, result: Any) -> Any:
+        """Return a module's result as its call returned it: alone, or at its place in a tuple."""
+        if self.returned is None:
+            return result
+        count, position = self.returned
+        return tuple(result if i == position else None for i in range(count))
+
 
 def find_wirings(
     module: nn.Module, program: ExportedProgram, inputs: ExampleInputs, parts: Mapping[str, Part]

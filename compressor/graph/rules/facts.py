@@ -80,6 +80,9 @@ argument. All their other arguments must come from weights."""
 SUMS = frozenset({"add.Tensor", "add_.Tensor"})
 """Operators that add two activations, unless a factor (`alpha`) is given."""
 
+IDEMPOTENT = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"})
+"""Operators, without overload and in-place mark, that change nothing when they are repeated."""
+
 KEEPS_ZEROS = frozenset({"clone.default", "_to_copy.default", "mul.Tensor"})
 """Operators, beside views, of which zeros in any operand are zeros in the result."""
 

@@ -167,9 +167,8 @@ def _open_structured(subject: Subject, options: Options, stopwatch: Stopwatch) -
         module = sliced.module.cpu().eval()
         slicing.carry_weights(module, sliced.program)
         slicing.compare(sliced, run.trace)
-        costs = costs_of(
-            run.trace, run.network, NetworkForm(module, sliced.program, sliced.plan.kept)
-        )
+        form = NetworkForm(module, sliced.program, sliced.plan.kept)
+        costs = costs_of(made.run.trace, made.run.network, form)
         return TrialNetwork(module, sliced.program, costs.params, costs.macs, made.moments)
 
     return run, make

@@ -1,0 +1,32 @@
+"""List the kinds of what may go, and which of them go without being asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of unit.
+
+    Attributes:
+        by_default: Whether such units may go without being asked for.
+        option: The option that lets them go; "" where there is none.
+    """
+
+    by_default: bool
+    option: str = ""
+
+
+BLOCK = "block"
+"""The kind of unit that is a whole branch; it is no role of channels (`choose.blocks`)."""
+
+KINDS: Mapping[str, Kind] = {
+    "channels": Kind(by_default=True),
+    "heads": Kind(by_default=True),
+    "stream": Kind(by_default=False, option="--prune stream"),
+    "head_width": Kind(by_default=False),
+    BLOCK: Kind(by_default=False, option="--prune block"),
+}
+"""Kinds of units by name, which is the role of their channels."""

@@ -1,0 +1,80 @@
+"""Measure how far a network's outputs are from the original's; no labels and no loss are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from compressor.graph.blocks import Block
+from compressor.least_squares.moments import Inputs
+from compressor.least_squares.walk import Script
+from compressor.processes import all_summed
+
+Outputs = list[Tensor]
+
+
+class Divergence:
+    """Compares smaller networks with the original on some samples.
+
+    The divergence is the mean squared difference of the outputs as a share of the original outputs'
+    variance, averaged over the outputs: 0 for the original, 1 for what returns their mean.
+    """
+
+    def __init__(self, program: ExportedProgram, inputs: Inputs, device: str = "cpu") -> None:
+        """Run the original on all samples and keep what it returns.
+
+        Args:
+            program: The original.
+            inputs: Gives the batches anew, the same each time.
+            device: Where networks are run.
+        """
+        self.inputs, self.device = inputs, device
+        self.script = Script(program, device)
+        self.wanted = list(self._run(self.script))
+
+    def of(self, program: ExportedProgram) -> float:
+        """Return the divergence of a smaller program from the original."""
+        return self._compare(self._run(Script(program, self.device)))
+
+    def without(self, blocks: Sequence[Block]) -> list[float]:
+        """Return, for each block, the divergence of the original without it alone, unrepaired."""
+        sums = [torch.zeros(2 * len(self.wanted[0]), dtype=torch.float64) for _ in blocks]
+        for wanted, given in zip(self.wanted, self.inputs(), strict=True):
+            walk = self.script.start(given)
+            for block, total in zip(blocks, sums, strict=True):
+                walk.advance(block.addition)
+                outputs = _floats(walk.detour(block.addition, block.stream))
+                total += _squares(wanted, outputs)
+        return [self._share(total) for total in sums]
+
+    def _run(self, script: Script) -> Iterator[Outputs]:
+        with torch.no_grad():
+            for given in self.inputs():
+                yield _floats(script.start(given).outputs())
+
+    def _compare(self, found: Iterator[Outputs]) -> float:
+        pairs = zip(self.wanted, found, strict=True)
+        return self._share(sum(_squares(wanted, outputs) for wanted, outputs in pairs))
+
+    @staticmethod
+    def _share(sums: Any) -> float:
+        over_all: Tensor = all_summed({"squares": sums})["squares"]
+        differences, variances = over_all.reshape(2, -1)
+        return float((differences / variances.clamp(min=1e-30)).mean())
+
+
+def _floats(outputs: Sequence[Any]) -> Outputs:
+    tensors = (t for t in outputs if isinstance(t, Tensor))
+    return [t.cpu() for t in tensors if t.is_floating_point() and t.numel()]
+
+
+def _squares(wanted: Outputs, outputs: Outputs) -> Tensor:
+    """Return per output the squared difference, then per output the squared deviation, [2·n]."""
+    pairs = list(zip(wanted, outputs, strict=True))
+    differences = [(w.double() - o.double()).square().sum() for w, o in pairs]
+    spreads = [(w.double() - w.double().mean(0, keepdim=True)).square().sum() for w in wanted]
+    return torch.stack([*differences, *spreads])
