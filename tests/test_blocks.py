@@ -171,7 +171,7 @@ def test_what_stands_before_a_block_makes_up_for_it() -> None:
 
 def test_the_divergence_without_each_block_is_that_of_the_shorter_program() -> None:
     traced = linear()
-    blocks, data = find_blocks(traced.program), [(torch.randn(8, 6).double(),)] * 2
+    blocks, data = find_blocks(traced.program), [(torch.randn(8, 6).double(),)]
     divergence = Divergence(traced.program, lambda: data)
     assert divergence.of(traced.program) == 0.0
     expected = [divergence.of(shorten(traced.program, [block]).program) for block in blocks]
@@ -300,3 +300,8 @@ def test_a_plan_with_unknown_blocks_is_refused(tmp_path: Path) -> None:
     file.write_text(replace(found.plan, removal=removal).to_json())
     with pytest.raises(CompressorError, match=r"no block blocks\.77"):
         compress(blocky(), torch.randn(1, 3, 8, 8), plan=str(file))
+
+
+def test_no_mask_stands_for_a_block() -> None:
+    with pytest.raises(CompressorError, match="takes whole blocks out"):
+        compressor.masked(blocky(), shortened().plan)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from compressor.choose.budget import LATENCY, Clock
 from compressor.choose.units import match_tensors
-from compressor.graph.axes import size_after
 from compressor.graph.blocks import Block
 from compressor.graph.network import Network
 
@@ -38,23 +38,16 @@ def saved_by(network: Network, block: Block, unit: str, clock: Clock | None = No
     Args:
         network: The analysed network, with all its channels.
         block: A block of it.
-        unit: A key of `UNITS`.
+        unit: A key of `UNITS`; "channels" are weighed by their multiply-adds.
         clock: Predicts latency in milliseconds; needed for that unit alone.
     """
     if unit == LATENCY:
         assert clock is not None
         layers = [layer for layer in clock.layers if layer.name in block.nodes]
         return clock.layers_ms(layers, {}) / clock.latency_ms({})
-    if unit == "macs":
-        macs = network.cost.macs_by_node()
-        return sum(macs.get(name, 0) for name in block.nodes) / max(1, sum(macs.values()))
-    tensors = network.cost.tensors
-    params = {name: _volume(network, name) for name in tensors}
-    return sum(params.get(name, 0) for name in block.tensors) / max(1, sum(params.values()))
-
-
-def _volume(network: Network, tensor: str) -> int:
-    product = 1
-    for dim in network.tensors[tensor]:
-        product *= size_after(dim, {})
-    return product
+    if unit == "params":
+        costs = {n: math.prod(d.size for d in network.tensors[n]) for n in network.cost.tensors}
+        going = block.tensors
+    else:
+        costs, going = network.cost.macs_by_node(), block.nodes
+    return sum(costs.get(name, 0) for name in going) / max(1, sum(costs.values()))

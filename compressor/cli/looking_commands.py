@@ -84,7 +84,8 @@ def inspect(
 ) -> None:
     """Show which channels of a network depend on each other, and what cannot be pruned and why.
 
-    A group's share of MACs is what goes when all but one of its channels go.
+    A group's share of MACs is what goes when all but one of its channels go. Blocks are branches
+    that an addition joins to a stream; a block's share is what goes with it.
 
     Parameters
     ----------

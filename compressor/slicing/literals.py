@@ -27,9 +27,11 @@ def find_attributes(
     Returns:
         The attributes, and the paths of modules with such a size that no attribute holds.
     """
+    layers = dict(module.named_modules())
     spelled: dict[str, list[tuple[int, int]]] = {}
     for path, old, new in _list_literals(trace, network, sizes):
-        spelled.setdefault(path, []).append((old, new))
+        if path in layers:  # where blocks were taken out, some run traced operators instead
+            spelled.setdefault(path, []).append((old, new))
     attributes = _listed_attributes(module, trace, network, sizes)
     elsewhere: Attributes = {}
     unspelled: list[str] = []
@@ -124,12 +126,12 @@ def _listed_attributes(
     Lists are the shape that is normalised, sizes to unflatten to, or pads.
     """
     found: dict[tuple[str, str], list[Any]] = {}
+    layers = dict(module.named_modules())
     for node in trace.program.graph.nodes:
-        spelling = network.nodes.get(node.name)
-        if spelling is None:
+        spelling, path = network.nodes.get(node.name), owner_of(node)
+        owner = layers.get(path)
+        if spelling is None or owner is None:
             continue
-        path = owner_of(node)
-        owner = module.get_submodule(path)
         if (name := CHANNEL_COUNTS.get(operator_of(node))) and hasattr(owner, name):
             count = _per_sample(size_after(spelling.outputs[0][1], sizes))
             found.setdefault((path, name), []).append(count)

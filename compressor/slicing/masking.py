@@ -75,7 +75,8 @@ def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
         plan: `Result.plan`, or the export folder that holds it.
 
     Raises:
-        CompressorError: The plan is of another network, or too old to say where zeros go.
+        CompressorError: The plan is of another network, too old to say where zeros go, or takes
+            whole blocks out.
     """
     with Explaining():
         return _masked(model, plan if isinstance(plan, Plan) else read_plan(Path(plan) / PLAN))
@@ -83,6 +84,7 @@ def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
 
 def _masked(model: nn.Module, plan: Plan) -> Masked:
     _check_silenced(plan)
+    _check_blocks(plan)
     model = make_plain(unwrap(model)[0], copy_to_cpu).module
     check_source(plan, model)
     module = copy_detached(model)
@@ -151,6 +153,16 @@ def _check_silenced(plan: Plan) -> None:
             where="it was written by an earlier version",
             consequence="nothing was masked",
             next_step="compress the network again and take the new plan",
+        )
+
+
+def _check_blocks(plan: Plan) -> None:
+    if plan.removal is not None:
+        raise CompressorError(
+            "the plan takes whole blocks out, for which no zeros in weights can stand",
+            where=", ".join(plan.removal.blocks[:3]),
+            consequence="nothing was masked",
+            next_step="choose with --search 0, so that channels alone go",
         )
 
 

@@ -2,7 +2,8 @@
 
 The description has schema 1. A group's share of the MACs is how much of the network's multiply-adds
 goes when all but one of its channels go: what pruning this group alone could save at most. Shares
-overlap, since a layer's cost depends on the channels that it reads and on those that it makes.
+overlap, since a layer's cost depends on the channels that it reads and on those that it makes. A
+block's share is what goes with it alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from rich.text import Text
 from torch import nn
 
 from compressor.choose import KINDS
+from compressor.choose.blocks import saved_by
 from compressor.graph.analysis import analyse
+from compressor.graph.blocks import Block, find_blocks
 from compressor.graph.costs import notes_on_macs
 from compressor.graph.network import Network
 from compressor.listing import some_of
@@ -42,6 +45,7 @@ class Inspection:
     trace: Trace
     network: Network
     notes: Sequence[str]
+    blocks: Sequence[Block]
 
 
 def inspect(model: nn.Module | str, options: ModelOptions, watch: Watch) -> Inspection:
@@ -65,7 +69,8 @@ def inspect(model: nn.Module | str, options: ModelOptions, watch: Watch) -> Insp
         network = analyse(traced)
     for note in notes_on_macs(traced, network):
         stopwatch.note(note)
-    return Inspection(loaded, examples, traced, network, stopwatch.notes)
+    blocks = find_blocks(traced.program)
+    return Inspection(loaded, examples, traced, network, stopwatch.notes, blocks)
 
 
 # -- as data -------------------------------------------------------------------------------------
@@ -86,8 +91,14 @@ def describe(inspection: Inspection) -> dict[str, Any]:
         "notes": list(inspection.notes),
         "totals": {unit: network.cost.of(unit) for unit in ("macs", "params", "channels")},
         "groups": [_group_entry(network, group) for group in network.groups],
+        "blocks": [_block_entry(network, block) for block in inspection.blocks],
         "protected": [asdict(protection) for protection in network.protections],
     }
+
+
+def _block_entry(network: Network, block: Block) -> dict[str, Any]:
+    shares = {f"{unit}_share": saved_by(network, block, unit) for unit in ("macs", "params")}
+    return {"name": block.name, "place": block.place, **shares}
 
 
 def _group_entry(network: Network, group: Group) -> dict[str, Any]:
@@ -136,6 +147,10 @@ def tables(description: Mapping[str, Any], inspection: Inspection) -> list[Table
             entry["size"],
             share,
         )
+    blocks = _table("blocks (--prune block)", ("block", "added at"), ("share of MACs", "of params"))
+    for entry in description["blocks"]:
+        shares = (f"{entry[f'{unit}_share']:.1%}" for unit in ("macs", "params"))
+        _add(blocks, entry["name"], entry["place"], *shares)
     kept = _table("protected", ("reason", "places", "tensors"), ())
     for entry in protection_entries(inspection.network.protections):
         _add(
@@ -144,7 +159,7 @@ def tables(description: Mapping[str, Any], inspection: Inspection) -> list[Table
             some_of(entry["places"], _SHOWN),
             some_of(entry["tensors"], _SHOWN),
         )
-    return [groups, kept]
+    return [groups, *([blocks] if description["blocks"] else []), kept]
 
 
 def opinion_table(opinion: Mapping[str, Any]) -> Table:
