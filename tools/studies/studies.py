@@ -35,6 +35,8 @@ METHODS: Mapping[str, Method] = {
     "ours, --round-to 8": Method(OURS, {"round_to": 8}),
     "ours, inside blocks": Method(OURS, {"round_to": 1, "protect": STREAMS}),
     "ours, --of latency": Method(OURS, {"of": "latency"}),
+    "ours, --of latency --search 0": Method(OURS, {"of": "latency", "search": 0}),
+    "ours, --prune block": Method(OURS, {"round_to": 1, "prune": "block"}),
     "uniform L1": Method(OURS, {"round_to": 1, "criterion": "l1", **UNIFORM}),
     "random": Method(OURS, {"round_to": 1, "criterion": "random", **UNIFORM}),
     "Torch-Pruning": Method(RIVAL, {}),
@@ -176,9 +178,19 @@ def _latency() -> Iterator[Row]:
 
 
 def _equal_time() -> Iterator[Row]:
-    for label in ("ours, --of latency", "Torch-Pruning, by measured time"):
-        for times in (1.25, 1.5, 2.0):
-            yield from of("ResNet-56", (label,), times)
+    ours = ("ours, --of latency", "ours, --of latency --search 0")
+    for network, shares in (("ResNet-56", (0.6, 0.5, 0.7, 0.8)), ("ResNet-20", (0.6, 0.5))):
+        for share in shares:
+            yield from of(network, ours, 1 / share)
+            yield from of(network, ("Torch-Pruning, by measured time",), 1 / share)
+    for share in (0.6, 0.5, 0.7, 0.8):
+        yield from of("ResNet-56", ours, 1 / share, SEEDS[1:])
+
+
+def _blocks() -> Iterator[Row]:
+    """Whole blocks at a budget of multiply-adds, where they do not go without being asked for."""
+    for times in (2.0, 3.0, 4.0):
+        yield from of("ResNet-56", ("ours", "ours, --prune block"), times)
 
 
 STUDIES: Mapping[str, Study] = {
@@ -189,5 +201,6 @@ STUDIES: Mapping[str, Study] = {
     "training": Study("the same training after each", 2.0, [*_training()]),
     "peers": Study("networks of other kinds, trained", 1.0, [*_peers()]),
     "latency": Study("time at half of the MACs, half of the time", 1.5, [*_latency()]),
-    "equal time": Study("accuracy at equal measured time", 0.7, [*_equal_time()]),
+    "equal time": Study("accuracy at equal measured time", 2.0, [*_equal_time()]),
+    "blocks": Study("whole blocks at fewer multiply-adds", 0.7, [*_blocks()]),
 }
