@@ -26,7 +26,7 @@ KINDS: Mapping[str, Kind] = {
     "channels": Kind(by_default=True),
     "heads": Kind(by_default=True),
     "stream": Kind(by_default=False, option="--prune stream"),
-    "head_width": Kind(by_default=False),
+    "head_width": Kind(by_default=False, option="--prune head_width"),
     BLOCK: Kind(by_default=False, option="--prune block"),
 }
 """Kinds of units by name, which is the role of their channels."""

@@ -43,7 +43,7 @@ CriterionName = Literal[
 ]
 ReductionName = Literal["mean", "sum", "max", "product", "first"]
 NormalisationName = Literal["usual", "none", "mean", "sum", "max", "norm", "standardise", "lamp"]
-Role = Literal["stream", "block"]
+Role = Literal["stream", "head_width", "block"]
 Augment = Literal["none", "crop", "crop-flip"]
 
 
@@ -153,8 +153,9 @@ deviation 1; lamp: shares of what is not smaller; usual: mean, unless the criter
 
     prune: Annotated[tuple[Role, ...], repeated(CHOICE, "ROLE")] = ()
     """Prune a role that is left alone otherwise: 'stream', residual streams that cross a \
-LayerNorm's statistics (approximate); 'block', whole branches that are added to a stream (needs \
---data; with --of latency they go without being asked for). Repeatable."""
+LayerNorm's statistics (approximate); 'head_width', the widths of attention's heads; 'block', \
+whole branches that are added to a stream (needs --data; with --of latency they go without being \
+asked for). Repeatable."""
 
     augment: Annotated[Augment, option(DATA)] = "none"
     """Random changes of the training images, while fine-tuning and, beside the images as they \

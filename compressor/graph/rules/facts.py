@@ -77,6 +77,23 @@ PASSES_ON: Mapping[str, str] = known(
 """Operators that pass on every value of one argument by itself, scaled and shifted -> that
 argument. All their other arguments must come from weights."""
 
+MOVES = frozenset(
+    known(
+        (
+            None,
+            """view reshape _unsafe_view flatten.using_ints unflatten.int permute transpose.int t
+            numpy_T mT movedim.int swapaxes swapdims squeeze squeeze.dim unsqueeze select.int
+            slice.Tensor narrow split.Tensor split_with_sizes split.sizes chunk unbind.int expand
+            repeat repeat_interleave.self_int alias detach contiguous clone""",
+        )
+    )
+)
+"""Operators that put the values of their first argument elsewhere, by sizes and positions alone."""
+
+KEEPS_PLACES = frozenset({"dropout.default", "_to_copy.default", "mul.Tensor", "div.Tensor"})
+"""Operators that leave every value of their first argument where it is, by itself, if all others
+are numbers."""
+
 SUMS = frozenset({"add.Tensor", "add_.Tensor"})
 """Operators that add two activations, unless a factor (`alpha`) is given."""
 
