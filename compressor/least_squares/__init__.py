@@ -2,6 +2,7 @@
 
 from compressor.least_squares.choice import reconstruction_scores
 from compressor.least_squares.divergence import Divergence
+from compressor.least_squares.head_bases import Turning, turn_heads
 from compressor.least_squares.memory import Memory, Workspace
 from compressor.least_squares.repair import Refit, Whole, refit
 from compressor.least_squares.walk import Script
@@ -11,8 +12,10 @@ __all__ = [
     "Memory",
     "Refit",
     "Script",
+    "Turning",
     "Whole",
     "Workspace",
     "reconstruction_scores",
     "refit",
+    "turn_heads",
 ]

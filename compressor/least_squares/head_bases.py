@@ -10,21 +10,22 @@ weights and biases.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from compressor.graph.axes import Axis, Bools
-from compressor.graph.network import Network
+from compressor.graph.axes import Axis, Bools, keep_mask
+from compressor.graph.network import Network, Shape
 from compressor.least_squares.head_pairs import Channels, Pair, Side, pair
 from compressor.least_squares.moments import Inputs, arguments_at
 from compressor.least_squares.tracking import Read, feeds_softmax, operands, track
 from compressor.least_squares.walk import Walk
 
-SMALLEST = 1e-12
+SMALLEST = 1e-14
 """The least share of the largest variance that a direction counts with, so that A has an
 inverse."""
 
@@ -46,117 +47,164 @@ class Turned:
     after: float
 
 
+@dataclass(frozen=True)
+class Turning:
+    """What became of the heads that lose channels.
+
+    Attributes:
+        program: The turned program, which computes what the original does.
+        turned: Where channels were turned.
+        left: Names of weights that make channels of such heads and were left as they are.
+    """
+
+    program: ExportedProgram
+    turned: Sequence[Turned]
+    left: Sequence[str]
+
+
 def turn_heads(
-    program: ExportedProgram,
+    original: ExportedProgram,
+    sliced: ExportedProgram,
     network: Network,
     masks: Mapping[Axis, Bools],
     inputs: Inputs,
-) -> tuple[dict[str, Tensor], list[Turned]]:
-    """Return the weights with the channels of heads turned, and where that was done.
-
-    The network computes the same with them; the program is not changed.
+    device: str = "cpu",
+) -> Turning:
+    """Turn the heads' channels, and give the sliced program what is kept of the turned weights.
 
     Args:
-        program: The original program.
-        network: Its analysis.
+        original: The original program; it is not changed.
+        sliced: The smaller program, whose weights are changed in place.
+        network: The original's analysis.
         masks: Axis -> which of its indices are kept, [size] bool.
-        inputs: Gives the calibration batches.
-
-    Returns:
-        The tensors that differ, by name.
+        inputs: Gives the calibration batches; in every process all of them.
+        device: Where the program is run.
     """
-    channels = Channels(program, network, masks)
-    if not channels.producers:
-        return {}, []
-    gathered: dict[tuple[str, str], _Gathered] = {}
-    pairs: list[Pair] | None = None
+    channels = Channels(original, network, masks, device)
     with torch.no_grad():
-        for given in inputs():
-            if pairs is None:
-                reads = [read for _, read in _track(channels, given)]
-                pairs = pair(channels, reads)
-                gathered = {(p.node, p.left.tensor): _Gathered(p) for p in pairs}
-            wanted: dict[str, list[_Gathered]] = {}
-            for each in gathered.values():
-                wanted.setdefault(each.pair.node, []).append(each)
-            for walk, read in _track(channels, given) if gathered else ():
-                if read.kind in ("product", "sum"):
-                    for each in wanted.get(read.node.name, ()):
-                        each.add(channels, walk, read)
-        turned: dict[str, Tensor] = {}
-        done = []
-        for each in gathered.values():
-            done.append(each.turn(channels, turned))
-    return turned, done
+        gathered = _gather(channels, inputs) if channels.producers else []
+        tensors: dict[str, Tensor] = {}
+        done = [each.turn(channels, tensors) for each in gathered]
+        for name, tensor in tensors.items():
+            sliced.state_dict[name].copy_(_keep(tensor, network.tensors[name], masks))
+    program = _with_tensors(original, tensors) if done else original
+    return Turning(program, done, channels.left_by([each.pair for each in gathered]))
 
 
-def _track(channels: Channels, given: object):  # type: ignore[no-untyped-def]
+def _gather(channels: Channels, inputs: Inputs) -> list[_Gathered]:
+    """Gather the moments of all pairs; the first batch shows which there are."""
+    gathered: list[_Gathered] | None = None
+    for given in inputs():
+        if gathered is None:
+            reads = [read for _, read in _track(channels, given)]
+            gathered = [_Gathered(each) for each in pair(channels, reads)]
+        if not gathered:
+            break
+        for walk, read in _track(channels, given):
+            for each in gathered:
+                if each.pair.node == read.node.name and read.kind in ("product", "sum"):
+                    each.add(channels, walk, read)
+    return gathered or []
+
+
+def _track(channels: Channels, given: Any) -> Iterator[tuple[Walk, Read]]:
     return track(channels.script, channels.producers, channels.inputs, given)
 
 
+def _keep(tensor: Tensor, shape: Shape, masks: Mapping[Axis, Bools]) -> Tensor:
+    """Return the positions of a tensor that stay."""
+    for dim, expression in enumerate(shape):
+        kept = torch.as_tensor(keep_mask(expression, masks).nonzero()[0])
+        tensor = tensor.index_select(dim, kept)
+    return tensor
+
+
+def _with_tensors(program: ExportedProgram, tensors: Mapping[str, Tensor]) -> ExportedProgram:
+    """Return the program with other values of some tensors; all else is shared."""
+    state = dict(program.state_dict)
+    for name, old in program.state_dict.items():
+        if name in tensors:
+            state[name] = torch.nn.Parameter(tensors[name].to(old), old.requires_grad)
+    return ExportedProgram(
+        root=program.graph_module,
+        graph=program.graph,
+        graph_signature=program.graph_signature,
+        state_dict=state,
+        range_constraints=program.range_constraints,
+        module_call_graph=program.module_call_graph,
+        example_inputs=program.example_inputs,
+        constants=program.constants,
+        verifiers=list(program.verifiers),
+    )
+
+
 class _Gathered:
-    """The second moments of one pair's sides, summed over batches, [heads, e, e] each."""
+    """The second moments of one pair's sides, summed over batches, [heads, e, e] each.
+
+    Attributes:
+        is_product: Whether two activations meet. Of the means of values, `sums` are kept too,
+            [heads, copies, e], and their `count`.
+    """
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
         heads, _, width = pair.left.places.shape
         self.left = torch.zeros(heads, width, width, dtype=torch.float64)
         self.right = torch.zeros_like(self.left)
-        self.sums: Tensor | float = 0.0
-        self.count = 0
+        self.is_product, self.count = False, 0
+        self.sums = torch.zeros(pair.right.places.shape, dtype=torch.float64)
 
     def add(self, channels: Channels, walk: Walk, read: Read) -> None:
         """Add what a batch gives, just before the node where the sides meet."""
         values = arguments_at(walk, read.node)
-        if read.kind == "product":
-            assert read.right is not None
-            of = self.pair.heads
-            heads = torch.tensor([of[int(number)] for number in read.right[:, 0]])
-            left, right = operands(read.node, values)
-            if feeds_softmax(read.node):
-                right = right - right.mean(1, keepdim=True)
-            self.left.index_add_(0, heads, (left.mT @ left).double().cpu())
-            self.right.index_add_(0, heads, (right.mT @ right).double().cpu())
+        if read.right is None:
+            self._add_means(values[channels.inputs[read.node.name]])
             return
-        x = values[channels.inputs[read.node.name]]
+        self.is_product, of = True, self.pair.heads
+        heads = torch.tensor([of[number] for number in read.right[:, 0].tolist()])
+        queries, keys = operands(read.node, values)
+        if feeds_softmax(read.node):
+            keys = keys - keys.mean(1, keepdim=True)
+        self.left.index_add_(0, heads, (queries.mT @ queries).double().cpu())
+        self.right.index_add_(0, heads, (keys.mT @ keys).double().cpu())
+
+    def _add_means(self, x: Tensor) -> None:
         places = self.pair.right.places
         some = x.reshape(-1, x.shape[-1])[:, places.flatten()]
         some = some.reshape(len(some), *places.shape).permute(1, 2, 0, 3)
         self.left += (some.mT @ some).sum(1).double().cpu()
-        self.sums = self.sums + some.sum(2).double().cpu()
+        self.sums += some.sum(2).double().cpu()
         self.count += some.shape[2]
 
-    def turn(self, channels: Channels, turned: dict[str, Tensor]) -> Turned:
-        """Turn both sides' channels among the tensors in `turned`, in place."""
-        left, right = self.pair.left, self.pair.right
-        script = channels.script
+    def turn(self, channels: Channels, tensors: dict[str, Tensor]) -> Turned:
+        """Turn both sides' channels in `tensors`, in place; those that lack there are added."""
+        left, right, kept = self.pair.left, self.pair.right, self.pair.kept
         for name in filter(None, (left.tensor, left.bias, right.tensor, right.bias)):
-            turned.setdefault(name, script.tensors[name].detach().double().clone())
-        c, d = self.left, self.right
-        if isinstance(self.sums, Tensor):
-            means = self.sums / self.count
-            c = c - self.count * torch.einsum("gce,gcf->gef", means, means)
-            weight = turned[right.tensor].movedim(right.dim, 0)[right.places]
-            d = torch.einsum("gceo,gcfo->gef", weight, weight)
-        kept = self.pair.kept
+            stored = channels.script.tensors[name].detach().cpu().double()
+            tensors.setdefault(name, stored.clone())
+        c, d = self._moments(tensors)
         a, b, strengths = best_bases(c, d)
-        order = torch.cat([kept.nonzero(), (~kept).nonzero()]).squeeze(1)
-        places = order.argsort()
-        _apply(turned, left, a[:, places])
-        _apply(turned, right, b[:, places])
-        whole = _energy(c, d)
-        lost = ~kept.repeat(len(c), 1)
-        gone = (torch.diag_embed(lost.double()) @ d @ torch.diag_embed(lost.double()))
-        count = int(kept.sum())
-        after = strengths[:, count:].square().sum() / whole
-        before = _energy(c, gone) / whole
-        names = (left.tensor, right.tensor)
-        return Turned(names, not isinstance(self.sums, Tensor), float(before), float(after))
+        places = torch.cat([kept.nonzero(), (~kept).nonzero()]).squeeze(1).argsort()
+        _apply(tensors, left, a[:, places])
+        _apply(tensors, right, b[:, places])
+        before, after = c[:, ~kept][..., ~kept] * d[:, ~kept][..., ~kept], strengths.square()
+        whole = (c * d).sum().clamp(min=1e-300)
+        return Turned(
+            (left.tensor, right.tensor),
+            self.is_product,
+            float(before.sum() / whole),
+            float(after[:, int(kept.sum()) :].sum() / whole),
+        )
 
-
-def _energy(c: Tensor, d: Tensor) -> Tensor:
-    """Return the sum over heads of E[(q·k)²] for independent q and k of these moments."""
-    return (c * d).sum().clamp(min=1e-300)
+    def _moments(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the second moments of both sides' channels, [heads, e, e]."""
+        if self.is_product:
+            return self.left, self.right
+        right = self.pair.right
+        means = self.sums / max(1, self.count)
+        centred = self.left - self.count * torch.einsum("gce,gcf->gef", means, means)
+        weight = tensors[right.tensor].movedim(right.dim, 0)[right.places]
+        return centred, torch.einsum("gceo,gcfo->gef", weight, weight)
 
 
 def best_bases(c: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:

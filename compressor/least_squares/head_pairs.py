@@ -11,11 +11,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from compressor.graph.axes import Axis, Bools, keep_mask, leaves
+from compressor.graph.axes import Axis, Bools, coordinates, keep_mask, leaves
 from compressor.graph.network import Network
 from compressor.graph.programs.nodes import argument, operator_of
 from compressor.graph.rules.facts import WEIGHING
@@ -25,6 +26,9 @@ from compressor.least_squares.walk import Script
 
 FORMS = ("linear", "product")
 """Forms of operators whose outputs' last dimension is the channels."""
+
+WIDTHS = "head_width"
+"""The role of groups whose channels are the widths of heads."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,6 @@ class Pair:
     kept: Tensor
     heads: Mapping[int, int]
 
-    @property
-    def is_product(self) -> bool:
-        """Return whether two activations meet."""
-        return bool(self.right.bias) or self.left.dim == self.right.dim
-
 
 class Channels:
     """The projections of a program that make widths of heads, of which some channels are dropped.
@@ -76,16 +75,16 @@ class Channels:
     """
 
     def __init__(
-        self, program: ExportedProgram, network: Network, masks: Mapping[Axis, Bools]
+        self,
+        program: ExportedProgram,
+        network: Network,
+        masks: Mapping[Axis, Bools],
+        device: str,
     ) -> None:
-        self.network, self.masks = network, masks
-        self.script = Script(program)
-        self.cut = {
-            axis
-            for group in network.groups
-            if group.role == "head_width"
-            and not masks.get(axis := network.axes[group.name], _ALL).all()
-        }
+        self.buffers = set(program.graph_signature.buffers) | set(program.constants)
+        self.network, self.masks, self.script = network, masks, Script(program, device)
+        widths = {network.axes[group.name] for group in network.groups if group.role == WIDTHS}
+        self.cut = {axis for axis in widths & set(masks) if not masks[axis].all()}
         found = [c for c in consumers(program, network.aliases) if self._is_linear(c)]
         self.linear = {c.node: c for c in found if not c.shared}
         self.inputs = {name: c.layout.input for name, c in self.linear.items()}
@@ -112,9 +111,7 @@ class Channels:
         if biased and not (consumer.constant and consumer.sign == 1):
             return None
         bias = consumer.constant if biased else ""
-        return Producer(
-            consumer.node, layout.input, consumer.tensor, bias, dim, first, made.size
-        )
+        return Producer(consumer.node, layout.input, consumer.tensor, bias, dim, first, made.size)
 
     def place(self, numbers: Tensor) -> tuple[Producer, Tensor] | None:
         """Return the one producer of some channels and their positions in its weight."""
@@ -128,13 +125,25 @@ class Channels:
         """Return which positions of a tensor's dimension stay, [size] bool."""
         return torch.as_tensor(keep_mask(self.network.tensors[tensor][dim], self.masks))
 
-
-class _All:
-    def all(self) -> bool:
-        return True
-
-
-_ALL = _All()
+    def left_by(self, pairs: Iterable[Pair]) -> list[str]:
+        """Return the weights that make channels of which some are dropped and no pair has all."""
+        paired = {
+            (side.tensor, place)
+            for each in pairs
+            for side in (each.left, each.right)
+            for place in side.places.flatten().tolist()
+        }
+        left = dict[str, None]()
+        for group in self.network.groups:
+            axis = self.network.axes[group.name]
+            for member in group.members if axis in self.cut else ():
+                shape = self.network.tensors[member.tensor]
+                if member.contracted or len(shape) < 2 or member.tensor in self.buffers:
+                    continue
+                places = np.flatnonzero(coordinates(shape[member.dim], axis) >= 0)
+                if not all((member.tensor, place) in paired for place in places.tolist()):
+                    left[member.tensor] = None
+        return list(left)
 
 
 def pair(channels: Channels, reads: Sequence[Read]) -> list[Pair]:
@@ -150,25 +159,23 @@ def pair(channels: Channels, reads: Sequence[Read]) -> list[Pair]:
         if read.kind != "mean"
         for side in (read.left, read.right)
         if side is not None
-        for number in side.unique().tolist()
+        for number in set(side.flatten().tolist())
     )
     alone = {number for number, count in how_often.items() if count == 1}
-    means = [read.left.unique(dim=0) for read in reads if read.kind == "mean"]
+    means = {str(h.tolist()): h for r in reads if r.kind == "mean" for h in [_distinct(r.left)]}
     found: list[Pair | None] = []
     for read in reads:
         if read.kind == "product":
             assert read.right is not None
             found.append(_product(channels, read, read.right, alone))
         elif read.kind == "sum":
-            found += [_sum(channels, read, heads, alone) for heads in means]
+            found += [_sum(channels, read, heads, alone) for heads in means.values()]
     return [each for each in found if each is not None]
 
 
-def _product(
-    channels: Channels, read: Read, keys: Tensor, alone: set[int]
-) -> Pair | None:
+def _product(channels: Channels, read: Read, keys: Tensor, alone: set[int]) -> Pair | None:
     """Return the pair of queries and keys."""
-    met = torch.cat([read.left, keys], 1).unique(dim=0)
+    met = _distinct(torch.cat([read.left, keys], 1))
     width = keys.shape[1]
     by_key: dict[tuple[int, ...], list[list[int]]] = defaultdict(list)
     for row in met.tolist():
@@ -202,6 +209,11 @@ def _sum(channels: Channels, read: Read, heads: Tensor, alone: set[int]) -> Pair
     return _join(channels, read.node.name, (_side(channels, left), right), known)
 
 
+def _distinct(rows: Tensor) -> Tensor:
+    """Return the different rows of a matrix, sorted."""
+    return torch.as_tensor(np.unique(rows.cpu().numpy(), axis=0))
+
+
 def _are_apart(sides: Iterable[Tensor], alone: set[int]) -> bool:
     """Return whether every channel is read once alone, and stands once among the heads."""
     numbers = [number for side in sides for number in side.flatten().tolist()]
@@ -227,7 +239,7 @@ def _join(
     if left is None or right is None:
         return None
     kept = [channels.kept(side.tensor, side.dim)[side.places] for side in (left, right)]
-    patterns = torch.cat([k.flatten(0, 1) for k in kept]).unique(dim=0)
+    patterns = _distinct(torch.cat([k.flatten(0, 1) for k in kept]))
     staying = patterns[patterns.any(1)]
     if len(staying) != 1 or staying.all():
         return None

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -145,7 +146,7 @@ def operands(node: Node, values: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     else:
         names = PRODUCTS[operator_of(node)]
         left, right = values[names[0]], values[names[1]].transpose(-2, -1)
-    lead = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    lead = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     left, right = (x.expand(*lead, *x.shape[-2:]) for x in (left, right))
     return left.reshape(-1, *left.shape[-2:]), right.reshape(-1, *right.shape[-2:])
 
@@ -216,13 +217,13 @@ def _mix(node: Node, walk: Walk, known: Mapping[Node, Any]) -> Tensor | None:
     mixed = _mixed(node, known)
     if mixed is None:
         return None
-    source, numbers = mixed
+    _, numbers = mixed
     arguments = arguments_at(walk, node)
     name = operator_of(node)
     weights = arguments["query" if name == ATTENTION else PRODUCTS[name][0]]
     if name == ATTENTION:
         numbers = _repeat(numbers, weights, node)
-    lead = torch.broadcast_shapes(weights.shape[:-2], numbers.shape[:-2])
+    lead = np.broadcast_shapes(weights.shape[:-2], numbers.shape[:-2])
     return numbers[..., :1, :].expand(*lead, weights.shape[-2], numbers.shape[-1])
 
 
@@ -243,5 +244,3 @@ def feeds_softmax(node: Node) -> bool:
         if not scaled and not name.startswith(("add.", "add_.", "masked_fill.")):
             return False
     return False
-
-
