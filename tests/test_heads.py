@@ -163,13 +163,14 @@ def test_a_head_that_another_stands_for_goes_first_and_whole() -> None:
         for tensor in (x for side in (model.q, model.k, model.v) for x in (side.weight, side.bias)):
             tensor[9:] = tensor[3:6]
     found, network, inputs = analysed(model)
+    batches = [(torch.randn(40, 7, 5).double(),) for _ in range(12)]
     (group,) = [each for each in network.groups if each.role == "heads"]
-    scores = reconstruction_scores(found, network, lambda: [inputs])[group.name]
+    scores = reconstruction_scores(found, network, lambda: batches)[group.name]
     gone = int(np.argmin(scores))
     assert gone in (1, 3)
     masks = network.masks({group.name: tuple({0, 1, 2, 3} - {gone})})
     smaller = slice_program(found, network, masks)
-    refit(found.program, smaller, network, masks, lambda: [inputs], ridge=1e-12)
+    refit(found.program, smaller, network, masks, lambda: batches, ridge=1e-12)
     difference = (as_module(smaller)(*inputs) - model(*inputs)).detach().abs().max()
     assert float(difference) < 1e-6
 

@@ -2,7 +2,7 @@
 
 from compressor.least_squares.choice import reconstruction_scores
 from compressor.least_squares.divergence import Divergence
-from compressor.least_squares.head_bases import Turning, turn_heads
+from compressor.least_squares.head_bases import Turning, turn_heads, with_tensors
 from compressor.least_squares.memory import Memory, Workspace
 from compressor.least_squares.repair import Refit, Whole, refit
 from compressor.least_squares.walk import Script
@@ -18,4 +18,5 @@ __all__ = [
     "reconstruction_scores",
     "refit",
     "turn_heads",
+    "with_tensors",
 ]

@@ -10,7 +10,7 @@ weights and biases.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch.export import ExportedProgram
 from compressor.graph.axes import Axis, Bools, keep_mask
 from compressor.graph.network import Network, Shape
 from compressor.least_squares.head_pairs import Channels, Pair, Side, pair
+from compressor.least_squares.memory import Workspace
 from compressor.least_squares.moments import Inputs, arguments_at
 from compressor.least_squares.tracking import Read, feeds_softmax, operands, track
 from compressor.least_squares.walk import Walk
@@ -53,11 +54,13 @@ class Turning:
 
     Attributes:
         program: The turned program, which computes what the original does.
+        tensors: Its tensors that differ, in double precision, by name.
         turned: Where channels were turned.
         left: Names of weights that make channels of such heads and were left as they are.
     """
 
     program: ExportedProgram
+    tensors: Mapping[str, Tensor]
     turned: Sequence[Turned]
     left: Sequence[str]
 
@@ -68,7 +71,7 @@ def turn_heads(
     network: Network,
     masks: Mapping[Axis, Bools],
     inputs: Inputs,
-    device: str = "cpu",
+    workspace: Workspace | None = None,
 ) -> Turning:
     """Turn the heads' channels, and give the sliced program what is kept of the turned weights.
 
@@ -78,23 +81,27 @@ def turn_heads(
         network: The original's analysis.
         masks: Axis -> which of its indices are kept, [size] bool.
         inputs: Gives the calibration batches; in every process all of them.
-        device: Where the program is run.
+        workspace: Where it is computed, and who is told; default the CPU.
     """
-    channels = Channels(original, network, masks, device)
+    workspace = workspace or Workspace()
+    channels = Channels(original, network, masks, workspace.device)
     with torch.no_grad():
-        gathered = _gather(channels, inputs) if channels.producers else []
+        gathered = _gather(channels, inputs, workspace) if channels.producers else []
         tensors: dict[str, Tensor] = {}
         done = [each.turn(channels, tensors) for each in gathered]
         for name, tensor in tensors.items():
             sliced.state_dict[name].copy_(_keep(tensor, network.tensors[name], masks))
-    program = _with_tensors(original, tensors) if done else original
-    return Turning(program, done, channels.left_by([each.pair for each in gathered]))
+    turned = with_tensors(original, tensors)
+    return Turning(turned, tensors, done, channels.left_by([each.pair for each in gathered]))
 
 
-def _gather(channels: Channels, inputs: Inputs) -> list[_Gathered]:
+def _gather(channels: Channels, inputs: Inputs, workspace: Workspace) -> list[_Gathered]:
     """Gather the moments of all pairs; the first batch shows which there are."""
     gathered: list[_Gathered] | None = None
-    for given in inputs():
+    batches = inputs()
+    total = len(batches) if isinstance(batches, Sized) else 0
+    for number, given in enumerate(batches):
+        workspace.progress(number, total, "turning heads")
         if gathered is None:
             reads = [read for _, read in _track(channels, given)]
             gathered = [_Gathered(each) for each in pair(channels, reads)]
@@ -119,8 +126,10 @@ def _keep(tensor: Tensor, shape: Shape, masks: Mapping[Axis, Bools]) -> Tensor:
     return tensor
 
 
-def _with_tensors(program: ExportedProgram, tensors: Mapping[str, Tensor]) -> ExportedProgram:
+def with_tensors(program: ExportedProgram, tensors: Mapping[str, Tensor]) -> ExportedProgram:
     """Return the program with other values of some tensors; all else is shared."""
+    if not tensors:
+        return program
     state = dict(program.state_dict)
     for name, old in program.state_dict.items():
         if name in tensors:
