@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from cases import Case
 from networks import CifarResNet
 from test_masked_twin import assert_exact
@@ -17,7 +18,7 @@ from tiny import compress
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
-from twin import Analysed, analysed, analysed_case, assert_alive, assert_same, random_keep
+from twin import Analysed, analysed, analysed_case, assert_alive, assert_same, live, random_keep
 
 import compressor
 from compressor.choose.blocks import removable, saved_by
@@ -27,7 +28,8 @@ from compressor.graph.blocks import Block, find_blocks
 from compressor.graph.trace import trace
 from compressor.least_squares import Divergence, Whole, refit
 from compressor.records import ExampleInputs, Plan, Trace
-from compressor.slicing import apply_plan, as_module, slice_network
+from compressor.slicing import apply_plan, as_module, compare, slice_network, variants
+from compressor.slicing.compare import outputs_of
 from compressor.slicing.program import copy_graph, slice_program
 from compressor.slicing.shortening import shorten
 from compressor.slicing.taking_out import take_out
@@ -305,3 +307,68 @@ def test_a_plan_with_unknown_blocks_is_refused(tmp_path: Path) -> None:
 def test_no_mask_stands_for_a_block() -> None:
     with pytest.raises(CompressorError, match="takes whole blocks out"):
         compressor.masked(blocky(), shortened().plan)
+
+
+# -- networks of libraries -------------------------------------------------------------------------
+
+
+def assert_shorter_is_exact(model: nn.Module, inputs: ExampleInputs, seed: int = 0) -> str:
+    """Half of the blocks out, beside half of the channels; return the form of the result."""
+    traced = trace(live(model), inputs)
+    blocks = find_blocks(traced.program)
+    chosen = set(random.Random(seed).sample(names_of(blocks), len(blocks) // 2))
+    some = [block for block in blocks if block.name in chosen]
+    shorter = take_out(traced, some)
+    twin = multiply_by_zero(traced.program, some)
+    for example in variants(traced):
+        expected = outputs_of(twin, example)
+        for form in (as_module(shorter.program), shorter.module):
+            for a, b in zip(expected, outputs_of(form, example), strict=True):
+                assert float((a - b).abs().max()) <= 1e-10 * float(a.abs().max())
+    network = analyse(shorter)
+    made = slice_network(shorter, network, random_keep(network, seed))
+    compare(made, shorter)
+    return made.plan.form
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet18", "resnet50", "mobilenet_v2", "swin_t", "efficientnet_b0", "regnet_y_400mf"),
+        *("convnext_tiny", "maxvit_t"),
+    ],
+)
+def test_blocks_of_torchvision(name: str) -> None:
+    model = torchvision.models.get_model(name, num_classes=10)
+    side = 224 if name == "maxvit_t" else 64
+    image = torch.randn(2, 3, side, side, dtype=torch.float64)
+    assert assert_shorter_is_exact(model, ExampleInputs((image,))) == "class"
+
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "vocab_size": 100,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "sizes", "form"),
+    [
+        ("Bert", SIZES, "program"),
+        ("Llama", {**SIZES, "num_key_value_heads": 2}, "program"),
+        ("Phi", SIZES, "class"),
+        ("GPTNeoX", SIZES, "class"),
+    ],
+)
+def test_blocks_of_transformers(name: str, sizes: dict[str, int], form: str) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    configuration = getattr(transformers, f"{name}Config")(**sizes)
+    model = getattr(transformers, f"{name}Model")(configuration)
+    ids = torch.randint(100, (2, 9), generator=torch.Generator().manual_seed(0))
+    given = {"input_ids": ids, **({} if name == "Bert" else {"use_cache": False})}
+    assert assert_shorter_is_exact(model, ExampleInputs((), given)) == form

@@ -31,6 +31,7 @@ class Part:
         inputs: Names of the program's nodes that come in from elsewhere.
         output: Name of the node that goes out.
         shapes: Shapes of the inputs; None for sizes that are free.
+        needed: Which of the inputs that the module had are left, where some are not needed.
     """
 
     operators: GraphModule
@@ -38,12 +39,13 @@ class Part:
     inputs: tuple[str, ...]
     output: str
     shapes: tuple[tuple[int | None, ...], ...]
+    needed: tuple[int, ...] | None = None
 
     @property
     def kind(self) -> tuple[Any, ...]:
         """Return a key that is equal for modules with the same operators and shapes of inputs."""
         nodes = self.operators.graph.nodes
-        return self.tensors, self.shapes, tuple(str(node.target) for node in nodes)
+        return self.tensors, self.shapes, self.needed, tuple(str(node.target) for node in nodes)
 
 
 def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:

@@ -31,8 +31,8 @@ def take_out(trace: Trace, blocks: Sequence[Block]) -> Trace:
         blocks: Blocks of its program, in the order of execution.
     """
     shortened = shorten(trace.program, blocks)
-    removal = Removal(tuple(block.name for block in blocks), shortened.gone)
     owners = _find_owners(trace, shortened, blocks)
+    removal = Removal(tuple(block.name for block in blocks), _within(owners, shortened.gone))
     if owners.obstacle:
         module: nn.Module = as_module(shortened.program)
     else:
@@ -55,6 +55,28 @@ def take_out_of_program(trace: Trace, blocks: Sequence[Block]) -> Trace:
     removal = Removal(tuple(block.name for block in blocks), shortened.gone)
     shorter = Shorter(trace, removal, shortened.stands_for)
     return replace(trace, program=shortened.program, shorter=shorter)
+
+
+def _within(owners: _Owners, tensors: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the tensors that lie in modules which do not run their own code.
+
+    Others may be read by code that runs, though nothing depends on what it makes of them.
+    """
+    paths = (*owners.passing, *owners.running)
+    return tuple(name for name in tensors if any(name.startswith(f"{path}.") for path in paths))
+
+
+@dataclass(frozen=True)
+class _Fate:
+    """What becomes of a module that a block is taken out of.
+
+    Attributes:
+        wiring: How its call meets the program.
+        part: The operators that it runs; None where it hands on what it is given.
+    """
+
+    wiring: Wiring
+    part: Part | None
 
 
 @dataclass
@@ -80,29 +102,30 @@ def _find_owners(trace: Trace, shortened: Shortened, blocks: Sequence[Block]) ->
     if isinstance(trace.module, GraphModule):
         return _Owners(obstacle="the model was given as a program, without its class")
     named = {node.name: node for node in trace.program.graph.nodes}
-    tried: dict[str, tuple[Part, Wiring] | Wiring | None] = {}
-    waiting = [(block, _around(block, named)) for block in blocks]
+    places = {block.name: _around(block, named) for block in blocks}
+    tried: dict[str, _Fate | None] = {}
+    while True:
+        lost = next((name for name, path in places.items() if not path), "")
+        if lost:
+            return _Owners(obstacle=f"no module can do without the block {lost}")
+        _try_all(trace, shortened, set(places.values()), tried)
+        stuck = [name for name, path in places.items() if tried[path] is None]
+        if not stuck:
+            return _sort(set(places.values()), tried)
+        places |= {name: places[name].rpartition(".")[0] for name in stuck}
+
+
+def _sort(paths: set[str], tried: dict[str, _Fate | None]) -> _Owners:
+    """Sort modules by what becomes of them; those within others that run operators do not count."""
     found = _Owners()
-    while waiting:
-        for block, path in waiting:
-            if not path:
-                return _Owners(obstacle=f"no module can do without the block {block.name}")
-        _try_all(trace, shortened, {path for _, path in waiting}, tried)
-        if not any(tried[path] is None for _, path in waiting):
-            break
-        waiting = [
-            (block, path.rpartition(".")[0] if tried[path] is None else path)
-            for block, path in waiting
-        ]
-    paths = {path for _, path in waiting}
     for path in sorted(paths):
-        if any(path.startswith(f"{other}.") for other in paths):
-            continue  # it lies in another one that runs its operators
-        what = tried[path]
-        if isinstance(what, Wiring):
-            found.passing[path] = what
-        elif what is not None:
-            found.running[path] = what
+        fate = tried[path]
+        if fate is None or any(path.startswith(f"{other}.") for other in paths):
+            continue
+        if fate.part is None:
+            found.passing[path] = fate.wiring
+        else:
+            found.running[path] = fate.part, fate.wiring
     return found
 
 
@@ -114,45 +137,49 @@ def _around(block: Block, named: dict[str, Node]) -> str:
 
 
 def _try_all(
-    trace: Trace,
-    shortened: Shortened,
-    paths: set[str],
-    tried: dict[str, tuple[Part, Wiring] | Wiring | None],
+    trace: Trace, shortened: Shortened, paths: set[str], tried: dict[str, _Fate | None]
 ) -> None:
     """Add to `tried`, in place, what each module becomes; None where it cannot follow."""
-    wholes: dict[str, Part] = {}
-    for path in paths - tried.keys() - {""}:
+    lefts: dict[str, _Left] = {}
+    for path in paths - tried.keys():
         try:
-            wholes[path] = part_of(trace.program, trace.module, path)
+            lefts[path] = _what_is_left(trace, shortened, path)
         except CannotStandInError:
             tried[path] = None
-    wired = find_wirings(trace.module, trace.program, trace.examples, wholes) if wholes else {}
-    for path, whole in wholes.items():
+    calls = {path: left.call for path, left in lefts.items()}
+    wired = find_wirings(trace.module, trace.program, trace.examples, calls) if calls else {}
+    for path, left in lefts.items():
         wiring = wired.get(path)
-        tried[path] = None if wiring is None else _become(trace, shortened, path, whole, wiring)
+        tried[path] = None if wiring is None else _Fate(wiring, left.part)
 
 
-def _become(
-    trace: Trace, shortened: Shortened, path: str, whole: Part, wiring: Wiring
-) -> tuple[Part, Wiring] | Wiring | None:
-    """Return the part of the shorter program that a module runs, with its wiring.
+@dataclass(frozen=True)
+class _Left:
+    """What is left of a module.
 
-    A wiring alone where nothing is left to run; None where the module cannot be told apart.
+    Attributes:
+        call: Its part of the whole program, with those inputs alone that are needed still.
+        part: Its part of the shorter program; None where it hands on its one input.
     """
-    inputs = [shortened.left.get(name, name) for name in whole.inputs]
 
-    def wire(names: Sequence[str]) -> Wiring | None:
-        if not set(names) <= set(inputs):
-            return None
-        places = tuple(wiring.arguments[inputs.index(name)] for name in names)
-        return replace(wiring, arguments=places)
+    call: Part
+    part: Part | None
 
-    nodes = shortened.program.graph.nodes
-    if not any(is_in(node, path) for node in nodes if node.op == "call_function"):
-        return wire([shortened.left.get(whole.output, "")])
-    try:
+
+def _what_is_left(trace: Trace, shortened: Shortened, path: str) -> _Left:
+    """Return what is left of a module without the blocks.
+
+    Raises:
+        CannotStandInError: It cannot be told apart from the rest.
+    """
+    whole = part_of(trace.program, trace.module, path)
+    nodes, part = shortened.program.graph.nodes, None
+    if any(is_in(node, path) for node in nodes if node.op == "call_function"):
         part = part_of(shortened.program, trace.module, path)
-    except CannotStandInError:
-        return None
-    own = wire(part.inputs)
-    return None if own is None else (part, own)
+    wanted = part.inputs if part is not None else (shortened.left.get(whole.output, ""),)
+    before = [shortened.left.get(name, name) for name in whole.inputs]
+    if not set(wanted) <= set(before):
+        raise CannotStandInError("takes what its call was not given")
+    needed = tuple(before.index(name) for name in wanted)
+    inputs = tuple(whole.inputs[place] for place in needed)
+    return _Left(replace(whole, inputs=inputs, needed=needed), part)
