@@ -121,6 +121,27 @@ def test_what_others_need_is_no_block(how: str, count: int) -> None:
     assert len(find_blocks(traced.program)) == count
 
 
+class WrittenAfterwards(nn.Module):
+    """What follows the sum changes it in place, and the stream is read once more later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch, self.out = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = x + self.branch(x).relu()
+        y.view_as(y).clamp_(-0.5, 0.5)
+        return self.out(y * x)
+
+
+def test_what_is_written_to_afterwards_is_a_copy_of_the_stream() -> None:
+    of = analysed_case(Case(WrittenAfterwards, sample=(5,)))
+    blocks = find_blocks(of.trace.program)
+    shorter = shorten(of.trace.program, blocks).program
+    assert_same(multiply_by_zero(of.trace.program, blocks), as_module(shorter), of.case)
+
+
 def test_a_plan_without_blocks_is_replayed_on_the_class() -> None:
     of = resnet()
     blocks = find_blocks(of.trace.program)

@@ -80,7 +80,7 @@ def _stand_in(addition: Node, stream: Node, dead: Collection[str]) -> Node:
     """
     others = [u for u in stream.users if u is not addition and u.name not in dead]
     is_shared = bool(others) or stream.op == "placeholder" or is_view(stream)
-    is_written = any(_writes_to(user, addition) for user in addition.users)
+    is_written = _is_written_to(addition)
     is_returned = any(user.op == "output" for user in addition.users)
     if not ((is_written and is_shared) or (is_returned and stream.op == "placeholder")):
         return stream
@@ -90,9 +90,15 @@ def _stand_in(addition: Node, stream: Node, dead: Collection[str]) -> Node:
     return copied
 
 
-def _writes_to(user: Node, node: Node) -> bool:
-    schema = getattr(user.target, "_schema", None)
-    return schema is not None and schema.is_mutable and user.args[0] is node
+def _is_written_to(node: Node) -> bool:
+    """Return whether an operator changes a node's value in place, or that of a view of it."""
+    for user in node.users:
+        schema = getattr(user.target, "_schema", None)
+        if schema is not None and schema.is_mutable and user.args[0] is node:
+            return True
+        if is_view(user) and _is_written_to(user):
+            return True
+    return False
 
 
 def repeats(user: Node, stream: Node) -> bool:
