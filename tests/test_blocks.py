@@ -266,6 +266,8 @@ def test_the_command_takes_blocks_out_and_says_so(tmp_path: Path) -> None:
     assert 1 - after / before == pytest.approx(0.3, abs=0.05)
     assert any("blocks are taken out" in note for note in result.report["notes"])
     result.save(tmp_path / "result")
+    said = f"blocks taken out: {', '.join(removal.blocks)} (6 could go; 4 networks were tried)"
+    assert said in (tmp_path / "result" / "report.md").read_text()
     loaded = compressor.load(tmp_path / "result", blocky)
     x = torch.randn(3, 3, 8, 8)
     with torch.no_grad():
@@ -308,6 +310,12 @@ def test_blocks_need_data() -> None:
     result = compress(blocky(), torch.randn(1, 3, 8, 8), ratio=0.2, prune="block")
     assert result.plan.removal is None
     assert any("no blocks are taken out" in note for note in result.report["notes"])
+
+
+def test_the_page_of_the_report_names_the_blocks(tmp_path: Path) -> None:
+    shortened().save(tmp_path / "result")
+    page = (tmp_path / "result" / "report.html").read_text()
+    assert "Blocks taken out: " in page and "6 could go" in page
 
 
 def test_a_search_of_less_than_nothing_is_refused() -> None:

@@ -199,6 +199,7 @@ def _show_plan(subject: Subject, options: Options) -> None:
     from compressor.run import compress
     from compressor.run.decide import predict, say_how_met
     from compressor.run.explaining import explain, shadow_price
+    from compressor.run.searching import may_search
 
     if is_found_by_trying(options):
         raise UsageError(
@@ -212,6 +213,8 @@ def _show_plan(subject: Subject, options: Options) -> None:
     say_how_met(run, decision)
     if options.steps > 1:
         watch.note("the plan of one step: with --steps later choices depend on those before")
+    if may_search(run):
+        watch.note("the plan of channels alone: which blocks go is searched for when it is cut")
     console = Console()
     for part in plan_tables(explain(run, decision), run.unit, predict(run, decision)):
         console.print(part)

@@ -66,6 +66,11 @@ def search_blocks(run: Run, decision: Decision) -> tuple[Run, Decision]:
     return _carry_over(run, decision, best)
 
 
+def may_search(run: Run) -> bool:
+    """Return whether the options let blocks go, and there are data to choose them on."""
+    return blocks_compete(run.options) and run.samples.train is not None
+
+
 def _obstacle(run: Run) -> str:
     """Return in words why no block can be taken out; "" where they can."""
     if run.samples.train is None or len(run.samples.train) < 2:

@@ -33,7 +33,7 @@ _CLOCKS = ("threads", "batch", "latency_on", "latency_precision", "latency_table
 _CONTENTS = ("validation", "use", "rewind_to", "loss", "metric", "train")
 _WITHOUT_CUT = (
     *("ratio", "criterion", "scope", "seed", "of", "round_to", "norm_p", "reduction", "normalise"),
-    *("protect", "prune", "layer_ratio", "use", "keep_class", "calibration", "augment"),
+    *("protect", "prune", "layer_ratio", "use", "search", "keep_class", "calibration", "augment"),
 )
 """Options that do not apply to a network that is not cut."""
 
