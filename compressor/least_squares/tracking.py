@@ -127,7 +127,9 @@ def _move(node: Node, walk: Walk, known: Mapping[Node, Any]) -> Any:
     args, kwargs = map_arg(
         (node.args, node.kwargs), lambda n: known[n] if n in known else walk.values[n]
     )
-    target: Any = node.target
+    # numbers may lie in memory otherwise than values do, where a view is none
+    is_view = name in ("view.default", "_unsafe_view.default")
+    target: Any = torch.ops.aten.reshape.default if is_view else node.target
     return target(*args, **kwargs)
 
 
