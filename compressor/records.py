@@ -273,8 +273,8 @@ class Plan:
             raw["frozen"] = tuple(raw["frozen"])
         if "removal" in raw:
             gone = raw["removal"]
-            passing = {path: dict(spelled) for path, spelled in gone["passing"].items()}
-            raw["removal"] = Removal(tuple(gone["blocks"]), tuple(gone["tensors"]), passing)
+            names = tuple(gone["blocks"]), tuple(gone["tensors"])
+            raw["removal"] = Removal(*names, gone["passing"])
         return cls(**raw)
 
 

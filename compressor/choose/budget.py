@@ -222,7 +222,7 @@ def blocks_compete(options: Options) -> bool:
     """Return whether whole blocks may go beside channels.
 
     They do where that is asked for. By the clock they do without, since few thin layers take longer
-    than fewer wide ones (docs/results/blocks.md).
+    than fewer wide ones (docs/results/latency.md).
     """
     others = options.keep_class, options.keep_parametrisations, options.use, options.layer_ratio
     if options.search == 0 or any(others):

@@ -38,30 +38,26 @@ class Divergence:
 
     def of(self, program: ExportedProgram) -> float:
         """Return the divergence of a smaller program from the original."""
-        return self._compare(self._run(Script(program, self.device)))
+        pairs = zip(self.wanted, self._run(Script(program, self.device)), strict=True)
+        return self._share(sum(_squares(wanted, outputs) for wanted, outputs in pairs))
 
     def without(self, blocks: Sequence[Block]) -> list[float]:
         """Return, for each block, the divergence of the original without it alone, unrepaired.
 
         It is measured on the first batch.
         """
-        sums = [torch.zeros(2 * len(self.wanted[0]), dtype=torch.float64) for _ in blocks]
-        for wanted, given in zip(self.wanted[:1], self.inputs(), strict=False):
-            walk = self.script.start(given)
-            for block, total in zip(blocks, sums, strict=True):
-                walk.advance(block.addition)
-                outputs = _floats(walk.detour(block.addition, block.stream))
-                total += _squares(wanted, outputs)
-        return [self._share(total) for total in sums]
+        walk = self.script.start(next(iter(self.inputs())))
+        found = []
+        for block in blocks:
+            walk.advance(block.addition)
+            outputs = _floats(walk.detour(block.addition, block.stream))
+            found.append(self._share(_squares(self.wanted[0], outputs)))
+        return found
 
     def _run(self, script: Script) -> Iterator[Outputs]:
         with torch.no_grad():
             for given in self.inputs():
                 yield _floats(script.start(given).outputs())
-
-    def _compare(self, found: Iterator[Outputs]) -> float:
-        pairs = zip(self.wanted, found, strict=True)
-        return self._share(sum(_squares(wanted, outputs) for wanted, outputs in pairs))
 
     @staticmethod
     def _share(sums: Any) -> float:

@@ -70,10 +70,10 @@ def _old_names(whole: Network, shorter: Network) -> dict[str, str]:
         for group in whole.groups
         for member in group.members
     }
+    sizes = {group.name: group.size for group in whole.groups}
     found = {}
     for group in shorter.groups:
         olds = (places.get((m.tensor, m.dim, group.role)) for m in group.members)
-        sizes = {g.name: g.size for g in whole.groups}
         old = next((old for old in olds if old and sizes[old] == group.size), None)
         if old is not None:
             found[group.name] = old

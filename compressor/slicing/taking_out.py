@@ -32,11 +32,12 @@ def take_out(trace: Trace, blocks: Sequence[Block]) -> Trace:
     """
     shortened = shorten(trace.program, blocks)
     owners = _find_owners(trace, shortened, blocks)
-    removal = Removal(tuple(block.name for block in blocks), _within(owners, shortened.gone))
+    passing = {path: asdict(wiring) for path, wiring in owners.passing.items()}
+    gone = _within(owners, shortened.gone)
+    removal = Removal(tuple(block.name for block in blocks), gone, passing)
     if owners.obstacle:
         module: nn.Module = as_module(shortened.program)
     else:
-        removal = replace(removal, passing=owners.passing_to_plan())
         module = copy_of(trace.module)
         remove(module, removal, owners.running)
         for path, (part, wiring) in owners.running.items():
@@ -92,9 +93,6 @@ class _Owners:
     passing: dict[str, Wiring] = field(default_factory=dict)
     running: dict[str, tuple[Part, Wiring]] = field(default_factory=dict)
     obstacle: str = ""
-
-    def passing_to_plan(self) -> dict[str, dict[str, object]]:
-        return {path: asdict(wiring) for path, wiring in self.passing.items()}
 
 
 def _find_owners(trace: Trace, shortened: Shortened, blocks: Sequence[Block]) -> _Owners:
