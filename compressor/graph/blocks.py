@@ -19,6 +19,7 @@ from compressor.graph.programs.lifting import stored_names
 from compressor.graph.programs.nodes import (
     ASSERTION,
     given_arguments,
+    is_mutable,
     is_view,
     live_nodes,
     operator_of,
@@ -87,7 +88,7 @@ def dead_without(program: ExportedProgram, blocks: Collection[Block]) -> set[str
 
 def _acts(node: Node, own: Collection[str]) -> bool:
     """Return whether a node must be run although nobody uses it, and lies in no block."""
-    return _is_mutable(node) and node.name not in own
+    return is_mutable(node) and node.name not in own
 
 
 def _is_sum(node: Node) -> bool:
@@ -178,7 +179,7 @@ def _only_acts(user: Node) -> bool:
     """
     if user.target is ASSERTION or user.op == "output":
         return user.op != "output"
-    return (_is_mutable(user) or is_view(user)) and all(map(_only_acts, user.users))
+    return (is_mutable(user) or is_view(user)) and all(map(_only_acts, user.users))
 
 
 def _that_only_act(node: Node) -> set[Node]:
@@ -187,18 +188,13 @@ def _that_only_act(node: Node) -> set[Node]:
     return acting.union(*map(_that_only_act, acting))
 
 
-def _is_mutable(node: Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
-
-
 def _writes_outside(node: Node, cone: Collection[Node]) -> bool:
     """Return whether a node changes memory in place that comes from outside of its branch."""
-    if not _is_mutable(node):
+    if not is_mutable(node):
         return False
     target = node.args[0]
     while isinstance(target, Node) and target in cone:
-        if not (is_view(target) or _is_mutable(target)):
+        if not (is_view(target) or is_mutable(target)):
             return False
         target = target.args[0]
     return True

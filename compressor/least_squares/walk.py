@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.calls import Call
 from compressor.graph.programs.lifting import fill_placeholders, stored_tensors
-from compressor.graph.programs.nodes import ASSERTION
+from compressor.graph.programs.nodes import ASSERTION, is_mutable
 
 Values = dict[Node, Any]
 
@@ -37,7 +37,7 @@ class Script:
         for node, i in last.items():
             self.done.setdefault(i, []).append(node)
         self.tensors: dict[str, Any] = self._move(stored_tensors(program))
-        self.writes = [_writes(node) for node in self.nodes]
+        self.writes = [is_mutable(node) for node in self.nodes]
 
     def start(self, inputs: Any) -> Walk:
         """Return a walk that knows only the inputs (a call, or positional ones alone)."""
@@ -126,8 +126,3 @@ class Walk:
         args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)
         operator: Any = node.target
         return operator(*args, **kwargs)
-
-
-def _writes(node: Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return bool(schema is not None and schema.is_mutable)

@@ -13,7 +13,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from compressor.graph.blocks import Block, dead_without
 from compressor.graph.programs.lifting import stored_names
-from compressor.graph.programs.nodes import base_name, is_view
+from compressor.graph.programs.nodes import base_name, is_mutable, is_view
 from compressor.graph.rules.facts import IDEMPOTENT
 from compressor.slicing.program import copy_graph
 
@@ -93,8 +93,7 @@ def _stand_in(addition: Node, stream: Node, dead: Collection[str]) -> Node:
 def _is_written_to(node: Node) -> bool:
     """Return whether an operator changes a node's value in place, or that of a view of it."""
     for user in node.users:
-        schema = getattr(user.target, "_schema", None)
-        if schema is not None and schema.is_mutable and user.args[0] is node:
+        if is_mutable(user) and user.args[0] is node:
             return True
         if is_view(user) and _is_written_to(user):
             return True

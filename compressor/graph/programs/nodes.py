@@ -71,10 +71,15 @@ def live_nodes(graph: Graph) -> set[Node]:
     """
     live: set[Node] = set()
     for node in reversed(graph.nodes):
-        schema = getattr(node.target, "_schema", None)
-        if node.op == "output" or node in live or (schema is not None and schema.is_mutable):
+        if node.op == "output" or node in live or is_mutable(node):
             live |= {node, *node.all_input_nodes}
     return live
+
+
+def is_mutable(node: Node) -> bool:
+    """Return whether an operator writes to memory that it is given."""
+    schema = getattr(node.target, "_schema", None)
+    return bool(schema is not None and schema.is_mutable)
 
 
 def is_view(node: Node) -> bool:
