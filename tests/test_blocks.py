@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,12 +29,20 @@ from compressor.graph.analysis import analyse
 from compressor.graph.blocks import Block, find_blocks
 from compressor.graph.trace import trace
 from compressor.least_squares import Divergence, Whole, refit
+from compressor.options import Options
 from compressor.records import ExampleInputs, Plan, Trace
+from compressor.run.compress import cut_and_recover, plan
+from compressor.run.found import Candidate, Search
+from compressor.run.in_steps import record_of, restore
+from compressor.run.journal import Journal
+from compressor.run.judging import Judge
+from compressor.run.subject import Subject
 from compressor.slicing import apply_plan, as_module, compare, slice_network, variants
 from compressor.slicing.compare import outputs_of
 from compressor.slicing.program import copy_graph, slice_program
 from compressor.slicing.shortening import shorten
 from compressor.slicing.taking_out import take_out
+from compressor.watch import Silent
 
 WITH_BLOCKS = (
     *("residual", "padded_shortcut", "fused_attention", "multi_head", "encoder_layer"),
@@ -310,6 +320,27 @@ def test_blocks_need_data() -> None:
     result = compress(blocky(), torch.randn(1, 3, 8, 8), ratio=0.2, prune="block")
     assert result.plan.removal is None
     assert any("no blocks are taken out" in note for note in result.report["notes"])
+
+
+def test_a_run_goes_on_without_the_blocks_that_it_had_taken_out() -> None:
+    subject = Subject(blocky(), torch.randn(1, 3, 8, 8), data=Samples())
+    options = Options(
+        ratio=0.3, prune=("block",), search=4, round_to=16, batch_size=16, calibration=48, format=()
+    )
+    run, decision = plan(subject, options, Silent())
+    made = cut_and_recover(run, decision, Judge(run, None), Journal())
+    again = restore(run, decision, record_of(made))
+    assert again.cut.decision.search == made.cut.decision.search
+    assert again.cut.sliced.plan == made.cut.sliced.plan
+    x = torch.randn(3, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(again.cut.sliced.module(x), made.cut.sliced.module(x))
+
+
+def test_a_search_comes_back_from_what_the_report_says() -> None:
+    tried = (Candidate((), math.inf), Candidate(("a", "b"), 0.25))
+    search = Search(("a", "b"), 7, tried)
+    assert Search.from_report(json.loads(json.dumps(search.to_report()))) == search
 
 
 def test_the_page_of_the_report_names_the_blocks(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ class Search:
 
     blocks: tuple[str, ...]
     of: int
-    candidates: Sequence[Candidate]
+    candidates: tuple[Candidate, ...]
 
     def to_report(self) -> dict[str, Any]:
         """Return what the report's budget says of it, as numbers and texts alone."""
@@ -121,6 +121,15 @@ class Search:
             for each in self.candidates
         ]
         return {"blocks": list(self.blocks), "of": self.of, "candidates": tried}
+
+    @classmethod
+    def from_report(cls, said: Mapping[str, Any]) -> Search:
+        """Build the record that `to_report` turned into what is given."""
+        candidates = tuple(
+            Candidate(tuple(each["blocks"]), math.inf if (d := each["divergence"]) is None else d)
+            for each in said["candidates"]
+        )
+        return cls(tuple(said["blocks"]), said["of"], candidates)
 
 
 Found = ByClock | ByAccuracy

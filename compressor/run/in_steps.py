@@ -22,7 +22,7 @@ from compressor.errors import CompressorError
 from compressor.recover import Schedule
 from compressor.run.cutting import cut_as_stage
 from compressor.run.decide import Cut, Decision, choice_of, decide
-from compressor.run.found import ByAccuracy, from_report, to_report
+from compressor.run.found import ByAccuracy, Search, from_report, to_report
 from compressor.run.journal import Journal
 from compressor.run.judging import Judge, Moment, repair_and_judge
 from compressor.run.opened import Run
@@ -127,9 +127,9 @@ def _cut_as_one(
 def record_of(made: Recovered) -> dict[str, Any]:
     """Return what a run has reached as plain data and tensors, to be kept in the journal."""
     decision, state = made.cut.decision, made.cut.sliced.program.state_dict.items()
-    shorter = made.run.trace.shorter
+    search = decision.search
     return {
-        "blocks": list(shorter.removal.blocks) if shorter is not None else [],
+        "search": search.to_report() if search is not None else None,
         "keep": {name: list(kept) for name, kept in decision.keep.items()},
         "weights": {n: t.detach().clone() for n, t in state if isinstance(t, torch.Tensor)},
         "moments": [asdict(moment) for moment in made.moments],
@@ -140,8 +140,10 @@ def record_of(made: Recovered) -> dict[str, Any]:
 
 def restore(root: Run, decision: Decision, record: Mapping[str, Any]) -> Recovered:
     """Restore what a run had reached: slice its choice again, and load its weights."""
-    if record["blocks"]:
-        root = take_named_blocks_out(root, record["blocks"])
+    if record.get("search") is not None:
+        search = Search.from_report(record["search"])
+        decision = replace(decision, search=search)
+        root = take_named_blocks_out(root, search.blocks) if search.blocks else root
     keep = {name: tuple(kept) for name, kept in record["keep"].items()}
     choice = decision.choice
     if choice is None or choice.keep != keep:
