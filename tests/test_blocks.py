@@ -253,7 +253,7 @@ def blocky() -> nn.Module:
 
 
 def shorten_by_command(**options: object) -> compressor.Result:
-    asked = {"ratio": 0.3, "prune": "block", "search": 4, "round_to": 16, "calibration": 48}
+    asked = {"ratio": 0.3, "prune": "block", "search": 7, "round_to": 16, "calibration": 48}
     given = {"data": Samples(), "batch_size": 16, **asked, **options}
     return compress(blocky(), torch.randn(1, 3, 8, 8), **given)
 
@@ -267,16 +267,16 @@ def shortened() -> compressor.Result:
 def test_the_command_takes_blocks_out_and_says_so(tmp_path: Path) -> None:
     result = shortened()
     removal, search = result.plan.removal, result.report["budget"]["search"]
-    assert removal is not None and {"blocks.1", "blocks.3"} & set(removal.blocks)
+    assert removal is not None and {"blocks.1", "blocks.3", "blocks.5"} & set(removal.blocks)
     assert search["blocks"] == list(removal.blocks) and search["of"] == 6
-    assert len(search["candidates"]) == 4
+    assert len(search["candidates"]) == 7
     best = min(search["candidates"], key=lambda each: each["divergence"])
     assert best["blocks"] == search["blocks"]
     before, after = result.report["before"]["macs"], result.report["after"]["macs"]
     assert 1 - after / before == pytest.approx(0.3, abs=0.05)
     assert any("blocks are taken out" in note for note in result.report["notes"])
     result.save(tmp_path / "result")
-    said = f"blocks taken out: {', '.join(removal.blocks)} (6 could go; 4 networks were tried)"
+    said = f"blocks taken out: {', '.join(removal.blocks)} (6 could go; 7 networks were tried)"
     assert said in (tmp_path / "result" / "report.md").read_text()
     loaded = compressor.load(tmp_path / "result", blocky)
     x = torch.randn(3, 3, 8, 8)
@@ -338,8 +338,9 @@ def test_a_run_goes_on_without_the_blocks_that_it_had_taken_out() -> None:
 
 
 def test_a_search_comes_back_from_what_the_report_says() -> None:
-    tried = (Candidate((), math.inf), Candidate(("a", "b"), 0.25))
-    search = Search(("a", "b"), 7, tried)
+    tried = (Candidate((), math.inf), Candidate(("a", "b"), 0.25, {"c": 2.0}, scored_again=True))
+    search = Search(7, tried)
+    assert search.blocks == ("a", "b")
     assert Search.from_report(json.loads(json.dumps(search.to_report()))) == search
 
 

@@ -29,6 +29,10 @@ FAR = 0.02
 """The share of the whole network that a step of widths may remove beyond the budget."""
 
 
+CANDIDATES = 12
+"""How many smaller networks a search makes where the options do not say."""
+
+
 class Clock(Protocol):
     """What predicts how long the network takes, layer by layer.
 
@@ -228,6 +232,15 @@ def blocks_compete(options: Options) -> bool:
     if options.search == 0 or any(others):
         return False
     return BLOCK in options.prune or is_timed(options)
+
+
+def candidates_of(options: Options) -> int:
+    """Return how many smaller networks a search makes, as the options say; 0 for no search."""
+    if options.use is not None or options.layer_ratio:
+        return 0
+    if options.search == "auto":
+        return CANDIDATES if blocks_compete(options) else 0
+    return options.search
 
 
 def share_of(options: Options) -> float:

@@ -214,7 +214,7 @@ def _show_plan(subject: Subject, options: Options) -> None:
     if options.steps > 1:
         watch.note("the plan of one step: with --steps later choices depend on those before")
     if may_search(run):
-        watch.note("the plan of channels alone: which blocks go is searched for when it is cut")
+        watch.note("the plan without a search: it looks for a better one when the network is cut")
     console = Console()
     for part in plan_tables(explain(run, decision), run.unit, predict(run, decision)):
         console.print(part)

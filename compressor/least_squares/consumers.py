@@ -57,7 +57,8 @@ def consumers(program: ExportedProgram, aliases: Mapping[str, str]) -> list[Cont
         if source.name in stored and node.op == "call_function"
     )
     reader = _Reader(stored, from_weights, uses)
-    return [c for node in graph.nodes if node in live_nodes(graph) for c in reader.read(node)]
+    live = live_nodes(graph)
+    return [c for node in graph.nodes if node in live for c in reader.read(node)]
 
 
 def _from_weights(graph: torch.fx.Graph, stored: Mapping[str, str]) -> set[Node]:

@@ -25,7 +25,7 @@ from compressor.run.journal import MADE, Journal
 from compressor.run.judging import Judge, Moment
 from compressor.run.opened import Run
 from compressor.run.result import Result
-from compressor.run.searching import search_blocks
+from compressor.run.searching import search
 from compressor.run.seeding import seeded
 from compressor.run.subject import Subject
 from compressor.run.training_legs import learn_sparsity, train_at_the_end
@@ -177,7 +177,7 @@ def _cut_and_repair(run: Run, decision: Decision, judge: Judge, journal: Journal
     run, decision, moments = learn_sparsity(run, decision, judge, journal)
     if isinstance(decision.goal, WithinDrop):
         decision = decide_until_accurate(run, decision.goal)
-    run, decision = search_blocks(run, decision)
+    run, decision = search(run, decision)
     cut_all = cut_in_steps if run.options.steps > 1 else cut_at_once
     made = cut_all(run, decision, judge, journal)
     made.moments[:0] = moments

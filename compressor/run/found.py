@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -88,48 +88,71 @@ class Candidate:
     """A smaller network that was made and repaired on a few samples.
 
     Attributes:
-        blocks: The blocks that it lacks.
+        blocks: The blocks that it lacks, in the order of execution.
         divergence: How far its outputs are from the original's, as a share of their variance;
             infinite where it cannot meet the budget.
+        factors: What the scores of groups were multiplied by before channels were chosen; others'
+            by 1.
+        scored_again: Whether channels were scored again when half of the way was done.
     """
 
     blocks: tuple[str, ...]
     divergence: float
+    factors: Mapping[str, float] = field(default_factory=dict)
+    scored_again: bool = False
+
+    def to_report(self) -> dict[str, Any]:
+        """Return what the report says of it; null for an infinite divergence."""
+        return {
+            "blocks": list(self.blocks),
+            "divergence": self.divergence if math.isfinite(self.divergence) else None,
+            "factors": dict(self.factors),
+            "scored_again": self.scored_again,
+        }
+
+    @classmethod
+    def from_report(cls, said: Mapping[str, Any]) -> Candidate:
+        """Build the record that `to_report` turned into what is given."""
+        divergence = math.inf if said["divergence"] is None else said["divergence"]
+        return cls(tuple(said["blocks"]), divergence, said["factors"], said["scored_again"])
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search for the blocks that are best left out.
+    """A search for the best of several smaller networks.
 
     Attributes:
-        blocks: The blocks that were taken out.
-        of: How many could go.
-        candidates: What was tried, in order.
+        of: How many blocks could go.
+        candidates: What was tried, in order; the first is what is chosen without a search.
     """
 
-    blocks: tuple[str, ...]
     of: int
     candidates: tuple[Candidate, ...]
 
+    @property
+    def best(self) -> Candidate:
+        """Return the candidate with the least divergence, of equal ones that with fewest blocks."""
+        return min(self.candidates, key=lambda each: (each.divergence, len(each.blocks)))
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Return the blocks that were taken out."""
+        return self.best.blocks
+
     def to_report(self) -> dict[str, Any]:
         """Return what the report's budget says of it, as numbers and texts alone."""
-        tried = [
-            {
-                "blocks": list(each.blocks),
-                "divergence": each.divergence if math.isfinite(each.divergence) else None,
-            }
-            for each in self.candidates
-        ]
-        return {"blocks": list(self.blocks), "of": self.of, "candidates": tried}
+        tried, best = [each.to_report() for each in self.candidates], self.best.to_report()
+        return {
+            "blocks": list(self.blocks),
+            "of": self.of,
+            "divergence": best["divergence"],
+            "candidates": tried,
+        }
 
     @classmethod
     def from_report(cls, said: Mapping[str, Any]) -> Search:
         """Build the record that `to_report` turned into what is given."""
-        candidates = tuple(
-            Candidate(tuple(each["blocks"]), math.inf if (d := each["divergence"]) is None else d)
-            for each in said["candidates"]
-        )
-        return cls(tuple(said["blocks"]), said["of"], candidates)
+        return cls(said["of"], tuple(map(Candidate.from_report, said["candidates"])))
 
 
 Found = ByClock | ByAccuracy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -20,7 +21,7 @@ from compressor.run.subject import loss_of
 from compressor.score import Calibration, Material, Scores, score
 from compressor.score.criteria import resolve
 from compressor.score.data import CalibrationBatches
-from compressor.watch import Stopwatch
+from compressor.watch import Stopwatch, Tick
 
 
 def resolve_criterion(
@@ -43,24 +44,37 @@ def score_channels(opened: Opened) -> tuple[Network, Scores]:
     if not options.scores:
         return network, {}
     with opened.stopwatch.stage("score") as tick, each_alone():
-        material = Material(
-            network,
-            _parameters(traced),
-            calibration=_calibration(opened),
-            norm_p=options.norm_p,
-            seed=options.seed,
-            unit=weighed_unit(options),
-            progress=tick,
-            note=opened.stopwatch.note,
-        )
-        scores = score(
-            material,
-            options.criterion,
-            reduction=options.reduction,
-            normalise=options.normalise,
-        )
+        scores = rate(opened, network, tick, opened.stopwatch.note)
     traced.module.cpu()
     return network, of_the_first(lambda: scores)
+
+
+def rate(opened: Opened, network: Network, progress: Tick, note: Callable[[str], None]) -> Scores:
+    """Score each channel of an analysed network by the options' criterion.
+
+    Args:
+        opened: What is known of it.
+        network: Its analysis.
+        progress: Is told how far it is.
+        note: Is told what the user should know.
+    """
+    options = opened.options
+    material = Material(
+        network,
+        _parameters(opened.trace),
+        calibration=_calibration(opened),
+        norm_p=options.norm_p,
+        seed=options.seed,
+        unit=weighed_unit(options),
+        progress=progress,
+        note=note,
+    )
+    return score(
+        material,
+        options.criterion,
+        reduction=options.reduction,
+        normalise=options.normalise,
+    )
 
 
 def _parameters(traced: Trace) -> dict[str, Tensor]:

@@ -1,84 +1,68 @@
-"""Search which whole blocks go, by what the network's outputs do.
+"""Search how a network becomes smaller, by what its outputs do.
 
-Blocks are ordered by how little the outputs change without each alone, per share of the cost that
-it saves. Candidates leave out the first so many of them, then others in the last ones' place. Each
-candidate loses channels until it meets the budget, is repaired on a part of the calibration
-samples, and is judged on samples kept apart: by their outputs, without labels. The number of
-candidates is given, so the same seed finds the same network.
+Three things are tried: whole blocks go; channels are scored again when half of the way is done; and
+errors of one layer count for more or less than those of another. The number of candidates is given,
+so the same seed finds the same network.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
-from compressor.choose import AtMost, Goal, OutOfReachError, Share
-from compressor.choose.blocks import removable, saved_by
-from compressor.choose.budget import blocks_compete
+from compressor.choose import AtMost, Share
+from compressor.choose.blocks import removable
+from compressor.choose.budget import blocks_compete, candidates_of
 from compressor.choose.kinds import BLOCK
 from compressor.graph.blocks import Block, find_blocks
-from compressor.least_squares import Divergence
-from compressor.loading.data import hold_out
 from compressor.processes import each_alone
-from compressor.run.decide import Decision, choice_of, decide
-from compressor.run.found import Candidate, Search
+from compressor.run.candidates import Candidates, Way
+from compressor.run.decide import Decision
+from compressor.run.found import Search
 from compressor.run.opened import Run
-from compressor.run.repairing import refit_program
-from compressor.run.without_blocks import take_blocks_out
-from compressor.score.data import CalibrationBatches, WithoutTargets
-from compressor.slicing.program import slice_program
+from compressor.run.proposals import propose_blocks, propose_factors
+from compressor.score.data import CalibrationBatches
 from compressor.watch import Tick
 
-CANDIDATES = 12
-"""How many candidates are made where the options do not say."""
 
-JUDGED_ON = 256
-"""About the number of samples that candidates are judged on."""
+def search(run: Run, decision: Decision) -> tuple[Run, Decision]:
+    """Return the run and the choice that were found best.
 
-PART = 4
-"""Candidates are repaired on one of so many parts of the calibration samples."""
-
-
-def search_blocks(run: Run, decision: Decision) -> tuple[Run, Decision]:
-    """Return the run and the choice with the blocks gone that are best left out.
-
-    What is given is returned where no block may go, or none does.
+    What is given is returned where nothing is searched for, or nothing better is found.
     """
-    goal, options = decision.goal, run.options
-    if not isinstance(goal, Share | AtMost) or not blocks_compete(options):
+    goal, count = decision.goal, candidates_of(run.options)
+    if not isinstance(goal, Share | AtMost) or not count:
         return run, decision
-    is_asked_for = BLOCK in options.prune
+    is_asked_for = BLOCK in run.options.prune or run.options.search != "auto"
     if run.samples.train is None and not is_asked_for:
         return run, decision
     obstacle = _obstacle(run)
-    blocks = [] if obstacle else _blocks_of(run)
-    if not blocks:
+    blocks = _blocks_of(run) if not obstacle and blocks_compete(run.options) else []
+    if not obstacle and not blocks and not _may_weigh(run):
+        obstacle = "the network has no blocks that may go"
+    if obstacle:
         if is_asked_for:
-            why = obstacle or "the network has none that may go"
-            run.stopwatch.note(f"no blocks are taken out: {why}")
+            run.stopwatch.note(f"no blocks are taken out, and nothing is searched for: {obstacle}")
         return run, decision
-    count = CANDIDATES if options.search == "auto" else options.search
-    with run.stopwatch.stage("search which blocks go") as tick, each_alone():
-        best = _Search(run, goal, blocks, count, tick)
-        best.look_around()
-        tick(count, count, best.words)
-    return _carry_over(run, decision, best)
+    with run.stopwatch.stage("search for what goes") as tick, each_alone():
+        made = Candidates(run, goal, blocks)
+        _look_around(made, count, tick)
+    return _carry_over(run, decision, made)
 
 
 def may_search(run: Run) -> bool:
-    """Return whether the options let blocks go, and there are data to choose them on."""
-    return blocks_compete(run.options) and run.samples.train is not None
+    """Return whether the options let a search change the choice, and there are data for it."""
+    return candidates_of(run.options) > 0 and run.samples.train is not None
 
 
 def _obstacle(run: Run) -> str:
-    """Return in words why no block can be taken out; "" where they can."""
+    """Return in words why nothing can be searched for; "" where it can."""
     if run.samples.train is None or len(run.samples.train) < 2:
-        return "they are chosen on --data"
+        return "candidates are judged on --data"
     if run.trace.training is not None:
         return "the network has layers that work in training alone"
     if not run.options.repair:
-        return "what they did is made up for by repair, which --no-repair leaves out"
+        return "candidates are judged after repair, which --no-repair leaves out"
     return CalibrationBatches(run.trace, run.samples.train, run.options).obstacle
 
 
@@ -86,135 +70,60 @@ def _blocks_of(run: Run) -> list[Block]:
     return removable(run.network, find_blocks(run.trace.program), run.options.protect)
 
 
-def _carry_over(run: Run, decision: Decision, search: _Search) -> tuple[Run, Decision]:
-    found = search.found
-    if not found.blocks:
+def _may_weigh(run: Run) -> bool:
+    """Return whether scores of groups may be weighed against each other.
+
+    In steps each step scores anew, and within a layer there is nothing to weigh.
+    """
+    return run.options.steps == 1 and run.options.scope == "global" and len(run.scores) > 1
+
+
+def _look_around(made: Candidates, count: int, tick: Tick) -> None:
+    """Make and judge candidates until there are as many as were asked for."""
+    for way in _propose(made):
+        if len(made.seen) >= count:
+            break
+        if made.is_new(way):
+            made.look_at(way)
+            tick(len(made.seen), count, _words(made))
+    tick(count, count, _words(made))
+
+
+def _propose(made: Candidates) -> Iterator[Way]:
+    """Yield ways to choose: of all kinds in turn, each a change of the best so far."""
+    run = made.run
+    yield Way()
+    kinds: list[Iterator[Way]] = []
+    if made.blocks:
+        kinds.append(propose_blocks(made))
+    if _may_weigh(run):
+        if run.options.criterion == "reconstruction":
+            yield Way(scored_again=True)
+        kinds.append(propose_factors(made, run.options.seed))
+    while kinds:
+        for kind in list(kinds):
+            way = next(kind, None)
+            if way is None:
+                kinds.remove(kind)
+            else:
+                yield way
+
+
+def _words(made: Candidates) -> str:
+    """Return the best candidate as a short line for the terminal."""
+    best = made.best[1]
+    blocks = f"without {len(best.blocks)} blocks: " if made.blocks else ""
+    return f"{blocks}divergence {best.divergence:.4g}"
+
+
+def _carry_over(run: Run, decision: Decision, made: Candidates) -> tuple[Run, Decision]:
+    found = Search(len(made.blocks), tuple(made.seen.values()))
+    way, best = made.best
+    if way == Way():
         return run, replace(decision, search=found)
-    shorter = take_blocks_out(run, search.sort(found.blocks))
-    made = search.choose(shorter)
-    some = ", ".join(found.blocks)
-    run.stopwatch.note(f"{len(found.blocks)} of {len(search.blocks)} blocks are taken out: {some}")
-    return shorter, replace(made, goal=decision.goal, search=found)
-
-
-class _Search:
-    """The candidates of one network, and the best of them."""
-
-    def __init__(
-        self, run: Run, goal: Goal, blocks: Sequence[Block], count: int, tick: Tick
-    ) -> None:
-        assert isinstance(goal, Share | AtMost) and run.samples.train is not None
-        self.run, self.blocks, self.count, self.tick = run, list(blocks), count, tick
-        self.target = AtMost(goal.left_of(run.total(run.unit)), _is_limit(goal))
-        train, options = run.samples.train, run.options
-        share = min(0.25, JUDGED_ON / len(train))
-        rest, kept = hold_out(train, share, options.seed)
-        part = replace(options, calibration=max(1, options.calibration // PART))
-        self.data = CalibrationBatches(run.trace, rest, part)
-        judged = CalibrationBatches(run.trace, kept, replace(part, augment="none"))
-        self.divergence = Divergence(
-            run.trace.program, lambda: WithoutTargets(judged.batches()), options.device
-        )
-        self.seen: dict[frozenset[str], Candidate] = {}
-        self.order = self._order()
-
-    def look_around(self) -> None:
-        """Make and judge candidates until there are as many as were asked for."""
-        for names in self._proposals():
-            if len(self.seen) >= self.count:
-                return
-            if names not in self.seen:
-                self.seen[names] = self._judge(names)
-                self.tick(len(self.seen), self.count, self.words)
-
-    @property
-    def best(self) -> Candidate:
-        """Return the candidate with the least divergence, of equal ones that with fewest blocks."""
-        return min(self.seen.values(), key=lambda c: (c.divergence, len(c.blocks)))
-
-    @property
-    def found(self) -> Search:
-        """Return what was tried, with the best first known by its blocks."""
-        return Search(self.best.blocks, len(self.blocks), tuple(self.seen.values()))
-
-    @property
-    def words(self) -> str:
-        """Return the best candidate as a short line for the terminal."""
-        best = self.best
-        return f"without {len(best.blocks)} blocks: divergence {best.divergence:.4g}"
-
-    def sort(self, names: Sequence[str]) -> list[Block]:
-        """Return the blocks of these names in the order of execution."""
-        return [block for block in self.blocks if block.name in names]
-
-    def choose(self, shorter: Run) -> Decision:
-        """Choose the channels of a network without some blocks that meet the goal."""
-        if shorter.total(shorter.unit) <= self.target.most:
-            return Decision(self.target, choice_of(shorter, {}), shorter.timing)
-        return decide(shorter, self.target)
-
-    def _order(self) -> list[Block]:
-        """Return the blocks by the divergence without each, per share of the cost that it saves."""
-        run, clock = self.run, self.run.timing.clock
-        alone = self.divergence.without(self.blocks)
-        saved = [saved_by(run.network, block, run.unit, clock) for block in self.blocks]
-        prices = [d / s if s > 0 else math.inf for d, s in zip(alone, saved, strict=True)]
-        ranked = sorted(zip(prices, range(len(prices)), strict=True))
-        return [self.blocks[number] for price, number in ranked if math.isfinite(price)]
-
-    def _proposals(self) -> Iterator[frozenset[str]]:
-        """Yield sets of blocks to leave out: more and more of them, then changes of the best."""
-        yield frozenset()
-        size, worse = 1, 0
-        while size <= len(self.order) and worse < 2:
-            before = self.best.divergence
-            yield self._first(size)
-            worse = worse + 1 if self.best.divergence >= before else 0
-            size *= 2
-        while True:
-            tried = len(self.seen)
-            best = frozenset(self.best.blocks)
-            for changed in self._changes(best):
-                yield changed
-                if frozenset(self.best.blocks) != best:
-                    break
-            if len(self.seen) == tried:
-                return
-
-    def _changes(self, best: frozenset[str]) -> Iterator[frozenset[str]]:
-        """Yield sets near the best one: one more, one less, and one in another's place."""
-        inside = [block.name for block in self.order if block.name in best]
-        outside = [block.name for block in self.order if block.name not in best]
-        yield from (best | {name} for name in outside[:2])
-        yield from (best - {name} for name in inside[:-3:-1])
-        for out in inside[::-1]:
-            for other in outside[:3]:
-                yield best - {out} | {other}
-
-    def _first(self, size: int) -> frozenset[str]:
-        """Return the first blocks in order, without those whose addition another one takes."""
-        taken: dict[str, str] = {}
-        for block in self.order:
-            if len(taken) < size:
-                taken.setdefault(block.addition, block.name)
-        return frozenset(taken.values())
-
-    def _judge(self, names: frozenset[str]) -> Candidate:
-        blocks = self.sort(tuple(names))
-        ordered = tuple(block.name for block in blocks)
-        if len({block.addition for block in blocks}) < len(blocks):
-            return Candidate(ordered, math.inf)
-        run = self.run
-        if blocks:
-            run = take_blocks_out(run, blocks, of_program_alone=True)
-        try:
-            keep = self.choose(run).keep
-        except OutOfReachError:
-            return Candidate(ordered, math.inf)
-        program = slice_program(run.trace, run.network, run.network.masks(keep))
-        refit_program(run, program, keep, self.data)
-        return Candidate(ordered, self.divergence.of(program))
-
-
-def _is_limit(goal: Share | AtMost) -> bool:
-    return isinstance(goal, AtMost) and goal.is_limit
+    chosen_from = made.run_of(way)
+    chosen = made.choose(chosen_from)
+    if best.blocks:
+        some = ", ".join(best.blocks)
+        run.stopwatch.note(f"{len(best.blocks)} of {found.of} blocks are taken out: {some}")
+    return chosen_from, replace(chosen, goal=decision.goal, search=found)

@@ -31,7 +31,7 @@ def take_blocks_out(run: Run, blocks: Sequence[Block], *, of_program_alone: bool
     take = take_out_of_program if of_program_alone else take_out
     traced = take(whole.trace, blocks)
     network = analyse(traced)
-    names = _old_names(whole.network, network)
+    names = match_groups(whole.network, network)
     return replace(
         run,
         trace=traced,
@@ -60,19 +60,27 @@ def take_named_blocks_out(run: Run, names: Collection[str]) -> Run:
     return take_blocks_out(run, [block for name, block in blocks.items() if name in names])
 
 
-def _old_names(whole: Network, shorter: Network) -> dict[str, str]:
-    """Map the groups of a shorter network to the whole one's, by what they are made of.
+def match_groups(
+    whole: Network, smaller: Network, kept: Mapping[str, int] | None = None
+) -> dict[str, str]:
+    """Map the groups of a smaller network to the whole one's, by what they are made of.
 
-    A group is named after the first layer that makes its channels, which may be gone.
+    A group is named after the first layer that makes its channels, which may be gone. Groups that
+    have become others are left out.
+
+    Args:
+        whole: The analysis of the whole network.
+        smaller: That of a network that lacks blocks or channels of it.
+        kept: Group of the whole network -> how many channels are left of it; all of others.
     """
     places = {
         (member.tensor, member.dim, group.role): group.name
         for group in whole.groups
         for member in group.members
     }
-    sizes = {group.name: group.size for group in whole.groups}
+    sizes = {group.name: group.size for group in whole.groups} | dict(kept or {})
     found = {}
-    for group in shorter.groups:
+    for group in smaller.groups:
         olds = (places.get((m.tensor, m.dim, group.role)) for m in group.members)
         old = next((old for old in olds if old and sizes[old] == group.size), None)
         if old is not None:

@@ -1,0 +1,169 @@
+"""Make smaller networks in several ways, and judge each by what its outputs are.
+
+A candidate loses channels until it meets the budget, is repaired on a part of the calibration
+samples, and is judged on samples kept apart: by its outputs, without labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch.export import ExportedProgram
+
+from compressor.choose import AtMost, OutOfReachError, Share
+from compressor.graph.blocks import Block
+from compressor.least_squares import Divergence
+from compressor.loading.data import hold_out
+from compressor.run.decide import Decision, Keep, choice_of, decide
+from compressor.run.found import Candidate
+from compressor.run.halfway import score_again
+from compressor.run.opened import Run
+from compressor.run.repairing import refit_program
+from compressor.run.without_blocks import take_blocks_out
+from compressor.score import Scores
+from compressor.score.data import CalibrationBatches, WithoutTargets
+from compressor.slicing.program import slice_program
+
+JUDGED_ON = 256
+"""About the number of samples that candidates are judged on."""
+
+PART = 4
+"""Candidates are repaired on one of so many parts of the calibration samples."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to choose a smaller network.
+
+    Attributes:
+        blocks: Names of the blocks that go.
+        factors: Pairs of a group and what its scores are multiplied by; others' by 1.
+        scored_again: Whether scores are those of the network as it is when half of the way is
+            done.
+    """
+
+    blocks: frozenset[str] = frozenset()
+    factors: tuple[tuple[str, float], ...] = ()
+    scored_again: bool = False
+
+
+class Candidates:
+    """Makes and judges smaller networks of one cost.
+
+    Attributes:
+        target: What may be left of the network.
+        seen: The candidates so far, by how they were chosen.
+    """
+
+    def __init__(self, run: Run, goal: Share | AtMost, blocks: Sequence[Block]) -> None:
+        """Keep samples apart, and run the original on them.
+
+        Args:
+            run: The run of the whole network; its samples are not empty.
+            goal: How much is to go.
+            blocks: The blocks that may go, in the order of execution.
+        """
+        assert run.samples.train is not None
+        self.run, self.blocks = run, list(blocks)
+        self.target = AtMost(goal.left_of(run.total(run.unit)), _is_limit(goal))
+        train, options = run.samples.train, run.options
+        rest, kept = hold_out(train, min(0.25, JUDGED_ON / len(train)), options.seed)
+        part = replace(options, calibration=max(1, options.calibration // PART))
+        self.data = CalibrationBatches(run.trace, rest, part)
+        judged = CalibrationBatches(run.trace, kept, replace(part, augment="none"))
+        self.divergence = Divergence(
+            run.trace.program, lambda: WithoutTargets(judged.batches()), options.device
+        )
+        self.seen: dict[Way, Candidate] = {}
+        self._made: dict[tuple[object, ...], float] = {}
+        self._scored_again: Scores | None = None
+
+    @property
+    def best(self) -> tuple[Way, Candidate]:
+        """Return the candidate with the least divergence, of equal ones that with fewest blocks."""
+        return min(self.seen.items(), key=lambda e: (e[1].divergence, len(e[1].blocks)))
+
+    def look_at(self, way: Way) -> None:
+        """Make and judge the candidate that is chosen in a way; add it to what was seen."""
+        self.seen[way] = Candidate(
+            tuple(block.name for block in self.sort(way.blocks)),
+            self._judge(way),
+            factors=dict(way.factors),
+            scored_again=way.scored_again,
+        )
+
+    def is_new(self, way: Way) -> bool:
+        """Return whether a way leads to a network that was not made yet."""
+        chosen = self._choose(way)
+        return way not in self.seen and (chosen is None or _key(way, chosen[1]) not in self._made)
+
+    def sort(self, names: frozenset[str]) -> list[Block]:
+        """Return the blocks of these names in the order of execution."""
+        return [block for block in self.blocks if block.name in names]
+
+    def run_of(self, way: Way, *, of_program_alone: bool = False) -> Run:
+        """Return the run that a candidate is cut from, with the scores that it is chosen by.
+
+        Args:
+            way: How it is chosen.
+            of_program_alone: Whether the user's class keeps all blocks.
+        """
+        run = replace(self.run, scores=self._scores(way))
+        if not way.blocks:
+            return run
+        return take_blocks_out(run, self.sort(way.blocks), of_program_alone=of_program_alone)
+
+    def choose(self, run: Run) -> Decision:
+        """Choose the channels that a run loses to meet the goal."""
+        if run.total(run.unit) <= self.target.most:
+            return Decision(self.target, choice_of(run, {}), run.timing)
+        return decide(run, self.target)
+
+    def _scores(self, way: Way) -> Scores:
+        scores = self.run.scores
+        if way.scored_again:
+            self._scored_again = scores = self._scored_again or self._score_again()
+        factors = dict(way.factors)
+        return {name: some * factors.get(name, 1.0) for name, some in scores.items()}
+
+    def _score_again(self) -> Scores:
+        """Score the network when half of the way is done (as a ratio) and repaired."""
+        run = self.run
+        before = run.total(run.unit)
+        halfway = decide(run, AtMost(math.sqrt(before * self.target.most)), best_effort=True)
+        return score_again(run, halfway.keep, self._make(run, halfway.keep))
+
+    def _choose(self, way: Way) -> tuple[Run, Keep] | None:
+        """Return the run and what it keeps; None where the goal is out of reach."""
+        blocks = self.sort(way.blocks)
+        if len({block.addition for block in blocks}) < len(blocks):
+            return None
+        try:
+            run = self.run_of(way, of_program_alone=True)
+            return run, self.choose(run).keep
+        except OutOfReachError:
+            return None
+
+    def _judge(self, way: Way) -> float:
+        chosen = self._choose(way)
+        if chosen is None:
+            return math.inf
+        key = _key(way, chosen[1])
+        if key not in self._made:
+            self._made[key] = self.divergence.of(self._make(*chosen))
+        return self._made[key]
+
+    def _make(self, run: Run, keep: Keep) -> ExportedProgram:
+        program = slice_program(run.trace, run.network, run.network.masks(keep))
+        refit_program(run, program, keep, self.data)
+        return program
+
+
+def _key(way: Way, keep: Keep) -> tuple[object, ...]:
+    return way.blocks, tuple(sorted(keep.items()))
+
+
+def _is_limit(goal: Share | AtMost) -> bool:
+    return isinstance(goal, AtMost) and goal.is_limit

@@ -1,0 +1,134 @@
+"""A search makes several smaller networks and takes the one whose outputs are nearest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import CifarResNet
+from test_blocks import Samples
+from torch import nn
+
+import compressor
+from compressor import compress
+from compressor.choose import AtMost, Share
+from compressor.options import Options
+from compressor.run.candidates import Candidates, Way
+from compressor.run.compress import plan
+from compressor.run.decide import decide
+from compressor.run.halfway import score_again
+from compressor.run.opened import Run
+from compressor.run.proposals import propose_factors
+from compressor.run.subject import Subject
+from compressor.slicing.program import slice_program
+from compressor.watch import Silent
+
+
+def network() -> nn.Module:
+    """A residual network with weights drawn anew."""
+    torch.manual_seed(0)
+    return CifarResNet(8).eval()
+
+
+GIVEN: dict[str, Any] = {"ratio": 0.4, "batch_size": 16, "calibration": 48, "round_to": 1}
+
+
+def search_by_command(**options: Any) -> compressor.Result:
+    example = torch.randn(1, 3, 8, 8)
+    given = {"data": Samples(), **GIVEN, "search": 4, **options}
+    return compress(network(), example, **given)
+
+
+@cache
+def searched() -> compressor.Result:
+    """One result for all tests that only look at it."""
+    return search_by_command()
+
+
+def test_a_search_without_blocks_weighs_layers_and_is_no_worse() -> None:
+    result = searched()
+    search = result.report["budget"]["search"]
+    tried = search["candidates"]
+    assert result.plan.removal is None and search["of"] == 0 and len(tried) == 4
+    assert not tried[0]["factors"] and not tried[0]["scored_again"]
+    assert any(each["factors"] for each in tried) and any(each["scored_again"] for each in tried)
+    assert search["divergence"] == min(each["divergence"] for each in tried)
+    before, after = result.report["before"]["macs"], result.report["after"]["macs"]
+    assert 1 - after / before == pytest.approx(0.4, abs=0.02)
+
+
+def test_the_same_seed_finds_the_same_network() -> None:
+    assert searched().plan.to_json() == search_by_command(format=()).plan.to_json()
+
+
+def test_what_was_tried_is_in_the_reports(tmp_path: Path) -> None:
+    searched().save(tmp_path / "result")
+    search = searched().report["budget"]["search"]
+    best, first = search["divergence"], search["candidates"][0]["divergence"]
+    said = f"{best:.4g}, without the search {first:.4g}"
+    text = (tmp_path / "result" / "report.md").read_text()
+    assert said in text and "blocks taken out" not in text
+    assert said.split(",")[0] in (tmp_path / "result" / "report.html").read_text()
+
+
+def test_nothing_is_searched_for_unless_it_is_asked_for() -> None:
+    result = search_by_command(search="auto", format=())
+    assert "search" not in result.report["budget"]
+
+
+def test_a_search_without_data_says_that_it_needs_some() -> None:
+    result = compress(network(), torch.randn(1, 3, 8, 8), ratio=0.2, search=3, format=())
+    assert "search" not in result.report["budget"]
+    assert any("candidates are judged on --data" in note for note in result.report["notes"])
+
+
+@cache
+def opened() -> Run:
+    subject = Subject(network(), torch.randn(1, 3, 8, 8), data=Samples())
+    return plan(subject, Options(**GIVEN), Silent())[0]
+
+
+def test_channels_that_went_by_half_of_the_way_go_first_again() -> None:
+    run = opened()
+    half = decide(run, Share(0.2)).keep
+    program = slice_program(run.trace, run.network, run.network.masks(half))
+    scores = score_again(run, half, program)
+    for name, some in scores.items():
+        gone = np.setdiff1d(np.arange(len(some)), half.get(name, range(len(some))))
+        assert (some[gone] < min(each.max() for each in scores.values())).all()
+        kept = np.setdiff1d(np.arange(len(some)), gone)
+        assert not len(gone) or some[gone].max() < some[kept].min()
+    chosen = decide(replace(run, scores=scores), Share(0.4)).keep
+    assert all(set(chosen.get(name, range(999))) <= set(kept) for name, kept in half.items())
+
+
+def test_a_network_that_is_known_is_not_made_again() -> None:
+    made = Candidates(opened(), Share(0.4), [])
+    made.look_at(Way())
+    name = next(iter(opened().scores))
+    assert not made.is_new(Way(factors=((name, 1 + 1e-12),)))
+    assert made.is_new(Way(factors=((name, 1e-6),)))
+
+
+def test_candidates_all_cost_what_was_asked_for() -> None:
+    run = opened()
+    made = Candidates(run, Share(0.4), [])
+    made.look_at(Way())
+    ways = [way for _, way in zip(range(4), propose_factors(made, 0), strict=False)]
+    assert len(set(ways)) == 4 and all(way.factors for way in ways)
+    for way in ways:
+        kept = {name: len(some) for name, some in made.choose(made.run_of(way)).keep.items()}
+        assert isinstance(made.target, AtMost)
+        left = run.total("macs", kept)
+        assert 0.85 <= left / made.target.most <= 1.02
+
+
+def test_a_limit_is_kept_by_all_candidates() -> None:
+    most = 0.6 * opened().total("macs")
+    result = search_by_command(ratio=None, max_macs=f"{most:.0f}", format=())
+    assert 0.9 * most < result.report["after"]["macs"] <= most
