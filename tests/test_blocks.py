@@ -27,6 +27,7 @@ from compressor.choose.blocks import removable, saved_by
 from compressor.errors import CompressorError, UsageError
 from compressor.graph.analysis import analyse
 from compressor.graph.blocks import Block, find_blocks
+from compressor.graph.programs.rebuilding import rebuild
 from compressor.graph.trace import trace
 from compressor.least_squares import Divergence, Whole, refit
 from compressor.options import Options
@@ -69,13 +70,7 @@ def multiply_by_zero(whole: ExportedProgram, blocks: Sequence[Block]) -> nn.Modu
             zero = graph.call_function(torch.ops.aten.mul.Scalar, (branch, 0.0))
         zero.meta = dict(branch.meta)
         addition.replace_input_with(branch, zero)
-    program = ExportedProgram(
-        *(GraphModule(whole.graph_module, graph), graph, whole.graph_signature),
-        *(dict(whole.state_dict), whole.range_constraints, whole.module_call_graph),
-        constants=whole.constants,
-        verifiers=list(whole.verifiers),
-    )
-    return as_module(program)
+    return as_module(rebuild(whole, module=GraphModule(whole.graph_module, graph)))
 
 
 def without(of: Analysed, blocks: Sequence[Block]) -> Analysed:

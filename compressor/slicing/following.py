@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from compressor.agreement import Difference
 from compressor.graph.axes import Axis, Bools
 from compressor.graph.network import Network
+from compressor.modules import lies_within
 from compressor.records import Trace
 from compressor.slicing.compare import Reference, outputs_of
 from compressor.slicing.literals import Attributes
@@ -171,7 +172,7 @@ def _is_plain(kind: type[nn.Module]) -> bool:
 
 
 def _lies_in(path: str, others: Mapping[str, Any]) -> bool:
-    return any(path == other or path.startswith(f"{other}.") for other in others)
+    return path in others or lies_within(path, others)
 
 
 def _find_parts(

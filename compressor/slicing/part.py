@@ -14,6 +14,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from compressor.graph.programs.lifting import stored_names
 from compressor.graph.programs.nodes import ASSERTION
+from compressor.modules import lies_within
 from compressor.slicing.weights import named_tensors
 
 
@@ -65,7 +66,7 @@ def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:
     inputs = [n for n in outer if n.name not in stored and _is_tensor(n)]
     own = _own_names(model, path)
     names = [own.get(name, name) for name in (stored[n.name] for n in tensors)]
-    if not all(name.startswith(f"{path}.") for name in names):
+    if not all(lies_within(name, [path]) for name in names):
         raise CannotStandInError("takes parameters of other modules")
     outputs = [n for n in nodes if _is_tensor(n) and any(map(_is_read, n.users.keys() - inside))]
     if len(outputs) != 1 or not inputs:

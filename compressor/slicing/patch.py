@@ -16,7 +16,7 @@ from compressor.errors import CompressorError
 from compressor.files.format_table import FORMATS, PROGRAM
 from compressor.graph.axes import Axis
 from compressor.graph.network import Network
-from compressor.modules import copy_of
+from compressor.modules import copy_of, lies_within
 from compressor.records import Plan, Removal, Trace
 from compressor.slicing.literals import Attributes, find_attributes
 from compressor.slicing.part import part_of
@@ -178,14 +178,10 @@ def remove(module: nn.Module, removal: Removal, stand_ins: Collection[str]) -> N
             continue
         if hasattr(layer, leaf):
             delattr(layer, leaf)
-        while _lies_within(path, stand_ins) and not _has_tensors(layer):
+        while lies_within(path, stand_ins) and not _has_tensors(layer):
             owner, leaf = _owner(module, path)
             delattr(owner, leaf)
             path, layer = path.rpartition(".")[0], owner
-
-
-def _lies_within(path: str, others: Collection[str]) -> bool:
-    return any(path.startswith(f"{other}.") for other in others)
 
 
 def _has_tensors(layer: nn.Module) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +13,7 @@ from torch.fx import Graph, GraphModule, Node
 from compressor.graph.blocks import Block, dead_without
 from compressor.graph.programs.lifting import stored_names
 from compressor.graph.programs.nodes import base_name, is_mutable, is_view
+from compressor.graph.programs.rebuilding import rebuild
 from compressor.graph.rules.facts import IDEMPOTENT
 from compressor.slicing.program import copy_graph
 
@@ -58,16 +58,12 @@ def shorten(program: ExportedProgram, blocks: Sequence[Block]) -> Shortened:
         addition.replace_all_uses_with(left[addition.name])
     _erase(graph, dead)
     gone = _erase_tensors(graph, stored_names(program), dead)
-    shorter = ExportedProgram(
-        root=GraphModule(program.graph_module, graph),
-        graph=graph,
-        graph_signature=_sign(program.graph_signature, graph),
-        state_dict={n: t for n, t in program.state_dict.items() if n not in gone},
-        range_constraints=dict(program.range_constraints),
-        module_call_graph=copy.deepcopy(program.module_call_graph),
-        example_inputs=program.example_inputs,
+    shorter = rebuild(
+        program,
+        module=GraphModule(program.graph_module, graph),
+        signature=_sign(program.graph_signature, graph),
+        state={n: t for n, t in program.state_dict.items() if n not in gone},
         constants={n: t for n, t in program.constants.items() if n not in gone},
-        verifiers=list(program.verifiers),
     )
     places = {name: node.name for name, node in left.items()}
     return Shortened(shorter, gone, _meanings(program, blocks), places)

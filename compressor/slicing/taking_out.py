@@ -13,7 +13,7 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from compressor.graph.blocks import Block
-from compressor.modules import copy_of
+from compressor.modules import copy_of, lies_within
 from compressor.records import Removal, Shorter, Trace
 from compressor.slicing.part import CannotStandInError, Part, is_in, part_of
 from compressor.slicing.patch import remove
@@ -64,7 +64,7 @@ def _within(owners: _Owners, tensors: Sequence[str]) -> tuple[str, ...]:
     Others may be read by code that runs, though nothing depends on what it makes of them.
     """
     paths = (*owners.passing, *owners.running)
-    return tuple(name for name in tensors if any(name.startswith(f"{path}.") for path in paths))
+    return tuple(name for name in tensors if lies_within(name, paths))
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _sort(paths: set[str], tried: dict[str, _Fate | None]) -> _Owners:
     found = _Owners()
     for path in sorted(paths):
         fate = tried[path]
-        if fate is None or any(path.startswith(f"{other}.") for other in paths):
+        if fate is None or lies_within(path, paths):
             continue
         if fate.part is None:
             found.passing[path] = fate.wiring
