@@ -22,8 +22,9 @@ from compressor.graph.network import Network
 from compressor.modules import lies_within
 from compressor.records import Trace
 from compressor.slicing.compare import Reference, outputs_of
+from compressor.slicing.from_sizes import CannotStandInError
 from compressor.slicing.literals import Attributes
-from compressor.slicing.part import CannotStandInError, Part, part_of
+from compressor.slicing.part import Part, part_of
 from compressor.slicing.patch import patch_class
 from compressor.slicing.program import Indices
 from compressor.slicing.running import as_module

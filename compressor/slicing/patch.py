@@ -21,7 +21,7 @@ from compressor.records import Plan, Removal, Trace
 from compressor.slicing.literals import Attributes, find_attributes
 from compressor.slicing.part import part_of
 from compressor.slicing.program import Indices, slice_tensor
-from compressor.slicing.stand_in import Passing, install
+from compressor.slicing.stand_in import Muted, Passing, install
 from compressor.slicing.weights import learn
 from compressor.slicing.wiring import Wiring
 
@@ -160,7 +160,7 @@ def _slice_in_place(module: nn.Module, name: str, kept: Mapping[int, tuple[int, 
 def remove(module: nn.Module, removal: Removal, stand_ins: Collection[str]) -> None:
     """Remove the tensors of blocks that are gone, and layers that have none left, in place.
 
-    Modules all of whose operators are gone hand on what they are given.
+    Modules all of whose operators are gone hand on what they are given, or give zeros.
 
     Args:
         module: The network.
@@ -168,9 +168,10 @@ def remove(module: nn.Module, removal: Removal, stand_ins: Collection[str]) -> N
         stand_ins: Paths of the modules that run traced operators, so that nobody calls the layers
             in them.
     """
-    for path, spelled in removal.passing.items():
-        owner, leaf = _owner(module, path)
-        setattr(owner, leaf, Passing(Wiring.read(spelled)))
+    for kind, paths in ((Passing, removal.passing), (Muted, removal.muted)):
+        for path, spelled in paths.items():
+            owner, leaf = _owner(module, path)
+            setattr(owner, leaf, kind(Wiring.read(spelled)))
     for name in removal.tensors:
         path, _, leaf = name.rpartition(".")
         layer = _find(module, path)

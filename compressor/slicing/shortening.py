@@ -12,7 +12,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from compressor.graph.blocks import Block, dead_without
 from compressor.graph.programs.lifting import stored_names
-from compressor.graph.programs.nodes import base_name, is_mutable, is_view
+from compressor.graph.programs.nodes import base_name, is_view, is_written_to
 from compressor.graph.programs.rebuilding import rebuild
 from compressor.graph.rules.facts import IDEMPOTENT
 from compressor.slicing.program import copy_graph
@@ -76,7 +76,7 @@ def _stand_in(addition: Node, stream: Node, dead: Collection[str]) -> Node:
     """
     others = [u for u in stream.users if u is not addition and u.name not in dead]
     is_shared = bool(others) or stream.op == "placeholder" or is_view(stream)
-    is_written = _is_written_to(addition)
+    is_written = is_written_to(addition)
     is_returned = any(user.op == "output" for user in addition.users)
     if not ((is_written and is_shared) or (is_returned and stream.op == "placeholder")):
         return stream
@@ -84,16 +84,6 @@ def _stand_in(addition: Node, stream: Node, dead: Collection[str]) -> Node:
         copied = addition.graph.call_function(torch.ops.aten.clone.default, (stream,))
     copied.meta = dict(addition.meta)
     return copied
-
-
-def _is_written_to(node: Node) -> bool:
-    """Return whether an operator changes a node's value in place, or that of a view of it."""
-    for user in node.users:
-        if is_mutable(user) and user.args[0] is node:
-            return True
-        if is_view(user) and _is_written_to(user):
-            return True
-    return False
 
 
 def repeats(user: Node, stream: Node) -> bool:

@@ -24,12 +24,13 @@ class Wiring:
     """How a module's call meets its part of the program.
 
     Attributes:
-        arguments: Positions of the operators' inputs among the call's tensors.
+        arguments: Positions of the operators' inputs among the call's tensors; None for one that
+            the call is not given, which is computed from the sizes of others.
         returned: (number of leaves, position of the tensor among them) of what the module returns;
             None for a tensor alone.
     """
 
-    arguments: tuple[int, ...]
+    arguments: tuple[int | None, ...]
     returned: tuple[int, int] | None
 
     @classmethod
@@ -115,9 +116,12 @@ def _match(
         returned = (len(leaves), -1 if at is None else at)
     else:
         return None
-    if None in positions or _find(leaves, values.get(part.output)) is None:
+    lacks = {
+        name for name, position in zip(part.inputs, positions, strict=True) if position is None
+    }
+    if not lacks <= part.derived.keys() or _find(leaves, values.get(part.output)) is None:
         return None
-    return Wiring(tuple(p for p in positions if p is not None), returned)
+    return Wiring(tuple(positions), returned)
 
 
 _SAME_VALUE = 1e-3

@@ -88,3 +88,13 @@ def is_view(node: Node) -> bool:
     if schema is None or schema.is_mutable:
         return False
     return any(result.alias_info for result in schema.returns)
+
+
+def is_written_to(node: Node) -> bool:
+    """Return whether an operator changes a node's value in place, or that of a view of it."""
+    for user in node.users:
+        if is_mutable(user) and user.args[0] is node:
+            return True
+        if is_view(user) and is_written_to(user):
+            return True
+    return False
