@@ -414,8 +414,8 @@ SIZES = {
 @pytest.mark.parametrize(
     ("name", "sizes", "form"),
     [
-        ("Bert", SIZES, "program"),
-        ("Llama", {**SIZES, "num_key_value_heads": 2}, "program"),
+        ("Bert", SIZES, "class"),
+        ("Llama", {**SIZES, "num_key_value_heads": 2}, "class"),
         ("Phi", SIZES, "class"),
         ("GPTNeoX", SIZES, "class"),
     ],

@@ -21,6 +21,7 @@ from compressor.loading import load_model, load_program_file
 from compressor.loading.plain import Plain, give_back_types, make_plain, put_all_back, types_named
 from compressor.modules import give_buffers_memory, unwrap
 from compressor.records import Plan
+from compressor.slicing.leaving import leave
 from compressor.slicing.plan_file import read_plan
 from compressor.unexpected import Explaining
 
@@ -96,6 +97,8 @@ def _load(
         put_all_back(module, built.computed, plan.tensors)
     module = _with_weights(module, plan, folder / WEIGHTS).eval()
     give_back_types(module, types_named(plan.types))
+    if plan.removal is not None:
+        leave(module, plan.removal.leaving)
     return module
 
 

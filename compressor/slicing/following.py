@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -85,7 +85,7 @@ def follow(
         difference, failed, reason = _try(reference, module)
         if reference.agrees(difference):
             learn(module, trace.learning)
-            spelled = {path: asdict(wiring) for path, (_, wiring) in stand_ins.items()}
+            spelled = {path: wiring.spell() for path, (_, wiring) in stand_ins.items()}
             before = trace.shorter.stand_ins if trace.shorter is not None else {}
             spelled |= {p: dict(w) for p, w in before.items() if not _lies_in(p, stand_ins)}
             return Followed(module, difference.size, "", attributes, spelled)

@@ -63,10 +63,12 @@ def _dead_modules(
     left |= {block.addition for block in blocks}
     operators = {n.name: n for n in trace.program.graph.nodes if is_operator(n)}
     busy = {path for name in left & operators.keys() for path in paths_of(operators[name])}
+    modules = {path for path, _ in trace.module.named_modules() if path}
+    idle = modules - busy
     found: dict[str, set[str]] = {}
     for block in blocks:
         stacks = [paths_of(operators[name]) for name in block.nodes & operators.keys()]
-        firsts = (next((p for p in stack if p and p not in busy), "") for stack in stacks)
+        firsts = (next((path for path in stack if path in idle), "") for stack in stacks)
         found[block.name] = set(filter(None, firsts))
     return found
 

@@ -41,7 +41,7 @@ class StandIn(nn.Module):
             self._check(tensor, shape)
         own = [operator.attrgetter(name)(self) for name in self._part.tensors]
         result = self._traced(*own, *inputs)
-        return self._wiring.give_back(result)
+        return self._wiring.give_back(result, given)
 
     @staticmethod
     def _check(tensor: torch.Tensor, shape: tuple[int | None, ...]) -> None:
@@ -70,20 +70,22 @@ class Passing(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return one of the tensors that are given, as the original returned its result."""
-        return self.wiring.give_back(self._choose(args, kwargs))
-
-    def _choose(self, args: Any, kwargs: Any) -> torch.Tensor:
-        (position,) = self.wiring.arguments
+        (position,), given = self.wiring.arguments, _tensors_of(args, kwargs)
         assert position is not None
-        return _tensors_of(args, kwargs)[position]
+        return self.wiring.give_back(self._replace(given[position]), given)
+
+    @staticmethod
+    def _replace(tensor: torch.Tensor) -> torch.Tensor:
+        """Return what the result is, for the tensor that is handed on."""
+        return tensor
 
 
 class Muted(Passing):
     """A module all of whose operators are gone: it gives zeros as large as what it is given."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return zeros as large as one of the tensors, as the original returned its result."""
-        return self.wiring.give_back(torch.zeros_like(self._choose(args, kwargs)))
+    @staticmethod
+    def _replace(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(tensor)
 
 
 def install(layer: nn.Module, part: Part, wiring: Wiring) -> None:

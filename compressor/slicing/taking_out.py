@@ -7,7 +7,7 @@ modules in it that make the branch give zeros, or it runs what is left of its tr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 from torch.fx import GraphModule, Node
@@ -48,8 +48,8 @@ def _take_out(
     removal = Removal(
         tuple(block.name for block in blocks),
         _within(owners, shortened.gone),
-        {path: asdict(wiring) for path, wiring in owners.passing.items()},
-        {path: asdict(wiring) for path, wiring in owners.muted.items()},
+        {path: wiring.spell() for path, wiring in owners.passing.items()},
+        {path: wiring.spell() for path, wiring in owners.muted.items()},
     )
     if owners.obstacle:
         module: nn.Module = as_module(shortened.program)
@@ -58,7 +58,7 @@ def _take_out(
         remove(module, removal, owners.running)
         for path, (part, wiring) in owners.running.items():
             install(module.get_submodule(path), part, wiring)
-    spelled = {path: asdict(wiring) for path, (_, wiring) in owners.running.items()}
+    spelled = {path: wiring.spell() for path, (_, wiring) in owners.running.items()}
     shorter = Shorter(trace, removal, shortened.stands_for, spelled, owners.obstacle)
     return replace(trace, program=shortened.program, module=module.eval(), shorter=shorter)
 

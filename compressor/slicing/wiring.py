@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -28,23 +28,40 @@ class Wiring:
             the call is not given, which is computed from the sizes of others.
         returned: (number of leaves, position of the tensor among them) of what the module returns;
             None for a tensor alone.
+        handed: Per further tensor that it returns its position, and that of the call's tensor that
+            is handed on there.
     """
 
     arguments: tuple[int | None, ...]
     returned: tuple[int, int] | None
+    handed: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def read(cls, spelled: Mapping[str, Any]) -> Wiring:
         """Build a wiring from what a plan says of it."""
         returned = spelled["returned"]
-        return cls(tuple(spelled["arguments"]), tuple(returned) if returned else None)
+        handed = tuple((leaf, at) for leaf, at in spelled.get("handed", ()))
+        return cls(tuple(spelled["arguments"]), tuple(returned) if returned else None, handed)
 
-    def give_back(self, result: Any) -> Any:
-        """Return a module's result as its call returned it: alone, or at its place in a tuple."""
+    def spell(self) -> dict[str, Any]:
+        """Return what a plan says of the wiring."""
+        spelled = asdict(self)
+        if not self.handed:
+            del spelled["handed"]
+        return spelled
+
+    def give_back(self, result: Any, given: Sequence[torch.Tensor]) -> Any:
+        """Return a module's result as its call returned it: alone, or at its place in a tuple.
+
+        Args:
+            result: The tensor that is returned.
+            given: The call's tensors, which may be handed on beside it.
+        """
         if self.returned is None:
             return result
         count, position = self.returned
-        return tuple(result if i == position else None for i in range(count))
+        places = {**{leaf: given[at] for leaf, at in self.handed}, position: result}
+        return tuple(places.get(i) for i in range(count))
 
 
 def find_wirings(
@@ -121,7 +138,14 @@ def _match(
     }
     if not lacks <= part.derived.keys() or _find(leaves, values.get(part.output)) is None:
         return None
-    return Wiring(tuple(positions), returned)
+    place = returned[1] if returned is not None else 0
+    handed = [
+        (i, at)
+        for i, leaf in enumerate(leaves)
+        for at, tensor in enumerate(given)
+        if leaf is tensor and i != place
+    ]
+    return Wiring(tuple(positions), returned, tuple(dict(reversed(handed)).items()))
 
 
 _SAME_VALUE = 1e-3

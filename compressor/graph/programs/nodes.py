@@ -11,6 +11,9 @@ ASSERTION = torch.ops.aten._assert_tensor_metadata.default
 """The operator that holds a tensor to the traced type and device; it is left out where programs
 run on other devices."""
 
+DETACH = torch.ops.aten.detach_.default
+"""The operator that takes a tensor out of the graph of gradients, in place: its numbers stay."""
+
 
 def operator_of(node: Node) -> str:
     """Return the name of a node's operator as the tables of facts have it.
@@ -79,13 +82,13 @@ def live_nodes(graph: Graph) -> set[Node]:
 def is_mutable(node: Node) -> bool:
     """Return whether an operator writes to memory that it is given."""
     schema = getattr(node.target, "_schema", None)
-    return bool(schema is not None and schema.is_mutable)
+    return bool(schema is not None and schema.is_mutable and node.target is not DETACH)
 
 
 def is_view(node: Node) -> bool:
     """Return whether an operator's result is its operand's memory, seen otherwise."""
     schema = getattr(node.target, "_schema", None)
-    if schema is None or schema.is_mutable:
+    if schema is None or is_mutable(node):
         return False
     return any(result.alias_info for result in schema.returns)
 
