@@ -359,11 +359,6 @@ def test_a_plan_with_unknown_blocks_is_refused(tmp_path: Path) -> None:
         compress(blocky(), torch.randn(1, 3, 8, 8), plan=str(file))
 
 
-def test_no_mask_stands_for_a_block() -> None:
-    with pytest.raises(CompressorError, match="takes whole blocks out"):
-        compressor.masked(blocky(), shortened().plan)
-
-
 # -- networks of libraries -------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import copy
 import random
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from twin import Analysed, analysed_case, assert_same, live, random_keep
 
 import compressor
+from compressor.errors import CompressorError
 from compressor.graph.analysis import analyse
 from compressor.graph.blocks import find_blocks
 from compressor.graph.trace import trace
@@ -26,7 +28,7 @@ from compressor.records import ExampleInputs, Plan, Trace
 from compressor.slicing import Sliced, apply_plan, as_module, slice_network, variants
 from compressor.slicing.compare import outputs_of
 from compressor.slicing.from_sizes import derive
-from compressor.slicing.leaving import find_leaving, leave, rename
+from compressor.slicing.leaving import find_leaving, leave, rename, without_cache
 from compressor.slicing.stand_in import Muted, StandIn
 from compressor.slicing.taking_out import take_out
 from compressor.studies.export import export_retrained
@@ -102,6 +104,17 @@ def test_zeros_that_make_no_branch_zero_are_not_left() -> None:
     assert_same(multiply_by_zero(of.trace.program, blocks), shorter.module, of.case)
 
 
+def test_the_masked_network_has_the_blocks_no_more() -> None:
+    of = analysed_case(Case(Image, sample=(3, 8, 8)))
+    shorter = take_out(of.trace, find_blocks(of.trace.program)[:1])
+    network = analyse(shorter)
+    made = slice_network(shorter, network, random_keep(network, 0))
+    assert made.plan.tensors
+    masked = compressor.masked(of.trace.module, made.plan)
+    assert not masked.approximate and masked.rows
+    assert_same(masked.module, made.module, of.case)
+
+
 class Masked(nn.Module):
     """A layer with two branches, whose weights are its own parameters, not those of layers."""
 
@@ -144,6 +157,9 @@ def test_a_mask_of_sizes_alone_is_computed_where_it_is_needed() -> None:
     assert kinds_of(shorter.module, StandIn) == ["layers.0", "layers.1"]
     assert shorter.shorter.stand_ins["layers.0"]["arguments"] == (0, None)
     assert_same(multiply_by_zero(of.trace.program, some), shorter.module, of.case)
+    plan = slice_network(shorter, analyse(shorter), {}).plan
+    with pytest.raises(CompressorError, match="run what is left of their operators"):
+        compressor.masked(of.trace.module, plan)
 
 
 class Values(nn.Module):
@@ -236,6 +252,43 @@ def test_items_that_do_nothing_leave() -> None:
     names = rename(dict(made.module.named_parameters()), leaving)
     assert list(names.values()) == list(dict(module.named_parameters()))
     assert names["layers.3.up.bias"] == "layers.1.up.bias"
+
+
+class Casting(nn.Module):
+    """A norm that makes its input the type that it has already, as those of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(torch.float64)
+        return self.weight * x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+
+class Normed(nn.Module):
+    """Two branches behind norms; the exporter reads the stream from within the first norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.mix, self.norm_up, self.up = Casting(), nn.Linear(6, 6), Casting(), Layer(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.mix(self.norm(x))
+        return x + self.up.up(self.norm_up(x)).relu()
+
+
+@pytest.mark.parametrize(("names", "leaving"), [(("1.mix",), ()), (("1.mix", "1.up.up"), ("1",))])
+def test_a_conversion_that_changes_nothing_holds_no_layer(
+    names: tuple[str, ...], leaving: tuple[str, ...]
+) -> None:
+    model = nn.Sequential(nn.Linear(5, 6), Normed(), Normed(), nn.Linear(6, 3))
+    of = analysed_case(Case(lambda: model, sample=(4, 5)))
+    named = {block.name: block for block in find_blocks(of.trace.program)}
+    shorter = take_out(of.trace, [named[name] for name in names])
+    made = slice_network(shorter, analyse(shorter), {})
+    assert made.plan.form == "class" and not kinds_of(made.module, StandIn)
+    assert find_leaving(made, of.trace) == leaving
 
 
 def test_items_whose_place_counts_stay() -> None:
@@ -355,3 +408,43 @@ def test_attention_behind_a_mask_follows(name: str) -> None:
     inner = {group.name for group in network.groups if group.role == "channels"}
     keep = {name: kept for name, kept in random_keep(network, 0).items() if name in inner}
     assert slice_network(shorter, network, keep).plan.form == "class"
+
+
+WITHIN = {
+    "LlamaForCausalLM": ("model.layers.1.",),
+    "GPT2LMHeadModel": ("transformer.h.1.",),
+    "OPTForCausalLM": ("model.decoder.layers.1",),
+    "T5ForConditionalGeneration": ("encoder.block.1.", "decoder.block.1."),
+    "ViTModel": ("layers.1.",),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WITHIN)
+def test_a_saved_folder_has_fewer_layers(name: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    kind = getattr(transformers, name)
+    model, inputs = live(kind(kind.config_class(**ARCHITECTURES[name]))), given_to(name, 9)
+    traced = trace(model, inputs)
+    some = [b for b in find_blocks(traced.program) if b.name.startswith(WITHIN[name])]
+    shorter = take_out(traced, some)
+    made = slice_network(shorter, analyse(shorter), {})
+    leaving = find_leaving(made, traced)
+    assert leaving == tuple(sorted(path.removesuffix(".") for path in WITHIN[name]))
+    removal = made.plan.removal
+    assert removal is not None
+    plan = replace(made.plan, removal=replace(removal, leaving=leaving))
+    assert bool(without_cache(traced.module, made.plan)) is (name != "ViTModel")
+    assert not without_cache(traced.module, plan)
+    module = copy.deepcopy(made.module)
+    leave(module, leaving)
+    module.save_pretrained(tmp_path)
+    loaded = kind.from_pretrained(tmp_path, dtype=torch.float64).eval()
+    assert loaded.config.num_hidden_layers == model.config.num_hidden_layers - 1
+    assert_equal(as_module(made.program), loaded, inputs)
+    if name.endswith(("LMHeadModel", "CausalLM")):
+        texts = (
+            module.generate(inputs.kwargs["input_ids"], max_new_tokens=5, use_cache=cached)
+            for cached in (True, False)
+        )
+        assert torch.equal(*texts)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from torch.fx import Node
 
 from compressor.graph.blocks import Block
+from compressor.graph.programs.nodes import read_through
 from compressor.modules import lies_within
 from compressor.records import Trace
 from compressor.slicing.from_sizes import CannotStandInError
@@ -61,7 +62,8 @@ def _dead_modules(
     """Return, by the names of blocks, the largest modules all of whose operators go with blocks."""
     left = {node.name for node in shortened.program.graph.nodes}
     left |= {block.addition for block in blocks}
-    operators = {n.name: n for n in trace.program.graph.nodes if is_operator(n)}
+    computing = (n for n in trace.program.graph.nodes if is_operator(n) and read_through(n) is n)
+    operators = {n.name: n for n in computing}
     busy = {path for name in left & operators.keys() for path in paths_of(operators[name])}
     modules = {path for path, _ in trace.module.named_modules() if path}
     idle = modules - busy

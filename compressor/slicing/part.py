@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
 from compressor.graph.programs.lifting import stored_names
-from compressor.graph.programs.nodes import ASSERTION
+from compressor.graph.programs.nodes import ASSERTION, read_through
 from compressor.modules import lies_within
 from compressor.slicing.from_sizes import CannotStandInError, derive, recompute
 from compressor.slicing.weights import named_tensors
@@ -79,6 +79,7 @@ def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:
     if not all(lies_within(name, [path]) for name in names):
         raise CannotStandInError("takes parameters of other modules")
     outputs = [n for n in nodes if _is_tensor(n) and any(map(_is_read, n.users.keys() - inside))]
+    outputs = [n for n in outputs if read_through(n) in inside]  # others are what comes in
     if len(outputs) != 1 or not inputs:
         raise CannotStandInError("has not one output")
     graph, holder = Graph(), nn.Module()

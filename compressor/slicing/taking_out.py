@@ -13,6 +13,7 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from compressor.graph.blocks import Block
+from compressor.graph.programs.nodes import read_through
 from compressor.modules import copy_of, lies_within
 from compressor.records import Removal, Shorter, Trace
 from compressor.slicing.compare import Reference
@@ -214,11 +215,17 @@ def _what_is_left(trace: Trace, shortened: Shortened, path: str) -> _Left:
         CannotStandInError: It cannot be told apart from the rest.
     """
     whole = part_of(trace.program, trace.module, path)
-    nodes, part = shortened.program.graph.nodes, None
-    if any(is_operator(node) and is_in(node, path) for node in nodes):
+    named, part = {node.name: node for node in shortened.program.graph.nodes}, None
+    inside = [node for node in named.values() if is_operator(node) and is_in(node, path)]
+    if any(read_through(node) is node for node in inside):
         part = part_of(shortened.program, trace.module, path)
-    wanted = part.inputs if part is not None else (shortened.left.get(whole.output, ""),)
-    before = [shortened.left.get(name, name) for name in whole.inputs]
+
+    def source(name: str) -> str:
+        name = shortened.left.get(name, name)
+        return read_through(named[name]).name if name in named else ""
+
+    wanted = [source(name) for name in (part.inputs if part is not None else (whole.output,))]
+    before = [source(name) for name in whole.inputs]
     if not set(wanted) <= set(before):
         raise CannotStandInError("takes what its call was not given")
     needed = tuple(before.index(name) for name in wanted)

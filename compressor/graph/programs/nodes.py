@@ -101,3 +101,24 @@ def is_written_to(node: Node) -> bool:
         if is_view(user) and is_written_to(user):
             return True
     return False
+
+
+def read_through(node: Node) -> Node:
+    """Return the node whose very tensor a node gives: conversions to the type it has are skipped.
+
+    The exporter writes that what follows such a conversion reads it, wherever that stands.
+    """
+    while _converts_nothing(node):
+        (node,) = node.all_input_nodes
+    return node
+
+
+def _converts_nothing(node: Node) -> bool:
+    if not operator_of(node).startswith("to.") or len(node.all_input_nodes) != 1:
+        return False
+    before, after = node.all_input_nodes[0].meta.get("val"), node.meta.get("val")
+    if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
+        return False
+    given = given_arguments(node)
+    is_same = (before.dtype, before.device) == (after.dtype, after.device)
+    return is_same and not given.get("copy") and given.get("memory_format") is None
