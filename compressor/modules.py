@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import FunctionType
 from typing import Any
 
@@ -41,6 +41,11 @@ REFUSED = {
     "torch.jit._script.ScriptModule": _SCRIPTED,
 }
 """Classes that cannot be copied to one machine's CPU: what they are, and what to do."""
+
+
+def lies_within(name: str, paths: Collection[str]) -> bool:
+    """Return whether a module or tensor of this name lies within one of the modules at `paths`."""
+    return any(name.startswith(f"{path}.") for path in paths)
 
 
 def unwrap(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:

@@ -76,11 +76,17 @@ class Removal:
         tensors: Names of the parameters and buffers that nothing needs any more.
         passing: Path of a module that hands on what it is given, since all that it did is gone ->
             how its call meets the program, as for stand-ins.
+        muted: Path of a module that gives zeros as large as what it is given, in the place of a
+            branch -> the same.
+        leaving: Paths of the items that leave their `Sequential` or `ModuleList` in the end, after
+            which parameters have other names than in the original and in the result's files.
     """
 
     blocks: tuple[str, ...]
     tensors: tuple[str, ...] = ()
     passing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    muted: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    leaving: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -274,7 +280,9 @@ class Plan:
         if "removal" in raw:
             gone = raw["removal"]
             names = tuple(gone["blocks"]), tuple(gone["tensors"])
-            raw["removal"] = Removal(*names, gone["passing"])
+            raw["removal"] = Removal(
+                *(*names, gone["passing"], gone.get("muted", {})), tuple(gone.get("leaving", ()))
+            )
         return cls(**raw)
 
 

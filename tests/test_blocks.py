@@ -27,6 +27,7 @@ from compressor.choose.blocks import removable, saved_by
 from compressor.errors import CompressorError, UsageError
 from compressor.graph.analysis import analyse
 from compressor.graph.blocks import Block, find_blocks
+from compressor.graph.programs.rebuilding import rebuild
 from compressor.graph.trace import trace
 from compressor.least_squares import Divergence, Whole, refit
 from compressor.options import Options
@@ -69,13 +70,7 @@ def multiply_by_zero(whole: ExportedProgram, blocks: Sequence[Block]) -> nn.Modu
             zero = graph.call_function(torch.ops.aten.mul.Scalar, (branch, 0.0))
         zero.meta = dict(branch.meta)
         addition.replace_input_with(branch, zero)
-    program = ExportedProgram(
-        *(GraphModule(whole.graph_module, graph), graph, whole.graph_signature),
-        *(dict(whole.state_dict), whole.range_constraints, whole.module_call_graph),
-        constants=whole.constants,
-        verifiers=list(whole.verifiers),
-    )
-    return as_module(program)
+    return as_module(rebuild(whole, module=GraphModule(whole.graph_module, graph)))
 
 
 def without(of: Analysed, blocks: Sequence[Block]) -> Analysed:
@@ -365,11 +360,6 @@ def test_a_plan_with_unknown_blocks_is_refused(tmp_path: Path) -> None:
         compress(blocky(), torch.randn(1, 3, 8, 8), plan=str(file))
 
 
-def test_no_mask_stands_for_a_block() -> None:
-    with pytest.raises(CompressorError, match="takes whole blocks out"):
-        compressor.masked(blocky(), shortened().plan)
-
-
 # -- networks of libraries -------------------------------------------------------------------------
 
 
@@ -420,8 +410,8 @@ SIZES = {
 @pytest.mark.parametrize(
     ("name", "sizes", "form"),
     [
-        ("Bert", SIZES, "program"),
-        ("Llama", {**SIZES, "num_key_value_heads": 2}, "program"),
+        ("Bert", SIZES, "class"),
+        ("Llama", {**SIZES, "num_key_value_heads": 2}, "class"),
         ("Phi", SIZES, "class"),
         ("GPTNeoX", SIZES, "class"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from compressor.choose.kinds import BLOCK
 from compressor.choose.refusals import within_already
@@ -61,6 +61,7 @@ class Share:
     """This share of the network's cost is to be removed, between 0 and 1."""
 
     ratio: float
+    is_limit: ClassVar[bool] = False
 
     def left_of(self, before: float) -> float:
         """Return what may be left of a network that costs so much."""
@@ -95,6 +96,8 @@ class AtMost:
 @dataclass(frozen=True)
 class LayersAlone:
     """What the user's --layer-ratio say is to be removed, and nothing else."""
+
+    is_limit: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -159,13 +162,13 @@ def budget_of(
         clock: Predicts latency, if anything does.
         best_effort: Take what is reachable, whatever the options say.
     """
-    counted, strict = not is_timed(options), isinstance(goal, AtMost) and goal.is_limit
+    counted = not is_timed(options)
     return Budget(
         goal,
         options.of,
         clock=None if counted else clock,
         best_effort=best_effort or options.best_effort,
-        short=SHORT if counted and not strict else 0.0,
+        short=SHORT if counted and not goal.is_limit else 0.0,
         off_step=counted and options.round_to == "auto",
     )
 
@@ -289,5 +292,4 @@ def targets_of(options: Options, goal: Share | AtMost, total: float) -> list[AtM
     left, schedule = 1 - goal.ratio_of(total), SCHEDULES[options.schedule]
     shares = [schedule(number / options.steps, left) for number in range(1, options.steps)]
     costs = [*(total * share for share in shares if share > left), total * left]
-    is_limit = isinstance(goal, AtMost) and goal.is_limit
-    return [AtMost(cost, is_limit) for cost in costs]
+    return [AtMost(cost, goal.is_limit) for cost in costs]

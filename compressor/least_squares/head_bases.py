@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from compressor.graph.axes import Axis, Bools, keep_mask
-from compressor.graph.network import Network, Shape
+from compressor.graph.axes import Axis, Bools
+from compressor.graph.network import Network
+from compressor.graph.programs.rebuilding import rebuild
 from compressor.least_squares.head_pairs import Channels, Pair, Side, pair
 from compressor.least_squares.memory import Workspace
 from compressor.least_squares.moments import Inputs, arguments_at
+from compressor.least_squares.positions import keep_positions
 from compressor.least_squares.tracking import Read, feeds_softmax, operands, track
 from compressor.least_squares.walk import Walk
 
@@ -90,7 +92,7 @@ def turn_heads(
         tensors: dict[str, Tensor] = {}
         done = [each.turn(channels, tensors) for each in gathered]
         for name, tensor in tensors.items():
-            sliced.state_dict[name].copy_(_keep(tensor, network.tensors[name], masks))
+            sliced.state_dict[name].copy_(keep_positions(tensor, network.tensors[name], masks))
     turned = with_tensors(original, tensors)
     return Turning(turned, tensors, done, channels.left_by([each.pair for each in gathered]))
 
@@ -118,14 +120,6 @@ def _track(channels: Channels, given: Any) -> Iterator[tuple[Walk, Read]]:
     return track(channels.script, channels.producers, channels.inputs, given)
 
 
-def _keep(tensor: Tensor, shape: Shape, masks: Mapping[Axis, Bools]) -> Tensor:
-    """Return the positions of a tensor that stay."""
-    for dim, expression in enumerate(shape):
-        kept = torch.as_tensor(keep_mask(expression, masks).nonzero()[0])
-        tensor = tensor.index_select(dim, kept)
-    return tensor
-
-
 def with_tensors(program: ExportedProgram, tensors: Mapping[str, Tensor]) -> ExportedProgram:
     """Return the program with other values of some tensors; all else is shared."""
     if not tensors:
@@ -134,17 +128,7 @@ def with_tensors(program: ExportedProgram, tensors: Mapping[str, Tensor]) -> Exp
     for name, old in program.state_dict.items():
         if name in tensors:
             state[name] = torch.nn.Parameter(tensors[name].to(old), old.requires_grad)
-    return ExportedProgram(
-        root=program.graph_module,
-        graph=program.graph,
-        graph_signature=program.graph_signature,
-        state_dict=state,
-        range_constraints=program.range_constraints,
-        module_call_graph=program.module_call_graph,
-        example_inputs=program.example_inputs,
-        constants=program.constants,
-        verifiers=list(program.verifiers),
-    )
+    return rebuild(program, state=state)
 
 
 class _Gathered:

@@ -13,12 +13,10 @@ import math
 from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.export import ExportedProgram
 
-from compressor.graph.axes import Axis, Bools, keep_mask, leaves
+from compressor.graph.axes import Axis, Bools, leaves
 from compressor.graph.network import Network
 from compressor.graph.programs.nodes import given_arguments
 from compressor.least_squares.consumers import Contraction, consumers
@@ -32,6 +30,7 @@ from compressor.least_squares.moments import (
     in_blocks,
     rows_at,
 )
+from compressor.least_squares.positions import keep_positions
 from compressor.least_squares.ridge import BY_ROWS, Form, Gathering, Step, form_for
 from compressor.least_squares.walk import Script, Walk
 
@@ -268,7 +267,7 @@ def _gather(
     chain, batches = Chain(pairs.sliced, consumer), pairs.batches() or 1
     for original, sliced in pairs.at(consumer.node):
         whole = original.ahead(wanted_node).values[original_target]
-        wanted = _keep(whole, network, consumer.target, masks)
+        wanted = keep_positions(whole, network.nodes[consumer.target].outputs[0], masks)
         ahead = sliced.ahead(consumer.target)
         change = chain.pull(ahead, wanted - ahead.values[target])
         blocks = blocks_of(arguments_at(sliced, node))
@@ -277,15 +276,6 @@ def _gather(
         )
         targets = in_blocks(consumer.layout.outputs(change, rows), blocks)
         gathering.add(features[:, :, part], targets)
-
-
-def _keep(value: Tensor, network: Network, node: str, masks: Mapping[Axis, Bools]) -> Tensor:
-    """Return a node's value at the positions that the sliced program still has."""
-    for dim, expression in enumerate(network.nodes[node].outputs[0]):
-        if any(axis in masks for axis in leaves(expression)):
-            kept = torch.as_tensor(np.flatnonzero(keep_mask(expression, masks)))
-            value = value.index_select(dim, kept.to(value.device))
-    return value
 
 
 # -- the solution ----------------------------------------------------------------------------------

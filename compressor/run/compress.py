@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from compressor import slicing
 from compressor.choose import WithinDrop
 from compressor.choose.budget import is_timed
-from compressor.graph.trace import restore_caches
 from compressor.listing import some_of
 from compressor.loading.plain import round_to
 from compressor.options import Options
@@ -19,7 +18,7 @@ from compressor.records import Plan
 from compressor.run.account import account
 from compressor.run.decide import Decision, plan, say_how_met
 from compressor.run.deliver import deliver
-from compressor.run.giving_back import give_back
+from compressor.run.giving_back import give_back, give_caches_back, say_what_leaves
 from compressor.run.in_steps import Recovered, cut_at_once, cut_in_steps, record_of, restore
 from compressor.run.journal import MADE, Journal
 from compressor.run.judging import Judge, Moment
@@ -30,6 +29,7 @@ from compressor.run.seeding import seeded
 from compressor.run.subject import Subject
 from compressor.run.training_legs import learn_sparsity, train_at_the_end
 from compressor.run.until_accurate import decide_until_accurate
+from compressor.slicing.leaving import leave
 from compressor.unexpected import Explaining
 from compressor.watch import Silent, Stopwatch, Watch
 
@@ -147,9 +147,10 @@ def carry_out(
             round_to(sliced.module.cpu().eval(), run.loaded.stored)
             slicing.carry_weights(sliced.module, sliced.program)
             difference = slicing.compare(sliced, opened.trace, run.stopwatch.note)
+            sliced = say_what_leaves(run, sliced)
         delivery = deliver(run, sliced)
         in_type = give_back(run, sliced, delivery)
-    restore_caches(sliced.module, run.loaded.given or run.loaded.module)
+    give_caches_back(run, sliced)
     if not is_timed(run.options) and delivery.is_hardly_faster:
         run.stopwatch.note(f"hardly faster: {_what_is_faster(run.options)}")
     sliced = replace(sliced, plan=delivery.plan)
@@ -157,6 +158,8 @@ def carry_out(
     cut = replace(made.cut, sliced=sliced)
     report = account(run, cut, delivery, [first, *made.moments], found, command)
     delivery.write_report(report)
+    if sliced.plan.removal is not None:
+        leave(sliced.module, sliced.plan.removal.leaving)
     return Result(sliced.module, sliced.program, sliced.plan, report, delivery.files)
 
 

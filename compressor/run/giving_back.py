@@ -1,11 +1,18 @@
-"""Give the smaller network back as it came: its types of numbers, how its weights are computed."""
+"""Give the smaller network back as it came: its types of numbers, how its weights are computed.
+
+Caches of keys and values are on again, and items that do nothing are said to leave.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from compressor.agreement import difference, tolerance_of
 from compressor.errors import CompressorError
 from compressor.files.folder import WEIGHTS
 from compressor.formats import save_weights
+from compressor.graph.trace import restore_caches
+from compressor.listing import some_of
 from compressor.loading.plain import (
     give_back_types,
     name_of,
@@ -19,6 +26,7 @@ from compressor.run.deliver import Delivery
 from compressor.run.opened import Run
 from compressor.slicing import Sliced
 from compressor.slicing.compare import outputs_of, tolerance_for
+from compressor.slicing.leaving import find_leaving, without_cache
 
 
 def give_back(run: Run, sliced: Sliced, delivery: Delivery) -> dict[str, float]:
@@ -37,6 +45,33 @@ def give_back(run: Run, sliced: Sliced, delivery: Delivery) -> dict[str, float]:
     if run.options.keep_parametrisations and run.loaded.computed:
         found |= _put_back_computed(run, sliced, delivery)
     return found
+
+
+def say_what_leaves(run: Run, sliced: Sliced) -> Sliced:
+    """Return the network with a plan that says which items leave in the end, which is noted."""
+    leaving, removal = find_leaving(sliced, run.trace), sliced.plan.removal
+    if not leaving or removal is None:
+        return sliced
+    run.stopwatch.note(
+        f"out of the module go {some_of(leaving)}: the items after them move up, so that their "
+        "parameters have other names than in the files"
+    )
+    return replace(sliced, plan=replace(sliced.plan, removal=replace(removal, leaving=leaving)))
+
+
+def give_caches_back(run: Run, sliced: Sliced) -> None:
+    """Switch caches of keys and values on, in place, where they were; not if layers lack theirs.
+
+    How many positions a cache holds is read from one of its layers, which must not be empty.
+    """
+    lost = without_cache(run.before.trace.module, sliced.plan)
+    if lost:
+        run.stopwatch.note(
+            f"caches of keys and values stay off (use_cache=False), since {some_of(lost)} fill "
+            "none any more"
+        )
+        return
+    restore_caches(sliced.module, run.loaded.given or run.loaded.module)
 
 
 def _put_back_computed(run: Run, sliced: Sliced, delivery: Delivery) -> dict[str, float]:

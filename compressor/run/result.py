@@ -16,11 +16,12 @@ from compressor.files.folder import PLAN, WEIGHTS, all_or_nothing, copy_into
 from compressor.files.format_table import FORMATS, PROGRAM
 from compressor.files.integrity import check_files
 from compressor.formats.original import TemporaryFolder
-from compressor.graph.trace import copy_to_cpu
+from compressor.graph.trace import copy_to_cpu, switch_caches_off
 from compressor.loading import load_model, load_program_file
 from compressor.loading.plain import Plain, give_back_types, make_plain, put_all_back, types_named
 from compressor.modules import give_buffers_memory, unwrap
 from compressor.records import Plan
+from compressor.slicing.leaving import leave, without_cache
 from compressor.slicing.plan_file import read_plan
 from compressor.unexpected import Explaining
 
@@ -91,11 +92,16 @@ def _load(
             next_step=f"compressor.load_program({str(folder)!r}) has the same weights and outputs",
         )
     built = _build(factory, arguments)
+    without = without_cache(built.module, plan)
     module = _apply(plan, built.module, folder)
     if plan.parametrised:
         put_all_back(module, built.computed, plan.tensors)
     module = _with_weights(module, plan, folder / WEIGHTS).eval()
     give_back_types(module, types_named(plan.types))
+    if plan.removal is not None:
+        leave(module, plan.removal.leaving)
+    if without:
+        switch_caches_off(module)
     return module
 
 

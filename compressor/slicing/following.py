@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -19,10 +19,12 @@ from torch.utils.hooks import RemovableHandle
 from compressor.agreement import Difference
 from compressor.graph.axes import Axis, Bools
 from compressor.graph.network import Network
+from compressor.modules import lies_within
 from compressor.records import Trace
 from compressor.slicing.compare import Reference, outputs_of
+from compressor.slicing.from_sizes import CannotStandInError
 from compressor.slicing.literals import Attributes
-from compressor.slicing.part import CannotStandInError, Part, part_of
+from compressor.slicing.part import Part, part_of
 from compressor.slicing.patch import patch_class
 from compressor.slicing.program import Indices
 from compressor.slicing.running import as_module
@@ -83,7 +85,7 @@ def follow(
         difference, failed, reason = _try(reference, module)
         if reference.agrees(difference):
             learn(module, trace.learning)
-            spelled = {path: asdict(wiring) for path, (_, wiring) in stand_ins.items()}
+            spelled = {path: wiring.spell() for path, (_, wiring) in stand_ins.items()}
             before = trace.shorter.stand_ins if trace.shorter is not None else {}
             spelled |= {p: dict(w) for p, w in before.items() if not _lies_in(p, stand_ins)}
             return Followed(module, difference.size, "", attributes, spelled)
@@ -171,7 +173,7 @@ def _is_plain(kind: type[nn.Module]) -> bool:
 
 
 def _lies_in(path: str, others: Mapping[str, Any]) -> bool:
-    return any(path == other or path.startswith(f"{other}.") for other in others)
+    return path in others or lies_within(path, others)
 
 
 def _find_parts(

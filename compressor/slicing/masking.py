@@ -24,6 +24,7 @@ from compressor.loading.plain import make_plain
 from compressor.modules import unwrap
 from compressor.records import Plan
 from compressor.slicing import check_source
+from compressor.slicing.patch import remove
 from compressor.slicing.plan_file import read_plan
 from compressor.slicing.weights import named_tensors
 from compressor.unexpected import Explaining
@@ -70,13 +71,15 @@ class Masked:
 def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
     """Return a copy of the dense network in which the channels that a plan drops are silenced.
 
+    Blocks that the plan takes out are gone from it: their branches are zero.
+
     Args:
         model: The network as it was before it was compressed; it is not changed.
         plan: `Result.plan`, or the export folder that holds it.
 
     Raises:
         CompressorError: The plan is of another network, too old to say where zeros go, or takes
-            whole blocks out.
+            whole blocks out of modules that then run traced operators.
     """
     with Explaining():
         return _masked(model, plan if isinstance(plan, Plan) else read_plan(Path(plan) / PLAN))
@@ -84,10 +87,12 @@ def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
 
 def _masked(model: nn.Module, plan: Plan) -> Masked:
     _check_silenced(plan)
-    _check_blocks(plan)
+    _check_removal(plan)
     model = make_plain(unwrap(model)[0], copy_to_cpu).module
     check_source(plan, model)
     module = copy_detached(model)
+    if plan.removal is not None:
+        remove(module, plan.removal, ())
     tensors = named_tensors(module)
     places = _places(plan, tensors)
     _silence(tensors, places)
@@ -156,11 +161,12 @@ def _check_silenced(plan: Plan) -> None:
         )
 
 
-def _check_blocks(plan: Plan) -> None:
-    if plan.removal is not None:
+def _check_removal(plan: Plan) -> None:
+    """Check that modules of the class alone can do without the blocks that a plan takes out."""
+    if plan.removal is not None and (plan.stand_ins or plan.form != "class"):
         raise CompressorError(
-            "the plan takes whole blocks out, for which no zeros in weights can stand",
-            where=", ".join(plan.removal.blocks[:3]),
+            "the plan takes whole blocks out, and modules run what is left of their operators",
+            where=", ".join(plan.stand_ins) or plan.obstacle,
             consequence="nothing was masked",
             next_step="choose with --search 0, so that channels alone go",
         )

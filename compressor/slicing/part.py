@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
 from compressor.graph.programs.lifting import stored_names
-from compressor.graph.programs.nodes import ASSERTION
+from compressor.graph.programs.nodes import ASSERTION, read_through
+from compressor.modules import lies_within
+from compressor.slicing.from_sizes import CannotStandInError, derive, recompute
 from compressor.slicing.weights import named_tensors
-
-
-class CannotStandInError(Exception):
-    """The error raised where a module's part of the program cannot be told apart from the rest."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,8 @@ class Part:
         output: Name of the node that goes out.
         shapes: Shapes of the inputs; None for sizes that are free.
         needed: Which of the inputs that the module had are left, where some are not needed.
+        derived: Name of an input that depends on sizes alone -> operators that compute it from the
+            other inputs, for calls that are not given it.
     """
 
     operators: GraphModule
@@ -40,12 +38,24 @@ class Part:
     output: str
     shapes: tuple[tuple[int | None, ...], ...]
     needed: tuple[int, ...] | None = None
+    derived: Mapping[str, GraphModule] = field(default_factory=dict)
 
     @property
     def kind(self) -> tuple[Any, ...]:
         """Return a key that is equal for modules with the same operators and shapes of inputs."""
-        nodes = self.operators.graph.nodes
-        return self.tensors, self.shapes, self.needed, tuple(str(node.target) for node in nodes)
+        graphs = (self.operators, *self.derived.values())
+        targets = tuple(tuple(str(node.target) for node in each.graph.nodes) for each in graphs)
+        places = tuple(i for i, name in enumerate(self.inputs) if name in self.derived)
+        return self.tensors, self.shapes, self.needed, places, targets
+
+    def complete(self, given: Sequence[Tensor | None]) -> list[Tensor]:
+        """Return all inputs, those computed that are not given: they depend on sizes alone."""
+        named = dict(zip(self.inputs, given, strict=True))
+        sources = [t for name, t in named.items() if name not in self.derived and t is not None]
+        return [
+            self.derived[name](*sources).to(sources[0].device) if tensor is None else tensor
+            for name, tensor in named.items()
+        ]
 
 
 def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:
@@ -54,20 +64,22 @@ def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:
     Raises:
         CannotStandInError: They take or give something that is not the module's call.
     """
-    nodes = [node for node in program.graph.nodes if _is_operator(node) and is_in(node, path)]
+    nodes = [node for node in program.graph.nodes if is_operator(node) and is_in(node, path)]
     inside = set(nodes)
     stored = stored_names(program)
     outer = list(
         dict.fromkeys(n for node in nodes for n in node.all_input_nodes if n not in inside)
     )
-    held = {n: c for n in outer if (c := _constant(program, model, stored.get(n.name))) is not None}
+    constants = _constants(program, model)
+    held = {n: constants[n].detach().clone() for n in outer if n in constants}
     tensors = [n for n in outer if n.name in stored and n not in held]
     inputs = [n for n in outer if n.name not in stored and _is_tensor(n)]
     own = _own_names(model, path)
     names = [own.get(name, name) for name in (stored[n.name] for n in tensors)]
-    if not all(name.startswith(f"{path}.") for name in names):
+    if not all(lies_within(name, [path]) for name in names):
         raise CannotStandInError("takes parameters of other modules")
     outputs = [n for n in nodes if _is_tensor(n) and any(map(_is_read, n.users.keys() - inside))]
+    outputs = [n for n in outputs if read_through(n) in inside]  # others are what comes in
     if len(outputs) != 1 or not inputs:
         raise CannotStandInError("has not one output")
     graph, holder = Graph(), nn.Module()
@@ -77,7 +89,7 @@ def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:
         holder.register_buffer(f"constant_{i}", constant, persistent=False)
         copies[n] = graph.get_attr(f"constant_{i}")
     for size in (n for n in outer if n not in copies):
-        copies[size] = _recompute(graph, size, inputs, copies)
+        copies[size] = recompute(graph, size, inputs, copies)
     for node in nodes:
         copies[node] = graph.node_copy(node, lambda n: copies[n])
         copies[node].meta = {}
@@ -88,14 +100,24 @@ def part_of(program: ExportedProgram, model: nn.Module, path: str) -> Part:
         inputs=tuple(n.name for n in inputs),
         output=outputs[0].name,
         shapes=tuple(_fixed_shape(n) for n in inputs),
+        derived=_derived(inputs, constants),
     )
 
 
-def _constant(program: ExportedProgram, model: nn.Module, name: str | None) -> Any:
-    """Return a copy of a tensor that lives in the code alone; None for the module's own tensors."""
-    tensor = program.constants.get(name or "")
-    is_constant = isinstance(tensor, torch.Tensor) and name not in named_tensors(model)
-    return tensor.detach().clone() if is_constant else None
+def _derived(inputs: Sequence[Node], constants: Mapping[Node, Tensor]) -> dict[str, GraphModule]:
+    """Return how those of the inputs that depend on sizes alone are computed from the others."""
+    derived = {n for n in inputs if derive(n, inputs, constants) is not None}
+    sources = [n for n in inputs if n not in derived]
+    made = {n.name: derive(n, sources, constants) for n in derived}
+    return {name: operators for name, operators in made.items() if operators is not None}
+
+
+def _constants(program: ExportedProgram, model: nn.Module) -> dict[Node, Tensor]:
+    """Return the tensors that live in the code alone, which are none of the module's own."""
+    stored, own = stored_names(program), named_tensors(model)
+    found = {n: stored[n.name] for n in program.graph.nodes if n.name in stored}
+    held = {n: program.constants.get(name) for n, name in found.items() if name not in own}
+    return {n: tensor for n, tensor in held.items() if isinstance(tensor, Tensor)}
 
 
 def _own_names(model: nn.Module, path: str) -> dict[str, str]:
@@ -109,7 +131,8 @@ def _own_names(model: nn.Module, path: str) -> dict[str, str]:
     }
 
 
-def _is_operator(node: Node) -> bool:
+def is_operator(node: Node) -> bool:
+    """Return whether a node computes something: an assertion does not."""
     return node.op == "call_function" and _is_read(node)
 
 
@@ -118,36 +141,18 @@ def _is_read(node: Node) -> bool:
 
 
 def is_in(node: Node, path: str) -> bool:
-    stack = node.meta.get("nn_module_stack") or {}
-    return any(p == path for p, _ in stack.values())
+    """Return whether an operator was traced from the module at `path`, or one within it."""
+    return path in paths_of(node)
+
+
+def paths_of(node: Node) -> list[str]:
+    """Return the paths of the modules that an operator was traced from, the outermost first."""
+    return [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
 
 
 def _is_tensor(node: Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.Tensor)
+    return isinstance(node.meta.get("val"), Tensor)
 
 
 def _fixed_shape(node: Node) -> tuple[int | None, ...]:
     return tuple(size if isinstance(size, int) else None for size in node.meta["val"].shape)
-
-
-def _recompute(
-    graph: Graph, size: Node, inputs: Iterable[Node], copies: Mapping[Node, Any]
-) -> Node:
-    """Add a size from outside to the graph, in place, computed from an input's dimension.
-
-    The dimension is a multiple or a part of the size.
-
-    Raises:
-        CannotStandInError: No input has such a dimension.
-    """
-    wanted = size.meta.get("val")
-    if not isinstance(wanted, torch.SymInt):
-        raise CannotStandInError("takes a value that is no tensor")
-    for node in inputs:
-        for at, dim in enumerate(node.meta["val"].shape):
-            share = wanted.node.expr / dim.node.expr if isinstance(dim, torch.SymInt) else None
-            if share is not None and share.is_number:
-                found = graph.call_function(torch.ops.aten.sym_size.int, (copies[node], at))
-                grown = graph.call_function(operator.mul, (found, int(share.p)))
-                return graph.call_function(operator.floordiv, (grown, int(share.q)))
-    raise CannotStandInError("takes a size that none of its inputs has")

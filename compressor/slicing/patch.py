@@ -16,12 +16,12 @@ from compressor.errors import CompressorError
 from compressor.files.format_table import FORMATS, PROGRAM
 from compressor.graph.axes import Axis
 from compressor.graph.network import Network
-from compressor.modules import copy_of
+from compressor.modules import copy_of, lies_within
 from compressor.records import Plan, Removal, Trace
 from compressor.slicing.literals import Attributes, find_attributes
 from compressor.slicing.part import part_of
 from compressor.slicing.program import Indices, slice_tensor
-from compressor.slicing.stand_in import Passing, install
+from compressor.slicing.stand_in import Muted, Passing, install
 from compressor.slicing.weights import learn
 from compressor.slicing.wiring import Wiring
 
@@ -160,7 +160,7 @@ def _slice_in_place(module: nn.Module, name: str, kept: Mapping[int, tuple[int, 
 def remove(module: nn.Module, removal: Removal, stand_ins: Collection[str]) -> None:
     """Remove the tensors of blocks that are gone, and layers that have none left, in place.
 
-    Modules all of whose operators are gone hand on what they are given.
+    Modules all of whose operators are gone hand on what they are given, or give zeros.
 
     Args:
         module: The network.
@@ -168,9 +168,10 @@ def remove(module: nn.Module, removal: Removal, stand_ins: Collection[str]) -> N
         stand_ins: Paths of the modules that run traced operators, so that nobody calls the layers
             in them.
     """
-    for path, spelled in removal.passing.items():
-        owner, leaf = _owner(module, path)
-        setattr(owner, leaf, Passing(Wiring.read(spelled)))
+    for kind, paths in ((Passing, removal.passing), (Muted, removal.muted)):
+        for path, spelled in paths.items():
+            owner, leaf = _owner(module, path)
+            setattr(owner, leaf, kind(Wiring.read(spelled)))
     for name in removal.tensors:
         path, _, leaf = name.rpartition(".")
         layer = _find(module, path)
@@ -178,14 +179,10 @@ def remove(module: nn.Module, removal: Removal, stand_ins: Collection[str]) -> N
             continue
         if hasattr(layer, leaf):
             delattr(layer, leaf)
-        while _lies_within(path, stand_ins) and not _has_tensors(layer):
+        while lies_within(path, stand_ins) and not _has_tensors(layer):
             owner, leaf = _owner(module, path)
             delattr(owner, leaf)
             path, layer = path.rpartition(".")[0], owner
-
-
-def _lies_within(path: str, others: Collection[str]) -> bool:
-    return any(path.startswith(f"{other}.") for other in others)
 
 
 def _has_tensors(layer: nn.Module) -> bool:

@@ -17,6 +17,7 @@ from compressor.graph.axes import Axis, Bools, keep_mask, size_after
 from compressor.graph.network import BATCH, Network, Spelling
 from compressor.graph.programs.lifting import stored_names
 from compressor.graph.programs.nodes import argument, set_argument
+from compressor.graph.programs.rebuilding import rebuild
 from compressor.records import Trace
 from compressor.slicing.propagation import propagate, rename_ranges
 
@@ -78,17 +79,8 @@ def slice_program(
     tensors = {n: stored[name] for n, name in stored_names(program).items() if name in stored}
     propagate(module, program, tensors)
     graph.lint()
-    return ExportedProgram(
-        root=module,
-        graph=graph,
-        graph_signature=copy.deepcopy(program.graph_signature),
-        state_dict=state,
-        range_constraints=rename_ranges(graph, program.range_constraints),
-        module_call_graph=copy.deepcopy(program.module_call_graph),
-        example_inputs=program.example_inputs,
-        constants=constants,
-        verifiers=list(program.verifiers),
-    )
+    ranges = rename_ranges(graph, program.range_constraints)
+    return rebuild(program, module=module, state=state, constants=constants, ranges=ranges)
 
 
 def copy_graph(graph: Graph) -> Graph:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +12,8 @@ from torch.fx import Graph, GraphModule, Node
 
 from compressor.graph.blocks import Block, dead_without
 from compressor.graph.programs.lifting import stored_names
-from compressor.graph.programs.nodes import base_name, is_mutable, is_view
+from compressor.graph.programs.nodes import base_name, is_view, is_written_to
+from compressor.graph.programs.rebuilding import rebuild
 from compressor.graph.rules.facts import IDEMPOTENT
 from compressor.slicing.program import copy_graph
 
@@ -58,16 +58,12 @@ def shorten(program: ExportedProgram, blocks: Sequence[Block]) -> Shortened:
         addition.replace_all_uses_with(left[addition.name])
     _erase(graph, dead)
     gone = _erase_tensors(graph, stored_names(program), dead)
-    shorter = ExportedProgram(
-        root=GraphModule(program.graph_module, graph),
-        graph=graph,
-        graph_signature=_sign(program.graph_signature, graph),
-        state_dict={n: t for n, t in program.state_dict.items() if n not in gone},
-        range_constraints=dict(program.range_constraints),
-        module_call_graph=copy.deepcopy(program.module_call_graph),
-        example_inputs=program.example_inputs,
+    shorter = rebuild(
+        program,
+        module=GraphModule(program.graph_module, graph),
+        signature=_sign(program.graph_signature, graph),
+        state={n: t for n, t in program.state_dict.items() if n not in gone},
         constants={n: t for n, t in program.constants.items() if n not in gone},
-        verifiers=list(program.verifiers),
     )
     places = {name: node.name for name, node in left.items()}
     return Shortened(shorter, gone, _meanings(program, blocks), places)
@@ -80,7 +76,7 @@ def _stand_in(addition: Node, stream: Node, dead: Collection[str]) -> Node:
     """
     others = [u for u in stream.users if u is not addition and u.name not in dead]
     is_shared = bool(others) or stream.op == "placeholder" or is_view(stream)
-    is_written = _is_written_to(addition)
+    is_written = is_written_to(addition)
     is_returned = any(user.op == "output" for user in addition.users)
     if not ((is_written and is_shared) or (is_returned and stream.op == "placeholder")):
         return stream
@@ -88,16 +84,6 @@ def _stand_in(addition: Node, stream: Node, dead: Collection[str]) -> Node:
         copied = addition.graph.call_function(torch.ops.aten.clone.default, (stream,))
     copied.meta = dict(addition.meta)
     return copied
-
-
-def _is_written_to(node: Node) -> bool:
-    """Return whether an operator changes a node's value in place, or that of a view of it."""
-    for user in node.users:
-        if is_mutable(user) and user.args[0] is node:
-            return True
-        if is_view(user) and _is_written_to(user):
-            return True
-    return False
 
 
 def repeats(user: Node, stream: Node) -> bool:

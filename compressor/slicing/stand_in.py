@@ -33,13 +33,15 @@ class StandIn(nn.Module):
         Raises:
             CompressorError: An input has another shape than the traced one.
         """
-        given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        inputs = [given[position] for position in self._wiring.arguments]
+        given = _tensors_of(args, kwargs)
+        inputs = self._part.complete(
+            [None if at is None else given[at] for at in self._wiring.arguments]
+        )
         for tensor, shape in zip(inputs, self._part.shapes, strict=True):
             self._check(tensor, shape)
         own = [operator.attrgetter(name)(self) for name in self._part.tensors]
         result = self._traced(*own, *inputs)
-        return self._wiring.give_back(result)
+        return self._wiring.give_back(result, given)
 
     @staticmethod
     def _check(tensor: torch.Tensor, shape: tuple[int | None, ...]) -> None:
@@ -68,8 +70,22 @@ class Passing(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return one of the tensors that are given, as the original returned its result."""
-        given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        return self.wiring.give_back(given[self.wiring.arguments[0]])
+        (position,), given = self.wiring.arguments, _tensors_of(args, kwargs)
+        assert position is not None
+        return self.wiring.give_back(self._replace(given[position]), given)
+
+    @staticmethod
+    def _replace(tensor: torch.Tensor) -> torch.Tensor:
+        """Return what the result is, for the tensor that is handed on."""
+        return tensor
+
+
+class Muted(Passing):
+    """A module all of whose operators are gone: it gives zeros as large as what it is given."""
+
+    @staticmethod
+    def _replace(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(tensor)
 
 
 def install(layer: nn.Module, part: Part, wiring: Wiring) -> None:
@@ -78,6 +94,11 @@ def install(layer: nn.Module, part: Part, wiring: Wiring) -> None:
     layer._part, layer._wiring = part, wiring  # type: ignore[assignment]
     layer._traced = part.operators
     layer.register_forward_pre_hook(_no_fast_path)
+
+
+def _tensors_of(args: Any, kwargs: Any) -> list[torch.Tensor]:
+    """Return the tensors that a call is given, in the order in which a wiring counts them."""
+    return [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
 
 
 def _no_fast_path(*_: Any) -> None:

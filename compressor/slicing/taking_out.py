@@ -1,21 +1,25 @@
 """Take blocks out of a traced network: out of the program, and out of the user's class.
 
-Where a module does nothing but what is gone, it hands on what it is given; where it does more, it
-runs what is left of its traced operators.
+Where a module does nothing but what is gone, it hands on what it is given; where it does more, the
+modules in it that make the branch give zeros, or it runs what is left of its traced operators.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 from torch.fx import GraphModule, Node
 
 from compressor.graph.blocks import Block
-from compressor.modules import copy_of
+from compressor.graph.programs.nodes import read_through
+from compressor.modules import copy_of, lies_within
 from compressor.records import Removal, Shorter, Trace
-from compressor.slicing.part import CannotStandInError, Part, is_in, part_of
+from compressor.slicing.compare import Reference
+from compressor.slicing.from_sizes import CannotStandInError
+from compressor.slicing.muting import Muted, find_muted
+from compressor.slicing.part import Part, is_in, is_operator, part_of
 from compressor.slicing.patch import remove
 from compressor.slicing.running import as_module
 from compressor.slicing.shortening import Shortened, shorten
@@ -31,10 +35,23 @@ def take_out(trace: Trace, blocks: Sequence[Block]) -> Trace:
         blocks: Blocks of its program, in the order of execution.
     """
     shortened = shorten(trace.program, blocks)
-    owners = _find_owners(trace, shortened, blocks)
-    passing = {path: asdict(wiring) for path, wiring in owners.passing.items()}
-    gone = _within(owners, shortened.gone)
-    removal = Removal(tuple(block.name for block in blocks), gone, passing)
+    muted = {} if isinstance(trace.module, GraphModule) else find_muted(trace, shortened, blocks)
+    found = _take_out(trace, shortened, blocks, muted)
+    if found.shorter is not None and found.shorter.removal.muted and not _agrees(found):
+        return _take_out(trace, shortened, blocks, {})
+    return found
+
+
+def _take_out(
+    trace: Trace, shortened: Shortened, blocks: Sequence[Block], muted: Mapping[str, Muted]
+) -> Trace:
+    owners = _find_owners(trace, shortened, blocks, muted)
+    removal = Removal(
+        tuple(block.name for block in blocks),
+        _within(owners, shortened.gone),
+        {path: wiring.spell() for path, wiring in owners.passing.items()},
+        {path: wiring.spell() for path, wiring in owners.muted.items()},
+    )
     if owners.obstacle:
         module: nn.Module = as_module(shortened.program)
     else:
@@ -42,9 +59,18 @@ def take_out(trace: Trace, blocks: Sequence[Block]) -> Trace:
         remove(module, removal, owners.running)
         for path, (part, wiring) in owners.running.items():
             install(module.get_submodule(path), part, wiring)
-    spelled = {path: asdict(wiring) for path, (_, wiring) in owners.running.items()}
+    spelled = {path: wiring.spell() for path, (_, wiring) in owners.running.items()}
     shorter = Shorter(trace, removal, shortened.stands_for, spelled, owners.obstacle)
     return replace(trace, program=shortened.program, module=module.eval(), shorter=shorter)
+
+
+def _agrees(shorter: Trace) -> bool:
+    """Return whether a class that was made shorter runs, and computes what its program does."""
+    reference = Reference(as_module(shorter.program), shorter)
+    try:
+        return reference.agrees(reference.worst_difference(shorter.module))
+    except Exception:  # whatever the network's code raises
+        return False
 
 
 def take_out_of_program(trace: Trace, blocks: Sequence[Block]) -> Trace:
@@ -63,8 +89,8 @@ def _within(owners: _Owners, tensors: Sequence[str]) -> tuple[str, ...]:
 
     Others may be read by code that runs, though nothing depends on what it makes of them.
     """
-    paths = (*owners.passing, *owners.running)
-    return tuple(name for name in tensors if any(name.startswith(f"{path}.") for path in paths))
+    paths = (*owners.passing, *owners.muted, *owners.running)
+    return tuple(name for name in tensors if lies_within(name, paths))
 
 
 @dataclass(frozen=True)
@@ -87,21 +113,32 @@ class _Owners:
     Attributes:
         passing: Path of a module that hands on what it is given -> how its call meets the program.
         running: Path of a module that runs what is left of its operators -> these, and the same.
+        muted: Path of a module that gives zeros in the place of a branch -> the same.
         obstacle: Why the class cannot follow, in words; "" where it can.
     """
 
     passing: dict[str, Wiring] = field(default_factory=dict)
     running: dict[str, tuple[Part, Wiring]] = field(default_factory=dict)
+    muted: dict[str, Wiring] = field(default_factory=dict)
     obstacle: str = ""
 
 
-def _find_owners(trace: Trace, shortened: Shortened, blocks: Sequence[Block]) -> _Owners:
-    """Return, for each block, what the smallest module becomes that can do without it."""
+def _find_owners(
+    trace: Trace, shortened: Shortened, blocks: Sequence[Block], muted: Mapping[str, Muted]
+) -> _Owners:
+    """Return, for each block, what the smallest module becomes that can do without it.
+
+    That module stays as it is where it has other operators, and those of the block can be muted.
+    """
     if isinstance(trace.module, GraphModule):
         return _Owners(obstacle="the model was given as a program, without its class")
     named = {node.name: node for node in trace.program.graph.nodes}
     places = {block.name: _around(block, named) for block in blocks}
     tried: dict[str, _Fate | None] = {}
+    _try_all(trace, shortened, set(filter(None, places.values())), tried)
+    quiet = {name for name in muted if not _passes(tried.get(places[name]))}
+    silent = {path: wiring for name in quiet for path, wiring in muted[name].items()}
+    places = {name: path for name, path in places.items() if name not in quiet}
     while True:
         lost = next((name for name, path in places.items() if not path), "")
         if lost:
@@ -109,21 +146,28 @@ def _find_owners(trace: Trace, shortened: Shortened, blocks: Sequence[Block]) ->
         _try_all(trace, shortened, set(places.values()), tried)
         stuck = [name for name, path in places.items() if tried[path] is None]
         if not stuck:
-            return _sort(set(places.values()), tried)
+            return _sort(set(places.values()), tried, silent)
         places |= {name: places[name].rpartition(".")[0] for name in stuck}
 
 
-def _sort(paths: set[str], tried: dict[str, _Fate | None]) -> _Owners:
+def _passes(fate: _Fate | None) -> bool:
+    return fate is not None and fate.part is None
+
+
+def _sort(
+    paths: set[str], tried: Mapping[str, _Fate | None], muted: Mapping[str, Wiring]
+) -> _Owners:
     """Sort modules by what becomes of them; those within others that run operators do not count."""
     found = _Owners()
     for path in sorted(paths):
         fate = tried[path]
-        if fate is None or any(path.startswith(f"{other}.") for other in paths):
+        if fate is None or lies_within(path, paths):
             continue
         if fate.part is None:
             found.passing[path] = fate.wiring
         else:
             found.running[path] = fate.part, fate.wiring
+    found.muted = {path: muted[path] for path in sorted(muted) if not lies_within(path, paths)}
     return found
 
 
@@ -171,11 +215,17 @@ def _what_is_left(trace: Trace, shortened: Shortened, path: str) -> _Left:
         CannotStandInError: It cannot be told apart from the rest.
     """
     whole = part_of(trace.program, trace.module, path)
-    nodes, part = shortened.program.graph.nodes, None
-    if any(is_in(node, path) for node in nodes if node.op == "call_function"):
+    named, part = {node.name: node for node in shortened.program.graph.nodes}, None
+    inside = [node for node in named.values() if is_operator(node) and is_in(node, path)]
+    if any(read_through(node) is node for node in inside):
         part = part_of(shortened.program, trace.module, path)
-    wanted = part.inputs if part is not None else (shortened.left.get(whole.output, ""),)
-    before = [shortened.left.get(name, name) for name in whole.inputs]
+
+    def source(name: str) -> str:
+        name = shortened.left.get(name, name)
+        return read_through(named[name]).name if name in named else ""
+
+    wanted = [source(name) for name in (part.inputs if part is not None else (whole.output,))]
+    before = [source(name) for name in whole.inputs]
     if not set(wanted) <= set(before):
         raise CannotStandInError("takes what its call was not given")
     needed = tuple(before.index(name) for name in wanted)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -24,26 +24,44 @@ class Wiring:
     """How a module's call meets its part of the program.
 
     Attributes:
-        arguments: Positions of the operators' inputs among the call's tensors.
+        arguments: Positions of the operators' inputs among the call's tensors; None for one that
+            the call is not given, which is computed from the sizes of others.
         returned: (number of leaves, position of the tensor among them) of what the module returns;
             None for a tensor alone.
+        handed: Per further tensor that it returns its position, and that of the call's tensor that
+            is handed on there.
     """
 
-    arguments: tuple[int, ...]
+    arguments: tuple[int | None, ...]
     returned: tuple[int, int] | None
+    handed: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def read(cls, spelled: Mapping[str, Any]) -> Wiring:
         """Build a wiring from what a plan says of it."""
         returned = spelled["returned"]
-        return cls(tuple(spelled["arguments"]), tuple(returned) if returned else None)
+        handed = tuple((leaf, at) for leaf, at in spelled.get("handed", ()))
+        return cls(tuple(spelled["arguments"]), tuple(returned) if returned else None, handed)
 
-    def give_back(self, result: Any) -> Any:
-        """Return a module's result as its call returned it: alone, or at its place in a tuple."""
+    def spell(self) -> dict[str, Any]:
+        """Return what a plan says of the wiring."""
+        spelled = asdict(self)
+        if not self.handed:
+            del spelled["handed"]
+        return spelled
+
+    def give_back(self, result: Any, given: Sequence[torch.Tensor]) -> Any:
+        """Return a module's result as its call returned it: alone, or at its place in a tuple.
+
+        Args:
+            result: The tensor that is returned.
+            given: The call's tensors, which may be handed on beside it.
+        """
         if self.returned is None:
             return result
         count, position = self.returned
-        return tuple(result if i == position else None for i in range(count))
+        places = {**{leaf: given[at] for leaf, at in self.handed}, position: result}
+        return tuple(places.get(i) for i in range(count))
 
 
 def find_wirings(
@@ -115,9 +133,19 @@ def _match(
         returned = (len(leaves), -1 if at is None else at)
     else:
         return None
-    if None in positions or _find(leaves, values.get(part.output)) is None:
+    lacks = {
+        name for name, position in zip(part.inputs, positions, strict=True) if position is None
+    }
+    if not lacks <= part.derived.keys() or _find(leaves, values.get(part.output)) is None:
         return None
-    return Wiring(tuple(p for p in positions if p is not None), returned)
+    place = returned[1] if returned is not None else 0
+    handed = [
+        (i, at)
+        for i, leaf in enumerate(leaves)
+        for at, tensor in enumerate(given)
+        if leaf is tensor and i != place
+    ]
+    return Wiring(tuple(positions), returned, tuple(dict(reversed(handed)).items()))
 
 
 _SAME_VALUE = 1e-3

@@ -11,6 +11,9 @@ ASSERTION = torch.ops.aten._assert_tensor_metadata.default
 """The operator that holds a tensor to the traced type and device; it is left out where programs
 run on other devices."""
 
+DETACH = torch.ops.aten.detach_.default
+"""The operator that takes a tensor out of the graph of gradients, in place: its numbers stay."""
+
 
 def operator_of(node: Node) -> str:
     """Return the name of a node's operator as the tables of facts have it.
@@ -79,12 +82,43 @@ def live_nodes(graph: Graph) -> set[Node]:
 def is_mutable(node: Node) -> bool:
     """Return whether an operator writes to memory that it is given."""
     schema = getattr(node.target, "_schema", None)
-    return bool(schema is not None and schema.is_mutable)
+    return bool(schema is not None and schema.is_mutable and node.target is not DETACH)
 
 
 def is_view(node: Node) -> bool:
     """Return whether an operator's result is its operand's memory, seen otherwise."""
     schema = getattr(node.target, "_schema", None)
-    if schema is None or schema.is_mutable:
+    if schema is None or is_mutable(node):
         return False
     return any(result.alias_info for result in schema.returns)
+
+
+def is_written_to(node: Node) -> bool:
+    """Return whether an operator changes a node's value in place, or that of a view of it."""
+    for user in node.users:
+        if is_mutable(user) and user.args[0] is node:
+            return True
+        if is_view(user) and is_written_to(user):
+            return True
+    return False
+
+
+def read_through(node: Node) -> Node:
+    """Return the node whose very tensor a node gives: conversions to the type it has are skipped.
+
+    The exporter writes that what follows such a conversion reads it, wherever that stands.
+    """
+    while _converts_nothing(node):
+        (node,) = node.all_input_nodes
+    return node
+
+
+def _converts_nothing(node: Node) -> bool:
+    if not operator_of(node).startswith("to.") or len(node.all_input_nodes) != 1:
+        return False
+    before, after = node.all_input_nodes[0].meta.get("val"), node.meta.get("val")
+    if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
+        return False
+    given = given_arguments(node)
+    is_same = (before.dtype, before.device) == (after.dtype, after.device)
+    return is_same and not given.get("copy") and given.get("memory_format") is None

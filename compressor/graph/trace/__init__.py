@@ -1,6 +1,6 @@
 """Trace a detached copy of a network to a `torch.export` program, its batch free where possible."""
 
-from compressor.graph.trace.caches import restore_caches
+from compressor.graph.trace.caches import restore_caches, switch_caches_off
 from compressor.graph.trace.exports import follow_branches, silence_capture, unused_parameters
 from compressor.graph.trace.tracing import (
     copy_detached,
@@ -17,6 +17,7 @@ __all__ = [
     "learning_in",
     "restore_caches",
     "silence_capture",
+    "switch_caches_off",
     "trace",
     "trace_of",
     "unused_parameters",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from compressor.errors import UsageError
+from compressor.errors import CompressorError, UsageError
 from compressor.files.folder import (
     LAYERS,
     PLAN,
@@ -36,10 +36,12 @@ from compressor.loading import read_retrained, read_safetensors
 from compressor.loading.data import batches
 from compressor.loading.given import open_result
 from compressor.options import ExportOptions
+from compressor.records import Plan
 from compressor.recover import evaluate
 from compressor.report import to_html, to_json, to_markdown
 from compressor.run.subject import metric_named
 from compressor.slicing import as_module
+from compressor.slicing.leaving import rename
 from compressor.slicing.plan_file import read_plan
 from compressor.studies.export.source import Source, open_source
 from compressor.watch import Stopwatch, Watch
@@ -79,7 +81,7 @@ def export_retrained(
         check_files(folder, (WEIGHTS, *CARRIED))
         stored = read_safetensors(folder / WEIGHTS)
         weights = Path(options.weights)
-        tensors = read_retrained(weights, stored, plan.aliases)
+        tensors = _read(weights, stored, plan)
         _put_into(source.traced.program, tensors, plan.aliases)
     with all_or_nothing(target, force=force) as staged:
         for name in CARRIED:
@@ -99,6 +101,25 @@ def export_retrained(
         for page, text_of in pages.items():
             (staged / page).write_text(text_of(report), encoding="utf-8")
     return report
+
+
+def _read(path: Path, stored: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
+    """Read weights by the names of the module, from which items may have left, or the program.
+
+    Returns:
+        The tensors by the names under which they are stored.
+    """
+    items = plan.removal.leaving if plan.removal is not None else ()
+    names = rename([*stored, *plan.aliases], items)
+    moved = {names[name]: tensor for name, tensor in stored.items()}
+    aliases = {names[alias]: names[name] for alias, name in plan.aliases.items()}
+    try:
+        found = read_retrained(path, moved, aliases)
+    except CompressorError:
+        if not items:
+            raise
+        return read_retrained(path, stored, plan.aliases)
+    return {name: found[names[name]] for name in stored}
 
 
 def _report_of(folder: Path) -> dict[str, Any]:
