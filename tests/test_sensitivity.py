@@ -12,6 +12,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from networks import CifarResNet
+from rich.text import Text
 from scoring import score
 from tiny import TinyNet, inputs, names_in, sequential, write_model, write_samples
 from torch import Tensor, nn
@@ -19,17 +21,26 @@ from torch.utils.data import TensorDataset
 from twin import analysed
 
 from compressor.choose import Budget, Ranking, Share, best, select
-from compressor.choose.curves import Curve, Point, Sensitivity, losses_of, read_sensitivity
+from compressor.choose.curves import (
+    Curve,
+    MissedBlock,
+    Point,
+    Sensitivity,
+    losses_of,
+    read_sensitivity,
+)
 from compressor.cli import main
 from compressor.errors import CompressorError
 from compressor.graph.analysis import analyse
+from compressor.graph.blocks import find_blocks
 from compressor.graph.trace import trace
 from compressor.options import Options, SensitivityOptions
 from compressor.records import ExampleInputs, Trace
 from compressor.run.decide import Decision, plan
 from compressor.run.opened import Run
 from compressor.run.subject import Subject
-from compressor.slicing import slice_network
+from compressor.slicing import as_module, slice_network
+from compressor.slicing.shortening import shorten
 from compressor.studies import sensitivity
 from compressor.studies.sensitivity import curves_picture, measure
 from compressor.studies.sensitivity.curves_picture import draw_sensitivity, mean_loss
@@ -123,6 +134,64 @@ def test_unlabelled_data_moves_outputs_too() -> None:
     x = inputs(40, 6)
     expected = relative_mse(model, cut(model, x, curve, point.kept), x)
     assert point.value == pytest.approx(expected, rel=1e-3)
+
+
+def residual() -> nn.Module:
+    torch.manual_seed(0)
+    return CifarResNet(8).eval()
+
+
+@pytest.mark.parametrize("protect", [(), ("blocks.1.*",)])
+def test_each_block_is_left_out_alone(protect: tuple[str, ...]) -> None:
+    model, x = residual(), inputs(4, 1)
+    found = measured(model, x, protect=protect, ratios=(0.5,))
+    blocks = find_blocks(trace(model, ExampleInputs((x,))).program)
+    wanted = [block for block in blocks if not protect or block.name != "blocks.1"]
+    assert [each.name for each in found.blocks] == [block.name for block in wanted]
+    for each, block in zip(found.blocks, wanted, strict=True):
+        shorter = shorten(trace(model, ExampleInputs((x,))).program, [block]).program
+        expected = relative_mse(model, as_module(shorter), x)
+        assert each.value == pytest.approx(expected, rel=1e-3)
+        assert each.value > 0 < each.macs_share < 1
+    table = sensitivity.tables(found)[1]
+    assert list(table.columns[0].cells) == [Text(block.name) for block in wanted]
+    again = Sensitivity.from_json(json.dumps(found.to_dict()))
+    assert again == found
+    earlier = {name: value for name, value in found.to_dict().items() if name != "blocks"}
+    assert Sensitivity.from_json(json.dumps(earlier)) == dataclasses.replace(found, blocks=())
+
+
+def test_the_metric_without_a_block_is_that_of_the_shorter_network() -> None:
+    model, data = residual(), labelled()
+    found = measured(model, test=data, ratios=(0.5,), batch_size=40)
+    traced = trace(model, ExampleInputs((inputs(2),)))
+    x, y = data.tensors
+    for each, block in zip(found.blocks, find_blocks(traced.program), strict=True):
+        with torch.no_grad():
+            outputs = as_module(shorten(traced.program, [block]).program)(x)
+        assert each.value == pytest.approx(float((outputs.argmax(1) == y).double().mean()))
+
+
+class OfOneBatch(nn.Module):
+    """A residual network whose code fixes the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.b = nn.Linear(192, 8), nn.Linear(8, 6), nn.Linear(6, 8)
+        self.out = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x.reshape(4 if torch.compiler.is_exporting() else len(x), 192))
+        return self.out(x + self.b(self.a(x).relu()))
+
+
+def test_blocks_of_a_fixed_batch_are_measured_on_such_batches_alone() -> None:
+    example = inputs(4)
+    some = measured(OfOneBatch(), example, test=labelled(), batch_size=8, ratios=(0.5,))
+    assert some.blocks == () and some.groups
+    assert any("no whole blocks are measured" in note for note in some.notes)
+    found = measured(OfOneBatch(), example, test=labelled(), batch_size=4, ratios=(0.5,))
+    assert len(found.blocks) == 1
 
 
 def test_only_so_many_samples_are_looked_at() -> None:
@@ -316,9 +385,20 @@ def test_the_picture_names_the_most_and_the_least_sensitive(tmp_path: Path, coun
     text = (tmp_path / "a.svg").read_text()
     assert text == (tmp_path / "b.svg").read_text()
     ElementTree.fromstring(text)
+    assert "without one whole block" not in text
     named = {curve.name for curve in found.groups if f"<!--  {curve.name} -->" in text}
     ordered = sorted(found.groups, key=lambda curve: mean_loss(found, curve))
     assert named == {c.name for c in (ordered if count <= 6 else [*ordered[:3], *ordered[-3:]])}
+
+
+def test_the_picture_shows_the_blocks(tmp_path: Path) -> None:
+    blocks = tuple(MissedBlock(f"_block{i}$", "", 0.1, 0.1, 0.9 - 0.01 * i) for i in range(40))
+    some = dataclasses.replace(many(2), blocks=blocks[:3])
+    for found, named in ((some, 3), (dataclasses.replace(some, blocks=blocks), 3)):
+        draw_sensitivity(found, tmp_path / "a.svg")
+        text = (tmp_path / "a.svg").read_text()
+        assert "without one whole block" in text
+        assert text.count("<!-- _block") == named
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Read and write what `compress sensitivity` measured: the loss of each group at each cut.
 
+Beside the groups stand whole blocks, each with the loss without it alone.
+
 `sensitivity.json` has schema 1. A loss is the fall of a metric that is better when higher, or the
 rise of one that is better when lower; losses of different groups compare, since each is measured on
 the whole network's output with that group alone cut.
@@ -66,8 +68,26 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class MissedBlock:
+    """The measurement of one block: what the network is worth without it alone.
+
+    Attributes:
+        name: The block's name.
+        place: The layer and source line of its addition.
+        macs_share, params_share: Shares of the network's cost that go with it, between 0 and 1.
+        value: The network's metric.
+    """
+
+    name: str
+    place: str
+    macs_share: float
+    params_share: float
+    value: float
+
+
+@dataclass(frozen=True)
 class Sensitivity:
-    """A measurement of how sensitive a network is to cutting each group alone.
+    """A measurement of how sensitive a network is to losing parts of each group, or each block.
 
     Attributes:
         model: Name, what it was recognised as, its weights and their hash.
@@ -80,6 +100,7 @@ class Sensitivity:
         ratios: Shares of each group that were tried, between 0 and 1.
         groups: The measurements by group, in the network's order.
         notes: Notes that were made while measuring.
+        blocks: The measurements of whole blocks, in the order of execution.
     """
 
     model: Mapping[str, Any]
@@ -92,6 +113,7 @@ class Sensitivity:
     ratios: tuple[float, ...]
     groups: tuple[Curve, ...]
     notes: tuple[str, ...] = ()
+    blocks: tuple[MissedBlock, ...] = ()
 
     def loss(self, value: float) -> float:
         """Return how much worse a metric is than the uncut network's; negative if better."""
@@ -116,7 +138,8 @@ class Sensitivity:
         if raw["better"] not in (HIGHER, LOWER) or not math.isfinite(raw["baseline"]):
             raise ValueError("its metric makes no sense")
         curves = tuple(map(_curve, raw["groups"]))
-        return cls(**{**raw, "groups": curves, **_tuples(raw, "ratios", "notes")})
+        blocks = tuple(MissedBlock(**block) for block in raw.get("blocks", ()))
+        return cls(**{**raw, "groups": curves, "blocks": blocks, **_tuples(raw, "ratios", "notes")})
 
 
 def _curve(raw: Mapping[str, Any]) -> Curve:

@@ -73,7 +73,8 @@ def show_file(path: Path) -> None:
     Console().print(f"written to {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def show_written(folder: Path, table: Table) -> None:
-    """Print a table of the result, then where its folder was written."""
-    Console().print(table)
+def show_written(folder: Path, *tables: Table) -> None:
+    """Print the tables of a result, then where its folder was written."""
+    for table in tables:
+        Console().print(table)
     show_file(folder)

@@ -48,7 +48,8 @@ def sensitivity(
 ) -> None:
     """Measure how much each group of channels bears: cut it alone, and see what is lost.
 
-    With labelled --data or --test, the metric; else how far the outputs move. Nothing is sliced.
+    Whole blocks are left out alone, too. With labelled --data or --test, the metric is measured;
+    else how far the outputs move. Nothing is sliced or repaired.
     compress MODEL --use FOLDER/sensitivity.json then cuts each group as far as it bears.
 
     Parameters
@@ -68,7 +69,7 @@ def sensitivity(
         from compressor.studies import sensitivity
     found = sensitivity.measure(Subject(model), options, watch_of_the_run())
     sensitivity.write(found, target, force=force)
-    show_written(target, sensitivity.table(found))
+    show_written(target, *sensitivity.tables(found))
 
 
 @app.command
