@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch_pruning
+from test_budgets import FileClock
 from tiny import inputs, sequential, write_model
 from torch import nn
 from twin import analysed
 
 import compressor
 from compressor.cli import main
+from compressor.latency.machine import machine_of, path_in_cache
 from compressor.studies.inspect import macs_share
 from compressor.studies.inspect.second_opinion import second_opinion
 
@@ -95,6 +98,30 @@ def test_the_share_is_what_goes_with_all_channels_but_one() -> None:
     stream, inner = by_name["stem.weight:0"], by_name["a.weight:0"]
     assert macs_share(network, stream) == pytest.approx(1 - 1 / 8)
     assert macs_share(network, inner) == pytest.approx((a + b) * 5 / 6 / whole)
+
+
+def test_blocks_have_their_share_of_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FileClock(monkeypatch)
+    factory = f"{Path(__file__).parent / 'networks.py'}:CifarResNet"
+    asked = ["inspect", factory, "--factory-arg", "depth=8", "--input", "1x3x8x8"]
+    assert main([*asked, "--json"]) == 0
+    untimed = json.loads(capsys.readouterr().out)
+    assert "latency_ms" not in untimed["totals"]
+    assert main([*asked, "--time", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["totals"]["latency_ms"] > 0
+    shares = [block.pop("latency_share") for block in found["blocks"]]
+    assert len(shares) == 3 and min(shares) > 0 and sum(shares) < 1
+    assert found["blocks"] == untimed["blocks"]
+    table = tmp_path / "table.json"
+    shutil.copy(path_in_cache(machine_of(1, 1, "cpu")), table)
+    assert main([*asked, "--latency-table", str(table)]) == 0
+    shown = capsys.readouterr().out
+    assert "of time" in shown and f"{shares[0]:.1%}" in shown
+    assert main([*asked, "--latency-table", str(table), "--batch", "2"]) == 2
+    assert "batch 1, not 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
 from compressor.graph.rules import BUILT_IN, RULES
 from compressor.graph.trace import trace
-from compressor.options import ModelOptions
+from compressor.options import InspectOptions
 from compressor.records import ExampleInputs
 from compressor.studies.inspect import describe, inspect
 from compressor.watch import Silent
@@ -202,7 +202,7 @@ def test_multiply_adds_of_a_rule_are_those_of_report_budget_limit_and_inspection
         assert len(notes) == 1 and f"leaves out {op}, of which it has no formula" in notes[0]
         row = {"name": "", "before": 768, "after": again["after"]["left_out"][op]}
         assert row in report["layers"]
-    found = inspect(Mixed(), ModelOptions(input=("1x6",)), Silent())
+    found = inspect(Mixed(), InspectOptions(input=("1x6",)), Silent())
     assert describe(found)["totals"]["macs"] == whole
 
 

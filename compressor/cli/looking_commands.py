@@ -22,7 +22,7 @@ from compressor.cli.app import (
 )
 from compressor.files.folder import SENSITIVITY_FILES, check_target, name_of
 from compressor.files.whole_file import write_whole
-from compressor.options import ModelOptions, SensitivityOptions
+from compressor.options import InspectOptions, SensitivityOptions
 
 if TYPE_CHECKING:
     from compressor.studies.inspect import Inspection
@@ -77,7 +77,7 @@ def inspect(
     model: str,
     /,
     *,
-    options: ModelOptions = ModelOptions(),  # noqa: B008 (frozen)
+    options: InspectOptions = InspectOptions(),  # noqa: B008 (frozen)
     json: Flag = False,
     second_opinion: Flag = False,
     graph: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FILE.svg")] = None,
@@ -86,7 +86,8 @@ def inspect(
     """Show which channels of a network depend on each other, and what cannot be pruned and why.
 
     A group's share of MACs is what goes when all but one of its channels go. Blocks are branches
-    that an addition joins to a stream; a block's share is what goes with it.
+    that an addition joins to a stream; a block's share is what goes with it, of the time of one
+    call, too, with --time.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ from compressor.options.compression import (
     Target,
 )
 from compressor.options.export import ExportOptions
+from compressor.options.inspection import InspectOptions
 from compressor.options.model_and_data import (
     CriterionName,
     DataOptions,
@@ -39,6 +40,7 @@ __all__ = [
     "CriterionName",
     "DataOptions",
     "ExportOptions",
+    "InspectOptions",
     "Limit",
     "ModelOptions",
     "NormalisationName",

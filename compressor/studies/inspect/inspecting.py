@@ -3,7 +3,7 @@
 The description has schema 1. A group's share of the MACs is how much of the network's multiply-adds
 goes when all but one of its channels go: what pruning this group alone could save at most. Shares
 overlap, since a layer's cost depends on the channels that it reads and on those that it makes. A
-block's share is what goes with it alone.
+block's share is what goes with it alone; that of the time is added where layers are timed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from compressor.choose import KINDS
+from compressor.choose import KINDS, LATENCY
 from compressor.choose.blocks import saved_by
+from compressor.formats.original import Original
 from compressor.graph.analysis import analyse
 from compressor.graph.blocks import Block, find_blocks
 from compressor.graph.costs import notes_on_macs
 from compressor.graph.network import Network
+from compressor.latency import LatencyModel
 from compressor.listing import some_of
 from compressor.loading import find_examples
-from compressor.options import ModelOptions
+from compressor.options import InspectOptions, Options
 from compressor.records import ExampleInputs, Group, LoadedModel, Trace
 from compressor.report import protection_entries
 from compressor.run.loaded import open_model
 from compressor.run.opening import capture
+from compressor.run.timing import aim, timing_of
 from compressor.watch import Stopwatch, Watch
 
 SCHEMA = 1
@@ -38,7 +41,10 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Inspection:
-    """A network that was loaded, traced and analysed, with what is known from each step."""
+    """A network that was loaded, traced and analysed, with what is known from each step.
+
+    `clock` predicts its time, where that was asked for.
+    """
 
     loaded: LoadedModel
     examples: ExampleInputs
@@ -46,18 +52,20 @@ class Inspection:
     network: Network
     notes: Sequence[str]
     blocks: Sequence[Block]
+    clock: LatencyModel | None = None
 
 
-def inspect(model: nn.Module | str, options: ModelOptions, watch: Watch) -> Inspection:
+def inspect(model: nn.Module | str, options: InspectOptions, watch: Watch) -> Inspection:
     """Load, trace and analyse a network.
 
     Args:
         model: A module, or a MODEL as on the command line.
-        options: How it is opened.
+        options: How it is opened, and what is shown of it.
         watch: Shows progress and notes.
 
     Raises:
-        CompressorError: The model cannot be loaded, run or captured.
+        UsageError: The layers cannot be timed there.
+        CompressorError: The model cannot be loaded, run, captured or timed.
     """
     stopwatch = Stopwatch(watch)
     with stopwatch.stage("load"):
@@ -70,7 +78,25 @@ def inspect(model: nn.Module | str, options: ModelOptions, watch: Watch) -> Insp
     for note in notes_on_macs(traced, network):
         stopwatch.note(note)
     blocks = find_blocks(traced.program)
-    return Inspection(loaded, examples, traced, network, stopwatch.notes, blocks)
+    clock = _clock(traced, network, options, stopwatch) if options.time else None
+    return Inspection(loaded, examples, traced, network, stopwatch.notes, blocks, clock)
+
+
+def _clock(
+    traced: Trace, network: Network, options: InspectOptions, stopwatch: Stopwatch
+) -> LatencyModel | None:
+    """Return what predicts the network's time, as for a budget of latency."""
+    timed = Options(
+        of="latency",
+        round_to=1,
+        latency_on=options.latency_on,
+        latency_table=options.latency_table,
+        threads=options.threads,
+        batch=options.batch,
+    )
+    timed = aim(timed, stopwatch)
+    original = Original(traced)
+    return timing_of(traced, network, original, timed, stopwatch, with_clock=True).clock
 
 
 # -- as data -------------------------------------------------------------------------------------
@@ -89,15 +115,25 @@ def describe(inspection: Inspection) -> dict[str, Any]:
         },
         "example_inputs": inspection.examples.origin,
         "notes": list(inspection.notes),
-        "totals": {unit: network.cost.of(unit) for unit in ("macs", "params", "channels")},
+        "totals": _totals(inspection),
         "groups": [_group_entry(network, group) for group in network.groups],
-        "blocks": [_block_entry(network, block) for block in inspection.blocks],
+        "blocks": [_block_entry(inspection, block) for block in inspection.blocks],
         "protected": [asdict(protection) for protection in network.protections],
     }
 
 
-def _block_entry(network: Network, block: Block) -> dict[str, Any]:
-    shares = {f"{unit}_share": saved_by(network, block, unit) for unit in ("macs", "params")}
+def _totals(inspection: Inspection) -> dict[str, float]:
+    cost, clock = inspection.network.cost, inspection.clock
+    totals = {unit: cost.of(unit) for unit in ("macs", "params", "channels")}
+    return totals | ({"latency_ms": clock.latency_ms({})} if clock is not None else {})
+
+
+def _block_entry(inspection: Inspection, block: Block) -> dict[str, Any]:
+    clock = inspection.clock
+    shares = {
+        f"{unit}_share": saved_by(inspection.network, block, unit, clock)
+        for unit in ("macs", "params", *((LATENCY,) if clock is not None else ()))
+    }
     return {"name": block.name, "place": block.place, **shares}
 
 
@@ -147,10 +183,12 @@ def tables(description: Mapping[str, Any], inspection: Inspection) -> list[Table
             entry["size"],
             share,
         )
-    blocks = _table("blocks (--prune block)", ("block", "added at"), ("share of MACs", "of params"))
+    shares = {"macs_share": "share of MACs", "params_share": "of params"}
+    if inspection.clock is not None:
+        shares[f"{LATENCY}_share"] = "of time"
+    blocks = _table("blocks (--prune block)", ("block", "added at"), shares.values())
     for entry in description["blocks"]:
-        shares = (f"{entry[f'{unit}_share']:.1%}" for unit in ("macs", "params"))
-        _add(blocks, entry["name"], entry["place"], *shares)
+        _add(blocks, entry["name"], entry["place"], *(f"{entry[key]:.1%}" for key in shares))
     kept = _table("protected", ("reason", "places", "tensors"), ())
     for entry in protection_entries(inspection.network.protections):
         _add(
