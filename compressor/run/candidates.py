@@ -67,7 +67,7 @@ class Candidates:
         """
         assert run.samples.train is not None
         self.run, self.blocks = run, list(blocks)
-        self.target = AtMost(goal.left_of(run.total(run.unit)), _is_limit(goal))
+        self.target = AtMost(goal.left_of(run.total(run.unit)), goal.is_limit)
         train, options = run.samples.train, run.options
         rest, kept = hold_out(train, min(0.25, JUDGED_ON / len(train)), options.seed)
         part = replace(options, calibration=max(1, options.calibration // PART))
@@ -163,7 +163,3 @@ class Candidates:
 
 def _key(way: Way, keep: Keep) -> tuple[object, ...]:
     return way.blocks, tuple(sorted(keep.items()))
-
-
-def _is_limit(goal: Share | AtMost) -> bool:
-    return isinstance(goal, AtMost) and goal.is_limit

@@ -47,6 +47,11 @@ def propose_factors(made: Candidates, seed: int) -> Iterator[Way]:
         spread *= BOLDER if made.best[1].divergence < before.divergence else SHYER
 
 
+def propose_scoring_again(made: Candidates) -> Iterator[Way]:
+    """Yield, once, the best way with scores of the network as it is when half of it is done."""
+    yield replace(made.best[0], scored_again=True)
+
+
 def propose_blocks(made: Candidates) -> Iterator[Way]:
     """Yield ways that leave out more and more blocks, then the best way with one changed."""
     order = _order(made)

@@ -7,6 +7,7 @@ so the same seed finds the same network.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from compressor.run.candidates import Candidates, Way
 from compressor.run.decide import Decision
 from compressor.run.found import Search
 from compressor.run.opened import Run
-from compressor.run.proposals import propose_blocks, propose_factors
+from compressor.run.proposals import propose_blocks, propose_factors, propose_scoring_again
 from compressor.score.data import CalibrationBatches
 from compressor.watch import Tick
 
@@ -90,23 +91,31 @@ def _look_around(made: Candidates, count: int, tick: Tick) -> None:
 
 
 def _propose(made: Candidates) -> Iterator[Way]:
-    """Yield ways to choose: of all kinds in turn, each a change of the best so far."""
-    run = made.run
+    """Yield ways to choose, each a change of the best so far.
+
+    A kind of change goes on while it makes the network better; then the next one has its turn.
+    """
     yield Way()
-    kinds: list[Iterator[Way]] = []
-    if made.blocks:
-        kinds.append(propose_blocks(made))
-    if _may_weigh(run):
-        if run.options.criterion == "reconstruction":
-            yield Way(scored_again=True)
-        kinds.append(propose_factors(made, run.options.seed))
+    kinds = deque(_kinds_of_changes(made))
     while kinds:
-        for kind in list(kinds):
-            way = next(kind, None)
-            if way is None:
-                kinds.remove(kind)
-            else:
-                yield way
+        best, way = made.best[0], next(kinds[0], None)
+        if way is None:
+            kinds.popleft()
+            continue
+        yield way
+        if made.best[0] == best:
+            kinds.rotate(-1)
+
+
+def _kinds_of_changes(made: Candidates) -> Iterator[Iterator[Way]]:
+    options = made.run.options
+    if made.blocks:
+        yield propose_blocks(made)
+    if _may_weigh(made.run):
+        yield propose_factors(made, options.seed)
+        # by the clock, with blocks, it was no better and takes as long as scoring
+        if options.criterion == "reconstruction" and not made.blocks:
+            yield propose_scoring_again(made)
 
 
 def _words(made: Candidates) -> str:
