@@ -12,6 +12,7 @@ import pytest
 import torch
 from networks import CifarResNet
 from test_blocks import Samples
+from test_budgets import FileClock
 from torch import nn
 
 import compressor
@@ -122,7 +123,7 @@ def test_candidates_all_cost_what_was_asked_for() -> None:
     ways = [way for _, way in zip(range(4), propose_factors(made, 0), strict=False)]
     assert len(set(ways)) == 4 and all(way.factors for way in ways)
     for way in ways:
-        kept = {name: len(some) for name, some in made.choose(made.run_of(way)).keep.items()}
+        kept = {name: len(some) for name, some in made.choose(made.run_of(way), way).keep.items()}
         assert isinstance(made.target, AtMost)
         left = run.total("macs", kept)
         assert 0.85 <= left / made.target.most <= 1.02
@@ -132,3 +133,21 @@ def test_a_limit_is_kept_by_all_candidates() -> None:
     most = 0.6 * opened().total("macs")
     result = search_by_command(ratio=None, max_macs=f"{most:.0f}", format=())
     assert 0.9 * most < result.report["after"]["macs"] <= most
+
+
+# -- by the clock ----------------------------------------------------------------------------------
+
+
+def test_the_best_are_timed_and_judged_again_at_their_measured_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = FileClock(monkeypatch, fixed=12.0)
+    result = search_by_command(of="latency", ratio=0.2, search=4, format=())
+    tried = result.report["budget"]["search"]["candidates"]
+    timed = [each for each in tried if each["aim"] is not None]
+    assert len(tried) - len(timed) == 4 and 1 <= len(timed) <= 3
+    assert all(each["aim"] != 1 for each in timed), "the clock is steeper than predicted"
+    best = min(timed, key=lambda each: each["divergence"])
+    assert result.report["budget"]["search"]["divergence"] == best["divergence"]
+    assert result.report["budget"]["measured"]["share"] <= 0.8
+    assert clock.asked >= len(timed)

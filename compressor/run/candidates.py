@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch.export import ExportedProgram
 
@@ -17,7 +18,7 @@ from compressor.graph.blocks import Block
 from compressor.least_squares import Divergence
 from compressor.loading.data import hold_out
 from compressor.run.decide import Decision, Keep, choice_of, decide
-from compressor.run.found import Candidate
+from compressor.run.found import Candidate, best_of
 from compressor.run.halfway import score_again
 from compressor.run.opened import Run
 from compressor.run.repairing import refit_program
@@ -42,11 +43,14 @@ class Way:
         factors: Pairs of a group and what its scores are multiplied by; others' by 1.
         scored_again: Whether scores are those of the network as it is when half of the way is
             done.
+        aim: What the goal is multiplied by, so that the measured cost is what was asked for; None
+            where nothing was measured.
     """
 
     blocks: frozenset[str] = frozenset()
     factors: tuple[tuple[str, float], ...] = ()
     scored_again: bool = False
+    aim: float | None = None
 
 
 class Candidates:
@@ -82,8 +86,9 @@ class Candidates:
 
     @property
     def best(self) -> tuple[Way, Candidate]:
-        """Return the candidate with the least divergence, of equal ones that with fewest blocks."""
-        return min(self.seen.items(), key=lambda e: (e[1].divergence, len(e[1].blocks)))
+        """Return the candidate that `best_of` names, and how it was chosen."""
+        found = best_of(self.seen.values())
+        return next((way, made) for way, made in self.seen.items() if made is found)
 
     def look_at(self, way: Way) -> None:
         """Make and judge the candidate that is chosen in a way; add it to what was seen."""
@@ -92,12 +97,13 @@ class Candidates:
             self._judge(way),
             factors=dict(way.factors),
             scored_again=way.scored_again,
+            aim=way.aim,
         )
 
     def is_new(self, way: Way) -> bool:
         """Return whether a way leads to a network that was not made yet."""
         chosen = self._choose(way)
-        return way not in self.seen and (chosen is None or _key(way, chosen[1]) not in self._made)
+        return way not in self.seen and (chosen is None or _key(way, chosen.keep) not in self._made)
 
     def sort(self, names: frozenset[str]) -> list[Block]:
         """Return the blocks of these names in the order of execution."""
@@ -115,11 +121,12 @@ class Candidates:
             return run
         return take_blocks_out(run, self.sort(way.blocks), of_program_alone=of_program_alone)
 
-    def choose(self, run: Run) -> Decision:
-        """Choose the channels that a run loses to meet the goal."""
-        if run.total(run.unit) <= self.target.most:
-            return Decision(self.target, choice_of(run, {}), run.timing)
-        return decide(run, self.target)
+    def choose(self, run: Run, way: Way) -> Decision:
+        """Choose the channels that a run loses to meet the goal, as a way says."""
+        target = replace(self.target, most=self.target.most * (way.aim or 1.0))
+        if run.total(run.unit) <= target.most:
+            return Decision(target, choice_of(run, {}), run.timing)
+        return decide(run, target)
 
     def _scores(self, way: Way) -> Scores:
         scores = self.run.scores
@@ -135,14 +142,26 @@ class Candidates:
         halfway = decide(run, AtMost(math.sqrt(before * self.target.most)), best_effort=True)
         return score_again(run, halfway.keep, self._make(run, halfway.keep))
 
-    def _choose(self, way: Way) -> tuple[Run, Keep] | None:
+    def slice(self, way: Way) -> tuple[Run, ExportedProgram, dict[str, int]] | None:
+        """Slice the network in a way, unrepaired; None where the goal is out of reach.
+
+        Returns:
+            The run that is cut from, the smaller program, and how many channels groups keep.
+        """
+        chosen = self._choose(way)
+        if chosen is None:
+            return None
+        kept = {name: len(channels) for name, channels in chosen.keep.items()}
+        return chosen.run, _slice(*chosen), kept
+
+    def _choose(self, way: Way) -> _Chosen | None:
         """Return the run and what it keeps; None where the goal is out of reach."""
         blocks = self.sort(way.blocks)
         if len({block.addition for block in blocks}) < len(blocks):
             return None
         try:
             run = self.run_of(way, of_program_alone=True)
-            return run, self.choose(run).keep
+            return _Chosen(run, self.choose(run, way).keep)
         except OutOfReachError:
             return None
 
@@ -150,15 +169,24 @@ class Candidates:
         chosen = self._choose(way)
         if chosen is None:
             return math.inf
-        key = _key(way, chosen[1])
+        key = _key(way, chosen.keep)
         if key not in self._made:
             self._made[key] = self.divergence.of(self._make(*chosen))
         return self._made[key]
 
     def _make(self, run: Run, keep: Keep) -> ExportedProgram:
-        program = slice_program(run.trace, run.network, run.network.masks(keep))
+        program = _slice(run, keep)
         refit_program(run, program, keep, self.data)
         return program
+
+
+class _Chosen(NamedTuple):
+    run: Run
+    keep: Keep
+
+
+def _slice(run: Run, keep: Keep) -> ExportedProgram:
+    return slice_program(run.trace, run.network, run.network.masks(keep))
 
 
 def _key(way: Way, keep: Keep) -> tuple[object, ...]:

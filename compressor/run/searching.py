@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from compressor.choose import AtMost, Share
 from compressor.choose.blocks import removable
-from compressor.choose.budget import blocks_compete, candidates_of
+from compressor.choose.budget import blocks_compete, candidates_of, is_timed
 from compressor.choose.kinds import BLOCK
 from compressor.graph.blocks import Block, find_blocks
 from compressor.processes import each_alone
@@ -22,6 +22,7 @@ from compressor.run.decide import Decision
 from compressor.run.found import Search
 from compressor.run.opened import Run
 from compressor.run.proposals import propose_blocks, propose_factors, propose_scoring_again
+from compressor.run.time_candidates import time_the_best
 from compressor.score.data import CalibrationBatches
 from compressor.watch import Tick
 
@@ -48,6 +49,8 @@ def search(run: Run, decision: Decision) -> tuple[Run, Decision]:
     with run.stopwatch.stage("search for what goes") as tick, each_alone():
         made = Candidates(run, goal, blocks)
         _look_around(made, count, tick)
+        if is_timed(run.options) and run.timing.is_here:
+            time_the_best(made, tick)
     return _carry_over(run, decision, made)
 
 
@@ -128,10 +131,10 @@ def _words(made: Candidates) -> str:
 def _carry_over(run: Run, decision: Decision, made: Candidates) -> tuple[Run, Decision]:
     found = Search(len(made.blocks), tuple(made.seen.values()))
     way, best = made.best
-    if way == Way():
+    if replace(way, aim=None) == Way():
         return run, replace(decision, search=found)
     chosen_from = made.run_of(way)
-    chosen = made.choose(chosen_from)
+    chosen = made.choose(chosen_from, way)
     if best.blocks:
         some = ", ".join(best.blocks)
         run.stopwatch.note(f"{len(best.blocks)} of {found.of} blocks are taken out: {some}")

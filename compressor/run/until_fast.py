@@ -6,8 +6,11 @@ is what was asked for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from torch.export import ExportedProgram
 
 from compressor.choose import LATENCY, AtMost, Share
 from compressor.errors import CompressorError
@@ -59,6 +62,8 @@ def cut_until_fast(run: Run, decision: Decision, root: Run, goal: Share | AtMost
     whole_ms = root.before.total(LATENCY)
     asked = 1 - goal.ratio_of(whole_ms)
     predicted = aim = asked * (BELOW + ABOVE) / 2
+    if decision.search is not None and decision.search.best.aim is not None:
+        predicted *= decision.search.best.aim
     tried: list[_Candidate] = []
     with run.stopwatch.stage("correct by the clock") as tick:
         for number in range(TRIES):
@@ -66,7 +71,8 @@ def cut_until_fast(run: Run, decision: Decision, root: Run, goal: Share | AtMost
             made = cut(run, decide(run, nearer, best_effort=True, timing=decision.timing))
             if any(made.decision.keep == earlier.cut.decision.keep for earlier in tried):
                 break  # the steps of widths are too coarse for a closer one
-            measured = _measure(run, made, root.original, whole_ms)
+            kept, program = made.decision.kept, made.sliced.program
+            measured = measure(run, program, kept, root.original, whole_ms)
             tick(number + 1, TRIES, measured.words)
             share = measured.share / asked
             fills = measured.after_ms / goal.most if isinstance(goal, AtMost) else share
@@ -84,17 +90,32 @@ def cut_until_fast(run: Run, decision: Decision, root: Run, goal: Share | AtMost
     return replace(best.cut, decision=replace(done, found=found))
 
 
-def _measure(run: Run, made: Cut, original: Original, whole_ms: float) -> Measured:
+def measure(
+    run: Run,
+    program: ExportedProgram,
+    kept: Mapping[str, int],
+    original: Original,
+    whole_ms: float,
+) -> Measured:
+    """Time a smaller network against the original.
+
+    Args:
+        run: The run that it was cut from.
+        program: The smaller network.
+        kept: How many channels its groups keep.
+        original: The network that went in.
+        whole_ms: The original's predicted milliseconds.
+    """
     files, by_pytorch = TemporaryFolder(), by_torch(run.options)
-    smaller: Runnable = made.sliced.program if by_pytorch else files.path / FORMATS[ONNX].file
+    smaller: Runnable = program if by_pytorch else files.path / FORMATS[ONNX].file
     if isinstance(smaller, Path):
         symbol, route = run.trace.batch_symbol, original.route_of(ONNX)
         routes = None if route is None else (route,)
-        export_onnx(made.sliced.program, smaller, batch_symbol=symbol, routes=routes)
+        export_onnx(program, smaller, batch_symbol=symbol, routes=routes)
     before, after, noise = of_the_first(
         lambda: _steadily(original.runnable(by_pytorch), smaller, run.options)
     )
-    predicted = run.total(LATENCY, made.decision.kept) / whole_ms
+    predicted = run.total(LATENCY, kept) / whole_ms
     return Measured(predicted, after / before, before, after, noise)
 
 
