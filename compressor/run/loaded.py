@@ -83,6 +83,7 @@ def _as_it_came(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
         ignore_unexpected=options.ignore_unexpected,
         pretrained=options.pretrained,
         trust_pickle=options.trust_pickle,
+        inputs=options.input,
     )
     return replace(loaded, sha256=loaded.sha256 or tensors_sha256(loaded.module))
 
