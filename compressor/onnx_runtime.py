@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import keyword
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,41 @@ _INTEGERS: dict[str, Any] = {
     "tensor(uint8)": np.uint8,
     "tensor(bool)": np.bool_,
 }
+
+
+def words_of(names: Iterable[str]) -> list[str]:
+    """Return the names of a file's inputs as words of Python's, all different, in their order."""
+    found: list[str] = []
+    for name in names:
+        word = re.sub(r"\W", "_", name, flags=re.ASCII) or "unnamed"
+        if not word.isidentifier() or keyword.iskeyword(word) or word == "self":
+            word = f"_{word}"
+        free, count = word, 1
+        while free in found:
+            count += 1
+            free = f"{word}_{count}"
+        found.append(free)
+    return found
+
+
+def feeds_for(session: Any, given: Mapping[str, np.ndarray[Any, Any]]) -> Feeds:
+    """Return inputs under the session's names and in its types of floats.
+
+    Args:
+        session: The session.
+        given: Inputs by the session's names, or by these as words of Python's; others are left
+            out.
+    """
+    specs = session.get_inputs()
+    words = words_of(spec.name for spec in specs)
+    found = {}
+    for spec, word in zip(specs, words, strict=True):
+        name = spec.name if spec.name in given else word
+        if name in given:
+            array = given[name]
+            is_float = array.dtype.kind == "f" and spec.type in _FLOATS
+            found[spec.name] = array.astype(_FLOATS[spec.type], copy=False) if is_float else array
+    return found
 
 
 def cores() -> int:

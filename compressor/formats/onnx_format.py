@@ -12,6 +12,7 @@ from compressor.errors import CompressorError
 from compressor.files.format_table import FORMATS, ONNX
 from compressor.formats.job import Counted, Job, Methods, Outcome
 from compressor.formats.onnx_file import Route, export_onnx, routes_of, user_inputs
+from compressor.formats.own_graph import own_routes
 from compressor.formats.session import call_once
 from compressor.formats.verifying import write_and_verify
 from compressor.formats.ways import Way
@@ -29,7 +30,8 @@ def _attempt(traced: Trace, folder: Path) -> Route:
         call_once(path, feeds, samples)
 
     symbol = traced.batch_symbol
-    return export_onnx(traced.program, path, batch_symbol=symbol, check=check)
+    routes = (*own_routes(traced.module), *routes_of(symbol))
+    return export_onnx(traced.program, path, batch_symbol=symbol, routes=routes, check=check)
 
 
 def _write(job: Job) -> Outcome:
@@ -37,6 +39,8 @@ def _write(job: Job) -> Outcome:
     routes = routes_of(symbol, job.opset)
     if job.first in routes:
         routes = routes[routes.index(job.first) :]
+    else:
+        routes = (*own_routes(job.module, job.opset), *routes)
     worst, route = write_and_verify(
         *(job.program, job.folder / FORMATS[ONNX].file, job.traced, routes),
         real=job.real,
@@ -44,10 +48,16 @@ def _write(job: Job) -> Outcome:
         opset=job.opset,
     )
     usual = routes_of(symbol)[0]
-    words = [
-        "its batch is fixed at one sample" if symbol is not None and not route.free_batch else "",
-        f"written by {route.exporter}" if route.exporter != usual.exporter else "",
-    ]
+    words = (
+        []
+        if route.is_own
+        else [
+            "its batch is fixed at one sample"
+            if symbol is not None and not route.free_batch
+            else "",
+            f"written by {route.exporter}" if route.exporter != usual.exporter else "",
+        ]
+    )
     return Outcome(worst, "; ".join(filter(None, words)))
 
 

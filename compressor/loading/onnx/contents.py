@@ -69,16 +69,18 @@ class Constant(Shared):
     """A tensor that the file holds.
 
     Attributes:
-        place: Its position among all tensors of the file.
+        place: Its position among all tensors of the file; -1 where it is none of them.
         array: Its values.
         kind: Its type in the file (`onnx.TensorProto`).
         is_initializer: Whether it is an initializer, else the value of a Constant node.
+        identity: The place of the Identity of another constant that it is; -1 where it is none.
     """
 
     place: int
     array: Array
     kind: int
     is_initializer: bool
+    identity: int = -1
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,13 @@ class OnnxSource(Shared):
         model: All of the file but the values of its tensors; it is never changed.
         graph: What was read.
         opset: Version of ONNX's own operators.
+        arrays: The values of all its tensors, by their places.
     """
 
     model: onnx.ModelProto
     graph: Graph
     opset: int
+    arrays: tuple[Array, ...]
 
     @property
     def has_free_batch(self) -> bool:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from compressor.loading.onnx.contents import Declared
-from compressor.loading.onnx.names import words_of
 from compressor.loading.onnx.network import OnnxNetwork
 from compressor.loading.onnx.plan_of_steps import FromTensors, FromValue
 from compressor.loading.onnx.saying import refused
+from compressor.onnx_runtime import words_of
 from compressor.records import ExampleInputs
 
 ORIGIN = "the file's declared inputs"
@@ -98,7 +98,17 @@ def _draw(
 
 
 PASSING = frozenset(
-    ["Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"]
+    [
+        "Cast",
+        "Expand",
+        "Flatten",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    ]
 )
 """Operators that hand on the values of their first input."""
 

@@ -19,12 +19,6 @@ def path_of(name: str) -> str:
     return ".".join(parts) or "unnamed"
 
 
-def word_of(name: str) -> str:
-    """Return a name as one word of Python's."""
-    word = _clean(_ODD.sub("_", name)) or "unnamed"
-    return word if word.isidentifier() else f"_{word}"
-
-
 def _clean(part: str) -> str:
     cleaned = _ODD.sub("_", part)[:LONGEST] or "_"
     return f"{cleaned}_" if cleaned in _TAKEN or keyword.iskeyword(cleaned) else cleaned
@@ -68,15 +62,3 @@ class Paths:
 def _prefixes(path: str) -> list[str]:
     parts = path.split(".")
     return [".".join(parts[:i]) for i in range(1, len(parts))]
-
-
-def words_of(names: list[str]) -> list[str]:
-    """Return words of Python's for names, all different, in their order."""
-    found: list[str] = []
-    for name in names:
-        word, count = word_of(name), 1
-        while word in found:
-            count += 1
-            word = f"{word_of(name)}_{count}"
-        found.append(word)
-    return found

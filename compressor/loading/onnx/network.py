@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from compressor.loading.onnx.contents import OnnxSource, as_float32
 from compressor.loading.onnx.literals_known import known_numbers, literals_of
-from compressor.loading.onnx.names import words_of
 from compressor.loading.onnx.operators import BRANCH, run
 from compressor.loading.onnx.operators.invocation import Call, Value
 from compressor.loading.onnx.plan_of_steps import (
@@ -25,6 +24,7 @@ from compressor.loading.onnx.plan_of_steps import (
 )
 from compressor.loading.onnx.saying import refused
 from compressor.loading.onnx.small_numbers import Numbers
+from compressor.onnx_runtime import words_of
 
 COUNTED = ("group", "num_groups")
 """Attributes of nodes that are sizes, which change with the channels."""
@@ -232,7 +232,7 @@ def build_network(source: OnnxSource) -> OnnxNetwork:
     layout = plan_steps(source.graph)
     network = _class_for([declared.name for declared in source.graph.inputs])()
     network.source, network.layout = source, layout
-    planned = list(_every(layout.steps))
+    planned = list(every_step(layout.steps))
     owned = {step.path: step for step in planned if step.op != BRANCH}
     paths = {path for path in owned}
     for path in (*owned, *(p for held in layout.held.values() for p in held.paths)):
@@ -247,11 +247,12 @@ def build_network(source: OnnxSource) -> OnnxNetwork:
     return network.eval()
 
 
-def _every(steps: tuple[Planned, ...]) -> list[Planned]:
+def every_step(steps: tuple[Planned, ...]) -> list[Planned]:
+    """Return all steps, those within branches after the step that chooses among them."""
     return [
         each
         for step in steps
-        for each in (step, *(e for inner, _ in step.branches for e in _every(inner)))
+        for each in (step, *(e for inner, _ in step.branches for e in every_step(inner)))
     ]
 
 

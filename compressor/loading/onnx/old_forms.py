@@ -26,7 +26,18 @@ MOVED: Mapping[str, Mapping[str, tuple[int, int]]] = {
     "Upsample": {"scales": (1, FLOAT)},
     **{
         f"Reduce{kind}": {"axes": (1, INT64)}
-        for kind in ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]
+        for kind in [
+            "L1",
+            "L2",
+            "LogSum",
+            "LogSumExp",
+            "Max",
+            "Mean",
+            "Min",
+            "Prod",
+            "Sum",
+            "SumSquare",
+        ]
     },
 }
 """Operator -> attribute of its older versions -> position and type of the input of that name."""

@@ -15,8 +15,6 @@ from compressor.free_memory import free_bytes
 from compressor.loading.onnx.saying import damaged, refused
 from compressor.loading.onnx.small_numbers import Array
 
-Protos = onnx.ModelProto | onnx.GraphProto
-
 LARGEST_SIDE = 2**31
 """The largest size of one dimension."""
 
@@ -68,14 +66,15 @@ def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from graphs_of(attribute.g)
-            for inner in attribute.graphs:
-                yield from graphs_of(inner)
 
 
 def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yield all nodes of a graph and of those within it; their order gives nodes their places."""
-    for each in graphs_of(graph):
-        yield from each.node
+    """Yield all nodes of a graph, each before those within it; their order is their places."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from nodes_of(attribute.g)
 
 
 def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -28,7 +28,9 @@ WEIGHTS: Mapping[str, tuple[int, ...]] = {
 }
 """Operator -> positions of its inputs that learn where the file holds them."""
 
-HANDED_ON = frozenset(["Cast", "Concat", "Expand", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"])
+HANDED_ON = frozenset(
+    ["Cast", "Concat", "Expand", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"]
+)
 """Operators that hand on what they are given: an initializer behind them learns, too."""
 
 SCALARS = frozenset(["Add", "Mul", "Gather", "Einsum", "MatMul"]) | HANDED_ON

@@ -16,7 +16,7 @@ from compressor.agreement import FLOAT16, FLOAT32, ONNX, Tolerance, difference, 
 from compressor.files.claimed import temporary_folder
 from compressor.loading.onnx.network import OnnxNetwork
 from compressor.loading.onnx.saying import OnnxFileError, refused
-from compressor.onnx_runtime import Feeds, cores, open_session
+from compressor.onnx_runtime import Feeds, cores, feeds_for, open_session, words_of
 from compressor.records import ExampleInputs
 
 CHUNK = 64
@@ -87,15 +87,11 @@ def _refuse_other_shapes(expected: list[list[Any]], found: list[list[Tensor]], p
             )
 
 
-def feeds_of(session: Any, args: tuple[Any, ...]) -> dict[str, np.ndarray[Any, Any]]:
+def feeds_of(session: Any, args: tuple[Any, ...]) -> Feeds:
     """Return inputs by the session's names, in the session's types."""
-    return {
-        spec.name: value.numpy().astype(_NUMPY.get(spec.type, value.numpy().dtype))
-        for spec, value in zip(session.get_inputs(), args, strict=True)
-    }
-
-
-_NUMPY = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
+    words = words_of(spec.name for spec in session.get_inputs())
+    given = {word: value.numpy() for word, value in zip(words, args, strict=True)}
+    return feeds_for(session, given)
 
 
 def _open(network: Path) -> Any:

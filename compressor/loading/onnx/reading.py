@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def read_source(path: Path) -> OnnxSource:
     graph = reading.graph(model.graph, {}, frozenset())
     _check_with_onnx(model, path)
     strip(model)
-    return OnnxSource(model, graph, versions.get("", 1))
+    return OnnxSource(model, graph, versions.get("", 1), tuple(reading.arrays))
 
 
 def _check_model(model: onnx.ModelProto) -> None:
@@ -99,6 +99,7 @@ class _Reading:
     tensors: TensorReader
     versions: Mapping[str, int]
     constants: dict[str, Constant] = field(default_factory=dict)
+    arrays: list[Array] = field(default_factory=list)
     _read: list[Iterator[tuple[int, Array]]] = field(default_factory=list)
     _places: int = 0
 
@@ -108,7 +109,8 @@ class _Reading:
         for each in graphs_of(graph):
             found = []
             for name, tensor in _named_tensors(each):
-                found.append((place, self.tensors.read(tensor, name)))
+                self.arrays.append(self.tensors.read(tensor, name))
+                found.append((place, self.arrays[-1]))
                 place += 1
             self._read.append(iter(found))
 
@@ -165,6 +167,13 @@ class _Reading:
             if key == "Constant":
                 self._constant(node, outputs[0], name, names)
                 continue
+            if (
+                key == "Identity"
+                and not names.is_inner
+                and names.of(node.input[0]) in self.constants
+            ):
+                self._another(names.of(node.input[0]), outputs[0], place)
+                continue
             read = Node(
                 place,
                 name,
@@ -175,6 +184,14 @@ class _Reading:
                 {a.name: self._attribute(a, names, known) for a in node.attribute},
             )
             yield attributes_as_inputs(read, self._keep)
+
+    def _another(self, name: str, output: str, place: int) -> None:
+        """Read an Identity of a constant as a constant of its own.
+
+        An exporter writes tensors of equal values once; they are not tied for that.
+        """
+        known = self.constants[name]
+        self.constants[output] = replace(known, place=-1, identity=place)
 
     def _keep(self, name: str, array: Array, kind: int) -> None:
         """Note a constant that is an attribute in the file, under a name of its own."""
@@ -237,6 +254,7 @@ class _Names:
         self, outer: Mapping[str, str], prefix: str, tensors: Iterator[tuple[int, Array]]
     ) -> None:
         self.all, self.tensors = dict(outer), tensors
+        self.is_inner = bool(prefix)
         self._prefix = prefix
 
     def own(self, name: str) -> str:
