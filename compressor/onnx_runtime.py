@@ -6,7 +6,7 @@ import json
 import keyword
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,6 +231,12 @@ def feeds_for(session: Any, given: Mapping[str, np.ndarray[Any, Any]]) -> Feeds:
             is_float = array.dtype.kind == "f" and spec.type in _FLOATS
             found[spec.name] = array.astype(_FLOATS[spec.type], copy=False) if is_float else array
     return found
+
+
+def feeds_by_position(session: Any, given: Sequence[np.ndarray[Any, Any]]) -> Feeds:
+    """Return inputs, given in the session's order, under its names and in its types of floats."""
+    names = [spec.name for spec in session.get_inputs()]
+    return feeds_for(session, dict(zip(names, given, strict=True)))
 
 
 def cores() -> int:

@@ -124,7 +124,7 @@ class OnnxNetwork(nn.Module):
             self._step(step, values, device, watch)
             for name in last.get(at, ()):
                 values.pop(name, None)
-        return [self._value(source, values) for source in self.layout.results]
+        return [self.value(source, values) for source in self.layout.results]
 
     def _step(
         self,
@@ -133,7 +133,7 @@ class OnnxNetwork(nn.Module):
         device: torch.device | None,
         watch: Callable[[str, Value], None],
     ) -> None:
-        inputs = [self._value(source, values) for source in step.inputs]
+        inputs = [self.value(source, values) for source in step.inputs]
         if step.op == BRANCH:
             found = self._branch(step, inputs[0], values, device, watch)
         else:
@@ -161,9 +161,10 @@ class OnnxNetwork(nn.Module):
         inner = dict(values)
         for each in steps:
             self._step(each, inner, device, watch)
-        return tuple(self._value(source, inner) for source in results)
+        return tuple(self.value(source, inner) for source in results)
 
-    def _value(self, source: Source, values: Mapping[str, Value]) -> Value:
+    def value(self, source: Source, values: Mapping[str, Value]) -> Value:
+        """Return what a step takes: a value, tensors of the network, numbers, or None."""
         if isinstance(source, FromValue):
             return values[source.name]
         if isinstance(source, FromTensors):
