@@ -40,7 +40,7 @@ def read_onnx(path: Path, kind: FileKind, wanted: Wanted) -> LoadedModel:
     source = read_source(path)
     network = build_network(source)
     examples = _examples(network, wanted)
-    network.spell(examples.args)
+    network.note_literals(examples.args)
     prove(path, network, examples)
     return LoadedModel(
         module=network,

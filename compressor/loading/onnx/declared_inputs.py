@@ -114,7 +114,7 @@ PASSING = frozenset(
 
 
 def index_bounds(network: OnnxNetwork) -> dict[str, int]:
-    """Return, of every input that looks something up in a stored table, the rows of the smallest."""
+    """Return, of every input that indexes stored tables, the rows of the smallest."""
     graph, layout = network.source.graph, network.layout
     origin = {declared.name: declared.name for declared in graph.inputs}
     bounds: dict[str, int] = {}

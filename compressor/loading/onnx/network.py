@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from compressor.loading.onnx.contents import OnnxSource, as_float32
-from compressor.loading.onnx.literals_known import known_numbers, literals_of
 from compressor.loading.onnx.operators import BRANCH, run
 from compressor.loading.onnx.operators.invocation import Call, Value
 from compressor.loading.onnx.plan_of_steps import (
@@ -26,6 +25,17 @@ from compressor.loading.onnx.saying import refused
 from compressor.loading.onnx.small_numbers import Numbers
 from compressor.onnx_runtime import words_of
 
+LITERALS: Mapping[str, Mapping[int, str]] = {
+    "ConstantOfShape": {0: "shape"},
+    "Expand": {1: "shape"},
+    "Pad": {1: "pads"},
+    "Reshape": {1: "shape"},
+    "Slice": {1: "starts", 2: "ends"},
+    "Split": {1: "split"},
+    "Tile": {1: "repeats"},
+}
+"""Operator -> positions of the inputs that say sizes -> what these are called."""
+
 COUNTED = ("group", "num_groups")
 """Attributes of nodes that are sizes, which change with the channels."""
 
@@ -33,24 +43,27 @@ COUNTED = ("group", "num_groups")
 class Step(nn.Module):
     """One node as a module.
 
-    The sizes that the file spells out are integers among its attributes ("shape_2"), so that they
-    can change with the channels.
+    The sizes that a node is given are integers among its attributes ("shape_2"), so that they can
+    change with the channels; those that have not changed are as they are given.
     """
 
     def __init__(self, planned: Planned) -> None:
         """Take the plan of the step."""
         super().__init__()
         self.planned = planned
-        self.literals: Mapping[str, tuple[int, int, int]] = {}
+        self.literals: dict[str, tuple[int, int, int]] = {}
         for name in COUNTED:
             if name in planned.node.attributes:
                 setattr(self, name, planned.node.attributes[name])
 
-    def spell(self, known: Mapping[str, Numbers]) -> None:
-        """Hold the sizes that are known before the network runs as attributes, in place."""
-        self.literals = literals_of(self.planned, known)
-        for name, (_, _, value) in self.literals.items():
-            setattr(self, name, value)
+    def note_literals(self, inputs: tuple[Value, ...]) -> None:
+        """Hold the sizes that the node is given as attributes, in place."""
+        for position, word in LITERALS.get(self.planned.op, {}).items():
+            given = inputs[position] if position < len(inputs) else None
+            for i, value in enumerate(given.listed if isinstance(given, Numbers) else []):
+                if type(value) is int:
+                    self.literals[f"{word}_{i}"] = (position, i, value)
+                    setattr(self, f"{word}_{i}", value)
 
     def forward(self, *inputs: Value, device: torch.device | None = None) -> Value:
         """Run the node: its inputs in, its output or a tuple of its outputs out.
@@ -71,11 +84,11 @@ class Step(nn.Module):
         return found[0] if len(found) == 1 else found
 
     def _spelled(self, inputs: tuple[Value, ...]) -> list[Value]:
-        """Return the inputs with the sizes that are this module's own put in."""
+        """Return the inputs, with the sizes that have changed put in."""
         found = list(inputs)
-        for name, (position, element, _) in self.literals.items():
+        for name, (position, element, value) in self.literals.items():
             given = found[position]
-            if isinstance(given, Numbers) and given.listed[element] is not getattr(self, name):
+            if getattr(self, name) != value and isinstance(given, Numbers):
                 array = given.array.copy()
                 array.reshape(-1)[element] = getattr(self, name)
                 found[position] = Numbers(array, given.dtype)
@@ -182,20 +195,17 @@ class OnnxNetwork(nn.Module):
         with torch.no_grad():
             self._run(inputs, watch)
 
-    def spell(self, inputs: tuple[Tensor, ...]) -> None:
-        """Run the network, and hold the sizes that the file spells out as attributes of the steps
-        that use them, in place."""
-        ranks: dict[str, int] = {}
-
-        def note(name: str, value: Value) -> None:
-            if isinstance(value, Tensor):
-                ranks[name] = value.dim()
-
-        self.watch(inputs, note)
-        known = known_numbers(self.layout.steps, ranks)
-        for step in self.modules():
-            if isinstance(step, Step):
-                step.spell(known)
+    def note_literals(self, inputs: tuple[Tensor, ...]) -> None:
+        """Run the network, and hold the sizes that its steps are given as their attributes, in
+        place."""
+        hooks = [
+            step.register_forward_pre_hook(lambda step, given: step.note_literals(given))
+            for step in self.modules()
+            if isinstance(step, Step)
+        ]
+        self.watch(inputs, lambda name, value: None)
+        for hook in hooks:
+            hook.remove()
 
 
 def _last_uses(layout: GraphPlan) -> dict[int, list[str]]:
@@ -235,7 +245,7 @@ def build_network(source: OnnxSource) -> OnnxNetwork:
     network.source, network.layout = source, layout
     planned = list(every_step(layout.steps))
     owned = {step.path: step for step in planned if step.op != BRANCH}
-    paths = {path for path in owned}
+    paths = set(owned)
     for path in (*owned, *(p for held in layout.held.values() for p in held.paths)):
         parts = path.split(".")
         paths |= {".".join(parts[:i]) for i in range(1, len(parts))}

@@ -20,30 +20,6 @@ MOST = 4096
 Array = np.ndarray[Any, Any]
 
 
-class UnknownError(Exception):
-    """The error raised where a decision would follow from a number that is not known."""
-
-
-class Unknown:
-    """A number that is not known before the network runs; arithmetic with it gives it again."""
-
-    def _same(self, *_: Any) -> Unknown:
-        return self
-
-    def _no_decision(self, *_: Any) -> Any:
-        raise UnknownError
-
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __neg__ = _same
-    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _same
-    __pow__ = __rpow__ = __floor__ = __ceil__ = __abs__ = _same
-    __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __index__ = __int__ = __float__ = _no_decision
-    __eq__ = __ne__ = _no_decision
-    __hash__ = object.__hash__
-
-
-UNKNOWN = Unknown()
-
-
 @dataclass(frozen=True, eq=False)
 class Numbers:
     """A tensor as numbers.

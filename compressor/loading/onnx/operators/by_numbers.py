@@ -11,7 +11,7 @@ import torch
 
 from compressor.loading.onnx.contents import TYPES
 from compressor.loading.onnx.operators.invocation import Call, Entry
-from compressor.loading.onnx.small_numbers import MOST, UNKNOWN, Array, Numbers, each, numbers
+from compressor.loading.onnx.small_numbers import MOST, Array, Numbers, each, numbers
 
 INT, BOOL = torch.int64, torch.bool
 
@@ -49,7 +49,7 @@ def _divide(call: Call) -> Numbers:
 
 def _towards_zero(x: Any, y: Any) -> Any:
     if isinstance(x, int) and isinstance(y, int):
-        return int(math.trunc(x / y)) if (x < 0) != (y < 0) else abs(x) // abs(y)
+        return math.trunc(x / y) if (x < 0) != (y < 0) else abs(x) // abs(y)
     return x // y
 
 
@@ -61,31 +61,27 @@ def _cast(call: Call) -> Numbers:
     if dtype.is_floating_point:
         convert: Callable[[Any], Any] = _float
     elif dtype == BOOL:
-        convert = _known(bool)
+        convert = bool
     else:
         convert = _whole
     return numbers(each(convert, given.array), dtype)
 
 
-def _known(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: UNKNOWN if value is UNKNOWN else function(value)
-
-
 def _float(value: Any) -> Any:
-    return torch.sym_float(value) if isinstance(value, torch.SymInt) else _known(float)(value)
+    return torch.sym_float(value) if isinstance(value, torch.SymInt) else float(value)
 
 
 def _whole(value: Any) -> Any:
     if isinstance(value, torch.SymInt):
         return value
-    return torch.sym_int(value) if isinstance(value, torch.SymFloat) else _known(int)(value)
+    return torch.sym_int(value) if isinstance(value, torch.SymFloat) else int(value)
 
 
 def _rounded(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def rounded(value: Any) -> Any:
         if isinstance(value, torch.SymFloat):
             return torch.sym_float(function(value))
-        return UNKNOWN if value is UNKNOWN else float(function(value))
+        return float(function(value))
 
     return rounded
 
@@ -172,9 +168,7 @@ def _constant_of_shape(call: Call) -> Numbers:
 
 
 def _bounded(shape: list[Any]) -> list[int]:
-    if any(size is UNKNOWN or not isinstance(size, int) for size in shape):
-        raise TooManyError
-    if math.prod(shape) > MOST:
+    if any(not isinstance(size, int) for size in shape) or math.prod(shape) > MOST:
         raise TooManyError
     return [int(size) for size in shape]
 

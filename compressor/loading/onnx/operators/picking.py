@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ def _gather_numbers(call: Call, x: Tensor, axis: int, index: Numbers) -> Tensor:
     if index.array.ndim == 0:
         return x.select(axis, places[0])
     if index.is_plain and index.array.ndim == 1:
-        steps = {b - a for a, b in zip(places, places[1:], strict=False)} or {1}
+        steps = {b - a for a, b in itertools.pairwise(places)} or {1}
         if steps == {1} and places[0] >= 0:
             return x[(*[slice(None)] * axis, slice(places[0], places[-1] + 1))]
     if axis == 0 and x.dim() == 2 and isinstance(x, torch.nn.Parameter) and index.is_plain:
