@@ -38,6 +38,7 @@ class Route:
         is_own: Whether it is the graph of the file that the network came from; what that says of
             itself stays.
         tolerance: How far what ONNX Runtime computes may be off.
+        finish: Changes the model last, in place.
     """
 
     exporter: str
@@ -45,6 +46,7 @@ class Route:
     free_batch: bool
     is_own: bool = False
     tolerance: Tolerance = ONNX
+    finish: Callable[[onnx.ModelProto], None] = lambda model: None
 
     @property
     def words(self) -> str:
@@ -91,6 +93,7 @@ def export_onnx(
             model = _convert(fix_to_one(program) if fixed else program, route, opset)
             if not route.is_own:
                 _strip(model, batch_symbol)
+            route.finish(model)
             write_onnx(model, path, metadata or {})
             check(route)
         except NoRoomError:

@@ -7,7 +7,7 @@ types, free dimensions, the version of the operators and what the file says of i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from compressor.errors import CompressorError
 from compressor.formats.onnx_file import Route
 from compressor.graph.programs.lifting import stored_tensors
-from compressor.loading.onnx.contents import Constant, Node
+from compressor.loading.onnx.contents import Constant, Node, OnnxSource
 from compressor.loading.onnx.network import COUNTED, OnnxNetwork, Step, every_step
 from compressor.loading.onnx.old_forms import attribute_of
 from compressor.loading.onnx.operators import BRANCH
@@ -25,6 +25,7 @@ from compressor.loading.onnx.parsing import graphs_of, nodes_of, tensors_of
 from compressor.loading.onnx.proof import tolerance_for
 from compressor.loading.onnx.small_numbers import Array
 from compressor.loading.onnx.stored_forms import GATES
+from compressor.onnx_runtime import words_of
 
 SCATTER = 11
 """The version from which Scatter is called ScatterElements."""
@@ -53,6 +54,57 @@ def own_routes(module: nn.Module | None, opset: int | None = None) -> tuple[Rout
             tolerance=tolerance_for(network),
         ),
     )
+
+
+def finish_like_file(module: nn.Module | None, routes: Iterable[Route]) -> tuple[Route, ...]:
+    """Return the routes so that files get the names of the file that a network came from, and the
+    version of its operators where that can be written.
+
+    Args:
+        module: The network as it was loaded.
+        routes: The exporters' routes.
+    """
+    if not isinstance(module, OnnxNetwork):
+        return tuple(routes)
+    source = module.source
+    named = [replace(route, finish=lambda model: _name_like(model, source)) for route in routes]
+    return (*(_at_version(route, source.opset) for route in named if route.free_batch), *named)
+
+
+def _at_version(route: Route, version: int) -> Route:
+    """Return the route at a version of the operators, unless another one is asked for."""
+
+    def convert(program: ExportedProgram, opset: int | None) -> onnx.ModelProto:
+        model = route.convert(program, opset or version)
+        found = next(entry.version for entry in model.opset_import if not entry.domain)
+        if found > (opset or version):
+            raise CompressorError(f"{route.exporter}: writes version {found}")
+        return model
+
+    return replace(route, convert=convert)
+
+
+def _name_like(model: onnx.ModelProto, source: OnnxSource) -> None:
+    """Give a model the inputs' and outputs' names of a file, and what that says of itself, in
+    place."""
+    words = words_of(declared.name for declared in source.graph.inputs)
+    names = {w: d.name for w, d in zip(words, source.graph.inputs, strict=True)}
+    found = {e.name: names.get(e.name, e.name) for e in model.graph.input}
+    for entry, declared in zip(model.graph.output, source.graph.outputs, strict=True):
+        found[entry.name] = declared.name
+    taken = {new for old, new in found.items() if new != old}
+    inner = {name for node in nodes_of(model.graph) for name in node.output}
+    inner |= {tensor.name for tensor in model.graph.initializer}
+    found |= {name: f"{name}@inner" for name in (inner & taken) - found.keys()}
+    for graph in graphs_of(model.graph):
+        for entry in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+            entry.name = found.get(entry.name, entry.name)
+        for node in graph.node:
+            for given in (node.input, node.output):
+                renamed = [found.get(name, name) for name in given]
+                del given[:]
+                given.extend(renamed)
+    model.metadata_props.extend(source.model.metadata_props)
 
 
 def _follows(network: OnnxNetwork) -> bool:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 
 from compressor.free_memory import free_bytes
 from compressor.loading.onnx.saying import damaged, refused
@@ -52,7 +51,7 @@ def parse(path: Path) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
-    except (DecodeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # protobuf's own error shares no base with others
         raise damaged(f"{path.name} cannot be parsed as an ONNX file", str(path)) from error
     if not model.HasField("graph") or not model.graph.node or not model.graph.output:
         raise damaged(f"{path.name} begins as an ONNX file and holds no network", str(path))
@@ -134,7 +133,7 @@ class TensorReader:
             raise refused(
                 f"a tensor of sizes {list(tensor.dims)[:8]} takes more memory than is free", name
             )
-        return count
+        return int(count)
 
     def _check_typed(self, tensor: onnx.TensorProto, kind: str, count: int, name: str) -> None:
         held = len(getattr(tensor, FIELDS[kind]))

@@ -26,12 +26,12 @@ def recurrent(run: Callable[..., Any]) -> Entry:
 
     def entry(call: Call) -> Any:
         _refuse_rare(call)
-        layers = call.raw(1), call.raw(2), call.raw(3)
-        if not all(part is None or isinstance(part, tuple) for part in layers) or not layers[0]:
+        layers = [call.raw(i) for i in (1, 2, 3)]
+        if not all(isinstance(part or (), tuple) for part in layers) or not layers[0]:
             raise call.refusal("has weights that are computed")
         x, first = call.x, bool(call.get("layout", 0))
         x = x.transpose(0, 1) if first else x
-        inner, own, biases = (part or () for part in layers)
+        inner, own, biases = layers[0] or (), layers[1] or (), layers[2] or ()
         directions, hidden = len(inner), own[0].shape[1]
         flat = [
             t for d in range(directions) for t in (inner[d], own[d], *biases[2 * d : 2 * d + 2])

@@ -49,8 +49,8 @@ def split_to_sequence(call: Call) -> Any:
     if call.has(1):
         value = call.raw(1)
         sizes = call.numbers(1)
-        return (tuple(x.split(sizes if value.array.ndim else sizes[0], axis)),)
-    pieces = x.split(1, axis)
+        return (tuple(torch.split(x, sizes if value.array.ndim else sizes[0], axis)),)
+    pieces = torch.split(x, 1, axis)
     return (pieces if call.get("keepdims", 1) else tuple(p.squeeze(axis) for p in pieces),)
 
 

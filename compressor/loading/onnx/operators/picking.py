@@ -21,7 +21,7 @@ def gather(call: Call) -> Tensor:
         return _gather_numbers(call, x, axis, index)
     if axis == 0 and x.dim() == 2 and isinstance(x, torch.nn.Parameter):
         return F.embedding(index.long(), x)
-    return x[(*[slice(None)] * axis, index)]
+    return x[_along(axis, index)]
 
 
 def _gather_numbers(call: Call, x: Tensor, axis: int, index: Numbers) -> Tensor:
@@ -31,10 +31,14 @@ def _gather_numbers(call: Call, x: Tensor, axis: int, index: Numbers) -> Tensor:
     if index.is_plain and index.array.ndim == 1:
         steps = {b - a for a, b in itertools.pairwise(places)} or {1}
         if steps == {1} and places[0] >= 0:
-            return x[(*[slice(None)] * axis, slice(places[0], places[-1] + 1))]
+            return x[_along(axis, slice(places[0], places[-1] + 1))]
     if axis == 0 and x.dim() == 2 and isinstance(x, torch.nn.Parameter) and index.is_plain:
         return F.embedding(call.tensor(1).long() % x.shape[0], x)
-    return x[(*[slice(None)] * axis, call.tensor(1))]
+    return x[_along(axis, call.tensor(1))]
+
+
+def _along(axis: int, index: Any) -> Any:
+    return (*[slice(None)] * axis, index)
 
 
 def gather_elements(call: Call) -> Tensor:
@@ -90,21 +94,20 @@ def top_k(call: Call) -> Any:
     )
 
 
-def arg_max(call: Call) -> Tensor:
+def arg_max(call: Call) -> Any:
     """ArgMax: the place of the largest along an axis."""
     return _arg(call, torch.argmax)
 
 
-def arg_min(call: Call) -> Tensor:
+def arg_min(call: Call) -> Any:
     """ArgMin: the place of the smallest along an axis."""
     return _arg(call, torch.argmin)
 
 
-def _arg(call: Call, function: Any) -> Tensor:
+def _arg(call: Call, function: Any) -> Any:
     x, axis, keep = call.x, call.get("axis", 0), bool(call.get("keepdims", 1))
     if not call.get("select_last_index", 0):
-        found: Tensor = function(x, axis, keep)
-        return found
+        return function(x, axis, keep)
     found = function(torch.flip(x, [axis]), axis, keep)
     return x.shape[axis] - 1 - found
 

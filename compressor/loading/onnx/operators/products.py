@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,7 +24,7 @@ def matmul(call: Call) -> Tensor:
     return torch.matmul(call.tensor(0), call.tensor(1))
 
 
-def gemm(call: Call) -> Tensor:
+def gemm(call: Call) -> Any:
     """Gemm: alpha * A B + beta * C, either one transposed."""
     a, b, c = call.tensor(0), call.tensor(1), call.raw(2)
     a = a.t() if call.get("transA", 0) else a

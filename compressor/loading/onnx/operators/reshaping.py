@@ -91,8 +91,8 @@ def split(call: Call) -> tuple[Tensor, ...]:
     x, axis, sizes = call.x, call.get("axis", 0), call.given_numbers(1)
     if sizes is None:
         chunk = -(-x.shape[axis] // (call.get("num_outputs") or call.outputs))
-        return x.split(chunk, axis)
-    return x.split(sizes, axis)
+        return torch.split(x, chunk, axis)
+    return torch.split(x, sizes, axis)
 
 
 def cut(call: Call) -> Tensor:

@@ -127,7 +127,7 @@ def pool_largest(call: Call) -> Any:
     )
 
 
-def pool_average(call: Call) -> Tensor:
+def pool_average(call: Call) -> Any:
     """AveragePool: the mean of each window, with or without its padding."""
     x, kernel = call.x, call.get("kernel_shape")
     window = _Window(call, kernel, x.shape[2:])
@@ -137,8 +137,7 @@ def pool_average(call: Call) -> Tensor:
     function: Any = AVERAGE[len(kernel) - 1]
     half = all(2 * p <= k for p, k in zip(window.before, kernel, strict=True))
     if window.is_even and half:
-        found: Tensor = function(x, window.kernel, window.stride, window.before, up, counts)
-        return found
+        return function(x, window.kernel, window.stride, window.before, up, counts)
     if up:
         raise call.refusal("rounds up with uneven padding")
     padded = function(F.pad(x, window.widths), window.kernel, window.stride)

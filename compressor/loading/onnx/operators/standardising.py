@@ -116,7 +116,7 @@ def attention(call: Call) -> Tensor:
     flat = query.dim() == 3
     if flat:
         query, key, value = (
-            x.unflatten(-1, (call.get(name), -1)).transpose(1, 2)
+            torch.unflatten(x, -1, (call.get(name), -1)).transpose(1, 2)
             for x, name in (
                 (query, "q_num_heads"),
                 (key, "kv_num_heads"),
