@@ -236,9 +236,6 @@ def build_network(source: OnnxSource) -> OnnxNetwork:
 
     Its forward takes the graph's inputs, by position or by their names as words of Python's, and
     returns its output, or a tuple of its outputs.
-
-    Raises:
-        CompressorError: An operator has no entry in the table.
     """
     layout = plan_steps(source.graph)
     network = _class_for([declared.name for declared in source.graph.inputs])()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from compressor.loading.onnx.contents import Constant, Graph, Node, Shared, as_float32
 from compressor.loading.onnx.names import Paths
-from compressor.loading.onnx.operators import BRANCH, require_entry
+from compressor.loading.onnx.operators import BRANCH
 from compressor.loading.onnx.operators.products import LINEAR
 from compressor.loading.onnx.small_numbers import Array, Numbers, numbers
 from compressor.loading.onnx.stored_forms import GATES, PLAIN, TRANSPOSED, Form, recurrent
@@ -110,11 +111,7 @@ class GraphPlan(Shared):
 
 
 def plan_steps(graph: Graph) -> GraphPlan:
-    """Plan how a graph is run.
-
-    Raises:
-        CompressorError: An operator has no entry.
-    """
+    """Plan how a graph is run."""
     return _Planner(graph).plan()
 
 
@@ -136,8 +133,6 @@ class _Planner:
             and self._rank(node.inputs[0]) == 2
         }
         self.fused = {node.place: bias for node in nodes if (bias := self._bias_after(node))}
-        for node in nodes:
-            require_entry(node)
         self._hold_constants(nodes)
         steps = tuple(self._steps(nodes))
         results = tuple(self._source(declared.name) for declared in self.graph.outputs)
@@ -184,9 +179,17 @@ class _Planner:
                 yield self._branch(node)
                 continue
             found = self._linear(node) or Planned(
-                node, node.op, "", tuple(map(self._source, node.inputs)), node.outputs
+                node, node.op, "", tuple(map(self._source, node.inputs)), self._wanted(node)
             )
             yield replace(found, path=self.tree.add_module(self._place(found)))
+
+    def _wanted(self, node: Node) -> tuple[str, ...]:
+        """Return the names of a node's outputs, "" for those that nothing takes."""
+        taken = self.followers.keys() | self.returned
+        names = [name if name in taken else "" for name in node.outputs]
+        while names and not names[-1]:
+            names.pop()
+        return tuple(names)
 
     def _branch(self, node: Node) -> Planned:
         branches = []
@@ -259,21 +262,21 @@ class _Planner:
         fits = is_kept and constant is not None and constant.array.size == width > 1
         return (add, bias) if fits else None
 
-    @property
+    @cached_property
     def returned(self) -> set[str]:
+        """The names of the graph's outputs."""
         return {declared.name for declared in self.graph.outputs}
 
-    @property
+    @cached_property
     def followers(self) -> dict[str, list[Node]]:
-        if not hasattr(self, "_followers"):
-            found: dict[str, list[Node]] = {}
-            for node in _all_nodes(self.graph.nodes):
-                for name in node.inputs:
-                    found.setdefault(name, []).append(node)
-            for name in _inner_results(self.graph.nodes):
-                found.setdefault(name, []).append(self.graph.nodes[0])
-            self._followers = found
-        return self._followers
+        """The nodes that take each value; of a branch's results the first node stands for it."""
+        found: dict[str, list[Node]] = {}
+        for node in _all_nodes(self.graph.nodes):
+            for name in node.inputs:
+                found.setdefault(name, []).append(node)
+        for name in _inner_results(self.graph.nodes):
+            found.setdefault(name, []).append(self.graph.nodes[0])
+        return found
 
     def _place(self, planned: Planned) -> str:
         """Return where a step's module is: around its weights, else by the node's name."""

@@ -22,9 +22,11 @@ from compressor.loading.onnx.contents import (
     key_of,
 )
 from compressor.loading.onnx.old_forms import attributes_as_inputs
+from compressor.loading.onnx.operators import require_entry
 from compressor.loading.onnx.parsing import TensorReader, graphs_of, parse, strip
 from compressor.loading.onnx.saying import damaged, refused
 from compressor.loading.onnx.small_numbers import Array
+from compressor.loading.wording import one_line
 
 QUANTISED = ("Quant", "QLinear", "Integer", "QGemm", "QAttention")
 """Parts of the names of operators that compute in few bits."""
@@ -37,6 +39,15 @@ def read_source(path: Path) -> OnnxSource:
         CompressorError: It is damaged, hostile or quantised, or holds what is not read.
     """
     model = parse(path)
+    try:
+        return _read(model, path)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        raise damaged(
+            f"parts of {path.name} do not go together: {one_line(error)}", str(path)
+        ) from error
+
+
+def _read(model: onnx.ModelProto, path: Path) -> OnnxSource:
     _check_model(model)
     if model.functions:
         model = _inline(model)
@@ -183,6 +194,7 @@ class _Reading:
                 outputs,
                 {a.name: self._attribute(a, names, known) for a in node.attribute},
             )
+            require_entry(read)
             yield attributes_as_inputs(read, self._keep)
 
     def _another(self, name: str, output: str, place: int) -> None:

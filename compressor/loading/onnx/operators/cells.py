@@ -26,12 +26,10 @@ def recurrent(run: Callable[..., Any]) -> Entry:
 
     def entry(call: Call) -> Any:
         _refuse_rare(call)
-        layers = [call.raw(i) for i in (1, 2, 3)]
-        if not all(isinstance(part or (), tuple) for part in layers) or not layers[0]:
-            raise call.refusal("has weights that are computed")
+        layers: list[tuple[Tensor, ...]] = [_parts(call, i) for i in (1, 2, 3)]
         x, first = call.x, bool(call.get("layout", 0))
         x = x.transpose(0, 1) if first else x
-        inner, own, biases = layers[0] or (), layers[1] or (), layers[2] or ()
+        inner, own, biases = layers
         directions, hidden = len(inner), own[0].shape[1]
         flat = [
             t for d in range(directions) for t in (inner[d], own[d], *biases[2 * d : 2 * d + 2])
@@ -50,6 +48,16 @@ def recurrent(run: Callable[..., Any]) -> Entry:
         return (out, *ends)
 
     return entry
+
+
+def _parts(call: Call, position: int) -> tuple[Tensor, ...]:
+    """Return a stored weight as the tensors that it is held as; () where there is none."""
+    given = call.raw(position)
+    if given is None and position == 3:
+        return ()
+    if not isinstance(given, tuple):
+        raise call.refusal("has weights that are computed")
+    return given
 
 
 def _refuse_rare(call: Call) -> None:

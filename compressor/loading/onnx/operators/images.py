@@ -34,20 +34,26 @@ def _resize(call: Call, scales: Any, sizes: Any, way: str) -> Tensor:
     x, mode = call.x, call.get("mode", "nearest")
     if call.get("antialias", 0) or call.get("exclude_outside", 0) or way == "tf_crop_and_resize":
         raise call.refusal("resizes with antialiasing or a region of interest")
+    if call.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise call.refusal("keeps the shape of what it resizes")
     if scales is None and sizes is None:
         raise call.refusal("has neither factors nor sizes")
-    numbers = call.numbers(call.inputs.index(scales if sizes is None else sizes))
+    numbers = (scales if sizes is None else sizes).listed if _are_numbers(scales, sizes) else None
+    if numbers is None:
+        raise call.refusal("resizes to sizes that are computed from data")
     axes = [a % x.dim() for a in call.get("axes") or range(x.dim())]
     given = dict(zip(axes, numbers, strict=True))
     last = list(range(2, x.dim()))
     if any(not _stays(x, d, given.get(d), by_factor=sizes is None) for d in (0, 1)):
         return _resize_channels_last(call, x, given, way, mode, by_factor=sizes is None)
-    if call.get("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise call.refusal("keeps the shape of what it resizes")
     if sizes is None:
         factors = [float(given.get(d, 1.0)) for d in last]
         return _interpolate(call, x, None, factors, way, mode)
     return _interpolate(call, x, [given.get(d, x.shape[d]) for d in last], None, way, mode)
+
+
+def _are_numbers(scales: Any, sizes: Any) -> bool:
+    return isinstance(scales if sizes is None else sizes, Numbers)
 
 
 def _stays(x: Tensor, dim: int, given: Any, *, by_factor: bool) -> bool:

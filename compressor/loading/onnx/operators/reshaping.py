@@ -164,7 +164,8 @@ def space_to_depth(call: Call) -> Tensor:
     """SpaceToDepth: blocks of pixels become blocks of channels."""
     x, block = call.x, call.get("blocksize")
     n, c, h, w = x.shape
-    parts = x.reshape(n, c, h // block, block, w // block, block).permute(0, 3, 5, 1, 2, 4)
+    order = (0, 1, 3, 5, 2, 4) if call.get("mode", "DCR") == "CRD" else (0, 3, 5, 1, 2, 4)
+    parts = x.reshape(n, c, h // block, block, w // block, block).permute(order)
     return parts.reshape(n, c * block**2, h // block, w // block)
 
 

@@ -16,8 +16,8 @@ def batch_norm(call: Call) -> Tensor:
     x, scale, bias, mean, var = (call.tensor(i) for i in range(5))
     momentum = 1.0 - call.get("momentum", 0.9)
     eps = call.get("epsilon", 1e-5)
-    if x.dim() == 1:
-        raise call.refusal("normalises a vector")
+    if x.dim() == 1 or call.get("training_mode", 0):
+        raise call.refusal("normalises a vector, or by the statistics of the batch")
     return F.batch_norm(x, mean, var, scale, bias, call.training, momentum, eps)
 
 
@@ -113,6 +113,9 @@ def attention(call: Call) -> Tensor:
     if any(call.has(i) for i in (4, 5, 6)) or call.outputs > 1 or call.get("softcap", 0.0):
         raise call.refusal("keeps keys and values, or caps its scores")
     mask, scale = call.optional(3), call.get("scale")
+    causal = bool(call.get("is_causal", 0))
+    if (causal and mask is not None) or any("window" in name for name in call.attributes):
+        raise call.refusal("joins a mask with a causal one, or looks through a window")
     flat = query.dim() == 3
     if flat:
         query, key, value = (
@@ -124,7 +127,6 @@ def attention(call: Call) -> Tensor:
             )
         )
     shared = query.shape[1] != key.shape[1]
-    causal = bool(call.get("is_causal", 0))
     out = F.scaled_dot_product_attention(
         *(query, key, value), attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=shared
     )
