@@ -158,22 +158,51 @@ def read_record(session: Any) -> list[Kernel]:
 def draw_inputs(session: Any, batch: int, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
     """Draw random data for all inputs of a session, by name, with `batch` for symbolic sizes.
 
+    Where the file says which sizes it was made with (`SIZES`), these stand for all but the first.
+
     Raises:
         CompressorError: An input is of a type that cannot be drawn.
     """
     rng = np.random.default_rng(seed)
-    return {spec.name: draw_input(spec, batch, rng) for spec in session.get_inputs()}
+    usual = usual_sizes(session.get_modelmeta().custom_metadata_map)
+    return {
+        spec.name: draw_input(spec, batch, rng, usual.get(spec.name, ()))
+        for spec in session.get_inputs()
+    }
 
 
-def draw_input(spec: Any, batch: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    """Draw random data for an ONNX input, with `batch` in place of symbolic sizes.
+SIZES = "compress.sizes"
+"""Name under which a file says the sizes of the inputs that it was compressed with."""
+
+
+def usual_sizes(said: Mapping[str, str]) -> dict[str, list[int]]:
+    """Return the sizes of inputs, by name, that a file says it was compressed with, if any."""
+    try:
+        found = json.loads(said.get(SIZES, "{}"))
+        return {str(name): [int(size) for size in sizes] for name, sizes in found.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def fill_sizes(sizes: Sequence[Any], batch: int, usual: Sequence[int] = ()) -> list[int]:
+    """Return sizes with `batch` in place of symbolic ones, or with the usual ones after the
+    first."""
+    own = [size if isinstance(size, int) and size > 0 else 0 for size in sizes]
+    known = usual if len(usual) == len(own) else [0] * len(own)
+    return [size or (known[i] if i else 0) or batch for i, size in enumerate(own)]
+
+
+def draw_input(
+    spec: Any, batch: int, rng: np.random.Generator, usual: Sequence[int] = ()
+) -> np.ndarray[Any, Any]:
+    """Draw random data for an ONNX input, with `batch` or usual sizes in place of symbolic ones.
 
     Integers are ones: the only index that is nearly always valid and not zero.
 
     Raises:
         CompressorError: The input is of another type.
     """
-    shape = [size if isinstance(size, int) else batch for size in spec.shape]
+    shape = fill_sizes(spec.shape, batch, usual)
     if spec.type in _FLOATS:
         return rng.standard_normal(shape).astype(_FLOATS[spec.type])
     if spec.type in _INTEGERS:

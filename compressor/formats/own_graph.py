@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+import json
+
 import numpy as np
 import onnx
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ from compressor.loading.onnx.parsing import graphs_of, nodes_of, tensors_of
 from compressor.loading.onnx.proof import tolerance_for
 from compressor.loading.onnx.small_numbers import Array
 from compressor.loading.onnx.stored_forms import GATES
-from compressor.onnx_runtime import words_of
+from compressor.onnx_runtime import SIZES, words_of
 
 SCATTER = 11
 """The version from which Scatter is called ScatterElements."""
@@ -146,6 +148,8 @@ def write_smaller(network: OnnxNetwork, tensors: Mapping[str, Tensor]) -> onnx.M
         del graph.value_info[:]
     model.graph.initializer.extend(edits.initializers)
     _drop_dead(model.graph)
+    if source.has_other_free_sizes:
+        model.metadata_props.add(key=SIZES, value=json.dumps(network.sizes))
     return model
 
 

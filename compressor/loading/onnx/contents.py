@@ -148,6 +148,12 @@ class OnnxSource(Shared):
         return all(declared.has_free_batch for declared in self.graph.inputs)
 
     @property
+    def has_other_free_sizes(self) -> bool:
+        """Return whether a size that is not the first of its input is free."""
+        sizes = [size for declared in self.graph.inputs for size in (declared.dims or ())[1:]]
+        return any(not isinstance(size, int) for size in sizes)
+
+    @property
     def narrow(self) -> torch.dtype | None:
         """Return the commonest type of the file's large floats where it is not float32."""
         sizes: dict[int, int] = {}

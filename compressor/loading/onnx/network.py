@@ -119,10 +119,12 @@ class OnnxNetwork(nn.Module):
     Attributes:
         source: The file that it was read from.
         layout: How the graph is run.
+        sizes: The sizes of its example inputs, by their names in the file.
     """
 
     source: OnnxSource
     layout: GraphPlan
+    sizes: Mapping[str, list[int]]
 
     def _run(self, inputs: tuple[Value, ...], watch: Callable[[str, Value], None]) -> list[Value]:
         """Run the graph; `watch` is told the name of every value, and the value."""
@@ -204,6 +206,8 @@ class OnnxNetwork(nn.Module):
             if isinstance(step, Step)
         ]
         self.watch(inputs, lambda name, value: None)
+        names = [declared.name for declared in self.source.graph.inputs]
+        self.sizes = {n: list(x.shape) for n, x in zip(names, inputs, strict=True)}
         for hook in hooks:
             hook.remove()
 
@@ -239,7 +243,7 @@ def build_network(source: OnnxSource) -> OnnxNetwork:
     """
     layout = plan_steps(source.graph)
     network = _class_for([declared.name for declared in source.graph.inputs])()
-    network.source, network.layout = source, layout
+    network.source, network.layout, network.sizes = source, layout, {}
     planned = list(every_step(layout.steps))
     owned = {step.path: step for step in planned if step.op != BRANCH}
     paths = set(owned)

@@ -94,8 +94,11 @@ def _interpolate(
         or (kind == "bicubic" and call.get("cubic_coeff_a", -0.75) != -0.75)
     ):
         return _by_matrices(call, x, sizes, factors, way, mode)
+    to_one = any(n == 1 != old for n, old in zip(sizes, x.shape[2:], strict=True))
+    if way == "pytorch_half_pixel" and to_one:
+        return _by_matrices(call, x, sizes, factors, way, mode)
     corners = way == "align_corners"
-    if factors is not None and not corners and way != "pytorch_half_pixel":
+    if factors is not None and not corners:
         return F.interpolate(
             x, scale_factor=factors, mode=kind, align_corners=False, recompute_scale_factor=False
         )
