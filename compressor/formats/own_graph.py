@@ -6,10 +6,9 @@ types, free dimensions, the version of the operators and what the file says of i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-
-import json
 
 import numpy as np
 import onnx
