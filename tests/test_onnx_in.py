@@ -21,7 +21,7 @@ from twin import Analysed, masked_twin, random_keep
 import compressor
 from compressor.cli import main
 from compressor.errors import CompressorError
-from compressor.formats.own_graph import own_routes
+from compressor.formats.own_routes import own_routes
 from compressor.formats.verifying import write_and_verify
 from compressor.graph.analysis import analyse
 from compressor.graph.network import Network

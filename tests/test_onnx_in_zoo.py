@@ -15,7 +15,7 @@ from twin import Analysed, masked_twin
 
 from compressor.agreement import ONNX, difference, shake
 from compressor.formats.onnx_file import routes_of
-from compressor.formats.own_graph import finish_like_file, own_routes
+from compressor.formats.own_routes import finish_like_file, own_routes
 from compressor.formats.verifying import write_and_verify
 from compressor.graph.analysis import analyse
 from compressor.graph.network import Network

@@ -12,7 +12,7 @@ from compressor.errors import CompressorError
 from compressor.files.format_table import FORMATS, ONNX
 from compressor.formats.job import Counted, Job, Methods, Outcome
 from compressor.formats.onnx_file import Route, export_onnx, routes_of, user_inputs
-from compressor.formats.own_graph import finish_like_file, own_routes
+from compressor.formats.own_routes import finish_like_file, own_routes
 from compressor.formats.session import call_once
 from compressor.formats.verifying import write_and_verify
 from compressor.formats.ways import Way

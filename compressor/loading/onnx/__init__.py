@@ -1,6 +1,6 @@
 """Read the network of an ONNX file: its graph becomes a module, which is proved before it is used.
 
-parse (`parsing`, `reading`) -> plan (`plan_of_steps`) -> build (`network`) -> examples
+parse (`parsing`, `graph_reading`) -> plan (`plan_of_steps`) -> build (`onnx_network`) -> examples
 (`declared_inputs`) -> prove (`proof`). Nothing in a file is executed.
 """
 
@@ -16,9 +16,9 @@ from compressor.loading.foretelling import is_too_large
 from compressor.loading.inputs import parse_inputs
 from compressor.loading.onnx.contents import FLOATS
 from compressor.loading.onnx.declared_inputs import candidates
-from compressor.loading.onnx.network import OnnxNetwork, build_network
+from compressor.loading.onnx.graph_reading import read_source
+from compressor.loading.onnx.onnx_network import OnnxNetwork, build_network
 from compressor.loading.onnx.proof import prove
-from compressor.loading.onnx.reading import read_source
 from compressor.loading.onnx.saying import refused
 from compressor.loading.sniff import FileKind
 from compressor.loading.wanted import Wanted, refuse_factory

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from compressor.loading.onnx.contents import Declared
-from compressor.loading.onnx.network import OnnxNetwork
+from compressor.loading.onnx.onnx_network import OnnxNetwork
 from compressor.loading.onnx.plan_of_steps import FromTensors, FromValue
 from compressor.loading.onnx.saying import refused
 from compressor.onnx_runtime import words_of

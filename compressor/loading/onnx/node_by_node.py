@@ -16,7 +16,7 @@ from torch import Tensor
 
 from compressor.agreement import Tolerance, difference
 from compressor.files.claimed import temporary_folder
-from compressor.loading.onnx.network import OnnxNetwork, Step
+from compressor.loading.onnx.onnx_network import NodeModule, OnnxNetwork
 from compressor.loading.onnx.operators import BRANCH
 from compressor.loading.onnx.plan_of_steps import FromValue, Planned
 from compressor.loading.onnx.small_numbers import Numbers
@@ -67,7 +67,7 @@ def _compare(
 ) -> str:
     """Run one step on ONNX Runtime's values; return words for how it differs, or ""."""
     layer = network.get_submodule(step.path)
-    assert isinstance(layer, Step)
+    assert isinstance(layer, NodeModule)
     given = {**theirs, **{name: value for name, value in own.items() if value is not None}}
     with torch.no_grad():
         result = layer(*(network.value(source, given) for source in step.inputs))

@@ -6,39 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
 import torch
 
-from compressor.loading.onnx.contents import Constant, Graph, Node, Shared, as_float32
+from compressor.loading.onnx.constant_kinds import as_numbers, is_few, is_right_factor, learns
+from compressor.loading.onnx.contents import Graph, Node, Shared, as_float32
 from compressor.loading.onnx.names import Paths
 from compressor.loading.onnx.operators import BRANCH
 from compressor.loading.onnx.operators.products import LINEAR
-from compressor.loading.onnx.small_numbers import Array, Numbers, numbers
-from compressor.loading.onnx.stored_forms import GATES, PLAIN, TRANSPOSED, Form, recurrent
-
-WEIGHTS: Mapping[str, tuple[int, ...]] = {
-    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "BatchNormalization"), (1, 2)),
-    **dict.fromkeys(("InstanceNormalization", "GroupNormalization", "LayerNormalization"), (1, 2)),
-    **dict.fromkeys(GATES, (1, 2, 3)),
-    **dict.fromkeys(("Add", "Mul", "MatMul"), (0, 1)),
-    "com.microsoft.SkipLayerNormalization": (2, 3, 4),
-    "Einsum": (0, 1, 2),
-    "Gather": (0,),
-    "PRelu": (1,),
-    "RMSNormalization": (1,),
-}
-"""Operator -> positions of its inputs that learn where the file holds them."""
-
-HANDED_ON = frozenset(
-    ["Cast", "Concat", "Expand", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"]
-)
-"""Operators that hand on what they are given: an initializer behind them learns, too."""
-
-SCALARS = frozenset(["Add", "Mul", "Gather", "Einsum", "MatMul"]) | HANDED_ON
-"""Operators for which a float of one element is a number and not a weight."""
-
-FEW = 64
-"""The most elements of a constant that is carried as numbers."""
+from compressor.loading.onnx.small_numbers import Numbers
+from compressor.loading.onnx.stored_forms import GATES, PLAIN, TRANSPOSED, StoredForm, recurrent
 
 
 @dataclass(frozen=True)
@@ -51,7 +27,7 @@ class Held(Shared):
         learns: Whether they are parameters, else buffers.
     """
 
-    form: Form
+    form: StoredForm
     paths: tuple[str, ...]
     learns: bool
 
@@ -152,20 +128,20 @@ class _Planner:
         names = sorted(self.uses, key=lambda name: not self.graph.constants[name].is_initializer)
         for name in names:
             constant, uses = self.graph.constants[name], self.uses[name]
-            learns = _learns(constant, uses)
-            if not learns and _is_few(constant, uses):
-                self.carried[name] = _as_numbers(constant)
+            is_weight = learns(constant, uses)
+            if not is_weight and is_few(constant, uses):
+                self.carried[name] = as_numbers(constant)
                 continue
             form = self._form(name, uses)
             parts = form.read(torch.from_numpy(as_float32(constant.array)))
             paths = [self.tree.add_tensor(name + ending) for ending in parts]
-            self.held[name] = Held(form, tuple(paths), learns)
+            self.held[name] = Held(form, tuple(paths), is_weight)
 
-    def _form(self, name: str, uses: Sequence[tuple[Node, int]]) -> Form:
+    def _form(self, name: str, uses: Sequence[tuple[Node, int]]) -> StoredForm:
         node, position = uses[0]
         if node.op in GATES and position in (1, 2, 3):
             return recurrent(node.op, position)
-        is_product = self._rank(name) == 2 and all(_is_right_factor(*use) for use in uses)
+        is_product = self._rank(name) == 2 and all(is_right_factor(*use) for use in uses)
         return TRANSPOSED if is_product else PLAIN
 
     # -- steps ------------------------------------------------------------------------------------
@@ -239,12 +215,12 @@ class _Planner:
                 return name if self._is_weight(name) else ""
         if name in self.turned and self._is_weight(self.turned[name]):
             return self.turned[name]
-        is_product = self._is_weight(name) and all(_is_right_factor(*u) for u in self.uses[name])
+        is_product = self._is_weight(name) and all(is_right_factor(*u) for u in self.uses[name])
         return name if is_product else ""
 
     def _is_weight(self, name: str) -> bool:
         is_known = name in self.graph.constants and self._rank(name) == 2 and name in self.uses
-        return is_known and _learns(self.graph.constants[name], self.uses[name])
+        return is_known and learns(self.graph.constants[name], self.uses[name])
 
     def _bias_after(self, node: Node) -> tuple[Node, str] | None:
         """Return the addition of a stored bias that is all that follows a product, and the bias."""
@@ -284,42 +260,6 @@ class _Planner:
             if isinstance(source, FromTensors) and "." in source.paths[0]:
                 return source.paths[0].rpartition(".")[0]
         return planned.node.name
-
-
-def _is_right_factor(node: Node, position: int) -> bool:
-    """Return whether a matrix [in, out] is used as the right factor of a product."""
-    is_turned = node.attributes.get("transB", 0) or node.attributes.get("transA", 0)
-    plain = node.attributes.get("alpha", 1.0) == 1.0 == node.attributes.get("beta", 1.0)
-    return node.op in ("MatMul", "Gemm") and position == 1 and not is_turned and plain
-
-
-def _learns(constant: Constant, uses: Sequence[tuple[Node, int]]) -> bool:
-    is_float = constant.array.dtype.kind == "f" or constant.array.dtype.name == "bfloat16"
-    if not is_float or constant.array.ndim == 0 or constant.array.size == 0:
-        return False
-    if constant.array.size == 1 and all(node.op in SCALARS for node, _ in uses):
-        return False
-    return any(
-        position in WEIGHTS.get(node.op, ())
-        or (constant.is_initializer and node.op in HANDED_ON and constant.array.size > 1)
-        for node, position in uses
-    )
-
-
-def _is_few(constant: Constant, uses: Sequence[tuple[Node, int]]) -> bool:
-    if any(node.op == "BatchNormalization" or node.op in GATES for node, _ in uses):
-        return False
-    is_float = as_float32(constant.array[:0] if constant.array.ndim else constant.array).dtype.kind
-    if is_float == "f" and constant.array.size > 1:
-        places = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
-        return constant.array.size <= FEW and all((n.op, at) in places for n, at in uses)
-    return constant.array.size <= FEW
-
-
-def _as_numbers(constant: Constant) -> Numbers:
-    array: Array = as_float32(constant.array)
-    dtype = torch.from_numpy(np.zeros(1, array.dtype)).dtype
-    return numbers(array.astype(object), dtype)
 
 
 def _uses(graph: Graph, nodes: Sequence[Node]) -> dict[str, list[tuple[Node, int]]]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from compressor.agreement import BFLOAT16 as BFLOAT
 from compressor.agreement import FLOAT16, FLOAT32, ONNX, Tolerance, difference, other_inputs, shake
-from compressor.loading.onnx.network import OnnxNetwork
 from compressor.loading.onnx.node_by_node import find_wrong_step
+from compressor.loading.onnx.onnx_network import OnnxNetwork
 from compressor.loading.onnx.saying import OnnxFileError, refused
 from compressor.onnx_runtime import Feeds, cores, feeds_by_position, open_session
 from compressor.records import ExampleInputs

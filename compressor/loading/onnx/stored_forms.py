@@ -19,7 +19,7 @@ Parts = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Form(Shared):
+class StoredForm(Shared):
     """How a tensor of the file is held.
 
     Attributes:
@@ -33,8 +33,8 @@ class Form(Shared):
     write: Callable[[Sequence[Tensor]], Tensor]
 
 
-PLAIN = Form("plain", lambda tensor: {"": tensor}, lambda parts: parts[0])
-TRANSPOSED = Form(
+PLAIN = StoredForm("plain", lambda tensor: {"": tensor}, lambda parts: parts[0])
+TRANSPOSED = StoredForm(
     "transposed",
     lambda tensor: {"": tensor.t().contiguous()},
     lambda parts: parts[0].t().contiguous(),
@@ -58,7 +58,7 @@ def _back(order: Sequence[int]) -> list[int]:
     return [list(order).index(i) for i in range(len(order))]
 
 
-def recurrent(op: str, position: int) -> Form:
+def recurrent(op: str, position: int) -> StoredForm:
     """Return the form of a recurrent layer's input 1 (W), 2 (R) or 3 (B)."""
     order = GATES[op]
 
@@ -82,4 +82,4 @@ def recurrent(op: str, position: int) -> Form:
         halves = [torch.cat(turned[i : i + 2]) for i in range(0, len(turned), 2)]
         return torch.stack(halves)
 
-    return Form(f"{op} {position}", read, write)
+    return StoredForm(f"{op} {position}", read, write)

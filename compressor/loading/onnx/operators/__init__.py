@@ -16,8 +16,8 @@ from compressor.loading.onnx.contents import Node
 from compressor.loading.onnx.operators import (
     by_numbers,
     cells,
+    creating,
     images,
-    making,
     picking,
     pointwise,
     products,
@@ -27,7 +27,7 @@ from compressor.loading.onnx.operators import (
     summing,
 )
 from compressor.loading.onnx.operators.by_numbers import TooManyError
-from compressor.loading.onnx.operators.invocation import Call, Entry
+from compressor.loading.onnx.operators.invocation import Entry, NodeCall
 from compressor.loading.onnx.saying import refused
 from compressor.loading.onnx.small_numbers import all_numbers
 
@@ -46,7 +46,7 @@ def _joined(*tables: Mapping[str, Entry]) -> dict[str, Entry]:
 
 
 ENTRIES = _joined(
-    *(cells.ENTRIES, images.ENTRIES, making.ENTRIES, picking.ENTRIES, pointwise.ENTRIES),
+    *(cells.ENTRIES, images.ENTRIES, creating.ENTRIES, picking.ENTRIES, pointwise.ENTRIES),
     *(products.ENTRIES, reshaping.ENTRIES, sliding.ENTRIES, standardising.ENTRIES),
     summing.ENTRIES,
 )
@@ -72,7 +72,7 @@ def require_entry(node: Node) -> None:
     )
 
 
-def run(call: Call) -> tuple[Any, ...]:
+def run(call: NodeCall) -> tuple[Any, ...]:
     """Run one operator, on numbers where all that it is given is numbers.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from compressor.loading.onnx.contents import TYPES
-from compressor.loading.onnx.operators.invocation import Call, Entry
+from compressor.loading.onnx.operators.invocation import Entry, NodeCall
 from compressor.loading.onnx.small_numbers import MOST, Array, Numbers, each, numbers
 
 INT, BOOL = torch.int64, torch.bool
@@ -20,28 +20,28 @@ class TooManyError(Exception):
     """The error raised where a result has more elements than are carried as numbers."""
 
 
-def _given(call: Call, position: int) -> Numbers:
+def _given(call: NodeCall, position: int) -> Numbers:
     value = call.raw(position)
     if not isinstance(value, Numbers):
         raise call.refusal(f"lacks its input {position}")
     return value
 
 
-def _axis(call: Call, rank: int, default: int = 0) -> int:
+def _axis(call: NodeCall, rank: int, default: int = 0) -> int:
     return int(call.get("axis", default)) % max(rank, 1)
 
 
 def each_of(function: Callable[..., Any], dtype: torch.dtype | None = None) -> Entry:
     """Make an entry: out = f(a, b, ...), element by element, broadcast."""
 
-    def entry(call: Call) -> Numbers:
+    def entry(call: NodeCall) -> Numbers:
         given = [_given(call, i) for i in range(len(call.inputs))]
         return numbers(each(function, *(g.array for g in given)), dtype or given[0].dtype)
 
     return entry
 
 
-def _divide(call: Call) -> Numbers:
+def _divide(call: NodeCall) -> Numbers:
     a, b = _given(call, 0), _given(call, 1)
     function = (lambda x, y: x / y) if a.dtype.is_floating_point else _towards_zero
     return numbers(each(function, a.array, b.array), a.dtype)
@@ -53,7 +53,7 @@ def _towards_zero(x: Any, y: Any) -> Any:
     return x // y
 
 
-def _cast(call: Call) -> Numbers:
+def _cast(call: NodeCall) -> Numbers:
     given, kind = _given(call, 0), call.get("to")
     if kind not in TYPES:
         raise call.refusal("makes a type that is not read")
@@ -86,25 +86,25 @@ def _rounded(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return rounded
 
 
-def _gather(call: Call) -> Numbers:
+def _gather(call: NodeCall) -> Numbers:
     data, index = _given(call, 0), _given(call, 1)
     taken = np.take(data.array, index.array.astype(np.int64), _axis(call, data.array.ndim))
     return numbers(np.asarray(taken, object), data.dtype)
 
 
-def _concatenate(call: Call) -> Numbers:
+def _concatenate(call: NodeCall) -> Numbers:
     given = [_given(call, i) for i in range(len(call.inputs))]
     axis = _axis(call, given[0].array.ndim)
     return numbers(np.concatenate([g.array for g in given], axis), given[0].dtype)
 
 
-def _unsqueeze(call: Call) -> Numbers:
+def _unsqueeze(call: NodeCall) -> Numbers:
     data, axes = _given(call, 0), call.numbers(1)
     rank = data.array.ndim + len(axes)
     return Numbers(np.expand_dims(data.array, tuple(int(a) % rank for a in axes)), data.dtype)
 
 
-def _squeeze(call: Call) -> Numbers:
+def _squeeze(call: NodeCall) -> Numbers:
     data = _given(call, 0)
     axes = call.given_numbers(1)
     chosen = None if axes is None else tuple(int(a) for a in axes)
@@ -119,7 +119,7 @@ def _as_array(value: Any) -> Array:
     return found
 
 
-def _slice(call: Call) -> Numbers:
+def _slice(call: NodeCall) -> Numbers:
     data = _given(call, 0)
     starts, ends = call.numbers(1), call.numbers(2)
     axes = call.given_numbers(3, list(range(len(starts))))
@@ -132,7 +132,7 @@ def _slice(call: Call) -> Numbers:
     return numbers(data.array[tuple(places)], data.dtype)
 
 
-def _split(call: Call) -> tuple[Numbers, ...]:
+def _split(call: NodeCall) -> tuple[Numbers, ...]:
     data = _given(call, 0)
     axis = _axis(call, data.array.ndim)
     sizes = call.given_numbers(1)
@@ -142,24 +142,24 @@ def _split(call: Call) -> tuple[Numbers, ...]:
     return tuple(numbers(p, data.dtype) for p in np.split(data.array, list(cuts), axis))
 
 
-def _where(call: Call) -> Numbers:
+def _where(call: NodeCall) -> Numbers:
     condition, a, b = (_given(call, i) for i in range(3))
     return numbers(each(lambda c, x, y: x if c else y, condition.array, a.array, b.array), a.dtype)
 
 
-def _reshape(call: Call) -> Numbers:
+def _reshape(call: NodeCall) -> Numbers:
     data, shape = _given(call, 0), [int(size) for size in call.numbers(1)]
     if not call.get("allowzero", 0):
         shape = [data.array.shape[i] if size == 0 else size for i, size in enumerate(shape)]
     return Numbers(data.array.reshape(shape), data.dtype)
 
 
-def _transpose(call: Call) -> Numbers:
+def _transpose(call: NodeCall) -> Numbers:
     data = _given(call, 0)
     return Numbers(np.transpose(data.array, call.get("perm")), data.dtype)
 
 
-def _constant_of_shape(call: Call) -> Numbers:
+def _constant_of_shape(call: NodeCall) -> Numbers:
     value = call.get("value")
     array = np.zeros(1, np.float32) if value is None else value
     shape = _bounded(call.numbers(0))
@@ -173,19 +173,19 @@ def _bounded(shape: list[Any]) -> list[int]:
     return [int(size) for size in shape]
 
 
-def _expand(call: Call) -> Numbers:
+def _expand(call: NodeCall) -> Numbers:
     data, shape = _given(call, 0), _bounded(call.numbers(1))
     sizes = _bounded(list(np.broadcast_shapes(data.array.shape, tuple(shape))))
     return Numbers(np.broadcast_to(data.array, sizes).copy(), data.dtype)
 
 
-def _tile(call: Call) -> Numbers:
+def _tile(call: NodeCall) -> Numbers:
     data, repeats = _given(call, 0), call.numbers(1)
     _bounded([size * int(r) for size, r in zip(data.array.shape, repeats, strict=True)])
     return Numbers(np.tile(data.array, [int(r) for r in repeats]), data.dtype)
 
 
-def _range(call: Call) -> Numbers:
+def _range(call: NodeCall) -> Numbers:
     start, limit, step = (call.number(i) for i in range(3))
     if not all(isinstance(value, int | float) for value in (start, limit, step)) or step == 0:
         raise TooManyError
@@ -195,7 +195,7 @@ def _range(call: Call) -> Numbers:
 
 
 def _reduce(function: Callable[[Any, Any], Any]) -> Entry:
-    def entry(call: Call) -> Numbers:
+    def entry(call: NodeCall) -> Numbers:
         data = _given(call, 0)
         axes = call.given_numbers(1) or list(range(data.array.ndim))
         keep = bool(call.get("keepdims", 1))
@@ -212,25 +212,25 @@ def _reduce(function: Callable[[Any, Any], Any]) -> Entry:
     return entry
 
 
-def _nonzero(call: Call) -> Numbers:
+def _nonzero(call: NodeCall) -> Numbers:
     flags = each(bool, _given(call, 0).array).astype(bool)
     return numbers([[int(v) for v in row] for row in np.nonzero(flags)] or [[]])
 
 
-def _shape(call: Call) -> Numbers:
+def _shape(call: NodeCall) -> Numbers:
     return _some_of(list(_given(call, 0).array.shape), call)
 
 
-def _some_of(sizes: list[Any], call: Call) -> Numbers:
+def _some_of(sizes: list[Any], call: NodeCall) -> Numbers:
     start, end = call.get("start", 0), call.get("end")
     return numbers(sizes[start:end])
 
 
-def _size(call: Call) -> Numbers:
+def _size(call: NodeCall) -> Numbers:
     return numbers(math.prod(_given(call, 0).array.shape))
 
 
-def _identity(call: Call) -> Any:
+def _identity(call: NodeCall) -> Any:
     return call.raw(0)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compressor.loading.onnx.operators.invocation import Call, Entry
+from compressor.loading.onnx.operators.invocation import Entry, NodeCall
 
 USUAL = {
     "LSTM": ["Sigmoid", "Tanh", "Tanh"],
@@ -24,7 +24,7 @@ def recurrent(run: Callable[..., Any]) -> Entry:
     Inputs 1 to 3 are tuples of tensors, as `stored_forms` makes them.
     """
 
-    def entry(call: Call) -> Any:
+    def entry(call: NodeCall) -> Any:
         _refuse_rare(call)
         layers: list[tuple[Tensor, ...]] = [_parts(call, i) for i in (1, 2, 3)]
         x, first = call.x, bool(call.get("layout", 0))
@@ -50,7 +50,7 @@ def recurrent(run: Callable[..., Any]) -> Entry:
     return entry
 
 
-def _parts(call: Call, position: int) -> tuple[Tensor, ...]:
+def _parts(call: NodeCall, position: int) -> tuple[Tensor, ...]:
     """Return a stored weight as the tensors that it is held as; () where there is none."""
     given = call.raw(position)
     if given is None and position == 3:
@@ -60,7 +60,7 @@ def _parts(call: Call, position: int) -> tuple[Tensor, ...]:
     return given
 
 
-def _refuse_rare(call: Call) -> None:
+def _refuse_rare(call: NodeCall) -> None:
     usual = USUAL[call.op]
     given = call.get("activations") or usual
     if call.op == "RNN" and given and all(name == "Relu" for name in given):
@@ -75,7 +75,7 @@ def _refuse_rare(call: Call) -> None:
         raise call.refusal("takes sequences of unequal lengths")
 
 
-def _is_whole(call: Call) -> bool:
+def _is_whole(call: NodeCall) -> bool:
     """Return whether the lengths that are given are those of the whole sequence."""
     lengths, steps = call.raw(4), call.x.shape[1 if call.get("layout", 0) else 0]
     listed = getattr(lengths, "listed", None)
@@ -83,19 +83,19 @@ def _is_whole(call: Call) -> bool:
 
 
 def _lstm(
-    call: Call, x: Tensor, states: list[Tensor], flat: list[Tensor], biased: bool, both: bool
+    call: NodeCall, x: Tensor, states: list[Tensor], flat: list[Tensor], biased: bool, both: bool
 ) -> Any:
     return torch.lstm(x, states, flat, biased, 1, 0.0, call.training, both, False)
 
 
 def _gru(
-    call: Call, x: Tensor, states: list[Tensor], flat: list[Tensor], biased: bool, both: bool
+    call: NodeCall, x: Tensor, states: list[Tensor], flat: list[Tensor], biased: bool, both: bool
 ) -> Any:
     return torch.gru(x, states[0], flat, biased, 1, 0.0, call.training, both, False)
 
 
 def _rnn(
-    call: Call, x: Tensor, states: list[Tensor], flat: list[Tensor], biased: bool, both: bool
+    call: NodeCall, x: Tensor, states: list[Tensor], flat: list[Tensor], biased: bool, both: bool
 ) -> Any:
     is_relu = (call.get("activations") or ["Tanh"])[0] == "Relu"
     run = torch.rnn_relu if is_relu else torch.rnn_tanh

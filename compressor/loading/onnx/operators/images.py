@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.loading.onnx.operators.invocation import Call, Entry
+from compressor.loading.onnx.operators.invocation import Entry, NodeCall
 from compressor.loading.onnx.small_numbers import Numbers
 
 LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
 
 
-def upsample(call: Call) -> Tensor:
+def upsample(call: NodeCall) -> Tensor:
     """Upsample, and the first Resize: by factors, corners apart."""
     return _resize(call, call.raw(1), None, "asymmetric")
 
 
-def resize(call: Call) -> Tensor:
+def resize(call: NodeCall) -> Tensor:
     """Resize: by factors or to sizes, with one of several maps of coordinates."""
     if call.version < 11:
         return upsample(call)
@@ -30,7 +30,7 @@ def resize(call: Call) -> Tensor:
     return _resize(call, scales, sizes, way)
 
 
-def _resize(call: Call, scales: Any, sizes: Any, way: str) -> Tensor:
+def _resize(call: NodeCall, scales: Any, sizes: Any, way: str) -> Tensor:
     x, mode = call.x, call.get("mode", "nearest")
     if call.get("antialias", 0) or call.get("exclude_outside", 0) or way == "tf_crop_and_resize":
         raise call.refusal("resizes with antialiasing or a region of interest")
@@ -65,7 +65,7 @@ def _stays(x: Tensor, dim: int, given: Any, *, by_factor: bool) -> bool:
 
 
 def _resize_channels_last(
-    call: Call, x: Tensor, given: dict[int, Any], way: str, mode: str, *, by_factor: bool
+    call: NodeCall, x: Tensor, given: dict[int, Any], way: str, mode: str, *, by_factor: bool
 ) -> Tensor:
     """Resize an image whose channels come last, as exporters from TensorFlow write it."""
     if x.dim() != 4 or not _stays(x, 0, given.get(0), by_factor=by_factor):
@@ -79,7 +79,7 @@ def _resize_channels_last(
 
 
 def _interpolate(
-    call: Call, x: Tensor, sizes: Any, factors: list[float] | None, way: str, mode: str
+    call: NodeCall, x: Tensor, sizes: Any, factors: list[float] | None, way: str, mode: str
 ) -> Tensor:
     if factors is not None:
         sizes = [math.floor(n * f + 1e-6) for n, f in zip(x.shape[2:], factors, strict=True)]
@@ -105,7 +105,7 @@ def _interpolate(
     return F.interpolate(x, size=list(sizes), mode=kind, align_corners=corners)
 
 
-def _nearest(call: Call, x: Tensor, sizes: list[int], factors: Any, way: str) -> Tensor:
+def _nearest(call: NodeCall, x: Tensor, sizes: list[int], factors: Any, way: str) -> Tensor:
     """Take the nearest place; each dimension by its own list of places, or torch's way."""
     rounding = call.get("nearest_mode", "round_prefer_floor") if call.version >= 11 else "floor"
     old = list(x.shape[2:])
@@ -148,7 +148,7 @@ def _place(i: int, factor: float, old: int, new: int, way: str, rounding: str) -
 
 
 def _by_matrices(
-    call: Call, x: Tensor, sizes: list[int], factors: Any, way: str, mode: str
+    call: NodeCall, x: Tensor, sizes: list[int], factors: Any, way: str, mode: str
 ) -> Tensor:
     """Interpolate dimension by dimension, by a matrix of weights for each."""
     for d, new in enumerate(sizes):
@@ -175,7 +175,7 @@ def _shares(at: float, mode: str, a: float) -> list[tuple[int, float]]:
     return [(low - 1, far[0]), (low, near[0]), (low + 1, near[1]), (low + 2, far[1])]
 
 
-def sample_grid(call: Call) -> Tensor:
+def sample_grid(call: NodeCall) -> Tensor:
     """GridSample: read at places that a grid says."""
     modes = {"linear": "bilinear", "cubic": "bicubic"}
     mode = call.get("mode", "bilinear")
@@ -184,7 +184,7 @@ def sample_grid(call: Call) -> Tensor:
     return F.grid_sample(call.x, call.tensor(1), modes.get(mode, mode), padding, corners)
 
 
-def align_regions(call: Call) -> Tensor:
+def align_regions(call: NodeCall) -> Tensor:
     """RoiAlign: the mean over points of each region."""
     from torchvision.ops import roi_align
 
@@ -201,7 +201,7 @@ def align_regions(call: Call) -> Tensor:
     return found
 
 
-def suppress(call: Call) -> Tensor:
+def suppress(call: NodeCall) -> Tensor:
     """NonMaxSuppression: of every sample and class the best boxes that do not overlap."""
     from torchvision.ops import nms
 

@@ -17,7 +17,7 @@ Value = Any
 
 
 @dataclass(frozen=True)
-class Call:
+class NodeCall:
     """One run of an operator.
 
     Attributes:
@@ -111,7 +111,7 @@ class Call:
         )
 
 
-Entry = Callable[[Call], Value]
+Entry = Callable[[NodeCall], Value]
 """Runs an operator: the call in, its output or a tuple of its outputs out."""
 
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.loading.onnx.operators.invocation import Call, Entry
+from compressor.loading.onnx.operators.invocation import Entry, NodeCall
 from compressor.loading.onnx.small_numbers import Numbers
 
 
-def gather(call: Call) -> Tensor:
+def gather(call: NodeCall) -> Tensor:
     """Gather: along an axis; rows of a table are an embedding."""
     x, axis = call.x, call.get("axis", 0) % call.x.dim()
     index = call.raw(1)
@@ -24,7 +24,7 @@ def gather(call: Call) -> Tensor:
     return x[_along(axis, index)]
 
 
-def _gather_numbers(call: Call, x: Tensor, axis: int, index: Numbers) -> Tensor:
+def _gather_numbers(call: NodeCall, x: Tensor, axis: int, index: Numbers) -> Tensor:
     places = index.listed
     if index.array.ndim == 0:
         return x.select(axis, places[0])
@@ -41,7 +41,7 @@ def _along(axis: int, index: Any) -> Any:
     return (*[slice(None)] * axis, index)
 
 
-def gather_elements(call: Call) -> Tensor:
+def gather_elements(call: NodeCall) -> Tensor:
     """GatherElements: element by element along an axis."""
     x, axis = call.x, call.get("axis", 0)
     return torch.gather(x, axis, _positive(call.tensor(1), x.shape[axis]))
@@ -52,7 +52,7 @@ def _positive(index: Tensor, size: Any) -> Tensor:
     return torch.where(index < 0, index + size, index)
 
 
-def gather_nd(call: Call) -> Tensor:
+def gather_nd(call: NodeCall) -> Tensor:
     """GatherND: by tuples of places."""
     x, index, batch = call.x, call.tensor(1), call.get("batch_dims", 0)
     if batch == 0:
@@ -64,7 +64,7 @@ def gather_nd(call: Call) -> Tensor:
     return x[(rows, *index.unbind(-1))]
 
 
-def scatter_nd(call: Call) -> Tensor:
+def scatter_nd(call: NodeCall) -> Tensor:
     """ScatterND: values are written, or added, at tuples of places."""
     x, index, values = call.x, call.tensor(1), call.tensor(2)
     kind = call.get("reduction", "none")
@@ -73,7 +73,7 @@ def scatter_nd(call: Call) -> Tensor:
     return torch.index_put(x, index.unbind(-1), values, accumulate=kind == "add")
 
 
-def scatter_elements(call: Call) -> Tensor:
+def scatter_elements(call: NodeCall) -> Tensor:
     """ScatterElements: values are written, or reduced, at places along an axis."""
     x, axis, kind = call.x, call.get("axis", 0), call.get("reduction", "none")
     index, values = _positive(call.tensor(1), x.shape[axis]), call.tensor(2)
@@ -83,7 +83,7 @@ def scatter_elements(call: Call) -> Tensor:
     return torch.scatter_reduce(x, axis, index, values, words[kind])
 
 
-def top_k(call: Call) -> Any:
+def top_k(call: NodeCall) -> Any:
     """TopK: the largest or smallest along an axis, with their places."""
     return torch.topk(
         call.x,
@@ -94,17 +94,17 @@ def top_k(call: Call) -> Any:
     )
 
 
-def arg_max(call: Call) -> Any:
+def arg_max(call: NodeCall) -> Any:
     """ArgMax: the place of the largest along an axis."""
     return _arg(call, torch.argmax)
 
 
-def arg_min(call: Call) -> Any:
+def arg_min(call: NodeCall) -> Any:
     """ArgMin: the place of the smallest along an axis."""
     return _arg(call, torch.argmin)
 
 
-def _arg(call: Call, function: Any) -> Any:
+def _arg(call: NodeCall, function: Any) -> Any:
     x, axis, keep = call.x, call.get("axis", 0), bool(call.get("keepdims", 1))
     if not call.get("select_last_index", 0):
         return function(x, axis, keep)
@@ -112,7 +112,7 @@ def _arg(call: Call, function: Any) -> Any:
     return x.shape[axis] - 1 - found
 
 
-def one_hot(call: Call) -> Tensor:
+def one_hot(call: NodeCall) -> Tensor:
     """OneHot: one value where the index says, another elsewhere."""
     index, depth, axis = call.tensor(0), int(call.number(1)), call.get("axis", -1)
     off, on = call.tensor(2).reshape(2).unbind()
@@ -122,12 +122,12 @@ def one_hot(call: Call) -> Tensor:
     return found if axis in (-1, index.dim()) else found.movedim(-1, axis)
 
 
-def nonzero(call: Call) -> Tensor:
+def nonzero(call: NodeCall) -> Tensor:
     """NonZero: the places of what is not zero, one row per dimension."""
     return torch.nonzero(call.x).t()
 
 
-def compress(call: Call) -> Tensor:
+def compress(call: NodeCall) -> Tensor:
     """Compress: what a row of flags says, along an axis."""
     x, flags, axis = call.x, call.tensor(1), call.get("axis")
     x = x.flatten() if axis is None else x
@@ -135,7 +135,7 @@ def compress(call: Call) -> Tensor:
     return torch.index_select(x, axis or 0, places)
 
 
-def cumulate(call: Call) -> Tensor:
+def cumulate(call: NodeCall) -> Tensor:
     """CumSum: along an axis, from either end, with or without the element itself."""
     x, axis = call.x, int(call.number(1))
     turned = torch.flip(x, [axis]) if call.get("reverse", 0) else x

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compressor.loading.onnx.contents import TYPES
-from compressor.loading.onnx.operators.invocation import Call, Entry, table
+from compressor.loading.onnx.operators.invocation import Entry, NodeCall, table
 from compressor.loading.onnx.small_numbers import Numbers
 
 
@@ -29,7 +29,7 @@ def logical(function: Callable[[Tensor, Tensor], Tensor]) -> Entry:
 def arithmetic(function: Callable[[Any, Any], Any]) -> Entry:
     """Make an entry: out = f(a, b), broadcast, where either may be a single number."""
 
-    def entry(call: Call) -> Any:
+    def entry(call: NodeCall) -> Any:
         a, b = call.operand(0), call.operand(1)
         both = not isinstance(a, Tensor) and not isinstance(b, Tensor)
         return function(call.tensor(0) if both else a, b)
@@ -40,7 +40,7 @@ def arithmetic(function: Callable[[Any, Any], Any]) -> Entry:
 def variadic(function: Callable[[Any, Any], Any]) -> Entry:
     """Make an entry: out = f(f(a, b), c) ..., broadcast."""
 
-    def entry(call: Call) -> Tensor:
+    def entry(call: NodeCall) -> Tensor:
         found = functools.reduce(function, [call.tensor(i) for i in range(len(call.inputs))])
         assert isinstance(found, Tensor)
         return found
@@ -48,13 +48,13 @@ def variadic(function: Callable[[Any, Any], Any]) -> Entry:
     return entry
 
 
-def mean(call: Call) -> Tensor:
+def mean(call: NodeCall) -> Tensor:
     """Mean: of all operands, broadcast."""
     tensors = [call.tensor(i) for i in range(len(call.inputs))]
     return functools.reduce(torch.add, tensors) / len(tensors)
 
 
-def divide(call: Call) -> Any:
+def divide(call: NodeCall) -> Any:
     """Div: whole numbers are divided towards zero."""
     a, b = call.tensor(0), call.operand(1)
     if a.is_floating_point():
@@ -62,19 +62,19 @@ def divide(call: Call) -> Any:
     return torch.div(a, b, rounding_mode="trunc")
 
 
-def modulo(call: Call) -> Tensor:
+def modulo(call: NodeCall) -> Tensor:
     """Mod: with the divisor's sign, or with `fmod` the dividend's."""
     function = torch.fmod if call.get("fmod", 0) else torch.remainder
     return function(call.tensor(0), call.operand(1))
 
 
-def power(call: Call) -> Tensor:
+def power(call: NodeCall) -> Tensor:
     """Pow: out = x ** y, of x's type."""
     x, y = call.tensor(0), call.operand(1)
     return torch.pow(x, y).to(x.dtype)
 
 
-def clip(call: Call) -> Tensor:
+def clip(call: NodeCall) -> Tensor:
     """Clip: between the bounds that are given; one may be a tensor."""
     x, bounds = call.x, [call.raw(1), call.raw(2)]
     if all(bound is None or isinstance(bound, Numbers) for bound in bounds):
@@ -87,7 +87,7 @@ def clip(call: Call) -> Tensor:
     return torch.clamp(x, call.optional(1), call.optional(2))
 
 
-def where(call: Call) -> Tensor:
+def where(call: NodeCall) -> Tensor:
     """Where: a where the condition holds, else b."""
     a, b = call.operand(1), call.operand(2)
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
@@ -95,7 +95,7 @@ def where(call: Call) -> Tensor:
     return torch.where(call.tensor(0), a, b)
 
 
-def cast(call: Call) -> Tensor:
+def cast(call: NodeCall) -> Tensor:
     """Cast: to the type that is named; every float is computed as float32."""
     kind = call.get("to")
     if kind not in TYPES:
@@ -103,7 +103,7 @@ def cast(call: Call) -> Tensor:
     return _to(call.x, TYPES[kind])
 
 
-def cast_like(call: Call) -> Tensor:
+def cast_like(call: NodeCall) -> Tensor:
     """CastLike: to the type of the second operand."""
     return _to(call.x, call.tensor(1).dtype)
 
@@ -112,12 +112,12 @@ def _to(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x if x.dtype == dtype else x.to(dtype)
 
 
-def identity(call: Call) -> Any:
+def identity(call: NodeCall) -> Any:
     """Identity: the value itself."""
     return call.raw(0)
 
 
-def dropout(call: Call) -> Any:
+def dropout(call: NodeCall) -> Any:
     """Dropout: nothing but in training; the mask is all true."""
     x = call.x
     ratio = call.number(1, 0.5)
@@ -125,7 +125,7 @@ def dropout(call: Call) -> Any:
     return (out, torch.ones_like(x, dtype=torch.bool)) if call.outputs > 1 else out
 
 
-def hard_sigmoid(call: Call) -> Tensor:
+def hard_sigmoid(call: NodeCall) -> Tensor:
     """HardSigmoid: alpha * x + beta, between 0 and 1."""
     alpha, beta = call.get("alpha", 0.2), call.get("beta", 0.5)
     if math.isclose(alpha, 1 / 6, rel_tol=1e-5) and beta == 0.5:
@@ -133,7 +133,7 @@ def hard_sigmoid(call: Call) -> Tensor:
     return torch.clamp(call.x * alpha + beta, 0.0, 1.0)
 
 
-def selu(call: Call) -> Any:
+def selu(call: NodeCall) -> Any:
     """Selu: with its usual constants torch's own."""
     alpha, gamma = call.get("alpha", 1.6732632423543772), call.get("gamma", 1.0507009873554805)
     if math.isclose(alpha, 1.6732632, rel_tol=1e-5) and math.isclose(gamma, 1.0507, rel_tol=1e-4):
@@ -141,35 +141,35 @@ def selu(call: Call) -> Any:
     return gamma * F.elu(call.x, alpha)
 
 
-def celu(call: Call) -> Tensor:
+def celu(call: NodeCall) -> Tensor:
     """Celu: max(0, x) + min(0, alpha * (exp(x / alpha) - 1))."""
     return F.celu(call.x, call.get("alpha", 1.0))
 
 
-def thresholded(call: Call) -> Tensor:
+def thresholded(call: NodeCall) -> Tensor:
     """ThresholdedRelu: x where it is above alpha, else 0."""
     return F.threshold(call.x, call.get("alpha", 1.0), 0.0)
 
 
-def shrink(call: Call) -> Tensor:
+def shrink(call: NodeCall) -> Tensor:
     """Shrink: values near 0 become 0, others move towards it by the bias."""
     x, limit, bias = call.x, call.get("lambd", 0.5), call.get("bias", 0.0)
     zero = torch.zeros_like(x)
     return torch.where(x < -limit, x + bias, torch.where(x > limit, x - bias, zero))
 
 
-def gelu(call: Call) -> Tensor:
+def gelu(call: NodeCall) -> Tensor:
     """Gelu: exact, or by tanh."""
     return F.gelu(call.x, approximate=call.get("approximate", "none"))
 
 
-def swish(call: Call) -> Tensor:
+def swish(call: NodeCall) -> Tensor:
     """Swish: x * sigmoid(alpha * x)."""
     x, alpha = call.x, call.get("alpha", 1.0)
     return F.silu(x) if alpha == 1 else x * torch.sigmoid(alpha * x)
 
 
-def prelu(call: Call) -> Tensor:
+def prelu(call: NodeCall) -> Tensor:
     """PRelu: x where it is positive, else slope * x; slopes per channel are torch's own."""
     x, slope = call.x, call.tensor(1)
     per_channel = slope.dim() == x.dim() - 1 and slope.shape[0] == slope.numel()
@@ -178,7 +178,7 @@ def prelu(call: Call) -> Tensor:
     return torch.where(x >= 0, x, slope * x)
 
 
-def is_infinite(call: Call) -> Tensor:
+def is_infinite(call: NodeCall) -> Tensor:
     """IsInf: of either sign, or of one."""
     x = call.x
     positive, negative = call.get("detect_positive", 1), call.get("detect_negative", 1)
@@ -187,18 +187,18 @@ def is_infinite(call: Call) -> Tensor:
     return torch.isposinf(x) if positive else torch.isneginf(x)
 
 
-def shift(call: Call) -> Tensor:
+def shift(call: NodeCall) -> Tensor:
     """BitShift: to the left or right."""
     a, b = call.tensor(0), call.tensor(1)
     return a << b if call.get("direction") == "LEFT" else a >> b
 
 
-def leaky(call: Call) -> Tensor:
+def leaky(call: NodeCall) -> Tensor:
     """LeakyRelu: x where it is positive, else alpha * x."""
     return F.leaky_relu(call.x, call.get("alpha", 0.01))
 
 
-def elu(call: Call) -> Tensor:
+def elu(call: NodeCall) -> Tensor:
     """Elu: x where it is positive, else alpha * (exp(x) - 1)."""
     return F.elu(call.x, call.get("alpha", 1.0))
 

@@ -8,23 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.loading.onnx.operators.invocation import Call, Entry
+from compressor.loading.onnx.operators.invocation import Entry, NodeCall
 
 LINEAR = "compressor.Linear"
 """The key of a product with a stored weight [out, in], and a bias where one is added."""
 
 
-def linear(call: Call) -> Tensor:
+def linear(call: NodeCall) -> Tensor:
     """A product with a stored weight, as torch's linear layers have it."""
     return F.linear(call.x, call.tensor(1), call.optional(2))
 
 
-def matmul(call: Call) -> Tensor:
+def matmul(call: NodeCall) -> Tensor:
     """MatMul: products of the last two dimensions."""
     return torch.matmul(call.tensor(0), call.tensor(1))
 
 
-def gemm(call: Call) -> Any:
+def gemm(call: NodeCall) -> Any:
     """Gemm: alpha * A B + beta * C, either one transposed."""
     a, b, c = call.tensor(0), call.tensor(1), call.raw(2)
     a = a.t() if call.get("transA", 0) else a
@@ -38,12 +38,12 @@ def gemm(call: Call) -> Any:
     return out + (added if beta == 1 else added * beta)
 
 
-def einsum(call: Call) -> Tensor:
+def einsum(call: NodeCall) -> Tensor:
     """Einsum: every letter is a dimension."""
     return torch.einsum(call.get("equation"), *(call.tensor(i) for i in range(len(call.inputs))))
 
 
-def determinant(call: Call) -> Tensor:
+def determinant(call: NodeCall) -> Tensor:
     """Det: of square matrices."""
     return torch.det(call.x)
 

@@ -9,21 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.loading.onnx.operators.invocation import Call, Entry
+from compressor.loading.onnx.operators.invocation import Entry, NodeCall
 from compressor.loading.onnx.small_numbers import Numbers, numbers
 
 
-def shape(call: Call) -> Numbers:
+def shape(call: NodeCall) -> Numbers:
     """Shape: the sizes as numbers, free ones symbolic."""
     return numbers(list(call.x.shape)[call.get("start", 0) : call.get("end")])
 
 
-def size(call: Call) -> Numbers:
+def size(call: NodeCall) -> Numbers:
     """Size: the number of elements as a number."""
     return numbers(math.prod(call.x.shape))
 
 
-def reshape(call: Call) -> Tensor:
+def reshape(call: NodeCall) -> Tensor:
     """Reshape: 0 copies a size (unless zeros are allowed), -1 is what is left."""
     x, wanted = call.x, call.numbers(1)
     if not call.get("allowzero", 0):
@@ -35,7 +35,7 @@ def _is(size: Any, value: int) -> bool:
     return isinstance(size, int) and size == value
 
 
-def flatten(call: Call) -> Tensor:
+def flatten(call: NodeCall) -> Tensor:
     """Flatten: to a matrix, cut at an axis."""
     x, axis = call.x, call.get("axis", 1)
     axis = axis + call.x.dim() if axis < 0 else axis
@@ -47,18 +47,18 @@ def flatten(call: Call) -> Tensor:
     return lead if lead.dim() == 2 else lead.flatten(1)
 
 
-def transpose(call: Call) -> Tensor:
+def transpose(call: NodeCall) -> Tensor:
     """Transpose: dimensions in another order, reversed where none is given."""
     return call.x.permute(call.get("perm") or tuple(reversed(range(call.x.dim()))))
 
 
-def squeeze(call: Call) -> Tensor:
+def squeeze(call: NodeCall) -> Tensor:
     """Squeeze: the listed sizes of 1 go, or all of them."""
     axes = call.given_numbers(1)
     return call.x.squeeze() if axes is None else call.x.squeeze([int(axis) for axis in axes])
 
 
-def unsqueeze(call: Call) -> Tensor:
+def unsqueeze(call: NodeCall) -> Tensor:
     """Unsqueeze: sizes of 1 are put in."""
     x, axes = call.x, call.numbers(1)
     rank = x.dim() + len(axes)
@@ -67,7 +67,7 @@ def unsqueeze(call: Call) -> Tensor:
     return x
 
 
-def expand(call: Call) -> Tensor:
+def expand(call: NodeCall) -> Tensor:
     """Expand: both shapes are broadcast."""
     x, wanted = call.x, call.numbers(1)
     rank = max(x.dim(), len(wanted))
@@ -76,17 +76,17 @@ def expand(call: Call) -> Tensor:
     return x.expand([a if _is(b, 1) else b for a, b in zip(own, asked, strict=True)])
 
 
-def tile(call: Call) -> Tensor:
+def tile(call: NodeCall) -> Tensor:
     """Tile: repeated along each dimension."""
     return call.x.repeat(call.numbers(1))
 
 
-def concatenate(call: Call) -> Tensor:
+def concatenate(call: NodeCall) -> Tensor:
     """Concat: along an axis."""
     return torch.cat([call.tensor(i) for i in range(len(call.inputs))], call.get("axis"))
 
 
-def split(call: Call) -> tuple[Tensor, ...]:
+def split(call: NodeCall) -> tuple[Tensor, ...]:
     """Split: into pieces of the sizes given, or equal ones."""
     x, axis, sizes = call.x, call.get("axis", 0), call.given_numbers(1)
     if sizes is None:
@@ -95,7 +95,7 @@ def split(call: Call) -> tuple[Tensor, ...]:
     return torch.split(x, sizes, axis)
 
 
-def cut(call: Call) -> Tensor:
+def cut(call: NodeCall) -> Tensor:
     """Slice: from starts to ends along axes; backwards it is turned first."""
     x, starts, ends = call.x, call.numbers(1), call.numbers(2)
     axes = call.given_numbers(3, list(range(len(starts))))
@@ -122,7 +122,7 @@ def _cut(x: Tensor, axis: int, start: Any, end: Any, step: int) -> Tensor:
     return turned[tuple(places)]
 
 
-def pad(call: Call) -> Tensor:
+def pad(call: NodeCall) -> Tensor:
     """Pad: by a value, by reflection or by the edge."""
     x, mode = call.x, call.get("mode", "constant")
     axes = call.given_numbers(3, list(range(x.dim())))
@@ -150,7 +150,7 @@ def pad(call: Call) -> Tensor:
     return F.pad(x, widths + [0] * (full - len(widths)), mode=kinds[mode])
 
 
-def depth_to_space(call: Call) -> Tensor:
+def depth_to_space(call: NodeCall) -> Tensor:
     """DepthToSpace: blocks of channels become blocks of pixels, in one of two orders."""
     x, block = call.x, call.get("blocksize")
     if call.get("mode", "DCR") == "CRD":
@@ -160,7 +160,7 @@ def depth_to_space(call: Call) -> Tensor:
     return parts.reshape(n, c // block**2, h * block, w * block)
 
 
-def space_to_depth(call: Call) -> Tensor:
+def space_to_depth(call: NodeCall) -> Tensor:
     """SpaceToDepth: blocks of pixels become blocks of channels."""
     x, block = call.x, call.get("blocksize")
     n, c, h, w = x.shape
@@ -169,7 +169,7 @@ def space_to_depth(call: Call) -> Tensor:
     return parts.reshape(n, c * block**2, h // block, w // block)
 
 
-def triangle(call: Call) -> Tensor:
+def triangle(call: NodeCall) -> Tensor:
     """Trilu: the upper or lower triangle."""
     function = torch.triu if call.get("upper", 1) else torch.tril
     return function(call.x, int(call.number(1, 0)))

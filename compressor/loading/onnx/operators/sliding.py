@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.loading.onnx.operators.invocation import Call, Entry
+from compressor.loading.onnx.operators.invocation import Entry, NodeCall
 
 CONV = (F.conv1d, F.conv2d, F.conv3d)
 TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
@@ -22,7 +22,7 @@ WHOLE = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
 class _Window:
     """The window of a call: kernel, strides, dilations and the widths of padding."""
 
-    def __init__(self, call: Call, kernel: Sequence[int], sizes: Sequence[Any]) -> None:
+    def __init__(self, call: NodeCall, kernel: Sequence[int], sizes: Sequence[Any]) -> None:
         rank = len(kernel)
         self.kernel = list(kernel)
         self.stride = list(call.get("strides") or [1] * rank)
@@ -55,7 +55,7 @@ class _Window:
         return [width for pair in pairs for width in pair]
 
 
-def convolve(call: Call) -> Tensor:
+def convolve(call: NodeCall) -> Tensor:
     """Conv: with groups; uneven padding is put around first."""
     x, weight, bias = call.x, call.tensor(1), call.optional(2)
     window = _Window(call, list(weight.shape[2:]), x.shape[2:])
@@ -68,7 +68,7 @@ def convolve(call: Call) -> Tensor:
     return found
 
 
-def convolve_transposed(call: Call) -> Tensor:
+def convolve_transposed(call: NodeCall) -> Tensor:
     """ConvTranspose: what uneven padding takes off more is cut off last."""
     x, weight, bias = call.x, call.tensor(1), call.optional(2)
     rank = weight.dim() - 2
@@ -90,12 +90,12 @@ def convolve_transposed(call: Call) -> Tensor:
     return found
 
 
-def _without_auto(call: Call) -> Call:
+def _without_auto(call: NodeCall) -> NodeCall:
     rest = {name: value for name, value in call.attributes.items() if name != "auto_pad"}
-    return Call(**{**vars(call), "attributes": rest})
+    return NodeCall(**{**vars(call), "attributes": rest})
 
 
-def _fit_output(call: Call, window: _Window, x: Tensor, extra: list[int]) -> None:
+def _fit_output(call: NodeCall, window: _Window, x: Tensor, extra: list[int]) -> None:
     """Choose the padding, in place, by the sizes that the output is to have."""
     upper = call.get("auto_pad", "NOTSET") != "SAME_LOWER"
     sizes = list(x.shape[2:])
@@ -110,7 +110,7 @@ def _fit_output(call: Call, window: _Window, x: Tensor, extra: list[int]) -> Non
         window.before[i], window.after[i] = (less, more) if upper else (more, less)
 
 
-def pool_largest(call: Call) -> Any:
+def pool_largest(call: NodeCall) -> Any:
     """MaxPool: the largest of each window."""
     x, kernel = call.x, call.get("kernel_shape")
     window = _Window(call, kernel, x.shape[2:])
@@ -127,7 +127,7 @@ def pool_largest(call: Call) -> Any:
     )
 
 
-def pool_average(call: Call) -> Any:
+def pool_average(call: NodeCall) -> Any:
     """AveragePool: the mean of each window, with or without its padding."""
     x, kernel = call.x, call.get("kernel_shape")
     window = _Window(call, kernel, x.shape[2:])
@@ -148,19 +148,19 @@ def pool_average(call: Call) -> Any:
     return padded / share
 
 
-def average_all(call: Call) -> Tensor:
+def average_all(call: NodeCall) -> Tensor:
     """GlobalAveragePool: the mean over all positions."""
     function: Any = WHOLE[call.x.dim() - 3]
     found: Tensor = function(call.x, 1)
     return found
 
 
-def largest_of_all(call: Call) -> Tensor:
+def largest_of_all(call: NodeCall) -> Tensor:
     """GlobalMaxPool: the largest of all positions."""
     return call.x.amax(list(range(2, call.x.dim())), keepdim=True)
 
 
-def pool_by_norm(call: Call) -> Tensor:
+def pool_by_norm(call: NodeCall) -> Tensor:
     """LpPool: the norm of each window."""
     x, kernel, p = call.x, call.get("kernel_shape"), float(call.get("p", 2))
     window = _Window(call, kernel, x.shape[2:])
@@ -172,7 +172,7 @@ def pool_by_norm(call: Call) -> Tensor:
     return torch.pow(sums, 1 / p)
 
 
-def norm_of_all(call: Call) -> Tensor:
+def norm_of_all(call: NodeCall) -> Tensor:
     """GlobalLpPool: the norm over all positions."""
     p = float(call.get("p", 2))
     sums = (call.x.abs() ** p).sum(list(range(2, call.x.dim())), keepdim=True)

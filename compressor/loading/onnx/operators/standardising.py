@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.loading.onnx.operators.invocation import Call, Entry
+from compressor.loading.onnx.operators.invocation import Entry, NodeCall
 
 
-def batch_norm(call: Call) -> Tensor:
+def batch_norm(call: NodeCall) -> Tensor:
     """BatchNormalization: by the stored statistics, or in training by the batch's own."""
     x, scale, bias, mean, var = (call.tensor(i) for i in range(5))
     momentum = 1.0 - call.get("momentum", 0.9)
@@ -21,13 +21,13 @@ def batch_norm(call: Call) -> Tensor:
     return F.batch_norm(x, mean, var, scale, bias, call.training, momentum, eps)
 
 
-def instance_norm(call: Call) -> Tensor:
+def instance_norm(call: NodeCall) -> Tensor:
     """InstanceNormalization: per sample and channel."""
     eps = call.get("epsilon", 1e-5)
     return F.instance_norm(call.x, weight=call.tensor(1), bias=call.tensor(2), eps=eps)
 
 
-def layer_norm(call: Call) -> Any:
+def layer_norm(call: NodeCall) -> Any:
     """LayerNormalization: over the dimensions from an axis on."""
     x, axis = call.x, call.get("axis", -1) % call.x.dim()
     if call.outputs > 1:
@@ -40,14 +40,14 @@ def layer_norm(call: Call) -> Any:
     return found if bias is None else found + bias
 
 
-def rms_norm(call: Call) -> Tensor:
+def rms_norm(call: NodeCall) -> Tensor:
     """RMSNormalization: by the root of the mean square, over the dimensions from an axis on."""
     x, axis = call.x, call.get("axis", -1) % call.x.dim()
     weight = call.tensor(1)
     return F.rms_norm(x, list(weight.shape[-(x.dim() - axis) :]), weight, call.get("epsilon", 1e-5))
 
 
-def group_norm(call: Call) -> Tensor:
+def group_norm(call: NodeCall) -> Tensor:
     """GroupNormalization: its scale is per channel, in the first version (18) per group."""
     x, scale, bias = (call.tensor(i) for i in range(3))
     groups = call.get("num_groups")
@@ -57,36 +57,36 @@ def group_norm(call: Call) -> Tensor:
     return F.group_norm(x, groups, scale, bias, call.get("epsilon", 1e-5))
 
 
-def lp_norm(call: Call) -> Tensor:
+def lp_norm(call: NodeCall) -> Tensor:
     """LpNormalization: divided by the norm along an axis."""
     x, axis, p = call.x, call.get("axis", -1), call.get("p", 2)
     return x / (x.abs().sum(axis, True) if p == 1 else torch.sqrt((x * x).sum(axis, True)))
 
 
-def mean_variance(call: Call) -> Tensor:
+def mean_variance(call: NodeCall) -> Tensor:
     """MeanVarianceNormalization: mean 0 and variance 1 over axes."""
     x, axes = call.x, list(call.get("axes", [0, 2, 3]))
     centred = x - x.mean(axes, True)
     return centred / torch.sqrt((centred * centred).mean(axes, True) + 1e-9)
 
 
-def local_response(call: Call) -> Tensor:
+def local_response(call: NodeCall) -> Tensor:
     """LRN: divided by the squares of neighbouring channels."""
     size, alpha = call.get("size"), call.get("alpha", 1e-4)
     return F.local_response_norm(call.x, size, alpha, call.get("beta", 0.75), call.get("bias", 1.0))
 
 
-def softmax(call: Call) -> Tensor:
+def softmax(call: NodeCall) -> Tensor:
     """Softmax: along an axis; before version 13 over all dimensions from it on."""
     return _shares(call, torch.softmax)
 
 
-def log_softmax(call: Call) -> Tensor:
+def log_softmax(call: NodeCall) -> Tensor:
     """LogSoftmax: as Softmax."""
     return _shares(call, torch.log_softmax)
 
 
-def _shares(call: Call, function: Any) -> Tensor:
+def _shares(call: NodeCall, function: Any) -> Tensor:
     x, axis = call.x, call.get("axis", 1 if call.version < 13 else -1)
     at = axis % x.dim()
     if call.version >= 13 or all(_is_one(size) for size in x.shape[at + 1 :]):
@@ -100,14 +100,14 @@ def _is_one(size: Any) -> bool:
     return isinstance(size, int) and size == 1
 
 
-def hardmax(call: Call) -> Tensor:
+def hardmax(call: NodeCall) -> Tensor:
     """Hardmax: 1 for the first largest along an axis, else 0."""
     x, axis = call.x, call.get("axis", 1 if call.version < 13 else -1)
     hot = F.one_hot(x.argmax(axis), x.shape[axis]).to(x.dtype)
     return hot if axis in (-1, x.dim() - 1) else hot.movedim(-1, axis)
 
 
-def attention(call: Call) -> Tensor:
+def attention(call: NodeCall) -> Tensor:
     """Attention (version 23): scaled products of queries, keys and values in heads."""
     query, key, value = (call.tensor(i) for i in range(3))
     if any(call.has(i) for i in (4, 5, 6)) or call.outputs > 1 or call.get("softcap", 0.0):
@@ -133,7 +133,7 @@ def attention(call: Call) -> Tensor:
     return out.transpose(1, 2).flatten(2) if flat else out
 
 
-def skip_layer_norm(call: Call) -> Tensor:
+def skip_layer_norm(call: NodeCall) -> Tensor:
     """ONNX Runtime's SkipLayerNormalization: a layer norm of a sum."""
     x = call.tensor(0) + call.tensor(1)
     x = x if call.optional(4) is None else x + call.tensor(4)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from compressor.loading.onnx.operators.invocation import Call, Entry
+from compressor.loading.onnx.operators.invocation import Entry, NodeCall
 
 Reduction = Callable[[Tensor, list[int], bool], Tensor]
 
@@ -15,7 +15,7 @@ Reduction = Callable[[Tensor, list[int], bool], Tensor]
 def reduced(function: Reduction) -> Entry:
     """Make an entry: along the listed axes, or all; sizes of 1 stay where they are asked for."""
 
-    def entry(call: Call) -> Tensor:
+    def entry(call: NodeCall) -> Tensor:
         x = call.x
         axes = [int(axis) % x.dim() for axis in call.given_numbers(1, [])]
         if not axes:

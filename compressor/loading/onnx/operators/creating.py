@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from compressor.loading.onnx.contents import TYPES, as_float32
-from compressor.loading.onnx.operators.invocation import Call, Entry
+from compressor.loading.onnx.operators.invocation import Entry, NodeCall
 
 
-def constant_of_shape(call: Call) -> Tensor:
+def constant_of_shape(call: NodeCall) -> Tensor:
     """ConstantOfShape: one value everywhere."""
     value = call.get("value")
     array = as_float32(np.zeros(1, np.float32) if value is None else value)
@@ -21,14 +21,14 @@ def constant_of_shape(call: Call) -> Tensor:
     return torch.full(call.numbers(0), fill, dtype=dtype, device=call.device)
 
 
-def count_up(call: Call) -> Tensor:
+def count_up(call: NodeCall) -> Tensor:
     """Range: from a start to a limit by steps."""
     start, limit, step = (call.number(i) for i in range(3))
     dtype = call.raw(0).dtype
     return torch.arange(start, limit, step, dtype=dtype, device=call.device)
 
 
-def eye_like(call: Call) -> Tensor:
+def eye_like(call: NodeCall) -> Tensor:
     """EyeLike: ones on a diagonal of a matrix of the given one's sizes."""
     x, kind = call.x, call.get("dtype")
     rows, columns = x.shape
@@ -38,12 +38,12 @@ def eye_like(call: Call) -> Tensor:
     return eye
 
 
-def sequence(call: Call) -> Any:
+def sequence(call: NodeCall) -> Any:
     """SequenceConstruct: its inputs as a sequence."""
     return (tuple(call.inputs),)
 
 
-def split_to_sequence(call: Call) -> Any:
+def split_to_sequence(call: NodeCall) -> Any:
     """SplitToSequence: pieces along an axis as a sequence."""
     x, axis = call.x, call.get("axis", 0)
     if call.has(1):
@@ -54,12 +54,12 @@ def split_to_sequence(call: Call) -> Any:
     return (pieces if call.get("keepdims", 1) else tuple(p.squeeze(axis) for p in pieces),)
 
 
-def sequence_at(call: Call) -> Any:
+def sequence_at(call: NodeCall) -> Any:
     """SequenceAt: one of a sequence."""
     return (call.raw(0)[call.number(1)],)
 
 
-def concat_sequence(call: Call) -> Tensor:
+def concat_sequence(call: NodeCall) -> Tensor:
     """ConcatFromSequence: joined along an axis, an old or a new one."""
     parts = list(call.raw(0))
     return (torch.stack if call.get("new_axis", 0) else torch.cat)(parts, call.get("axis"))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compressor.loading.onnx.contents import OnnxSource, as_float32
 from compressor.loading.onnx.operators import BRANCH, run
-from compressor.loading.onnx.operators.invocation import Call, Value
+from compressor.loading.onnx.operators.invocation import NodeCall, Value
 from compressor.loading.onnx.plan_of_steps import (
     FromTensors,
     FromValue,
@@ -40,7 +40,7 @@ COUNTED = ("group", "num_groups")
 """Attributes of nodes that are sizes, which change with the channels."""
 
 
-class Step(nn.Module):
+class NodeModule(nn.Module):
     """One node as a module.
 
     The sizes that a node is given are integers among its attributes ("shape_2"), so that they can
@@ -73,7 +73,7 @@ class Step(nn.Module):
         """
         planned, node = self.planned, self.planned.node
         counted = {name: getattr(self, name) for name in COUNTED if name in node.attributes}
-        call = Call(
+        call = NodeCall(
             *(planned.op, node.name, node.version, self._spelled(inputs)),
             attributes={**node.attributes, **counted},
             outputs=sum(map(bool, planned.outputs)),
@@ -108,9 +108,9 @@ class Step(nn.Module):
 
 
 @cache
-def _step_class(op: str) -> type[Step]:
+def _step_class(op: str) -> type[NodeModule]:
     """Return the class of an operator's steps, so that steps of one operator are alike."""
-    return type(op.rpartition(".")[2], (Step,), {"__module__": __name__})
+    return type(op.rpartition(".")[2], (NodeModule,), {"__module__": __name__})
 
 
 class OnnxNetwork(nn.Module):
@@ -203,7 +203,7 @@ class OnnxNetwork(nn.Module):
         hooks = [
             step.register_forward_pre_hook(lambda step, given: step.note_literals(given))
             for step in self.modules()
-            if isinstance(step, Step)
+            if isinstance(step, NodeModule)
         ]
         self.watch(inputs, lambda name, value: None)
         names = [declared.name for declared in self.source.graph.inputs]

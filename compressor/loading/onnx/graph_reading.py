@@ -23,6 +23,7 @@ from compressor.loading.onnx.contents import (
 )
 from compressor.loading.onnx.old_forms import attributes_as_inputs
 from compressor.loading.onnx.operators import require_entry
+from compressor.loading.onnx.ordering import in_order, made_by
 from compressor.loading.onnx.parsing import TensorReader, graphs_of, parse, strip
 from compressor.loading.onnx.saying import damaged, refused
 from compressor.loading.onnx.small_numbers import Array
@@ -152,10 +153,10 @@ class _Reading:
             names.own(name)
         known = above | {names.of(n) for n in (*initializers, *(e.name for e in given))}
         nodes = list(self._nodes(proto, names, known | {names.of(name) for name in made}))
-        ordered = _in_order(nodes, known | set(self.constants))
+        ordered = in_order(nodes, known | set(self.constants))
         outputs = [_declared(entry, names.of(entry.name)) for entry in proto.output]
         lost = [
-            o.name for o in outputs if o.name not in known | self.constants.keys() | _made(nodes)
+            o.name for o in outputs if o.name not in known | self.constants.keys() | made_by(nodes)
         ]
         if lost:
             raise damaged(f"nothing computes the outputs {some_of(lost)}")
@@ -306,63 +307,3 @@ def _refuse_repeated(names: Iterable[str], what: str) -> None:
     repeated = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
     if repeated:
         raise damaged(f"{what} of one name stand in the file twice: {some_of(repeated)}")
-
-
-def _made(nodes: Iterable[Node]) -> set[str]:
-    return {name for node in nodes for name in node.outputs}
-
-
-def _in_order(nodes: list[Node], known: set[str] | frozenset[str]) -> list[Node]:
-    """Return the nodes so that each comes after those that it needs.
-
-    Raises:
-        CompressorError: Something that a node needs is not there, or nodes need one another.
-    """
-    made = {name: node for node in nodes for name in node.outputs if name}
-    needed = {node.place: {n for n in _needs(node) if n not in known} for node in nodes}
-    missing = [(n, node) for node in nodes for n in needed[node.place] if n not in made]
-    if missing:
-        name, node = missing[0]
-        raise damaged(
-            f"a node needs {name}, which nothing computes and no initializer is", node.name
-        )
-    users: dict[str, list[Node]] = {}
-    for node in nodes:
-        for name in needed[node.place]:
-            users.setdefault(name, []).append(node)
-    ready = [node for node in reversed(nodes) if not needed[node.place]]
-    ordered: list[Node] = []
-    while ready:
-        node = ready.pop()
-        ordered.append(node)
-        for name in node.outputs:
-            for user in users.get(name, ()):
-                needed[user.place].discard(name)
-                if not needed[user.place]:
-                    ready.append(user)
-    if len(ordered) < len(nodes):
-        stuck = [node.name for node in nodes if needed[node.place]]
-        raise damaged("nodes need one another in a circle", some_of(stuck))
-    return nodes if _runs(nodes, known) else ordered
-
-
-def _runs(nodes: list[Node], known: set[str] | frozenset[str]) -> bool:
-    """Return whether the nodes can run in the order in which they stand."""
-    seen = set(known)
-    for node in nodes:
-        if any(name not in seen for name in _needs(node)):
-            return False
-        seen |= set(node.outputs)
-    return True
-
-
-def _needs(node: Node) -> set[str]:
-    """Return what a node needs, and what the graphs within it need from around them."""
-    found = {name for name in node.inputs if name}
-    for value in node.attributes.values():
-        if isinstance(value, Graph):
-            own = _made(value.nodes) | {declared.name for declared in value.inputs}
-            inner = {name for each in value.nodes for name in _needs(each)}
-            inner |= {declared.name for declared in value.outputs}
-            found |= inner - own
-    return found
