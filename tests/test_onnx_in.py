@@ -355,3 +355,27 @@ def test_resizing_computes_what_onnx_runtime_does(
     inputs = {"x": (FLOAT, ["n", 2, 5, 6])}
     model = graph([node], scales, inputs=inputs, outputs=4, opset=13)
     load_model(str(save(model, tmp_path / "net.onnx")))
+
+
+def test_what_stands_before_suppressed_boxes_shrinks(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "w2"], ["h"]),
+        helper.make_node("Reshape", ["h", "shape"], ["flat"]),
+        helper.make_node("Split", ["flat", "sizes"], ["b", "s"], axis=1),
+        helper.make_node("Transpose", ["b"], ["boxes"], perm=[0, 2, 1]),
+        helper.make_node("Sigmoid", ["s"], ["scores"]),
+        helper.make_node("NonMaxSuppression", ["boxes", "scores", "most", "iou"], ["kept"]),
+    ]
+    constants = {"w1": draw(8, 3, 3, 3), "w2": draw(6, 8, 1, 1), "shape": I(1, 6, 64)}
+    constants |= {"sizes": I(4, 2), "most": I(5), "iou": F(0.5)}
+    inputs = {"x": (FLOAT, [1, 3, 8, 8])}
+    model = graph(nodes, constants, inputs=inputs, outputs={"kept": 2, "scores": 3})
+    model.graph.output[0].type.tensor_type.elem_type = INT64
+    _, traced, network = read(save(model, tmp_path / "net.onnx"))
+    assert [group.size for group in network.groups] == [8]
+    sliced = cut(traced, network)
+    write_and_verify(sliced.program, tmp_path / "s.onnx", traced, own_routes(sliced.module))
