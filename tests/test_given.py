@@ -88,8 +88,6 @@ def test_bench_goes_by_content(made: Path, tmp_path: Path) -> None:
 
 
 COMMANDS = [
-    (["inspect", "net.bin"], ("net.bin is an ONNX file", "compress bench times it")),
-    (["net.bin"], ("net.bin is an ONNX file", "give the PyTorch model")),
     (["sensitivity", "result"], ("result is a folder that compress has written", "model.pt2")),
     (["result"], ("result is a folder that compress has written", "bench, compare and export")),
     (["export", "net.bin"], ("this is an ONNX file", "compress bench times ONNX files")),

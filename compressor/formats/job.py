@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 
+from torch import nn
 from torch.export import ExportedProgram
 
 from compressor.calls import Call as Inputs
@@ -31,6 +32,8 @@ class Job:
         real: Inputs from the user's data.
         first: The route on which the original's file was written; earlier ones are skipped.
         opset: Version of ONNX's operators; None for the exporter's own.
+        module: The program's network as a module, where it may know the ONNX file that it came
+            from.
     """
 
     program: ExportedProgram
@@ -40,6 +43,7 @@ class Job:
     real: Inputs | None = None
     first: Route | None = None
     opset: int | None = None
+    module: nn.Module | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from compressor.agreement import ONNX, Tolerance
 from compressor.errors import CompressorError, UsageError
 from compressor.formats.branches import drop_assertions
 from compressor.formats.older_exporter import convert_traced
@@ -34,11 +35,18 @@ class Route:
         exporter: Its name, for messages.
         convert: Converts a program with an opset (None: the exporter's own).
         free_batch: Whether a free batch stays free; else it is fixed at one sample.
+        is_own: Whether it is the graph of the file that the network came from; what that says of
+            itself stays.
+        tolerance: How far what ONNX Runtime computes may be off.
+        finish: Changes the model last, in place.
     """
 
     exporter: str
     convert: Callable[[ExportedProgram, int | None], onnx.ModelProto]
     free_batch: bool
+    is_own: bool = False
+    tolerance: Tolerance = ONNX
+    finish: Callable[[onnx.ModelProto], None] = lambda model: None
 
     @property
     def words(self) -> str:
@@ -81,9 +89,11 @@ def export_onnx(
     failures: list[tuple[Route, CompressorError]] = []
     for route in routes_of(batch_symbol, opset) if routes is None else routes:
         try:
-            fixed = batch_symbol is not None and not route.free_batch
+            fixed = batch_symbol is not None and not route.free_batch and not route.is_own
             model = _convert(fix_to_one(program) if fixed else program, route, opset)
-            _strip(model, batch_symbol)
+            if not route.is_own:
+                _strip(model, batch_symbol)
+            route.finish(model)
             write_onnx(model, path, metadata or {})
             check(route)
         except NoRoomError:
@@ -139,14 +149,15 @@ def write_onnx(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) 
     """Check a model and write it; weights beyond 2 GiB lie beside the file.
 
     Args:
-        model: Gets the metadata as its properties.
+        model: Gets the metadata as its properties, beside those that it has.
         path: The file.
         metadata: What the file says of itself, by name.
 
     Raises:
         CompressorError: The model is not valid, or the file cannot be written.
     """
-    onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
+    own = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, dict(sorted({**own, **metadata}.items())))
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     try:
         if weights > _PROTO_LIMIT:

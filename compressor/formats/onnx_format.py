@@ -12,6 +12,7 @@ from compressor.errors import CompressorError
 from compressor.files.format_table import FORMATS, ONNX
 from compressor.formats.job import Counted, Job, Methods, Outcome
 from compressor.formats.onnx_file import Route, export_onnx, routes_of, user_inputs
+from compressor.formats.own_routes import finish_like_file, own_routes
 from compressor.formats.session import call_once
 from compressor.formats.verifying import write_and_verify
 from compressor.formats.ways import Way
@@ -29,14 +30,18 @@ def _attempt(traced: Trace, folder: Path) -> Route:
         call_once(path, feeds, samples)
 
     symbol = traced.batch_symbol
-    return export_onnx(traced.program, path, batch_symbol=symbol, check=check)
+    usual = finish_like_file(traced.module, routes_of(symbol))
+    routes = (*own_routes(traced.module), *usual)
+    return export_onnx(traced.program, path, batch_symbol=symbol, routes=routes, check=check)
 
 
 def _write(job: Job) -> Outcome:
     symbol = job.traced.batch_symbol
-    routes = routes_of(symbol, job.opset)
+    routes = finish_like_file(job.traced.module, routes_of(symbol, job.opset))
     if job.first in routes:
         routes = routes[routes.index(job.first) :]
+    else:
+        routes = (*own_routes(job.module, job.opset), *routes)
     worst, route = write_and_verify(
         *(job.program, job.folder / FORMATS[ONNX].file, job.traced, routes),
         real=job.real,
@@ -48,6 +53,10 @@ def _write(job: Job) -> Outcome:
         "its batch is fixed at one sample" if symbol is not None and not route.free_batch else "",
         f"written by {route.exporter}" if route.exporter != usual.exporter else "",
     ]
+    if route.is_own:
+        words = []
+    elif job.first is not None and job.first.is_own:
+        words += ["written anew, and not in the graph of the file that it came from"]
     return Outcome(worst, "; ".join(filter(None, words)))
 
 

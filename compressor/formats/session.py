@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.formats.output import first_line
-from compressor.onnx_runtime import cores, open_session
+from compressor.onnx_runtime import cores, feeds_for, open_session
 
 
 def call_once(path: Path, feeds: Mapping[str, Tensor], samples: int | None = None) -> None:
@@ -28,9 +28,8 @@ def call_once(path: Path, feeds: Mapping[str, Tensor], samples: int | None = Non
     """
     try:
         session = open_session(path, cores())
-        taken = {spec.name for spec in session.get_inputs()} & feeds.keys()
-        given = {n: feeds[n][:samples] if feeds[n].dim() else feeds[n] for n in taken}
-        session.run(None, {name: value.numpy() for name, value in given.items()})
+        given = {n: feed[:samples] if feed.dim() else feed for n, feed in feeds.items()}
+        session.run(None, feeds_for(session, {name: feed.numpy() for name, feed in given.items()}))
     except Exception as error:  # ONNX Runtime's own exceptions share no base but this one
         raise CompressorError(
             f"ONNX Runtime could not run the file: {first_line(error)}",
@@ -57,7 +56,6 @@ class OnnxModule(nn.Module):
         sizes = [spec.shape[0] for spec in self._session.get_inputs() if spec.shape]
         self._batch = next((size for size in sizes if isinstance(size, int)), None)
         self._names = names
-        self._taken = {spec.name for spec in self._session.get_inputs()}
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         call = Call(args, kwargs)
@@ -71,6 +69,6 @@ class OnnxModule(nn.Module):
         for name, whole in zip(self._names, inputs, strict=False):
             part = whole[start : start + size]
             filling = part[-1:].expand(size - len(part), *part.shape[1:])
-            if name in self._taken:
-                feeds[name] = torch.cat([part, filling]).numpy()
-        return [torch.from_numpy(output) for output in self._session.run(None, feeds)]
+            feeds[name] = torch.cat([part, filling]).numpy()
+        taken = feeds_for(self._session, feeds)
+        return [torch.from_numpy(output) for output in self._session.run(None, taken)]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compressor.agreement import ONNX, Cases, Tolerance, difference, is_live
 from compressor.errors import CompressorError
-from compressor.onnx_runtime import cores, open_session
+from compressor.onnx_runtime import cores, feeds_for, open_session
 
 Case = tuple[Mapping[str, Any], Sequence[Any]]
 """Inputs by name, and the outputs that they should give: tensors or arrays."""
@@ -82,6 +82,11 @@ def _array(value: Any) -> Array:
     return np.stack([array.real, array.imag], -1) if np.iscomplexobj(array) else array
 
 
+def _widened(array: Array) -> Array:
+    """Return narrow floats as float32, which the network computes in."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
 def _require_alive(expected: Cases, path: Path, tolerance: Tolerance) -> None:
     """Raise CompressorError for a dead network, on which a comparison shows nothing."""
     if len(expected) < 2 or not expected[0]:
@@ -104,12 +109,11 @@ def _open(path: Path, *, optimised: bool) -> Callable[[Mapping[str, Any]], list[
     """Open the file as a function from named inputs to outputs, which ignores unknown inputs."""
     with _failures_named(path):
         session = open_session(path, cores(), optimised=optimised)
-    wanted = {spec.name for spec in session.get_inputs()}
 
     def run(feeds: Mapping[str, Any]) -> list[Array]:
-        given = {name: _array(value) for name, value in feeds.items() if name in wanted}
+        given = feeds_for(session, {name: _array(value) for name, value in feeds.items()})
         with _failures_named(path):
-            return [np.asarray(output) for output in session.run(None, given)]
+            return [_widened(np.asarray(output)) for output in session.run(None, given)]
 
     return run
 

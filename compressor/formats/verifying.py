@@ -106,7 +106,7 @@ def verify_file(
         symbol, routes = traced.batch_symbol, None if route is None else (route,)
         export_onnx(program, target, batch_symbol=symbol, opset=opset, routes=routes)
 
-    return compare_file(program, inputs, path, write)
+    return compare_file(program, inputs, path, write, ONNX if route is None else route.tolerance)
 
 
 def compare_file(

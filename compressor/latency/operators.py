@@ -14,7 +14,14 @@ from onnx import shape_inference
 
 from compressor.clock import repeat
 from compressor.files.claimed import temporary_folder
-from compressor.onnx_runtime import Kernel, draw_inputs, open_session, read_record
+from compressor.onnx_runtime import (
+    Kernel,
+    draw_inputs,
+    fill_sizes,
+    open_session,
+    read_record,
+    usual_sizes,
+)
 
 CALLS, LEAST, WARM_UP, SECONDS = 30, 8, 3, 3.0
 """An operator's time is the median of so many calls after the first ones; a slow network is called
@@ -87,16 +94,27 @@ def operators_of(path: Path, batch: int = 1) -> list[Operator]:
     shapes = dict(weights)
     for value in (*graph.input, *graph.value_info, *graph.output):
         dims = value.type.tensor_type.shape.dim
-        if all(dim.HasField("dim_value") for dim in dims):
+        is_known = value.type.tensor_type.HasField("shape")
+        if is_known and all(dim.HasField("dim_value") for dim in dims):
             shapes[value.name] = tuple(dim.dim_value for dim in dims)
     return [_operator(node, shapes, weights, batch) for node in graph.node]
 
 
 def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """Set every symbolic dimension of the model to the batch, in place, and return the model."""
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+    """Set the symbolic dimensions of the model, in place, to the batch or to the sizes that the
+    file says it was made with; return the model."""
+    usual = usual_sizes({entry.key: entry.value for entry in model.metadata_props})
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        given = [dim.dim_value for dim in dims]
+        sizes = fill_sizes(given, batch, usual.get(value.name, ()))
+        for dim, size in zip(dims, sizes, strict=True):
+            dim.dim_value = size
+    if usual:
+        del model.graph.value_info[:]
+    for value in (*model.graph.output, *model.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
+            if dim.dim_param and not usual:
                 dim.dim_value = batch
     return model
 

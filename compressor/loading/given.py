@@ -85,19 +85,12 @@ def open_result(given: str, command: str) -> ResultFolder:
 
 
 def require_model(given: str) -> None:
-    """Check that what is given as MODEL is neither a result's folder nor an ONNX file.
+    """Check that what is given as MODEL is no result's folder.
 
     Raises:
         UsageError: It is one; the error says which commands take it, and what can be given instead.
     """
     found = recognise(given)
-    if isinstance(found, OnnxFile):
-        raise UsageError(
-            f"{given} is an ONNX file, which is an output here and no MODEL",
-            where="MODEL",
-            consequence="nothing was loaded",
-            next_step="give the PyTorch model that it was exported from; compress bench times it",
-        )
     if isinstance(found, ResultFolder):
         program = found.files.get(PROGRAM)
         give = f"give its program, {program}" if program else "give the model it was made from"

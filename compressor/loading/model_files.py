@@ -76,12 +76,19 @@ def _read_torch_save(path: Path, kind: FileKind, wanted: Wanted) -> LoadedModel:
     return found or _from_weights(path, kind, content, wanted)
 
 
+def _read_onnx(path: Path, kind: FileKind, wanted: Wanted) -> LoadedModel:
+    from compressor.loading.onnx import read_onnx  # the library behind it is slow to import
+
+    return read_onnx(path, kind, wanted)
+
+
 READERS: Mapping[FileKind, Callable[[Path, FileKind, Wanted], LoadedModel]] = {
     FileKind.PROGRAM: _read_program,
     FileKind.SAFETENSORS: _read_safetensors,
     FileKind.TORCHSCRIPT: _read_torchscript,
     FileKind.TORCH_SAVE: _read_torch_save,
     FileKind.PICKLE: _read_torch_save,
+    FileKind.ONNX: _read_onnx,
 }
 """What a file is -> how a network is read from it. Of all other kinds there is none to read."""
 

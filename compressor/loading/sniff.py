@@ -41,7 +41,7 @@ ENTRIES = (
 
 HEAD_BYTES = 4096
 SAFETENSORS_HEADER_LIMIT = 100_000_000
-ONNX_FIELD_TAGS = b"\x12\x1a\x22\x3a\x42"
+ONNX_FIELD_TAGS = b"\x12\x1a\x22\x28\x32\x3a\x42\x72"
 
 
 def sniff(path: Path) -> FileKind:

@@ -20,6 +20,7 @@ class Wanted:
         ignore_unexpected: Globs of tensors that the network may do without.
         pretrained: Whether to take the library's own weights.
         trust_pickle: Whether the file may run the code that it asks for.
+        inputs: The texts given with `--input`, for a file that declares its inputs.
     """
 
     factory: str | None = None
@@ -29,6 +30,7 @@ class Wanted:
     ignore_unexpected: Sequence[str] = ()
     pretrained: bool = False
     trust_pickle: bool = False
+    inputs: Sequence[str] = ()
 
 
 def refuse_options_of_weights(wanted: Wanted, why: str) -> None:
@@ -52,8 +54,9 @@ def refuse_factory(path: Path, kind: FileKind, wanted: Wanted) -> None:
             where=option,
             next_step=f"leave {option} out",
         )
-    if kind is FileKind.PROGRAM or wanted.ignore_unexpected:
-        key = wanted.weights_key if kind is FileKind.PROGRAM else None
+    is_whole = kind in (FileKind.PROGRAM, FileKind.ONNX)
+    if is_whole or wanted.ignore_unexpected:
+        key = wanted.weights_key if is_whole else None
         refuse_options_of_weights(
             replace(wanted, weights_key=key), f"{path.name} holds a whole model ({kind})"
         )

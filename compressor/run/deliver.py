@@ -125,6 +125,7 @@ def deliver(run: Run, sliced: Sliced) -> Delivery:
         *(sliced.program, traced, files.path),
         metadata=provenance(source=run.loaded.sha256, plan=plan.to_json(), macs=macs),
         real=real_inputs(some, traced, stopwatch.note),
+        module=sliced.module,
     )
     names: tuple[str, ...] = run.options.format
     formats = {name: _format(run, name, job) for name in names}

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compressor.files.format_table import FORMATS
+from compressor.files.format_table import FORMATS, ONNX, PROGRAM
 from compressor.files.integrity import check_files
 from compressor.graph.trace import copy_to_cpu
 from compressor.loading import load_model, load_strictly, read_weights, refuse_non_finite
+from compressor.loading.onnx import OnnxNetwork
 from compressor.loading.plain import Types, make_plain, name_of, types_of, work_in_float32
 from compressor.modules import unwrap
 from compressor.options import ModelOptions, TrainingOptions
@@ -36,20 +37,24 @@ def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
         worked = copy_to_cpu(worked) if worked is loaded.module else worked
         work_in_float32(worked)
     stored = {n: t for n, t in loaded.stored.items() if n in worked.state_dict()}
+    is_onnx = isinstance(loaded.module, OnnxNetwork)
     return replace(
         loaded,
         module=worked,
         given=loaded.module,
         types=types,
         stored=stored | types,
-        notes=(*loaded.notes, *plain.notes, *_on_types(types, stored)),
+        notes=(*loaded.notes, *plain.notes, *_on_types(types, stored, is_onnx=is_onnx)),
         computed=plain.computed,
     )
 
 
-def _on_types(types: Types, stored: Types) -> list[str]:
-    files = " and ".join(row.file for row in FORMATS.values())
-    where = f"{files} are in float32 (compress export --half writes another file)"
+def _on_types(types: Types, stored: Types, *, is_onnx: bool) -> list[str]:
+    if types or not is_onnx:
+        files = " and ".join(row.file for row in FORMATS.values())
+        where = f"{files} are in float32 (compress export --half writes another file)"
+    else:
+        where = f"so is {FORMATS[ONNX].file}, and {FORMATS[PROGRAM].file} is in float32"
     if types:
         name = name_of(types)
         return [f"{name} is computed in float32 and given back in {name}; {where}"]
@@ -83,6 +88,7 @@ def _as_it_came(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
         ignore_unexpected=options.ignore_unexpected,
         pretrained=options.pretrained,
         trust_pickle=options.trust_pickle,
+        inputs=options.input,
     )
     return replace(loaded, sha256=loaded.sha256 or tensors_sha256(loaded.module))
 

@@ -65,8 +65,14 @@ def make_options(threads, record=None, shares_memory=False):
 def draw_inputs(session, batch):
     """Random inputs by name; whole numbers are ones, which are nearly always valid."""
     rng, feeds = np.random.default_rng(0), {}
+    said = session.get_modelmeta().custom_metadata_map
+    usual = json.loads(said.get("compress.sizes", "{}"))
     for spec in session.get_inputs():
-        shape = [size if isinstance(size, int) else batch for size in spec.shape]
+        known = usual.get(spec.name, [])
+        shape = [
+            size if isinstance(size, int) else (known[i : i + 1] or [batch])[0] if i else batch
+            for i, size in enumerate(spec.shape)
+        ]
         feeds[spec.name] = (
             rng.standard_normal(shape).astype(FLOATS[spec.type])
             if spec.type in FLOATS

@@ -1,0 +1,136 @@
+"""Make example inputs from what an ONNX file declares, with sizes that suit where they are free."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from compressor.loading.onnx.contents import Declared
+from compressor.loading.onnx.onnx_network import OnnxNetwork
+from compressor.loading.onnx.plan_of_steps import FromTensors, FromValue
+from compressor.loading.onnx.saying import refused
+from compressor.onnx_runtime import words_of
+from compressor.records import ExampleInputs
+
+ORIGIN = "the file's declared inputs"
+SIDES = (224, 640, 64, 320, 512, 32)
+"""Sizes that are tried for the free sides of an image, likeliest first."""
+LENGTHS = (16, 128, 64, 1024)
+"""Sizes that are tried for other free dimensions."""
+LARGEST = 2**28
+"""The most elements of an example input."""
+
+
+def candidates(network: OnnxNetwork, batch: int = 1) -> Iterator[ExampleInputs]:
+    """Yield example inputs, likeliest first; one alone where the file fixes every size.
+
+    Args:
+        network: Says what the inputs are.
+        batch: The number of samples where the file leaves it free.
+
+    Raises:
+        CompressorError: An input is larger than any example can be.
+    """
+    graph = network.source.graph
+    bounds = index_bounds(network)
+    names = words_of([declared.name for declared in graph.inputs])
+    seen = set()
+    for side, length in itertools.product(SIDES, LENGTHS):
+        shapes = [_shape(declared, batch, side, length) for declared in graph.inputs]
+        key = tuple(map(tuple, shapes))
+        if key in seen:
+            continue
+        seen.add(key)
+        generator = torch.Generator().manual_seed(0)
+        drawn = {
+            name: _draw(declared, shape, bounds, generator)
+            for name, declared, shape in zip(names, graph.inputs, shapes, strict=True)
+        }
+        words = ", ".join("x".join(map(str, shape)) for shape in shapes)
+        yield ExampleInputs(tuple(drawn.values()), {}, f"{ORIGIN}: {words}")
+
+
+def _shape(declared: Declared, batch: int, side: int, length: int) -> list[int]:
+    if declared.dims is None:
+        raise refused(
+            "the file does not say how many dimensions an input has",
+            declared.name,
+            "give the inputs: --input 1x3x224x224, once per input",
+        )
+    shape = [
+        dim if isinstance(dim, int) else batch if i == 0 else _free(declared, i, side, length)
+        for i, dim in enumerate(declared.dims)
+    ]
+    count = 1
+    for size in shape:
+        count *= size
+    if count > LARGEST:
+        raise refused(
+            f"an input of sizes {shape[:8]} takes more memory than is sensible", declared.name
+        )
+    return shape
+
+
+def _free(declared: Declared, at: int, side: int, length: int) -> int:
+    """Return a size for a free dimension: sides for images, few for what may be channels."""
+    assert declared.dims is not None
+    if len(declared.dims) != 4 or not declared.dtype.is_floating_point:
+        return length
+    last_is_channels = declared.dims[3] in (1, 3, 4) and declared.dims[1] not in (1, 3, 4)
+    channels = 3 if last_is_channels else 1
+    return 3 if at == channels else side
+
+
+def _draw(
+    declared: Declared, shape: Sequence[int], bounds: Mapping[str, int], generator: torch.Generator
+) -> Tensor:
+    """Draw values: normal ones, places within what they index, or zeros and ones."""
+    if declared.dtype.is_floating_point:
+        return torch.randn(shape, generator=generator)
+    bound = bounds.get(declared.name, 2)
+    drawn = torch.randint(bound, shape, generator=generator)
+    if declared.name not in bounds and drawn.dim() > 1:
+        drawn[..., :1] = 1  # a mask that hides everything leaves nothing to compute
+    return drawn.to(declared.dtype)
+
+
+PASSING = frozenset(
+    [
+        "Cast",
+        "Expand",
+        "Flatten",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    ]
+)
+"""Operators that hand on the values of their first input."""
+
+
+def index_bounds(network: OnnxNetwork) -> dict[str, int]:
+    """Return, of every input that indexes stored tables, the rows of the smallest."""
+    graph, layout = network.source.graph, network.layout
+    origin = {declared.name: declared.name for declared in graph.inputs}
+    bounds: dict[str, int] = {}
+    for step in layout.steps:
+        sources = step.inputs
+        first = sources[0] if sources else None
+        if step.op in PASSING and isinstance(first, FromValue) and first.name in origin:
+            origin[step.outputs[0]] = origin[first.name]
+        if step.op == "Gather" and isinstance(first, FromTensors):
+            index = sources[1]
+            if isinstance(index, FromValue) and index.name in origin:
+                rows = _rows(network, first, step.node.attributes.get("axis", 0))
+                name = origin[index.name]
+                bounds[name] = min(rows, bounds.get(name, rows))
+    return bounds
+
+
+def _rows(network: OnnxNetwork, table: FromTensors, axis: int) -> int:
+    return int(network._tensor(table.paths[0]).shape[axis])

@@ -1,0 +1,300 @@
+"""Run an ONNX graph as a module: its steps are modules, its tensors parameters and buffers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.loading.onnx.contents import OnnxSource, as_float32
+from compressor.loading.onnx.operators import BRANCH, run
+from compressor.loading.onnx.operators.invocation import NodeCall, Value
+from compressor.loading.onnx.plan_of_steps import (
+    FromTensors,
+    FromValue,
+    GraphPlan,
+    Planned,
+    Source,
+    plan_steps,
+)
+from compressor.loading.onnx.saying import refused
+from compressor.loading.onnx.small_numbers import Numbers
+from compressor.onnx_runtime import words_of
+
+LITERALS: Mapping[str, Mapping[int, str]] = {
+    "ConstantOfShape": {0: "shape"},
+    "Expand": {1: "shape"},
+    "Pad": {1: "pads"},
+    "Reshape": {1: "shape"},
+    "Slice": {1: "starts", 2: "ends"},
+    "Split": {1: "split"},
+    "Tile": {1: "repeats"},
+}
+"""Operator -> positions of the inputs that say sizes -> what these are called."""
+
+COUNTED = ("group", "num_groups")
+"""Attributes of nodes that are sizes, which change with the channels."""
+
+
+class NodeModule(nn.Module):
+    """One node as a module.
+
+    The sizes that a node is given are integers among its attributes ("shape_2"), so that they can
+    change with the channels; those that have not changed are as they are given.
+    """
+
+    def __init__(self, planned: Planned) -> None:
+        """Take the plan of the step."""
+        super().__init__()
+        self.planned = planned
+        self.literals: dict[str, tuple[int, int, int]] = {}
+        for name in COUNTED:
+            if name in planned.node.attributes:
+                setattr(self, name, planned.node.attributes[name])
+
+    def note_literals(self, inputs: tuple[Value, ...]) -> None:
+        """Hold the sizes that the node is given as attributes, in place."""
+        for position, word in LITERALS.get(self.planned.op, {}).items():
+            given = inputs[position] if position < len(inputs) else None
+            for i, value in enumerate(given.listed if isinstance(given, Numbers) else []):
+                if type(value) is int:
+                    self.literals[f"{word}_{i}"] = (position, i, value)
+                    setattr(self, f"{word}_{i}", value)
+
+    def forward(self, *inputs: Value, device: torch.device | None = None) -> Value:
+        """Run the node: its inputs in, its output or a tuple of its outputs out.
+
+        Raises:
+            CompressorError: The operator is in a form that its entry does not run.
+        """
+        planned, node = self.planned, self.planned.node
+        counted = {name: getattr(self, name) for name in COUNTED if name in node.attributes}
+        call = NodeCall(
+            *(planned.op, node.name, node.version, self._spelled(inputs)),
+            attributes={**node.attributes, **counted},
+            outputs=sum(map(bool, planned.outputs)),
+            training=self.training,
+            device=device,
+        )
+        found = run(call)[: len(planned.outputs)]
+        return found[0] if len(found) == 1 else found
+
+    def _spelled(self, inputs: tuple[Value, ...]) -> list[Value]:
+        """Return the inputs, with the sizes that have changed put in."""
+        found = list(inputs)
+        for name, (position, element, value) in self.literals.items():
+            given = found[position]
+            if getattr(self, name) != value and isinstance(given, Numbers):
+                array = given.array.copy()
+                array.reshape(-1)[element] = getattr(self, name)
+                found[position] = Numbers(array, given.dtype)
+        return found
+
+    def changed(self) -> dict[str, int]:
+        """Return the sizes that are no longer the file's own, by name."""
+        own = {name: value for name, (_, _, value) in self.literals.items()}
+        attributes = self.planned.node.attributes
+        own |= {name: attributes[name] for name in COUNTED if name in attributes}
+        now = {name: getattr(self, name) for name in own}
+        return {name: value for name, value in now.items() if value != own[name]}
+
+    def extra_repr(self) -> str:
+        """Return the node's name in the file."""
+        return self.planned.node.name
+
+
+@cache
+def _step_class(op: str) -> type[NodeModule]:
+    """Return the class of an operator's steps, so that steps of one operator are alike."""
+    return type(op.rpartition(".")[2], (NodeModule,), {"__module__": __name__})
+
+
+class OnnxNetwork(nn.Module):
+    """The network of an ONNX file.
+
+    Attributes:
+        source: The file that it was read from.
+        layout: How the graph is run.
+        sizes: The sizes of its example inputs, by their names in the file.
+    """
+
+    source: OnnxSource
+    layout: GraphPlan
+    sizes: Mapping[str, list[int]]
+
+    def _run(self, inputs: tuple[Value, ...], watch: Callable[[str, Value], None]) -> list[Value]:
+        """Run the graph; `watch` is told the name of every value, and the value."""
+        values: dict[str, Value] = {}
+        for declared, given in zip(self.source.graph.inputs, inputs, strict=True):
+            values[declared.name] = given
+            watch(declared.name, given)
+        tensors = [given for given in inputs if isinstance(given, Tensor)]
+        device = tensors[0].device if tensors else None
+        last = _last_uses(self.layout)
+        for at, step in enumerate(self.layout.steps):
+            self._step(step, values, device, watch)
+            for name in last.get(at, ()):
+                values.pop(name, None)
+        return [self.value(source, values) for source in self.layout.results]
+
+    def _step(
+        self,
+        step: Planned,
+        values: dict[str, Value],
+        device: torch.device | None,
+        watch: Callable[[str, Value], None],
+    ) -> None:
+        inputs = [self.value(source, values) for source in step.inputs]
+        if step.op == BRANCH:
+            found = self._branch(step, inputs[0], values, device, watch)
+        else:
+            module = self.get_submodule(step.path)
+            result = module(*inputs, device=device)
+            found = result if isinstance(result, tuple) and len(step.outputs) > 1 else (result,)
+        for name, value in zip(step.outputs, found, strict=False):
+            if name:
+                values[name] = value
+                watch(name, value)
+
+    def _branch(
+        self,
+        step: Planned,
+        condition: Value,
+        values: dict[str, Value],
+        device: torch.device | None,
+        watch: Callable[[str, Value], None],
+    ) -> tuple[Value, ...]:
+        if not isinstance(condition, Numbers):
+            raise refused(
+                f"{BRANCH} takes the branch that data choose", f"the node {step.node.name}"
+            )
+        steps, results = step.branches[0 if condition.listed[0] else 1]
+        inner = dict(values)
+        for each in steps:
+            self._step(each, inner, device, watch)
+        return tuple(self.value(source, inner) for source in results)
+
+    def value(self, source: Source, values: Mapping[str, Value]) -> Value:
+        """Return what a step takes: a value, tensors of the network, numbers, or None."""
+        if isinstance(source, FromValue):
+            return values[source.name]
+        if isinstance(source, FromTensors):
+            found = tuple(map(self._tensor, source.paths))
+            return found if source.together else found[0]
+        return source
+
+    def _tensor(self, path: str) -> Tensor:
+        owner, _, leaf = path.rpartition(".")
+        found: Tensor = getattr(self.get_submodule(owner), leaf)
+        return found
+
+    def watch(self, inputs: tuple[Tensor, ...], watch: Callable[[str, Value], None]) -> None:
+        """Run the network and hand every value that it computes to `watch`, with its name."""
+        with torch.no_grad():
+            self._run(inputs, watch)
+
+    def note_literals(self, inputs: tuple[Tensor, ...]) -> None:
+        """Run the network, and hold the sizes that its steps are given as their attributes, in
+        place."""
+        hooks = [
+            step.register_forward_pre_hook(lambda step, given: step.note_literals(given))
+            for step in self.modules()
+            if isinstance(step, NodeModule)
+        ]
+        self.watch(inputs, lambda name, value: None)
+        names = [declared.name for declared in self.source.graph.inputs]
+        self.sizes = {n: list(x.shape) for n, x in zip(names, inputs, strict=True)}
+        for hook in hooks:
+            hook.remove()
+
+
+def _last_uses(layout: GraphPlan) -> dict[int, list[str]]:
+    """Return after which step which values are not needed any more."""
+    last: dict[str, int] = {}
+    for at, step in enumerate(layout.steps):
+        for name in _read_by(step):
+            last[name] = at
+    kept = {source.name for source in layout.results if isinstance(source, FromValue)}
+    found: dict[int, list[str]] = {}
+    for name, at in last.items():
+        if name not in kept:
+            found.setdefault(at, []).append(name)
+    return found
+
+
+def _read_by(step: Planned) -> set[str]:
+    found = {source.name for source in step.inputs if isinstance(source, FromValue)}
+    for steps, results in step.branches:
+        found |= {source.name for source in results if isinstance(source, FromValue)}
+        for inner in steps:
+            found |= _read_by(inner)
+    return found
+
+
+def build_network(source: OnnxSource) -> OnnxNetwork:
+    """Build the module that runs a file's graph, in eval mode.
+
+    Its forward takes the graph's inputs, by position or by their names as words of Python's, and
+    returns its output, or a tuple of its outputs.
+    """
+    layout = plan_steps(source.graph)
+    network = _class_for([declared.name for declared in source.graph.inputs])()
+    network.source, network.layout, network.sizes = source, layout, {}
+    planned = list(every_step(layout.steps))
+    owned = {step.path: step for step in planned if step.op != BRANCH}
+    paths = set(owned)
+    for path in (*owned, *(p for held in layout.held.values() for p in held.paths)):
+        parts = path.split(".")
+        paths |= {".".join(parts[:i]) for i in range(1, len(parts))}
+    for path in sorted(paths, key=lambda path: path.count(".")):
+        owner, _, leaf = path.rpartition(".")
+        step = owned.get(path)
+        layer = nn.Module() if step is None else _step_class(step.op)(step)
+        network.get_submodule(owner).add_module(leaf, layer)
+    _register(network)
+    return network.eval()
+
+
+def every_step(steps: tuple[Planned, ...]) -> list[Planned]:
+    """Return all steps, those within branches after the step that chooses among them."""
+    return [
+        each
+        for step in steps
+        for each in (step, *(e for inner, _ in step.branches for e in every_step(inner)))
+    ]
+
+
+def _register(network: OnnxNetwork) -> None:
+    """Register the file's tensors, in place, as parameters and buffers under their names."""
+    for name, held in network.layout.held.items():
+        array = as_float32(network.source.graph.constants[name].array)
+        parts = held.form.read(torch.from_numpy(array))
+        for path, tensor in zip(held.paths, parts.values(), strict=True):
+            owner, _, leaf = path.rpartition(".")
+            layer = network.get_submodule(owner)
+            if held.learns:
+                layer.register_parameter(leaf, nn.Parameter(tensor.clone()))
+            else:
+                layer.register_buffer(leaf, tensor.clone())
+
+
+def _class_for(names: list[str]) -> type[OnnxNetwork]:
+    """Return a class of networks whose forward takes inputs of these names."""
+    words = words_of(names)
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    given = [inspect.Parameter(w, inspect.Parameter.POSITIONAL_OR_KEYWORD) for w in words]
+    signature = inspect.Signature([own, *given])
+
+    def forward(self: OnnxNetwork, *args: Any, **kwargs: Any) -> Any:
+        """Run the graph."""
+        bound = signature.bind(self, *args, **kwargs).arguments
+        results = self._run(tuple(bound[word] for word in words), lambda name, value: None)
+        found = [value.tensor() if isinstance(value, Numbers) else value for value in results]
+        return found[0] if len(found) == 1 else tuple(found)
+
+    forward.__signature__ = signature  # type: ignore[attr-defined]
+    return type("OnnxNetwork", (OnnxNetwork,), {"forward": forward, "__module__": __name__})
