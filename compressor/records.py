@@ -142,6 +142,11 @@ class Trace:
     learning: frozenset[str] = frozenset()
     shorter: Shorter | None = None
 
+    @property
+    def whole(self) -> Trace:
+        """Return the trace of the network with all of its blocks."""
+        return self if self.shorter is None else self.shorter.whole
+
 
 @dataclass(frozen=True)
 class Member:

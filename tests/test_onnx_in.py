@@ -15,6 +15,7 @@ import torch
 from cases import Case
 from onnx import TensorProto, helper, numpy_helper
 from onnx_files import FLOAT, INT64, export, graph, perceptron, run, save
+from test_blocks import Samples, blocky
 from torch import Tensor, nn
 from twin import Analysed, masked_twin, random_keep
 
@@ -379,3 +380,54 @@ def test_what_stands_before_suppressed_boxes_shrinks(tmp_path: Path) -> None:
     assert [group.size for group in network.groups] == [8]
     sliced = cut(traced, network)
     write_and_verify(sliced.program, tmp_path / "s.onnx", traced, own_routes(sliced.module))
+
+
+def one_hot(count: int) -> onnx.ModelProto:
+    """A classifier of bytes as tf2onnx writes it: a one-hot code, a slice to the end."""
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    return graph(
+        [
+            helper.make_node("Unsqueeze", ["bytes", "last"], ["a"]),
+            helper.make_node("Equal", ["a", "codes"], ["b"]),
+            helper.make_node("Cast", ["b"], ["c"], to=FLOAT),
+            helper.make_node("MatMul", ["c", "dense"], ["d"]),
+            helper.make_node("Relu", ["d"], ["e"]),
+            helper.make_node("Slice", ["e", "first", "end", "first"], ["f"]),
+            helper.make_node("ReduceMean", ["f"], ["g"], axes=[1], keepdims=0),
+            helper.make_node("MatMul", ["g", "head"], ["out"]),
+        ],
+        {
+            "last": np.array([2]),
+            "first": np.array([0]),
+            "end": np.array([1_000_000_000]),
+            "codes": np.arange(count, dtype=np.int32).reshape(1, 1, count),
+            "dense": draw(count, 16),
+            "head": draw(16, 3),
+        },
+        inputs={"bytes": (TensorProto.INT32, ["batch", 10])},
+    )
+
+
+def test_a_one_hot_code_says_how_large_its_inputs_are(tmp_path: Path) -> None:
+    path = save(one_hot(200), tmp_path / "bytes.onnx")
+    found = compressor.compress(str(path), ratio=0.4, format="onnx", protect=("codes",))
+    loaded = load_model(str(path))
+    example = trace(loaded.module, loaded.examples)
+    assert example.examples.args[0].max() > 100 and example.batch_symbol is not None
+    found.save(tmp_path / "result")
+    x = torch.randint(200, (3, 10), dtype=torch.int32)
+    (written,) = run(tmp_path / "result" / "model.onnx", x)
+    with torch.no_grad():
+        assert np.allclose(written, found.module(x).numpy(), atol=1e-5)
+
+
+def test_a_file_without_some_blocks_keeps_its_names(tmp_path: Path) -> None:
+    path = export(blocky(), [torch.randn(2, 3, 8, 8)], tmp_path / "net.onnx", 17)
+    options = {"ratio": 0.3, "prune": "block", "search": 3, "round_to": 16, "calibration": 32}
+    found = compressor.compress(str(path), data=Samples(), batch_size=16, format="onnx", **options)
+    assert found.plan.removal is not None
+    found.save(tmp_path / "result")
+    written = onnx.load(tmp_path / "result" / "model.onnx")
+    assert [entry.name for entry in written.graph.output] == ["out"]
+    assert written.opset_import[0].version == 17

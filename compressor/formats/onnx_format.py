@@ -30,14 +30,14 @@ def _attempt(traced: Trace, folder: Path) -> Route:
         call_once(path, feeds, samples)
 
     symbol = traced.batch_symbol
-    usual = finish_like_file(traced.module, routes_of(symbol))
+    usual = finish_like_file(traced.whole.module, routes_of(symbol))
     routes = (*own_routes(traced.module), *usual)
     return export_onnx(traced.program, path, batch_symbol=symbol, routes=routes, check=check)
 
 
 def _write(job: Job) -> Outcome:
     symbol = job.traced.batch_symbol
-    routes = finish_like_file(job.traced.module, routes_of(symbol, job.opset))
+    routes = finish_like_file(job.traced.whole.module, routes_of(symbol, job.opset))
     if job.first in routes:
         routes = routes[routes.index(job.first) :]
     else:

@@ -69,6 +69,7 @@ def _values(network: OnnxNetwork, tensors: Mapping[str, Tensor]) -> dict[str, Ar
             raise CompressorError(
                 f"the program lacks a tensor of the file: {missing[0]}",
                 consequence="it is not written into the file's own graph",
+                next_step="an exporter writes it anew; --of macs leaves all of the file's layers",
             )
         parts = [tensors[path].detach().cpu() for path in held.paths]
         array = held.form.write(parts).numpy()

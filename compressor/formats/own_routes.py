@@ -68,7 +68,11 @@ def _at_version(route: Route, version: int) -> Route:
         model = route.convert(program, opset or version)
         found = next(entry.version for entry in model.opset_import if not entry.domain)
         if found > (opset or version):
-            raise CompressorError(f"{route.exporter}: writes version {found}")
+            raise CompressorError(
+                f"{route.exporter} writes version {found} of the operators",
+                consequence=f"the file is not written at version {opset or version} by it",
+                next_step="the next exporter is tried; --opset asks for another version",
+            )
         return model
 
     return replace(route, convert=convert)

@@ -16,6 +16,10 @@ FREE = 0.5
 
 DOUBLE, SINGLE = 8, 4
 
+LEAST_ROWS = 32_768
+"""The least number of output positions that a regression takes, drawn at random from all samples
+(`moments.ROWS_PER_FEATURE` may ask for more). Further ones would change the estimate little."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -25,17 +29,19 @@ class Memory:
         moments: Bytes for second moments and what is solved with them.
         walks: Bytes for walks that are halted.
         rows: Bytes for the features of some rows.
+        least_rows: The least number of output positions that a regression takes.
     """
 
     moments: int
     walks: int
     rows: int
+    least_rows: int = LEAST_ROWS
 
     @classmethod
-    def of(cls, total: int | None) -> Memory:
+    def of(cls, total: int | None, *, least_rows: int = LEAST_ROWS) -> Memory:
         """Share out a total of bytes, or half of the free memory if `total` is None."""
         whole = math.floor(FREE * free_bytes()) if total is None else total
-        return cls(whole // 2, whole // 4, whole // 8)
+        return cls(whole // 2, whole // 4, whole // 8, least_rows)
 
     def most_rows(self, features: int) -> int:
         """Return how many rows of so many features (of all blocks) may be looked at together."""

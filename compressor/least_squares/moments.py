@@ -25,9 +25,8 @@ inputs alone."""
 
 
 ROWS_PER_FEATURE = 32
-LEAST_ROWS = 32_768
-"""The least number of output positions that a regression takes, drawn at random from all samples
-(`ROWS_PER_FEATURE` may ask for more). Further ones would change the estimate little."""
+"""How many output positions a regression takes for each of its features, drawn at random; at least
+`Memory.least_rows`."""
 
 MOST_SHRUNK = 0.9
 """The largest share of shrinkage, for features that the samples say nothing of."""
@@ -41,11 +40,20 @@ def arguments_at(walk: Walk, node: Node) -> dict[str, Any]:
 
 
 def draw_rows(
-    total: int, features: int, batches: int, generator: torch.Generator, most: int
+    total: int, width: int, blocks: int, batches: int, generator: torch.Generator, memory: Memory
 ) -> Tensor:
-    """Draw which of a batch's output positions take part, in ascending order: at most `most`."""
-    wanted = math.ceil(max(LEAST_ROWS, ROWS_PER_FEATURE * features) / max(1, batches))
-    wanted = min(wanted, most)
+    """Draw which of a batch's output positions take part, in ascending order.
+
+    Args:
+        total: How many there are.
+        width: Number of features of each block of the regression.
+        blocks: Number of its blocks.
+        batches: How many batches share the wanted number of positions.
+        generator: Draws them.
+        memory: Says how many are taken at least over all batches, and at most of one.
+    """
+    wanted = max(memory.least_rows, ROWS_PER_FEATURE * width)
+    wanted = min(math.ceil(wanted / max(1, batches)), memory.most_rows(width * blocks))
     if wanted >= total:
         return torch.arange(total)
     return torch.randint(total, (wanted,), generator=generator).sort().values
@@ -254,9 +262,8 @@ def rows_at(
     arguments = arguments_at(walk, node)
     weight = arguments[consumer.layout.weight]
     width = weight.numel() // weight.shape[0]
-    most = memory.most_rows(width * blocks_of(arguments))
-    count = row_count(out, consumer.layout)
-    return draw_rows(count, width, batches, generator, most).to(out.device)
+    count, blocks = row_count(out, consumer.layout), blocks_of(arguments)
+    return draw_rows(count, width, blocks, batches, generator, memory).to(out.device)
 
 
 def in_blocks(values: Tensor, blocks: int) -> Tensor:

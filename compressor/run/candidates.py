@@ -34,6 +34,11 @@ PART = 4
 """Candidates are repaired on one of so many parts of the calibration samples."""
 
 
+ROWS = 8_192
+"""The least number of output positions that a candidate's regressions take: they are compared, not
+delivered."""
+
+
 @dataclass(frozen=True)
 class Way:
     """A way to choose a smaller network.
@@ -176,7 +181,7 @@ class Candidates:
 
     def _make(self, run: Run, keep: Keep) -> ExportedProgram:
         program = _slice(run, keep)
-        refit_program(run, program, keep, self.data)
+        refit_program(run, program, keep, self.data, least_rows=ROWS)
         return program
 
 

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from compressor import slicing
 from compressor.least_squares import (
+    LEAST_ROWS,
     Memory,
     Refit,
     Turning,
@@ -71,6 +72,7 @@ def refit_program(
     keep: Keep,
     data: CalibrationBatches,
     progress: Tick = quiet,
+    least_rows: int = LEAST_ROWS,
 ) -> tuple[list[Refit], Turning]:
     """Turn heads that lose widths, and re-fit a smaller program's consumers, in place.
 
@@ -80,9 +82,10 @@ def refit_program(
         keep: The channels that it keeps of each group.
         data: What it is re-fitted on.
         progress: Is told which layer is re-fitted.
+        least_rows: The least number of output positions that a regression takes.
     """
     options, masks = run.options, run.network.masks(keep)
-    memory = Memory.of(options.memory_bytes)
+    memory = Memory.of(options.memory_bytes, least_rows=least_rows)
     workspace = Workspace(options.device, seed=options.seed, memory=memory, progress=progress)
 
     def inputs() -> WithoutTargets:

@@ -86,7 +86,7 @@ def slice_network(
     )
     shorter = trace.shorter
     plan = Plan(
-        source=source_of(trace.module if shorter is None else shorter.whole.module),
+        source=source_of(trace.whole.module),
         groups=group_entries(network, keep),
         tensors=indices,
         aliases=dict(network.aliases),

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from compressor.loading.onnx.contents import Declared
 from compressor.loading.onnx.onnx_network import OnnxNetwork
-from compressor.loading.onnx.plan_of_steps import FromTensors, FromValue
+from compressor.loading.onnx.plan_of_steps import FromTensors, FromValue, Planned, Source
 from compressor.loading.onnx.saying import refused
+from compressor.loading.onnx.small_numbers import Numbers
 from compressor.onnx_runtime import words_of
 from compressor.records import ExampleInputs
 
@@ -114,23 +115,39 @@ PASSING = frozenset(
 
 
 def index_bounds(network: OnnxNetwork) -> dict[str, int]:
-    """Return, of every input that indexes stored tables, the rows of the smallest."""
-    graph, layout = network.source.graph, network.layout
-    origin = {declared.name: declared.name for declared in graph.inputs}
+    """Return how many values each input can have that chooses among stored ones.
+
+    It is what it looks up in the smallest table, is compared with (a one-hot code spelled out), or
+    is made a one-hot code of.
+    """
+    origin = {declared.name: declared.name for declared in network.source.graph.inputs}
     bounds: dict[str, int] = {}
-    for step in layout.steps:
+    for step in network.layout.steps:
         sources = step.inputs
         first = sources[0] if sources else None
         if step.op in PASSING and isinstance(first, FromValue) and first.name in origin:
             origin[step.outputs[0]] = origin[first.name]
-        if step.op == "Gather" and isinstance(first, FromTensors):
-            index = sources[1]
+        for index, other in itertools.permutations(sources[:2], 2):
             if isinstance(index, FromValue) and index.name in origin:
-                rows = _rows(network, first, step.node.attributes.get("axis", 0))
+                count = _choices(network, step, other)
                 name = origin[index.name]
-                bounds[name] = min(rows, bounds.get(name, rows))
+                if count is not None:
+                    bounds[name] = min(count, bounds.get(name, count))
     return bounds
 
 
-def _rows(network: OnnxNetwork, table: FromTensors, axis: int) -> int:
-    return int(network._tensor(table.paths[0]).shape[axis])
+def _choices(network: OnnxNetwork, step: Planned, other: Source) -> int | None:
+    """Return among how many values a step chooses by an index; None where it does not."""
+    if isinstance(other, Numbers) and other.is_plain:
+        tensor = other.tensor()
+    elif isinstance(other, FromTensors):
+        tensor = network._tensor(other.paths[0])
+    else:
+        return None
+    if step.op == "Gather":
+        is_table = isinstance(other, FromTensors) and step.inputs[0] is other
+        return int(tensor.shape[step.node.attributes.get("axis", 0)]) if is_table else None
+    if step.op == "OneHot":
+        return int(tensor.reshape(-1)[0])
+    is_code = tensor.dtype in (torch.int32, torch.int64) and tensor.numel() > 1
+    return int(tensor.max()) + 1 if step.op == "Equal" and is_code else None
