@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from cases import Case
-from test_blocks import blocky, multiply_by_zero, names_of, shortened
+from test_blocks import SIZES, blocky, multiply_by_zero, names_of, shortened
 from torch import Tensor, nn
 from twin import Analysed, analysed_case, assert_same, live, random_keep
 
@@ -346,13 +346,6 @@ def test_the_result_and_what_is_loaded_have_fewer_items(tmp_path: Path) -> None:
 
 # -- networks of transformers ----------------------------------------------------------------------
 
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "vocab_size": 100,
-}
 GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "vocab_size": 100}
 GPT2 |= {"bos_token_id": 1, "eos_token_id": 2}
 OPT = {**SIZES, "ffn_dim": 48, "word_embed_proj_dim": 32, "max_position_embeddings": 64}

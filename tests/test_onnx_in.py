@@ -355,7 +355,7 @@ def test_resizing_computes_what_onnx_runtime_does(
     scales = {"scales": F(1, 1, factor, factor)}
     inputs = {"x": (FLOAT, ["n", 2, 5, 6])}
     model = graph([node], scales, inputs=inputs, outputs=4, opset=13)
-    load_model(str(save(model, tmp_path / "net.onnx")))
+    load_model(str(save(model, tmp_path / "net.onnx")))  # which compares the two
 
 
 def test_what_stands_before_suppressed_boxes_shrinks(tmp_path: Path) -> None:

@@ -112,8 +112,9 @@ def test_a_network_that_is_known_is_not_made_again() -> None:
     made = Candidates(opened(), Share(0.4), [])
     made.look_at(Way())
     name = next(iter(opened().scores))
-    assert not made.is_new(Way(factors=((name, 1 + 1e-12),)))
-    assert made.is_new(Way(factors=((name, 1e-6),)))
+    assert not made.look_at_new(Way(factors=((name, 1 + 1e-12),)))
+    assert made.look_at_new(Way(factors=((name, 1e-6),)))
+    assert len(made.seen) == 2
 
 
 def test_candidates_all_cost_what_was_asked_for() -> None:

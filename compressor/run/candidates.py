@@ -97,18 +97,21 @@ class Candidates:
 
     def look_at(self, way: Way) -> None:
         """Make and judge the candidate that is chosen in a way; add it to what was seen."""
-        self.seen[way] = Candidate(
-            tuple(block.name for block in self.sort(way.blocks)),
-            self._judge(way),
-            factors=dict(way.factors),
-            scored_again=way.scored_again,
-            aim=way.aim,
-        )
+        self._add(way, self._choose(way))
 
-    def is_new(self, way: Way) -> bool:
-        """Return whether a way leads to a network that was not made yet."""
+    def look_at_new(self, way: Way) -> bool:
+        """Do as `look_at` where a way leads to a network that was not made yet.
+
+        Returns:
+            Whether it does.
+        """
+        if way in self.seen:
+            return False
         chosen = self._choose(way)
-        return way not in self.seen and (chosen is None or _key(way, chosen.keep) not in self._made)
+        if chosen is not None and _key(way, chosen.keep) in self._made:
+            return False
+        self._add(way, chosen)
+        return True
 
     def sort(self, names: frozenset[str]) -> list[Block]:
         """Return the blocks of these names in the order of execution."""
@@ -170,8 +173,16 @@ class Candidates:
         except OutOfReachError:
             return None
 
-    def _judge(self, way: Way) -> float:
-        chosen = self._choose(way)
+    def _add(self, way: Way, chosen: _Chosen | None) -> None:
+        self.seen[way] = Candidate(
+            tuple(block.name for block in self.sort(way.blocks)),
+            self._judge(way, chosen),
+            factors=dict(way.factors),
+            scored_again=way.scored_again,
+            aim=way.aim,
+        )
+
+    def _judge(self, way: Way, chosen: _Chosen | None) -> float:
         if chosen is None:
             return math.inf
         key = _key(way, chosen.keep)

@@ -87,8 +87,7 @@ def _look_around(made: Candidates, count: int, tick: Tick) -> None:
     for way in _propose(made):
         if len(made.seen) >= count:
             break
-        if made.is_new(way):
-            made.look_at(way)
+        if made.look_at_new(way):
             tick(len(made.seen), count, _words(made))
     tick(count, count, _words(made))
 

@@ -8,7 +8,7 @@ block's share is what goes with it alone; that of the time is added where layers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from compressor.report import protection_entries
 from compressor.run.loaded import open_model
 from compressor.run.opening import capture
 from compressor.run.timing import aim, timing_of
+from compressor.studies.tables import empty_table
 from compressor.watch import Stopwatch, Watch
 
 SCHEMA = 1
@@ -170,7 +171,7 @@ def tables(description: Mapping[str, Any], inspection: Inspection) -> list[Table
         description: What `describe` returns.
         inspection: The network that it describes.
     """
-    groups = _table("groups", ("group", "role", "layers"), ("size", "share of MACs"))
+    groups = empty_table("groups", ("group", "role", "layers"), ("size", "share of MACs"))
     usual = sorted(name for name, kind in KINDS.items() if kind.by_default)
     groups.caption = f"pruned unless told otherwise: {', '.join(usual)}"
     for entry in description["groups"]:
@@ -186,10 +187,10 @@ def tables(description: Mapping[str, Any], inspection: Inspection) -> list[Table
     shares = {"macs_share": "share of MACs", "params_share": "of params"}
     if inspection.clock is not None:
         shares[f"{LATENCY}_share"] = "of time"
-    blocks = _table("blocks (--prune block)", ("block", "added at"), shares.values())
+    blocks = empty_table("blocks (--prune block)", ("block", "added at"), shares.values())
     for entry in description["blocks"]:
         _add(blocks, entry["name"], entry["place"], *(f"{entry[key]:.1%}" for key in shares))
-    kept = _table("protected", ("reason", "places", "tensors"), ())
+    kept = empty_table("protected", ("reason", "places", "tensors"), ())
     for entry in protection_entries(inspection.network.protections):
         _add(
             kept,
@@ -207,20 +208,11 @@ def opinion_table(opinion: Mapping[str, Any]) -> Table:
         opinion: What `second_opinion` returns.
     """
     title = f"where {opinion['by']} differs ({opinion['agree']} groups are the same)"
-    shown = _table(title, ("group", "only ours", "only theirs", "why"), ())
+    shown = empty_table(title, ("group", "only ours", "only theirs", "why"), ())
     for entry in opinion["differences"]:
         columns = (entry["only_ours"], entry["only_theirs"], entry["reasons"])
         _add(shown, entry["group"], *(some_of(column, _SHOWN) for column in columns))
     return shown
-
-
-def _table(title: str, texts: Iterable[str], numbers: Iterable[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for header in texts:
-        table.add_column(header, overflow="fold")
-    for header in numbers:
-        table.add_column(header, justify="right")
-    return table
 
 
 def _add(table: Table, *cells: Any) -> None:

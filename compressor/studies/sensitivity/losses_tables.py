@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.choose.curves import Sensitivity
+from compressor.studies.tables import empty_table
 
 
 def tables(found: Sensitivity) -> list[Table]:
@@ -41,12 +42,7 @@ def _empty_table(
 ) -> Table:
     whole = _value(found, found.baseline)
     title = f"{found.metric} of {found.model['name']} with {how} (uncut: {whole})"
-    shown = Table(title=title, title_justify="left")
-    for header in texts:
-        shown.add_column(header, overflow="fold")
-    for header in numbers:
-        shown.add_column(header, justify="right")
-    return shown
+    return empty_table(title, texts, numbers)
 
 
 def _value(found: Sensitivity, value: float) -> str:
