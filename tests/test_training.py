@@ -553,9 +553,10 @@ def test_compiled_steps_train_alike() -> None:
 
 # -- interrupted and gone on with --------------------------------------------------------------
 
+EPOCHS = 12
 OPTIONS = (
     *("net.pt", "--input", "1x3x8x8", "--data", "data.npz", "--test", "data.npz"),
-    *("--epochs", "40", "--batch-size", "8", "--round-to", "1", "--format", "pt2"),
+    *("--epochs", str(EPOCHS), "--batch-size", "8", "--round-to", "1", "--format", "pt2"),
 )
 
 
@@ -585,7 +586,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     killed.wait()
     assert not (tmp_path / "killed").exists()
     epoch = torch.load(home / "training.pt", weights_only=True)["epoch"]
-    assert epoch < 40
+    assert epoch < EPOCHS
     resumed = run_in(tmp_path, "resume", "killed")
     _, said = resumed.communicate()
     assert resumed.returncode == 0, said
@@ -607,7 +608,7 @@ def test_a_loss_that_is_no_number_ends_in_a_run_that_goes_on(
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "net.pt")
     write_samples(tmp_path / "data.npz")
-    options = ["2" if word == "40" else word for word in OPTIONS]
+    options = ["2" if word == str(EPOCHS) else word for word in OPTIONS]
     assert main([*options, "--out", "result", "--lr", "1e30", "--format", "pt2"]) == 1
     assert "became" in (said := capsys.readouterr().err)
     assert "compress resume" in said

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 
 import torch
@@ -89,6 +89,7 @@ def refit(
     whole = whole or Whole(original)
     todo = find_affected(original, network, masks, whole)
     pairs = _Pairs(whole, Script(sliced, device), inputs, workspace.memory)
+    pairs.aim_at(todo)
     done: list[Refit] = []
     for number, consumer in enumerate(todo):
         report(number, len(todo), f"re-fitting {consumer.tensor}")
@@ -104,6 +105,7 @@ def refit(
         if found:
             first, last = found[0], found[-1]
             done.append(Refit(consumer.tensor, first.before, last.after, len(parts)))
+        pairs.aim_at(todo[number + 1 :])
     report(len(todo), len(todo), "")
     _bring_home(pairs.sliced, sliced)
     return done
@@ -213,6 +215,17 @@ class _Pairs:
             yield walks
         self.count = number + 1
 
+    def wanted(self, consumer: Contraction) -> str:
+        """Return the original's node whose value is wanted of a consumer's target."""
+        return self.stands_for.get(consumer.target, consumer.target)
+
+    def aim_at(self, consumers: Iterable[Contraction]) -> None:
+        """Keep of the original the values that are wanted of some consumers, and no others."""
+        lasting = {self.original.named[self.wanted(consumer)] for consumer in consumers}
+        self.original.lasting = lasting
+        for original, _ in self.halted.values():
+            original.kept = {node: original.kept[node] for node in lasting & original.kept.keys()}
+
     def rows_of(self, consumer: Contraction, seed: int) -> int | None:
         """Estimate how many rows a consumer's regression has, from the first batch.
 
@@ -223,8 +236,7 @@ class _Pairs:
         if batches is None or first is None:
             return None
         walk, node = first[1], self.sliced.named[consumer.node]
-        with torch.no_grad():
-            out = walk.compute(node)
+        out = walk.shape_of(node)
         generator = torch.Generator().manual_seed(seed)
         return batches * len(rows_at(walk, node, consumer, batches, generator, out, self.memory))
 
@@ -262,11 +274,9 @@ def _gather(
     """Gather some features of a consumer, and the change that is wanted of its output."""
     generator = torch.Generator().manual_seed(seed)
     node, target = (pairs.sliced.named[name] for name in (consumer.node, consumer.target))
-    wanted_node = pairs.stands_for.get(consumer.target, consumer.target)
-    original_target = pairs.original.named[wanted_node]
     chain, batches = Chain(pairs.sliced, consumer), pairs.batches() or 1
     for original, sliced in pairs.at(consumer.node):
-        whole = original.ahead(wanted_node).values[original_target]
+        whole = original.reach(pairs.wanted(consumer))
         wanted = keep_positions(whole, network.nodes[consumer.target].outputs[0], masks)
         ahead = sliced.ahead(consumer.target)
         change = chain.pull(ahead, wanted - ahead.values[target])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ class Script:
     """What all walks through a program share: the nodes' order, the tensors, when a value is done.
 
     `tensors` are the program's own, moved to `device`; changing one in place changes what all
-    later steps compute.
+    later steps compute. Walks keep the values of the nodes in `lasting` for `Walk.reach`.
     """
 
     def __init__(self, program: ExportedProgram, device: str = "cpu") -> None:
@@ -38,6 +39,8 @@ class Script:
             self.done.setdefault(i, []).append(node)
         self.tensors: dict[str, Any] = self._move(stored_tensors(program))
         self.writes = [is_mutable(node) for node in self.nodes]
+        self.is_written_to = any(self.writes)
+        self.lasting: set[Node] = set()
 
     def start(self, inputs: Any) -> Walk:
         """Return a walk that knows only the inputs (a call, or positional ones alone)."""
@@ -55,12 +58,20 @@ class Walk:
 
     def __init__(self, script: Script, values: Values, position: int) -> None:
         self.script, self.values, self.position = script, values, position
+        self.kept: Values = {}
 
     def advance(self, node: str) -> None:
         """Run until just before a node."""
         with torch.no_grad():
             while self.position < self.script.place[node]:
                 self._step()
+
+    def reach(self, node: str) -> Any:
+        """Return the value of a lasting node; run until just after it, if that is still ahead."""
+        with torch.no_grad():
+            while self.position <= self.script.place[node]:
+                self._step()
+        return self.kept[self.script.named[node]]
 
     def ahead(self, node: str) -> Walk:
         """Return a walk of its own that has just computed a node, with all values up to there.
@@ -101,7 +112,8 @@ class Walk:
     def size_bytes(self) -> int:
         """Return the bytes of the values, without the program's own tensors."""
         own = {id(t) for t in self.script.tensors.values()}
-        found = {id(v): v for v in self.values.values() if isinstance(v, torch.Tensor)}
+        values = (*self.values.values(), *self.kept.values())
+        found = {id(v): v for v in values if isinstance(v, torch.Tensor)}
         return sum(v.numel() * v.element_size() for key, v in found.items() if key not in own)
 
     def _copy(self, values: Values) -> Values:
@@ -112,7 +124,10 @@ class Walk:
     def _step(self, *, forget: bool = True) -> None:
         node = self.script.nodes[self.position]
         if node.op == "call_function":
-            self.values[node] = self.compute(node)
+            self.values[node] = value = self.compute(node)
+            if node in self.script.lasting:
+                # what comes later may write to it
+                self.kept[node] = value.clone() if self.script.is_written_to else value
         elif node.op == "get_attr":
             module: Any = self.script.program.graph_module
             self.values[node] = getattr(module, str(node.target))
@@ -123,6 +138,20 @@ class Walk:
 
     def compute(self, node: Node) -> Any:
         """Return what a node's operator returns for the walk's values."""
-        args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)
-        operator: Any = node.target
-        return operator(*args, **kwargs)
+        return _call(node, self.values.__getitem__)
+
+    def shape_of(self, node: Node) -> Any:
+        """Return what a node's operator returns for the walk's values, as tensors without data."""
+
+        def without_data(source: Node) -> Any:
+            value = self.values[source]
+            return pytree.tree_map_only(torch.Tensor, lambda t: t.to("meta"), value)
+
+        with torch.no_grad():
+            return _call(node, without_data)
+
+
+def _call(node: Node, value_of: Callable[[Node], Any]) -> Any:
+    args, kwargs = map_arg((node.args, node.kwargs), value_of)
+    operator: Any = node.target
+    return operator(*args, **kwargs)

@@ -14,14 +14,14 @@ from matplotlib.ticker import MaxNLocator
 _COLOURS = ("#2171b5", "#d7301f", "#41ab5d", "#807dba", "#fc8d59")
 
 
-def trainings_of(recovery: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+def _trainings_of(recovery: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return the names and epochs of the trainings in a report's recovery steps."""
     return [(step["step"], step["training"]["epochs"]) for step in recovery if "training" in step]
 
 
 def draw_trainings(recovery: Sequence[Mapping[str, Any]], metric: str, path: Path) -> None:
     """Write the trainings' curves as an SVG file, which is the same for the same numbers."""
-    trainings = trainings_of(recovery)
+    trainings = _trainings_of(recovery)
     judged = any(epoch["metric"] is not None for _, epochs in trainings for epoch in epochs)
     with mpl.rc_context({"svg.hashsalt": "compressor"}):
         figure = Figure(figsize=(9, 3.2), layout="constrained")

@@ -30,13 +30,9 @@ from compressor.slicing.program import slice_program
 JUDGED_ON = 256
 """About the number of samples that candidates are judged on."""
 
-PART = 4
-"""Candidates are repaired on one of so many parts of the calibration samples."""
-
-
-ROWS = 8_192
-"""The least number of output positions that a candidate's regressions take: they are compared, not
-delivered."""
+PART, ROWS = 8, 4_096
+"""Candidates are repaired on one of PART parts of the calibration samples, by regressions that take
+ROWS output positions at least: they are ranked, not delivered, and so few rank them alike."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +144,9 @@ class Candidates:
         run = self.run
         before = run.total(run.unit)
         halfway = decide(run, AtMost(math.sqrt(before * self.target.most)), best_effort=True)
-        return score_again(run, halfway.keep, self._make(run, halfway.keep))
+        program = slice_program(run.trace, run.network, run.network.masks(halfway.keep))
+        self._refit(run, halfway.keep, program)
+        return score_again(run, halfway.keep, program)
 
     def slice(self, way: Way) -> tuple[Run, ExportedProgram, dict[str, int]] | None:
         """Slice the network in a way, unrepaired; None where the goal is out of reach.
@@ -159,8 +157,9 @@ class Candidates:
         chosen = self._choose(way)
         if chosen is None:
             return None
-        kept = {name: len(channels) for name, channels in chosen.keep.items()}
-        return chosen.run, _slice(*chosen), kept
+        run, keep = chosen
+        kept = {name: len(channels) for name, channels in keep.items()}
+        return run, slice_program(run.trace, run.network, run.network.masks(keep)), kept
 
     def _choose(self, way: Way) -> _Chosen | None:
         """Return the run and what it keeps; None where the goal is out of reach."""
@@ -191,18 +190,18 @@ class Candidates:
         return self._made[key]
 
     def _make(self, run: Run, keep: Keep) -> ExportedProgram:
-        program = _slice(run, keep)
-        refit_program(run, program, keep, self.data, least_rows=ROWS)
+        masks = run.network.masks(keep)
+        program = slice_program(run.trace, run.network, masks, only_to_run=True)
+        self._refit(run, keep, program)
         return program
+
+    def _refit(self, run: Run, keep: Keep, program: ExportedProgram) -> None:
+        refit_program(run, program, keep, self.data, least_rows=ROWS)
 
 
 class _Chosen(NamedTuple):
     run: Run
     keep: Keep
-
-
-def _slice(run: Run, keep: Keep) -> ExportedProgram:
-    return slice_program(run.trace, run.network, run.network.masks(keep))
 
 
 def _key(way: Way, keep: Keep) -> tuple[object, ...]:

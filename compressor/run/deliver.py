@@ -34,7 +34,6 @@ from compressor.onnx_runtime import cores
 from compressor.processes import of_the_first
 from compressor.records import Latency, Plan
 from compressor.report import noisy_words, to_html, to_json, to_markdown
-from compressor.report.training_picture import draw_trainings, trainings_of
 from compressor.run.opened import Run
 from compressor.run.timing import by_torch, turns
 from compressor.slicing import Sliced
@@ -99,7 +98,10 @@ class Delivery:
         pages = {REPORT: to_json, "report.md": to_markdown, "report.html": to_html}
         for name, text_of in pages.items():
             (self.files.path / name).write_text(text_of(report), encoding="utf-8")
-        if trainings_of(report["recovery"]):
+        if any("training" in step for step in report["recovery"]):
+            # the plots' library takes longer to import than a small network takes to compress
+            from compressor.report.training_picture import draw_trainings
+
             (metric,) = [*report["before"]["metrics"], "metric"][:1]
             draw_trainings(report["recovery"], metric, self.files.path / TRAINING)
 

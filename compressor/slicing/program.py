@@ -52,6 +52,8 @@ def slice_program(
     network: Network,
     masks: Mapping[Axis, Bools],
     indices: Indices | None = None,
+    *,
+    only_to_run: bool = False,
 ) -> ExportedProgram:
     """Build a new program without the dropped positions; the traced one is not changed.
 
@@ -60,6 +62,8 @@ def slice_program(
         network: Its analysis.
         masks: Axis -> which of its indices are kept, [size] bool.
         indices: `kept_indices` of the masks, where they are known.
+        only_to_run: Whether the program is run and thrown away: its nodes need not say what they
+            yield, which takes longer to find than all the rest.
 
     Raises:
         CompressorError: The sliced program does not fit together (a wrong rule).
@@ -77,9 +81,11 @@ def slice_program(
     module = GraphModule(program.graph_module, graph)
     stored = {**state, **constants}
     tensors = {n: stored[name] for n, name in stored_names(program).items() if name in stored}
-    propagate(module, program, tensors)
-    graph.lint()
-    ranges = rename_ranges(graph, program.range_constraints)
+    ranges = program.range_constraints
+    if not only_to_run:
+        propagate(module, program, tensors)
+        graph.lint()
+        ranges = rename_ranges(graph, ranges)
     return rebuild(program, module=module, state=state, constants=constants, ranges=ranges)
 
 
