@@ -104,6 +104,28 @@ def test_zeros_that_make_no_branch_zero_are_not_left() -> None:
     assert_same(multiply_by_zero(of.trace.program, blocks), shorter.module, of.case)
 
 
+class Squashed(nn.Module):
+    """More than a branch: what it adds to is squashed."""
+
+    def __init__(self, *, shifted: bool) -> None:
+        super().__init__()
+        self.branch, self.shifted = nn.Linear(6, 6), shifted
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.branch(x)
+        return (x + (y.cos() if self.shifted else y)).tanh()
+
+
+def test_one_block_that_zeros_do_not_serve_leaves_the_others_theirs() -> None:
+    layers = nn.Linear(5, 6), Squashed(shifted=False), Squashed(shifted=True), nn.Linear(6, 3)
+    of = analysed_case(Case(lambda: nn.Sequential(*layers), sample=(5,)))
+    blocks = find_blocks(of.trace.program)
+    shorter = take_out(of.trace, blocks)
+    assert kinds_of(shorter.module, Muted) == ["1.branch"]
+    assert kinds_of(shorter.module, StandIn) == ["2"]
+    assert_same(multiply_by_zero(of.trace.program, blocks), shorter.module, of.case)
+
+
 def test_the_masked_network_has_the_blocks_no_more() -> None:
     of = analysed_case(Case(Image, sample=(3, 8, 8)))
     shorter = take_out(of.trace, find_blocks(of.trace.program)[:1])

@@ -36,10 +36,34 @@ def take_out(trace: Trace, blocks: Sequence[Block]) -> Trace:
     """
     shortened = shorten(trace.program, blocks)
     muted = {} if isinstance(trace.module, GraphModule) else find_muted(trace, shortened, blocks)
+    found = _mute(trace, shortened, blocks, muted)
+    if found is None:
+        alone = {name: _mute_alone(trace, blocks, name, muted) for name in muted}
+        able = {name: muted[name] for name, made in alone.items() if made is not None}
+        found = _mute(trace, shortened, blocks, able)
+    return found or _take_out(trace, shortened, blocks, {})
+
+
+def _mute_alone(
+    trace: Trace, blocks: Sequence[Block], name: str, muted: Mapping[str, Muted]
+) -> Trace | None:
+    some = [block for block in blocks if block.name == name]
+    return _mute(trace, shorten(trace.program, some), some, {name: muted[name]})
+
+
+def _mute(
+    trace: Trace, shortened: Shortened, blocks: Sequence[Block], muted: Mapping[str, Muted]
+) -> Trace | None:
+    """Return the network without blocks, where zeros in the place of the muted ones do.
+
+    Args:
+        trace, shortened: The whole network, and its program without the blocks.
+        blocks: What is taken out.
+        muted: By the names of blocks, the modules that then give zeros.
+    """
     found = _take_out(trace, shortened, blocks, muted)
-    if found.shorter is not None and found.shorter.removal.muted and not _agrees(found):
-        return _take_out(trace, shortened, blocks, {})
-    return found
+    assert found.shorter is not None
+    return found if not found.shorter.removal.muted or _agrees(found) else None
 
 
 def _take_out(
