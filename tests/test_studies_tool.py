@@ -24,8 +24,9 @@ from tools.studies.models import LENGTH, CharacterModel, trained_here
 from tools.studies.networks import ALL, Network, windows
 from tools.studies.studies import METHODS, STUDIES, Row, Study
 from tools.studies.tables import clock_table, study_table
+from tools.studies.their_choice import write_plan
 from tools.studies.torch_pruning import CHARACTER_MODEL, IMPORTANCES, INSIDE_BLOCKS, Goal, prune
-from tools.studies.trial import CLOCK, OURS, RIVAL, Trial
+from tools.studies.trial import CLOCK, OURS, RIVAL, THEIR_CHOICE, Trial
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +53,22 @@ def test_every_trial_asks_for_what_its_tool_has() -> None:
             if form["tool"] == OURS:
                 Options.of_keywords(dict(form["options"]))
             else:
-                assert form["tool"] == RIVAL
+                assert form["tool"] in (RIVAL, THEIR_CHOICE)
                 Goal(**{n: v for n, v in form["options"].items() if n != "epochs"})
     assert len({trial.file for trial in trials.values()}) == len(trials)
+
+
+def test_their_choice_becomes_a_plan_of_the_same_channels(network: Network, tmp_path: Path) -> None:
+    goal = Goal(0.4, round_to=4)
+    theirs = prune(network.module, network.example, goal, network.hint)
+    write_plan(network.module, network.example, goal, network.hint, tmp_path / "plan.json")
+    ours = compressor.compress(
+        network.module, network.example, plan=str(tmp_path / "plan.json"), format=("pt2",)
+    )
+    expected = theirs.state_dict()
+    assert any(len(t) < len(network.module.state_dict()[n]) for n, t in expected.items() if t.dim())
+    for name, tensor in ours.module.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_ours_are_the_numbers_of_the_products_own_report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
@@ -18,9 +19,10 @@ from compressor.loading.data import batches, data_of, hold_out
 from compressor.recover import Hooks, Objective, Recipe, TrainingState, evaluate, fine_tune, top1
 from compressor.run.journal import Journal
 from tools.studies.networks import Network
+from tools.studies.their_choice import write_plan
 from tools.studies.timing import time_modules
 from tools.studies.torch_pruning import Goal, Gradients, prune
-from tools.studies.trial import CLOCK, OURS, RIVAL, Record, Trial
+from tools.studies.trial import CLOCK, OURS, RIVAL, THEIR_CHOICE, Record, Trial
 
 Made = tuple[nn.Module, Record]
 """A smaller network, and its numbers: `macs` and `params` before and after, and `moments`, pairs of
@@ -134,6 +136,18 @@ def _fits(weights: Mapping[str, Any], module: nn.Module) -> bool:
     return {name: tensor.shape for name, tensor in weights.items()} == shapes
 
 
+def make_their_choice(network: Network, options: Mapping[str, Any]) -> Made:
+    """Cut and repair by the product what Torch-Pruning chose; take the measured time, too."""
+    with tempfile.TemporaryDirectory(prefix="their-choice-") as folder:
+        path = Path(folder) / "plan.json"
+        write_plan(network.module, network.example, Goal(**options), network.hint, path)
+        module, found = make_ours(network, {"plan": str(path)})
+    both = {"original": network.module, "smaller": module}
+    (timed,) = time_modules(both, network.example)
+    found["measured"] = {"share": timed["share"]["smaller"], "noise": timed["noise"]}
+    return module, found
+
+
 def time_forms(network: Network, options: Mapping[str, Any]) -> Made:
     """Make the forms, and time them against the original; one that cannot be made is told."""
     modules: dict[str, nn.Module] = {"original": network.module}
@@ -153,6 +167,7 @@ def time_forms(network: Network, options: Mapping[str, Any]) -> Made:
 TOOLS: Mapping[str, Callable[[Network, Mapping[str, Any]], Made]] = {
     OURS: make_ours,
     RIVAL: make_theirs,
+    THEIR_CHOICE: make_their_choice,
     CLOCK: time_forms,
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tools.studies.networks import TIMED
 from tools.studies.torch_pruning import IMPORTANCES
-from tools.studies.trial import CLOCK, OURS, RIVAL, Trial
+from tools.studies.trial import CLOCK, OURS, RIVAL, THEIR_CHOICE, Trial
 
 SEEDS = (0, 1, 2)
 STREAMS = ("bn1", "*.bn2")
@@ -43,6 +43,12 @@ METHODS: Mapping[str, Method] = {
     "Torch-Pruning, round_to=8": Method(RIVAL, {"round_to": 8}),
     "Torch-Pruning Taylor": Method(RIVAL, {"importance": "Taylor"}),
     "Torch-Pruning, by measured time": Method(RIVAL, {"of": "latency"}),
+    **{
+        f"Torch-Pruning's choice, round_to={step}, our repair": Method(
+            THEIR_CHOICE, {"round_to": step}
+        )
+        for step in (1, 8, 16)
+    },
 }
 
 
@@ -183,6 +189,10 @@ def _equal_time() -> Iterator[Row]:
         for share in shares:
             yield from of(network, ours, 1 / share)
             yield from of(network, ("Torch-Pruning, by measured time",), 1 / share)
+    theirs = [label for label, method in METHODS.items() if method.tool == THEIR_CHOICE]
+    yield from of("ResNet-56", theirs, 2.0)
+    for times in (4 / 3, 3.0):
+        yield from of("ResNet-56", theirs[1:2], times)
     for share in (0.6, 0.5, 0.7, 0.8):
         yield from of("ResNet-56", ours, 1 / share, SEEDS[1:])
 

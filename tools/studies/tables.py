@@ -9,7 +9,7 @@ from typing import Any
 from tools.markdown import table
 from tools.studies.networks import IN_NATS
 from tools.studies.studies import Row, Study
-from tools.studies.trial import CLOCK, OURS, Record
+from tools.studies.trial import CLOCK, RIVAL, Record
 
 Records = Mapping[str, Record]
 """By the trial's key."""
@@ -41,7 +41,7 @@ class Entry:
             return {}
         options = self.trial.options
         found = {"original": values[0], "sliced": values[1], "last": values[-1]}
-        if self.trial.tool == OURS and options.get("repair", True) and len(values) > 2:
+        if self.trial.tool != RIVAL and options.get("repair", True) and len(values) > 2:
             found["repaired"] = values[2]
         if options.get("epochs"):
             found["trained"] = values[-1]

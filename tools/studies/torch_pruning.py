@@ -30,6 +30,9 @@ MOST = 0.9
 
 Gradients = Sequence[Tensor | None]
 
+History = Sequence[tuple[str, bool, Sequence[int]]]
+"""What was cut, one after the other: a layer, whether its outputs, and which of those left."""
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -148,16 +151,31 @@ def prune(
         gradients: Of the loss by the module's parameters, in their order, for Taylor.
     """
 
-    def left(smaller: nn.Module) -> float:
+    return _search(module, example, goal, hint, gradients)[0]
+
+
+def find_history(module: nn.Module, example: Tensor, goal: Goal, hint: Hint) -> History:
+    """Return what it cuts of a module, which is not changed, on the way to the goal."""
+    return _search(module, example, goal, hint, ())[1]
+
+
+def _search(
+    module: nn.Module, example: Tensor, goal: Goal, hint: Hint, gradients: Gradients
+) -> _Cut:
+    def left(made: _Cut) -> float:
+        smaller = made[0]
         if goal.of == "latency":
             both = {"original": module, "smaller": smaller}
             return float(time_modules(both, example, seconds=3.0)[0]["share"]["smaller"])
         return count_macs(smaller, (example,), {}) / count_macs(module, (example,), {})
 
-    def make(share: float) -> nn.Module:
+    def make(share: float) -> _Cut:
         return _cut(module, example, goal, share, hint, gradients)
 
     return bisect(make, left, 1 - goal.ratio, close=goal.close)
+
+
+_Cut = tuple[nn.Module, History]
 
 
 def _cut(
@@ -167,7 +185,7 @@ def _cut(
     share: float,
     hint: Hint,
     gradients: Gradients,
-) -> nn.Module:
+) -> _Cut:
     copied = copy.deepcopy(module).eval()
     torch.manual_seed(goal.seed)
     options = hint.options(copied)
@@ -182,4 +200,4 @@ def _cut(
         pruner.step()
     hint.finish(copied, pruner)
     copied.zero_grad()
-    return copied
+    return copied, pruner.DG.pruning_history()

@@ -12,6 +12,7 @@ from tools.jsonl import key_of
 Record = dict[str, Any]
 
 OURS, RIVAL, CLOCK = "ours", "Torch-Pruning", "clock"
+THEIR_CHOICE = "Torch-Pruning's choice, our repair"
 """The tools of a trial."""
 
 
@@ -21,9 +22,10 @@ class Trial:
 
     Attributes:
         network: A key of `networks.NETWORKS`.
-        tool: OURS, RIVAL or CLOCK.
+        tool: OURS, RIVAL, THEIR_CHOICE or CLOCK.
         options: Of OURS those of `compressor.compress`; of RIVAL those of `torch_pruning.Goal`,
-            and `epochs`; of CLOCK the `forms` (label -> tool and options) and `batches`.
+            and `epochs`; of THEIR_CHOICE those of `Goal`; of CLOCK the `forms` (label -> tool and
+            options) and `batches`.
     """
 
     network: str
