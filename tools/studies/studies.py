@@ -193,6 +193,8 @@ def _equal_time() -> Iterator[Row]:
     yield from of("ResNet-56", theirs, 2.0)
     for times in (4 / 3, 3.0):
         yield from of("ResNet-56", theirs[1:2], times)
+    for network in ("stories260k", "MobileNet-V2", "Vision Transformer"):
+        yield from of(network, ours, 2.0)
     for share in (0.6, 0.5, 0.7, 0.8):
         yield from of("ResNet-56", ours, 1 / share, SEEDS[1:])
 
