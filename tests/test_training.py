@@ -560,23 +560,20 @@ OPTIONS = (
 )
 
 
-def run_in(folder: Path, *words: str) -> subprocess.Popen:
-    (folder / "brief.py").write_text(BRIEFLY_TIMED)
-    return subprocess.Popen(
-        [sys.executable, "brief.py", *words],
-        cwd=folder,
+def test_a_run_that_is_killed_goes_on_and_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "net.pt")
+    write_samples(tmp_path / "data.npz", 200)
+    assert main([*OPTIONS, "--out", "whole"]) == 0
+    (tmp_path / "brief.py").write_text(BRIEFLY_TIMED)
+    killed = subprocess.Popen(
+        [sys.executable, "brief.py", *OPTIONS, "--out", "killed"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def test_a_run_that_is_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None:
-    write_model(tmp_path / "net.pt")
-    write_samples(tmp_path / "data.npz", 200)
-    whole = run_in(tmp_path, *OPTIONS, "--out", "whole")
-    assert whole.wait() == 0, whole.stderr.read()
-    killed = run_in(tmp_path, *OPTIONS, "--out", "killed")
     home = tmp_path / "killed.unfinished"
     for record in ("made.pt", "training.pt"):
         while not (home / record).exists():
@@ -587,10 +584,9 @@ def test_a_run_that_is_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     assert not (tmp_path / "killed").exists()
     epoch = torch.load(home / "training.pt", weights_only=True)["epoch"]
     assert epoch < EPOCHS
-    resumed = run_in(tmp_path, "resume", "killed")
-    _, said = resumed.communicate()
-    assert resumed.returncode == 0, said
-    assert f"training goes on after epoch {epoch}" in said
+    capsys.readouterr()
+    assert main(["resume", "killed"]) == 0
+    assert f"training goes on after epoch {epoch}" in capsys.readouterr().err
     assert not home.exists()
     for name in ("plan.json", "model.safetensors"):
         one, other = ((tmp_path / folder / name).read_bytes() for folder in ("whole", "killed"))
@@ -697,7 +693,7 @@ def test_an_unfinished_run_keeps_its_options(tmp_path: Path, options: Options) -
     assert find_unfinished(tmp_path / "result")[0] == run
 
 
-def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+def test_two_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chosen, repaired and trained: plans equal, weights equal to within rounding; the first
     process alone writes."""
     write_model(tmp_path / "net.pt", plain())
@@ -707,12 +703,11 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     options += ["--epochs", "2", "--batch-size", "8", "--round-to", "1", "--lr", "0.05"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += ["--nproc-per-node", "2"]
-    for words in (
-        [sys.executable, "brief.py", *options, "--out", "one"],
-        [*launch, "brief.py", *options, "--out", "two"],
-    ):
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
+    monkeypatch.chdir(tmp_path)
+    assert main([*options, "--out", "one"]) == 0
+    words = [*launch, "brief.py", *options, "--out", "two"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
     plans = [(tmp_path / name / "plan.json").read_text() for name in ("one", "two")]
     assert plans[0] == plans[1]
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
