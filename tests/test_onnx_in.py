@@ -202,14 +202,58 @@ def test_the_command_keeps_names_types_and_what_the_file_says(tmp_path: Path) ->
     assert main([str(path), *replay]) == 0
 
 
-def test_half_precision_is_computed_in_float32_and_written_as_it_came(tmp_path: Path) -> None:
-    model = perceptron()
+def any_size() -> onnx.ModelProto:
+    """A classifier of images of any size, with names that are no words of Python's."""
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    model = graph(
+        [
+            helper.make_node("Conv", ["x:0", "w1"], ["c"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["c"], ["r"]),
+            helper.make_node("GlobalAveragePool", ["r"], ["m"]),
+            helper.make_node("Flatten", ["m"], ["f"]),
+            helper.make_node("Gemm", ["f", "w2"], ["scores:0"]),
+        ],
+        {"w1": draw(8, 3, 3, 3), "w2": draw(8, 5)},
+        inputs={"x:0": (FLOAT, ["n", 3, "h", "w"])},
+        outputs={"scores:0": 2},
+    )
+    model.metadata_props.add(key="labels", value="cat,dog,cow")
+    return model
+
+
+def halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in half precision."""
     for tensor in model.graph.initializer:
         half = numpy_helper.to_array(tensor).astype(np.float16)
         tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
     for entry in (*model.graph.input, *model.graph.output):
         entry.type.tensor_type.elem_type = TensorProto.FLOAT16
-    loaded, traced, network = read(save(model, tmp_path / "net.onnx"))
+    return model
+
+
+@pytest.mark.parametrize("model", [any_size(), halved(any_size())], ids=["float", "half"])
+def test_another_version_keeps_what_the_file_declares(
+    model: onnx.ModelProto, tmp_path: Path
+) -> None:
+    path, out = save(model, tmp_path / "net.onnx"), tmp_path / "out"
+    size = ["--input", "2x3x8x8", "--round-to", "1"]
+    assert main([str(path), "--ratio", "0.5", *size, "--out", str(out)]) == 0
+    assert main(["export", str(out), "--opset", "18"]) == 0
+    written = onnx.load(out / "model_opset18.onnx")
+    assert [entry.version for entry in written.opset_import] == [18]
+    assert list(written.graph.input) == list(model.graph.input)
+    assert [o.name for o in written.graph.output] == ["scores:0"]
+    assert {"labels", "compress.plan.sha256"} <= {e.key for e in written.metadata_props}
+    kinds = {tensor.data_type for tensor in written.graph.initializer}
+    assert kinds == {model.graph.initializer[0].data_type}
+    assert main(["export", str(out), "--batch", "2"]) == 0
+    fixed = onnx.load(out / "model_b2.onnx").graph
+    assert [fixed.input[0].name, fixed.output[0].name] == ["x:0", "scores:0"]
+
+
+def test_half_precision_is_computed_in_float32_and_written_as_it_came(tmp_path: Path) -> None:
+    loaded, traced, network = read(save(halved(perceptron()), tmp_path / "net.onnx"))
     assert {p.dtype for p in loaded.module.parameters()} == {torch.float32}
     assert set(loaded.stored.values()) == {torch.float16}
     sliced = cut(traced, network)

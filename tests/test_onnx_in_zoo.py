@@ -187,7 +187,7 @@ def test_half_of_a_network_equals_its_masked_twin(
     keep = half(network)
     sliced = slice_network(traced, network, keep)
     routes = own_routes(sliced.module) or finish_like_file(
-        traced.module, routes_of(traced.batch_symbol)
+        routes_of(traced.batch_symbol), traced.module
     )
     out = tmp_path / "smaller.onnx"
     write_and_verify(sliced.program, out, traced, routes)

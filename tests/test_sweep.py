@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from onnx_files import perceptron, save
 from tiny import CLASSES, inputs, names_in, sequential, write_model, write_samples
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -28,6 +29,7 @@ from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.graph.analysis import analyse
 from compressor.graph.trace import trace
+from compressor.loading import load_model
 from compressor.options import PAPER_RATIOS, Options, SweepOptions, recovery_of, schedule_of
 from compressor.records import ExampleInputs
 from compressor.recover import Recipe, fine_tune, top1, top5
@@ -49,7 +51,12 @@ from compressor.studies.sweep.trials import (
     dense_of,
     trials_of,
 )
-from compressor.studies.sweep.unstructured import _keep_zeros, uses_of_weights, zero_share
+from compressor.studies.sweep.unstructured import (
+    _keep_zeros,
+    uses_of_weights,
+    weights_of_layers,
+    zero_share,
+)
 from compressor.watch import Silent, Stopwatch
 
 SMALL = ("--ratios", "0.5", "--criteria", "l2", "--seeds", "1", "--recoveries", "none")
@@ -255,7 +262,8 @@ def test_the_smallest_weights_become_zero_wherever_they_are() -> None:
     module = sequential()
     before = {n: p.detach().clone() for n, p in module.named_parameters()}
     total = sum(p.numel() for p in before.values())
-    masks = zero_share(module, 0.6)
+    layers = weights_of_layers(trace(module.eval(), ExampleInputs((inputs(2),))))
+    masks = zero_share(module, layers, 0.6)
     assert set(masks) == {"0.weight", "3.weight", "7.weight"}
     zeros = sum(int((mask == 0).sum()) for mask in masks.values())
     assert zeros == round(0.6 * total)
@@ -265,19 +273,30 @@ def test_the_smallest_weights_become_zero_wherever_they_are() -> None:
     for name, parameter in module.named_parameters():
         assert torch.equal(parameter, before[name] * masks.get(name, 1))
     with pytest.raises(CompressorError, match="layers have"):
-        zero_share(module, 0.99)
+        zero_share(module, layers, 0.99)
 
 
 def test_embeddings_and_tied_weights_stay() -> None:
     embedding, head = nn.Embedding(10, 8), nn.Linear(8, 10, bias=False)
     head.weight = embedding.weight
     module = nn.Sequential(embedding, nn.Linear(8, 8), head)
-    assert set(zero_share(module, 0.2)) == {"1.weight"}
+    assert weights_of_layers(trace(module, ExampleInputs((torch.arange(6).view(2, 3),)))) == {
+        "1.weight"
+    }
+
+
+def test_weights_of_an_onnx_file_are_known_whatever_they_are_called(tmp_path: Path) -> None:
+    loaded = load_model(str(save(perceptron(), tmp_path / "net.onnx")))
+    layers = weights_of_layers(trace(loaded.module, loaded.examples))
+    assert layers == {"dense.kernel_0", "head.kernel_0"}
+    masks = zero_share(loaded.module, layers, 0.5)
+    zeros = sum(int((mask == 0).sum()) for mask in masks.values())
+    assert set(masks) == layers and zeros == round(0.5 * (6 * 12 + 12 + 12 * 3))
 
 
 def test_zeros_stay_zeros_while_it_trains() -> None:
     module = sequential().eval()
-    masks = zero_share(module, 0.6)
+    masks = zero_share(module, ("0.weight", "3.weight", "7.weight"), 0.6)
     before = {n: p.detach().clone() for n, p in module.named_parameters()}
     _keep_zeros(module, masks)
     data = [((inputs(8, seed),), torch.arange(8) % CLASSES) for seed in range(4)]

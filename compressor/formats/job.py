@@ -31,7 +31,6 @@ class Job:
         metadata: What files say of themselves, by name.
         real: Inputs from the user's data.
         first: The route on which the original's file was written; earlier ones are skipped.
-        opset: Version of ONNX's operators; None for the exporter's own.
         module: The program's network as a module, where it may know the ONNX file that it came
             from.
     """
@@ -42,7 +41,6 @@ class Job:
     metadata: Mapping[str, str] = field(default_factory=dict)
     real: Inputs | None = None
     first: Route | None = None
-    opset: int | None = None
     module: nn.Module | None = None
 
 

@@ -30,23 +30,22 @@ def _attempt(traced: Trace, folder: Path) -> Route:
         call_once(path, feeds, samples)
 
     symbol = traced.batch_symbol
-    usual = finish_like_file(traced.whole.module, routes_of(symbol))
+    usual = finish_like_file(routes_of(symbol), traced.whole.module)
     routes = (*own_routes(traced.module), *usual)
     return export_onnx(traced.program, path, batch_symbol=symbol, routes=routes, check=check)
 
 
 def _write(job: Job) -> Outcome:
     symbol = job.traced.batch_symbol
-    routes = finish_like_file(job.traced.whole.module, routes_of(symbol, job.opset))
+    routes = finish_like_file(routes_of(symbol), job.module, job.traced.whole.module)
     if job.first in routes:
         routes = routes[routes.index(job.first) :]
     else:
-        routes = (*own_routes(job.module, job.opset), *routes)
+        routes = (*own_routes(job.module), *routes)
     worst, route = write_and_verify(
         *(job.program, job.folder / FORMATS[ONNX].file, job.traced, routes),
         real=job.real,
         metadata=job.metadata,
-        opset=job.opset,
     )
     usual = routes_of(symbol)[0]
     words = [

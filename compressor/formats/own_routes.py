@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import onnx
+from onnx.version_converter import convert_version
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -13,7 +15,7 @@ from compressor.errors import CompressorError
 from compressor.formats.onnx_file import Route
 from compressor.formats.own_graph import write_smaller
 from compressor.graph.programs.lifting import stored_tensors
-from compressor.loading.onnx.contents import OnnxSource
+from compressor.loading.onnx.contents import Declared, OnnxSource
 from compressor.loading.onnx.onnx_network import NodeModule, OnnxNetwork, every_step
 from compressor.loading.onnx.operators import BRANCH
 from compressor.loading.onnx.parsing import graphs_of, nodes_of
@@ -26,37 +28,39 @@ def own_routes(module: nn.Module | None, opset: int | None = None) -> tuple[Rout
 
     Args:
         module: The network.
-        opset: The version of the operators that is asked for; None for any.
+        opset: The version of the operators that is asked for, which ONNX's own converter makes of
+            the file's; None for the file's.
     """
     if not isinstance(module, OnnxNetwork) or not _follows(module):
         return ()
-    if opset not in (None, module.source.opset):
-        return ()
-    network = module
+    network, words = module, "the file's own graph"
+    if opset not in (None, network.source.opset):
+        words += ", by ONNX's own converter of versions"
 
-    def convert(program: ExportedProgram, _: int | None) -> onnx.ModelProto:
-        return write_smaller(network, stored_tensors(program))
+    def convert(program: ExportedProgram, opset: int | None) -> onnx.ModelProto:
+        model = write_smaller(network, stored_tensors(program))
+        return model if opset in (None, network.source.opset) else convert_version(model, opset)
 
     return (
         Route(
-            *("the file's own graph", convert, network.source.has_free_batch),
+            *(words, convert, network.source.has_free_batch),
             is_own=True,
             tolerance=tolerance_for(network),
         ),
     )
 
 
-def finish_like_file(module: nn.Module | None, routes: Iterable[Route]) -> tuple[Route, ...]:
-    """Return the routes so that files get the names of the file that a network came from, and the
-    version of its operators where that can be written.
+def finish_like_file(routes: Iterable[Route], *modules: nn.Module | None) -> tuple[Route, ...]:
+    """Return the routes so that files get the names of inputs, outputs and free sizes of the file
+    that a network came from, and the version of its operators where that can be written.
 
     Args:
-        module: The network as it was loaded.
         routes: The exporters' routes.
+        modules: Forms of the network, of which one may know such a file.
     """
-    if not isinstance(module, OnnxNetwork):
+    source = next((each.source for each in modules if isinstance(each, OnnxNetwork)), None)
+    if source is None:
         return tuple(routes)
-    source = module.source
     named = [replace(route, finish=lambda model: _name_like(model, source)) for route in routes]
     return (*(_at_version(route, source.opset) for route in named if route.free_batch), *named)
 
@@ -79,8 +83,8 @@ def _at_version(route: Route, version: int) -> Route:
 
 
 def _name_like(model: onnx.ModelProto, source: OnnxSource) -> None:
-    """Give a model the inputs' and outputs' names of a file, and what that says of itself, in
-    place."""
+    """Give a model the names of a file's inputs, outputs and free sizes, and what that says of
+    itself, in place."""
     words = words_of(declared.name for declared in source.graph.inputs)
     names = {w: d.name for w, d in zip(words, source.graph.inputs, strict=True)}
     found = {e.name: names.get(e.name, e.name) for e in model.graph.input}
@@ -98,7 +102,25 @@ def _name_like(model: onnx.ModelProto, source: OnnxSource) -> None:
                 renamed = [found.get(name, name) for name in given]
                 del given[:]
                 given.extend(renamed)
+    _name_sizes(model, {declared.name: declared for declared in source.graph.inputs})
     model.metadata_props.extend(source.model.metadata_props)
+
+
+def _name_sizes(model: onnx.ModelProto, given: Mapping[str, Declared]) -> None:
+    """Call free sizes what the inputs of a file call them, in place."""
+    names: dict[str, str] = {}
+    for entry in model.graph.input:
+        wanted = given[entry.name].dims or () if entry.name in given else ()
+        for dim, name in zip(entry.type.tensor_type.shape.dim, wanted, strict=False):
+            if dim.dim_param and isinstance(name, str):
+                names.setdefault(dim.dim_param, name)
+    for graph in graphs_of(model.graph):
+        for entry in (*graph.input, *graph.output, *graph.value_info):
+            for dim in entry.type.tensor_type.shape.dim:
+                if dim.dim_param:
+                    dim.dim_param = re.sub(
+                        r"\w+", lambda word: names.get(word[0], word[0]), dim.dim_param
+                    )
 
 
 def _follows(network: OnnxNetwork) -> bool:

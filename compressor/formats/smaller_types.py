@@ -7,15 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from compressor.errors import CompressorError
 from compressor.files.claimed import temporary_folder
 from compressor.formats.onnx_file import write_onnx
 from compressor.formats.output import silence
-
-Feeds = Mapping[str, np.ndarray[Any, Any]]
+from compressor.onnx_runtime import Feeds, feeds_for, open_session
 
 
 def write_half(source: Path, target: Path, metadata: Mapping[str, str]) -> None:
@@ -51,7 +49,8 @@ def write_int8(
     Args:
         source: The ONNX file in float32.
         target: The file that is written.
-        samples: Inputs by name, which show the ranges of the activations.
+        samples: Inputs by name, or by names as words of Python's, which show the ranges of the
+            activations.
         metadata: What the file says of itself, by name.
 
     Raises:
@@ -67,7 +66,7 @@ def write_int8(
             quantize_static(
                 folded,
                 written,
-                _reader(samples),
+                _reader(samples, folded),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 # Weights keep to 7 of their bits: two full products overflow the 16-bit sums of
@@ -80,15 +79,19 @@ def write_int8(
         write_onnx(onnx.load(written), target, metadata)
 
 
-def _reader(samples: Iterable[Feeds]) -> Any:
+def _reader(samples: Iterable[Feeds], network: str) -> Any:
+    """Return what hands the samples to the quantizer, under the names of the file `network`."""
     from onnxruntime.quantization import CalibrationDataReader
+
+    session = open_session(network, 1)
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self._samples = iter(samples)
 
         def get_next(self) -> Feeds | None:
-            return next(self._samples, None)
+            given = next(self._samples, None)
+            return None if given is None else feeds_for(session, given)
 
     return Reader()
 

@@ -152,6 +152,7 @@ def _write(name: str, source: Source, staged: Path, stopwatch: Stopwatch) -> Out
         *(source.traced.program, source.traced, staged),
         metadata=provenance_of(source.folder),
         real=real_inputs(source.train or source.test, source.traced),
+        module=source.origin,
     )
     with stopwatch.stage(f"write and verify {name}"):
         outcome = write_format(name, job)

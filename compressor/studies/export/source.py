@@ -18,10 +18,12 @@ from compressor.files.folder import PLAN, REPORT
 from compressor.files.format_table import FORMATS, ONNX, PROGRAM
 from compressor.files.integrity import check_files
 from compressor.graph.trace import trace, trace_of
-from compressor.loading import load_program_file
+from compressor.loading import load_model, load_program_file
 from compressor.loading.data import Binding, Data, Forward, batches, hold_out, load_data
 from compressor.loading.given import ResultFolder
+from compressor.loading.onnx import OnnxNetwork
 from compressor.loading.other_sizes import has_other_sizes
+from compressor.loading.sniff import FileKind
 from compressor.options import DataOptions, ExportOptions
 from compressor.records import ExampleInputs, Trace
 from compressor.run.samples import HELD_OUT
@@ -39,6 +41,7 @@ class Source:
         train: The user's training samples, where there are some.
         test: The user's test samples, where they have what a metric needs.
         options: The options, completed by what the report knows of the data.
+        origin: Where the network came from an ONNX file, what was read from the result's own.
     """
 
     folder: Path
@@ -46,6 +49,7 @@ class Source:
     train: Data | None
     test: Data | None
     options: ExportOptions
+    origin: OnnxNetwork | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -100,7 +104,32 @@ def open_source(result: ResultFolder, options: ExportOptions, stopwatch: Stopwat
     )
     for data in filter(None, (train, test)):
         _check_sizes(data, traced)
-    return Source(folder, traced, train, test, options)
+    origin = _origin_of(result, stopwatch) if _came_from_onnx(folder) else None
+    return Source(folder, traced, train, test, options, origin)
+
+
+def _came_from_onnx(folder: Path) -> bool:
+    """Return whether the network was read from an ONNX file when it was compressed."""
+    try:
+        told = json.loads((folder / REPORT).read_text(encoding="utf-8"))["model"]["recognised"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return str(told).startswith(FileKind.ONNX)
+
+
+def _origin_of(result: ResultFolder, stopwatch: Stopwatch) -> OnnxNetwork | None:
+    """Read the result's ONNX file, which has the names and types of the one that came in."""
+    why = f"the result has no {FORMATS[ONNX].file}"
+    if ONNX in result.files:
+        try:
+            module = load_model(str(result.files[ONNX])).module
+        except CompressorError as error:
+            why = error.what
+        else:
+            assert isinstance(module, OnnxNetwork)
+            return module
+    stopwatch.note(f"inputs and outputs have the program's names, not the first file's: {why}")
+    return None
 
 
 def _check_sizes(data: Data, traced: Trace) -> None:

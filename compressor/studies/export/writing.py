@@ -9,6 +9,7 @@ from pathlib import Path
 from compressor.agreement import FLOAT16, INT8, Tolerance
 from compressor.files.format_table import FORMATS, ONNX
 from compressor.formats import ROUTES, Route, export_onnx, routes_of, write_half, write_int8
+from compressor.formats.own_routes import finish_like_file, own_routes
 from compressor.formats.provenance import provenance_of
 from compressor.formats.verifying import compare_file, cut_to_one, real_inputs, write_and_verify
 from compressor.options import ExportOptions
@@ -84,12 +85,13 @@ def write_files(
     whole = folder / _name_of(options, "")
     with stopwatch.stage("export and verify"):
         difference, route = write_and_verify(
-            *(traced.program, whole, traced, routes_of(traced.batch_symbol, options.opset)),
+            *(traced.program, whole, traced, _routes_of(source)),
             real=real_inputs(source.train or source.test, traced),
             metadata=provenance_of(source.folder),
             opset=options.opset,
         )
-    if route.exporter != ROUTES[0].exporter or (traced.batch_symbol and not route.free_batch):
+    is_usual = route.exporter == ROUTES[0].exporter
+    if not (route.is_own or (is_usual and (route.free_batch or not traced.batch_symbol))):
         stopwatch.note(f"{whole.name} is written by {route.words}")
     files, differences = {whole.name: whole}, {whole.name: difference}
     for conversion in CONVERSIONS:
@@ -100,6 +102,21 @@ def write_files(
                 differences[path.name] = _difference(source, conversion, path, route)
             files[path.name] = path
     return files, differences
+
+
+def _routes_of(source: Source) -> tuple[Route, ...]:
+    """Return the routes to write the file with 32 bits.
+
+    A network that came from an ONNX file keeps that file's graph, unless other sizes are asked for
+    or its own floats are narrow and are to be converted; its names it keeps anyway.
+    """
+    options, origin = source.options, source.origin
+    usual = routes_of(source.traced.batch_symbol, options.opset)
+    is_resized = options.batch is not None or options.size is not None
+    is_narrow = origin is not None and origin.source.narrow is not None
+    is_converted = any(conversion.is_asked(options) for conversion in CONVERSIONS)
+    own = () if is_resized or (is_narrow and is_converted) else own_routes(origin, options.opset)
+    return (*own, *finish_like_file(usual, origin))
 
 
 def _difference(source: Source, conversion: Conversion, path: Path, route: Route) -> float:

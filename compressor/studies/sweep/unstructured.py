@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from compressor.choose.budget import share_of
 from compressor.errors import CompressorError
 from compressor.graph.costs import costs_of
 from compressor.graph.counting import count_params
-from compressor.graph.programs.nodes import operator_of
+from compressor.graph.programs.nodes import argument, operator_of
 from compressor.graph.rules.facts import WEIGHING
 from compressor.loading.data import batches
 from compressor.records import Trace
@@ -27,8 +27,6 @@ from compressor.run.judging import Judge, Moment
 from compressor.run.opened import Run
 from compressor.run.training_legs import AT_THE_END, Leg, beginning_of, train
 from compressor.slicing.weights import named_tensors
-
-_LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def zero_and_recover(module: nn.Module, run: Run, judge: Judge) -> Sparse:
     """
     options = run.options
     dense = costs_of(run.trace, run.network)
-    masks = zero_share(module, share_of(options))
+    masks = zero_share(module, weights_of_layers(run.trace), share_of(options))
     moments = [Moment("zeroed", judge("evaluate zeroed", module))]
     if options.repair and run.samples.train is not None:
         moments += _recalibrate(module, run, judge)
@@ -65,30 +63,56 @@ def zero_and_recover(module: nn.Module, run: Run, judge: Judge) -> Sparse:
     return Sparse(dense.params - sum(zeros.values()), dense.macs - saved, moments)
 
 
-def zero_share(module: nn.Module, share: float) -> dict[str, Tensor]:
+def zero_share(module: nn.Module, weights: Collection[str], share: float) -> dict[str, Tensor]:
     """Zero a share of all of a network's parameters, in place, and return the masks by name.
 
-    Of the weights of layers those go that are nearest to zero, wherever they are.
+    Args:
+        module: The network.
+        weights: Names of its layers' weights; of these those go that are nearest to zero,
+            wherever they are.
+        share: The share of all parameters.
 
     Raises:
-        CompressorError: These layers have no more weights than that.
+        CompressorError: The layers have no more weights than that.
     """
-    layers = _layers(module)
+    places = [name.rpartition(".") for name, _ in module.named_parameters() if name in weights]
+    pairs = [(module.get_submodule(owner), leaf) for owner, _, leaf in places]
     wanted = round(share * count_params(module))
-    most = sum(layer.get_parameter("weight").numel() for layer in layers.values())
+    most = sum(layer.get_parameter(leaf).numel() for layer, leaf in pairs)
     if wanted >= most:
         raise CompressorError(
             f"{share:g} of all parameters are {wanted}, and layers have {most} weights",
             where="the unstructured reference",
             next_step="smaller --ratios, or --no-reference",
         )
-    pairs = [(layer, "weight") for layer in layers.values()]
     prune.global_unstructured(pairs, prune.L1Unstructured, amount=wanted)
     masks = {}
-    for name, layer in layers.items():
-        masks[f"{name}.weight" if name else "weight"] = layer.get_buffer("weight_mask").clone()
-        prune.remove(layer, "weight")  # type: ignore[no-untyped-call]
+    for place, (layer, leaf) in zip(places, pairs, strict=True):
+        masks["".join(place)] = layer.get_buffer(f"{leaf}_mask").clone()
+        prune.remove(layer, leaf)  # type: ignore[no-untyped-call]
     return masks
+
+
+def weights_of_layers(trace: Trace) -> set[str]:
+    """Return the names of the matrices and kernels that linear layers and convolutions take.
+
+    Those that something else takes as well (an embedding's rows), or that are tied to others, are
+    left out. What a layer's weight is called does not matter.
+    """
+    named = list(trace.module.named_parameters(remove_duplicate=False))
+    uses = Counter(id(parameter) for _, parameter in named)
+    others = {name for name, parameter in named if uses[id(parameter)] > 1}
+    found = set[str]()
+    for program in filter(None, (trace.program, trace.training)):
+        parameters = program.graph_signature.inputs_to_parameters
+        for node in program.graph.nodes:
+            weighing = WEIGHING.get(operator_of(node))
+            weight = None if weighing is None else argument(node, weighing.weight)
+            for given in node.all_input_nodes if node.op == "call_function" else ():
+                name = parameters.get(given.name)
+                if name is not None and given.meta["val"].dim() > 1:
+                    (found if given is weight else others).add(name)
+    return found - others
 
 
 _OUTPUT, _INPUT = "output", "input"
@@ -125,19 +149,6 @@ def uses_of_weights(trace: Trace) -> dict[str, float]:
 def _size(dim: Any) -> int:
     """Return a size as a number; a symbol's is what it stood for when the network was traced."""
     return dim if isinstance(dim, int) else int(dim.node.hint)
-
-
-def _layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the layers with a matrix or a kernel of their own, which no other layer shares."""
-    uses = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
-    return {
-        name: layer
-        for name, layer in module.named_modules()
-        if not isinstance(layer, _LOOKED_UP)
-        and (weight := layer._parameters.get("weight")) is not None
-        and weight.ndim > 1
-        and uses[id(weight)] == 1
-    }
 
 
 def _recalibrate(module: nn.Module, run: Run, judge: Judge) -> list[Moment]:
