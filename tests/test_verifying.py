@@ -17,6 +17,7 @@ from compressor.errors import CompressorError
 from compressor.formats import export_onnx
 from compressor.formats.verifying import verify_file
 from compressor.graph.analysis import analyse
+from compressor.graph.programs import redraw
 from compressor.graph.trace import trace
 from compressor.records import ExampleInputs
 from compressor.slicing import compare, slice_network
@@ -72,6 +73,31 @@ def written(model: nn.Module, folder: Path, image: Tensor, real: Tensor | None =
 def test_tiny_outputs_are_compared_on_their_own_scale(tmp_path: Path) -> None:
     torch.manual_seed(0)
     assert written(Detector(-16), tmp_path, torch.randn(1, 1, 8, 8)) < 1e-4
+
+
+class Chaotic(nn.Module):
+    """Forty layers, of which each sets near values further apart, and a head of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(40))
+        self.head = nn.Linear(16, 8)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.sin(1.5 * layer(x))
+        return self.head(x)
+
+
+def test_weights_drawn_anew_leave_rounding_no_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
+    assert written(Chaotic(), tmp_path, x) < 1e-4
+    monkeypatch.setattr(redraw, "GAINS", ())
+    with pytest.raises(CompressorError, match="differ by"):
+        written(Chaotic(), tmp_path, x)
 
 
 def test_data_decide_where_noise_shows_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Compare what two forms of a network (module, program, file) compute, and draw inputs for that."""
 
-from compressor.agreement.differences import Cases, Difference, difference
+from compressor.agreement.differences import Cases, Difference, difference, is_loud
 from compressor.agreement.liveness import LIVE, answer, is_live
 from compressor.agreement.other_inputs import fresh_inputs, map_inputs, other_inputs
 from compressor.agreement.rounding import shake
@@ -28,6 +28,7 @@ __all__ = [
     "difference",
     "fresh_inputs",
     "is_live",
+    "is_loud",
     "map_inputs",
     "other_inputs",
     "shake",

@@ -63,7 +63,7 @@ def difference(
     if found.size <= tolerance.relative or rounding is None or not _same_shapes(reference, others):
         return found
     shaken = rounding()
-    if _is_loud(reference, shaken):
+    if is_loud(reference, shaken):
         return found
     return _difference(reference, others, tolerance, shaken)
 
@@ -147,7 +147,13 @@ def _noise(a: list[Tensor], draws: Sequence[list[Tensor]]) -> tuple[list[Tensor]
     return [SAFETY * (m + u) for m, u in zip(largest, usual, strict=True)], jumps
 
 
-def _is_loud(reference: Cases, shaken: Sequence[Cases]) -> bool:
+def is_loud(reference: Cases, shaken: Sequence[Cases]) -> bool:
+    """Return whether rounding moves every output by so much that it could hide an error.
+
+    Args:
+        reference: What a network computes for each input.
+        shaken: The same after changes as small as rounding (`shake`).
+    """
     draws = [list(_by_output(cases)) for cases in shaken]
     shares = []
     for number, a in enumerate(_by_output(reference)):

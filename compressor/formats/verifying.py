@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from compressor.agreement import ONNX, Tolerance, is_live, shake
+from compressor.agreement import ONNX, Tolerance, is_live, is_loud, shake
 from compressor.calls import Call
 from compressor.formats import Case, Route, export_onnx, user_inputs, verify_onnx
 from compressor.formats.original import TemporaryFolder
-from compressor.graph.programs.redraw import DRAWS, drawable, redraw_
+from compressor.graph.programs.redraw import drawable, redraw_until_clear
 from compressor.loading.data import Data
 from compressor.loading.other_sizes import has_other_sizes
 from compressor.records import ExampleInputs, Trace
@@ -139,25 +139,31 @@ def compare_file(
     """
     module = as_module(program)
 
+    def outputs(of: nn.Module) -> list[list[Tensor]]:
+        return outputs_for(of, inputs)
+
     def verify(file: Path, *, must_be_live: bool) -> float:
         return verify_onnx(
             file,
             cases_of(program, inputs),
             tolerance,
-            rounding=lambda: shake(module, lambda copy: outputs_for(copy, inputs), tolerance),
+            rounding=lambda: shake(module, outputs, tolerance),
             must_be_live=must_be_live,
             optimised=optimised,
         )
 
     def is_alive() -> bool:
-        return is_live(outputs_for(module, inputs), resolved=tolerance.resolved)
+        return is_live(outputs(module), resolved=tolerance.resolved)
+
+    def is_quiet() -> bool:
+        return not is_loud(outputs(module), shake(module, outputs, tolerance))
 
     worst = verify(path, must_be_live=False)
     if is_alive():
         return worst
     alive = TemporaryFolder()
     redrawn = alive.path / path.name
-    with alive_for_a_while(module, is_alive):
+    with alive_for_a_while(module, is_alive, is_quiet):
         write(redrawn)
         return max(worst, verify(redrawn, must_be_live=True))
 
@@ -213,21 +219,16 @@ def outputs_for(module: nn.Module, inputs: Sequence[ExampleInputs]) -> list[list
 
 
 @contextmanager
-def alive_for_a_while(module: nn.Module, is_alive: Callable[[], bool]) -> Iterator[None]:
+def alive_for_a_while(
+    module: nn.Module, is_alive: Callable[[], bool], is_quiet: Callable[[], bool]
+) -> Iterator[None]:
     """Draw the weights of a module, and of what shares them, anew for the block.
 
-    They are drawn several times at most, until the module is alive; at the end they are put back.
-
-    Args:
-        module: The network.
-        is_alive: Returns whether its outputs change with its inputs.
+    At its end they are put back. The arguments are those of `redraw_until_clear`.
     """
     kept = {name: tensor.clone() for name, tensor in drawable(module)}
     try:
-        for seed in range(DRAWS):
-            redraw_(drawable(module), seed)
-            if is_alive():
-                break
+        redraw_until_clear(module, is_alive, is_quiet)
         yield
     finally:
         with torch.no_grad():

@@ -14,13 +14,14 @@ from compressor.agreement import (
     Tolerance,
     difference,
     is_live,
+    is_loud,
     other_inputs,
     shake,
     tolerance_of,
 )
 from compressor.errors import CompressorError
 from compressor.graph.programs.beginning import end_after
-from compressor.graph.programs.redraw import DRAWS, drawable, redraw_
+from compressor.graph.programs.redraw import redraw_until_clear
 from compressor.modules import copy_of
 from compressor.records import ExampleInputs, Trace
 
@@ -110,12 +111,12 @@ class Reference:
     def _redrawn(self) -> tuple[nn.Module, list[Outputs]]:
         """Return a copy with weights drawn anew until its outputs change, and its outputs."""
         module = copy_of(self.module)
-        for seed in range(DRAWS):
-            redraw_(drawable(module), seed)
-            outputs = self._outputs(module)
-            if is_live(outputs):
-                break
-        return module, outputs
+
+        def is_quiet() -> bool:
+            return not is_loud(self._outputs(module), shake(module, self._outputs, self.tolerance))
+
+        redraw_until_clear(module, lambda: is_live(self._outputs(module)), is_quiet)
+        return module, self._outputs(module)
 
 
 def require_agreement(reference: Reference, worst: Difference, what: str) -> None:

@@ -2,6 +2,7 @@
 
 Library-initialised networks can compute a constant (zero heads, tiny layer scales): everything
 agrees with everything there. Two forms of a network are then compared under weights drawn anew.
+Those must not make the network chaotic either: right forms would differ by their rounding alone.
 """
 
 from __future__ import annotations
@@ -39,17 +40,53 @@ DRAWS = 8
 may not change at once."""
 
 
-def redraw_(tensors: Iterable[tuple[str, torch.Tensor]], seed: int = 0) -> None:
+GAINS = (0.85, 0.7, 0.6, 0.5)
+"""What matrices are multiplied by, in turn, where rounding alone moves the outputs far."""
+
+
+def redraw_until_clear(
+    module: torch.nn.Module, is_alive: Callable[[], bool], is_quiet: Callable[[], bool]
+) -> None:
+    """Overwrite a module's weights, in place, until its outputs tell one input from another.
+
+    Values grow from layer to layer where no norm holds them (in ONNX files norms are folded into
+    convolutions), until gates stand open or shut and rounding decides which; matrices are then
+    drawn smaller. If nothing helps, the weights of the first gain stay.
+
+    Args:
+        module: The network.
+        is_alive: Returns whether its outputs change with its inputs.
+        is_quiet: Returns whether rounding leaves its outputs nearly as they are.
+    """
+    for seed in range(DRAWS):
+        redraw_(drawable(module), seed)
+        if is_alive():
+            break
+    else:
+        return
+    if is_quiet():
+        return
+    for gain in GAINS:
+        redraw_(drawable(module), seed, gain)
+        if is_alive() and is_quiet():
+            return
+    redraw_(drawable(module), seed)
+
+
+def redraw_(tensors: Iterable[tuple[str, torch.Tensor]], seed: int = 0, gain: float = 1.0) -> None:
     """Overwrite parameters and running statistics with random values, in place, by name and shape.
 
-    Matrices are He-normal; norm weights, layer scales and running variances U(0.5, 1.5); biases and
-    running means N(0, 0.1).
+    Matrices are He-normal, times the gain; norm weights, layer scales and running variances
+    U(0.5, 1.5); biases and running means N(0, 0.1).
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in tensors:
             if tensor.is_floating_point() and tensor.numel():
-                tensor.copy_(_draw_for(name, tensor)(_squeeze(tensor), generator).view_as(tensor))
+                draw = _draw_for(name, tensor)
+                tensor.copy_(draw(_squeeze(tensor), generator).view_as(tensor))
+                if draw is _he_normal and gain != 1:
+                    tensor.mul_(gain)
 
 
 def drawable(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
