@@ -1,4 +1,7 @@
-"""Give older operators the form of the newest: what was an attribute becomes an input."""
+"""Give older operators the form of the newest: what was an attribute becomes an input.
+
+A Split says into how many parts, as its newest form does, since not all need be wanted.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +53,8 @@ def attributes_as_inputs(node: Node, keep: Callable[[str, Array, int], None]) ->
         node: The node; not changed.
         keep: Takes the name, values and type of each constant that becomes an input.
     """
+    if node.op == "Split":
+        node = replace(node, attributes={"num_outputs": len(node.outputs), **node.attributes})
     moved = {n: place for n, place in MOVED.get(node.op, {}).items() if n in node.attributes}
     if not moved:
         return node

@@ -76,7 +76,7 @@ class NodeModule(nn.Module):
         call = NodeCall(
             *(planned.op, node.name, node.version, self._spelled(inputs)),
             attributes={**node.attributes, **counted},
-            outputs=sum(map(bool, planned.outputs)),
+            outputs=len(planned.outputs),
             training=self.training,
             device=device,
         )

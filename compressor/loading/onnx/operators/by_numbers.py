@@ -136,7 +136,7 @@ def _split(call: NodeCall) -> tuple[Numbers, ...]:
     data = _given(call, 0)
     axis = _axis(call, data.array.ndim)
     sizes = call.given_numbers(1)
-    size, parts = data.array.shape[axis], call.outputs
+    size, parts = data.array.shape[axis], call.get("num_outputs")
     chunk = math.ceil(size / parts)
     cuts = np.cumsum(sizes)[:-1] if sizes else [chunk * i for i in range(1, parts)]
     return tuple(numbers(p, data.dtype) for p in np.split(data.array, list(cuts), axis))

@@ -26,7 +26,7 @@ class NodeCall:
         version: The version of ONNX's operators that it is of.
         inputs: Its inputs; None for one that is left out.
         attributes: Its attributes by name.
-        outputs: How many outputs are wanted.
+        outputs: How many outputs are wanted, those before the last wanted one included.
         training: Whether the network is being trained.
         device: Where tensors are made.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -90,7 +91,7 @@ def split(call: NodeCall) -> tuple[Tensor, ...]:
     """Split: into pieces of the sizes given, or equal ones."""
     x, axis, sizes = call.x, call.get("axis", 0), call.given_numbers(1)
     if sizes is None:
-        chunk = -(-x.shape[axis] // (call.get("num_outputs") or call.outputs))
+        chunk = -(-x.shape[axis] // call.get("num_outputs"))
         return torch.split(x, chunk, axis)
     return torch.split(x, sizes, axis)
 
@@ -143,11 +144,32 @@ def pad(call: NodeCall) -> Tensor:
     ]
     if mode == "constant":
         return F.pad(x, widths, value=float(call.number(2, 0.0)))
-    kinds = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}
-    if mode not in kinds or len(widths) > 2 * min(3, x.dim() - 1):
-        raise call.refusal(f"pads by {mode} along its first dimensions")
-    full = 2 * max(1, x.dim() - 2) if x.dim() > 2 else 2
-    return F.pad(x, widths + [0] * (full - len(widths)), mode=kinds[mode])
+    if mode not in BY_PLACES:
+        raise call.refusal(f"pads by {mode}")
+    kind, place_of = BY_PLACES[mode]
+    full = 2 * max(1, x.dim() - 2)
+    if kind and 2 <= x.dim() <= 5 and len(widths) <= full:
+        return F.pad(x, widths + [0] * (full - len(widths)), mode=kind)
+    for d in touched:
+        places = range(-before.get(d, 0), x.shape[d] + after.get(d, 0))
+        index = torch.tensor([place_of(i, x.shape[d]) for i in places], device=x.device)
+        x = torch.index_select(x, d, index)
+    return x
+
+
+def _mirrored(place: int, size: int) -> int:
+    """Return which of `size` places a place outside of them mirrors, the ends standing once."""
+    place %= max(1, 2 * size - 2)
+    return min(place, 2 * size - 2 - place)
+
+
+BY_PLACES: Mapping[str, tuple[str, Callable[[int, int], int]]] = {
+    "reflect": ("reflect", _mirrored),
+    "edge": ("replicate", lambda place, size: min(max(place, 0), size - 1)),
+    "wrap": ("circular", lambda place, size: place % size),
+}
+"""Mode of padding that repeats values -> torch's word for it, and which place among so many stands
+at a place outside of them."""
 
 
 def depth_to_space(call: NodeCall) -> Tensor:

@@ -43,16 +43,41 @@ class _Window:
             less, more = total // 2, total - total // 2
             self.before[i], self.after[i] = (less, more) if upper else (more, less)
 
+    def count_up(self, sizes: Sequence[Any]) -> list[int]:
+        """Let windows that begin within the values and end behind the padding count, in place.
+
+        Returns:
+            By how much the padding at each end grows for them; less than 0 where some is unused.
+        """
+        more = []
+        for i, size in enumerate(sizes):
+            reach = (self.kernel[i] - 1) * self.dilation[i] + 1
+            whole, stride = size + self.before[i] + self.after[i], self.stride[i]
+            last = -(-(whole - reach) // stride)
+            last -= last * stride >= size + self.before[i]
+            more.append(last * stride + reach - whole)
+        self.after = [a + m for a, m in zip(self.after, more, strict=True)]
+        return more
+
     @property
     def is_even(self) -> bool:
         """Return whether both ends are padded alike."""
         return self.before == self.after
 
     @property
+    def is_half(self) -> bool:
+        """Return whether no padding is wider than half of a window."""
+        return all(2 * p <= k for p, k in zip(self.before, self.kernel, strict=True))
+
+    @property
     def widths(self) -> list[int]:
         """Return the widths as F.pad takes them."""
-        pairs = zip(reversed(self.before), reversed(self.after), strict=True)
-        return [width for pair in pairs for width in pair]
+        return _widths(self.before, self.after)
+
+
+def _widths(before: Sequence[int], after: Sequence[int]) -> list[int]:
+    pairs = zip(reversed(before), reversed(after), strict=True)
+    return [width for pair in pairs for width in pair]
 
 
 def convolve(call: NodeCall) -> Tensor:
@@ -116,14 +141,15 @@ def pool_largest(call: NodeCall) -> Any:
     window = _Window(call, kernel, x.shape[2:])
     if call.outputs > 1:
         raise call.refusal("returns places beside the values")
-    half = all(2 * p <= k for p, k in zip(window.before, kernel, strict=True))
+    half, up = window.is_half, bool(call.get("ceil_mode", 0))
     if not window.is_even or not half:
-        x = F.pad(x, window.widths, value=-math.inf)
+        if up:
+            window.count_up(x.shape[2:])
+        x, up = F.pad(x, window.widths, value=-math.inf), False
         window.before = [0] * len(kernel)
     function: Any = LARGEST[len(kernel) - 1]
     return function(
-        *(x, window.kernel, window.stride, window.before, window.dilation),
-        ceil_mode=bool(call.get("ceil_mode", 0)),
+        *(x, window.kernel, window.stride, window.before, window.dilation), ceil_mode=up
     )
 
 
@@ -135,17 +161,15 @@ def pool_average(call: NodeCall) -> Any:
     if any(d != 1 for d in window.dilation):
         raise call.refusal("averages with gaps")
     function: Any = AVERAGE[len(kernel) - 1]
-    half = all(2 * p <= k for p, k in zip(window.before, kernel, strict=True))
-    if window.is_even and half:
+    if window.is_even and window.is_half:
         return function(x, window.kernel, window.stride, window.before, up, counts)
-    if up:
-        raise call.refusal("rounds up with uneven padding")
+    ones = F.pad(torch.ones_like(x[:1, :1]), window.widths, value=float(counts))
+    more = window.count_up(x.shape[2:]) if up else [0] * len(kernel)
     padded = function(F.pad(x, window.widths), window.kernel, window.stride)
-    if counts:
+    if counts and not any(more):
         return padded
-    ones = torch.ones_like(x[:1, :1])
-    share = function(F.pad(ones, window.widths), window.kernel, window.stride)
-    return padded / share
+    ones = F.pad(ones, _widths([0] * len(kernel), more))
+    return padded / function(ones, window.kernel, window.stride)
 
 
 def average_all(call: NodeCall) -> Tensor:
@@ -166,6 +190,8 @@ def pool_by_norm(call: NodeCall) -> Tensor:
     window = _Window(call, kernel, x.shape[2:])
     if any(d != 1 for d in window.dilation):
         raise call.refusal("has gaps")
+    if call.get("ceil_mode", 0):
+        window.count_up(x.shape[2:])
     function: Any = AVERAGE[len(kernel) - 1]
     powers = F.pad(x.abs() ** p, window.widths)
     sums = function(powers, window.kernel, window.stride) * math.prod(kernel)

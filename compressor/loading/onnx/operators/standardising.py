@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -76,35 +77,26 @@ def local_response(call: NodeCall) -> Tensor:
     return F.local_response_norm(call.x, size, alpha, call.get("beta", 0.75), call.get("bias", 1.0))
 
 
-def softmax(call: NodeCall) -> Tensor:
-    """Softmax: along an axis; before version 13 over all dimensions from it on."""
-    return _shares(call, torch.softmax)
+def shares(function: Callable[[Tensor, int], Tensor]) -> Entry:
+    """Make an entry: along an axis; before version 13 over all dimensions from it on."""
 
+    def entry(call: NodeCall) -> Tensor:
+        x, axis = call.x, call.get("axis", 1 if call.version < 13 else -1)
+        at = axis % x.dim()
+        if call.version >= 13 or all(_is_one(size) for size in x.shape[at + 1 :]):
+            return function(x, at)
+        return function(x.flatten(at), -1).reshape(x.shape)
 
-def log_softmax(call: NodeCall) -> Tensor:
-    """LogSoftmax: as Softmax."""
-    return _shares(call, torch.log_softmax)
-
-
-def _shares(call: NodeCall, function: Any) -> Tensor:
-    x, axis = call.x, call.get("axis", 1 if call.version < 13 else -1)
-    at = axis % x.dim()
-    if call.version >= 13 or all(_is_one(size) for size in x.shape[at + 1 :]):
-        found: Tensor = function(x, at)
-        return found
-    shares = function(x.flatten(at), -1)
-    return shares.reshape([*x.shape[:at], *x.shape[at:]])  # type: ignore[no-any-return]
+    return entry
 
 
 def _is_one(size: Any) -> bool:
     return isinstance(size, int) and size == 1
 
 
-def hardmax(call: NodeCall) -> Tensor:
-    """Hardmax: 1 for the first largest along an axis, else 0."""
-    x, axis = call.x, call.get("axis", 1 if call.version < 13 else -1)
-    hot = F.one_hot(x.argmax(axis), x.shape[axis]).to(x.dtype)
-    return hot if axis in (-1, x.dim() - 1) else hot.movedim(-1, axis)
+def _hardmax(x: Tensor, axis: int) -> Tensor:
+    """Return 1 for the first largest along an axis, else 0."""
+    return F.one_hot(x.argmax(axis), x.shape[axis]).to(x.dtype).movedim(-1, axis)
 
 
 def attention(call: NodeCall) -> Tensor:
@@ -146,14 +138,14 @@ ENTRIES: dict[str, Entry] = {
     "Attention": attention,
     "BatchNormalization": batch_norm,
     "GroupNormalization": group_norm,
-    "Hardmax": hardmax,
+    "Hardmax": shares(_hardmax),
     "InstanceNormalization": instance_norm,
     "LRN": local_response,
     "LayerNormalization": layer_norm,
-    "LogSoftmax": log_softmax,
+    "LogSoftmax": shares(torch.log_softmax),
     "LpNormalization": lp_norm,
     "MeanVarianceNormalization": mean_variance,
     "RMSNormalization": rms_norm,
-    "Softmax": softmax,
+    "Softmax": shares(torch.softmax),
     "com.microsoft.SkipLayerNormalization": skip_layer_norm,
 }

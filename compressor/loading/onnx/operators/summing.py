@@ -13,14 +13,17 @@ Reduction = Callable[[Tensor, list[int], bool], Tensor]
 
 
 def reduced(function: Reduction) -> Entry:
-    """Make an entry: along the listed axes, or all; sizes of 1 stay where they are asked for."""
+    """Make an entry: along the listed axes, or all; sizes of 1 stay where they are asked for.
+
+    Where no axes are to mean none, every element is a sum of its own.
+    """
 
     def entry(call: NodeCall) -> Tensor:
         x = call.x
         axes = [int(axis) % x.dim() for axis in call.given_numbers(1, [])]
         if not axes:
             if call.get("noop_with_empty_axes", 0):
-                return x
+                return function(x.unsqueeze(-1), [x.dim()], False)
             axes = list(range(x.dim()))
         return function(x, axes, bool(call.get("keepdims", 1)))
 
