@@ -33,6 +33,9 @@ from compressor.slicing.compare import outputs_of, variants
 KNOWN = re.compile("averages with gaps")
 """What is refused in words: forms of operators that have no entry."""
 
+LEFT = {"Gather"}
+"""Operators that the file's own graph may not follow: other channels are another list of places."""
+
 MANY = int(os.environ.get("COMPRESSOR_EXAMPLES", "1000"))
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 
@@ -60,7 +63,6 @@ def assert_smaller_like_its_twin(g: Drawing, folder: Path) -> None:
     network = analyse(traced)
     keep = random_keep(network, seed=0)
     sliced = slice_network(traced, network, keep)
-    write_and_verify(sliced.program, folder / "s.onnx", traced, own_routes(sliced.module))
     case = Case(lambda: traced.module)
     twin = masked_twin(Analysed(case, traced.module, traced, network), keep)
 
@@ -71,6 +73,10 @@ def assert_smaller_like_its_twin(g: Drawing, folder: Path) -> None:
     assume(is_live(expected))
     off = difference(expected, run(sliced.module), ONNX, lambda: shake(twin, run, ONNX))
     assert off.size <= 1e-4, off.place
+    routes = own_routes(sliced.module)
+    assert routes or LEFT & {node.op_type for node in g.nodes}
+    if routes:
+        write_and_verify(sliced.program, folder / "s.onnx", traced, routes)
 
 
 @settings(relaxed, max_examples=60, derandomize=True)

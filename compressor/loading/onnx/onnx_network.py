@@ -62,8 +62,9 @@ class NodeModule(nn.Module):
             given = inputs[position] if position < len(inputs) else None
             for i, value in enumerate(given.listed if isinstance(given, Numbers) else []):
                 if type(value) is int:
-                    self.literals[f"{word}_{i}"] = (position, i, value)
-                    setattr(self, f"{word}_{i}", value)
+                    size = _from_start(inputs, i, value) if self.planned.op == "Slice" else value
+                    self.literals[f"{word}_{i}"] = (position, i, size)
+                    setattr(self, f"{word}_{i}", size)
 
     def forward(self, *inputs: Value, device: torch.device | None = None) -> Value:
         """Run the node: its inputs in, its output or a tuple of its outputs out.
@@ -105,6 +106,16 @@ class NodeModule(nn.Module):
     def extra_repr(self) -> str:
         """Return the node's name in the file."""
         return self.planned.node.name
+
+
+def _from_start(inputs: tuple[Value, ...], i: int, place: int) -> int:
+    """Return a Slice's start or end, the i-th, counted from the start, as sizes are."""
+    x, *_, axes, steps = (*inputs, *[None] * (5 - len(inputs)))
+    axis = axes.listed[i] if isinstance(axes, Numbers) else i
+    step = steps.listed[i] if isinstance(steps, Numbers) else 1
+    if place >= 0 or step < 0 or not isinstance(x, Tensor) or axis % x.dim() == 0:
+        return place
+    return max(0, place + x.shape[axis])
 
 
 @cache
