@@ -424,14 +424,14 @@ def squeeze(g: Drawing) -> None:
         g.by_version("Squeeze", 13, axes=[g.one_of(*ones)])
 
 
-def cut(g: Drawing) -> None:
+def cut(g: Drawing, by: Sequence[int] = (1, 1, -1)) -> None:
     axes = g.axes()
     if g.opset < 11:
         axes = [a % len(g.shape) for a in axes]
     sizes = [g.shape[a] for a in axes]
     starts, ends, steps = [], [], []
     for size in sizes:
-        step = g.one_of(1, 1, 2, -1, -2) if g.opset >= 11 else 1
+        step = g.one_of(*by) if g.opset >= 11 else 1
         low, high = g.number(0, size - 1), g.number(0, size)
         start, end = (low, max(high, low + 1)) if step > 0 else (low, low - high - 1)
         if step > 0:
@@ -448,19 +448,25 @@ def cut(g: Drawing) -> None:
     g.put("Slice", [g.whole(*starts), g.whole(*ends), g.whole(*axes), *more])
 
 
+def cut_by_steps(g: Drawing) -> None:
+    cut(g, (2, -2, 3))
+
+
 def split(g: Drawing) -> None:
     axis = g.axis(1) if g.opset >= 11 else g.number(1, len(g.shape) - 1)
     size = g.shape[axis]
     assume(size > 1)
-    if g.draw(st.booleans()):
-        first = g.number(1, size - 1)
-        names = g.by_version("Split", 13, outputs=2, split=[first, size - first], axis=axis)
-    else:
-        assume(size % 2 == 0 or g.opset >= 18)
-        more = {"num_outputs": 2} if g.opset >= 18 else {}
-        names = g.by_version("Split", 13, outputs=2, split=None, axis=axis, **more)
+    first = g.number(1, size - 1)
+    names = g.by_version("Split", 13, outputs=2, split=[first, size - first], axis=axis)
     if g.draw(st.booleans()):
         g.put_on("Concat", names[::-1], axis=axis if g.opset >= 11 else axis % len(g.shape))
+
+
+def split_evenly(g: Drawing) -> None:
+    axis = g.number(1, len(g.shape) - 1)
+    assume(g.shape[axis] % 2 == 0 or g.opset >= 18)
+    more = {"num_outputs": 2} if g.opset >= 18 else {}
+    g.last = g.one_of(*g.by_version("Split", 13, outputs=2, split=None, axis=axis, **more))
 
 
 def join(g: Drawing) -> None:
@@ -624,7 +630,7 @@ changes them little."""
 ALONE: tuple[Step, ...] = (
     *CHAINED,
     *(stepped, shrink, chosen, modulo, hardmax, flatten_anywhere, triangle, largest),
-    *(place_of_largest, reduce_all),
+    *(place_of_largest, reduce_all, cut_by_steps, split_evenly),
 )
 """All operators."""
 

@@ -33,8 +33,9 @@ from compressor.slicing.compare import outputs_of, variants
 KNOWN = re.compile("averages with gaps")
 """What is refused in words: forms of operators that have no entry."""
 
-LEFT = {"Gather"}
-"""Operators that the file's own graph may not follow: other channels are another list of places."""
+LEFT = {"Gather", "Pad", "Slice"}
+"""Operators that the file's own graph may not follow: other channels are another list of places, or
+a place that is counted from the end."""
 
 MANY = int(os.environ.get("COMPRESSOR_EXAMPLES", "1000"))
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)

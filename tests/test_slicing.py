@@ -15,6 +15,7 @@ from torch.fx import Interpreter, Node
 from torch_version import IS_2_11
 from twin import (
     EXACT,
+    Analysed,
     Keep,
     analysed,
     analysed_case,
@@ -83,6 +84,32 @@ def test_dropping_nothing_is_the_identity_bit_for_bit(name: str) -> None:
     assert_equal_states(of.model, found.module)
     assert_equal_outputs(of.model, found.module, inputs)
     assert_equal_outputs(dense_program(of), as_module(found.program), inputs)
+
+
+class FromTheEnd(nn.Module):
+    """A slice whose start does not move when what lies behind it shrinks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.head = nn.Linear(8, 8), nn.Linear(3, 4)
+        self.rest = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.wide(x)
+        return self.head(y[:, -8:-5]) + self.rest(y[:, 3:])
+
+
+def test_places_counted_from_the_end_follow_what_lies_behind_them() -> None:
+    traced = trace(FromTheEnd().eval(), ExampleInputs((torch.randn(2, 8),)))
+    network = analyse(traced)
+    for group in network.groups:
+        keep = {group.name: tuple(range(1, group.size))}
+        program = slice_program(traced, network, network.masks(keep))
+        twin = masked_twin(Analysed(Case(FromTheEnd), traced.module, traced, network), keep)
+        x = torch.randn(3, 8)
+        with torch.no_grad():
+            torch.testing.assert_close(as_module(program)(x), twin(x))
+    assert {group.size for group in network.groups} == {3, 5}
 
 
 def test_groups_that_are_not_listed_keep_all() -> None:

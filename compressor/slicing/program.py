@@ -27,6 +27,9 @@ Indices = dict[str, dict[int, tuple[int, ...]]]
 OPEN = {"size": -1, "shape": -1, "sizes": -1, "end": sys.maxsize}
 """Argument -> the literal that already means "whatever is there"."""
 
+PLACES = ("start", "end")
+"""Arguments that may be counted from the end: they change with what lies behind them."""
+
 
 def kept_indices(network: Network, masks: Mapping[Axis, Bools]) -> Indices:
     """Return which positions of which tensors stay, for the dimensions that shrink."""
@@ -162,7 +165,8 @@ def _literal(
 ) -> Any:
     new = spelled if isinstance(spelled, int) else size_after(spelled, sizes)
     before = spelled if isinstance(spelled, int) else spelled.size
-    if new == before or old is None or old == OPEN.get(name, object()):
+    is_from_end = name in PLACES and isinstance(old, int) and old < 0 and new < BATCH // 2
+    if (new == before and not is_from_end) or old is None or old == OPEN.get(name, object()):
         return old
     factor, rest = divmod(new, BATCH)
     if not factor:

@@ -60,8 +60,9 @@ class NodeModule(nn.Module):
         """Hold the sizes that the node is given as attributes, in place."""
         for position, word in LITERALS.get(self.planned.op, {}).items():
             given = inputs[position] if position < len(inputs) else None
-            for i, value in enumerate(given.listed if isinstance(given, Numbers) else []):
-                if type(value) is int:
+            listed = given.listed if isinstance(given, Numbers) else []
+            for i in _order(self.planned.op, len(listed)):
+                if type(value := listed[i]) is int:
                     size = _from_start(inputs, i, value) if self.planned.op == "Slice" else value
                     self.literals[f"{word}_{i}"] = (position, i, size)
                     setattr(self, f"{word}_{i}", size)
@@ -106,6 +107,16 @@ class NodeModule(nn.Module):
     def extra_repr(self) -> str:
         """Return the node's name in the file."""
         return self.planned.node.name
+
+
+def _order(op: str, count: int) -> list[int]:
+    """Return the order in which torch spells sizes: pads from the last dimension to the first."""
+    half = count // 2
+    return (
+        [at for d in reversed(range(half)) for at in (d, half + d)]
+        if op == "Pad"
+        else [*range(count)]
+    )
 
 
 def _from_start(inputs: tuple[Value, ...], i: int, place: int) -> int:
