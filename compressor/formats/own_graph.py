@@ -16,10 +16,12 @@ from torch import Tensor
 
 from compressor.errors import CompressorError
 from compressor.loading.onnx.contents import Constant, Node
+from compressor.loading.onnx.node_module import COUNTED, NodeModule
 from compressor.loading.onnx.old_forms import attribute_of
-from compressor.loading.onnx.onnx_network import COUNTED, NodeModule, OnnxNetwork, every_step
+from compressor.loading.onnx.onnx_network import OnnxNetwork
 from compressor.loading.onnx.operators import BRANCH
 from compressor.loading.onnx.parsing import graphs_of, nodes_of, tensors_of
+from compressor.loading.onnx.planned_steps import every_step
 from compressor.loading.onnx.small_numbers import Array
 from compressor.loading.onnx.stored_forms import GATES
 from compressor.onnx_runtime import SIZES

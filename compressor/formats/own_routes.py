@@ -16,9 +16,11 @@ from compressor.formats.onnx_file import Route
 from compressor.formats.own_graph import write_smaller
 from compressor.graph.programs.lifting import stored_tensors
 from compressor.loading.onnx.contents import Declared, OnnxSource
-from compressor.loading.onnx.onnx_network import NodeModule, OnnxNetwork, every_step
+from compressor.loading.onnx.node_module import NodeModule
+from compressor.loading.onnx.onnx_network import OnnxNetwork
 from compressor.loading.onnx.operators import BRANCH
 from compressor.loading.onnx.parsing import graphs_of, nodes_of
+from compressor.loading.onnx.planned_steps import every_step
 from compressor.loading.onnx.proof import tolerance_for
 from compressor.onnx_runtime import words_of
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compressor.loading.onnx.contents import Declared
 from compressor.loading.onnx.onnx_network import OnnxNetwork
-from compressor.loading.onnx.plan_of_steps import FromTensors, FromValue, Planned, Source
+from compressor.loading.onnx.planned_steps import FromTensors, FromValue, Planned, Source
 from compressor.loading.onnx.saying import refused
 from compressor.loading.onnx.small_numbers import Numbers
 from compressor.onnx_runtime import words_of

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx.inliner import inline_local_functions
 
 from compressor.listing import some_of
 from compressor.loading.onnx.contents import (
@@ -21,6 +20,7 @@ from compressor.loading.onnx.contents import (
     OnnxSource,
     key_of,
 )
+from compressor.loading.onnx.model_checks import check_model, check_with_onnx, inline_functions
 from compressor.loading.onnx.old_forms import attributes_as_inputs
 from compressor.loading.onnx.operators import require_entry
 from compressor.loading.onnx.ordering import in_order, made_by
@@ -28,9 +28,6 @@ from compressor.loading.onnx.parsing import TensorReader, graphs_of, parse, stri
 from compressor.loading.onnx.saying import damaged, refused
 from compressor.loading.onnx.small_numbers import Array
 from compressor.loading.wording import one_line
-
-QUANTISED = ("Quant", "QLinear", "Integer", "QGemm", "QAttention")
-"""Parts of the names of operators that compute in few bits."""
 
 
 def read_source(path: Path) -> OnnxSource:
@@ -49,59 +46,16 @@ def read_source(path: Path) -> OnnxSource:
 
 
 def _read(model: onnx.ModelProto, path: Path) -> OnnxSource:
-    _check_model(model)
+    check_model(model)
     if model.functions:
-        model = _inline(model)
+        model = inline_functions(model)
     versions = {e.domain if e.domain != "ai.onnx" else "": e.version for e in model.opset_import}
     reading = _Reading(TensorReader(path), versions)
     reading.read_tensors(model.graph)
     graph = reading.graph(model.graph, {}, frozenset())
-    _check_with_onnx(model, path)
+    check_with_onnx(model, path)
     strip(model)
     return OnnxSource(model, graph, versions.get("", 1), tuple(reading.arrays))
-
-
-def _check_model(model: onnx.ModelProto) -> None:
-    """Refuse what can be told before anything of the graph is read."""
-    if not model.opset_import:
-        raise damaged("the file does not say which version of ONNX's operators it is in")
-    quantised = {
-        node.op_type
-        for graph in graphs_of(model.graph)
-        for node in graph.node
-        if any(part in node.op_type for part in QUANTISED)
-    }
-    if quantised:
-        raise refused(
-            f"the network is quantised ({some_of(sorted(quantised))})",
-            next_step="compress first, then quantise: give the file in float, as it was before",
-        )
-    if any(graph.sparse_initializer for graph in graphs_of(model.graph)):
-        raise refused("the file holds sparse tensors", next_step="write them as dense ones")
-
-
-def _inline(model: onnx.ModelProto) -> onnx.ModelProto:
-    try:
-        return inline_local_functions(model)
-    except Exception as error:  # the library's own, which share no base
-        raise damaged("the functions within the file cannot be put in place of their calls") from (
-            error
-        )
-
-
-def _check_with_onnx(model: onnx.ModelProto, path: Path) -> None:
-    """Let ONNX's own checker look at a file whose data are all within it."""
-    if any(
-        tensor.data_location == onnx.TensorProto.EXTERNAL
-        for graph in graphs_of(model.graph)
-        for tensor in graph.initializer
-    ):
-        return
-    try:
-        onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, ValueError, UnicodeError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise damaged(f"ONNX's own checker refuses the file: {first}", str(path)) from error
 
 
 @dataclass

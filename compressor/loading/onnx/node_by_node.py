@@ -16,9 +16,10 @@ from torch import Tensor
 
 from compressor.agreement import Tolerance, difference
 from compressor.files.claimed import temporary_folder
-from compressor.loading.onnx.onnx_network import NodeModule, OnnxNetwork
+from compressor.loading.onnx.node_module import NodeModule
+from compressor.loading.onnx.onnx_network import OnnxNetwork
 from compressor.loading.onnx.operators import BRANCH
-from compressor.loading.onnx.plan_of_steps import FromValue, Planned
+from compressor.loading.onnx.planned_steps import FromValue, Planned
 from compressor.loading.onnx.small_numbers import Numbers
 from compressor.onnx_runtime import Feeds, cores, feeds_by_position, open_session
 from compressor.records import ExampleInputs

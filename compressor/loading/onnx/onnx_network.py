@@ -4,135 +4,28 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compressor.loading.onnx.contents import OnnxSource, as_float32
-from compressor.loading.onnx.operators import BRANCH, run
-from compressor.loading.onnx.operators.invocation import NodeCall, Value
-from compressor.loading.onnx.plan_of_steps import (
+from compressor.loading.onnx.node_module import NodeModule, step_class
+from compressor.loading.onnx.operators import BRANCH
+from compressor.loading.onnx.operators.invocation import Value
+from compressor.loading.onnx.plan_of_steps import plan_steps
+from compressor.loading.onnx.planned_steps import (
     FromTensors,
     FromValue,
     GraphPlan,
     Planned,
     Source,
-    plan_steps,
+    every_step,
 )
 from compressor.loading.onnx.saying import refused
 from compressor.loading.onnx.small_numbers import Numbers
+from compressor.loading.onnx.uses import last_uses
 from compressor.onnx_runtime import words_of
-
-LITERALS: Mapping[str, Mapping[int, str]] = {
-    "ConstantOfShape": {0: "shape"},
-    "Expand": {1: "shape"},
-    "Pad": {1: "pads"},
-    "Reshape": {1: "shape"},
-    "Slice": {1: "starts", 2: "ends"},
-    "Split": {1: "split"},
-    "Tile": {1: "repeats"},
-}
-"""Operator -> positions of the inputs that say sizes -> what these are called."""
-
-COUNTED = ("group", "num_groups")
-"""Attributes of nodes that are sizes, which change with the channels."""
-
-
-class NodeModule(nn.Module):
-    """One node as a module.
-
-    The sizes that a node is given are integers among its attributes ("shape_2"), so that they can
-    change with the channels; those that have not changed are as they are given.
-    """
-
-    def __init__(self, planned: Planned) -> None:
-        """Take the plan of the step."""
-        super().__init__()
-        self.planned = planned
-        self.literals: dict[str, tuple[int, int, int]] = {}
-        for name in COUNTED:
-            if name in planned.node.attributes:
-                setattr(self, name, planned.node.attributes[name])
-
-    def note_literals(self, inputs: tuple[Value, ...]) -> None:
-        """Hold the sizes that the node is given as attributes, in place."""
-        for position, word in LITERALS.get(self.planned.op, {}).items():
-            given = inputs[position] if position < len(inputs) else None
-            listed = given.listed if isinstance(given, Numbers) else []
-            for i in _order(self.planned.op, len(listed)):
-                if type(value := listed[i]) is int:
-                    size = _from_start(inputs, i, value) if self.planned.op == "Slice" else value
-                    self.literals[f"{word}_{i}"] = (position, i, size)
-                    setattr(self, f"{word}_{i}", size)
-
-    def forward(self, *inputs: Value, device: torch.device | None = None) -> Value:
-        """Run the node: its inputs in, its output or a tuple of its outputs out.
-
-        Raises:
-            CompressorError: The operator is in a form that its entry does not run.
-        """
-        planned, node = self.planned, self.planned.node
-        counted = {name: getattr(self, name) for name in COUNTED if name in node.attributes}
-        call = NodeCall(
-            *(planned.op, node.name, node.version, self._spelled(inputs)),
-            attributes={**node.attributes, **counted},
-            outputs=len(planned.outputs),
-            training=self.training,
-            device=device,
-        )
-        found = run(call)[: len(planned.outputs)]
-        return found[0] if len(found) == 1 else found
-
-    def _spelled(self, inputs: tuple[Value, ...]) -> list[Value]:
-        """Return the inputs, with the sizes that have changed put in."""
-        found = list(inputs)
-        for name, (position, element, value) in self.literals.items():
-            given = found[position]
-            if getattr(self, name) != value and isinstance(given, Numbers):
-                array = given.array.copy()
-                array.reshape(-1)[element] = getattr(self, name)
-                found[position] = Numbers(array, given.dtype)
-        return found
-
-    def changed(self) -> dict[str, int]:
-        """Return the sizes that are no longer the file's own, by name."""
-        own = {name: value for name, (_, _, value) in self.literals.items()}
-        attributes = self.planned.node.attributes
-        own |= {name: attributes[name] for name in COUNTED if name in attributes}
-        now = {name: getattr(self, name) for name in own}
-        return {name: value for name, value in now.items() if value != own[name]}
-
-    def extra_repr(self) -> str:
-        """Return the node's name in the file."""
-        return self.planned.node.name
-
-
-def _order(op: str, count: int) -> list[int]:
-    """Return the order in which torch spells sizes: pads from the last dimension to the first."""
-    half = count // 2
-    return (
-        [at for d in reversed(range(half)) for at in (d, half + d)]
-        if op == "Pad"
-        else [*range(count)]
-    )
-
-
-def _from_start(inputs: tuple[Value, ...], i: int, place: int) -> int:
-    """Return a Slice's start or end, the i-th, counted from the start, as sizes are."""
-    x, *_, axes, steps = (*inputs, *[None] * (5 - len(inputs)))
-    axis = axes.listed[i] if isinstance(axes, Numbers) else i
-    step = steps.listed[i] if isinstance(steps, Numbers) else 1
-    if place >= 0 or step < 0 or not isinstance(x, Tensor) or axis % x.dim() == 0:
-        return place
-    return max(0, place + x.shape[axis])
-
-
-@cache
-def _step_class(op: str) -> type[NodeModule]:
-    """Return the class of an operator's steps, so that steps of one operator are alike."""
-    return type(op.rpartition(".")[2], (NodeModule,), {"__module__": __name__})
 
 
 class OnnxNetwork(nn.Module):
@@ -156,7 +49,7 @@ class OnnxNetwork(nn.Module):
             watch(declared.name, given)
         tensors = [given for given in inputs if isinstance(given, Tensor)]
         device = tensors[0].device if tensors else None
-        last = _last_uses(self.layout)
+        last = last_uses(self.layout)
         for at, step in enumerate(self.layout.steps):
             self._step(step, values, device, watch)
             for name in last.get(at, ()):
@@ -234,29 +127,6 @@ class OnnxNetwork(nn.Module):
             hook.remove()
 
 
-def _last_uses(layout: GraphPlan) -> dict[int, list[str]]:
-    """Return after which step which values are not needed any more."""
-    last: dict[str, int] = {}
-    for at, step in enumerate(layout.steps):
-        for name in _read_by(step):
-            last[name] = at
-    kept = {source.name for source in layout.results if isinstance(source, FromValue)}
-    found: dict[int, list[str]] = {}
-    for name, at in last.items():
-        if name not in kept:
-            found.setdefault(at, []).append(name)
-    return found
-
-
-def _read_by(step: Planned) -> set[str]:
-    found = {source.name for source in step.inputs if isinstance(source, FromValue)}
-    for steps, results in step.branches:
-        found |= {source.name for source in results if isinstance(source, FromValue)}
-        for inner in steps:
-            found |= _read_by(inner)
-    return found
-
-
 def build_network(source: OnnxSource) -> OnnxNetwork:
     """Build the module that runs a file's graph, in eval mode.
 
@@ -275,19 +145,10 @@ def build_network(source: OnnxSource) -> OnnxNetwork:
     for path in sorted(paths, key=lambda path: path.count(".")):
         owner, _, leaf = path.rpartition(".")
         step = owned.get(path)
-        layer = nn.Module() if step is None else _step_class(step.op)(step)
+        layer = nn.Module() if step is None else step_class(step.op)(step)
         network.get_submodule(owner).add_module(leaf, layer)
     _register(network)
     return network.eval()
-
-
-def every_step(steps: tuple[Planned, ...]) -> list[Planned]:
-    """Return all steps, those within branches after the step that chooses among them."""
-    return [
-        each
-        for step in steps
-        for each in (step, *(e for inner, _ in step.branches for e in every_step(inner)))
-    ]
 
 
 def _register(network: OnnxNetwork) -> None:

@@ -2,88 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 
 from compressor.loading.onnx.constant_kinds import as_numbers, is_few, is_right_factor, learns
-from compressor.loading.onnx.contents import Graph, Node, Shared, as_float32
+from compressor.loading.onnx.contents import Graph, Node, as_float32
 from compressor.loading.onnx.names import Paths
 from compressor.loading.onnx.operators import BRANCH
 from compressor.loading.onnx.operators.products import LINEAR
+from compressor.loading.onnx.planned_steps import (
+    FromTensors,
+    FromValue,
+    GraphPlan,
+    Held,
+    Planned,
+    Source,
+)
 from compressor.loading.onnx.small_numbers import Numbers
 from compressor.loading.onnx.stored_forms import GATES, PLAIN, TRANSPOSED, StoredForm, recurrent
-
-
-@dataclass(frozen=True)
-class Held(Shared):
-    """A constant that is held as tensors of the network.
-
-    Attributes:
-        form: How.
-        paths: The tensors' names in the network.
-        learns: Whether they are parameters, else buffers.
-    """
-
-    form: StoredForm
-    paths: tuple[str, ...]
-    learns: bool
-
-
-@dataclass(frozen=True)
-class FromValue(Shared):
-    """An input of a step that another step computes, or that the network is given."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class FromTensors(Shared):
-    """An input of a step that the network holds: one tensor, or several as a tuple."""
-
-    paths: tuple[str, ...]
-    together: bool
-
-
-Source = FromValue | FromTensors | Numbers | None
-
-
-@dataclass(frozen=True)
-class Planned(Shared):
-    """A step: one node, or two that are one layer.
-
-    Attributes:
-        node: The node that it runs.
-        op: The key of its entry in the table.
-        path: Where its module is in the network.
-        inputs: What it takes.
-        outputs: The names of what it gives.
-        branches: Of an `If`, the steps and results of both branches.
-    """
-
-    node: Node
-    op: str
-    path: str
-    inputs: tuple[Source, ...]
-    outputs: tuple[str, ...]
-    branches: tuple[tuple[tuple[Planned, ...], tuple[Source, ...]], ...] = ()
-
-
-@dataclass(frozen=True)
-class GraphPlan(Shared):
-    """How a graph is run.
-
-    Attributes:
-        steps: Its steps in their order.
-        results: What it returns.
-        held: Constants that are tensors of the network, by their names in the file.
-    """
-
-    steps: tuple[Planned, ...]
-    results: tuple[Source, ...]
-    held: Mapping[str, Held]
+from compressor.loading.onnx.uses import (
+    all_nodes,
+    inner_results,
+    live_nodes,
+    uses_of_constants,
+    without_dead,
+)
 
 
 def plan_steps(graph: Graph) -> GraphPlan:
@@ -99,8 +45,8 @@ class _Planner:
     carried: dict[str, Numbers] = field(default_factory=dict)
 
     def plan(self) -> GraphPlan:
-        nodes = _live(self.graph)
-        self.uses = _uses(self.graph, nodes)
+        nodes = live_nodes(self.graph)
+        self.uses = uses_of_constants(self.graph, nodes)
         self.turned = {
             node.outputs[0]: node.inputs[0]
             for node in nodes
@@ -112,7 +58,7 @@ class _Planner:
         self._hold_constants(nodes)
         steps = tuple(self._steps(nodes))
         results = tuple(self._source(declared.name) for declared in self.graph.outputs)
-        return GraphPlan(_without_dead(steps, results), results, self.held)
+        return GraphPlan(without_dead(steps, results), results, self.held)
 
     # -- constants --------------------------------------------------------------------------------
 
@@ -247,10 +193,10 @@ class _Planner:
     def followers(self) -> dict[str, list[Node]]:
         """The nodes that take each value; of a branch's results the first node stands for it."""
         found: dict[str, list[Node]] = {}
-        for node in _all_nodes(self.graph.nodes):
+        for node in all_nodes(self.graph.nodes):
             for name in node.inputs:
                 found.setdefault(name, []).append(node)
-        for name in _inner_results(self.graph.nodes):
+        for name in inner_results(self.graph.nodes):
             found.setdefault(name, []).append(self.graph.nodes[0])
         return found
 
@@ -260,63 +206,3 @@ class _Planner:
             if isinstance(source, FromTensors) and "." in source.paths[0]:
                 return source.paths[0].rpartition(".")[0]
         return planned.node.name
-
-
-def _uses(graph: Graph, nodes: Sequence[Node]) -> dict[str, list[tuple[Node, int]]]:
-    found: dict[str, list[tuple[Node, int]]] = {}
-    for node in _all_nodes(nodes):
-        for position, name in enumerate(node.inputs):
-            if name in graph.constants:
-                found.setdefault(name, []).append((node, position))
-    returned = Node(-1, "results", "", 0, (), (), {})
-    for name in (*(d.name for d in graph.outputs), *_inner_results(nodes)):
-        if name in graph.constants:
-            found.setdefault(name, []).append((returned, 0))
-    return found
-
-
-def _all_nodes(nodes: Sequence[Node]) -> Iterator[Node]:
-    for node in nodes:
-        yield node
-        for value in node.attributes.values():
-            if isinstance(value, Graph):
-                yield from _all_nodes(value.nodes)
-
-
-def _inner_results(nodes: Sequence[Node]) -> Iterator[str]:
-    for node in nodes:
-        for value in node.attributes.values():
-            if isinstance(value, Graph):
-                yield from (declared.name for declared in value.outputs)
-                yield from _inner_results(value.nodes)
-
-
-def _live(graph: Graph) -> tuple[Node, ...]:
-    """Return the nodes that an output depends on."""
-    wanted = {declared.name for declared in graph.outputs}
-    live: list[Node] = []
-    for node in reversed(graph.nodes):
-        if wanted & set(node.outputs):
-            live.append(node)
-            wanted |= {name for each in _all_nodes([node]) for name in each.inputs}
-            wanted |= set(_inner_results([node]))
-    return tuple(reversed(live))
-
-
-def _without_dead(steps: tuple[Planned, ...], results: tuple[Source, ...]) -> tuple[Planned, ...]:
-    """Leave out the steps that nothing takes anything from."""
-    wanted = {source.name for source in results if isinstance(source, FromValue)}
-    live: list[Planned] = []
-    for step in reversed(steps):
-        if wanted & set(step.outputs):
-            live.append(step)
-            wanted |= set(_taken([step]))
-    return tuple(reversed(live))
-
-
-def _taken(steps: Sequence[Planned]) -> Iterator[str]:
-    for step in steps:
-        yield from (source.name for source in step.inputs if isinstance(source, FromValue))
-        for inner, results in step.branches:
-            yield from (source.name for source in results if isinstance(source, FromValue))
-            yield from _taken(inner)
