@@ -1,7 +1,8 @@
 """Read the network of an ONNX file: its graph becomes a module, which is proved before it is used.
 
 parse (`parsing`, `model_checks`, `graph_reading`) -> plan (`plan_of_steps`) -> build
-(`onnx_network`, `node_module`) -> examples (`declared_inputs`) -> prove (`proof`). Nothing in a file is executed.
+(`onnx_network`, `node_module`) -> examples (`declared_inputs`) -> prove (`proof`). Nothing in a
+file is executed.
 """
 
 from __future__ import annotations
