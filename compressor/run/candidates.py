@@ -30,9 +30,10 @@ from compressor.slicing.program import slice_program
 JUDGED_ON = 256
 """About the number of samples that candidates are judged on."""
 
-PART, ROWS = 8, 4_096
-"""Candidates are repaired on one of PART parts of the calibration samples, by regressions that take
-ROWS output positions at least: they are ranked, not delivered, and so few rank them alike."""
+PART, LEAST, ROWS = 8, 16, 4_096
+"""Candidates are repaired on one of PART parts of the calibration samples (LEAST samples at least),
+by regressions that take ROWS output positions at least: they are ranked, not delivered, and so few
+rank them alike."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Candidates:
         self.target = AtMost(goal.left_of(run.total(run.unit)), goal.is_limit)
         train, options = run.samples.train, run.options
         rest, kept = hold_out(train, min(0.25, JUDGED_ON / len(train)), options.seed)
-        part = replace(options, calibration=max(1, options.calibration // PART))
+        part = replace(options, calibration=_part_of(options.calibration))
         self.data = CalibrationBatches(run.trace, rest, part)
         judged = CalibrationBatches(run.trace, kept, replace(part, augment="none"))
         self.divergence = Divergence(
@@ -197,6 +198,10 @@ class Candidates:
 
     def _refit(self, run: Run, keep: Keep, program: ExportedProgram) -> None:
         refit_program(run, program, keep, self.data, least_rows=ROWS)
+
+
+def _part_of(samples: int) -> int:
+    return max(min(samples, LEAST), samples // PART)
 
 
 class _Chosen(NamedTuple):
