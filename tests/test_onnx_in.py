@@ -468,7 +468,7 @@ def test_a_one_hot_code_says_how_large_its_inputs_are(tmp_path: Path) -> None:
 
 def test_a_file_without_some_blocks_keeps_its_names(tmp_path: Path) -> None:
     path = export(blocky(), [torch.randn(2, 3, 8, 8)], tmp_path / "net.onnx", 17)
-    options = {"ratio": 0.3, "prune": "block", "search": 3, "round_to": 16, "calibration": 32}
+    options = {"ratio": 0.3, "prune": "block", "search": 3, "round_to": 16, "calibration": 256}
     found = compressor.compress(str(path), data=Samples(), batch_size=16, format="onnx", **options)
     assert found.plan.removal is not None
     found.save(tmp_path / "result")

@@ -245,8 +245,8 @@ def test_without_labels_the_original_teaches() -> None:
     untaught = slice_network(run.trace, run.network, decision.keep).module
     found = compress(model, data=Unlabelled(), epochs=8, lr=0.1, batch_size=8, ratio=0.6)
     assert distance(found.module) < 0.85 * distance(untaught)
-    assert found.report["after"]["metrics"] == {}
-    assert found.report["evaluated_on"] == "the data has no labels"
+    assert found.report["after"]["metrics"]["fidelity"] > 0.99
+    assert "against the original" in found.report["evaluated_on"]
     assert found.report["examples"]["origin"] == "noise shaped like the first sample of the data"
 
 

@@ -115,7 +115,8 @@ or a function that returns one. Calibrates and fine-tunes."""
     """Samples per step of calibration, fine-tuning and evaluation."""
 
     metric: Annotated[str | None, option(DATA, "SPEC")] = None
-    """'module:name' of what is called with (outputs, target); default top-1 accuracy."""
+    """'module:name' of what is called with (outputs, target), or fidelity: the cosine with the \
+original's outputs. Default top-1 accuracy; without labels fidelity."""
 
     seed: Annotated[int, option(RUN, "N")] = 0
     """Seed of everything that is random."""

@@ -12,6 +12,13 @@ from compressor.recover.evaluation import (
     top5,
     why_no_classes,
 )
+from compressor.recover.fidelity import (
+    FIDELITY,
+    BesideOriginal,
+    Nearness,
+    fidelity,
+    measure_nearness,
+)
 from compressor.recover.fine_tuning import Hooks, estimate_seconds, fine_tune
 from compressor.recover.objective import DISTILL, Loss, Objective, Step, distillation
 from compressor.recover.recipe import FIRST_LEARNING_RATES, LEARNING_RATES, Recipe
@@ -20,14 +27,17 @@ from compressor.recover.training_state import EpochResult, Schedule, TrainingSta
 
 __all__ = [
     "DISTILL",
+    "FIDELITY",
     "FIRST_LEARNING_RATES",
     "LEARNING_RATES",
     "Batches",
+    "BesideOriginal",
     "EpochResult",
     "GroupSparsity",
     "Hooks",
     "Loss",
     "Metric",
+    "Nearness",
     "Objective",
     "Progress",
     "Recipe",
@@ -37,8 +47,10 @@ __all__ = [
     "distillation",
     "estimate_seconds",
     "evaluate",
+    "fidelity",
     "fine_tune",
     "has_running_statistics",
+    "measure_nearness",
     "primary_output",
     "recalibrate_batch_norm",
     "reinitialise",

@@ -1,4 +1,4 @@
-"""Sum up a run in three lines: how much smaller, how much faster, at what loss."""
+"""Sum up a run in a few lines: how much smaller, how much faster, at what loss, how near."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 
 from compressor.files.format_table import FORMATS, ONNX
 from compressor.report.formatting import describe_timing, large, own_ms, points, share
+
+FIDELITY = "fidelity"
+"""The name of what outputs are compared with the original's by."""
 
 _NORMAL = 1.96
 """95 % of a normal distribution lie within this many standard deviations."""
@@ -27,7 +30,11 @@ class Line:
 
 def headline(report: Mapping[str, Any]) -> list[Line]:
     """Return the lines for size, time and quality; what was not measured says so."""
-    return [_smaller(report), _faster(report), _quality(report)]
+    lines = [_smaller(report), _faster(report), _quality(report)]
+    near = _nearness(report)
+    if near is not None and not report["before"]["metrics"].keys() - {near.title}:
+        lines.pop()
+    return [*lines, near] if near is not None else lines
 
 
 def half_width(value: float, samples: int) -> float:
@@ -73,6 +80,23 @@ def _quality(report: Mapping[str, Any]) -> Line:
             return _accuracy(report, before, after)
         return Line(name, f"{after - before:+.4g}", f"{before:.4g} → {after:.4g}, on {where}")
     return Line("accuracy", "not measured", where)
+
+
+def _nearness(report: Mapping[str, Any]) -> Line | None:
+    """Return how near the outputs are to the original's; of several the one that is furthest."""
+    found = report.get("fidelity")
+    if not found or not found["outputs"]:
+        return None
+    worst = min(found["outputs"], key=lambda each: float(each["cosine"]))
+    several = f" ({worst['output']}, the furthest of {len(found['outputs'])} outputs)"
+    same = worst["same_argmax"]
+    parts = [
+        f"relative error {worst['relative_error']:.3g}",
+        *([] if same is None else [f"the same largest entry in {same:.2%}"]),
+    ]
+    words = f"cosine {worst['cosine']:.4f}" + (several if len(found["outputs"]) > 1 else "")
+    where = f"on {found['samples']} samples: {report['evaluated_on']}"
+    return Line(FIDELITY, words, f"{', '.join(parts)}, {where}")
 
 
 def _accuracy(report: Mapping[str, Any], before: float, after: float) -> Line:

@@ -21,7 +21,7 @@ from compressor.run.deliver import deliver
 from compressor.run.giving_back import give_back, give_caches_back, say_what_leaves
 from compressor.run.in_steps import Recovered, cut_at_once, cut_in_steps, record_of, restore
 from compressor.run.journal import MADE, Journal
-from compressor.run.judging import Judge, Moment
+from compressor.run.judging import Judge, Moment, compare_outputs
 from compressor.run.opened import Run
 from compressor.run.result import Result
 from compressor.run.searching import search
@@ -143,6 +143,7 @@ def carry_out(
         made = cut_and_recover(opened, decision, judge, journal)
         run, sliced = made.run, made.cut.sliced
         _say_what_form(run.stopwatch, sliced.plan)
+        nearness = compare_outputs(run, sliced)
         with run.stopwatch.stage("compare"):
             round_to(sliced.module.cpu().eval(), run.loaded.stored)
             slicing.carry_weights(sliced.module, sliced.program)
@@ -157,6 +158,8 @@ def carry_out(
     found = {"program and module": difference, **in_type}
     cut = replace(made.cut, sliced=sliced)
     report = account(run, cut, delivery, [first, *made.moments], found, command)
+    if nearness is not None:
+        report["fidelity"] = nearness
     delivery.write_report(report)
     if sliced.plan.removal is not None:
         leave(sliced.module, sliced.plan.removal.leaving)

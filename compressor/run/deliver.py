@@ -121,7 +121,7 @@ def deliver(run: Run, sliced: Sliced) -> Delivery:
         (files.path / PLAN).write_text(plan.to_json(), encoding="utf-8")
     with stopwatch.stage("count"):
         counts = _counts(run, sliced)
-    some = run.samples.train or run.samples.test or run.samples.unlabelled
+    some = run.samples.train or run.samples.test
     macs = counts[0][0].macs, counts[1][0].macs
     job = Job(
         *(sliced.program, traced, files.path),

@@ -46,7 +46,6 @@ def check_fit(
         (samples.test, metric),
         (samples.validation, metric),
         (samples.train, loss),
-        (samples.unlabelled, None),
     ]
     for data, default in uses:
         if data is None:

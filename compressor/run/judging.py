@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
 
+from compressor.errors import CompressorError
+from compressor.graph.programs.containers import names_of_outputs
 from compressor.loading.data import Data, batches
-from compressor.recover import evaluate
+from compressor.recover import FIDELITY, Batches, BesideOriginal, evaluate, measure_nearness
 from compressor.run.decide import Cut
 from compressor.run.opened import Run
 from compressor.run.repairing import repair
 from compressor.run.subject import metric_of
+from compressor.slicing import Sliced
+from compressor.watch import Tick
 
 
 @dataclass(frozen=True)
@@ -42,25 +46,61 @@ class Judge:
     """Measures the run's metric on some data; without data there is no metric."""
 
     def __init__(self, run: Run, data: Data | None) -> None:
-        self.name, self.metric = metric_of(run.subject, run.options)
-        self.data, self.options = data, run.options
+        self.name, self.metric = metric_of(run.subject, run.options, data)
+        self.data, self.options, self.original = data, run.options, run.original.module
         self.stopwatch = run.stopwatch
 
     def __call__(self, stage: str, module: nn.Module) -> dict[str, float]:
         if self.data is None:
             return {}
         with self.stopwatch.stage(stage) as tick:
-            whole = batches(self.data, self.options.batch_size)
-            value = evaluate(module, whole, self.metric, self.options.device, tick)
-            tick(len(whole), len(whole), f"{self.name} {value:.4f}")
-        module.cpu()
+            value = self._evaluate(module, tick)
+            tick(1, 1, f"{self.name} {value:.4f}")
+        for each in (module, self.original):
+            each.cpu()
         return {self.name: value}
 
     def value(self, module: nn.Module) -> float:
         """Return the metric alone, of a network that stays on its device."""
+        return self._evaluate(module)
+
+    def _evaluate(self, module: nn.Module, tick: Tick | None = None) -> float:
         assert self.data is not None
-        whole = batches(self.data, self.options.batch_size)
-        return evaluate(module, whole, self.metric, self.options.device)
+        device = self.options.device
+        whole: Batches = batches(self.data, self.options.batch_size)
+        if self.name == FIDELITY:
+            whole = BesideOriginal(whole, self.original, device)
+        return evaluate(module, whole, self.metric, device, tick)
+
+
+NEARNESS_SAMPLES = 1024
+"""How many samples the final outputs are compared with the original's on, at most."""
+
+
+def compare_outputs(run: Run, sliced: Sliced) -> dict[str, Any] | None:
+    """Measure how near the smaller network's outputs are to the original's, on the test data.
+
+    Returns:
+        The report's entry; None where there are no test data, or outputs cannot be compared, which
+        is noted.
+    """
+    data, options = run.samples.test, run.options
+    if data is None:
+        return None
+    some = batches(data, options.batch_size, seed=options.seed, limit=NEARNESS_SAMPLES)
+    networks = sliced.module, run.original.module
+    try:
+        with run.stopwatch.stage("compare with the original") as tick:
+            found = measure_nearness(networks[0], some, networks[1], options.device, tick)
+    except CompressorError as error:
+        run.stopwatch.note(f"{error.what}: fidelity is not measured")
+        return None
+    finally:
+        for each in networks:
+            each.cpu()
+    names = names_of_outputs(sliced.program)
+    rows = [{**asdict(each), "output": names[each.output]} for each in found]
+    return {"samples": min(len(data), NEARNESS_SAMPLES), "outputs": rows}
 
 
 def repair_and_judge(run: Run, made: Cut, judge: Judge, *, prefix: str = "") -> list[Moment]:

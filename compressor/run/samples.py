@@ -15,7 +15,8 @@ from compressor.loading import FROM_CONFIGURATION, find_examples, like_sample, n
 from compressor.loading.data import Binding, Data, Forward, data_of, hold_out, load_data
 from compressor.options import Options, ScoringOptions
 from compressor.records import ExampleInputs, LoadedModel
-from compressor.run.subject import Subject
+from compressor.recover import FIDELITY
+from compressor.run.subject import Subject, metric_of
 from compressor.score import needs_data, needs_loss
 
 HELD_OUT = 0.1
@@ -30,20 +31,18 @@ class Samples:
         train: Calibrates and trains.
         test: Is only evaluated on.
         evaluated_on: In words, what the metrics are measured on, or why there are none.
-        unlabelled: Stands in for `test` where there are no labels to compare with.
         validation: Sizes (--max-drop) and epochs of training are compared on it.
     """
 
     train: Data | None
     test: Data | None
     evaluated_on: str
-    unlabelled: Data | None = None
     validation: Data | None = None
 
     @property
     def each(self) -> list[Data]:
         """Return all data that there are."""
-        parts = (self.train, self.test, self.unlabelled, self.validation)
+        parts = (self.train, self.test, self.validation)
         return [data for data in parts if data is not None]
 
     def bind(self, binding: Binding) -> Samples:
@@ -76,7 +75,7 @@ def open_inputs(
         widens=bool(loaded.types),
     )
     samples = open_samples(subject, options, _image_size(known), binding)
-    first = samples.train or samples.test or samples.unlabelled
+    first = samples.train or samples.test
     if not is_given and first is not None:
         loaded = replace(loaded, examples=like_sample(first.first_sample, options.seed))
         known = None
@@ -125,7 +124,7 @@ def _validation(
     """Return the training data, and what sizes and epochs are compared on.
 
     That is the data given for it, or a tenth that is taken off the training data. Without labels or
-    a metric, epochs are not compared.
+    a metric, epochs are compared only where data were given for it.
     """
     validation = opener(None, options.validation)
     if validation is None and not is_found_by_trying(options):
@@ -138,17 +137,9 @@ def _validation(
                 "--max-drop needs data to measure the drop on",
                 where="--validation",
                 consequence="nothing was done",
-                next_step="give labelled --validation DATA, or --data TRAIN",
+                next_step="give --validation DATA, or --data TRAIN",
             )
         train, validation = hold_out(train, HELD_OUT, options.seed)
-    if not validation.labelled and not (subject.metric or options.metric):
-        asks = "--max-drop" if is_found_by_trying(options) else "--validation"
-        raise UsageError(
-            f"{asks} needs labels, or a metric that does without",
-            where=validation.name,
-            consequence="nothing was done",
-            next_step="give labelled --validation DATA, or --metric",
-        )
     return train, validation
 
 
@@ -167,8 +158,8 @@ def _with_test(
         evaluated_on = f"a tenth of the training data, held out ({len(test)} samples)"
     else:
         evaluated_on = f"the test data ({len(test)} samples)"
-    if not test.labelled and not (subject.metric or options.metric):
-        return Samples(train, None, "the data has no labels", test, validation)
+    if metric_of(subject, options, test)[0] == FIDELITY:
+        evaluated_on += ", against the original's outputs"
     return Samples(train, test, evaluated_on, validation=validation)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from compressor.loading.callables import function
+from compressor.loading.data import Data
 from compressor.options import ScoringOptions, TrainingOptions
-from compressor.recover import top1
+from compressor.recover import FIDELITY, fidelity, top1
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,24 @@ class Subject:
     metric: Callable[[Any, Any], Any] | None = None
 
 
-def metric_of(subject: Subject, options: ScoringOptions) -> tuple[str, Callable[[Any, Any], Any]]:
-    """Return the name and the callable of the run's metric."""
+NamedMetric = tuple[str, Callable[[Any, Any], Any]]
+
+
+def metric_of(subject: Subject, options: ScoringOptions, data: Data | None) -> NamedMetric:
+    """Return the name and the callable of the run's metric on some data."""
     if subject.metric is not None:
         return getattr(subject.metric, "__name__", "metric"), subject.metric
-    return metric_named(options.metric)
+    return metric_named(options.metric, data)
 
 
-def metric_named(spec: str | None) -> tuple[str, Callable[[Any, Any], Any]]:
-    """Return the name and the callable of the metric that a spec names, or of the default one."""
+def metric_named(spec: str | None, data: Data | None) -> NamedMetric:
+    """Return the name and the callable of the metric that a spec names.
+
+    Where it names none, that is top-1 accuracy, or without labels the fidelity to the original.
+    """
+    has_no_labels = data is not None and not data.labelled
+    if spec == FIDELITY or (spec is None and has_no_labels):
+        return FIDELITY, fidelity
     return ("top1", top1) if spec is None else (spec.rpartition(":")[2], function(spec))
 
 

@@ -37,7 +37,7 @@ from compressor.loading.data import batches
 from compressor.loading.given import open_result
 from compressor.options import ExportOptions
 from compressor.records import Plan
-from compressor.recover import evaluate
+from compressor.recover import FIDELITY, evaluate
 from compressor.report import to_html, to_json, to_markdown
 from compressor.run.subject import metric_named
 from compressor.slicing import as_module
@@ -163,10 +163,10 @@ def _write(name: str, source: Source, staged: Path, stopwatch: Stopwatch) -> Out
 
 def _metrics(source: Source, staged: Path, stopwatch: Stopwatch) -> dict[str, float]:
     """Measure the metric on the test data, of the ONNX file or, without one, of the program."""
-    if source.test is None:
+    title, metric = metric_named(source.options.metric, source.test)
+    if source.test is None or title == FIDELITY:
         stopwatch.note("no labelled --test or --data: no metric is measured of these weights")
         return {}
-    title, metric = metric_named(source.options.metric)
     onnx = staged / FORMATS[ONNX].file
     module = OnnxModule(onnx, source.inputs) if onnx.exists() else as_module(source.traced.program)
     some = batches(source.test, source.batch or source.options.batch_size)

@@ -10,7 +10,7 @@ from compressor.latency.networks import measure_latency
 from compressor.loading.data import batches
 from compressor.onnx_runtime import cores
 from compressor.records import Latency
-from compressor.recover import evaluate
+from compressor.recover import FIDELITY, Batches, BesideOriginal, evaluate
 from compressor.run.subject import metric_named
 from compressor.studies.export.source import Source
 from compressor.studies.export.survival import runs_here
@@ -42,17 +42,21 @@ def metrics_of(
     """Measure the metric of each file on the test data, and note a large loss against the first.
 
     Returns:
-        Per file the metric by its name; nothing where there is no labelled data, which is noted.
+        Per file the metric by its name, fidelity against the first file; nothing where there are
+        no data, which is noted.
     """
     if source.test is None:
-        stopwatch.note("no labelled --test or --data: no metric is measured")
+        stopwatch.note("no --test or --data: no metric is measured")
         return {name: {} for name in files}
-    found, (title, metric) = {}, metric_named(source.options.metric)
-    whole = batches(source.test, source.options.batch_size)
+    found, (title, metric) = {}, metric_named(source.options.metric, source.test)
+    whole: Batches = batches(source.test, source.options.batch_size)
+    if title == FIDELITY:
+        original = OnnxModule(next(iter(files.values())), source.inputs)
+        whole = BesideOriginal(whole, original, "cpu")
     for name, path in files.items():
         with stopwatch.stage(f"evaluate {name}") as tick:
             value = evaluate(OnnxModule(path, source.inputs), whole, metric, "cpu", tick)
-            tick(len(whole), len(whole), f"{title} {value:.4f}")
+            tick(1, 1, f"{title} {value:.4f}")
         found[name] = {title: value}
     first = next(iter(found.values()))[title]
     for name, values in found.items():

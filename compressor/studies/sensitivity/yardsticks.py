@@ -14,7 +14,7 @@ from compressor.errors import CompressorError
 from compressor.loading.data import batches
 from compressor.options import SensitivityOptions
 from compressor.records import ExampleInputs
-from compressor.recover import evaluate
+from compressor.recover import FIDELITY, Batches, BesideOriginal, evaluate
 from compressor.run.opened import Opened
 from compressor.run.subject import metric_of
 from compressor.slicing.compare import outputs_of
@@ -47,13 +47,13 @@ class Yardstick:
 
 
 def yardstick_of(opened: Opened, options: SensitivityOptions) -> Yardstick:
-    """Return the metric where there are labels, else the error of the outputs.
+    """Return the metric where there are labels or one is named, else the error of the outputs.
 
     Raises:
         CompressorError: The outputs are zero or not finite.
     """
     samples, module = opened.samples, opened.trace.module.to(options.device)
-    data = samples.test or samples.unlabelled
+    data = samples.test
     if data is None:
         divergence = _Divergence(module, [opened.trace.examples], options.device)
         words = f"the example inputs ({opened.examples.origin})"
@@ -62,14 +62,16 @@ def yardstick_of(opened: Opened, options: SensitivityOptions) -> Yardstick:
     count = min(len(data), options.samples)
     sizes = _sizes_of_batches(count, options.batch_size)
     words = f"{count} samples of {data.name}"
-    if samples.test is None:
+    name, metric = metric_of(opened.subject, options, data)
+    if name == FIDELITY and options.metric is None:
         calls = [ExampleInputs(inputs.args, inputs.kwargs) for inputs, _ in held]
         divergence = _Divergence(module, calls, options.device)
         return Yardstick(RELATIVE_MSE, LOWER, divergence, sizes, words)
-    name, metric = metric_of(opened.subject, options)
+    beside = BesideOriginal(held, module, options.device)
+    given: Batches = beside if name == FIDELITY else held
 
     def judge(module: nn.Module) -> float:
-        return evaluate(module.to(options.device), held, metric, options.device)
+        return evaluate(module.to(options.device), given, metric, options.device)
 
     return Yardstick(name, HIGHER, judge, sizes, words)
 

@@ -74,7 +74,7 @@ def check(options: SweepOptions) -> None:
         UsageError: They say what cannot be meant.
     """
     if not options.test:
-        raise _no_judge("--test", "for all trials to be judged on the same samples")
+        raise _no_judge()
     trials_of(complete(options, has_data=bool(options.data)))
     if options.ray is not None:
         check_ray()
@@ -112,11 +112,9 @@ def run(
 def _open(subject: Subject, options: SweepOptions, stopwatch: Stopwatch) -> Opened:
     """Open the network and its data, and check that everything fits them that trials need."""
     if subject.test is None and not options.test:
-        raise _no_judge("--test", "for all trials to be judged on the same samples")
+        raise _no_judge()
     opened = open_network(subject, dense_of(options).options, stopwatch)
     samples = opened.samples
-    if samples.test is None:
-        raise _no_judge("--test or --metric", samples.evaluated_on)
     if samples.train is None:
         wanting: list[str] = [n for n in options.criteria if needs_data(n)]
         wanting += [text for text in options.recoveries if recovery_of(text, 1) != _NO_RECOVERY]
@@ -140,12 +138,12 @@ def _refuse(wanting: Sequence[str], where: str, what: str) -> None:
         )
 
 
-def _no_judge(where: str, why: str) -> UsageError:
+def _no_judge() -> UsageError:
     return UsageError(
-        f"a sweep compares a metric on data that nothing else uses: {why}",
-        where=where,
+        "a sweep judges all trials on the same samples, which nothing else uses",
+        where="--test",
         consequence="nothing was done",
-        next_step="give labelled --test DATA",
+        next_step="give --test DATA; without labels it is how near the original's outputs are",
     )
 
 

@@ -1,0 +1,160 @@
+"""Measure how near a network's outputs are to the original's; no labels are needed.
+
+The original is taken for right: a copy of it has fidelity 1. Nothing has to be known of what the
+outputs mean: they may be scores, embeddings, maps or boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from compressor.calls import Call
+from compressor.errors import CompressorError
+from compressor.recover.evaluation import Batch, Batches, Progress, call, to_eval, watch_batches
+
+FIDELITY = "fidelity"
+"""The metric's name."""
+
+_TINY = 1e-30
+
+
+class BesideOriginal:
+    """Batches whose targets are what the original returns for them."""
+
+    def __init__(self, given: Batches, original: nn.Module, device: str | torch.device) -> None:
+        self.given, self.original, self.device = given, original, device
+
+    def __len__(self) -> int:
+        return len(self.given) if isinstance(self.given, Sized) else 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        to_eval(self.original.to(self.device))
+        for inputs, _ in watch_batches(self.given, self.device, None, ""):
+            yield inputs, call(self.original, Call.of(inputs))
+
+
+def fidelity(outputs: Any, wanted: Any) -> float:
+    """Return the mean cosine of samples' outputs with the original's, over all outputs.
+
+    Args:
+        outputs: What a network returns for a batch.
+        wanted: What the original returns.
+
+    Raises:
+        CompressorError: They return no floating tensor, or different ones.
+    """
+    cosines = [float(_cosines(*pair).mean()) for pair in _pairs(outputs, wanted).values()]
+    return sum(cosines) / len(cosines)
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """How near one output of a network is to the original's.
+
+    Attributes:
+        cosine: Of a sample's output with the original's, the mean over the samples.
+        relative_error: Root of the squared difference as a share of the original's squared
+            deviation from its mean; 1 for a network that always returns the mean.
+        same_argmax: Share of samples (and positions) that get the same class, the largest entry
+            along dimension 1; None where there are no classes.
+        output: The output's place among all tensors that are returned.
+    """
+
+    output: int
+    cosine: float
+    relative_error: float
+    same_argmax: float | None
+
+
+def measure_nearness(
+    module: nn.Module,
+    given: Batches,
+    original: nn.Module,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> list[Nearness]:
+    """Return how near each floating output is to the original's, over some batches.
+
+    Both networks are moved to the device and left there, in eval mode.
+
+    Args:
+        module: The network.
+        given: The batches; their targets do not matter.
+        original: What it was made of.
+        device: Where both are run.
+        progress: Is told of each batch.
+    """
+    to_eval(module.to(device))
+    sums: dict[int, _Sums] = {}
+    beside = BesideOriginal(given, original, device)
+    with torch.no_grad():
+        for inputs, wanted in watch_batches(beside, device, progress, "comparing"):
+            for place, pair in _pairs(call(module, inputs), wanted).items():
+                sums.setdefault(place, _Sums(place)).add(*pair)
+    return [each.result() for each in sums.values()]
+
+
+class _Sums:
+    """Sums over the samples of one output, in double precision."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+        self.samples = self.places = self.same = 0
+        self.cosine = self.error = self.square = 0.0
+        self.total: Tensor | float = 0.0
+        self.has_classes = False
+
+    def add(self, outputs: Tensor, wanted: Tensor) -> None:
+        """Add a batch's outputs, [samples, ...] each."""
+        self.samples += len(wanted)
+        self.cosine += float(_cosines(outputs, wanted).sum())
+        self.error += float((outputs.double() - wanted.double()).square().sum())
+        self.square += float(wanted.double().square().sum())
+        self.total = self.total + wanted.double().sum(0)
+        if wanted.dim() > 1 and wanted.shape[1] > 1:
+            same = outputs.argmax(1) == wanted.argmax(1)
+            self.has_classes = True
+            self.same, self.places = self.same + int(same.sum()), self.places + same.numel()
+
+    def result(self) -> Nearness:
+        mean = torch.as_tensor(self.total)
+        spread = self.square - float(mean.square().sum()) / self.samples
+        scale = spread if spread > 1e-9 * self.square else self.square  # one sample is its own mean
+        return Nearness(
+            self.place,
+            self.cosine / self.samples,
+            (self.error / max(scale, _TINY)) ** 0.5,
+            self.same / self.places if self.has_classes else None,
+        )
+
+
+def _cosines(outputs: Tensor, wanted: Tensor) -> Tensor:
+    """Return each sample's cosine, [samples]; 1 where both are zero, 0 where one is."""
+    a, b = (t.double().reshape(len(t), -1) for t in (outputs, wanted))
+    norms = a.norm(dim=1) * b.norm(dim=1)
+    both_zero = (a == 0).all(1) & (b == 0).all(1)
+    return torch.where(both_zero, 1.0, (a * b).sum(1) / norms.clamp(min=_TINY))
+
+
+def _pairs(outputs: Any, wanted: Any) -> dict[int, tuple[Tensor, Tensor]]:
+    """Return the floating outputs beside the original's, by their place among all tensors."""
+    found, expected = (_floats(each) for each in (outputs, wanted))
+    shapes = [[tuple(t.shape) for t in each.values()] for each in (found, expected)]
+    if not expected or shapes[0] != shapes[1]:
+        raise CompressorError(
+            f"the outputs cannot be compared with the original's: {shapes[0]} and {shapes[1]}",
+            consequence="fidelity was not measured",
+            next_step="give a --metric of your own",
+        )
+    return {place: (found[place], each) for place, each in expected.items()}
+
+
+def _floats(outputs: Any) -> dict[int, Tensor]:
+    leaves = (leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor))
+    return {i: t for i, t in enumerate(leaves) if t.is_floating_point() and t.dim() > 0}
