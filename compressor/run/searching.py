@@ -21,7 +21,12 @@ from compressor.run.candidates import Candidates, Way
 from compressor.run.decide import Decision
 from compressor.run.found import Search
 from compressor.run.opened import Run
-from compressor.run.proposals import propose_blocks, propose_factors, propose_scoring_again
+from compressor.run.proposals import (
+    propose_blocks,
+    propose_by_stakes,
+    propose_factors,
+    propose_scoring_again,
+)
 from compressor.run.time_candidates import time_the_best
 from compressor.score.data import CalibrationBatches
 from compressor.watch import Tick
@@ -114,6 +119,8 @@ def _kinds_of_changes(made: Candidates) -> Iterator[Iterator[Way]]:
     if made.blocks:
         yield propose_blocks(made)
     if _may_weigh(made.run):
+        if options.criterion == "reconstruction":
+            yield propose_by_stakes(made)
         yield propose_factors(made, options.seed)
         # by the clock, with blocks, it was no better and takes as long as scoring
         if options.criterion == "reconstruction" and not made.blocks:
