@@ -210,6 +210,10 @@ PLAIN = ("PP-OCR directions", "magika file types")
 """Networks of which repair after a choice by size is not asked for."""
 
 
+SMALL_BATCHES = {"batch_size": 16}
+"""Maps of whole pictures are large: a batch of few takes less memory."""
+
+
 def _packages() -> Iterator[Row]:
     """Files that packages carry: the defaults, and what choice and repair each bring."""
     by_size = {"criterion": "l2"}
