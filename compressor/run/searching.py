@@ -1,9 +1,9 @@
 """Search how a network becomes smaller, by what its outputs do.
 
-Four things are tried: whole blocks go; errors are weighed by what the outputs have at stake; channels
-are scored again when half of the way is done; and errors of one layer count for more or less than
-those of another. The number of candidates is given,
-so the same seed finds the same network.
+Four things are tried: whole blocks go; errors are weighed by what the outputs have at stake;
+channels are scored again when half of the way is done; and errors of one layer count for more or
+less than those of another. The number of candidates is given, so the same seed finds the same
+network.
 """
 
 from __future__ import annotations
