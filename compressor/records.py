@@ -28,11 +28,14 @@ class ExampleInputs:
         args: Positional inputs.
         kwargs: Inputs by name.
         origin: Where they come from, in words that are printed ("--input", "a guess").
+        has_free_sizes: Whether sizes were made up that the model leaves open: samples, where there
+            are some, say them.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     origin: str = "given"
+    has_free_sizes: bool = False
 
 
 @dataclass(frozen=True)

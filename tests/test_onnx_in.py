@@ -475,3 +475,27 @@ def test_a_file_without_some_blocks_keeps_its_names(tmp_path: Path) -> None:
     written = onnx.load(tmp_path / "result" / "model.onnx")
     assert [entry.name for entry in written.graph.output] == ["out"]
     assert written.opset_import[0].version == 17
+
+
+def test_samples_say_the_sizes_that_the_file_leaves_free(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    model = graph(
+        [
+            helper.make_node("Conv", ["x", "a.weight"], ["a"]),
+            helper.make_node("Relu", ["a"], ["b"]),
+            helper.make_node("Conv", ["b", "c.weight"], ["out"]),
+        ],
+        {"a.weight": draw(8, 3, 3, 3), "c.weight": draw(4, 8, 3, 3)},
+        inputs={"x": (FLOAT, ["n", 3, "h", "w"])},
+        outputs=4,
+    )
+    path = save(model, tmp_path / "net.onnx")
+    result = compressor.compress(
+        str(path), data=list(torch.randn(24, 3, 12, 20)), ratio=0.4, round_to=1, format=("onnx",)
+    )
+    (given,) = result.report["examples"]["inputs"]
+    assert given["shape"][1:] == [3, 12, 20]
+    result.save(tmp_path / "result")
+    (out,) = run(tmp_path / "result" / "model.onnx", torch.randn(2, 3, 9, 31))
+    assert out.shape == (2, 4, 5, 27)

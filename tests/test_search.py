@@ -13,12 +13,16 @@ import torch
 from networks import CifarResNet
 from test_blocks import Samples
 from test_budgets import FileClock
-from torch import nn
+from torch import Tensor, nn
 
 import compressor
 from compressor import compress
 from compressor.choose import AtMost, Share
+from compressor.graph.analysis import analyse
+from compressor.graph.trace import trace
+from compressor.least_squares import stakes
 from compressor.options import Options
+from compressor.records import ExampleInputs
 from compressor.run.candidates import Candidates, Way
 from compressor.run.compress import plan
 from compressor.run.decide import decide
@@ -78,9 +82,37 @@ def test_what_was_tried_is_in_the_reports(tmp_path: Path) -> None:
     assert said.split(",")[0] in (tmp_path / "result" / "report.html").read_text()
 
 
-def test_nothing_is_searched_for_unless_it_is_asked_for() -> None:
-    result = search_by_command(search="auto", format=())
-    assert "search" not in result.report["budget"]
+def test_two_measures_of_errors_are_compared_and_nothing_else_unless_it_is_asked_for() -> None:
+    search = search_by_command(search="auto", format=()).report["budget"]["search"]
+    plain, by_stakes = search["candidates"]
+    assert not plain["factors"] and by_stakes["factors"]
+    assert search["divergence"] == min(plain["divergence"], by_stakes["divergence"])
+    for others in ({"search": 0}, {"criterion": "l2"}, {"repair": False}, {"scope": "layer"}):
+        result = search_by_command(**{"search": "auto", "format": (), **others})
+        assert "search" not in result.report["budget"]
+
+
+def test_stakes_are_what_the_outputs_lose_without_what_a_layer_says() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.ModuleList(nn.Linear(4, 6) for _ in range(2))
+            self.outer = nn.ModuleList(nn.Linear(6, 3) for _ in range(2))
+            self.outer[1].load_state_dict(self.outer[0].state_dict())
+            self.inner[1].load_state_dict(self.inner[0].state_dict())
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = (o(i(x).relu()) for i, o in zip(self.inner, self.outer, strict=True))
+            return first + 0.1 * second
+
+    torch.manual_seed(0)
+    x = torch.randn(64, 4)
+    traced = trace(Branches().eval(), ExampleInputs((x,)))
+    network = analyse(traced)
+    found = stakes(traced, network, [(x,)])
+    first, second = (found[g.name] for g in network.groups if g.size == 6)
+    assert first / second == pytest.approx(100, rel=0.05)
+    assert first * second == pytest.approx(1)
 
 
 def test_a_search_without_data_says_that_it_needs_some() -> None:

@@ -22,6 +22,7 @@ from tools.studies.bisection import bisect
 from tools.studies.making import Runner, make_ours, make_theirs
 from tools.studies.models import LENGTH, CharacterModel, trained_here
 from tools.studies.networks import ALL, Network, windows
+from tools.studies.packages.files import FILES
 from tools.studies.studies import METHODS, STUDIES, Row, Study
 from tools.studies.tables import clock_table, study_table
 from tools.studies.their_choice import write_plan
@@ -249,7 +250,13 @@ def record_of(trial: Trial) -> dict[str, Any]:
     steps = ["original", "sliced"] + ["repaired"] * (trial.tool == OURS)
     steps += ["trained"] * bool(trial.options.get("epochs"))
     moments = [[step, 0.9 if step == "original" else last] for step in steps]
-    return {"macs": [100, 50], "params": [30, 20], "moments": moments, "where": WHERE}
+    sizes = {"macs": [100, 50], "params": [30, 20], "where": WHERE}
+    if trial.network not in FILES:
+        return {**sizes, "moments": moments}
+    clock = {"before_ms": 2.0, "after_ms": 1.0, "faster": 2.0, "noise": 0.01}
+    about = dict.fromkeys(("package", "version", "licence", "writer"), "X")
+    found = {"package": about, "seconds": {"load": 7.0}, "moments": []}
+    return {**sizes, **found, "clock": clock, "peak_mb": 900, "quality": {"F1": [0.8, 0.7]}}
 
 
 def all_records() -> dict[str, dict[str, Any]]:
@@ -275,13 +282,17 @@ def test_a_table_has_a_row_per_method_with_its_seeds_side_by_side() -> None:
 def test_the_pages_say_what_was_run_what_is_open_and_where_the_rival_is_ahead(
     tmp_path: Path,
 ) -> None:
-    assert set(pages.NAMES) == {"latency.md", "peers.md", "reconstruction.md", "training.md"}
+    own = {"latency.md", "onnx-files.md", "peers.md", "reconstruction.md", "training.md"}
+    assert set(pages.NAMES) == own
     assert "Open, `python" in pages.page("reconstruction.md", tmp_path)
     with (tmp_path / "studies.jsonl").open("w") as file:
         file.writelines(json.dumps(record) + "\n" for record in all_records().values())
     written = {name: pages.page(name, tmp_path) for name in pages.NAMES}
     assert not any("Open, `python" in page for page in written.values())
     assert "the product's code of abc1234" in written["training.md"]
+    row = "| --ratio 0.5 | 50.0% | 66.7% | 70.0 | 2 → 1 ms | 2.00× | 1.0% | 7 | 0.9 GB |"
+    assert row in written["onnx-files.md"].splitlines()
+    assert "of 80.0 (F1) are left: 70.0 by `--ratio 0.5`" in written["onnx-files.md"]
     ahead = written["peers.md"].partition("earlier")[0]
     budget = "ResNet-56 without 50% of the MACs, nothing trained"
     assert f"- top-1, {budget}: 80.00 and not 71.00." in ahead

@@ -30,7 +30,10 @@ FAR = 0.02
 
 
 CANDIDATES = 12
-"""How many smaller networks a search makes where the options do not say."""
+"""How many smaller networks a search for blocks makes where the options do not say."""
+
+MEASURES = 2
+"""How many are made where blocks stay: one by each measure of what errors of a layer do."""
 
 
 class Clock(Protocol):
@@ -242,8 +245,14 @@ def candidates_of(options: Options) -> int:
     if options.use is not None or options.layer_ratio:
         return 0
     if options.search == "auto":
-        return CANDIDATES if blocks_compete(options) else 0
+        return CANDIDATES if blocks_compete(options) else MEASURES * _may_compare(options)
     return options.search
+
+
+def _may_compare(options: Options) -> bool:
+    """Return whether the scores are errors, which are repaired and compared between layers."""
+    is_by_error = options.criterion == "reconstruction" and options.repair
+    return is_by_error and options.scope == "global" and options.steps == 1
 
 
 def share_of(options: Options) -> float:

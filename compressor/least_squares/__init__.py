@@ -5,6 +5,7 @@ from compressor.least_squares.divergence import Divergence
 from compressor.least_squares.head_bases import Turning, turn_heads, with_tensors
 from compressor.least_squares.memory import LEAST_ROWS, Memory, Workspace
 from compressor.least_squares.repair import Refit, Whole, refit
+from compressor.least_squares.salience import stakes
 from compressor.least_squares.walk import Script
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Workspace",
     "reconstruction_scores",
     "refit",
+    "stakes",
     "turn_heads",
     "with_tensors",
 ]

@@ -8,8 +8,9 @@ estimator, cf. Dong et al. 2020, HAWQ-V2, section 3). No labels and no loss are 
 from __future__ import annotations
 
 import itertools
+import math
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,10 +18,13 @@ from torch import Tensor
 from torch.fx import Node
 
 from compressor.calls import Call
+from compressor.graph.network import Network
 from compressor.least_squares.consumers import Contraction
+from compressor.least_squares.consumers import consumers as consumers_of
 from compressor.least_squares.layouts import row_count
 from compressor.least_squares.walk import Script, Walk
 from compressor.processes import all_summed
+from compressor.records import Group, Trace
 
 SAMPLES = 128
 """The number of samples, each with a random direction of its own; more change the choice little."""
@@ -55,12 +59,50 @@ def salience(
     generator = torch.Generator().manual_seed(seed)
     sums = {_SEEN: torch.zeros((), dtype=torch.float64)}
     for part in _some(batches, is_divisible):
-        for consumer, squares in _squared_gradients(script, consumers, part, generator):
+        for consumer, gradient, _ in _gradients(script, consumers, part, generator):
+            squares = _columns(gradient, consumer).square().mean(0)
             sums[consumer.node] = sums.get(consumer.node, 0.0) + part.samples * squares
         sums[_SEEN] = sums[_SEEN] + part.samples
     sums = all_summed(sums)
     seen = sums.pop(_SEEN)
     return {name: total / seen for name, total in sums.items() if total.any()}
+
+
+def stakes(
+    trace: Trace, network: Network, batches: Iterable[Any], *, device: str = "cpu", seed: int = 0
+) -> dict[str, float]:
+    """Estimate per group what the outputs lose where its consumers give their mean alone.
+
+    A consumer whose output y becomes its mean moves the outputs, in a random direction v, by the
+    sum of (∂(v·out)/∂y)·(y - mean) over columns and positions, of which squares are summed, as if
+    positions were independent. Of a group's consumers the mean is taken.
+
+    Returns:
+        Group name -> a factor for relative errors, of geometric mean 1. Groups of which no consumer
+        is known, or that the outputs do not depend on, are left out.
+    """
+    script, generator = Script(trace.program, device), torch.Generator().manual_seed(seed)
+    found = consumers_of(trace.program, network.aliases)
+    sums = {consumer.node: torch.zeros((), dtype=torch.float64) for consumer in found}
+    for part in _some(batches, trace.batch_symbol is not None):
+        for consumer, gradient, value in _gradients(script, found, part, generator):
+            outputs = _columns(value, consumer)
+            moved = _columns(gradient, consumer) * (outputs - outputs.mean(0))
+            sums[consumer.node] += moved.square().sum()
+    by_tensor: dict[str, list[float]] = {}
+    whole = all_summed(sums)
+    for consumer in found:
+        by_tensor.setdefault(consumer.tensor, []).append(float(whole[consumer.node]))
+    means = {group.name: _mean_of(group, by_tensor) for group in network.groups}
+    known = {name: stake for name, stake in means.items() if stake > 0}
+    usual = math.exp(sum(map(math.log, known.values())) / max(len(known), 1))
+    return {name: stake / usual for name, stake in known.items()}
+
+
+def _mean_of(group: Group, by_tensor: Mapping[str, Sequence[float]]) -> float:
+    tensors = dict.fromkeys(member.tensor for member in group.members if member.contracted)
+    each = [stake for tensor in tensors for stake in by_tensor.get(tensor, ())]
+    return sum(each) / len(each) if each else 0.0
 
 
 def _some(batches: Iterable[Any], is_divisible: bool) -> Iterator[Call]:
@@ -82,12 +124,13 @@ def _parts(given: Call, is_divisible: bool) -> Iterable[Call]:
         yield given.map(operator.itemgetter(slice(start, start + AT_ONCE)))
 
 
-def _squared_gradients(
+def _gradients(
     script: Script,
     consumers: Sequence[Contraction],
     given: Call,
     generator: torch.Generator,
-) -> list[tuple[Contraction, Tensor]]:
+) -> list[tuple[Contraction, Tensor, Tensor]]:
+    """Return consumers with the gradient of a random direction of the outputs, and their values."""
     with torch.enable_grad():
         walk = _Probing(script, script.start(given), {c.node for c in consumers})
         moved = sum(
@@ -99,12 +142,14 @@ def _squared_gradients(
         return []
     probes = [walk.probes[c.node] for c in consumers]
     found = torch.autograd.grad(moved, probes, allow_unused=True, materialize_grads=True)
-    return [(c, _by_column(g, c)) for c, g in zip(consumers, found, strict=True)]
+    values = [walk.watched_values[c.node] for c in consumers]
+    return list(zip(consumers, found, values, strict=True))
 
 
-def _by_column(gradient: Tensor, consumer: Contraction) -> Tensor:
-    rows = torch.arange(row_count(gradient, consumer.layout), device=gradient.device)
-    return consumer.layout.outputs(gradient.double().square(), rows).mean(0).cpu()
+def _columns(values: Tensor, consumer: Contraction) -> Tensor:
+    """Return a consumer's outputs, or their gradient, as [rows, outputs] in double precision."""
+    rows = torch.arange(row_count(values, consumer.layout), device=values.device)
+    return consumer.layout.outputs(values.double(), rows).cpu()
 
 
 def _direction(output: Tensor, generator: torch.Generator) -> Tensor:
@@ -120,10 +165,12 @@ class _Probing(Walk):
         super().__init__(script, start.values, start.position)
         self.watched = watched
         self.probes: dict[str, Tensor] = {}
+        self.watched_values: dict[str, Tensor] = {}
 
     def compute(self, node: Node) -> Any:
         value = super().compute(node)
         if node.name in self.watched:
+            self.watched_values[node.name] = value.detach()
             self.probes[node.name] = torch.zeros_like(value, requires_grad=True)
             value = value + self.probes[node.name]
         return value

@@ -6,7 +6,6 @@ not called `load`, since that is a function of `compressor`.
 
 from compressor.loading.examples import find_examples, like_sample
 from compressor.loading.finite import refuse_non_finite
-from compressor.loading.hugging_face import FROM_CONFIGURATION
 from compressor.loading.inputs import normalise_examples, parse_inputs
 from compressor.loading.model import load_model
 from compressor.loading.programs import inspect_program, load_program_file
@@ -15,7 +14,6 @@ from compressor.loading.state_dicts import load_strictly
 from compressor.loading.weight_files import read_safetensors, read_weights
 
 __all__ = [
-    "FROM_CONFIGURATION",
     "find_examples",
     "inspect_program",
     "like_sample",

@@ -91,7 +91,7 @@ def find_examples(
         return _guess(model, seed)
     if loaded.types:
         args, kwargs = widen((examples.args, dict(examples.kwargs)))
-        examples = ExampleInputs(args, kwargs, examples.origin)
+        examples = replace(examples, args=args, kwargs=kwargs)
     examples, failure = _draw(model, examples) if specs else (examples, try_inputs(model, examples))
     if failure:
         _raise_ours(failure, examples)

@@ -92,11 +92,11 @@ def _examples(module: nn.Module, config: Any) -> ExampleInputs | None:
         size, channels = getattr(config, "image_size", 224), getattr(config, "num_channels", 3)
         height, width = size if isinstance(size, list | tuple) else (size, size)
         pixels = torch.randn(1, channels, height, width, generator=generator)
-        return ExampleInputs((), {"pixel_values": pixels}, FROM_CONFIGURATION)
+        return ExampleInputs((), {"pixel_values": pixels}, FROM_CONFIGURATION, has_free_sizes=True)
     if "input_ids" not in names:
         return None
     ids = torch.randint(0, config.vocab_size, (1, TOKENS), generator=generator)
     inputs = {"input_ids": ids}
     if "decoder_input_ids" in names:
         inputs["decoder_input_ids"] = ids.clone()
-    return ExampleInputs((), inputs, FROM_CONFIGURATION)
+    return ExampleInputs((), inputs, FROM_CONFIGURATION, has_free_sizes=True)

@@ -13,6 +13,7 @@ from compressor.formats.original import Original, missing
 from compressor.graph.costs import notes_on_macs
 from compressor.graph.trace import trace
 from compressor.loading.examples import SHARES
+from compressor.loading.onnx import OnnxNetwork
 from compressor.loading.other_sizes import check_program
 from compressor.loading.plain import require_kept
 from compressor.options import Options, ScoringOptions
@@ -165,6 +166,8 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
         loaded = open_model(subject.model, options)
     with stopwatch.stage("data and example inputs"):
         examples, samples = open_inputs(loaded, subject, options)
+        if isinstance(loaded.module, OnnxNetwork):
+            loaded.module.note_literals(examples.args)
     _say_what_is_left_out(stopwatch, samples)
     if loaded.weights in WEIGHTS_NOTES:
         stopwatch.note(WEIGHTS_NOTES[loaded.weights])

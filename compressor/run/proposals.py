@@ -11,7 +11,9 @@ import numpy as np
 
 from compressor.choose.blocks import saved_by
 from compressor.graph.blocks import Block
+from compressor.least_squares import stakes
 from compressor.run.candidates import Candidates, Way
+from compressor.score.data import WithoutTargets
 
 SPREAD = 0.5
 """The standard deviation of the logarithm that a group's scores are multiplied by at first."""
@@ -45,6 +47,21 @@ def propose_factors(made: Candidates, seed: int) -> Iterator[Way]:
         yield replace(way, factors=tuple(sorted(factors.items())))
         misses = misses + 1 if len(made.seen) == tried else 0
         spread *= BOLDER if made.best[1].divergence < before.divergence else SHYER
+
+
+def propose_by_stakes(made: Candidates) -> Iterator[Way]:
+    """Yield, once, the best way with groups' scores multiplied by what the outputs have at stake.
+
+    Errors of a layer are shares of what it gives. Where layers matter to the outputs in very
+    different degree, as in branches that are summed or gate others, shares alone mislead.
+    """
+    run = made.run
+    found = stakes(
+        *(run.trace, run.network, WithoutTargets(made.data.batches())),
+        device=run.options.device,
+        seed=run.options.seed,
+    )
+    yield replace(made.best[0], factors=tuple(sorted(found.items())))
 
 
 def propose_scoring_again(made: Candidates) -> Iterator[Way]:

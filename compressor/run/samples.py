@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from compressor.calls import Call
 from compressor.choose.budget import is_found_by_trying
 from compressor.errors import UsageError
-from compressor.loading import FROM_CONFIGURATION, find_examples, like_sample, normalise_examples
+from compressor.loading import find_examples, like_sample, normalise_examples
 from compressor.loading.data import Binding, Data, Forward, data_of, hold_out, load_data
 from compressor.options import Options, ScoringOptions
 from compressor.records import ExampleInputs, LoadedModel
@@ -67,7 +67,7 @@ def open_inputs(
     known = None
     if options.input or loaded.examples is not None:
         known = find_examples(loaded, options.input, None, options.seed)
-    is_given = known is not None and known.origin != FROM_CONFIGURATION
+    is_given = known is not None and not known.has_free_sizes
     binding = Binding(
         Forward.of(loaded.module),
         Call.of(known) if is_given else None,

@@ -1,8 +1,9 @@
 """Search how a network becomes smaller, by what its outputs do.
 
-Three things are tried: whole blocks go; channels are scored again when half of the way is done; and
-errors of one layer count for more or less than those of another. The number of candidates is given,
-so the same seed finds the same network.
+Four things are tried: whole blocks go; errors are weighed by what the outputs have at stake;
+channels are scored again when half of the way is done; and errors of one layer count for more or
+less than those of another. The number of candidates is given, so the same seed finds the same
+network.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ from compressor.run.candidates import Candidates, Way
 from compressor.run.decide import Decision
 from compressor.run.found import Search
 from compressor.run.opened import Run
-from compressor.run.proposals import propose_blocks, propose_factors, propose_scoring_again
+from compressor.run.proposals import (
+    propose_blocks,
+    propose_by_stakes,
+    propose_factors,
+    propose_scoring_again,
+)
 from compressor.run.time_candidates import time_the_best
 from compressor.score.data import CalibrationBatches
 from compressor.watch import Tick
@@ -114,6 +120,8 @@ def _kinds_of_changes(made: Candidates) -> Iterator[Iterator[Way]]:
     if made.blocks:
         yield propose_blocks(made)
     if _may_weigh(made.run):
+        if options.criterion == "reconstruction":
+            yield propose_by_stakes(made)
         yield propose_factors(made, options.seed)
         # by the clock, with blocks, it was no better and takes as long as scoring
         if options.criterion == "reconstruction" and not made.blocks:

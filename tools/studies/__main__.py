@@ -19,6 +19,7 @@ from tools.studies import pages
 from tools.studies.coverage import compare
 from tools.studies.making import Runner, by_network
 from tools.studies.networks import ALL
+from tools.studies.packages.files import FILES
 from tools.studies.studies import STUDIES
 from tools.studies.trial import Trial
 from tools.surroundings import where
@@ -70,7 +71,14 @@ def run(
         print("where is the data? give --data-root FOLDER or set COMPRESSOR_DATA", file=sys.stderr)
         return 2
     rows = [row for name in only or STUDIES for row in STUDIES[name].rows]
-    todo = {row.trial.key: row.trial for row in rows if row.trial.key not in known}
+    missing = _missing({row.trial.network for row in rows})
+    for network, reason in missing.items():
+        print(f"skipped: {network}: {reason}", file=sys.stderr)
+    todo = {
+        row.trial.key: row.trial
+        for row in rows
+        if row.trial.key not in known and row.trial.network not in missing
+    }
     runner, about = Runner(ALL, data_root), {**where(), "code": _commit()}
     each(
         by_network(list(todo.values())[:most]),
@@ -141,6 +149,12 @@ def member(
     settings = Settings(Path("exported"), data_root)
     found = compare(lambda: ZOOS[zoo].build(name, settings), partial(note, notes))
     note(notes, found | {"status": "compared"})
+
+
+def _missing(networks: set[str]) -> dict[str, str]:
+    """Return why networks cannot be had: a package that carries one is not there."""
+    found = {name: FILES[name](Path()).carried.absence for name in FILES if name in networks}
+    return {name: reason for name, reason in found.items() if reason}
 
 
 def _overview(known: set[str]) -> Table:

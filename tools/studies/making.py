@@ -19,6 +19,9 @@ from compressor.loading.data import batches, data_of, hold_out
 from compressor.recover import Hooks, Objective, Recipe, TrainingState, evaluate, fine_tune, top1
 from compressor.run.journal import Journal
 from tools.studies.networks import Network
+from tools.studies.packages.files import FileNetwork
+from tools.studies.packages.running import apart, compress_and_judge
+from tools.studies.packages.table import clock_of
 from tools.studies.their_choice import write_plan
 from tools.studies.timing import time_modules
 from tools.studies.torch_pruning import Goal, Gradients, prune
@@ -148,6 +151,14 @@ def make_their_choice(network: Network, options: Mapping[str, Any]) -> Made:
     return module, found
 
 
+def make_of_file(network: FileNetwork, options: Mapping[str, Any]) -> Record:
+    """Compress a file that a package carries, in a process of its own; return a trial's numbers."""
+    found = apart(compress_and_judge, network, options)
+    report = found.pop("report")
+    about = {"package": network.carried.describe(), "clock": clock_of(report)}
+    return {**numbers_of(report), **about, **found, "notes": report["notes"]}
+
+
 def time_forms(network: Network, options: Mapping[str, Any]) -> Made:
     """Make the forms, and time them against the original; one that cannot be made is told."""
     modules: dict[str, nn.Module] = {"original": network.module}
@@ -175,7 +186,9 @@ TOOLS: Mapping[str, Callable[[Network, Mapping[str, Any]], Made]] = {
 class Runner:
     """Carries out trials; the network of the latest one stays in memory."""
 
-    def __init__(self, networks: Mapping[str, Callable[[Path], Network]], root: Path) -> None:
+    def __init__(
+        self, networks: Mapping[str, Callable[[Path], Network | FileNetwork]], root: Path
+    ) -> None:
         self.networks, self.root, self.name = networks, root, ""
 
     def run(self, trial: Trial) -> Record:
@@ -183,6 +196,8 @@ class Runner:
         if trial.network != self.name:
             self.network = self.networks[trial.network](self.root)
             self.name = trial.network
+        if isinstance(self.network, FileNetwork):
+            return make_of_file(self.network, trial.options)
         return TOOLS[trial.tool](self.network, trial.options)[1]
 
 

@@ -17,6 +17,7 @@ from compressor.graph.programs.redraw import drawable, redraw_
 from compressor.loading.data import load_data
 from tools.studies import torch_pruning
 from tools.studies.models import LENGTH, CharacterModel, trained_here, vision_transformer
+from tools.studies.packages.files import FILES, FileNetwork
 from tools.studies.torch_pruning import Hint
 from tools.zoo.trained import NETWORKS, cifar_resnet, load, next_token_loss
 
@@ -158,7 +159,7 @@ TIMED: Mapping[str, Hint] = {
     "vit_b_16": torch_pruning.VISION_TRANSFORMER,
 }
 
-ALL: Mapping[str, Callable[[Path], Network]] = {
+ALL: Mapping[str, Callable[[Path], Network | FileNetwork]] = {
     "ResNet-20": partial(resnet, 20),
     "ResNet-56": partial(resnet, 56),
     "MobileNet-V1": partial(_thirds, "mobilenet_v1"),
@@ -167,5 +168,6 @@ ALL: Mapping[str, Callable[[Path], Network]] = {
     "character GPT": _character_model,
     "Vision Transformer": _vision_transformer,
     **{name: partial(_drawn, name, hint) for name, hint in TIMED.items()},
+    **FILES,
 }
 """Every network by name, made from the folder with the data."""

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tools.jsonl import read_trials
 from tools.studies import coverage_table
+from tools.studies.packages import table as package_table
 from tools.studies.studies import STUDIES, Study
 from tools.studies.tables import Entry, Records, clock_table, entries, study_table, trials_left
 from tools.studies.trial import OURS, RIVAL, Trial
@@ -36,6 +37,7 @@ def page(name: str, folder: Path) -> str:
         "section": partial(_section, records),
         "open": partial(_open, records),
         "ahead": partial(_ahead, records, members),
+        "packages": partial(_packages, records),
         "coverage": partial(coverage_table.to_markdown, members),
     }
     text = made.get_template(name).render(shown)
@@ -49,6 +51,17 @@ def _section(records: Records, name: str, title: str, about: str) -> str:
     tables = (study_table(study, records), clock_table(study, records), measured_on(own))
     parts = [f"## {title}", about.strip(), *filter(None, tables)]
     return "\n\n".join(parts) if own else ""
+
+
+def _packages(records: Records) -> str:
+    """Return the part of each package's network that was run."""
+    groups: dict[str, list[tuple[str, Trial, Any]]] = {}
+    for row in STUDIES["packages"].rows:
+        if record := records.get(row.trial.key):
+            groups.setdefault(row.trial.network, []).append((row.label, row.trial, record))
+    parts = [package_table.to_markdown(network, rows) for network, rows in groups.items()]
+    own = [record for rows in groups.values() for *_, record in rows]
+    return "\n\n".join([*parts, measured_on(own)])
 
 
 def _open(records: Records, *names: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.studies.networks import TIMED
+from tools.studies.packages.files import FILES
 from tools.studies.torch_pruning import IMPORTANCES
 from tools.studies.trial import CLOCK, OURS, RIVAL, THEIR_CHOICE, Trial
 
@@ -205,6 +206,30 @@ def _blocks() -> Iterator[Row]:
         yield from of("ResNet-56", ("ours", "ours, --prune block"), times)
 
 
+PLAIN = ("PP-OCR directions", "magika file types")
+"""Networks of which repair after a choice by size is not asked for."""
+
+
+SMALL_BATCHES = {"batch_size": 16}
+"""Maps of whole pictures are large: a batch of few takes less memory."""
+
+
+def _packages() -> Iterator[Row]:
+    """Files that packages carry: the defaults, and what choice and repair each bring."""
+    by_size = {"criterion": "l2"}
+    for network in FILES:
+        for ratio in (0.5, 0.25):
+            ways = {"": {}, " --criterion l2 --no-repair": {**by_size, "repair": False}}
+            if network not in PLAIN:
+                ways[" --criterion l2"] = by_size
+            for words, asked in ways.items():
+                yield Row(
+                    f"--ratio {ratio}{words}", Trial(network, OURS, {"ratio": ratio, **asked})
+                )
+        asked = {"ratio": 0.5, "of": "latency"}
+        yield Row("--of latency --ratio 0.5", Trial(network, OURS, asked))
+
+
 STUDIES: Mapping[str, Study] = {
     "repair": Study("ours with repair, Torch-Pruning, nothing trained", 2.5, [*_repair()]),
     "selection": Study("criteria and importances alone", 2.0, [*_selection()]),
@@ -214,5 +239,6 @@ STUDIES: Mapping[str, Study] = {
     "peers": Study("networks of other kinds, trained", 1.0, [*_peers()]),
     "latency": Study("time at half of the MACs, half of the time", 1.5, [*_latency()]),
     "equal time": Study("accuracy at equal measured time", 2.0, [*_equal_time()]),
+    "packages": Study("ONNX files that Python packages carry", 0.4, [*_packages()]),
     "blocks": Study("whole blocks at fewer multiply-adds", 0.7, [*_blocks()]),
 }

@@ -38,6 +38,9 @@ def candidates(network: OnnxNetwork, batch: int = 1) -> Iterator[ExampleInputs]:
     graph = network.source.graph
     bounds = index_bounds(network)
     names = words_of([declared.name for declared in graph.inputs])
+    has_free_sizes = any(
+        not isinstance(dim, int) for declared in graph.inputs for dim in (declared.dims or ())[1:]
+    )
     seen = set()
     for side, length in itertools.product(SIDES, LENGTHS):
         shapes = [_shape(declared, batch, side, length) for declared in graph.inputs]
@@ -51,7 +54,7 @@ def candidates(network: OnnxNetwork, batch: int = 1) -> Iterator[ExampleInputs]:
             for name, declared, shape in zip(names, graph.inputs, shapes, strict=True)
         }
         words = ", ".join("x".join(map(str, shape)) for shape in shapes)
-        yield ExampleInputs(tuple(drawn.values()), {}, f"{ORIGIN}: {words}")
+        yield ExampleInputs(tuple(drawn.values()), {}, f"{ORIGIN}: {words}", has_free_sizes)
 
 
 def _shape(declared: Declared, batch: int, side: int, length: int) -> list[int]:
