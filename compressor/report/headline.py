@@ -9,9 +9,7 @@ from typing import Any
 
 from compressor.files.format_table import FORMATS, ONNX
 from compressor.report.formatting import describe_timing, large, own_ms, points, share
-
-FIDELITY = "fidelity"
-"""The name of what outputs are compared with the original's by."""
+from compressor.report.tables import FIDELITY
 
 _NORMAL = 1.96
 """95 % of a normal distribution lie within this many standard deviations."""

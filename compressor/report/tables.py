@@ -22,6 +22,9 @@ from compressor.report.formatting import (
     share,
 )
 
+FIDELITY = "fidelity"
+"""The report's key, and the name, of what says how near outputs are to the original's."""
+
 _STATES = ("before", "sliced", "after")
 
 
@@ -59,7 +62,15 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
             if accuracy
             else _row(name, values, "{:.4g}".format, difference)
         )
+    if FIDELITY not in states[0]["metrics"] and (cosine := cosine_of(report)) is not None:
+        table.append(_row(FIDELITY, (1.0, None, cosine), "{:.4g}".format, difference))
     return table
+
+
+def cosine_of(report: Mapping[str, Any]) -> float | None:
+    """Return the mean cosine of the outputs with the original's; None where it is not known."""
+    outputs = (report.get(FIDELITY) or {}).get("outputs")
+    return sum(float(each["cosine"]) for each in outputs) / len(outputs) if outputs else None
 
 
 def _row(label: str, values: Sequence[float | None], show: Any, compare: Any) -> Row:

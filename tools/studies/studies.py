@@ -206,10 +206,6 @@ def _blocks() -> Iterator[Row]:
         yield from of("ResNet-56", ("ours", "ours, --prune block"), times)
 
 
-PLAIN = ("PP-OCR directions", "magika file types")
-"""Networks of which repair after a choice by size is not asked for."""
-
-
 SMALL_BATCHES = {"batch_size": 16}
 """Maps of whole pictures are large: a batch of few takes less memory."""
 
@@ -218,16 +214,14 @@ def _packages() -> Iterator[Row]:
     """Files that packages carry: the defaults, and what choice and repair each bring."""
     by_size = {"criterion": "l2"}
     for network in FILES:
-        for ratio in (0.5, 0.25):
-            ways = {"": {}, " --criterion l2 --no-repair": {**by_size, "repair": False}}
-            if network not in PLAIN:
-                ways[" --criterion l2"] = by_size
-            for words, asked in ways.items():
-                yield Row(
-                    f"--ratio {ratio}{words}", Trial(network, OURS, {"ratio": ratio, **asked})
-                )
-        asked = {"ratio": 0.5, "of": "latency"}
-        yield Row("--of latency --ratio 0.5", Trial(network, OURS, asked))
+        ways = {
+            "--ratio 0.5": {"ratio": 0.5},
+            "--ratio 0.5 --criterion l2": {"ratio": 0.5, **by_size},
+            "--ratio 0.5 --criterion l2 --no-repair": {"ratio": 0.5, **by_size, "repair": False},
+            "--ratio 0.25": {"ratio": 0.25},
+            "--of latency --ratio 0.5": {"ratio": 0.5, "of": "latency"},
+        }
+        yield from (Row(words, Trial(network, OURS, asked)) for words, asked in ways.items())
 
 
 STUDIES: Mapping[str, Study] = {

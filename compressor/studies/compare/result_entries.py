@@ -19,6 +19,7 @@ from compressor.files.integrity import check_files
 from compressor.loading.given import open_result
 from compressor.report.formatting import difference, in_bytes, large, own_ms, points, share, way
 from compressor.report.numbers import SCHEMA
+from compressor.report.tables import FIDELITY, cosine_of
 
 MACS, PARAMS, FILE = "MACs", "parameters", FORMATS[ONNX].label
 
@@ -114,6 +115,8 @@ def _entry(folder: str, report: Any) -> Entry:
         name: (value, after["metrics"][name], _ACCURACY if name == "top1" else _OTHER_METRIC)
         for name, value in before["metrics"].items()
     }
+    if FIDELITY not in metrics and (cosine := cosine_of(report)) is not None:
+        metrics[FIDELITY] = (1.0, cosine, _OTHER_METRIC)
     found |= {**times, **metrics}
     known = {name: cells for name, cells in found.items() if _is_known(cells)}
     return Entry(

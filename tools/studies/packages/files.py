@@ -22,8 +22,8 @@ from tools.studies.packages.carried import Carried
 from tools.studies.packages.reading import characters_right, decode
 from tools.studies.packages.rendering import Source
 
-PICTURES, LINES = 62, 256
-"""Of either part: pictures to find texts in, and words to read."""
+PICTURES = 62
+"""How many pictures a detector is calibrated on; it is judged on three times as many."""
 LINE_HEIGHT, READ_WIDTH, TURNED_WIDTH = 48, 320, 192
 """Of a line in pixels; narrower ones are filled up, wider ones are squeezed."""
 
@@ -86,19 +86,20 @@ def line_of(picture: Image.Image, width: int) -> Tensor:
     return filled
 
 
-def _pictures(source: Source) -> list[tuple[Tensor, Any]]:
-    drawn = [rendering.draw_picture(source, number) for number in range(PICTURES)]
+def _pictures(source: Source, count: int = PICTURES) -> list[tuple[Tensor, Any]]:
+    numbers = source.numbers[:count]
+    drawn = [rendering.draw_picture(source, number) for number in numbers]
     return [(pixels_of(picture), boxes) for picture, boxes in drawn]
 
 
 def _lines(source: Source) -> list[tuple[Tensor, str]]:
-    drawn = [rendering.draw_line(source, number) for number in range(LINES)]
+    drawn = [rendering.draw_line(source, number) for number in source.numbers]
     return [(line_of(picture, READ_WIDTH), word) for picture, word in drawn]
 
 
 def _lines_either_way(source: Source) -> list[tuple[Tensor, int]]:
     """Return lines, every other one turned by 180 degrees, and whether it is."""
-    drawn = [(rendering.draw_line(source, number)[0], number % 2) for number in range(LINES)]
+    drawn = [(rendering.draw_line(source, number)[0], number % 2) for number in source.numbers]
     turned = [(line.rotate(180 * is_turned), is_turned) for line, is_turned in drawn]
     return [(line_of(line, TURNED_WIDTH), is_turned) for line, is_turned in turned]
 
@@ -111,7 +112,7 @@ def _calibration(
 
 def judge_boxes(root: Path, file: Path, _: Path) -> Quality:
     """Return F1, precision and recall over the boxes of all pictures."""
-    pictures, there = zip(*_pictures(rendering.judging(root)), strict=True)
+    pictures, there = zip(*_pictures(rendering.judging(root), 3 * PICTURES), strict=True)
     found = [find_boxes(maps[0]) for maps in answers_of(file, pictures)]
     matches = sum(map(match, found, there), Matches())
     return {"F1": matches.f1, "precision": matches.precision, "recall": matches.recall}

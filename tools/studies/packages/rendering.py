@@ -40,22 +40,25 @@ class Source:
     Attributes:
         words: Words of three to eleven Latin letters, in the text's order.
         photos: What they are written on.
+        numbers: Those of the pictures (and lines) that are drawn of it, so that no two parts share
+            a draw.
     """
 
     words: Sequence[str]
     photos: Sequence[Image.Image]
+    numbers: range
 
 
 @cache
 def calibration(root: Path) -> Source:
     """Return the words of the validation text, and every other photo."""
-    return Source(_words(root / "wikitext2_valid.txt"), _photos(root, 0))
+    return Source(_words(root / "wikitext2_valid.txt"), _photos(root, 0), range(256))
 
 
 @cache
 def judging(root: Path) -> Source:
     """Return the words of the test text, and the photos that are not calibrated on."""
-    return Source(_words(root / "wikitext2_test.txt"), _photos(root, 1))
+    return Source(_words(root / "wikitext2_test.txt"), _photos(root, 1), range(1000, 1512))
 
 
 def _words(file: Path) -> list[str]:
