@@ -206,7 +206,7 @@ def _blocks() -> Iterator[Row]:
         yield from of("ResNet-56", ("ours", "ours, --prune block"), times)
 
 
-SMALL_BATCHES = {"batch_size": 16}
+FILE_OPTIONS: Mapping[str, Any] = {"batch_size": 16, "format": ("onnx",)}
 """Maps of whole pictures are large: a batch of few takes less memory."""
 
 
@@ -221,7 +221,8 @@ def _packages() -> Iterator[Row]:
             "--ratio 0.25": {"ratio": 0.25},
             "--of latency --ratio 0.5": {"ratio": 0.5, "of": "latency"},
         }
-        yield from (Row(words, Trial(network, OURS, asked)) for words, asked in ways.items())
+        for words, asked in ways.items():
+            yield Row(words, Trial(network, OURS, {**FILE_OPTIONS, **asked}))
 
 
 STUDIES: Mapping[str, Study] = {
