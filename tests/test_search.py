@@ -62,7 +62,8 @@ def test_a_search_without_blocks_weighs_layers_and_is_no_worse() -> None:
     assert result.plan.removal is None and search["of"] == 0 and len(tried) == 4
     assert not tried[0]["factors"] and not tried[0]["scored_again"]
     assert any(each["factors"] for each in tried)
-    assert all(each["factors"] or each["scored_again"] for each in tried[1:])
+    changes = ("factors", "scored_again", "is_even")
+    assert all(any(each[change] for change in changes) for each in tried[1:])
     assert search["divergence"] == min(each["divergence"] for each in tried)
     before, after = result.report["before"]["macs"], result.report["after"]["macs"]
     assert 1 - after / before == pytest.approx(0.4, abs=0.02)
@@ -82,14 +83,28 @@ def test_what_was_tried_is_in_the_reports(tmp_path: Path) -> None:
     assert said.split(",")[0] in (tmp_path / "result" / "report.html").read_text()
 
 
-def test_two_measures_of_errors_are_compared_and_nothing_else_unless_it_is_asked_for() -> None:
+def test_three_measures_of_errors_are_compared_and_nothing_else_unless_it_is_asked_for() -> None:
     search = search_by_command(search="auto", format=()).report["budget"]["search"]
-    plain, by_stakes = search["candidates"]
-    assert not plain["factors"] and by_stakes["factors"]
-    assert search["divergence"] == min(plain["divergence"], by_stakes["divergence"])
+    plain, *by_stakes, even = search["candidates"]
+    assert not plain["factors"] and not plain["is_even"] and even["is_even"]
+    assert len(by_stakes) < 2 and all(each["factors"] for each in by_stakes)
+    assert search["divergence"] == min(each["divergence"] for each in search["candidates"])
     for others in ({"search": 0}, {"criterion": "l2"}, {"repair": False}, {"scope": "layer"}):
         result = search_by_command(**{"search": "auto", "format": (), **others})
         assert "search" not in result.report["budget"]
+
+
+def test_an_even_candidate_is_the_choice_by_layer() -> None:
+    run, _ = plan(
+        Subject(network(), torch.randn(1, 3, 8, 8), data=Samples()), Options(**GIVEN), Silent()
+    )
+    made = Candidates(run, Share(0.4), [])
+    even, by_layer = made.choose(run, Way(is_even=True)), decide(run, made.target, scope="layer")
+    assert even.keep == by_layer.keep != made.choose(run, Way()).keep
+    shares = [
+        1 - len(even.keep[g.name]) / g.size for g in run.network.groups if g.name in even.keep
+    ]
+    assert max(shares) - min(shares) < 0.2
 
 
 def test_stakes_are_what_the_outputs_lose_without_what_a_layer_says() -> None:

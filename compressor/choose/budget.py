@@ -32,8 +32,9 @@ FAR = 0.02
 CANDIDATES = 12
 """How many smaller networks a search for blocks makes where the options do not say."""
 
-MEASURES = 2
-"""How many are made where blocks stay: one by each measure of what errors of a layer do."""
+MEASURES = 3
+"""How many are made where blocks stay: by errors as they are, by errors weighed by what the
+outputs have at stake, and with the same share off each layer."""
 
 
 class Clock(Protocol):

@@ -106,8 +106,9 @@ that --ratio is met at the smallest loss that any layer has on its own."""
     search: Annotated[int | Literal["auto"], option(BUDGET, "N")] = "auto"
     """Make so many smaller networks on a part of --calibration, and take the one whose outputs \
 are nearest to the original's on other samples: with other blocks taken out, where those may go, \
-and other shares of each layer. auto: 12 where blocks may go; 2 where channels are chosen by \
-reconstruction and repaired, one by each measure of what a layer's errors do; 0: none."""
+and other shares of each layer. auto: 12 where blocks may go; 3 where channels are chosen by \
+reconstruction and repaired: by the layers' errors as they are, by what the outputs have at \
+stake, and the same share of each layer. 0: none."""
 
     keep_class: Annotated[bool, switch(BUDGET)] = False
     """Prune only what your own class can follow as it is written (equal halves of a chunk, no \

@@ -45,6 +45,7 @@ class Way:
         factors: Pairs of a group and what its scores are multiplied by; others' by 1.
         scored_again: Whether scores are those of the network as it is when half of the way is
             done.
+        is_even: Whether each layer loses the same share (`--scope layer`).
         aim: What the goal is multiplied by, so that the measured cost is what was asked for; None
             where nothing was measured.
     """
@@ -52,6 +53,7 @@ class Way:
     blocks: frozenset[str] = frozenset()
     factors: tuple[tuple[str, float], ...] = ()
     scored_again: bool = False
+    is_even: bool = False
     aim: float | None = None
 
 
@@ -131,7 +133,7 @@ class Candidates:
         target = replace(self.target, most=self.target.most * (way.aim or 1.0))
         if run.total(run.unit) <= target.most:
             return Decision(target, choice_of(run, {}), run.timing)
-        return decide(run, target)
+        return decide(run, target, scope="layer" if way.is_even else None)
 
     def _scores(self, way: Way) -> Scores:
         scores = self.run.scores
@@ -179,6 +181,7 @@ class Candidates:
             self._judge(way, chosen),
             factors=dict(way.factors),
             scored_again=way.scored_again,
+            is_even=way.is_even,
             aim=way.aim,
         )
 

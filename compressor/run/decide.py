@@ -162,6 +162,7 @@ def decide(
     best_effort: bool = False,
     floors: Mapping[str, int] | None = None,
     timing: Timing | None = None,
+    scope: str | None = None,
 ) -> Decision:
     """Choose the channels that meet a goal by the options; `run` is not changed.
 
@@ -175,6 +176,7 @@ def decide(
         best_effort: Take what is reachable, whatever the options say.
         floors: Numbers of channels that groups keep at least.
         timing: Steps of widths to begin with; default the run's.
+        scope: Between which groups channels compete; default as the options say.
     """
     network, options, timing = run.network, run.options, timing or run.timing
     protect = (*options.protect, *also_protect)
@@ -182,7 +184,7 @@ def decide(
     if run.sensitivity is not None:
         wanted = prunable(network, protect, options.prune)
         losses = losses_of(run.sensitivity, network.groups, wanted)
-    ranking = Ranking(run.scores, options.scope, losses)
+    ranking = Ranking(run.scores, scope or options.scope, losses)
     while True:
         bounds = Bounds(
             protect=protect,

@@ -94,6 +94,7 @@ class Candidate:
         factors: What the scores of groups were multiplied by before channels were chosen; others'
             by 1.
         scored_again: Whether channels were scored again when half of the way was done.
+        is_even: Whether each layer lost the same share.
         aim: What the goal was multiplied by after its network was timed; None where none was.
     """
 
@@ -101,6 +102,7 @@ class Candidate:
     divergence: float
     factors: Mapping[str, float] = field(default_factory=dict)
     scored_again: bool = False
+    is_even: bool = False
     aim: float | None = None
 
     def to_report(self) -> dict[str, Any]:
@@ -110,6 +112,7 @@ class Candidate:
             "divergence": self.divergence if math.isfinite(self.divergence) else None,
             "factors": dict(self.factors),
             "scored_again": self.scored_again,
+            "is_even": self.is_even,
             "aim": self.aim,
         }
 
@@ -117,7 +120,7 @@ class Candidate:
     def from_report(cls, said: Mapping[str, Any]) -> Candidate:
         """Build the record that `to_report` turned into what is given."""
         divergence = math.inf if said["divergence"] is None else said["divergence"]
-        others = said["factors"], said["scored_again"], said["aim"]
+        others = (said[name] for name in ("factors", "scored_again", "is_even", "aim"))
         return cls(tuple(said["blocks"]), divergence, *others)
 
 

@@ -64,6 +64,14 @@ def propose_by_stakes(made: Candidates) -> Iterator[Way]:
     yield replace(made.best[0], factors=tuple(sorted(found.items())))
 
 
+def propose_evenness(made: Candidates) -> Iterator[Way]:
+    """Yield, once, the best way with the same share taken off each layer.
+
+    Errors of different layers are not compared then, which is right where they cannot be.
+    """
+    yield replace(made.best[0], factors=(), is_even=True)
+
+
 def propose_scoring_again(made: Candidates) -> Iterator[Way]:
     """Yield, once, the best way with scores of the network as it is when half of it is done."""
     yield replace(made.best[0], scored_again=True)

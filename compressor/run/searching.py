@@ -1,9 +1,9 @@
 """Search how a network becomes smaller, by what its outputs do.
 
-Four things are tried: whole blocks go; errors are weighed by what the outputs have at stake;
-channels are scored again when half of the way is done; and errors of one layer count for more or
-less than those of another. The number of candidates is given, so the same seed finds the same
-network.
+Tried are whole blocks that go; errors that are weighed by what the outputs have at stake; the same
+share off each layer; channels that are scored again when half of the way is done; and errors of one
+layer that count for more or less than those of another. The number of candidates is given, so the
+same seed finds the same network.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from compressor.run.opened import Run
 from compressor.run.proposals import (
     propose_blocks,
     propose_by_stakes,
+    propose_evenness,
     propose_factors,
     propose_scoring_again,
 )
@@ -122,6 +123,10 @@ def _kinds_of_changes(made: Candidates) -> Iterator[Iterator[Way]]:
     if _may_weigh(made.run):
         if options.criterion == "reconstruction":
             yield propose_by_stakes(made)
+            if not is_timed(options):  # by the clock widths are corrected, layer against layer
+                yield propose_evenness(made)
+        if options.search == "auto" and not made.blocks:
+            return  # the rest is worth its time where it is asked for
         yield propose_factors(made, options.seed)
         # by the clock, with blocks, it was no better and takes as long as scoring
         if options.criterion == "reconstruction" and not made.blocks:
