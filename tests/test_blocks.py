@@ -248,7 +248,7 @@ def blocky() -> nn.Module:
 
 
 def shorten_by_command(**options: object) -> compressor.Result:
-    asked = {"ratio": 0.3, "prune": "block", "search": 7, "round_to": 16, "calibration": 48}
+    asked = {"ratio": 0.3, "prune": "block", "search": 7, "round_to": 16, "calibration": 256}
     given = {"data": Samples(), "batch_size": 16, **asked, **options}
     return compress(blocky(), torch.randn(1, 3, 8, 8), **given)
 

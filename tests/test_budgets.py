@@ -357,12 +357,9 @@ def test_budgets_that_cannot_be_meant(options: dict[str, Any], said: str) -> Non
         Options(**options)
 
 
-def test_a_drop_needs_labels_to_be_seen(network: Chain) -> None:
+def test_a_drop_needs_data_to_be_seen(network: Chain) -> None:
     with pytest.raises(UsageError, match="--max-drop needs data"):
         planned(network, max_drop=1.0)
-    unlabelled = [(inputs()[0], None) for _ in range(20)]
-    with pytest.raises(UsageError, match="--max-drop needs labels"):
-        plan(Subject(network, inputs(), data=unlabelled), Options(max_drop=1.0), Silent())
 
 
 # -- by PyTorch's clock ----------------------------------------------------------------------------
