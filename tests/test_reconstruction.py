@@ -281,6 +281,27 @@ def test_a_constant_goes_into_the_running_mean_where_there_is_no_bias() -> None:
     assert (last.constant, last.sign) == ("3.running_mean", -1)
 
 
+class Constants(nn.Module):
+    """Constants that are added apart: one per channel, and others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.out = nn.ConvTranspose2d(3, 6, 2, bias=False), nn.Linear(6, 4, bias=False)
+        self.image, self.row = nn.Parameter(torch.randn(6, 1, 1)), nn.Parameter(torch.randn(4))
+        self.places = nn.Parameter(torch.randn(6, 5, 5))
+        self.last = nn.Conv2d(6, 6, 1, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = (self.up(x) + self.image).relu()
+        return self.row + self.out(x.mean((2, 3))), self.last(x) + self.places
+
+
+def test_a_constant_goes_into_what_is_added_per_channel() -> None:
+    model, _, _ = traced(Constants(), 3, 4, 4)
+    found = {each.tensor: (each.constant, each.sign) for each in consumers(model.program, {})}
+    assert found == {"up.weight": ("image", 1), "out.weight": ("row", 1), "last.weight": ("", 1)}
+
+
 # -- repair ----------------------------------------------------------------------------------------
 
 
@@ -333,10 +354,23 @@ class Mlp(nn.Module):
         return x + self.b(F.gelu(self.a(x)))
 
 
+class Apart(nn.Module):
+    """A constant per channel is added apart, as in ONNX files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 5, 3, bias=False)
+        self.added, self.out = nn.Parameter(torch.randn(5, 1, 1)), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out((self.b(self.a(x).tanh()) + self.added).tanh().mean((2, 3)))
+
+
 SHAPES: dict[type[nn.Module], tuple[int, ...]] = {
     Residual: (3, 8, 8),
     Upsampling: (3, 6, 6),
     Mlp: (7, 6),
+    Apart: (3, 8, 8),
 }
 
 

@@ -16,7 +16,7 @@ from torch.fx import Node
 from compressor.graph.programs.lifting import stored_names
 from compressor.graph.programs.nodes import argument, given_arguments, live_nodes, operator_of
 from compressor.graph.rules.facts import PASSES_ON, SUMS
-from compressor.least_squares.layouts import LAYOUTS, Layout
+from compressor.least_squares.layouts import LAYOUTS, Layout, channel_dim
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,22 @@ class _Reader:
             mean = argument(chain[0], "running_mean")
             if isinstance(mean, Node) and self._is_own(mean):
                 return self.stored[mean.name], -1
-        return "", 1
+        return self._added(node, layout), 1
+
+    def _added(self, node: Node, layout: Layout) -> str:
+        """Return the tensor, one value per channel, that is added to a node's value alone."""
+        users = list(node.users)
+        if len(users) != 1 or operator_of(users[0]) not in SUMS:
+            return ""
+        others = [source for source in users[0].all_input_nodes if source is not node]
+        if len(others) != 1 or "alpha" in given_arguments(users[0]) or not self._is_own(others[0]):
+            return ""
+        value, added = node.meta["val"], others[0].meta["val"]
+        dim = channel_dim(value, layout)
+        wanted = [1] * value.dim()
+        wanted[dim] = value.shape[dim]
+        shape = [1] * (value.dim() - added.dim()) + list(added.shape)
+        return self.stored[others[0].name] if shape == wanted else ""
 
     def _is_own(self, node: Node) -> bool:
         return node.name in self.stored and self.uses[self.stored[node.name]] == 1

@@ -192,7 +192,11 @@ def blocks_of(arguments: Arguments) -> int:
     return int(arguments.get("groups", 1))
 
 
+def channel_dim(output: Tensor, layout: Layout) -> int:
+    """Return the dimension of an output that holds its channels."""
+    return 1 if layout.outputs is _image_outputs else output.dim() - 1
+
+
 def row_count(output: Tensor, layout: Layout) -> int:
     """Return the number of output positions, over all samples."""
-    width = output.shape[1] if layout.outputs is _image_outputs else output.shape[-1]
-    return math.prod(output.shape) // width
+    return math.prod(output.shape) // output.shape[channel_dim(output, layout)]

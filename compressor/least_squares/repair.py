@@ -300,7 +300,7 @@ def _take(step: Step, script: Script, consumer: Contraction, part: slice) -> Non
         weight.copy_(consumer.layout.tensor(matrix, weight.shape))
         if consumer.constant:
             constant = script.tensors[consumer.constant]
-            constant += consumer.sign * step.constant.reshape(-1).to(constant)
+            constant += consumer.sign * step.constant.reshape(constant.shape).to(constant)
 
 
 def _bring_home(script: Script, program: ExportedProgram) -> None:

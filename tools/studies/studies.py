@@ -210,22 +210,18 @@ FILE_OPTIONS: Mapping[str, Any] = {"batch_size": 16, "format": ("onnx",)}
 """Maps of whole pictures are large: a batch of few takes less memory."""
 
 
-SMALL = ("PP-OCR directions", "magika file types")
-
-
 def _packages() -> Iterator[Row]:
     """Files that packages carry: the defaults, and what choice and repair each bring."""
-    by_size = {"criterion": "l2"}
-    for network in FILES:
-        ways = {
-            "--ratio 0.5": {"ratio": 0.5},
-            "--ratio 0.5 --criterion l2": {"ratio": 0.5, **by_size},
-            "--ratio 0.5 --criterion l2 --no-repair": {"ratio": 0.5, **by_size, "repair": False},
-        }
-        if network not in SMALL:
-            ways["--ratio 0.25"] = {"ratio": 0.25}
-            ways["--of latency --ratio 0.5"] = {"ratio": 0.5, "of": "latency"}
-        for words, asked in ways.items():
+    by_size = {"ratio": 0.5, "criterion": "l2"}
+    ways = {
+        "--ratio 0.5": {"ratio": 0.5},
+        "--ratio 0.5 --criterion l2": by_size,
+        "--ratio 0.5 --criterion l2 --no-repair": {**by_size, "repair": False},
+        "--ratio 0.25": {"ratio": 0.25},
+        "--of latency --ratio 0.5": {"ratio": 0.5, "of": "latency"},
+    }
+    for words, asked in ways.items():
+        for network in FILES:
             yield Row(words, Trial(network, OURS, {**FILE_OPTIONS, **asked}))
 
 

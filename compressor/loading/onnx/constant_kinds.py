@@ -49,12 +49,17 @@ def learns(constant: Constant, uses: Sequence[tuple[Node, int]]) -> bool:
     if not is_float or constant.array.ndim == 0 or constant.array.size == 0:
         return False
     if constant.array.size == 1 and all(node.op in SCALARS for node, _ in uses):
-        return False
+        return _is_bias_of_one_channel(constant, uses)
     return any(
         position in WEIGHTS.get(node.op, ())
         or (constant.is_initializer and node.op in HANDED_ON and constant.array.size > 1)
         for node, position in uses
     )
+
+
+def _is_bias_of_one_channel(constant: Constant, uses: Sequence[tuple[Node, int]]) -> bool:
+    """Return whether a constant of one element has the rank of maps, and is added to some."""
+    return constant.array.ndim >= 3 and all(node.op == "Add" for node, _ in uses)
 
 
 def is_few(constant: Constant, uses: Sequence[tuple[Node, int]]) -> bool:
