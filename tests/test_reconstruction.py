@@ -370,7 +370,6 @@ SHAPES: dict[type[nn.Module], tuple[int, ...]] = {
     Residual: (3, 8, 8),
     Upsampling: (3, 6, 6),
     Mlp: (7, 6),
-    Apart: (3, 8, 8),
 }
 
 
@@ -404,6 +403,22 @@ def test_what_others_can_make_up_for_is_chosen_and_made_up_for(kind: type[nn.Mod
     after = (as_module(program)(x) - expected).abs().max()
     assert before > 0.05
     assert after < 2e-3 * before
+
+
+def test_what_a_constant_channel_gave_goes_into_what_is_added_apart() -> None:
+    torch.manual_seed(0)
+    model = Apart()
+    with torch.no_grad():
+        model.a.weight[7], model.a.bias[7] = 0, 1.5
+    found, network, batches = traced(model, 3, 8, 8)
+    name = next(g.name for g in network.groups if g.members[0].tensor == "a.weight")
+    masks = network.masks({name: tuple(range(7))})
+    program = slice_program(found, network, masks)
+    x = torch.randn(5, 3, 8, 8)
+    before = (as_module(program)(x) - found.module(x)).abs().max()
+    refit(found.program, program, network, masks, lambda: batches, ridge=1e-10)
+    assert before > 0.05
+    assert (as_module(program)(x) - found.module(x)).abs().max() < 2e-3 * before
 
 
 def test_grouped_convolutions_are_refitted_block_by_block() -> None:
