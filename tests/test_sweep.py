@@ -211,7 +211,7 @@ def test_a_sweep_needs_test_data_and_says_so(
 ) -> None:
     out = tmp_path / "out"
     assert main(["sweep", str(home / "net.pt"), "--out", str(out)]) == 2
-    assert "give labelled --test DATA" in capsys.readouterr().err
+    assert "give --test DATA" in capsys.readouterr().err
     arguments = ["sweep", str(home / "net.pt"), "--test", str(home / "test.npz")]
     assert main([*arguments, "--criteria", "taylor", "--out", str(out)]) == 2
     assert "taylor: this needs training data" in capsys.readouterr().err
