@@ -22,8 +22,8 @@ from tools.studies.packages.carried import Carried
 from tools.studies.packages.reading import characters_right, decode
 from tools.studies.packages.rendering import Source
 
-PICTURES = 62
-"""How many pictures a detector is calibrated on; it is judged on three times as many."""
+PICTURES, JUDGED = 248, 186
+"""How many pictures a detector is calibrated on, and judged on."""
 LINE_HEIGHT, READ_WIDTH, TURNED_WIDTH = 48, 320, 192
 """Of a line in pixels; narrower ones are filled up, wider ones are squeezed."""
 
@@ -112,7 +112,7 @@ def _calibration(
 
 def judge_boxes(root: Path, file: Path, _: Path) -> Quality:
     """Return F1, precision and recall over the boxes of all pictures."""
-    pictures, there = zip(*_pictures(rendering.judging(root), 3 * PICTURES), strict=True)
+    pictures, there = zip(*_pictures(rendering.judging(root), JUDGED), strict=True)
     found = [find_boxes(maps[0]) for maps in answers_of(file, pictures)]
     matches = sum(map(match, found, there), Matches())
     return {"F1": matches.f1, "precision": matches.precision, "recall": matches.recall}
