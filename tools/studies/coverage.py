@@ -22,6 +22,7 @@ from compressor.agreement import difference
 from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs
 from compressor.graph.network import Network
+from compressor.graph.programs.attention_path import unfuse_attention
 from compressor.graph.programs.beginning import end_after
 from compressor.graph.programs.redraw import drawable, redraw_
 from compressor.graph.trace import trace
@@ -50,9 +51,9 @@ CHANNELS = {nn.Linear: -1, nn.LSTM: -1, nn.GRU: -1}
 """Where a layer's input has its channels; of convolutions in dimension 1."""
 
 
+@unfuse_attention()
 def compare(build: Callable[[], Subject], tell: Callable[[Record], None]) -> Record:
     """Return what both do with one network; `tell` hears what is known so far."""
-    torch.backends.mha.set_fastpath_enabled(False)
     torch.manual_seed(0)
     subject = build()
     if subject.judge is None:

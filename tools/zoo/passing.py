@@ -21,6 +21,7 @@ from compressor.formats.verifying import verify_file
 from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs, count_params
 from compressor.graph.network import Network
+from compressor.graph.programs.attention_path import unfuse_attention
 from compressor.graph.programs.beginning import end_after
 from compressor.graph.programs.redraw import drawable, redraw_
 from compressor.graph.trace import trace
@@ -69,17 +70,14 @@ class Pass:
             self.seconds[name] = round(time.perf_counter() - begin, 2)
             self.record["seconds"] = self.seconds
 
+    @unfuse_attention()
     def run(self, build: Callable[[], Subject]) -> Record:
         """The record, with "status" passed or failed."""
-        usual = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
         try:
             self._run(build)
             self.record |= {"status": "passed", "stage": ""}
         except Exception as error:
             self.record |= {"status": "failed", "error": describe(error)}
-        finally:
-            torch.backends.mha.set_fastpath_enabled(usual)
         return self.record
 
     def _run(self, build: Callable[[], Subject]) -> None:
