@@ -28,6 +28,7 @@ from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
 from compressor.graph.trace import trace
 from compressor.loading import load_model
+from compressor.loading.onnx.onnx_network import OnnxNetwork
 from compressor.loading.onnx.operators import ENTRIES
 from compressor.records import LoadedModel, Trace
 from compressor.slicing import Sliced, slice_network
@@ -380,7 +381,8 @@ def test_versions_of_operators_compute_what_onnx_runtime_does(name: str, tmp_pat
     )
     if node.op_type == "ArgMax":
         model.graph.output[0].type.tensor_type.elem_type = INT64
-    load_model(str(save(model, tmp_path / "net.onnx")))  # which compares the two
+    loaded = load_model(str(save(model, tmp_path / "net.onnx")))
+    assert isinstance(loaded.module, OnnxNetwork)  # which was compared, or loading had raised
 
 
 RESIZES = [
@@ -399,7 +401,8 @@ def test_resizing_computes_what_onnx_runtime_does(
     scales = {"scales": F(1, 1, factor, factor)}
     inputs = {"x": (FLOAT, ["n", 2, 5, 6])}
     model = graph([node], scales, inputs=inputs, outputs=4, opset=13)
-    load_model(str(save(model, tmp_path / "net.onnx")))  # which compares the two
+    loaded = load_model(str(save(model, tmp_path / "net.onnx")))
+    assert isinstance(loaded.module, OnnxNetwork)  # which was compared, or loading had raised
 
 
 def test_what_stands_before_suppressed_boxes_shrinks(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from compressor.formats.verifying import write_and_verify
 from compressor.graph.analysis import analyse
 from compressor.graph.trace import trace
 from compressor.loading import load_model
+from compressor.loading.onnx.onnx_network import OnnxNetwork
 from compressor.records import LoadedModel
 from compressor.slicing import slice_network
 from compressor.slicing.compare import outputs_of, variants
@@ -83,7 +84,8 @@ def assert_smaller_like_its_twin(g: Drawing, folder: Path) -> None:
 @settings(relaxed, max_examples=60, derandomize=True)
 @given(alone())
 def test_an_operator_is_read_as_onnx_runtime_runs_it(tmp_path: Path, g: Drawing) -> None:
-    read(g, tmp_path / "net.onnx")
+    loaded = read(g, tmp_path / "net.onnx")
+    assert isinstance(loaded.module, OnnxNetwork)  # which was compared, or loading had raised
 
 
 @settings(relaxed, max_examples=8, derandomize=True)
@@ -96,7 +98,8 @@ def test_a_graph_becomes_smaller_like_its_masked_twin(tmp_path: Path, g: Drawing
 @settings(relaxed, max_examples=MANY)
 @given(alone())
 def test_many_operators(tmp_path: Path, g: Drawing) -> None:
-    read(g, tmp_path / "net.onnx")
+    loaded = read(g, tmp_path / "net.onnx")
+    assert isinstance(loaded.module, OnnxNetwork)  # which was compared, or loading had raised
 
 
 @pytest.mark.slow

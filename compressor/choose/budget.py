@@ -246,14 +246,24 @@ def candidates_of(options: Options) -> int:
     if options.use is not None or options.layer_ratio:
         return 0
     if options.search == "auto":
-        return CANDIDATES if blocks_compete(options) else MEASURES * _may_compare(options)
+        if blocks_compete(options):
+            return CANDIDATES
+        compares = scores_are_errors(options) and options.repair and layers_compete(options)
+        return MEASURES if compares else 0
     return options.search
 
 
-def _may_compare(options: Options) -> bool:
-    """Return whether the scores are errors, which are repaired and compared between layers."""
-    is_by_error = options.criterion == "reconstruction" and options.repair
-    return is_by_error and options.scope == "global" and options.steps == 1
+def scores_are_errors(options: Options) -> bool:
+    """Return whether channels are scored by errors, of which there are several measures."""
+    return options.criterion == "reconstruction"
+
+
+def layers_compete(options: Options) -> bool:
+    """Return whether scores of one layer are weighed against another's, once.
+
+    In steps each step scores anew, and within a layer there is nothing to weigh.
+    """
+    return options.steps == 1 and options.scope == "global"
 
 
 def share_of(options: Options) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows: nothing is held, and so nothing is removed for others
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # is asked for before use
 
 MARK = "compressor-"
 """Ends the part of a temporary name that is chosen; what follows is drawn at random."""

@@ -85,7 +85,7 @@ def _reader(samples: Iterable[Feeds], network: str) -> Any:
 
     session = open_session(network, 1)
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
         def __init__(self) -> None:
             self._samples = iter(samples)
 

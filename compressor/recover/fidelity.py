@@ -63,7 +63,7 @@ class Nearness:
             deviation from its mean; 1 for a network that always returns the mean.
         same_argmax: Share of samples (and positions) that get the same class, the largest entry
             along dimension 1; None where there are no classes.
-        output: The output's place among all tensors that are returned.
+        output: The output's place among all that is returned.
     """
 
     output: int
@@ -107,7 +107,7 @@ class _Sums:
         self.place = place
         self.samples = self.places = self.same = 0
         self.cosine = self.error = self.square = 0.0
-        self.total: Tensor | float = 0.0
+        self.totals: dict[torch.Size, tuple[int, Tensor]] = {}
         self.has_classes = False
 
     def add(self, outputs: Tensor, wanted: Tensor) -> None:
@@ -116,15 +116,17 @@ class _Sums:
         self.cosine += float(_cosines(outputs, wanted).sum())
         self.error += float((outputs.double() - wanted.double()).square().sum())
         self.square += float(wanted.double().square().sum())
-        self.total = self.total + wanted.double().sum(0)
+        total = wanted.double().sum(0)
+        count, before = self.totals.get(total.shape, (0, torch.zeros_like(total)))
+        self.totals[total.shape] = count + len(wanted), before + total
         if wanted.dim() > 1 and wanted.shape[1] > 1:
             same = outputs.argmax(1) == wanted.argmax(1)
             self.has_classes = True
             self.same, self.places = self.same + int(same.sum()), self.places + same.numel()
 
     def result(self) -> Nearness:
-        mean = torch.as_tensor(self.total)
-        spread = self.square - float(mean.square().sum()) / self.samples
+        means = (float(total.square().sum()) / count for count, total in self.totals.values())
+        spread = self.square - sum(means)
         scale = spread if spread > 1e-9 * self.square else self.square  # one sample is its own mean
         return Nearness(
             self.place,
@@ -143,7 +145,7 @@ def _cosines(outputs: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _pairs(outputs: Any, wanted: Any) -> dict[int, tuple[Tensor, Tensor]]:
-    """Return the floating outputs beside the original's, by their place among all tensors."""
+    """Return the floating outputs beside the original's, by their place among all that is given."""
     found, expected = (_floats(each) for each in (outputs, wanted))
     shapes = [[tuple(t.shape) for t in each.values()] for each in (found, expected)]
     if not expected or shapes[0] != shapes[1]:
@@ -156,5 +158,6 @@ def _pairs(outputs: Any, wanted: Any) -> dict[int, tuple[Tensor, Tensor]]:
 
 
 def _floats(outputs: Any) -> dict[int, Tensor]:
-    leaves = (leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor))
-    return {i: t for i, t in enumerate(leaves) if t.is_floating_point() and t.dim() > 0}
+    leaves = enumerate(pytree.tree_leaves(outputs))
+    tensors = {place: leaf for place, leaf in leaves if isinstance(leaf, Tensor)}
+    return {place: t for place, t in tensors.items() if t.is_floating_point() and t.dim() > 0}

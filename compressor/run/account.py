@@ -21,6 +21,7 @@ from compressor.report import (
     time_layers,
     versions,
 )
+from compressor.report.tables import FIDELITY
 from compressor.run.decide import Cut, describe_budget
 from compressor.run.deliver import Delivery
 from compressor.run.explaining import explain
@@ -35,6 +36,7 @@ def account(
     moments: Sequence[Moment],
     differences: Mapping[str, float],
     command: str,
+    nearness: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the contents of a run's report, as in report.json.
 
@@ -45,12 +47,14 @@ def account(
         moments: The metrics after each step, the original's first.
         differences: The largest differences between the forms of the result, by words.
         command: The command as the report shows it.
+        nearness: How near the outputs are to the original's, where that was measured.
     """
     sliced = made.sliced
     return {
         **_what_went_in(run, command),
         **_states(delivery, moments),
         "recovery": [moment.to_report() for moment in moments],
+        **({} if nearness is None else {FIDELITY: nearness}),
         "budget": describe_budget(run, made.decision),
         "groups": explain(run, made.decision),
         "protected": protection_entries(run.before.network.protections),

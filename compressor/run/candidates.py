@@ -147,8 +147,7 @@ class Candidates:
         run = self.run
         before = run.total(run.unit)
         halfway = decide(run, AtMost(math.sqrt(before * self.target.most)), best_effort=True)
-        program = slice_program(run.trace, run.network, run.network.masks(halfway.keep))
-        self._refit(run, halfway.keep, program)
+        program = self._refit(_slice(run, halfway.keep), run, halfway.keep)
         return score_again(run, halfway.keep, program)
 
     def slice(self, way: Way) -> tuple[Run, ExportedProgram, dict[str, int]] | None:
@@ -162,7 +161,7 @@ class Candidates:
             return None
         run, keep = chosen
         kept = {name: len(channels) for name, channels in keep.items()}
-        return run, slice_program(run.trace, run.network, run.network.masks(keep)), kept
+        return run, _slice(run, keep), kept
 
     def _choose(self, way: Way) -> _Chosen | None:
         """Return the run and what it keeps; None where the goal is out of reach."""
@@ -190,17 +189,14 @@ class Candidates:
             return math.inf
         key = _key(way, chosen.keep)
         if key not in self._made:
-            self._made[key] = self.divergence.of(self._make(*chosen))
+            program = self._refit(_slice(*chosen, only_to_run=True), *chosen)
+            self._made[key] = self.divergence.of(program)
         return self._made[key]
 
-    def _make(self, run: Run, keep: Keep) -> ExportedProgram:
-        masks = run.network.masks(keep)
-        program = slice_program(run.trace, run.network, masks, only_to_run=True)
-        self._refit(run, keep, program)
-        return program
-
-    def _refit(self, run: Run, keep: Keep, program: ExportedProgram) -> None:
+    def _refit(self, program: ExportedProgram, run: Run, keep: Keep) -> ExportedProgram:
+        """Repair a smaller program, in place, on a part of the samples; return it."""
         refit_program(run, program, keep, self.data, least_rows=ROWS)
+        return program
 
 
 def _part_of(samples: int) -> int:
@@ -210,6 +206,11 @@ def _part_of(samples: int) -> int:
 class _Chosen(NamedTuple):
     run: Run
     keep: Keep
+
+
+def _slice(run: Run, keep: Keep, *, only_to_run: bool = False) -> ExportedProgram:
+    masks = run.network.masks(keep)
+    return slice_program(run.trace, run.network, masks, only_to_run=only_to_run)
 
 
 def _key(way: Way, keep: Keep) -> tuple[object, ...]:

@@ -157,9 +157,7 @@ def carry_out(
     sliced = replace(sliced, plan=delivery.plan)
     found = {"program and module": difference, **in_type}
     cut = replace(made.cut, sliced=sliced)
-    report = account(run, cut, delivery, [first, *made.moments], found, command)
-    if nearness is not None:
-        report["fidelity"] = nearness
+    report = account(run, cut, delivery, [first, *made.moments], found, command, nearness)
     delivery.write_report(report)
     if sliced.plan.removal is not None:
         leave(sliced.module, sliced.plan.removal.leaving)

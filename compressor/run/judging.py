@@ -98,8 +98,11 @@ def compare_outputs(run: Run, sliced: Sliced) -> dict[str, Any] | None:
     finally:
         for each in networks:
             each.cpu()
-    names = names_of_outputs(sliced.program)
-    rows = [{**asdict(each), "output": names[each.output]} for each in found]
+    names = dict(enumerate(names_of_outputs(sliced.program)))  # a class may return more
+    rows = [
+        {**asdict(each), "output": names.get(each.output, f"output {each.output}")}
+        for each in found
+    ]
     return {"samples": min(len(data), NEARNESS_SAMPLES), "outputs": rows}
 
 

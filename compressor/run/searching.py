@@ -14,7 +14,13 @@ from dataclasses import replace
 
 from compressor.choose import AtMost, Share
 from compressor.choose.blocks import removable
-from compressor.choose.budget import blocks_compete, candidates_of, is_timed
+from compressor.choose.budget import (
+    blocks_compete,
+    candidates_of,
+    is_timed,
+    layers_compete,
+    scores_are_errors,
+)
 from compressor.choose.kinds import BLOCK
 from compressor.graph.blocks import Block, find_blocks
 from compressor.processes import each_alone
@@ -82,11 +88,8 @@ def _blocks_of(run: Run) -> list[Block]:
 
 
 def _may_weigh(run: Run) -> bool:
-    """Return whether scores of groups may be weighed against each other.
-
-    In steps each step scores anew, and within a layer there is nothing to weigh.
-    """
-    return run.options.steps == 1 and run.options.scope == "global" and len(run.scores) > 1
+    """Return whether scores of groups may be weighed against each other."""
+    return layers_compete(run.options) and len(run.scores) > 1
 
 
 def _look_around(made: Candidates, count: int, tick: Tick) -> None:
@@ -121,7 +124,7 @@ def _kinds_of_changes(made: Candidates) -> Iterator[Iterator[Way]]:
     if made.blocks:
         yield propose_blocks(made)
     if _may_weigh(made.run):
-        if options.criterion == "reconstruction":
+        if scores_are_errors(options):
             yield propose_by_stakes(made)
             if not is_timed(options):  # by the clock widths are corrected, layer against layer
                 yield propose_evenness(made)
@@ -129,7 +132,7 @@ def _kinds_of_changes(made: Candidates) -> Iterator[Iterator[Way]]:
             return  # the rest is worth its time where it is asked for
         yield propose_factors(made, options.seed)
         # by the clock, with blocks, it was no better and takes as long as scoring
-        if options.criterion == "reconstruction" and not made.blocks:
+        if scores_are_errors(options) and not made.blocks:
             yield propose_scoring_again(made)
 
 

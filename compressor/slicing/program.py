@@ -165,6 +165,7 @@ def _literal(
 ) -> Any:
     new = spelled if isinstance(spelled, int) else size_after(spelled, sizes)
     before = spelled if isinstance(spelled, int) else spelled.size
+    # what is counted from the end names a place as counted from the start; half of BATCH is none
     is_from_end = name in PLACES and isinstance(old, int) and old < 0 and new < BATCH // 2
     if (new == before and not is_from_end) or old is None or old == OPEN.get(name, object()):
         return old

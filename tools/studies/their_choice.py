@@ -48,12 +48,8 @@ def replay_on_numbers(module: nn.Module, example: Tensor, history: History) -> d
             parameter.copy_(numbers.view(-1, *[1] * (parameter.dim() - 1)).expand_as(parameter))
     graph = tp.DependencyGraph().build_dependency(copied, example)
     graph.load_pruning_history(history)
-    return {
-        name: parameter.detach().flatten(1)[:, 0].long()
-        if parameter.dim() > 1
-        else parameter.long()
-        for name, parameter in copied.named_parameters()
-    }
+    left = ((name, parameter.detach()) for name, parameter in copied.named_parameters())
+    return {name: numbers.reshape(len(numbers), -1)[:, 0].long() for name, numbers in left}
 
 
 def _kept(network: Network, left: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -33,6 +33,9 @@ Gradients = Sequence[Tensor | None]
 History = Sequence[tuple[str, bool, Sequence[int]]]
 """What was cut, one after the other: a layer, whether its outputs, and which of those left."""
 
+_Cut = tuple[nn.Module, History]
+"""A smaller module, and how it became so."""
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -173,9 +176,6 @@ def _search(
         return _cut(module, example, goal, share, hint, gradients)
 
     return bisect(make, left, 1 - goal.ratio, close=goal.close)
-
-
-_Cut = tuple[nn.Module, History]
 
 
 def _cut(

@@ -107,7 +107,7 @@ def _put_together(kind: type) -> Any:
         named = {**dict(names[1]), **dict(zip(names[0], parts, strict=True))}
         if not dataclasses.is_dataclass(kind):
             return _fill(kind, named)
-        params: Any = kind.__dataclass_params__  # type: ignore[attr-defined]
+        params: Any = kind.__dataclass_params__  # type: ignore[attr-defined]  # in no stub
         if not (params.init and made_by_fields):
             return _fill(kind, named)
         given = {f.name for f in dataclasses.fields(kind) if f.init}
@@ -121,7 +121,7 @@ def _put_together(kind: type) -> Any:
 
 def _fill(kind: type, named: Mapping[str, Any]) -> Any:
     if issubclass(kind, Mapping):
-        return kind(named)  # type: ignore[call-arg]
+        return kind(named)  # type: ignore[call-arg]  # as mappings are made
     made = kind.__new__(kind)
     for name, part in named.items():
         object.__setattr__(made, name, part)

@@ -50,7 +50,7 @@ def _inline(module: GraphModule, region: Node) -> dict[str, str]:
     Returns:
         Name of each result before -> its name after.
     """
-    at = WRAPPERS[region.target.__name__][0]  # type: ignore[union-attr]
+    at = WRAPPERS[region.target.__name__][0]  # type: ignore[union-attr]  # an operator
     source, operands = region.args[at], region.args[at + 1 :]
     assert isinstance(source, Node)
     inner: GraphModule = getattr(module, str(source.target))

@@ -114,15 +114,18 @@ class OnnxNetwork(nn.Module):
 
     def note_literals(self, inputs: tuple[Tensor, ...]) -> None:
         """Run the network, and hold the sizes that its steps are given as their attributes, in
-        place."""
+        place; for inputs of the same sizes as before they are held already."""
+        names = [declared.name for declared in self.source.graph.inputs]
+        sizes = {n: list(x.shape) for n, x in zip(names, inputs, strict=True)}
+        if sizes == self.sizes:
+            return
         hooks = [
             step.register_forward_pre_hook(lambda step, given: step.note_literals(given))
             for step in self.modules()
             if isinstance(step, NodeModule)
         ]
         self.watch(inputs, lambda name, value: None)
-        names = [declared.name for declared in self.source.graph.inputs]
-        self.sizes = {n: list(x.shape) for n, x in zip(names, inputs, strict=True)}
+        self.sizes = sizes
         for hook in hooks:
             hook.remove()
 
