@@ -124,15 +124,16 @@ def _kinds_of_changes(made: Candidates) -> Iterator[Iterator[Way]]:
     if made.blocks:
         yield propose_blocks(made)
     if _may_weigh(made.run):
-        if scores_are_errors(options):
+        # by the clock, with blocks, other measures were no better, and take their turns
+        has_measures = scores_are_errors(options) and not made.blocks
+        if has_measures:
             yield propose_by_stakes(made)
             if not is_timed(options):  # by the clock widths are corrected, layer against layer
                 yield propose_evenness(made)
         if options.search == "auto" and not made.blocks:
             return  # the rest is worth its time where it is asked for
         yield propose_factors(made, options.seed)
-        # by the clock, with blocks, it was no better and takes as long as scoring
-        if scores_are_errors(options) and not made.blocks:
+        if has_measures:
             yield propose_scoring_again(made)
 
 
