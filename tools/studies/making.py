@@ -37,7 +37,20 @@ TRAINING = "training"
 def make_ours(network: Network, options: Mapping[str, Any]) -> Made:
     """Compress as a user does, and take the numbers of the report."""
     result = compressor.compress(network.module, network.example, **network.given, **options)
-    return result.module, numbers_of(result.report)
+    return result.module, numbers_of(result.report) | worth_of(network, result.module)
+
+
+def worth_of(network: Network, module: nn.Module) -> Record:
+    """Return the package that carries a network, and what a smaller module is worth to its users.
+
+    Returns:
+        `package`, and `quality` (per measure the original's and the module's), where there are any.
+    """
+    found: Record = {} if network.carried is None else {"package": network.carried.describe()}
+    if network.judge is not None:
+        before, after = (network.judge(each.eval()) for each in (network.module, module))
+        found["quality"] = {name: [before[name], after[name]] for name in before}
+    return found
 
 
 def numbers_of(report: Mapping[str, Any]) -> Record:
@@ -86,7 +99,7 @@ def make_theirs(
     if epochs := options.get("epochs", 0):
         found["epochs"] = _train(network, module, epochs, goal.seed, journal or Journal(), device)
         moments.append([f"{epochs} epochs", _evaluate(network, module, device)])
-    return module, found
+    return module, found | worth_of(network, module)
 
 
 @cache
