@@ -41,6 +41,11 @@ class Original:
         """Return the network's module, in eval mode."""
         return self._trace.module
 
+    @property
+    def program(self) -> ExportedProgram:
+        """Return the network's program."""
+        return self._trace.program
+
     @cached_property
     def unwritable(self) -> Mapping[str, str]:
         """Return the requested formats that the network cannot be written in: name -> reason."""
@@ -70,7 +75,7 @@ class Original:
 
     def runnable(self, by_torch: bool) -> Runnable:
         """What PyTorch runs, its program, or ONNX Runtime, its file. Raises what `onnx` does."""
-        return self._trace.program if by_torch else self.onnx
+        return self.program if by_torch else self.onnx
 
     def route_of(self, name: str) -> Route | None:
         """Return the route on which a format's file was written, where it has several.

@@ -42,6 +42,17 @@ def primary_output(outputs: Any) -> Tensor:
     )
 
 
+def real_outputs(outputs: Any) -> dict[int, Tensor]:
+    """Return the real tensors with dimensions, by their places among all that a network returns.
+
+    Raises:
+        CompressorError: It returns no tensor.
+    """
+    leaves = {i: t for i, t in enumerate(pytree.tree_leaves(outputs)) if isinstance(t, Tensor)}
+    found = leaves or {0: primary_output(outputs)}
+    return {place: t for place, t in found.items() if t.is_floating_point() and t.dim() > 0}
+
+
 def why_no_classes(outputs: Any, target: Any) -> str:
     """Return in words why outputs and targets are not class scores and classes; "" where they are.
 

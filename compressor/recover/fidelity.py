@@ -12,11 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from compressor.calls import Call
 from compressor.errors import CompressorError
-from compressor.recover.evaluation import Batch, Batches, Progress, call, to_eval, watch_batches
+from compressor.recover.evaluation import (
+    Batch,
+    Batches,
+    Progress,
+    call,
+    real_outputs,
+    to_eval,
+    watch_batches,
+)
+from compressor.recover.spread import Spread
 
 FIDELITY = "fidelity"
 """The metric's name."""
@@ -106,8 +114,8 @@ class _Sums:
     def __init__(self, place: int) -> None:
         self.place = place
         self.samples = self.places = self.same = 0
-        self.cosine = self.error = self.square = 0.0
-        self.totals: dict[torch.Size, tuple[int, Tensor]] = {}
+        self.cosine = self.error = 0.0
+        self.spread = Spread()
         self.has_classes = False
 
     def add(self, outputs: Tensor, wanted: Tensor) -> None:
@@ -115,23 +123,17 @@ class _Sums:
         self.samples += len(wanted)
         self.cosine += float(_cosines(outputs, wanted).sum())
         self.error += float((outputs.double() - wanted.double()).square().sum())
-        self.square += float(wanted.double().square().sum())
-        total = wanted.double().sum(0)
-        count, before = self.totals.get(total.shape, (0, torch.zeros_like(total)))
-        self.totals[total.shape] = count + len(wanted), before + total
+        self.spread.add(wanted)
         if wanted.dim() > 1 and wanted.shape[1] > 1:
             same = outputs.argmax(1) == wanted.argmax(1)
             self.has_classes = True
             self.same, self.places = self.same + int(same.sum()), self.places + same.numel()
 
     def result(self) -> Nearness:
-        means = (float(total.square().sum()) / count for count, total in self.totals.values())
-        spread = self.square - sum(means)
-        scale = spread if spread > 1e-9 * self.square else self.square  # one sample is its own mean
         return Nearness(
             self.place,
             self.cosine / self.samples,
-            (self.error / max(scale, _TINY)) ** 0.5,
+            (self.error / max(self.spread.deviation, _TINY)) ** 0.5,
             self.same / self.places if self.has_classes else None,
         )
 
@@ -146,7 +148,7 @@ def _cosines(outputs: Tensor, wanted: Tensor) -> Tensor:
 
 def _pairs(outputs: Any, wanted: Any) -> dict[int, tuple[Tensor, Tensor]]:
     """Return the floating outputs beside the original's, by their place among all that is given."""
-    found, expected = (_floats(each) for each in (outputs, wanted))
+    found, expected = (real_outputs(each) for each in (outputs, wanted))
     shapes = [[tuple(t.shape) for t in each.values()] for each in (found, expected)]
     if not expected or shapes[0] != shapes[1]:
         raise CompressorError(
@@ -155,9 +157,3 @@ def _pairs(outputs: Any, wanted: Any) -> dict[int, tuple[Tensor, Tensor]]:
             next_step="give a --metric of your own",
         )
     return {place: (found[place], each) for place, each in expected.items()}
-
-
-def _floats(outputs: Any) -> dict[int, Tensor]:
-    leaves = enumerate(pytree.tree_leaves(outputs))
-    tensors = {place: leaf for place, leaf in leaves if isinstance(leaf, Tensor)}
-    return {place: t for place, t in tensors.items() if t.is_floating_point() and t.dim() > 0}

@@ -114,23 +114,18 @@ def open_samples(
         )
     validation = None
     if isinstance(options, Options) and (is_found_by_trying(options) or options.trains):
-        train, validation = _validation(train, subject, options, opener)
+        train, validation = _validation(train, options, opener)
     return _with_test(train, test, validation, subject, options)
 
 
 def _validation(
-    train: Data | None, subject: Subject, options: Options, opener: _Opener
+    train: Data | None, options: Options, opener: _Opener
 ) -> tuple[Data | None, Data | None]:
     """Return the training data, and what sizes and epochs are compared on.
 
-    That is the data given for it, or a tenth that is taken off the training data. Without labels or
-    a metric, epochs are compared only where data were given for it.
+    That is the data given for it, or a tenth that is taken off the training data.
     """
     validation = opener(None, options.validation)
-    if validation is None and not is_found_by_trying(options):
-        assert train is not None
-        has_metric = train.labelled or subject.metric or options.metric
-        return hold_out(train, HELD_OUT, options.seed) if has_metric else (train, None)
     if validation is None:
         if train is None:
             raise UsageError(
