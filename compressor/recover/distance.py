@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
+from compressor.padding import blank_padding, counted_of, counted_share
 from compressor.recover.evaluation import (
     Batches,
     call,
@@ -59,13 +60,15 @@ class Distance:
         with torch.no_grad():
             for inputs, _ in watch_batches(batches, device, None, ""):
                 for place, output in real_outputs(call(original, inputs)).items():
-                    spreads.setdefault(place, Spread()).add(output)
+                    spreads.setdefault(place, Spread()).add(output, counted_of(inputs))
                 seen += inputs.samples
                 if seen >= SAMPLES:
                     break
         return cls({place: spread.variance for place, spread in spreads.items()})
 
-    def __call__(self, outputs: Any, wanted: Any, classes: Any = None) -> Tensor:
+    def __call__(
+        self, outputs: Any, wanted: Any, classes: Any = None, counted: Tensor | None = None
+    ) -> Tensor:
         """Compute the distance, a scalar.
 
         Args:
@@ -73,6 +76,7 @@ class Distance:
             wanted: What the original returns.
             classes: Labels that number the classes which the first output scores; None where
                 nothing says that it scores any.
+            counted: Which positions are no padding, [samples, positions], if any may be.
 
         Raises:
             CompressorError: Nothing that both return can be compared.
@@ -85,12 +89,15 @@ class Distance:
         ):  # training may give auxiliary outputs beside them
             ours, theirs = found[place].float(), aims[place].float()
             _check_shapes(ours, theirs)
+            share = counted_share(ours, counted)
+            ours, theirs = (blank_padding(each, counted) for each in (ours, theirs))
             dim = class_dimension(ours, classes) if place == first else None
             with _in_full(ours):
                 if dim is not None:
-                    distances.append(divergence(ours, theirs, dim))
+                    distance = divergence(ours, theirs, dim)
                 else:
-                    distances.append(F.mse_loss(ours, theirs) / self.variances.get(place, 1.0))
+                    distance = F.mse_loss(ours, theirs) / self.variances.get(place, 1.0)
+            distances.append(distance / share)
         if not distances:
             raise _incomparable("no real tensor is returned by both")
         return torch.stack(distances).mean()

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.calls import Call
 from compressor.errors import CompressorError
+from compressor.padding import blank_padding, counted_of
 from compressor.recover.evaluation import (
     Batch,
     Batches,
@@ -32,8 +32,21 @@ FIDELITY = "fidelity"
 _TINY = 1e-30
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What the original returns for a batch.
+
+    Attributes:
+        outputs: All of it.
+        counted: Which positions of the batch are no padding, [samples, positions], if it tells.
+    """
+
+    outputs: Any
+    counted: Tensor | None = None
+
+
 class BesideOriginal:
-    """Batches whose targets are what the original returns for them."""
+    """Batches whose targets are what the original returns for them, each a `Wanted`."""
 
     def __init__(self, given: Batches, original: nn.Module, device: str | torch.device) -> None:
         self.given, self.original, self.device = given, original, device
@@ -44,7 +57,7 @@ class BesideOriginal:
     def __iter__(self) -> Iterator[Batch]:
         to_eval(self.original.to(self.device))
         for inputs, _ in watch_batches(self.given, self.device, None, ""):
-            yield inputs, call(self.original, Call.of(inputs))
+            yield inputs, Wanted(call(self.original, inputs), counted_of(inputs))
 
 
 def fidelity(outputs: Any, wanted: Any) -> float:
@@ -52,7 +65,7 @@ def fidelity(outputs: Any, wanted: Any) -> float:
 
     Args:
         outputs: What a network returns for a batch.
-        wanted: What the original returns.
+        wanted: What the original returns, alone or as a `Wanted`; padded positions do not count.
 
     Raises:
         CompressorError: They return no floating tensor, or different ones.
@@ -104,7 +117,7 @@ def measure_nearness(
     with torch.no_grad():
         for inputs, wanted in watch_batches(beside, device, progress, "comparing"):
             for place, pair in _pairs(call(module, inputs), wanted).items():
-                sums.setdefault(place, _Sums(place)).add(*pair)
+                sums.setdefault(place, _Sums(place)).add(*pair, wanted.counted)
     return [each.result() for each in sums.values()]
 
 
@@ -118,12 +131,12 @@ class _Sums:
         self.spread = Spread()
         self.has_classes = False
 
-    def add(self, outputs: Tensor, wanted: Tensor) -> None:
-        """Add a batch's outputs, [samples, ...] each."""
+    def add(self, outputs: Tensor, wanted: Tensor, counted: Tensor | None) -> None:
+        """Add a batch's outputs, [samples, ...] each, with zeros at padded positions."""
         self.samples += len(wanted)
         self.cosine += float(_cosines(outputs, wanted).sum())
         self.error += float((outputs.double() - wanted.double()).square().sum())
-        self.spread.add(wanted)
+        self.spread.add(wanted, counted)
         if wanted.dim() > 1 and wanted.shape[1] > 1:
             same = outputs.argmax(1) == wanted.argmax(1)
             self.has_classes = True
@@ -148,7 +161,11 @@ def _cosines(outputs: Tensor, wanted: Tensor) -> Tensor:
 
 def _pairs(outputs: Any, wanted: Any) -> dict[int, tuple[Tensor, Tensor]]:
     """Return the floating outputs beside the original's, by their place among all that is given."""
-    found, expected = (real_outputs(each) for each in (outputs, wanted))
+    beside = wanted if isinstance(wanted, Wanted) else Wanted(wanted)
+    found, expected = (
+        {place: blank_padding(t, beside.counted) for place, t in real_outputs(each).items()}
+        for each in (outputs, beside.outputs)
+    )
     shapes = [[tuple(t.shape) for t in each.values()] for each in (found, expected)]
     if not expected or shapes[0] != shapes[1]:
         raise CompressorError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from compressor.calls import Call
 from compressor.errors import CompressorError
+from compressor.padding import counted_of
 from compressor.recover.distance import Distance
 from compressor.recover.evaluation import Batches, call, primary_output
 
@@ -139,7 +140,7 @@ class Objective:
         # a loss of one's own may take a number per sample for anything but a class
         is_class = self.loss is None or (isinstance(target, Tensor) and target.ndim > 1)
         distance = self.distance or Distance()
-        return distance(outputs, wanted, target if is_class else None)
+        return distance(outputs, wanted, target if is_class else None, counted_of(inputs))
 
 
 def _takes_teacher(step: Step) -> bool:

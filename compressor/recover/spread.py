@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compressor.padding import has_positions
+
 _SAME = 1e-9
 """An output whose deviations are less than this share of its squares is the same for all samples,
 up to rounding."""
@@ -21,14 +23,19 @@ class Spread:
         self.square = 0.0
         self.totals: dict[torch.Size, tuple[int, Tensor]] = {}
 
-    def add(self, outputs: Tensor) -> None:
-        """Add a batch's outputs, [samples, ...], to the sums."""
+    def add(self, outputs: Tensor, counted: Tensor | None = None) -> None:
+        """Add a batch's outputs, [samples, ...], to the sums.
+
+        Where they have positions of which some are padding, each other position is a sample.
+        """
         exact = outputs.double()
-        self.values += outputs.numel()
+        if counted is not None and has_positions(outputs, counted):
+            exact = exact[counted.to(outputs.device)]
+        self.values += exact.numel()
         self.square += float(exact.square().sum())
         total = exact.sum(0)
         count, before = self.totals.get(total.shape, (0, torch.zeros_like(total)))
-        self.totals[total.shape] = count + len(outputs), before + total
+        self.totals[total.shape] = count + len(exact), before + total
 
     @property
     def deviation(self) -> float:

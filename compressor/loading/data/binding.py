@@ -104,9 +104,8 @@ class Binding:
             except (LookupError, TypeError):
                 raise self._lacking(name, inputs) from None
         count = len(self.examples.args)
-        return Call(
-            tuple(values[:count]), dict(zip(self.examples.kwargs, values[count:], strict=True))
-        )
+        named = dict(zip(self.examples.kwargs, values[count:], strict=True))
+        return Call(tuple(values[:count]), named, self.forward.names[:count])
 
     def left_out(self, inputs: Any) -> list[str]:
         """Return the names of what the sample has and the network is not given."""
@@ -156,7 +155,7 @@ class Binding:
             return Call((list(values),))
         if self.by_name and len(values) <= len(forward.names):
             return Call((), dict(zip(forward.names, values, strict=False)))
-        return Call(values)
+        return Call(values, names=forward.names[: len(values)])
 
     def _lacking(self, name: str, inputs: Any) -> CompressorError:
         by_position = f"{len(_sequence(inputs))} inputs by position"
