@@ -15,8 +15,20 @@ from torch import nn
 
 import compressor
 from compressor.graph.counting import count_macs, count_params
+from compressor.graph.trace import trace
 from compressor.loading.data import batches, data_of, hold_out
-from compressor.recover import Hooks, Objective, Recipe, TrainingState, evaluate, fine_tune, top1
+from compressor.records import ExampleInputs
+from compressor.recover import (
+    LEARNING_RATES,
+    Hooks,
+    Objective,
+    Recipe,
+    TrainingState,
+    evaluate,
+    fine_tune,
+    optimizer_for,
+    top1,
+)
 from compressor.run.journal import Journal
 from tools.studies.networks import Network
 from tools.studies.packages.files import FileNetwork
@@ -133,10 +145,12 @@ def _train(
     """Train in place by the product's defaults on what it would train on; leave it on the CPU."""
     train, _ = hold_out(data_of(network.train, "train"), seed=seed)
     kept = journal.find_record(TRAINING)
+    traced = trace(network.module, ExampleInputs((network.example,)))
+    optimizer, _ = optimizer_for(traced.program)
     state = fine_tune(
         module,
         batches(train, network.batch_size, seed=seed, augment=network.augment, drop_last=True),
-        Recipe(epochs, seed=seed, captured=device == "cuda"),
+        Recipe(epochs, LEARNING_RATES[optimizer], optimizer, seed=seed, captured=device == "cuda"),
         Objective(loss=network.loss, teacher=copy.deepcopy(network.module)),
         device=device,
         state=TrainingState.from_dict(kept) if kept and _fits(kept["weights"], module) else None,
