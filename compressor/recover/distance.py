@@ -26,6 +26,10 @@ from compressor.recover.spread import Spread
 TEMPERATURE = 4.0
 """Temperature of distillation (Hinton et al. 2015)."""
 
+SHARE_WEIGHT = 10.0
+"""What a squared error is multiplied by as a share of the variance, so that one learning rate fits
+it, divergences and labels (ResNet-20: docs/results/decisions.md)."""
+
 SAMPLES = 64
 """From at least how many samples the variances of outputs are estimated."""
 
@@ -36,8 +40,8 @@ class Distance:
 
     Where labels number the classes that an output scores, it is the Kullback-Leibler divergence of
     the two, softened by the temperature. Of any other output (embeddings, maps, sequences, boxes,
-    scores without labels) it is the mean squared difference as a share of the original's variance:
-    1 for what always returns the mean, whatever the scale.
+    scores without labels) it is the mean squared difference as a share of the original's variance,
+    times `SHARE_WEIGHT`: 10 for what always returns the mean, whatever the scale.
 
     Attributes:
         variances: The original's variance over samples, by the output's place among all that is
@@ -84,20 +88,19 @@ class Distance:
         found, aims = real_outputs(outputs), real_outputs(wanted)
         first = next(iter(found), None)
         distances = []
-        for place in sorted(
-            found.keys() & aims.keys()
-        ):  # training may give auxiliary outputs beside them
+        for place in sorted(found.keys() & aims.keys()):  # training may give further outputs
             ours, theirs = found[place].float(), aims[place].float()
             _check_shapes(ours, theirs)
-            share = counted_share(ours, counted)
+            part = counted_share(ours, counted)
             ours, theirs = (blank_padding(each, counted) for each in (ours, theirs))
             dim = class_dimension(ours, classes) if place == first else None
             with _in_full(ours):
                 if dim is not None:
                     distance = divergence(ours, theirs, dim)
                 else:
-                    distance = F.mse_loss(ours, theirs) / self.variances.get(place, 1.0)
-            distances.append(distance / share)
+                    variance = self.variances.get(place, 1.0)
+                    distance = SHARE_WEIGHT * F.mse_loss(ours, theirs) / variance
+            distances.append(distance / part)
         if not distances:
             raise _incomparable("no real tensor is returned by both")
         return torch.stack(distances).mean()
