@@ -9,6 +9,7 @@ from torch import nn
 from compressor.choose.budget import is_timed
 from compressor.choose.curves import Sensitivity, read_sensitivity
 from compressor.errors import CompressorError
+from compressor.formats.job import check_installed
 from compressor.formats.original import Original, missing
 from compressor.graph.costs import notes_on_macs
 from compressor.graph.trace import trace
@@ -86,6 +87,8 @@ def _try_formats(traced: Trace, options: Options, stopwatch: Stopwatch) -> Origi
     Raises:
         CompressorError: It is to be timed and cannot be written as ONNX.
     """
+    for name in options.format:
+        check_installed(name, f"--format {name}")
     original = Original(traced, options.format)
     with stopwatch.stage("try the formats"):
         unwritable = original.unwritable
