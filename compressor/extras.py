@@ -7,7 +7,13 @@ from types import ModuleType
 
 from compressor.errors import UsageError
 
-EXTRAS = {"ray": "ray", "timm": "timm", "transformers": "transformers", "yaml": "sweep"}
+EXTRAS = {
+    "ray": "ray",
+    "soundfile": "audio",
+    "timm": "timm",
+    "transformers": "transformers",
+    "yaml": "sweep",
+}
 """Module -> the extra of this package that installs it."""
 
 

@@ -198,6 +198,8 @@ def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) 
 
 
 def _say_what_is_left_out(stopwatch: Stopwatch, samples: Samples) -> None:
+    for note in dict.fromkeys(note for data in samples.each for note in data.notes):
+        stopwatch.note(note)
     for data in samples.each[:1]:
         if data.left_out:
             names = ", ".join(data.left_out)
