@@ -55,7 +55,8 @@ def why_no_classes(outputs: Any, target: Any) -> str:
     scores = primary_output(outputs)
     shapes = " and ".join("x".join(map(str, t.shape)) for t in (scores, target))
     if target.is_floating_point() or target.is_complex():
-        return f"the targets are real numbers, {str(target.dtype).removeprefix('torch.')}"
+        kind = str(target.dtype).removeprefix("torch.")
+        return f"the targets are real numbers, {kind}, and classes are integers"
     if scores.ndim < 2 or scores.shape[1] < 2:
         return f"outputs of shape {'x'.join(map(str, scores.shape))} are no scores of classes"
     if target.shape != (*scores.shape[:1], *scores.shape[2:]):

@@ -74,7 +74,11 @@ def open_inputs(
         widens=bool(loaded.types),
     )
     like = None if known is None else Call.of(known)
-    reading = Reading.of(options, binding, like, lambda call: _is_accepted(loaded, call))
+    reading = replace(
+        Reading.of(options, binding, like),
+        accepts=lambda call: _is_accepted(loaded, call),
+        is_free=known is not None and known.has_free_sizes,
+    )
     samples = open_samples(subject, options, reading)
     first = samples.train or samples.test
     if not is_given and first is not None:

@@ -59,9 +59,9 @@ def read_arrays(path: Path, name_of: Callable[[str], str]) -> list[Stored]:
         with np.load(path, allow_pickle=False) as archive:
             return [_entry(archive, name, path) for name in archive.files]
     except Exception as error:  # zip, lzma, pickle and numpy each have their own
+        why = f"it {_OBJECTS}" if "allow_pickle" in str(error) else str(error).partition("\n")[0]
         raise CompressorError(
-            f"not a readable {'.npy array' if is_single else '.npz archive'}: "
-            + str(error).partition("\n")[0],
+            f"not a readable {'.npy array' if is_single else '.npz archive'}: {why}",
             where=str(path),
             next_step=f"write one with {HOW}",
         ) from error

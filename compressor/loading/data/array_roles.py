@@ -32,11 +32,17 @@ class Roles:
 
 
 def name_of_file(stem: str, binding: Binding) -> str:
-    """Return the name of a file's only array: train_labels.npy holds labels, X_1.npy inputs."""
-    if stem in binding.names:
-        return stem
-    words = re.split(r"[\W_\d]+", stem.lower())
-    return next((word for word in words if word in (*TARGETS, *INPUTS)), INPUTS[0])
+    """Return the name of a file's only array: train_input_ids.npy holds input_ids, y_1.npy y.
+
+    The network's names come first; a file that bears no name holds the inputs.
+    """
+    plain = f"_{'_'.join(_WORD.findall(stem.lower()))}_"
+    names = (*sorted(binding.names, key=len, reverse=True), *TARGETS, IMAGES)
+    within = (name for name in names if f"_{'_'.join(_WORD.findall(name.lower()))}_" in plain)
+    return next(within, INPUTS[0])
+
+
+_WORD = re.compile(r"[^\W_\d]+")
 
 
 def tell_roles(problems: Mapping[str, str], binding: Binding, where: str) -> Roles:

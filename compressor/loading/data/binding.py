@@ -18,6 +18,9 @@ from compressor.loading.plain import widen
 TARGETS = ("labels", "label", "targets", "target", "y")
 """Names of the target in a sample that is a dict, where the network does not take that name."""
 
+MASK = "attention_mask"
+"""The input that says by 1 and 0 which positions there are; without it, all are."""
+
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 Key = str | int | None
@@ -73,12 +76,14 @@ class Binding:
         by_name: Without examples, pass positional inputs by the forward's names.
         widens: Give inputs in half or double precision in float32, for a network that is computed
             in it.
+        makes_mask: Without examples, give the network a `MASK` where samples have none.
     """
 
     forward: Forward = field(default_factory=Forward)
     examples: Call | None = None
     by_name: bool = False
     widens: bool = False
+    makes_mask: bool = False
 
     def takes(self, name: str) -> bool:
         """Return whether an input of that name is the network's, and so no target."""
@@ -114,8 +119,18 @@ class Binding:
         Raises:
             CompressorError: The sample lacks an input that the examples have.
         """
+        inputs = self._with_mask(inputs)
         call = self._whole_forward(inputs) if self.examples is None else self._like_examples(inputs)
         return widen(call) if self.widens else call
+
+    def _with_mask(self, inputs: Any) -> Any:
+        """Return a sample's named inputs with a mask of ones, where one is wanted and missing."""
+        is_wanted = self.makes_mask if self.examples is None else MASK in self.required
+        if not is_wanted or not isinstance(inputs, Mapping) or MASK in inputs:
+            return inputs
+        named = (value for name, value in inputs.items() if name in self.names)
+        first = next((x for x in named if getattr(x, "ndim", 0)), None)
+        return inputs if first is None else {**inputs, MASK: torch.ones(len(first)).long()}
 
     def _like_examples(self, inputs: Any) -> Call:
         assert self.examples is not None

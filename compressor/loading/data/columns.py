@@ -50,7 +50,8 @@ class Column:
     def __init__(self, name: str, where: str, parts: Sequence[Array], *, is_input: bool) -> None:
         self.name, self.where, self.parts, self.is_input = name, where, parts, is_input
         self.ends = np.cumsum([len(part) for part in parts])
-        self.type = TYPES[parts[0].dtype.kind]
+        kind = parts[0].dtype.kind
+        self.type = TYPES["i" if kind == "b" and not is_input else kind]  # yes and no are classes
 
     def __len__(self) -> int:
         return int(self.ends[-1])

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Subset
 
 from compressor.calls import Call
 from compressor.errors import CompressorError
-from compressor.loading.data.binding import Binding
+from compressor.loading.data.binding import MASK, Binding
 from compressor.loading.data.collating import Stacked, UnequalShapesError, sample_of, side_by_side
 from compressor.loading.data.lengths import Form, can_be_filled, fill, form_of
 
@@ -86,12 +86,16 @@ class Data:
         found = replace(found, labelled=self.labelled and found.fetch([0]).target is not None)
         if isinstance(found._read([0]), Stacked):
             return found
-        forms = {index: found.form(index) for index in _spread(len(found), _LOOKED_AT)}
-        if len(set(forms.values())) == 1:
+        forms = {found.form(index) for index in _spread(len(found), _LOOKED_AT)}
+        if len(forms) == 1:
             return found
-        sample = found._sample(0)
-        is_filled = can_be_filled(*sample, [*forms.values()], binding.forward)
-        return replace(found, is_filled=is_filled, is_ragged=not is_filled)
+        if can_be_filled(*found._sample(0), [*forms], binding.forward):
+            return replace(found, is_filled=True)
+        if MASK in binding.forward.known and not binding.makes_mask:
+            filled = self.bind(replace(binding, makes_mask=True))
+            if filled.is_filled:
+                return filled
+        return replace(found, is_ragged=True)
 
     @property
     def base(self) -> tuple[Any, np.ndarray[Any, Any]]:

@@ -27,6 +27,7 @@ class Reading:
         like: The network's inputs as far as they are known, with a batch dimension: they tell the
             size that images of a folder get, and the form of a piece of a recording.
         accepts: Returns whether the network can be run on a call, where that can be tried.
+        is_free: Whether sizes of `like` were made up, since the model leaves them open.
     """
 
     mean: Sequence[float] | None = None
@@ -36,25 +37,13 @@ class Reading:
     binding: Binding = field(default_factory=Binding)
     like: Call | None = None
     accepts: Callable[[Call], bool] | None = None
+    is_free: bool = False
 
     @classmethod
-    def of(
-        cls,
-        options: DataOptions,
-        binding: Binding,
-        like: Call | None,
-        accepts: Callable[[Call], bool] | None = None,
-    ) -> Reading:
+    def of(cls, options: DataOptions, binding: Binding, like: Call | None) -> Reading:
         """Return how the options say that files are read."""
-        return cls(
-            options.mean or None,
-            options.std or None,
-            options.sample_rate,
-            options.window,
-            binding,
-            like,
-            accepts,
-        )
+        mean, std = options.mean or None, options.std or None
+        return cls(mean, std, options.sample_rate, options.window, binding, like)
 
     @property
     def image_size(self) -> tuple[int, int]:

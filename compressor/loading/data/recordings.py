@@ -131,7 +131,7 @@ def _length(recordings: Sequence[Recording], rate: int, reading: Reading, where:
                 next_step="give the length of a piece in seconds: --window 1",
             )
         return length
-    if reading.signal is not None:
+    if reading.signal is not None and not reading.is_free:
         return max(reading.signal.shape[1:])
     lengths = {recording.length_at(rate) for recording in recordings}
     if len(lengths) > 1:

@@ -140,7 +140,7 @@ def _load_folder(folder: Path, reading: Reading) -> Data:
 def _refuse(given: Sequence[str], words: str, where: Path) -> None:
     if given:
         raise UsageError(
-            f"{', '.join(given)} are for {words}, and this is data of another kind",
+            f"there are no {words} here, to which alone {' and '.join(given)} can apply",
             where=str(where),
             next_step=f"leave {' and '.join(given)} out",
         )
