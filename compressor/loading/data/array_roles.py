@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compressor.errors import UsageError
+from compressor.errors import CompressorError, UsageError
 from compressor.loading.data.binding import TARGETS, Binding
 
 IMAGES = "images"
@@ -54,7 +54,8 @@ def tell_roles(problems: Mapping[str, str], binding: Binding, where: str) -> Rol
         where: The place for messages.
 
     Raises:
-        UsageError: None is meant for the network, or an input is missing, or holds no numbers.
+        UsageError: None is meant for the network, or an input is missing.
+        CompressorError: What is meant for it holds no numbers.
     """
     target = next((n for n in TARGETS if n in problems and not binding.takes(n)), None)
     rest = [name for name in problems if name not in TARGETS or binding.takes(name)]
@@ -81,7 +82,7 @@ def tell_roles(problems: Mapping[str, str], binding: Binding, where: str) -> Rol
         )
     for name in (*roles.inputs, *([target] if target else [])):
         if problems[name]:
-            raise UsageError(
+            raise CompressorError(
                 f"the array {name} {problems[name]}",
                 where=where,
                 next_step="write arrays of numbers, [samples, ...], padded to one length",
