@@ -10,6 +10,7 @@ from compressor.errors import UsageError
 EXTRAS = {
     "openvino": "openvino",
     "ray": "ray",
+    "soundfile": "audio",
     "timm": "timm",
     "transformers": "transformers",
     "yaml": "sweep",

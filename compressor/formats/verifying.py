@@ -18,7 +18,7 @@ from compressor.formats import Case, Route, export_onnx, user_inputs, verify_onn
 from compressor.formats.original import TemporaryFolder
 from compressor.graph.programs.redraw import drawable, redraw_until_clear
 from compressor.loading.data import Data
-from compressor.loading.other_sizes import has_other_sizes
+from compressor.loading.other_sizes import find_traced
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module, variants
 from compressor.slicing.compare import outputs_of
@@ -197,15 +197,13 @@ def real_inputs(
     if data is None:
         return None
     size = traced.batch if traced.batch_symbol is None else traced.batch + 1
-    why = ""
-    if len(data) < size:
-        why = f"there are {len(data)} samples, and a call takes {size}"
-    elif has_other_sizes(data, traced):
-        why = f"they are not of the sizes that were traced ({Call.of(traced.examples).shapes})"
-    if why:
+    found = find_traced(data, traced, size) if len(data) >= size else None
+    if found is None:
+        few = f"there are {len(data)} samples, and a call takes {size}"
+        sizes = f"they are not of the sizes that were traced ({Call.of(traced.examples).shapes})"
+        why = few if len(data) < size else sizes
         note(f"files are compared with the network on random inputs, not on the samples: {why}")
-        return None
-    return data.fetch(range(size)).inputs
+    return found
 
 
 def cases_of(program: ExportedProgram, inputs: Sequence[ExampleInputs]) -> list[Case]:
