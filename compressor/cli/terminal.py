@@ -33,6 +33,18 @@ def criteria_table(criteria: Mapping[str, Criterion]) -> Table:
     return table
 
 
+def time_left(done: int, total: int, seconds: float) -> str:
+    """Return in words how long a stage still takes, if it goes on as it went for some seconds.
+
+    It is "" where nothing is done yet, or nothing is left.
+    """
+    if not 0 < done < total:
+        return ""
+    left = round(seconds * (total - done) / done)
+    minutes, rest = divmod(left, 60)
+    return f"{minutes} min {rest:02d} s left" if minutes else f"{rest} s left"
+
+
 class Terminal:
     """A watch that shows stages on a console; plain lines where that is no terminal."""
 
@@ -46,6 +58,7 @@ class Terminal:
         with Progress(
             *columns,
             TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[note]}"),
             console=self._console,
             transient=True,
@@ -53,12 +66,13 @@ class Terminal:
             redirect_stderr=False,
             disable=not self._console.is_terminal,
         ) as progress:
-            task = progress.add_task(f"{name:<{_WIDTH}}", total=None, note="")
+            task = progress.add_task(f"{name:<{_WIDTH}}", total=None, left="", note="")
 
             def tick(done: int, total: int, note: str) -> None:
                 nonlocal last
                 last = note
-                progress.update(task, completed=done, total=total, note=note)
+                left = time_left(done, total, time.perf_counter() - begin)
+                progress.update(task, completed=done, total=total, left=left, note=note)
 
             yield tick
         seconds = time.perf_counter() - begin

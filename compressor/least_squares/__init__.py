@@ -1,15 +1,16 @@
 """Choose and repair by one quantity: what least squares on the consumers cannot make up for."""
 
+from compressor.least_squares.at_once import samples_that_fit
 from compressor.least_squares.choice import reconstruction_scores
 from compressor.least_squares.divergence import Divergence
 from compressor.least_squares.head_bases import Turning, turn_heads, with_tensors
-from compressor.least_squares.memory import LEAST_ROWS, Memory, Workspace
+from compressor.least_squares.memory import USUAL_ROWS, Memory, Workspace
 from compressor.least_squares.repair import Refit, Whole, refit
 from compressor.least_squares.salience import stakes
 from compressor.least_squares.walk import Script
 
 __all__ = [
-    "LEAST_ROWS",
+    "USUAL_ROWS",
     "Divergence",
     "Memory",
     "Refit",
@@ -19,6 +20,7 @@ __all__ = [
     "Workspace",
     "reconstruction_scores",
     "refit",
+    "samples_that_fit",
     "stakes",
     "turn_heads",
     "with_tensors",

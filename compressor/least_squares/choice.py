@@ -11,6 +11,7 @@ from compressor.graph.axes import coordinates
 from compressor.graph.network import Network
 from compressor.graph.programs.lifting import stored_tensors
 from compressor.least_squares.elimination import Elimination, eliminate
+from compressor.least_squares.ledger import DOUBLE_PRECISION, Ledger
 from compressor.least_squares.memory import Memory, Workspace
 from compressor.least_squares.moments import Inputs
 from compressor.least_squares.pieces import GroupConsumers, Measurer, Name, PieceRegression
@@ -48,19 +49,25 @@ def reconstruction_scores(
         Group name -> scores, [size] float64; high is important.
     """
     workspace = workspace or Workspace()
-    report = workspace.progress
     groups = [group for group in network.groups if group.size > 1]
     measurer = Measurer(trace, network, inputs, workspace)
     shares = [measurer.share(group) for group in groups]
     _tell(shares, workspace.note)
+    packs = list(_pack(shares, workspace.memory))
+    ledger = Ledger(workspace.progress, measurer.work_of(packs) + sum(map(_work, shares)))
+    measurer.find_salience(ledger)
     scores: dict[str, Floats] = {}
-    for together in _pack(shares, workspace.memory):
-        measured = measurer(together)
+    for together in packs:
+        measured = measurer(together, ledger)
+        last = {piece.name: share for share in together for piece, _ in share.pieces}
         for share in together:
-            report(len(scores), len(groups), f"ordering the channels of {share.group.name}")
+            ledger.begin(f"ordering the channels of {share.group.name}")
             price = _price(network, share.group, of)
             scores[share.group.name] = _order(trace, network, share, measured).scores() / price
-    report(len(groups), len(groups), "")
+            for piece, _ in share.pieces:
+                if last[piece.name] is share:  # no other group's features are in it
+                    measured.pop(piece.name, None)
+            ledger.add(_work(share), "")
     alone = {g.name: np.ones(g.size) for g in network.groups if g.name not in scores}
     return scores | alone
 
@@ -97,6 +104,11 @@ def _bytes(shares: Sequence[GroupConsumers], memory: Memory) -> int:
     gathered = sum(size.moments_bytes(size.features) for size in held.values())
     weights = sum(size.weight_bytes(memory) for size in held.values())
     return gathered + weights + max(s.inverting_bytes for s in shares)
+
+
+def _work(share: GroupConsumers) -> float:
+    """Estimate the multiply-adds of ordering a group's channels."""
+    return DOUBLE_PRECISION * sum(piece.size.work_to_eliminate for piece, _ in share.pieces)
 
 
 def _price(network: Network, group: Group, of: str | None) -> float:

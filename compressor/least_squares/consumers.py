@@ -16,7 +16,7 @@ from torch.fx import Node
 from compressor.graph.programs.lifting import stored_names
 from compressor.graph.programs.nodes import argument, given_arguments, live_nodes, operator_of
 from compressor.graph.rules.facts import PASSES_ON, SUMS
-from compressor.least_squares.layouts import LAYOUTS, Layout, channel_dim
+from compressor.least_squares.layouts import LAYOUTS, Layout, at_channels
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class _Reader:
         if len(others) != 1 or "alpha" in given_arguments(users[0]) or not self._is_own(others[0]):
             return ""
         value, added = node.meta["val"], others[0].meta["val"]
-        dim = channel_dim(value, layout)
+        dim = at_channels(value.dim(), layout)
         wanted = [1] * value.dim()
         wanted[dim] = value.shape[dim]
         shape = [1] * (value.dim() - added.dim()) + list(added.shape)

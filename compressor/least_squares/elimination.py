@@ -17,6 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from compressor.least_squares.inverses import Inverse, OfMoments, OfRows, factor
+
 RIDGE = 1e-4
 """The least share of the diagonal's mean that is added to the diagonal of A."""
 
@@ -32,16 +34,30 @@ class Regression:
     """The regression of one consumer, or of the columns of some of its channels.
 
     Attributes:
-        moments: Second moments of the features, [blocks, features, features].
+        features: Second moments of the features, [blocks, features, features]; or rows
+            [blocks, rows, features] of which UᵀU are the second moments.
         weight: [blocks, features, outputs], outputs in units of what the consumer may disturb.
         channel: The group's channel of each feature, [features]; -1 is of another group.
         ridge: Added to the diagonal of the moments, as a share of its mean, [blocks].
+        by_rows: Whether `features` are rows.
     """
 
-    moments: Tensor
+    features: Tensor
     weight: Tensor
     channel: npt.NDArray[np.int64]
     ridge: Tensor | float = RIDGE
+    by_rows: bool = False
+
+    def invert(self) -> Inverse:
+        """Return the inverse of the second moments with the ridge."""
+        features = self.features.double()
+        if self.by_rows:
+            mean = features.square().sum((1, 2)) / features.shape[2]
+            return OfRows(features, self.ridge * mean + 1e-30)
+        features = features.clone()
+        diagonal = features.diagonal(dim1=1, dim2=2)
+        diagonal += (self.ridge * diagonal.mean(1)).unsqueeze(1) + 1e-30
+        return OfMoments(features)
 
 
 @dataclass(frozen=True)
@@ -100,58 +116,70 @@ def _share_out(alone: npt.NDArray[np.float64], together: float) -> npt.NDArray[n
     return alone * (together / total) if total > 0 else np.full(len(alone), together / len(alone))
 
 
-_GONE = -2
 _MOST_GONE = 0.25
 """The share of a regression's features that may be gone before they are removed: copying what
 stays takes longest."""
 
 
 class _State:
-    """The inverse moments and weights of the features that remain."""
+    """The inverse moments and weights of the features that remain.
+
+    Attributes:
+        channels: The group's channels in here, ascending, [channels].
+        places: Where the features of each are, [channels, k].
+        own: The inverse's part of each, [blocks, channels, k, k].
+    """
 
     def __init__(self, regression: Regression) -> None:
-        moments = regression.moments.double().clone()
-        diagonal = moments.diagonal(dim1=1, dim2=2)
-        diagonal += (regression.ridge * diagonal.mean(1)).unsqueeze(1) + 1e-30
-        self.inverse = torch.linalg.inv(moments)
         self.weight = regression.weight.double().clone()
-        self.channel = regression.channel.copy()
+        self.features, self.gone = len(regression.channel), 0
+        order = np.argsort(regression.channel, kind="stable")
+        order = order[regression.channel[order] >= 0]
+        self.channels = np.unique(regression.channel[order])
+        self.places = torch.as_tensor(order.reshape(len(self.channels), -1))
+        self.others = torch.as_tensor(np.flatnonzero(regression.channel < 0))
+        self.inverse = regression.invert()
+        self.own = self.inverse.blocks(self.places)
 
     def costs(self, alive: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return what dropping each channel alone would cost; 0 for those not in here."""
-        order = np.argsort(self.channel, kind="stable")
-        order = order[self.channel[order] >= 0]
-        own = np.isin(alive, self.channel)
         costs = np.zeros(len(alive))
-        if not own.any():
-            return costs
-        places = torch.as_tensor(order.reshape(int(own.sum()), -1))
-        inner = self.inverse[:, places[:, :, None], places[:, None, :]]
-        rows = self.weight[:, places]
-        made_up = torch.linalg.solve(inner, rows)
-        costs[own] = (rows * made_up).sum((0, 2, 3)).numpy()
+        if len(self.channels):
+            rows = self.weight[:, self.places]
+            shares = torch.linalg.solve_triangular(factor(self.own), rows, upper=False)
+            costs[np.isin(alive, self.channels)] = shares.square().sum((0, 2, 3)).numpy()
         return costs
 
     def drop(self, gone: npt.NDArray[np.int64]) -> float:
         """Drop channels together, in place, and return the error that this adds."""
-        going = np.isin(self.channel, gone)
+        going = np.isin(self.channels, gone)
         if not going.any():
             return 0.0
-        out = torch.as_tensor(np.flatnonzero(going))
-        outer = self.inverse[:, :, out]
-        inner, rows = outer[:, out], self.weight[:, out]
-        made_up = torch.linalg.solve(inner, rows)
-        self.weight -= outer @ made_up
-        made_up_too = torch.linalg.solve(inner, outer.transpose(1, 2))
-        self.inverse.baddbmm_(outer, made_up_too, alpha=-1)
-        self.channel = np.where(going, _GONE, self.channel)
-        if np.mean(self.channel == _GONE) > _MOST_GONE:
+        out = self.places[torch.as_tensor(going)].flatten()
+        stay = torch.as_tensor(~going)
+        self.channels, self.places, self.own = (
+            self.channels[~going],
+            self.places[stay],
+            self.own[:, stay],
+        )
+        outer = self.inverse.columns(out)
+        root = factor(outer[:, out])
+        shares = torch.linalg.solve_triangular(root, self.weight[:, out], upper=False)
+        change = torch.linalg.solve_triangular(root, outer.transpose(1, 2), upper=False)
+        change = change.transpose(1, 2)
+        self.weight.baddbmm_(change, shares, alpha=-1)
+        rows = change[:, self.places]
+        self.own -= rows @ rows.transpose(2, 3)
+        self.inverse.drop(out, change)
+        self.gone += len(out)
+        if self.gone > _MOST_GONE * self.features:
             self._compact()
-        return float((rows * made_up).sum())
+        return float(shares.square().sum())
 
     def _compact(self) -> None:
-        """Remove the features that are gone, whose rows and columns are zeros until then."""
-        stay = torch.as_tensor(np.flatnonzero(self.channel != _GONE))
+        """Remove the features that are gone."""
+        stay = torch.cat([self.places.flatten(), self.others]).sort().values
         self.weight = self.weight[:, stay]
-        self.inverse = self.inverse[:, stay][:, :, stay]
-        self.channel = self.channel[self.channel != _GONE]
+        self.inverse.compact(stay)
+        self.places, self.others = (torch.searchsorted(stay, p) for p in (self.places, self.others))
+        self.features, self.gone = len(stay), 0

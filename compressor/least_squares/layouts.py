@@ -192,14 +192,14 @@ def blocks_of(arguments: Arguments) -> int:
     return int(arguments.get("groups", 1))
 
 
-def channel_dim(output: Tensor, layout: Layout) -> int:
-    """Return the dimension of an output that holds its channels."""
-    return 1 if layout.outputs is _image_outputs else output.dim() - 1
+def at_channels(rank: int, layout: Layout) -> int:
+    """Return the dimension of an output of so many dimensions that holds its channels."""
+    return 1 if layout.outputs is _image_outputs else rank - 1
 
 
 def row_grid(output: Tensor, layout: Layout) -> list[int]:
     """Return the sizes of the dimensions whose positions are the rows: all but the channels'."""
-    channels = channel_dim(output, layout)
+    channels = at_channels(output.dim(), layout)
     return [size for d, size in enumerate(output.shape) if d != channels]
 
 

@@ -7,41 +7,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from compressor.free_memory import free_bytes
 
 FREE = 0.5
-"""The share of the free memory that is taken where the user gives no limit."""
+"""The share of the free memory that is taken where the user gives no limit, `MOST` at most."""
+
+MOST = 2 * 10**9
+"""Bytes of which more would bring little: larger moments are gathered in another pass, and walks
+that are not held start anew, mostly for the first layers alone."""
 
 DOUBLE, SINGLE = 8, 4
 
-LEAST_ROWS = 32_768
-"""The least number of output positions that a regression takes, drawn at random from all samples
-(`moments.ROWS_PER_FEATURE` may ask for more). Further ones would change the estimate little."""
+USUAL_ROWS = 32_768
+"""The number of output positions that a regression takes, drawn at random from all samples, within
+what `moments.ROWS_PER_FEATURE` says. Further ones would change the estimate little."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that may be taken beside the network and a batch of its values.
+    """Bytes that may be taken beside the network.
 
     Attributes:
         moments: Bytes for second moments and what is solved with them.
         walks: Bytes for walks that are halted.
         rows: Bytes for the features of some rows.
-        least_rows: The least number of output positions that a regression takes.
+        values: Bytes for the values of samples that run through the network together.
+        usual_rows: The number of output positions that a regression of usual size takes.
     """
 
     moments: int
     walks: int
     rows: int
-    least_rows: int = LEAST_ROWS
+    values: int
+    usual_rows: int = USUAL_ROWS
 
     @classmethod
-    def of(cls, total: int | None, *, least_rows: int = LEAST_ROWS) -> Memory:
-        """Share out a total of bytes, or half of the free memory if `total` is None."""
-        whole = math.floor(FREE * free_bytes()) if total is None else total
-        return cls(whole // 2, whole // 4, whole // 8, least_rows)
+    def of(cls, total: int | None, *, usual_rows: int = USUAL_ROWS) -> Memory:
+        """Share out a total of bytes; if it is None, half of the free memory or `MOST`."""
+        whole = min(math.floor(FREE * free_bytes()), MOST) if total is None else total
+        return cls(whole // 2, whole // 4, whole // 8, whole // 8, usual_rows)
 
     def most_rows(self, features: int) -> int:
         """Return how many rows of so many features (of all blocks) may be looked at together."""
@@ -123,11 +129,18 @@ class Size:
         blocks: Number of separate regressions.
         features: Features of each block.
         outputs: Outputs of each block.
+        rows: Number of rows of features, where those are held in place of their second moments.
     """
 
     blocks: int
     features: int
     outputs: int
+    rows: int | None = None
+
+    @property
+    def work_to_eliminate(self) -> int:
+        """Return about the multiply-adds of eliminating the features."""
+        return self.blocks * self.features**2 * (self.features if self.rows is None else self.rows)
 
     def sketches(self, memory: Memory) -> bool:
         """Return whether random combinations stand for the outputs."""
@@ -141,11 +154,13 @@ class Size:
 
     def moments_bytes(self, columns: int) -> int:
         """Return the bytes of the moments of all parts, each of so many columns."""
-        return DOUBLE * self.blocks * self.features * min(columns, self.features)
+        each = min(columns, self.features) if self.rows is None else self.rows
+        return DOUBLE * self.blocks * self.features * each
 
     def largest_bytes(self, columns: int) -> int:
-        """Return the bytes of the moments of one part of so many columns."""
-        return DOUBLE * self.blocks * min(columns, self.features) ** 2
+        """Return the bytes of the matrix that one part of so many columns is solved with."""
+        each = min(columns, self.features) if self.rows is None else self.rows
+        return DOUBLE * self.blocks * each**2
 
 
 def bytes_to_eliminate(sizes: list[Size], columns: int, memory: Memory) -> int:
@@ -164,3 +179,16 @@ def columns_to_eliminate(sizes: list[Size], memory: Memory) -> int:
     while columns > 1 and bytes_to_eliminate(sizes, columns, memory) > memory.moments:
         columns = math.floor(0.8 * columns)
     return columns
+
+
+FEW_ROWS = 0.75
+"""The most rows per feature of a group's elimination by rows; with more, second moments are less
+work."""
+
+
+def rows_to_keep(size: Size, rows: int | None, memory: Memory) -> int | None:
+    """Return the number of rows if a consumer's channels are eliminated by rows, else None."""
+    if rows is None or rows > FEW_ROWS * size.features:
+        return None
+    kept = bytes_to_eliminate([replace(size, rows=rows)], size.features, memory)
+    return rows if kept <= memory.moments else None

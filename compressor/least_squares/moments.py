@@ -25,9 +25,18 @@ Inputs = Callable[[], Iterable[Any]]
 inputs alone."""
 
 
-ROWS_PER_FEATURE = 32
-"""How many output positions a regression takes for each of its features, drawn at random; at least
-`Memory.least_rows`."""
+ROWS_PER_FEATURE, MOST_PER_FEATURE = 8, 256
+"""How many output positions a regression takes for each of its features, drawn at random:
+`Memory.usual_rows` in all, as long as that is between these numbers. A fit of so many weights per
+output misses by about the inverse of them more than it has to."""
+
+AT_ONCE = 0.5
+"""The number of rows whose products are added up together, as a share of the features: adding a
+matrix of products takes as long as that many rows."""
+
+SIDE = 1024
+"""The number of features whose products with others are computed together; those that mirror others
+are not computed."""
 
 MOST_SHRUNK = 0.9
 """The largest share of shrinkage, for features that the samples say nothing of."""
@@ -51,13 +60,19 @@ def draw_rows(
         blocks: Number of its blocks.
         batches: How many batches share the wanted number of positions.
         generator: Draws them.
-        memory: Says how many are taken at least over all batches, and at most of one.
+        memory: Says how many are usual over all batches, and the most of one.
     """
-    wanted = max(memory.least_rows, ROWS_PER_FEATURE * width)
-    wanted = min(math.ceil(wanted / max(1, batches)), memory.most_rows(width * blocks))
+    wanted = rows_drawn(total, width, blocks, batches, memory)
     if wanted >= total:
         return torch.arange(total)
     return torch.randint(total, (wanted,), generator=generator).sort().values
+
+
+def rows_drawn(total: int, width: int, blocks: int, batches: int, memory: Memory) -> int:
+    """Return how many of a batch's output positions take part (see `draw_rows`)."""
+    wanted = min(memory.usual_rows, MOST_PER_FEATURE * width)
+    wanted = max(wanted, ROWS_PER_FEATURE * width)
+    return min(total, math.ceil(wanted / max(1, batches)), memory.most_rows(width * blocks))
 
 
 @dataclass
@@ -71,31 +86,51 @@ class Moments:
             [blocks, features, outputs]; `features` Σ u; `targets` Σ t; `squares` Σ t². Half
             batches are looked at apart: `halves` is their number, `norms` the sum of the squared
             norms of their mean squares uuᵀ, [blocks].
+        waiting: Rows (features, targets) that are too few to be added by themselves.
     """
 
     crosses: bool = True
     count: int = 0
     parts: dict[str, Tensor] = field(default_factory=dict)
+    waiting: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, features: Tensor, targets: Tensor) -> None:
         """Add features [blocks, rows, features] and targets [blocks, rows, outputs] to the sums."""
-        rows = features.shape[1]
-        self.count += rows
-        for some in halves_of(rows):
+        self.count += features.shape[1]
+        self.waiting.append((features, targets))
+        if is_enough(sum(some.shape[1] for some, _ in self.waiting), features.shape[2]):
+            self._add_waiting()
+
+    def _add_waiting(self) -> None:
+        if not self.waiting:
+            return
+        features, targets = (torch.cat(each, 1) for each in zip(*self.waiting, strict=True))
+        self.waiting.clear()
+        for some in halves_of(features.shape[1]):
             self._add(features[:, some], targets[:, some])
 
     def _add(self, features: Tensor, targets: Tensor) -> None:
         turned = features.transpose(1, 2)
-        outer = turned @ features
-        self._take("outer", outer)
-        self._take("norms", square_norm(outer) / features.shape[1] ** 2)
-        del outer
+        self._add_products(turned, features)
         if self.crosses:
             self._take("cross", turned @ targets)
         self._take("features", features.sum(1))
         self._take("targets", targets.sum(1))
         self._take("squares", targets.square().sum(1))
         self._take("halves", torch.ones(()))
+
+    def _add_products(self, turned: Tensor, features: Tensor) -> None:
+        """Add products of features with themselves and later ones; `settle` mirrors them."""
+        blocks, rows, width = features.shape
+        if "outer" not in self.parts:
+            self.parts["outer"] = torch.zeros(blocks, width, width, dtype=torch.float64)
+        norms = torch.zeros(blocks, dtype=torch.float64)
+        for first in range(0, width, SIDE):
+            side = slice(first, first + SIDE)
+            products = (turned[:, side] @ features[:, :, first:]).cpu()
+            self.parts["outer"][:, side, first:] += products
+            norms += square_norm(products[:, :, :SIDE]) + 2 * square_norm(products[:, :, SIDE:])
+        self._take("norms", norms / rows**2)
 
     def _take(self, name: str, value: Tensor) -> None:
         """Add a value to a sum in place, without a second tensor of its size."""
@@ -105,7 +140,8 @@ class Moments:
             self.parts[name] = value.cpu().double()
 
     def over_processes(self) -> Moments:
-        """Return the moments of the rows of all processes together."""
+        """Return the moments of the rows of all processes together; these are used up."""
+        self._add_waiting()
         count = torch.tensor([self.count], dtype=torch.float64)
         parts = all_summed({"count": count, **self.parts})
         return Moments(self.crosses, int(parts.pop("count")), parts)
@@ -117,7 +153,10 @@ class Moments:
         those: [blocks, features, features]. The shrinkage is how much of the mean square is added
         to the diagonal, so that the covariance errs least where samples are few: [blocks].
         """
+        self._add_waiting()
         covariance, halves = self.parts.pop("outer").div_(self.count), self.parts["halves"]
+        for end in range(SIDE, covariance.shape[1], SIDE):
+            covariance[:, end:, end - SIDE : end] = covariance[:, end - SIDE : end, end:].mT
         square = square_norm(covariance)
         if centred:
             u = self.parts["features"] / self.count
@@ -142,8 +181,13 @@ class Moments:
         return self.parts["features"] / self.count, self.parts["targets"] / self.count
 
 
+def is_enough(rows: int, features: int) -> bool:
+    """Return whether so many rows, of one batch or several, are looked at as two halves."""
+    return rows >= AT_ONCE * features
+
+
 def halves_of(rows: int) -> list[slice]:
-    """Return a batch's rows as two halves; a single row is one by itself."""
+    """Return rows as two halves; a single row is one by itself."""
     found = (slice(0, rows // 2), slice(rows // 2, rows))
     return [half for half in found if half.stop > half.start]
 
@@ -179,7 +223,8 @@ def square_norm(matrices: Tensor) -> Tensor:
 class Chain:
     """The chain from a consumer's output y to its target: t = P(s·y) + c.
 
-    P only moves values. 1 / s² per value of y depends on weights alone, so it is computed once.
+    P only moves values. 1 / s² per value of y depends on weights alone, so it is computed once, and
+    kept with one value where it is the same along a dimension (samples, positions).
     """
 
     def __init__(self, script: Script, consumer: Contraction) -> None:
@@ -199,10 +244,10 @@ class Chain:
         start = torch.zeros_like(ahead.values[self.first], requires_grad=True)
         with torch.enable_grad():
             end = self._through(ahead, start)
-        if self.inverse is None or self.inverse.shape != start.shape:
-            self.inverse = self._invert(ahead, start, end)
+        if self.inverse is None or not _fits(self.inverse, start):
+            self.inverse = _squeeze(self._invert(ahead, start, end))
         (pulled,) = torch.autograd.grad(end, start, change)
-        return pulled * self.inverse
+        return pulled.mul_(self.inverse)
 
     def _invert(self, ahead: Walk, start: Tensor, end: Tensor) -> Tensor:
         slope = self._through(ahead, torch.ones_like(start)) - end
@@ -216,6 +261,19 @@ class Chain:
             args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
             inner[node] = _functional(node)(*args, **kwargs)
         return inner[self.links[-1]]
+
+
+def _fits(values: Tensor, other: Tensor) -> bool:
+    pairs = zip(values.shape, other.shape, strict=True)
+    return all(size in (1, whole) for size, whole in pairs)
+
+
+def _squeeze(values: Tensor) -> Tensor:
+    """Return values with size 1 along each dimension along which they are all the same."""
+    for dim in range(values.dim()):
+        first = values.narrow(dim, 0, 1)
+        values = first.clone() if bool((values == first).all()) else values
+    return values
 
 
 def _functional(node: Node) -> Any:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from compressor.calls import Call
 from compressor.errors import UsageError
 from compressor.graph.axes import coordinates
 from compressor.graph.network import Network
@@ -18,12 +20,14 @@ from compressor.graph.programs.nodes import given_arguments
 from compressor.least_squares.consumers import Contraction, consumers
 from compressor.least_squares.elimination import RIDGE, Regression
 from compressor.least_squares.layouts import blocks_of
+from compressor.least_squares.ledger import WITH_GRADIENTS, Ledger, rows_of_all, work_of
 from compressor.least_squares.memory import (
     COPIES,
     SKETCH,
     Size,
     Workspace,
     columns_to_eliminate,
+    rows_to_keep,
 )
 from compressor.least_squares.moments import (
     Chain,
@@ -33,7 +37,8 @@ from compressor.least_squares.moments import (
     features_of,
     in_blocks,
 )
-from compressor.least_squares.salience import salience
+from compressor.least_squares.rows import Rows
+from compressor.least_squares.salience import SAMPLES, gradients_at_once, salience
 from compressor.least_squares.walk import Script, Walk
 from compressor.processes import processes
 from compressor.records import Group, Trace
@@ -50,13 +55,19 @@ class Piece:
         name: Its own name: the consumer's node, the group, the first channel.
         consumer: The consumer.
         size: Its size as a regression.
+        work: About the multiply-adds of gathering it and eliminating its channels.
         columns: The columns of some channels of a group; None for all columns.
     """
 
     name: Name
     consumer: Contraction
     size: Size
+    work: float
     columns: Tensor | None = None
+
+    def gather(self) -> Moments | Rows:
+        """Return what gathers its features."""
+        return Moments(crosses=False) if self.size.rows is None else Rows()
 
 
 @dataclass(frozen=True)
@@ -92,18 +103,20 @@ class PieceRegression:
     """A piece's regression; losses are shares of the variance of the consumer's target.
 
     Attributes:
-        moments: Second moments of the features, [blocks, features, features].
+        features: Second moments of the features, [blocks, features, features], or rows.
         weight: The weight in units of what it may disturb, [blocks, features, outputs].
         ridge: Share of the diagonal's mean that is added to it, [blocks].
+        by_rows: Whether `features` are rows, [blocks, rows, features].
     """
 
-    moments: Tensor
+    features: Tensor
     weight: Tensor
     ridge: Tensor
+    by_rows: bool
 
     def of(self, channel: Channels) -> Regression:
-        """Return the moments as a regression of a group, with the channel of each feature."""
-        return Regression(self.moments, self.weight, channel, self.ridge)
+        """Return it as a regression of a group, with the channel of each feature."""
+        return Regression(self.features, self.weight, channel, self.ridge, self.by_rows)
 
 
 def feature_channels(
@@ -120,7 +133,7 @@ class Measurer:
     """Measures the regressions of groups' consumers.
 
     It holds what is the same for all groups: the network, its consumers, and what errors of theirs
-    do to the network's outputs.
+    do to the network's outputs (`find_salience`, which comes first).
     """
 
     def __init__(
@@ -131,23 +144,44 @@ class Measurer:
         workspace: Workspace,
     ) -> None:
         self.network, self.inputs, self.seed = network, inputs, workspace.seed
-        self.memory, self.progress = workspace.memory, workspace.progress
+        self.memory, self.trace = workspace.memory, trace
         self.script = Script(trace.program, workspace.device)
-        self.progress(0, 1, "measuring what errors do to the outputs")
+        batches = inputs()
+        self.batches = len(batches) if isinstance(batches, Sized) else 0
+        given = iter(batches)
+        first = list(itertools.islice(given, 1))
+        self.samples = Call.of(first[0]).samples if first else 0
+        self.given = itertools.chain(first, given)
         members = {
             m.tensor for g in network.groups if g.size > 1 for m in g.members if m.contracted
         }
-        wanted = [c for c in consumers(trace.program, network.aliases) if c.tensor in members]
+        self.consumers: dict[str, list[Contraction]] = {}
+        self.salient: dict[str, Tensor] = {}
+        for consumer in consumers(trace.program, network.aliases):
+            if consumer.tensor in members:
+                self.consumers.setdefault(consumer.tensor, []).append(consumer)
+
+    def work_of(self, packs: Sequence[Sequence[GroupConsumers]]) -> float:
+        """Estimate the multiply-adds of finding the salience and measuring packs of groups."""
+        each = self.network.cost.macs()
+        every = max(self.batches, 1) * self.samples
+        gathered = sum(p.work for pack in packs for share in pack for p, _ in share.pieces)
+        looked_at = WITH_GRADIENTS * min(every, SAMPLES) + len(packs) * every
+        return each * looked_at + gathered
+
+    def find_salience(self, ledger: Ledger) -> None:
+        """Find what errors of each consumer do to the outputs."""
+        what = "measuring what errors do to the outputs"
+        ledger.begin(what)
+        each = WITH_GRADIENTS * self.network.cost.macs()
         self.salient = salience(
             self.script,
-            wanted,
-            inputs(),
-            is_divisible=trace.batch_symbol is not None,
+            [consumer for some in self.consumers.values() for consumer in some],
+            self.given,
+            at_once=gradients_at_once(self.trace, self.memory),
             seed=self.seed,
+            progress=lambda samples: ledger.add(each * samples, what),
         )
-        self.consumers: dict[str, list[Contraction]] = {}
-        for consumer in wanted:
-            self.consumers.setdefault(consumer.tensor, []).append(consumer)
 
     def share(self, group: Group) -> GroupConsumers:
         """Split a group's consumers into pieces, as large as the memory allows."""
@@ -160,8 +194,26 @@ class Measurer:
             if not regular:
                 weighed.append(tensor)
         width = columns_to_eliminate([size for _, size, _ in found], self.memory)
-        pieces = [piece for each in found for piece in _pieces(*each, width, group.name)]
+        pieces = [piece for each in found for piece in self._pieces(*each, width, group.name)]
         return GroupConsumers(group, pieces, weighed)
+
+    def _pieces(
+        self, consumer: Contraction, size: Size, channel: Channels, width: int, group: str
+    ) -> Iterator[tuple[Piece, Channels]]:
+        """Yield a consumer whole, or columns of as many channels at a time as fit into `width`."""
+        rows = self._rows_of(consumer, size)
+        if width >= size.features or size.rows is not None:
+            work = work_of(size, rows, self.memory)
+            yield Piece((consumer.node, "", 0), consumer, size, work), channel
+            return
+        each = int((channel == 0).sum())
+        step = max(1, width // each)
+        for first in range(0, int(channel.max()) + 1, step):
+            columns = np.flatnonzero((channel >= first) & (channel < first + step))
+            part = Size(size.blocks, len(columns), size.outputs)
+            name = consumer.node, group, first
+            work = work_of(part, rows, self.memory)
+            yield Piece(name, consumer, part, work, torch.as_tensor(columns)), channel[columns]
 
     def _regular(
         self, consumer: Contraction, group: Group
@@ -171,40 +223,50 @@ class Measurer:
         weight = self.script.tensors[consumer.tensor]
         size = Size(*consumer.layout.matrix(weight, blocks_of(given_arguments(node))).shape)
         channel = feature_channels(self.network, consumer, group, size.features)
+        size = replace(size, rows=rows_to_keep(size, self._rows_of(consumer, size), self.memory))
         counts = np.bincount(channel[channel >= 0], minlength=group.size)
         is_regular = counts.min() > 0 and counts.min() == counts.max()
         return (consumer, size, channel) if is_regular else None
 
-    def __call__(self, shares: Sequence[GroupConsumers]) -> dict[Name, PieceRegression]:
+    def _rows_of(self, consumer: Contraction, size: Size) -> int | None:
+        if processes() > 1:
+            return None
+        return rows_of_all(self.network, consumer, size, self.samples, self.batches, self.memory)
+
+    def __call__(
+        self, shares: Sequence[GroupConsumers], ledger: Ledger
+    ) -> dict[Name, PieceRegression]:
         """Measure the regressions of all pieces of some groups, in one pass over the data."""
         pieces = list({p.name: p for share in shares for p, _ in share.pieces}.values())
         place = self.script.place
         pieces.sort(key=lambda piece: place[piece.consumer.node])
-        found = {piece.name: Moments(crosses=False) for piece in pieces}
-        self._pass(pieces, found)
-        if pieces and processes() == 1 and not any(moments.count for moments in found.values()):
+        found = {piece.name: piece.gather() for piece in pieces}
+        self._pass(pieces, found, ledger)
+        if pieces and processes() == 1 and not any(gathered.count for gathered in found.values()):
             raise UsageError("the data gave no batch", where="--data", next_step="give more data")
         return {piece.name: self._measure_piece(piece, found.pop(piece.name)) for piece in pieces}
 
-    def _pass(self, pieces: Sequence[Piece], found: Mapping[Name, Moments]) -> None:
+    def _pass(
+        self, pieces: Sequence[Piece], found: Mapping[Name, Moments | Rows], ledger: Ledger
+    ) -> None:
         draws = {p.name: torch.Generator().manual_seed(self.seed) for p in pieces}
         chains = {p.consumer.node: Chain(self.script, p.consumer) for p in pieces}
-        batches = self.inputs()
-        total = len(batches) if isinstance(batches, Sized) else 0
-        for done, given in enumerate(batches):
-            self.progress(done, total, "measuring consumers")
+        total, macs = max(self.batches, 1), self.network.cost.macs()
+        for given in self.inputs():
             walk = self.script.start(given)
             for piece in pieces:
                 walk.advance(piece.consumer.node)
                 chain, draw = chains[piece.consumer.node], draws[piece.name]
-                self._look(piece, chain, walk, found[piece.name], max(total, 1), draw)
+                self._look(piece, chain, walk, found[piece.name], total, draw)
+                ledger.add(piece.work / total, "measuring consumers")
+            ledger.add(macs * self.samples, "measuring consumers")
 
     def _look(
         self,
         piece: Piece,
         chain: Chain,
         walk: Walk,
-        moments: Moments,
+        gathered: Moments | Rows,
         batches: int,
         generator: torch.Generator,
     ) -> None:
@@ -218,19 +280,18 @@ class Measurer:
         if piece.columns is not None:
             features = features[:, :, piece.columns.to(features.device)]
         outputs = consumer.layout.outputs(disturbed, rows)
-        moments.add(features, in_blocks(outputs, blocks_of(arguments_at(walk, node))))
+        gathered.add(features, in_blocks(outputs, blocks_of(arguments_at(walk, node))))
 
-    def _measure_piece(self, piece: Piece, moments: Moments) -> PieceRegression:
-        moments, consumer = moments.over_processes(), piece.consumer
+    def _measure_piece(self, piece: Piece, gathered: Moments | Rows) -> PieceRegression:
+        gathered, consumer = gathered.over_processes(), piece.consumer
         weight = self.script.tensors[consumer.tensor].detach().cpu()
         matrix = consumer.layout.matrix(weight, piece.size.blocks)
         if piece.columns is not None:
             matrix = matrix[:, piece.columns]
-        factors = _in_units(moments, self.salient.get(consumer.node))
-        covariance, shrinkage = moments.settle(centred=bool(consumer.constant))
-        return PieceRegression(
-            covariance, self._weigh(piece, matrix, factors), shrinkage.clamp(min=RIDGE)
-        )
+        factors = _in_units(gathered.variance(), self.salient.get(consumer.node))
+        features, shrinkage = gathered.settle(centred=bool(consumer.constant))
+        weight, by_rows = self._weigh(piece, matrix, factors), piece.size.rows is not None
+        return PieceRegression(features, weight, shrinkage.clamp(min=RIDGE), by_rows)
 
     def _weigh(self, piece: Piece, matrix: Tensor, factors: Tensor) -> Tensor:
         """Return the weight in units of what it may disturb, [blocks, features, outputs].
@@ -244,29 +305,12 @@ class Measurer:
         return (matrix @ (factors.float().transpose(1, 2) * mixing)).double()
 
 
-def _pieces(
-    consumer: Contraction, size: Size, channel: Channels, width: int, group: str
-) -> Iterator[tuple[Piece, Channels]]:
-    """Yield a consumer whole, or in turn the columns of as many channels as fit into `width`."""
-    if width >= size.features:
-        yield Piece((consumer.node, "", 0), consumer, size), channel
-        return
-    each = int((channel == 0).sum())
-    step = max(1, width // each)
-    for first in range(0, int(channel.max()) + 1, step):
-        columns = np.flatnonzero((channel >= first) & (channel < first + step))
-        part = Size(size.blocks, len(columns), size.outputs)
-        name = consumer.node, group, first
-        yield Piece(name, consumer, part, torch.as_tensor(columns)), channel[columns]
-
-
-def _in_units(moments: Moments, salient: Tensor | None) -> Tensor:
+def _in_units(variance: Tensor, salient: Tensor | None) -> Tensor:
     """Return the factor of each output column, [blocks, 1, outputs].
 
     Multiplied by it, squared errors become shares of the target's variance, both weighed by what
     they do to the network's outputs (where that is not known, all alike).
     """
-    variance = moments.variance()
     weights = torch.ones(()) if salient is None else salient.reshape(variance.shape)
     whole = (weights * variance).sum().clamp(min=1e-30)
     return (weights / whole).sqrt().expand_as(variance).unsqueeze(1)

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 import torch
 from torch.export import ExportedProgram
 
+from compressor.calls import Call
 from compressor.graph.axes import Axis, Bools, leaves
 from compressor.graph.network import Network
 from compressor.graph.programs.nodes import given_arguments
 from compressor.least_squares.consumers import Contraction, consumers
 from compressor.least_squares.layouts import blocks_of
+from compressor.least_squares.ledger import Ledger, rows_of_all, work_of
 from compressor.least_squares.memory import Memory, Size, Workspace, columns_to_solve
 from compressor.least_squares.moments import (
     Chain,
@@ -85,14 +87,16 @@ def refit(
         whole: What `original` was before blocks were taken out of it; its values are aimed at.
     """
     workspace = workspace or Workspace()
-    report, seed, device = workspace.progress, workspace.seed, workspace.device
+    seed, device = workspace.seed, workspace.device
     whole = whole or Whole(original)
     todo = find_affected(original, network, masks, whole)
     pairs = _Pairs(whole, Script(sliced, device), inputs, workspace.memory)
     pairs.aim_at(todo)
     done: list[Refit] = []
+    work = pairs.work_of(todo, network)
+    ledger = Ledger(workspace.progress, sum(work))
     for number, consumer in enumerate(todo):
-        report(number, len(todo), f"re-fitting {consumer.tensor}")
+        ledger.begin(f"re-fitting {consumer.tensor}")
         form, parts = _how(pairs, consumer, workspace.memory, seed)
         found: list[Step] = []
         for part in parts * (SWEEPS if len(parts) > 1 else 1):
@@ -106,7 +110,7 @@ def refit(
             first, last = found[0], found[-1]
             done.append(Refit(consumer.tensor, first.before, last.after, len(parts)))
         pairs.aim_at(todo[number + 1 :])
-    report(len(todo), len(todo), "")
+        ledger.add(work[number], "")
     _bring_home(pairs.sliced, sliced)
     return done
 
@@ -146,13 +150,11 @@ def _how(
 
     The features are solved all at once, or in parts of equal size where no form fits the memory.
     """
-    script = pairs.sliced
-    blocks = blocks_of(given_arguments(script.named[consumer.node]))
-    size = Size(*consumer.layout.matrix(script.tensors[consumer.tensor], blocks).shape)
+    size = pairs.size_of(consumer)
     form = form_for(size, pairs.rows_of(consumer, seed), memory)
     if form is BY_ROWS:
         return form, [slice(0, size.features)]
-    count = math.ceil(size.features / columns_to_solve(memory, blocks, size.outputs))
+    count = math.ceil(size.features / columns_to_solve(memory, size.blocks, size.outputs))
     bounds = [round(i * size.features / count) for i in range(count + 1)]
     return form, [slice(*pair) for pair in itertools.pairwise(bounds)]
 
@@ -194,15 +196,18 @@ class _Pairs:
         )
         self.stands_for = whole.stands_for
         self.memory = memory
+        self.samples = next((Call.of(given).samples for given in inputs()), 0)
         self.halted: dict[int, tuple[Walk, Walk]] = {}
+        self.bytes: dict[int, int] = {}
         self.count = 0
-        self.held_bytes = 0
 
     def at(self, node: str) -> Iterator[tuple[Walk, Walk]]:
         """Yield every batch's pair of walks, just before a node."""
         if self.count and len(self.halted) == self.count:
-            for walks in self.halted.values():
-                yield self._advance(walks, node)
+            for number, walks in sorted(self.halted.items()):
+                self._advance(walks, node)
+                self._hold(number, walks)
+                yield walks
             return
         number = -1
         for number, given in enumerate(self.inputs()):
@@ -226,6 +231,23 @@ class _Pairs:
         for original, _ in self.halted.values():
             original.kept = {node: original.kept[node] for node in lasting & original.kept.keys()}
 
+    def size_of(self, consumer: Contraction) -> Size:
+        """Return a consumer's size as a regression, in the sliced program."""
+        blocks = blocks_of(given_arguments(self.sliced.named[consumer.node]))
+        weight = self.sliced.tensors[consumer.tensor]
+        return Size(*consumer.layout.matrix(weight, blocks).shape)
+
+    def work_of(self, consumers: Sequence[Contraction], network: Network) -> list[float]:
+        """Estimate the multiply-adds of running each consumer twice and of re-fitting it."""
+        macs, batches = network.cost.macs_by_node(), self.batches() or 1
+        found = []
+        for consumer in consumers:
+            size = self.size_of(consumer)
+            rows = rows_of_all(network, consumer, size, self.samples, batches, self.memory)
+            walked = 2 * macs.get(consumer.node, 0) * batches * self.samples
+            found.append(walked + work_of(size, rows, self.memory))
+        return found
+
     def rows_of(self, consumer: Contraction, seed: int) -> int | None:
         """Estimate how many rows a consumer's regression has, from the first batch.
 
@@ -248,12 +270,13 @@ class _Pairs:
         return len(given) if isinstance(given, Sized) else None
 
     def _hold(self, number: int, walks: tuple[Walk, Walk]) -> None:
-        if number not in self.halted:
-            size = sum(walk.size_bytes() for walk in walks)
-            if self.held_bytes + size > self.memory.walks:
-                return
-            self.held_bytes += size
-            self.halted[number] = walks
+        """Hold walks as they are, if all that are held fit the memory."""
+        size = sum(walk.size_bytes() for walk in walks)
+        self.bytes.pop(number, None)
+        if sum(self.bytes.values()) + size > self.memory.walks:
+            self.halted.pop(number, None)
+        else:
+            self.bytes[number], self.halted[number] = size, walks
 
     @staticmethod
     def _advance(walks: tuple[Walk, Walk], node: str) -> tuple[Walk, Walk]:

@@ -9,21 +9,22 @@ features and one row per sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from compressor.least_squares.inverses import factor
 from compressor.least_squares.memory import (
-    COLUMNS,
     Memory,
     Size,
     bytes_to_solve_moments,
     bytes_to_solve_rows,
 )
-from compressor.least_squares.moments import Moments, halves_of, shrinkage_of, square_norm
+from compressor.least_squares.moments import Moments
+from compressor.least_squares.rows import Rows
 from compressor.processes import processes
 
 RIDGE, OF_SHRINKAGE = 3e-3, 0.1
@@ -94,7 +95,7 @@ class ByMoments:
         mean = diagonal.sum(1) / max(1, diagonal.shape[1])
         damping = _share(shrinkage, ridge) * mean + 1e-30
         diagonal += damping.unsqueeze(1)
-        weight = torch.linalg.solve(covariance, cross)
+        weight = torch.cholesky_solve(cross, factor(covariance))
         pull = (damping * weight.square().sum((1, 2))).sum()
         whole = moments.variance().sum() if centred else before
         constant = targets - (features.unsqueeze(1) @ weight).squeeze(1)
@@ -104,78 +105,43 @@ class ByMoments:
 # -- by products of the rows -----------------------------------------------------------------------
 
 
-@dataclass
 class ByRows:
     """Keeps the rows as they come, and solves with their products with each other."""
 
-    features: list[Tensor] = field(default_factory=list)
-    targets: list[Tensor] = field(default_factory=list)
-    halves: list[slice] = field(default_factory=list)
-    count: int = 0
+    def __init__(self) -> None:
+        self.rows = Rows()
 
     def add(self, features: Tensor, targets: Tensor) -> None:
-        self.features.append(features.cpu())
-        self.targets.append(targets.cpu())
-        for half in halves_of(features.shape[1]):
-            self.halves.append(slice(self.count + half.start, self.count + half.stop))
-        self.count += features.shape[1]
+        self.rows.add(features, targets)
 
     def step(self, *, centred: bool, ridge: float | None) -> Step | None:
-        if not self.count:
+        count = self.rows.count
+        if not count:
             return None
-        targets = torch.cat(self.targets, 1).double()
-        before = targets.square().sum() / self.count
+        targets = self.rows.wanted()
+        before = targets.square().sum() / count
         means = targets.mean(1)
-        products, shrinkage = self._settle(centred=centred)
+        products, shrinkage = self.rows.products(centred=centred)
         if centred:
             targets -= means.unsqueeze(1)
-        width = self.features[0].shape[2]
+        width = self.rows.features[0].shape[2]
         diagonal = products.diagonal(dim1=1, dim2=2)
-        damping = _share(shrinkage, ridge) * diagonal.sum(1) / (self.count * width) + 1e-30
-        added = (self.count * damping).reshape(-1, 1, 1)
+        damping = _share(shrinkage, ridge) * diagonal.sum(1) / (count * width) + 1e-30
+        added = (count * damping).reshape(-1, 1, 1)
         diagonal += added.squeeze(2)
-        shares = torch.linalg.solve(products, targets)
+        shares = torch.cholesky_solve(targets, factor(products))
         fitted = targets - added * shares
         pull = (damping * (shares * fitted).sum((1, 2))).sum()
-        after = (targets.square().sum() - (fitted * targets).sum()) / self.count - pull
+        after = (targets.square().sum() - (fitted * targets).sum()) / count - pull
         weight, constant = self._weight(shares, means, centred=centred)
         return Step(weight, constant, float(before), float(after))
 
-    def _settle(self, *, centred: bool) -> tuple[Tensor, Tensor]:
-        """Return the rows' products, [blocks, rows, rows], centred or not, and the shrinkage.
-
-        The shrinkage is that of the moments, since the squared norms of UᵀU and of UUᵀ are the
-        same.
-        """
-        blocks, _, width = self.features[0].shape
-        products = torch.zeros(blocks, self.count, self.count, dtype=torch.float64)
-        for some in self._columns():
-            products.baddbmm_(some, some.transpose(1, 2))
-        square = square_norm(products) / self.count**2
-        norms = sum(
-            square_norm(products[:, half, half]) / (half.stop - half.start) ** 2
-            for half in self.halves
-        )
-        if centred:
-            sides = products.mean(2, keepdim=True)
-            whole = sides.mean(1, keepdim=True)
-            products.sub_(sides).sub_(sides.transpose(1, 2)).add_(whole)
-        mean = products.diagonal(dim1=1, dim2=2).sum(1) / (self.count * width)
-        spread = square_norm(products) / self.count**2 - width * mean.square()
-        return products, shrinkage_of(norms / len(self.halves), len(self.halves), square, spread)
-
-    def _columns(self) -> Iterator[Tensor]:
-        """Yield some features of all rows, then the next ones, in double precision."""
-        for first in range(0, self.features[0].shape[2], COLUMNS):
-            some = [rows[:, :, first : first + COLUMNS] for rows in self.features]
-            yield torch.cat(some, 1).double()
-
     def _weight(self, shares: Tensor, means: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
         """Return the rows' sum weighted by their shares, and what is left of the means."""
-        blocks, _, width = self.features[0].shape
+        blocks, _, width = self.rows.features[0].shape
         weight = shares.new_empty(blocks, width, shares.shape[2])
         first = 0
-        for some in self._columns():
+        for some in self.rows.columns():
             own = slice(first, first + some.shape[2])
             middle = some.mean(1, keepdim=True)
             if centred:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +19,11 @@ from torch.fx import Node
 
 from compressor.calls import Call
 from compressor.graph.network import Network
+from compressor.least_squares.at_once import samples_with_gradients
 from compressor.least_squares.consumers import Contraction
 from compressor.least_squares.consumers import consumers as consumers_of
 from compressor.least_squares.layouts import row_count
+from compressor.least_squares.memory import Memory, Workspace
 from compressor.least_squares.walk import Script, Walk
 from compressor.padding import blank_padding
 from compressor.processes import all_summed
@@ -33,7 +35,7 @@ SAMPLES = 128
 _SEEN = ""
 
 AT_ONCE = 8
-"""The number of samples whose activations are kept for one backward pass."""
+"""The most samples whose activations are kept for one backward pass."""
 
 
 def salience(
@@ -41,8 +43,9 @@ def salience(
     consumers: Sequence[Contraction],
     batches: Iterable[Any],
     *,
-    is_divisible: bool,
+    at_once: int | None,
     seed: int = 0,
+    progress: Callable[[int], None] = lambda samples: None,
 ) -> dict[str, Tensor]:
     """Compute the mean squared gradient of the network's outputs at each consumer's output columns.
 
@@ -50,8 +53,9 @@ def salience(
         script: The program to run.
         consumers: The consumers.
         batches: Calibration batches, each a call of the network.
-        is_divisible: Whether batches may be run in parts.
+        at_once: The samples that are run together; None: batches as they are.
         seed: Seed of the random directions.
+        progress: Is told of how many samples are done, one part after the other.
 
     Returns:
         Name of the consumer's node -> [outputs], a mean over samples and positions. Contractions
@@ -59,18 +63,19 @@ def salience(
     """
     generator = torch.Generator().manual_seed(seed)
     sums = {_SEEN: torch.zeros((), dtype=torch.float64)}
-    for part in _some(batches, is_divisible):
+    for part in _some(batches, at_once):
         for consumer, gradient, _ in _gradients(script, consumers, part, generator):
             squares = _columns(gradient, consumer).square().mean(0)
             sums[consumer.node] = sums.get(consumer.node, 0.0) + part.samples * squares
         sums[_SEEN] = sums[_SEEN] + part.samples
+        progress(part.samples)
     sums = all_summed(sums)
     seen = sums.pop(_SEEN)
     return {name: total / seen for name, total in sums.items() if total.any()}
 
 
 def stakes(
-    trace: Trace, network: Network, batches: Iterable[Any], *, device: str = "cpu", seed: int = 0
+    trace: Trace, network: Network, batches: Iterable[Any], workspace: Workspace | None = None
 ) -> dict[str, float]:
     """Estimate per group what the outputs lose where its consumers give their mean alone.
 
@@ -82,10 +87,13 @@ def stakes(
         Group name -> a factor for relative errors, of geometric mean 1. Groups of which no consumer
         is known, or that the outputs do not depend on, are left out.
     """
-    script, generator = Script(trace.program, device), torch.Generator().manual_seed(seed)
+    workspace = workspace or Workspace()
+    script = Script(trace.program, workspace.device)
+    generator = torch.Generator().manual_seed(workspace.seed)
+    at_once = gradients_at_once(trace, workspace.memory)
     found = consumers_of(trace.program, network.aliases)
     sums = {consumer.node: torch.zeros((), dtype=torch.float64) for consumer in found}
-    for part in _some(batches, trace.batch_symbol is not None):
+    for part in _some(batches, at_once):
         for consumer, gradient, value in _gradients(script, found, part, generator):
             outputs = _columns(value, consumer)
             moved = _columns(gradient, consumer) * (outputs - outputs.mean(0))
@@ -106,10 +114,17 @@ def _mean_of(group: Group, by_tensor: Mapping[str, Sequence[float]]) -> float:
     return sum(each) / len(each) if each else 0.0
 
 
-def _some(batches: Iterable[Any], is_divisible: bool) -> Iterator[Call]:
+def gradients_at_once(trace: Trace, memory: Memory) -> int | None:
+    """Return how many samples a memory holds with gradients; None where batches are not parted."""
+    if trace.batch_symbol is None:
+        return None
+    return min(AT_ONCE, samples_with_gradients(trace.program, memory.moments))
+
+
+def _some(batches: Iterable[Any], at_once: int | None) -> Iterator[Call]:
     """Yield parts of batches until there are `SAMPLES` samples."""
     seen = 0
-    parts = (_parts(Call.of(given), is_divisible) for given in batches)
+    parts = (_parts(Call.of(given), at_once) for given in batches)
     for part in itertools.chain.from_iterable(parts):
         yield part
         seen += part.samples
@@ -117,12 +132,12 @@ def _some(batches: Iterable[Any], is_divisible: bool) -> Iterator[Call]:
             return
 
 
-def _parts(given: Call, is_divisible: bool) -> Iterable[Call]:
-    if not is_divisible:
+def _parts(given: Call, at_once: int | None) -> Iterable[Call]:
+    if at_once is None:
         yield given
         return
-    for start in range(0, given.samples, AT_ONCE):
-        yield given.map(operator.itemgetter(slice(start, start + AT_ONCE)))
+    for start in range(0, given.samples, at_once):
+        yield given.map(operator.itemgetter(slice(start, start + at_once)))
 
 
 def _gradients(
@@ -172,6 +187,8 @@ class _Probing(Walk):
         value = super().compute(node)
         if node.name in self.watched:
             self.watched_values[node.name] = value.detach()
-            self.probes[node.name] = torch.zeros_like(value, requires_grad=True)
+            # one zero that stands in all places takes no memory
+            zeros = value.new_zeros(()).expand(value.shape).detach()
+            self.probes[node.name] = zeros.requires_grad_()
             value = value + self.probes[node.name]
         return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -120,10 +120,9 @@ class Walk:
 
     def size_bytes(self) -> int:
         """Return the bytes of the values, without the program's own tensors."""
-        own = {id(t) for t in self.script.tensors.values()}
-        values = (*self.values.values(), *self.kept.values())
-        found = {id(v): v for v in values if isinstance(v, torch.Tensor)}
-        return sum(v.numel() * v.element_size() for key, v in found.items() if key not in own)
+        values = pytree.tree_leaves((list(self.values.values()), list(self.kept.values())))
+        held, own = _storages(values), _storages(self.script.tensors.values())
+        return sum(size for key, size in held.items() if key not in own)
 
     def _copy(self, values: Values) -> Values:
         """Copy values that may be written to; views stay views of one another."""
@@ -158,6 +157,12 @@ class Walk:
 
         with torch.no_grad():
             return _call(node, without_data)
+
+
+def _storages(values: Iterable[Any]) -> dict[int, int]:
+    """Return the bytes of tensors' memory, by its address: views share theirs."""
+    each = [v.untyped_storage() for v in values if isinstance(v, torch.Tensor)]
+    return {storage.data_ptr(): storage.nbytes() for storage in each}
 
 
 def _call(node: Node, value_of: Callable[[Node], Any]) -> Any:

@@ -21,11 +21,12 @@ from compressor.run.decide import Decision, Keep, choice_of, decide
 from compressor.run.found import Candidate, best_of
 from compressor.run.halfway import score_again
 from compressor.run.opened import Run
-from compressor.run.repairing import refit_program
+from compressor.run.repairing import quiet, refit_program
 from compressor.run.without_blocks import take_blocks_out
 from compressor.score import Scores
 from compressor.score.data import CalibrationBatches, WithoutTargets
 from compressor.slicing.program import slice_program
+from compressor.watch import Tick
 
 JUDGED_ON = 256
 """About the number of samples that candidates are judged on."""
@@ -65,6 +66,7 @@ class Candidates:
         seen: The candidates so far, by how they were chosen.
         aim: What the goal is multiplied by for all candidates that have no aim of their own, so
             that measured costs are about what was asked for.
+        progress: Is told how far the repair of a candidate is.
     """
 
     def __init__(self, run: Run, goal: Share | AtMost, blocks: Sequence[Block]) -> None:
@@ -80,7 +82,7 @@ class Candidates:
         self.target = AtMost(goal.left_of(run.total(run.unit)), goal.is_limit)
         train, options = run.samples.train, run.options
         rest, kept = hold_out(train, min(0.25, JUDGED_ON / len(train)), options.seed)
-        part = replace(options, calibration=_part_of(options.calibration))
+        part = replace(options, calibration=_part_of(min(options.calibration, len(rest))))
         self.data = CalibrationBatches(run.trace, rest, part)
         judged = CalibrationBatches(run.trace, kept, replace(part, augment="none"))
         self.divergence = Divergence(
@@ -88,6 +90,7 @@ class Candidates:
         )
         self.seen: dict[Way, Candidate] = {}
         self.aim = 1.0
+        self.progress: Tick = quiet
         self._made: dict[tuple[object, ...], float] = {}
         self._scored_again: Scores | None = None
 
@@ -199,7 +202,7 @@ class Candidates:
 
     def _refit(self, program: ExportedProgram, run: Run, keep: Keep) -> ExportedProgram:
         """Repair a smaller program, in place, on a part of the samples; return it."""
-        refit_program(run, program, keep, self.data, least_rows=ROWS)
+        refit_program(run, program, keep, self.data, self.progress, usual_rows=ROWS)
         return program
 
 

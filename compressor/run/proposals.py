@@ -13,6 +13,7 @@ from compressor.choose.blocks import saved_by
 from compressor.graph.blocks import Block
 from compressor.least_squares import stakes
 from compressor.run.candidates import Candidates, Way
+from compressor.run.repairing import workspace_of
 from compressor.score.data import WithoutTargets
 
 SPREAD = 0.5
@@ -58,8 +59,7 @@ def propose_by_stakes(made: Candidates) -> Iterator[Way]:
     run = made.run
     found = stakes(
         *(run.trace, run.network, WithoutTargets(made.data.batches())),
-        device=run.options.device,
-        seed=run.options.seed,
+        workspace_of(run.options),
     )
     yield replace(made.best[0], factors=tuple(sorted(found.items())))
 

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from compressor import slicing
 from compressor.least_squares import (
-    LEAST_ROWS,
+    USUAL_ROWS,
     Memory,
     Refit,
     Turning,
@@ -25,6 +25,7 @@ from compressor.least_squares import (
 )
 from compressor.listing import some_of
 from compressor.loading.data import Data, batches
+from compressor.options import ScoringOptions
 from compressor.processes import each_alone
 from compressor.records import Trace
 from compressor.recover import has_running_statistics, recalibrate_batch_norm
@@ -72,7 +73,7 @@ def refit_program(
     keep: Keep,
     data: CalibrationBatches,
     progress: Tick = quiet,
-    least_rows: int = LEAST_ROWS,
+    usual_rows: int = USUAL_ROWS,
 ) -> tuple[list[Refit], Turning]:
     """Turn heads that lose widths, and re-fit a smaller program's consumers, in place.
 
@@ -82,11 +83,10 @@ def refit_program(
         keep: The channels that it keeps of each group.
         data: What it is re-fitted on.
         progress: Is told which layer is re-fitted.
-        least_rows: The least number of output positions that a regression takes.
+        usual_rows: The number of output positions that a regression of usual size takes.
     """
-    options, masks = run.options, run.network.masks(keep)
-    memory = Memory.of(options.memory_bytes, least_rows=least_rows)
-    workspace = Workspace(options.device, seed=options.seed, memory=memory, progress=progress)
+    masks = run.network.masks(keep)
+    workspace = workspace_of(run.options, progress, usual_rows)
 
     def inputs() -> WithoutTargets:
         return WithoutTargets(data.batches())
@@ -95,6 +95,14 @@ def refit_program(
     aim = aim_of(run.trace, turning)
     done = refit(turning.program, program, run.network, masks, inputs, workspace, whole=aim)
     return done, turning
+
+
+def workspace_of(
+    options: ScoringOptions, progress: Tick = quiet, usual_rows: int = USUAL_ROWS
+) -> Workspace:
+    """Return where regressions are computed, by the options (see `refit_program`)."""
+    memory = Memory.of(options.memory_bytes, usual_rows=usual_rows)
+    return Workspace(options.device, seed=options.seed, memory=memory, progress=progress)
 
 
 def aim_of(trace: Trace, turning: Turning) -> Whole | None:

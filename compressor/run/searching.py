@@ -8,6 +8,7 @@ same seed finds the same network.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,6 +39,9 @@ from compressor.run.proposals import (
 from compressor.run.time_candidates import aim_by_the_clock, time_the_best
 from compressor.score.data import CalibrationBatches
 from compressor.watch import Tick
+
+STEPS = 1000
+"""In how many steps it is told how far one candidate is."""
 
 
 def search(run: Run, decision: Decision) -> tuple[Run, Decision]:
@@ -97,11 +101,17 @@ def _may_weigh(run: Run) -> bool:
 
 def _look_around(made: Candidates, count: int, tick: Tick) -> None:
     """Make and judge candidates until there are as many as were asked for."""
+
+    def within(done: int, total: int, _: str) -> None:
+        part = len(made.seen) + done / max(total, 1)
+        tick(math.floor(STEPS * part), STEPS * count, _words(made) if made.seen else "")
+
+    made.progress = within
     for way in _propose(made):
         if len(made.seen) >= count:
             break
         if made.look_at_new(way):
-            tick(len(made.seen), count, _words(made))
+            within(0, 1, "")
     tick(count, count, _words(made))
 
 

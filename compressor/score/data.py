@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
+from compressor.least_squares import Memory, samples_that_fit
 from compressor.loading.data import Batches, Data, batches
 from compressor.options import ScoringOptions
 from compressor.records import Trace
@@ -16,13 +17,13 @@ class CalibrationBatches:
     """Some of the training data, in batches that a traced program takes.
 
     Where the data is augmented, a changed copy of each sample comes too. A program whose batch is
-    fixed gets batches of exactly that size.
+    fixed gets batches of exactly that size; others get smaller ones where memory asks for it.
     """
 
     def __init__(self, trace: Trace, train: Data, options: ScoringOptions) -> None:
         self.train, self.seed, self.augment = train, options.seed, options.augment
         self.is_static = trace.batch_symbol is None
-        self.size = trace.batch if self.is_static else options.batch_size
+        self.size = trace.batch if self.is_static else _size_of_batches(trace, options)
         self.limit = max(self.size, options.calibration) if self.is_static else options.calibration
 
     @property
@@ -55,6 +56,12 @@ class CalibrationBatches:
             augment=augment,
             is_static=self.is_static,
         )
+
+
+def _size_of_batches(trace: Trace, options: ScoringOptions) -> int:
+    """Return the samples of a batch: fewer than the options say where values take much memory."""
+    memory = Memory.of(options.memory_bytes)
+    return min(options.batch_size, samples_that_fit(trace.program, memory.values))
 
 
 @dataclass(frozen=True)
