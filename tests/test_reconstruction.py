@@ -480,7 +480,7 @@ def test_salience_is_the_mean_square_of_the_jacobian() -> None:
     script, first = Script(found.program), consumers(found.program, {})[0]
     batches = [(torch.randn(8, 2, 4, 4),) for _ in range(8)]
     draws = [
-        salience.salience(script, [first], batches, is_divisible=True, seed=seed)[first.node]
+        salience.salience(script, [first], batches, at_once=8, seed=seed)[first.node]
         for seed in range(12)
     ]
     expected = torch.stack([by_jacobian(model, x) for (x,) in batches]).mean(0)

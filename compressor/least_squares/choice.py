@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -62,11 +62,10 @@ def reconstruction_scores(
         last = {piece.name: share for share in together for piece, _ in share.pieces}
         for share in together:
             ledger.begin(f"ordering the channels of {share.group.name}")
+            done = {name for name, group in last.items() if group is share}
             price = _price(network, share.group, of)
-            scores[share.group.name] = _order(trace, network, share, measured).scores() / price
-            for piece, _ in share.pieces:
-                if last[piece.name] is share:  # no other group's features are in it
-                    measured.pop(piece.name, None)
+            order = _order(trace, network, share, measured, done)
+            scores[share.group.name] = order.scores() / price
             ledger.add(_work(share), "")
     alone = {g.name: np.ones(g.size) for g in network.groups if g.name not in scores}
     return scores | alone
@@ -103,7 +102,7 @@ def _bytes(shares: Sequence[GroupConsumers], memory: Memory) -> int:
     held = {piece.name: piece.size for share in shares for piece, _ in share.pieces}
     gathered = sum(size.moments_bytes(size.features) for size in held.values())
     weights = sum(size.weight_bytes(memory) for size in held.values())
-    return gathered + weights + max(s.inverting_bytes for s in shares)
+    return gathered + weights + max(share.inverting_bytes for share in shares)
 
 
 def _work(share: GroupConsumers) -> float:
@@ -124,15 +123,20 @@ def _order(
     trace: Trace,
     network: Network,
     share: GroupConsumers,
-    measured: Mapping[Name, PieceRegression],
+    measured: dict[Name, PieceRegression],
+    done: Collection[Name],
 ) -> Elimination:
+    """Order a group's channels; pieces that are done with it are taken out of `measured`."""
     group = share.group
     energies = [_energy(trace, network, group, tensor) for tensor in share.weighed]
     total = np.sum(energies, axis=0) if energies else np.zeros(group.size)
     if not share.pieces:
         order = np.argsort(total, kind="stable")
         return Elimination(order, total[order])
-    regressions = [measured[piece.name].of(channel) for piece, channel in share.pieces]
+    regressions = (
+        (measured.pop if piece.name in done else measured.__getitem__)(piece.name).of(channel)
+        for piece, channel in share.pieces
+    )
     found = eliminate(regressions, group.size)
     if not energies:
         return found

@@ -9,7 +9,7 @@ Optimal Brain Compression (Frantar and Alistarh 2022, section 4) and ZipLM (Kurt
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from compressor.least_squares.inverses import Inverse, OfMoments, OfRows, factor
+from compressor.least_squares.inverses import Inverse, OfMoments, OfRows, factor, solve
 
 RIDGE = 1e-4
 """The least share of the diagonal's mean that is added to the diagonal of A."""
@@ -26,7 +26,8 @@ REFITS = 768
 """About the number of re-fits in which a group is emptied, shared among its consumers; it bounds
 the cost of large groups. A step of several channels drops the cheapest, as if each were alone."""
 
-LEAST_STEPS = 24
+LEAST_STEPS, MOST_STEPS = 24, 256
+"""In how many steps a group is emptied."""
 
 
 @dataclass
@@ -54,10 +55,8 @@ class Regression:
         if self.by_rows:
             mean = features.square().sum((1, 2)) / features.shape[2]
             return OfRows(features, self.ridge * mean + 1e-30)
-        features = features.clone()
-        diagonal = features.diagonal(dim1=1, dim2=2)
-        diagonal += (self.ridge * diagonal.mean(1)).unsqueeze(1) + 1e-30
-        return OfMoments(features)
+        mean = features.diagonal(dim1=1, dim2=2).mean(1)
+        return OfMoments(features, self.ridge * mean + 1e-30)
 
 
 @dataclass(frozen=True)
@@ -85,12 +84,13 @@ class Elimination:
 
 
 def eliminate(
-    regressions: Sequence[Regression], size: int, steps: int | None = None
+    regressions: Iterable[Regression], size: int, steps: int | None = None
 ) -> Elimination:
     """Drop the channel whose loss its consumers can make up for best, again and again.
 
     Args:
-        regressions: The group's consumers; their losses add up. They are not changed.
+        regressions: The group's consumers; their losses add up. They are not changed, and looked
+            at one after the other.
         size: Number of channels of the group.
         steps: The most steps to take; each drops several channels where there are more.
     """
@@ -98,7 +98,7 @@ def eliminate(
     alive = np.arange(size)
     order: list[npt.NDArray[np.int64]] = []
     errors: list[npt.NDArray[np.float64]] = []
-    steps = steps or max(LEAST_STEPS, REFITS // len(regressions))
+    steps = steps or max(LEAST_STEPS, min(REFITS // len(states), MOST_STEPS))
     at_once = math.ceil(size / steps)
     while len(alive):
         costs = np.sum([state.costs(alive) for state in states], axis=0)
@@ -144,10 +144,14 @@ class _State:
     def costs(self, alive: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return what dropping each channel alone would cost; 0 for those not in here."""
         costs = np.zeros(len(alive))
-        if len(self.channels):
-            rows = self.weight[:, self.places]
-            shares = torch.linalg.solve_triangular(factor(self.own), rows, upper=False)
-            costs[np.isin(alive, self.channels)] = shares.square().sum((0, 2, 3)).numpy()
+        if not len(self.channels):
+            return costs
+        if self.places.shape[1] == 1:
+            energy = torch.linalg.vector_norm(self.weight, dim=2).square()
+            found = energy[:, self.places[:, 0]] / self.own[:, :, 0, 0]
+        else:
+            found = solve(factor(self.own), self.weight[:, self.places]).square().sum((2, 3))
+        costs[np.searchsorted(alive, self.channels)] = found.sum(0).numpy()
         return costs
 
     def drop(self, gone: npt.NDArray[np.int64]) -> float:
@@ -156,20 +160,17 @@ class _State:
         if not going.any():
             return 0.0
         out = self.places[torch.as_tensor(going)].flatten()
-        stay = torch.as_tensor(~going)
-        self.channels, self.places, self.own = (
-            self.channels[~going],
-            self.places[stay],
-            self.own[:, stay],
-        )
+        stay = torch.as_tensor(np.flatnonzero(~going))
+        self.channels, self.places = self.channels[~going], self.places[stay]
         outer = self.inverse.columns(out)
         root = factor(outer[:, out])
-        shares = torch.linalg.solve_triangular(root, self.weight[:, out], upper=False)
-        change = torch.linalg.solve_triangular(root, outer.transpose(1, 2), upper=False)
-        change = change.transpose(1, 2)
+        shares = solve(root, self.weight[:, out])
+        change = solve(root, outer.transpose(1, 2)).transpose(1, 2)
         self.weight.baddbmm_(change, shares, alpha=-1)
         rows = change[:, self.places]
-        self.own -= rows @ rows.transpose(2, 3)
+        is_single = rows.shape[2] == 1
+        less = rows.square().sum(3, keepdim=True) if is_single else rows @ rows.transpose(2, 3)
+        self.own = self.own[:, stay] - less
         self.inverse.drop(out, change)
         self.gone += len(out)
         if self.gone > _MOST_GONE * self.features:

@@ -17,6 +17,10 @@ PENDING = 256
 columns run many times as fast as those of a few."""
 
 
+TINY = 1e-300
+"""What is taken of a number that should be positive, and is none by rounding."""
+
+
 class Inverse(Protocol):
     """An inverse A⁻¹ of [blocks, features, features], of which features are dropped."""
 
@@ -39,9 +43,13 @@ class Inverse(Protocol):
 class OfMoments:
     """The inverse of second moments, held as a matrix."""
 
-    def __init__(self, moments: Tensor) -> None:
-        """Invert moments [blocks, features, features], which are used up for it."""
-        self.inverse = torch.cholesky_inverse(factor(moments))
+    def __init__(self, moments: Tensor, damping: Tensor) -> None:
+        """Invert moments [blocks, features, features] with λ, [blocks], on the diagonal."""
+        diagonal = moments.diagonal(dim1=1, dim2=2)
+        before = diagonal.clone()
+        diagonal += damping.unsqueeze(1)
+        self.inverse = _invert(moments)
+        diagonal.copy_(before)
         count, width, _ = moments.shape
         self.pending = moments.new_empty(count, width, min(PENDING, width))
         self.waiting = 0
@@ -83,7 +91,7 @@ class OfRows:
         self.rows, self.damping = rows, damping.reshape(-1, 1, 1)
         products = rows @ rows.transpose(1, 2)
         products.diagonal(dim1=1, dim2=2).add_(damping.unsqueeze(1))
-        self.inverse = torch.cholesky_inverse(factor(products))
+        self.inverse = _invert(products)
 
     def blocks(self, places: Tensor) -> Tensor:
         some = self.rows[:, :, places]
@@ -99,11 +107,17 @@ class OfRows:
     def drop(self, out: Tensor, change: Tensor) -> None:
         # L_J is the triangular root C of (A⁻¹)_JJ, and K loses U_J U_Jᵀ
         solved = (self.inverse @ self.rows[:, :, out]).transpose(1, 2)
-        part = torch.linalg.solve_triangular(change[:, out], solved, upper=False)
+        part = solve(change[:, out], solved)
         self.inverse += (part.transpose(1, 2) @ part) / self.damping
 
     def compact(self, stay: Tensor) -> None:
         self.rows = self.rows[:, :, stay]
+
+
+def _invert(matrices: Tensor) -> Tensor:
+    inverse = factor(matrices)
+    torch.cholesky_inverse(inverse, out=inverse)  # no third matrix is held
+    return inverse
 
 
 def factor(matrices: Tensor) -> Tensor:
@@ -112,6 +126,8 @@ def factor(matrices: Tensor) -> Tensor:
     Args:
         matrices: [..., n, n]; what rounding made negative is made up for on their diagonal.
     """
+    if matrices.shape[-1] == 1:
+        return matrices.clamp(min=TINY).sqrt()
     root: Tensor
     root, failed = torch.linalg.cholesky_ex(matrices)
     share = 1e-14
@@ -122,3 +138,10 @@ def factor(matrices: Tensor) -> Tensor:
         root, failed = torch.linalg.cholesky_ex(raised)
         share *= 100
     return root
+
+
+def solve(root: Tensor, right: Tensor) -> Tensor:
+    """Return root⁻¹ right for triangular roots [..., n, n] and right sides [..., n, m]."""
+    if root.shape[-1] == 1:
+        return right / root
+    return torch.linalg.solve_triangular(root, right, upper=False)

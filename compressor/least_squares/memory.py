@@ -6,7 +6,7 @@ All of it is known before anything is gathered.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from compressor.free_memory import free_bytes
@@ -14,7 +14,7 @@ from compressor.free_memory import free_bytes
 FREE = 0.5
 """The share of the free memory that is taken where the user gives no limit, `MOST` at most."""
 
-MOST = 2 * 10**9
+MOST = 3 * 10**9
 """Bytes of which more would bring little: larger moments are gathered in another pass, and walks
 that are not held start anew, mostly for the first layers alone."""
 
@@ -163,20 +163,23 @@ class Size:
         return DOUBLE * self.blocks * each**2
 
 
-def bytes_to_eliminate(sizes: list[Size], columns: int, memory: Memory) -> int:
+def bytes_to_eliminate(
+    sizes: Sequence[Size], columns: int, memory: Memory, again: Sequence[Size] = ()
+) -> int:
     """Return the bytes that a group's elimination takes, its consumers in parts of so many columns.
 
-    They hold moments and inverse of every part, what inverting the largest takes beside, and the
-    weights.
+    Of every part they hold moments or their inverse, of the largest both, and the weights. The
+    moments of those that are needed again, by other groups, are held beside the inverse.
     """
-    held = sum(2 * size.moments_bytes(columns) + size.weight_bytes(memory) for size in sizes)
-    return held + COPIES * max((size.largest_bytes(columns) for size in sizes), default=0)
+    held = sum(size.moments_bytes(columns) + size.weight_bytes(memory) for size in sizes)
+    held += sum(size.moments_bytes(columns) for size in again)
+    return held + max((size.largest_bytes(columns) for size in sizes), default=0)
 
 
-def columns_to_eliminate(sizes: list[Size], memory: Memory) -> int:
+def columns_to_eliminate(sizes: Sequence[Size], memory: Memory, again: Sequence[Size] = ()) -> int:
     """Return of how many columns the parts of a group's consumers can be, at least 1."""
     columns = max((size.features for size in sizes), default=1)
-    while columns > 1 and bytes_to_eliminate(sizes, columns, memory) > memory.moments:
+    while columns > 1 and bytes_to_eliminate(sizes, columns, memory, again) > memory.moments:
         columns = math.floor(0.8 * columns)
     return columns
 

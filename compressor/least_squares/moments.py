@@ -25,7 +25,7 @@ Inputs = Callable[[], Iterable[Any]]
 inputs alone."""
 
 
-ROWS_PER_FEATURE, MOST_PER_FEATURE = 8, 256
+ROWS_PER_FEATURE, MOST_PER_FEATURE = 4, 256
 """How many output positions a regression takes for each of its features, drawn at random:
 `Memory.usual_rows` in all, as long as that is between these numbers. A fit of so many weights per
 output misses by about the inverse of them more than it has to."""

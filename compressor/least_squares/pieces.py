@@ -22,7 +22,6 @@ from compressor.least_squares.elimination import RIDGE, Regression
 from compressor.least_squares.layouts import blocks_of
 from compressor.least_squares.ledger import WITH_GRADIENTS, Ledger, rows_of_all, work_of
 from compressor.least_squares.memory import (
-    COPIES,
     SKETCH,
     Size,
     Workspace,
@@ -94,8 +93,9 @@ class GroupConsumers:
     def inverting_bytes(self) -> int:
         """Return the bytes that ordering the channels takes beside the moments."""
         sizes = [piece.size for piece, _ in self.pieces]
-        inverses = sum(size.moments_bytes(size.features) for size in sizes)
-        return inverses + COPIES * max((s.largest_bytes(s.features) for s in sizes), default=0)
+        again = [piece.size for piece, channel in self.pieces if (channel < 0).any()]
+        kept = sum(size.moments_bytes(size.features) for size in again)
+        return kept + max((size.largest_bytes(size.features) for size in sizes), default=0)
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,8 @@ class Measurer:
             found += regular
             if not regular:
                 weighed.append(tensor)
-        width = columns_to_eliminate([size for _, size, _ in found], self.memory)
+        again = [size for _, size, channel in found if (channel < 0).any()]
+        width = columns_to_eliminate([size for _, size, _ in found], self.memory, again)
         pieces = [piece for each in found for piece in self._pieces(*each, width, group.name)]
         return GroupConsumers(group, pieces, weighed)
 
