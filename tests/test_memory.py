@@ -12,13 +12,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import TensorDataset
 
 from compressor.errors import UsageError
 from compressor.free_memory import free_bytes
 from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
 from compressor.graph.trace import trace
-from compressor.least_squares import Memory, Workspace, reconstruction_scores, refit
+from compressor.least_squares import (
+    Memory,
+    Workspace,
+    inverses,
+    moments,
+    reconstruction_scores,
+    refit,
+)
+from compressor.least_squares.elimination import Regression, eliminate
 from compressor.least_squares.memory import (
     Size,
     bytes_to_solve_moments,
@@ -26,9 +35,13 @@ from compressor.least_squares.memory import (
     columns_to_eliminate,
     columns_to_solve,
 )
+from compressor.least_squares.moments import Moments, rows_drawn
 from compressor.least_squares.ridge import BY_MOMENTS, BY_ROWS, form_for
+from compressor.least_squares.rows import Rows
+from compressor.loading.data import data_of
 from compressor.options import Options
 from compressor.records import ExampleInputs, Trace
+from compressor.score.data import CalibrationBatches, WithoutTargets
 from compressor.slicing import as_module
 from compressor.slicing.program import slice_program
 
@@ -174,6 +187,110 @@ def test_the_form_is_that_of_least_work_which_fits() -> None:
     assert form_for(Size(1, 20_000, 10), 19_000, memory) is BY_MOMENTS  # in parts
 
 
+@pytest.mark.parametrize("centred", [True, False])
+def test_rows_and_moments_give_the_same_choice(centred: bool) -> None:
+    """Sixty rows of 126 features, of which six are another group's, in two batches."""
+    torch.manual_seed(0)
+    mixing = torch.randn(126, 126)
+    weight = torch.randn(1, 126, 5).double()
+    channel = np.random.default_rng(0).permutation([*np.repeat(np.arange(40), 3), *[-1] * 6])
+    found = []
+    for gathered in (Moments(crosses=False), Rows()):
+        torch.manual_seed(1)
+        for count in (40, 20):
+            gathered.add(torch.randn(1, count, 126) @ mixing + 1, torch.randn(1, count, 5))
+        features, shrinkage = gathered.settle(centred=centred)
+        by_rows = isinstance(gathered, Rows)
+        assert features.shape[1] == (60 if by_rows else 126)
+        found.append(eliminate([Regression(features, weight, channel, shrinkage, by_rows)], 40))
+    assert list(found[0].order) == list(found[1].order)
+    np.testing.assert_allclose(found[0].errors, found[1].errors, rtol=1e-4)
+
+
+def test_many_features_are_dropped_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is subtracted late, and products that are mirrored, change nothing."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 300, 60), torch.randn(1, 60, 4).double()
+    found = []
+    for pending, side in ((256, 1024), (7, 16)):
+        monkeypatch.setattr(inverses, "PENDING", pending)
+        monkeypatch.setattr(moments, "SIDE", side)
+        gathered = Moments(crosses=False)
+        gathered.add(x, x[:, :, :2])
+        features, shrinkage = gathered.settle(centred=True)
+        found.append((shrinkage, eliminate([Regression(features, weight, np.arange(60) // 3)], 20)))
+    (first, one), (second, two) = found
+    torch.testing.assert_close(first, second)
+    assert list(one.order) == list(two.order)
+    np.testing.assert_allclose(one.errors, two.errors, rtol=1e-6)
+
+
+def test_rows_are_in_proportion_to_features() -> None:
+    memory = Memory.of(10**9)
+    drawn = [rows_drawn(10**6, width, 1, 1, memory) for width in (9, 400, 20_000)]
+    assert drawn[0] < 0.1 * drawn[1]
+    assert drawn[1] == memory.usual_rows
+    assert rows_drawn(10**6, 10_000, 1, 100, memory) * 100 > memory.usual_rows
+    assert drawn[2] == memory.most_rows(20_000) < 20_000
+
+
+class Large(nn.Module):
+    """Few channels in many places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.out = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.b(self.a(x).relu()).relu().mean((2, 3)))
+
+
+def test_batches_and_walks_are_as_large_as_the_memory_allows() -> None:
+    """The peak of choice and repair follows the memory; what is computed hardly does."""
+    torch.manual_seed(0)
+    found = trace(Large(), ExampleInputs((torch.rand(2, 3, 64, 64),)))
+    network = analyse(found)
+    name = next(g.name for g in network.groups if "a.weight" in {m.tensor for m in g.members})
+    masks = network.masks({name: tuple(range(0, 16, 2))})
+    data = data_of(TensorDataset(torch.rand(32, 3, 64, 64)), "data")
+    peaks, weights, sizes = [], [], []
+    for memory in ("64M", "512M"):
+        options = Options(memory=memory, batch_size=32)
+        batches = CalibrationBatches(found, data, options)
+        workspace = Workspace(memory=Memory.of(options.memory_bytes))
+        program = slice_program(found, network, masks)
+
+        def inputs(of: CalibrationBatches = batches) -> WithoutTargets:
+            return WithoutTargets(of.batches())
+
+        with held() as mode:
+            reconstruction_scores(found, network, inputs, workspace)
+            refit(found.program, program, network, masks, inputs, workspace)
+        peaks.append(mode.most)
+        sizes.append(batches.size)
+        weights.append(program.state_dict["b.weight"].clone())
+    assert sizes == [2, 20]
+    assert peaks[0] < 0.5 * peaks[1]
+    torch.testing.assert_close(*weights, rtol=0.05, atol=0.02)
+
+
+def test_progress_is_told_from_the_start_as_a_share_of_all_work(wide: Any) -> None:
+    found, network, batches, name = wide
+    told: list[tuple[int, int, str]] = []
+    workspace = Workspace(memory=Memory.of(10**9), progress=lambda *args: told.append(args))
+    reconstruction_scores(found, network, lambda: batches, workspace)
+    masks = network.masks({name: tuple(range(0, 48, 2))})
+    between = len(told)
+    program = slice_program(found, network, masks)
+    refit(found.program, program, network, masks, lambda: batches, workspace)
+    for some in (told[:between], told[between:]):
+        done, totals, _ = zip(*some, strict=True)
+        assert list(done) == sorted(done)
+        assert len(set(totals)) == 1
+        assert done[0] == 0 and done[1] < 0.5 * totals[0] and done[-1] > 0.95 * totals[0]
+
+
 def test_channels_are_chosen_in_parts_within_the_memory(wide: Any) -> None:
     found, network, batches, name = wide
     notes: list[str] = []
@@ -201,6 +318,8 @@ def test_parts_are_as_large_as_the_memory_allows(total: int) -> None:
 def test_the_bound_is_an_option() -> None:
     assert Options(memory="1.5G").memory_bytes == 1_500_000_000
     assert Options().memory_bytes is None
+    whole = Memory.of(None)
+    assert whole.moments + whole.walks + whole.rows + whole.values <= 3 * 10**9
     assert free_bytes() > 10**6
     for wrong in ("much", "1000"):
         with pytest.raises(UsageError, match="memory"):

@@ -42,7 +42,7 @@ def reconstruction_scores(
         trace: The traced network.
         network: Its analysis.
         inputs: Gives the calibration batches anew, each a call of the network.
-        workspace: Where it is computed, and who is told; default the CPU and half of what is free.
+        workspace: Where it is computed, and who is told; default the CPU.
         of: The unit of cost; None leaves errors as they are, where the budget weighs the savings.
 
     Returns:

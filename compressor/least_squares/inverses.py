@@ -144,4 +144,5 @@ def solve(root: Tensor, right: Tensor) -> Tensor:
     """Return root⁻¹ right for triangular roots [..., n, n] and right sides [..., n, m]."""
     if root.shape[-1] == 1:
         return right / root
-    return torch.linalg.solve_triangular(root, right, upper=False)
+    solved: Tensor = torch.linalg.solve_triangular(root, right, upper=False)
+    return solved

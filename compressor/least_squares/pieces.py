@@ -37,7 +37,7 @@ from compressor.least_squares.moments import (
     in_blocks,
 )
 from compressor.least_squares.rows import Rows
-from compressor.least_squares.salience import SAMPLES, gradients_at_once, salience
+from compressor.least_squares.salience import gradients_at_once, salience, samples_of
 from compressor.least_squares.walk import Script, Walk
 from compressor.processes import processes
 from compressor.records import Group, Trace
@@ -161,12 +161,17 @@ class Measurer:
             if consumer.tensor in members:
                 self.consumers.setdefault(consumer.tensor, []).append(consumer)
 
+    @property
+    def all_samples(self) -> int:
+        """Return the number of samples of all batches, as if those were of one size."""
+        return max(self.batches, 1) * self.samples
+
     def work_of(self, packs: Sequence[Sequence[GroupConsumers]]) -> float:
         """Estimate the multiply-adds of finding the salience and measuring packs of groups."""
         each = self.network.cost.macs()
-        every = max(self.batches, 1) * self.samples
+        every = self.all_samples
         gathered = sum(p.work for pack in packs for share in pack for p, _ in share.pieces)
-        looked_at = WITH_GRADIENTS * min(every, SAMPLES) + len(packs) * every
+        looked_at = WITH_GRADIENTS * min(every, samples_of(every)) + len(packs) * every
         return each * looked_at + gathered
 
     def find_salience(self, ledger: Ledger) -> None:
@@ -180,6 +185,7 @@ class Measurer:
             self.given,
             at_once=gradients_at_once(self.trace, self.memory),
             seed=self.seed,
+            most=samples_of(self.all_samples),
             progress=lambda samples: ledger.add(each * samples, what),
         )
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 
 from compressor.calls import Call
@@ -33,7 +34,7 @@ from compressor.least_squares.moments import (
     rows_at,
 )
 from compressor.least_squares.positions import keep_positions
-from compressor.least_squares.ridge import BY_ROWS, Form, Gathering, Step, form_for
+from compressor.least_squares.ridge import BY_ROWS, Form, Step, form_for
 from compressor.least_squares.walk import Script, Walk
 
 SWEEPS = 2
@@ -82,7 +83,7 @@ def refit(
         network: The original's analysis.
         masks: Axis -> which of its indices are kept, [size] bool.
         inputs: Gives the calibration batches anew, the same each time.
-        workspace: Where it is computed, and who is told; default the CPU and half of what is free.
+        workspace: Where it is computed, and who is told; default the CPU.
         ridge: Replaces what `RIDGE` and `OF_SHRINKAGE` say.
         whole: What `original` was before blocks were taken out of it; its values are aimed at.
     """
@@ -99,9 +100,13 @@ def refit(
         ledger.begin(f"re-fitting {consumer.tensor}")
         form, parts = _how(pairs, consumer, workspace.memory, seed)
         found: list[Step] = []
-        for part in parts * (SWEEPS if len(parts) > 1 else 1):
+        turns = parts * (SWEEPS if len(parts) > 1 else 1)
+        each = work[number] / len(turns) / ((pairs.batches() or 1) + 1)
+        for part in turns:
             gathering = form.gather()
-            _gather(gathering, pairs, consumer, part, network, masks, seed)
+            for features, targets in _look(pairs, consumer, part, network, masks, seed):
+                gathering.add(features, targets)
+                ledger.add(each, f"re-fitting {consumer.tensor}")
             step = gathering.step(centred=bool(consumer.constant), ridge=ridge)
             if step is not None:
                 _take(step, pairs.sliced, consumer, part)
@@ -110,7 +115,7 @@ def refit(
             first, last = found[0], found[-1]
             done.append(Refit(consumer.tensor, first.before, last.after, len(parts)))
         pairs.aim_at(todo[number + 1 :])
-        ledger.add(work[number], "")
+        ledger.reach(sum(work[: number + 1]))
     _bring_home(pairs.sliced, sliced)
     return done
 
@@ -285,16 +290,15 @@ class _Pairs:
         return walks
 
 
-def _gather(
-    gathering: Gathering,
+def _look(
     pairs: _Pairs,
     consumer: Contraction,
     part: slice,
     network: Network,
     masks: Mapping[Axis, Bools],
     seed: int,
-) -> None:
-    """Gather some features of a consumer, and the change that is wanted of its output."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield, batch by batch, some features of a consumer and the change wanted of its output."""
     generator = torch.Generator().manual_seed(seed)
     node, target = (pairs.sliced.named[name] for name in (consumer.node, consumer.target))
     chain, batches = Chain(pairs.sliced, consumer), pairs.batches() or 1
@@ -308,7 +312,7 @@ def _gather(
             *(sliced, node, consumer, batches, generator, change), memory=pairs.memory
         )
         targets = in_blocks(consumer.layout.outputs(change, rows), blocks)
-        gathering.add(features[:, :, part], targets)
+        yield features[:, :, part], targets
 
 
 # -- the solution ----------------------------------------------------------------------------------

@@ -29,8 +29,9 @@ from compressor.padding import blank_padding
 from compressor.processes import all_summed
 from compressor.records import Group, Trace
 
-SAMPLES = 128
-"""The number of samples, each with a random direction of its own; more change the choice little."""
+SAMPLES, LEAST, SHARE = 128, 16, 0.25
+"""The number of samples, each with a random direction of its own; more change the choice little. Of
+few samples it is a share, since a pass with gradients takes as long as three without."""
 
 _SEEN = ""
 
@@ -45,6 +46,7 @@ def salience(
     *,
     at_once: int | None,
     seed: int = 0,
+    most: int = SAMPLES,
     progress: Callable[[int], None] = lambda samples: None,
 ) -> dict[str, Tensor]:
     """Compute the mean squared gradient of the network's outputs at each consumer's output columns.
@@ -55,6 +57,7 @@ def salience(
         batches: Calibration batches, each a call of the network.
         at_once: The samples that are run together; None: batches as they are.
         seed: Seed of the random directions.
+        most: The samples that are run, about.
         progress: Is told of how many samples are done, one part after the other.
 
     Returns:
@@ -63,7 +66,7 @@ def salience(
     """
     generator = torch.Generator().manual_seed(seed)
     sums = {_SEEN: torch.zeros((), dtype=torch.float64)}
-    for part in _some(batches, at_once):
+    for part in _some(batches, at_once, most):
         for consumer, gradient, _ in _gradients(script, consumers, part, generator):
             squares = _columns(gradient, consumer).square().mean(0)
             sums[consumer.node] = sums.get(consumer.node, 0.0) + part.samples * squares
@@ -121,14 +124,19 @@ def gradients_at_once(trace: Trace, memory: Memory) -> int | None:
     return min(AT_ONCE, samples_with_gradients(trace.program, memory.moments))
 
 
-def _some(batches: Iterable[Any], at_once: int | None) -> Iterator[Call]:
-    """Yield parts of batches until there are `SAMPLES` samples."""
+def samples_of(there: int) -> int:
+    """Return how many samples are run of those that there are."""
+    return min(SAMPLES, max(LEAST, math.ceil(SHARE * there)))
+
+
+def _some(batches: Iterable[Any], at_once: int | None, most: int = SAMPLES) -> Iterator[Call]:
+    """Yield parts of batches until there are `most` samples."""
     seen = 0
     parts = (_parts(Call.of(given), at_once) for given in batches)
     for part in itertools.chain.from_iterable(parts):
         yield part
         seen += part.samples
-        if seen >= SAMPLES:
+        if seen >= most:
             return
 
 

@@ -119,7 +119,8 @@ samples, a dict of columns, or a function that returns one. Calibrates and fine-
     """Length of the pieces that recordings are cut into; default that of the network's input."""
 
     batch_size: Annotated[int, option(DATA, "N")] = 64
-    """Samples per step of calibration, fine-tuning and evaluation."""
+    """Samples per step of calibration (fewer where --memory asks for it), fine-tuning and \
+evaluation."""
 
     metric: Annotated[str | None, option(DATA, "SPEC")] = None
     """'module:name' of what is called with (outputs, target), or fidelity: the cosine with the \
@@ -185,12 +186,13 @@ cross-entropy, or distillation from the original where the data has no labels.""
     """Where data runs through the network: cpu, cuda, cuda:1, mps."""
 
     memory: Annotated[str | None, option(RUN, "BYTES")] = None
-    """Most that choice and repair by data take beside the network and a batch of its values, e.g. \
-4G; layers too large for it are re-fitted part by part. Default: half of what is free."""
+    """Most that choice and repair by data take beside the network, e.g. 4G; samples run through it \
+in batches that fit, and layers too large are re-fitted part by part. Default: half of what is \
+free, 3 GB at most."""
 
     @property
     def memory_bytes(self) -> int | None:
-        """Return `memory` in bytes; None where half of the free memory is taken."""
+        """Return `memory` in bytes; None where the default is taken."""
         return None if self.memory is None else count_of("memory", self.memory)
 
     @property

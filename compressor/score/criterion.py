@@ -35,7 +35,7 @@ class Calibration:
         batches: What is run; in a distributed run this process's part of it.
         loss: The loss, for criteria that follow it.
         device: Where it runs; the module of the trace is left there.
-        memory: Bytes that may be taken beside the network; None: half of what is free.
+        memory: Bytes that may be taken beside the network; None: the default.
     """
 
     trace: Trace
