@@ -186,8 +186,8 @@ cross-entropy, or distillation from the original where the data has no labels.""
     """Where data runs through the network: cpu, cuda, cuda:1, mps."""
 
     memory: Annotated[str | None, option(RUN, "BYTES")] = None
-    """Most that choice and repair by data take beside the network, e.g. 4G; samples run through it \
-in batches that fit, and layers too large are re-fitted part by part. Default: half of what is \
+    """Most that choice and repair by data take beside the network, e.g. 4G; samples run through \
+it in batches that fit, and layers too large are re-fitted part by part. Default: half of what is \
 free, 3 GB at most."""
 
     @property
