@@ -272,7 +272,8 @@ def test_batches_and_walks_are_as_large_as_the_memory_allows() -> None:
         weights.append(program.state_dict["b.weight"].clone())
     assert sizes == [2, 20]
     assert peaks[0] < 0.5 * peaks[1]
-    torch.testing.assert_close(*weights, rtol=0.05, atol=0.02)
+    first, second = weights
+    assert (first - second).norm() < 0.2 * second.norm()
 
 
 def test_progress_is_told_from_the_start_as_a_share_of_all_work(wide: Any) -> None:
