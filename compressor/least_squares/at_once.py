@@ -21,14 +21,19 @@ IN_A_GRADIENT = 4
 its gradient, and what operators keep."""
 
 
+LEAST = 2
+"""The least number of samples in a batch, as programs are traced with: a dimension of size 1 may be
+squeezed away."""
+
+
 def samples_that_fit(program: ExportedProgram, memory: int) -> int:
-    """Return how many samples' values at one place a memory of so many bytes holds, 1 at least."""
-    return max(1, memory // max(1, COPIES * max(_bytes_of_values(program), default=1)))
+    """Return how many samples, 2 at least, a memory of so many bytes holds at one place."""
+    return max(LEAST, memory // max(1, COPIES * max(_bytes_of_values(program), default=1)))
 
 
 def samples_with_gradients(program: ExportedProgram, memory: int) -> int:
-    """Return of how many samples a memory of so many bytes holds all values, 1 at least."""
-    return max(1, memory // max(1, IN_A_GRADIENT * sum(_bytes_of_values(program))))
+    """Return of how many samples, 2 at least, a memory of so many bytes holds all values."""
+    return max(LEAST, memory // max(1, IN_A_GRADIENT * sum(_bytes_of_values(program))))
 
 
 def _bytes_of_values(program: ExportedProgram) -> list[int]:
