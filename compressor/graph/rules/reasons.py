@@ -48,6 +48,7 @@ OVERWRITTEN = "a part is overwritten"
 GATE_ROWS = "gates"
 CELLS = "gates, layers and directions"
 STEPS = "steps of a sequence"
+LEVEL = "has as many positions as others that are taken apart otherwise"
 PROJECTION = "hidden units stay more than a projection has"
 
 REASONS: Mapping[str, str] = {
