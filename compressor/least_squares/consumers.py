@@ -10,22 +10,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from compressor.graph.programs.lifting import stored_names
 from compressor.graph.programs.nodes import argument, given_arguments, live_nodes, operator_of
 from compressor.graph.rules.facts import PASSES_ON, SUMS
-from compressor.least_squares.layouts import LAYOUTS, Layout, channel_dim
+from compressor.least_squares.cells import CELL_SUMS, write_out
+from compressor.least_squares.layouts import CELLS, LAYOUTS, Layout, channel_dim
 
 
 @dataclass(frozen=True)
 class Contraction:
-    """An operator that contracts a weight, and the regression by which that weight is fitted.
+    """An operator that contracts weights, and the regression by which those are fitted.
 
     Attributes:
         node: Name of its node.
-        tensor: Name of the weight.
+        tensors: Names of the weights, whose features stand one after the other.
         layout: How it is a regression.
         chain: Names of the affine operators that its output runs through.
         target: Name of the node whose value is to stay as it was: a residual sum, or the chain's
@@ -36,7 +38,7 @@ class Contraction:
     """
 
     node: str
-    tensor: str
+    tensors: tuple[str, ...]
     layout: Layout
     chain: tuple[str, ...]
     target: str
@@ -44,19 +46,53 @@ class Contraction:
     sign: int
     shared: bool
 
+    @property
+    def tensor(self) -> str:
+        """Return the name of the first weight."""
+        return self.tensors[0]
+
+    @property
+    def recurs(self) -> bool:
+        """Return whether what it computes is among its features, a step later."""
+        return self.layout.part is not None
+
+    def matrix(self, tensors: Mapping[str, Tensor], blocks: int) -> Tensor:
+        """Return the weights as a matrix, [blocks, features, outputs].
+
+        Args:
+            tensors: The program's, by name.
+            blocks: The number of separate regressions.
+        """
+        layout = self.layout
+        each = [layout.matrix(layout.of_rows(tensors[name]), blocks) for name in self.tensors]
+        return torch.cat(each, 1) if len(each) > 1 else each[0]
+
+    def store(self, matrix: Tensor, tensors: Mapping[str, Tensor]) -> None:
+        """Copy a matrix, [blocks, features, outputs], into the weights, in place."""
+        first = 0
+        for name in self.tensors:
+            weight = self.layout.of_rows(tensors[name])
+            count = weight.numel() // (matrix.shape[0] * matrix.shape[2])
+            own = matrix[:, first : first + count]
+            weight.copy_(self.layout.tensor(own, weight.shape))
+            first += count
+
 
 def consumers(program: ExportedProgram, aliases: Mapping[str, str]) -> list[Contraction]:
-    """Return all contractions of a program, in the order in which they are executed."""
+    """Return all contractions of a program, in the order in which they are executed.
+
+    Recurrent layers are written out, as they are in a `Script`.
+    """
     stored = {node: aliases.get(name, name) for node, name in stored_names(program).items()}
     graph = program.graph_module.graph
-    from_weights = _from_weights(graph, stored)
     uses = Counter(
         stored[source.name]
         for node in graph.nodes
         for source in node.all_input_nodes
         if source.name in stored and node.op == "call_function"
     )
-    reader = _Reader(stored, from_weights, uses)
+    graph = write_out(graph)
+    reader = _Reader(stored, _from_weights(graph, stored), uses)
     live = live_nodes(graph)
     return [c for node in graph.nodes if node in live for c in reader.read(node)]
 
@@ -77,6 +113,9 @@ class _Reader:
     uses: Mapping[str, int]
 
     def read(self, node: Node) -> Iterator[Contraction]:
+        if operator_of(node) == CELL_SUMS:
+            yield from self._read_cell(node)
+            return
         layout = LAYOUTS.get(operator_of(node))
         if layout is None:
             return
@@ -88,13 +127,34 @@ class _Reader:
         tensor = self.stored[weight.name]
         yield Contraction(
             node=node.name,
-            tensor=tensor,
+            tensors=(tensor,),
             layout=layout,
             chain=tuple(link.name for link in chain),
             target=end.name,
             constant=constant,
             sign=sign,
             shared=self.uses[tensor] > 1,
+        )
+
+    def _read_cell(self, node: Node) -> Iterator[Contraction]:
+        weights, layout = argument(node, "weights"), CELLS[argument(node, "part")]
+        assert layout.part is not None
+        wanted = [weights[position] for position in layout.part.matrices]
+        if any(weight.name not in self.stored for weight in weights):
+            return
+        tensors = tuple(self.stored[weight.name] for weight in wanted)
+        bias = layout.part.bias
+        vector = weights[bias] if bias is not None and bias < len(weights) else None
+        is_added = vector is not None and len(_shape(vector)) == 1 and self._is_own(vector)
+        yield Contraction(
+            node=node.name,
+            tensors=tensors,
+            layout=layout,
+            chain=(),
+            target=node.name,
+            constant=self.stored[vector.name] if is_added else "",
+            sign=1,
+            shared=any(self.uses[tensor] > 1 for tensor in tensors),
         )
 
     def _chain(self, node: Node) -> tuple[list[Node], Node]:

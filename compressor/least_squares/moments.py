@@ -260,8 +260,8 @@ def rows_at(
         memory: Bounds the number of rows.
     """
     arguments = arguments_at(walk, node)
-    weight = arguments[consumer.layout.weight]
-    width = weight.numel() // weight.shape[0]
+    weights = [walk.script.tensors[name] for name in consumer.tensors]
+    width = sum(weight.numel() // weight.shape[0] for weight in weights)
     count, blocks = row_count(out, consumer.layout), blocks_of(arguments)
     return draw_rows(count, width, blocks, batches, generator, memory).to(out.device)
 

@@ -110,10 +110,13 @@ def feature_channels(
     network: Network, consumer: Contraction, group: Group, features: int
 ) -> Channels:
     """Return the channel of the group that each feature belongs to, [features]; -1 for none."""
-    shape = network.tensors[consumer.tensor]
-    kernel = math.prod(dim.size for dim in shape[2:])
-    channel = coordinates(shape[consumer.layout.contracted], network.axes[group.name])
-    return np.repeat(channel[: features // kernel], kernel)
+    found = []
+    for tensor in consumer.tensors:
+        shape = network.tensors[tensor]
+        kernel = math.prod(dim.size for dim in shape[2:])
+        channel = coordinates(shape[consumer.layout.contracted], network.axes[group.name])
+        found.append(np.repeat(channel, kernel))
+    return np.concatenate(found)[:features]
 
 
 class Measurer:
@@ -137,7 +140,7 @@ class Measurer:
         members = {
             m.tensor for g in network.groups if g.size > 1 for m in g.members if m.contracted
         }
-        wanted = [c for c in consumers(trace.program, network.aliases) if c.tensor in members]
+        wanted = [c for c in consumers(trace.program, network.aliases) if members & {*c.tensors}]
         self.salient = salience(
             self.script,
             wanted,
@@ -147,20 +150,21 @@ class Measurer:
         )
         self.consumers: dict[str, list[Contraction]] = {}
         for consumer in wanted:
-            self.consumers.setdefault(consumer.tensor, []).append(consumer)
+            for tensor in consumer.tensors:
+                self.consumers.setdefault(tensor, []).append(consumer)
 
     def share(self, group: Group) -> GroupConsumers:
         """Split a group's consumers into pieces, as large as the memory allows."""
         members = [m for m in group.members if m.contracted] or list(group.members)
-        found: list[tuple[Contraction, Size, Channels]] = []
+        found: dict[str, tuple[Contraction, Size, Channels]] = {}
         weighed = []
         for tensor in dict.fromkeys(member.tensor for member in members):
             regular = [r for c in self.consumers.get(tensor, ()) if (r := self._regular(c, group))]
-            found += regular
+            found |= {consumer.node: (consumer, *rest) for consumer, *rest in regular}
             if not regular:
                 weighed.append(tensor)
-        width = columns_to_eliminate([size for _, size, _ in found], self.memory)
-        pieces = [piece for each in found for piece in _pieces(*each, width, group.name)]
+        width = columns_to_eliminate([size for _, size, _ in found.values()], self.memory)
+        pieces = [piece for each in found.values() for piece in _pieces(*each, width, group.name)]
         return GroupConsumers(group, pieces, weighed)
 
     def _regular(
@@ -168,8 +172,8 @@ class Measurer:
     ) -> tuple[Contraction, Size, Channels] | None:
         """Return the consumer if all channels of the group have as many features, else None."""
         node = self.script.named[consumer.node]
-        weight = self.script.tensors[consumer.tensor]
-        size = Size(*consumer.layout.matrix(weight, blocks_of(given_arguments(node))).shape)
+        blocks = blocks_of(given_arguments(node))
+        size = Size(*consumer.matrix(self.script.tensors, blocks).shape)
         channel = feature_channels(self.network, consumer, group, size.features)
         counts = np.bincount(channel[channel >= 0], minlength=group.size)
         is_regular = counts.min() > 0 and counts.min() == counts.max()
@@ -222,8 +226,7 @@ class Measurer:
 
     def _measure_piece(self, piece: Piece, moments: Moments) -> PieceRegression:
         moments, consumer = moments.over_processes(), piece.consumer
-        weight = self.script.tensors[consumer.tensor].detach().cpu()
-        matrix = consumer.layout.matrix(weight, piece.size.blocks)
+        matrix = consumer.matrix(self.script.tensors, piece.size.blocks).detach().cpu()
         if piece.columns is not None:
             matrix = matrix[:, piece.columns]
         factors = _in_units(moments, self.salient.get(consumer.node))

@@ -14,11 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 
-from compressor.graph.axes import Axis, Bools, leaves
+from compressor.graph.axes import Axis, Bools, keep_mask, leaves
 from compressor.graph.network import Network
 from compressor.graph.programs.nodes import given_arguments
+from compressor.least_squares.cells import write_out
 from compressor.least_squares.consumers import Contraction, consumers
 from compressor.least_squares.layouts import blocks_of
 from compressor.least_squares.memory import Memory, Size, Workspace, columns_to_solve
@@ -41,17 +43,17 @@ part can make up for depends on the others (Gauss-Seidel)."""
 
 @dataclass(frozen=True)
 class Refit:
-    """The re-fit of one consumer's weight.
+    """The re-fit of one consumer's weights.
 
     Attributes:
-        consumer: Name of the weight.
+        consumers: Names of the weights.
         before: Mean squared change of the output that is wanted before the re-fit, summed over
             output channels.
         after: The same after the re-fit.
         parts: In how many parts the features were re-fitted, for lack of memory.
     """
 
-    consumer: str
+    consumers: tuple[str, ...]
     before: float
     after: float
     parts: int = 1
@@ -104,7 +106,7 @@ def refit(
                 found.append(step)
         if found:
             first, last = found[0], found[-1]
-            done.append(Refit(consumer.tensor, first.before, last.after, len(parts)))
+            done.append(Refit(consumer.tensors, first.before, last.after, len(parts)))
         pairs.aim_at(todo[number + 1 :])
     report(len(todo), len(todo), "")
     _bring_home(pairs.sliced, sliced)
@@ -125,15 +127,15 @@ def find_affected(
     cut = {axis for axis, mask in masks.items() if not mask.all()}
 
     def loses(consumer: Contraction) -> bool:
-        dim = network.tensors[consumer.tensor][consumer.layout.contracted]
-        return any(axis in cut for axis in leaves(dim))
+        dims = [network.tensors[name][consumer.layout.contracted] for name in consumer.tensors]
+        return any(axis in cut for dim in dims for axis in leaves(dim))
 
     found = consumers(program, network.aliases)
     off = {consumer.node for consumer in found if loses(consumer)}
     if whole is not None:
         off |= {consumer.node for consumer in found if consumer.target in whole.stands_for}
         off |= whole.rewired(program)
-    for node in program.graph_module.graph.nodes:
+    for node in write_out(program.graph_module.graph).nodes:
         if any(source.name in off for source in node.all_input_nodes):
             off.add(node.name)
     return [consumer for consumer in found if not consumer.shared and consumer.node in off]
@@ -148,7 +150,7 @@ def _how(
     """
     script = pairs.sliced
     blocks = blocks_of(given_arguments(script.named[consumer.node]))
-    size = Size(*consumer.layout.matrix(script.tensors[consumer.tensor], blocks).shape)
+    size = Size(*consumer.matrix(script.tensors, blocks).shape)
     form = form_for(size, pairs.rows_of(consumer, seed), memory)
     if form is BY_ROWS:
         return form, [slice(0, size.features)]
@@ -175,8 +177,9 @@ class Whole:
 
     def rewired(self, program: ExportedProgram) -> set[str]:
         """Return the names of a shorter program's nodes that read others than they do here."""
-        reads = {n.name: [s.name for s in n.all_input_nodes] for n in self.program.graph.nodes}
-        nodes = program.graph.nodes
+        before = write_out(self.program.graph).nodes
+        reads = {node.name: [s.name for s in node.all_input_nodes] for node in before}
+        nodes = write_out(program.graph).nodes
         return {n.name for n in nodes if reads.get(n.name) != [s.name for s in n.all_input_nodes]}
 
 
@@ -277,7 +280,7 @@ def _gather(
     chain, batches = Chain(pairs.sliced, consumer), pairs.batches() or 1
     for original, sliced in pairs.at(consumer.node):
         whole = original.reach(pairs.wanted(consumer))
-        wanted = keep_positions(whole, network.nodes[consumer.target].outputs[0], masks)
+        wanted = keep_wanted(whole, network, consumer, masks)
         ahead = sliced.ahead(consumer.target)
         change = chain.pull(ahead, wanted - ahead.values[target])
         blocks = blocks_of(arguments_at(sliced, node))
@@ -291,15 +294,25 @@ def _gather(
 # -- the solution ----------------------------------------------------------------------------------
 
 
+def keep_wanted(
+    value: Tensor, network: Network, consumer: Contraction, masks: Mapping[Axis, Bools]
+) -> Tensor:
+    """Return the positions of the value of a consumer's target that a smaller program still has."""
+    if not consumer.recurs:
+        return keep_positions(value, network.nodes[consumer.target].outputs[0], masks)
+    made = network.tensors[consumer.tensor][0]
+    kept = torch.as_tensor(keep_mask(made, masks), device=value.device)
+    return value[..., consumer.layout.of_rows(kept)]
+
+
 def _take(step: Step, script: Script, consumer: Contraction, part: slice) -> None:
     """Add a step to the weights of some features and to the constant, in place."""
     with torch.no_grad():
-        weight = script.tensors[consumer.tensor]
-        matrix = consumer.layout.matrix(weight, len(step.weight))
-        matrix[:, part] += step.weight.to(weight)
-        weight.copy_(consumer.layout.tensor(matrix, weight.shape))
+        matrix = consumer.matrix(script.tensors, len(step.weight))
+        matrix[:, part] += step.weight.to(matrix)
+        consumer.store(matrix, script.tensors)
         if consumer.constant:
-            constant = script.tensors[consumer.constant]
+            constant = consumer.layout.of_rows(script.tensors[consumer.constant])
             constant += consumer.sign * step.constant.reshape(constant.shape).to(constant)
 
 

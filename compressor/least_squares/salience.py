@@ -92,7 +92,8 @@ def stakes(
     by_tensor: dict[str, list[float]] = {}
     whole = all_summed(sums)
     for consumer in found:
-        by_tensor.setdefault(consumer.tensor, []).append(float(whole[consumer.node]))
+        for tensor in consumer.tensors:
+            by_tensor.setdefault(tensor, []).append(float(whole[consumer.node]))
     means = {group.name: _mean_of(group, by_tensor) for group in network.groups}
     known = {name: stake for name, stake in means.items() if stake > 0}
     usual = math.exp(sum(map(math.log, known.values())) / max(len(known), 1))

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from compressor.calls import Call
 from compressor.graph.programs.lifting import fill_placeholders, stored_tensors
 from compressor.graph.programs.nodes import ASSERTION, is_mutable
+from compressor.least_squares.cells import write_out
 
 Values = dict[Node, Any]
 
@@ -22,13 +23,14 @@ Values = dict[Node, Any]
 class Script:
     """What all walks through a program share: the nodes' order, the tensors, when a value is done.
 
-    `tensors` are the program's own, moved to `device`; changing one in place changes what all
+    Recurrent layers are written out, as `cells.write_out` does. `tensors` are the program's own, moved to `device`; changing one in place changes what all
     later steps compute. Walks keep the values of the nodes in `lasting` for `Walk.reach`.
     """
 
     def __init__(self, program: ExportedProgram, device: str = "cpu") -> None:
         self.program, self.device = program, device
-        self.nodes = [n for n in program.graph_module.graph.nodes if n.target is not ASSERTION]
+        graph = write_out(program.graph_module.graph)
+        self.nodes = [node for node in graph.nodes if node.target is not ASSERTION]
         self.named = {node.name: node for node in self.nodes}
         self.place = {node.name: i for i, node in enumerate(self.nodes)}
         self.done: dict[int, list[Node]] = {}
