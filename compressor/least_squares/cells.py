@@ -1,10 +1,11 @@
 """Write recurrent layers out, so that the sums before their gates are values of the program.
 
 The sums that a cell's gates are applied to are W_ih·x(t) + W_hh·h(t-1) + b: a linear layer, whose
-input [x(t), h(t-1)] the cell makes itself. In a graph that is written out, a node gives each cell's
-sums, and another one runs the cell and takes them; what the program computes stays the same. The
-candidate of a GRU multiplies W_hh·h(t-1) + b by a gate before it adds W_ih·x(t) + b: those are sums
-of their own. So is what a projection makes of the units.
+input [x(t), h(t-1)] the cell makes itself. In a graph that is written out, nodes give the states
+before each step and the sums that follow from them, and another one runs the cell and takes the
+sums; what the program computes stays the same. The candidate of a GRU multiplies W_hh·h(t-1) + b by
+a gate before it adds W_ih·x(t) + b: those are sums of their own. So is what a projection makes of
+the units.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ GATES: Mapping[str, int] = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 CELL_SUMS = "compressor.cell_sums.default"
 """The operator that gives a cell's sums in a graph that is written out."""
+
+
+STATES = "before"
+"""The argument of `CELL_SUMS` that the cell makes itself: its states before each step."""
 
 
 class Part(NamedTuple):
@@ -65,40 +70,49 @@ def parts_of(kind: str, *, is_projected: bool) -> list[str]:
 # -- what a cell computes --------------------------------------------------------------------------
 
 _LIBRARY = torch.library.Library("compressor", "FRAGMENT")
-_LIBRARY.define(
-    "cell_sums(Tensor x, Tensor[] states, Tensor[] weights, str kind, bool backwards, "
-    "bool batch_first, str part) -> Tensor"
-)
-_LIBRARY.define(
-    "cell(Tensor x, Tensor[] states, Tensor[] weights, str kind, bool backwards, "
-    "bool batch_first, Tensor[] sums) -> Tensor[]"
-)
+_CELL = "Tensor[] states, Tensor[] weights, str kind, bool backwards, bool batch_first"
+_LIBRARY.define(f"cell_states(Tensor x, {_CELL}) -> Tensor")
+_LIBRARY.define(f"cell_sums(Tensor x, Tensor before, {_CELL}, str part) -> Tensor")
+_LIBRARY.define(f"cell(Tensor x, {_CELL}, Tensor[] sums) -> Tensor[]")
+
+
+@torch.library.impl(_LIBRARY, "cell_states", "CompositeImplicitAutograd")
+def _cell_states(
+    x: Tensor,
+    states: list[Tensor],
+    weights: list[Tensor],
+    kind: str,
+    backwards: bool,
+    batch_first: bool,
+) -> Tensor:
+    how = {"backwards": backwards, "batch_first": batch_first}
+    with torch.no_grad():
+        out, *_ = _run(_in_order(x, how), states, weights, kind)
+        return _in_order(torch.cat([states[0].unsqueeze(0), out[:-1]]), how, back=True)
 
 
 def features(arguments: Mapping[str, Any]) -> Tensor:
-    """Return what some sums of a cell are a product of, [steps, samples, features], in its order.
+    """Return what some sums of a cell are a product of, of the shape of its input but the last.
 
     Args:
-        arguments: Those of `cell_sums`: x is [steps, samples, in] (or [samples, steps, in] where
-            the batch comes first, and so is the result then), the states [samples, state].
+        arguments: Those of `cell_sums`: x is [steps, samples, in], and before [steps, samples,
+            state] (both [samples, steps, …] where the batch comes first), the first states are
+            [samples, state].
     """
     with torch.no_grad():
-        x, states, weights = (arguments[name] for name in ("x", "states", "weights"))
-        x = _in_order(x, arguments)
-        out, *_ = _run(x, states, weights, arguments["kind"])
-        before = torch.cat([states[0].unsqueeze(0), out[:-1]])
-        part = arguments["part"]
-        if part == "projection":
-            found = _unprojected(x, before, states[1], weights)
-        else:
-            both = [x, before]
-            found = torch.cat([both[i] for i in PARTS[part].matrices], -1)
+        both = [arguments["x"], arguments["before"]]
+        if arguments["part"] != "projection":
+            matrices = PARTS[arguments["part"]].matrices
+            return torch.cat([both[i] for i in matrices], -1)
+        x, before = (_in_order(each, arguments) for each in both)
+        found = _unprojected(x, before, arguments["states"][1], arguments["weights"])
         return _in_order(found, arguments, back=True)
 
 
 @torch.library.impl(_LIBRARY, "cell_sums", "CompositeImplicitAutograd")
 def _cell_sums(
     x: Tensor,
+    before: Tensor,
     states: list[Tensor],
     weights: list[Tensor],
     kind: str,
@@ -106,9 +120,9 @@ def _cell_sums(
     batch_first: bool,
     part: str,
 ) -> Tensor:
-    how = {"kind": kind, "backwards": backwards, "batch_first": batch_first, "part": part}
+    given = {"x": x, "before": before, "states": states, "weights": weights, "part": part}
     with torch.no_grad():
-        found = features({"x": x, "states": states, "weights": weights, **how})
+        found = features({**given, "backwards": backwards, "batch_first": batch_first})
         of, matrices = PARTS[part], list[Tensor]()
         for position in of.matrices:
             weight = weights[position]
@@ -136,13 +150,9 @@ def _cell(
     batch_first: bool,
     sums: list[Tensor],
 ) -> list[Tensor]:
+    """Run a cell; it makes its sums anew, and takes them to stand behind them in the graph."""
     how = {"backwards": backwards, "batch_first": batch_first}
-    x = _in_order(x, how)
-    if torch.is_grad_enabled() and any(each.requires_grad for each in (x, *states, *sums)):
-        added = [_in_order(each - each.detach(), how) for each in sums]
-        out, *ends = _step_by_step(x, states, weights, kind, added)
-    else:
-        out, *ends = _run(x, states, weights, kind)
+    out, *ends = _run(_in_order(x, how), states, weights, kind)
     return [_in_order(out, how, back=True), *ends]
 
 
@@ -195,40 +205,10 @@ def _gate(sums: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
     return leave.sigmoid() * memory.tanh(), memory
 
 
-def _step_by_step(
-    x: Tensor,
-    states: list[Tensor],
-    weights: list[Tensor],
-    kind: str,
-    added: Sequence[Tensor],
-) -> tuple[Tensor, ...]:
-    """Run a cell as `_run` does, with something added to each of its sums, [steps, samples, …]."""
-    matrices = [weight for weight in weights if weight.dim() == 2]
-    vectors = [weight for weight in weights if weight.dim() == 1] or [x.new_zeros(())] * 2
-    inner = x @ matrices[0].t() + vectors[0]
-    state, memory = states[0], states[-1]
-    found = []
-    for step in range(len(x)):
-        own = state @ matrices[1].t() + vectors[1]
-        more = [each[step] for each in added]
-        if kind == "gru":
-            size = state.shape[-1]
-            reset, update = (inner[step][:, : 2 * size] + own[:, : 2 * size] + more[0]).chunk(2, 1)
-            own = reset.sigmoid() * (own[:, 2 * size :] + more[2])
-            candidate = (inner[step][:, 2 * size :] + more[1] + own).tanh()
-            state = candidate + update.sigmoid() * (state - candidate)
-        elif kind == "lstm":
-            state, memory = _gate(inner[step] + own + more[0], memory)
-            if len(matrices) > 2:
-                state = state @ matrices[2].t() + more[1]
-        else:
-            sums = inner[step] + own + more[0]
-            state = sums.tanh() if kind == "rnn_tanh" else sums.relu()
-        found.append(state)
-    return (torch.stack(found), state, memory)[: 1 + len(states)]
-
-
 # -- in a graph ------------------------------------------------------------------------------------
+
+
+_SELECT, _CAT = torch.ops.aten.select.int, torch.ops.aten.cat.default
 
 
 def write_out(graph: Graph) -> Graph:
@@ -262,20 +242,26 @@ def _replace(graph: Graph, node: Node) -> None:
     outs: list[Node] = []
     for number in range(count):
         weights = list(given["params"][number * each : (number + 1) * each])
-        first = [
-            graph.call_function(torch.ops.aten.select.int, (state, 0, number)) for state in states
-        ]
-        common = (inner, first, weights, kind, number % directions == 1, batch_first)
+        name = f"{node.name}_cell_{number}"
+
+        def call(target: Any, *args: Any, what: str, name: str = name) -> Node:
+            return graph.create_node("call_function", target, args, name=f"{name}_{what}")
+
+        first = [call(_SELECT, state, 0, number, what="first") for state in states]
+        how = (first, weights, kind, number % directions == 1, batch_first)
+        before = call(operators.cell_states.default, inner, *how, what="before")
         matrices = sum(weight.meta["val"].dim() == 2 for weight in weights)
-        parts = parts_of(kind, is_projected=matrices > 2)
-        sums = [graph.call_function(operators.cell_sums.default, (*common, p)) for p in parts]
-        cell = graph.call_function(operators.cell.default, (*common, sums))
-        out, *last = (graph.call_function(operator.getitem, (cell, i)) for i in range(1 + len(states)))
+        sums = [
+            call(operators.cell_sums.default, inner, before, *how, part, what="sums")
+            for part in parts_of(kind, is_projected=matrices > 2)
+        ]
+        cell = call(operators.cell.default, inner, *how, sums, what="all")
+        out, *last = (call(operator.getitem, cell, i, what="out") for i in range(1 + len(states)))
         outs.append(out)
         for end, own in zip(ends, last, strict=True):
             end.append(own)
         if len(outs) == directions:
-            inner = outs[0] if not both else graph.call_function(torch.ops.aten.cat.default, (outs, -1))
+            inner = graph.call_function(_CAT, (outs, -1)) if both else outs[0]
             outs = []
     stacked = [graph.call_function(torch.ops.aten.stack.default, (end,)) for end in ends]
     for user in list(node.users):

@@ -22,6 +22,23 @@ from compressor.least_squares.layouts import CELLS, LAYOUTS, Layout, channel_dim
 
 
 @dataclass(frozen=True)
+class Step:
+    """The solution of a regression: what is added to a weight and to a constant.
+
+    Attributes:
+        weight: [blocks, features, outputs].
+        constant: [blocks, outputs].
+        before: Mean square of the wanted change before the step.
+        after: Mean square of what is still wanted after the step.
+    """
+
+    weight: Tensor
+    constant: Tensor
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class Contraction:
     """An operator that contracts weights, and the regression by which those are fitted.
 
@@ -35,6 +52,8 @@ class Contraction:
         constant: Name of the tensor that a constant can be added to; "" where there is none.
         sign: Sign of that addition: -1 for a running mean, which is subtracted.
         shared: Whether the weight is used elsewhere too.
+        state: Name of the weight whose columns are the cell's own states, where it is a sum of a
+            recurrent cell; "" elsewhere.
     """
 
     node: str
@@ -45,6 +64,7 @@ class Contraction:
     constant: str
     sign: int
     shared: bool
+    state: str = ""
 
     @property
     def tensor(self) -> str:
@@ -54,7 +74,7 @@ class Contraction:
     @property
     def recurs(self) -> bool:
         """Return whether what it computes is among its features, a step later."""
-        return self.layout.part is not None
+        return bool(self.state)
 
     def matrix(self, tensors: Mapping[str, Tensor], blocks: int) -> Tensor:
         """Return the weights as a matrix, [blocks, features, outputs].
@@ -76,6 +96,22 @@ class Contraction:
             own = matrix[:, first : first + count]
             weight.copy_(self.layout.tensor(own, weight.shape))
             first += count
+
+    def add(self, step: Step, tensors: Mapping[str, Tensor], part: slice = slice(None)) -> None:
+        """Add a step to the weights of some features and to the constant, in place.
+
+        Args:
+            step: The solution of the regression.
+            tensors: The program's, by name.
+            part: The features; all by default.
+        """
+        with torch.no_grad():
+            matrix = self.matrix(tensors, len(step.weight))
+            matrix[:, part] += step.weight.to(matrix)
+            self.store(matrix, tensors)
+            if self.constant:
+                constant = self.layout.of_rows(tensors[self.constant])
+                constant += self.sign * step.constant.reshape(constant.shape).to(constant)
 
 
 def consumers(program: ExportedProgram, aliases: Mapping[str, str]) -> list[Contraction]:
@@ -155,6 +191,7 @@ class _Reader:
             constant=self.stored[vector.name] if is_added else "",
             sign=1,
             shared=any(self.uses[tensor] > 1 for tensor in tensors),
+            state=self.stored[weights[1].name],
         )
 
     def _chain(self, node: Node) -> tuple[list[Node], Node]:

@@ -106,6 +106,15 @@ class PieceRegression:
         return Regression(self.moments, self.weight, channel, self.ridge)
 
 
+def feature_tensors(
+    network: Network, consumer: Contraction, columns: Tensor | None = None
+) -> Channels:
+    """Return the number of the weight that each feature belongs to, or each of some columns."""
+    widths = [network.tensors[n][consumer.layout.contracted].size for n in consumer.tensors]
+    found = np.repeat(np.arange(len(widths)), widths)
+    return found if columns is None else found[columns.numpy()]
+
+
 def feature_channels(
     network: Network, consumer: Contraction, group: Group, features: int
 ) -> Channels:
@@ -117,6 +126,25 @@ def feature_channels(
         channel = coordinates(shape[consumer.layout.contracted], network.axes[group.name])
         found.append(np.repeat(channel, kernel))
     return np.concatenate(found)[:features]
+
+
+def _alone(covariance: Tensor, weight: Tensor, of: Channels) -> tuple[Tensor, Tensor]:
+    """Return a regression in which no feature makes up for another, and each weight counts alike.
+
+    What other units make up for through large weights comes back amplified through the states.
+    Errors are shares of what each weight adds to the sums: those of the states come back at each
+    step, however small they are beside what the inputs add.
+
+    Args:
+        covariance: [blocks, features, features].
+        weight: [blocks, features, outputs].
+        of: The number of each feature's weight, [features].
+    """
+    energies = covariance.diagonal(dim1=1, dim2=2)
+    each = (energies * weight.square().sum(2)).sum(0)
+    sums = torch.zeros(int(of.max()) + 1, dtype=each.dtype).index_add(0, torch.as_tensor(of), each)
+    scale = sums.clamp(min=1e-30).rsqrt()[torch.as_tensor(of)]
+    return torch.diag_embed(energies), weight * scale.unsqueeze(1)
 
 
 class Measurer:
@@ -143,7 +171,7 @@ class Measurer:
         wanted = [c for c in consumers(trace.program, network.aliases) if members & {*c.tensors}]
         self.salient = salience(
             self.script,
-            wanted,
+            [consumer for consumer in wanted if not consumer.recurs],
             inputs(),
             is_divisible=trace.batch_symbol is not None,
             seed=self.seed,
@@ -230,10 +258,13 @@ class Measurer:
         if piece.columns is not None:
             matrix = matrix[:, piece.columns]
         factors = _in_units(moments, self.salient.get(consumer.node))
-        covariance, shrinkage = moments.settle(centred=bool(consumer.constant))
-        return PieceRegression(
-            covariance, self._weigh(piece, matrix, factors), shrinkage.clamp(min=RIDGE)
-        )
+        centred = bool(consumer.constant) and not consumer.recurs
+        covariance, shrinkage = moments.settle(centred=centred)
+        weight = self._weigh(piece, matrix, factors)
+        if consumer.recurs:
+            of = feature_tensors(self.network, consumer, piece.columns)
+            covariance, weight = _alone(covariance, weight, of)
+        return PieceRegression(covariance, weight, shrinkage.clamp(min=RIDGE))
 
     def _weigh(self, piece: Piece, matrix: Tensor, factors: Tensor) -> Tensor:
         """Return the weight in units of what it may disturb, [blocks, features, outputs].

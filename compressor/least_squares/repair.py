@@ -10,31 +10,24 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.export import ExportedProgram
 
-from compressor.graph.axes import Axis, Bools, keep_mask, leaves
+from compressor.graph.axes import Axis, Bools, leaves
 from compressor.graph.network import Network
 from compressor.graph.programs.nodes import given_arguments
 from compressor.least_squares.cells import write_out
-from compressor.least_squares.consumers import Contraction, consumers
+from compressor.least_squares.consumers import Contraction, Step, consumers
 from compressor.least_squares.layouts import blocks_of
 from compressor.least_squares.memory import Memory, Size, Workspace, columns_to_solve
-from compressor.least_squares.moments import (
-    Chain,
-    Inputs,
-    arguments_at,
-    features_of,
-    in_blocks,
-    rows_at,
-)
-from compressor.least_squares.positions import keep_positions
-from compressor.least_squares.ridge import BY_ROWS, Form, Gathering, Step, form_for
-from compressor.least_squares.walk import Script, Walk
+from compressor.least_squares.moments import Chain, Inputs, arguments_at, features_of, in_blocks
+from compressor.least_squares.pairs import Pairs, Whole, keep_wanted
+from compressor.least_squares.recurrence import CellFit
+from compressor.least_squares.ridge import BY_ROWS, Form, Gathering, form_for
+from compressor.least_squares.walk import Script
 
 SWEEPS = 2
 """How often all parts of a consumer are re-fitted, where it is re-fitted part by part: what one
@@ -90,11 +83,16 @@ def refit(
     report, seed, device = workspace.progress, workspace.seed, workspace.device
     whole = whole or Whole(original)
     todo = find_affected(original, network, masks, whole)
-    pairs = _Pairs(whole, Script(sliced, device), inputs, workspace.memory)
+    pairs = Pairs(whole, Script(sliced, device), inputs, workspace.memory)
     pairs.aim_at(todo)
     done: list[Refit] = []
     for number, consumer in enumerate(todo):
         report(number, len(todo), f"re-fitting {consumer.tensor}")
+        if consumer.recurs:
+            errors = CellFit(pairs, consumer, network, masks, seed)(ridge)
+            done += [Refit(consumer.tensors, *errors)] if errors is not None else []
+            pairs.aim_at(todo[number + 1 :])
+            continue
         form, parts = _how(pairs, consumer, workspace.memory, seed)
         found: list[Step] = []
         for part in parts * (SWEEPS if len(parts) > 1 else 1):
@@ -102,7 +100,7 @@ def refit(
             _gather(gathering, pairs, consumer, part, network, masks, seed)
             step = gathering.step(centred=bool(consumer.constant), ridge=ridge)
             if step is not None:
-                _take(step, pairs.sliced, consumer, part)
+                consumer.add(step, pairs.sliced.tensors, part)
                 found.append(step)
         if found:
             first, last = found[0], found[-1]
@@ -142,7 +140,7 @@ def find_affected(
 
 
 def _how(
-    pairs: _Pairs, consumer: Contraction, memory: Memory, seed: int
+    pairs: Pairs, consumer: Contraction, memory: Memory, seed: int
 ) -> tuple[Form, list[slice]]:
     """Return the form in which a consumer is solved, and the slices of features to solve.
 
@@ -159,115 +157,9 @@ def _how(
     return form, [slice(*pair) for pair in itertools.pairwise(bounds)]
 
 
-# -- both networks, side by side -----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Whole:
-    """The network that a repair aims at.
-
-    Attributes:
-        program: Its program.
-        stands_for: Name of a node of the smaller program -> name of the whole one's node whose
-            value is wanted of it; other nodes are to have the values of their namesakes.
-    """
-
-    program: ExportedProgram
-    stands_for: Mapping[str, str] = field(default_factory=dict)
-
-    def rewired(self, program: ExportedProgram) -> set[str]:
-        """Return the names of a shorter program's nodes that read others than they do here."""
-        before = write_out(self.program.graph).nodes
-        reads = {node.name: [s.name for s in node.all_input_nodes] for node in before}
-        nodes = write_out(program.graph).nodes
-        return {n.name for n in nodes if reads.get(n.name) != [s.name for s in n.all_input_nodes]}
-
-
-class _Pairs:
-    """Walks through the original and the sliced program, a pair for each batch.
-
-    They are halted and gone on with where memory allows, and start anew where it does not.
-    """
-
-    def __init__(self, whole: Whole, sliced: Script, inputs: Inputs, memory: Memory) -> None:
-        self.original, self.sliced, self.inputs = (
-            Script(whole.program, sliced.device),
-            sliced,
-            inputs,
-        )
-        self.stands_for = whole.stands_for
-        self.memory = memory
-        self.halted: dict[int, tuple[Walk, Walk]] = {}
-        self.count = 0
-        self.held_bytes = 0
-
-    def at(self, node: str) -> Iterator[tuple[Walk, Walk]]:
-        """Yield every batch's pair of walks, just before a node."""
-        if self.count and len(self.halted) == self.count:
-            for walks in self.halted.values():
-                yield self._advance(walks, node)
-            return
-        number = -1
-        for number, given in enumerate(self.inputs()):
-            walks = self.halted.get(number) or (
-                self.original.start(given),
-                self.sliced.start(given),
-            )
-            self._advance(walks, node)
-            self._hold(number, walks)
-            yield walks
-        self.count = number + 1
-
-    def wanted(self, consumer: Contraction) -> str:
-        """Return the original's node whose value is wanted of a consumer's target."""
-        return self.stands_for.get(consumer.target, consumer.target)
-
-    def aim_at(self, consumers: Iterable[Contraction]) -> None:
-        """Keep of the original the values that are wanted of some consumers, and no others."""
-        lasting = {self.original.named[self.wanted(consumer)] for consumer in consumers}
-        self.original.lasting = lasting
-        for original, _ in self.halted.values():
-            original.kept = {node: original.kept[node] for node in lasting & original.kept.keys()}
-
-    def rows_of(self, consumer: Contraction, seed: int) -> int | None:
-        """Estimate how many rows a consumer's regression has, from the first batch.
-
-        None where the number of batches is not known.
-        """
-        batches = self.batches()
-        first = next(self.at(consumer.node), None)
-        if batches is None or first is None:
-            return None
-        walk, node = first[1], self.sliced.named[consumer.node]
-        out = walk.shape_of(node)
-        generator = torch.Generator().manual_seed(seed)
-        return batches * len(rows_at(walk, node, consumer, batches, generator, out, self.memory))
-
-    def batches(self) -> int | None:
-        """Return the number of batches, or None where it is not known."""
-        if self.count:
-            return self.count
-        given = self.inputs()
-        return len(given) if isinstance(given, Sized) else None
-
-    def _hold(self, number: int, walks: tuple[Walk, Walk]) -> None:
-        if number not in self.halted:
-            size = sum(walk.size_bytes() for walk in walks)
-            if self.held_bytes + size > self.memory.walks:
-                return
-            self.held_bytes += size
-            self.halted[number] = walks
-
-    @staticmethod
-    def _advance(walks: tuple[Walk, Walk], node: str) -> tuple[Walk, Walk]:
-        for walk in walks:
-            walk.advance(node)
-        return walks
-
-
 def _gather(
     gathering: Gathering,
-    pairs: _Pairs,
+    pairs: Pairs,
     consumer: Contraction,
     part: slice,
     network: Network,
@@ -289,31 +181,6 @@ def _gather(
         )
         targets = in_blocks(consumer.layout.outputs(change, rows), blocks)
         gathering.add(features[:, :, part], targets)
-
-
-# -- the solution ----------------------------------------------------------------------------------
-
-
-def keep_wanted(
-    value: Tensor, network: Network, consumer: Contraction, masks: Mapping[Axis, Bools]
-) -> Tensor:
-    """Return the positions of the value of a consumer's target that a smaller program still has."""
-    if not consumer.recurs:
-        return keep_positions(value, network.nodes[consumer.target].outputs[0], masks)
-    made = network.tensors[consumer.tensor][0]
-    kept = torch.as_tensor(keep_mask(made, masks), device=value.device)
-    return value[..., consumer.layout.of_rows(kept)]
-
-
-def _take(step: Step, script: Script, consumer: Contraction, part: slice) -> None:
-    """Add a step to the weights of some features and to the constant, in place."""
-    with torch.no_grad():
-        matrix = consumer.matrix(script.tensors, len(step.weight))
-        matrix[:, part] += step.weight.to(matrix)
-        consumer.store(matrix, script.tensors)
-        if consumer.constant:
-            constant = consumer.layout.of_rows(script.tensors[consumer.constant])
-            constant += consumer.sign * step.constant.reshape(constant.shape).to(constant)
 
 
 def _bring_home(script: Script, program: ExportedProgram) -> None:

@@ -82,7 +82,7 @@ def stakes(
         is known, or that the outputs do not depend on, are left out.
     """
     script, generator = Script(trace.program, device), torch.Generator().manual_seed(seed)
-    found = consumers_of(trace.program, network.aliases)
+    found = [c for c in consumers_of(trace.program, network.aliases) if not c.recurs]
     sums = {consumer.node: torch.zeros((), dtype=torch.float64) for consumer in found}
     for part in _some(batches, trace.batch_symbol is not None):
         for consumer, gradient, value in _gradients(script, found, part, generator):
@@ -92,8 +92,7 @@ def stakes(
     by_tensor: dict[str, list[float]] = {}
     whole = all_summed(sums)
     for consumer in found:
-        for tensor in consumer.tensors:
-            by_tensor.setdefault(tensor, []).append(float(whole[consumer.node]))
+        by_tensor.setdefault(consumer.tensor, []).append(float(whole[consumer.node]))
     means = {group.name: _mean_of(group, by_tensor) for group in network.groups}
     known = {name: stake for name, stake in means.items() if stake > 0}
     usual = math.exp(sum(map(math.log, known.values())) / max(len(known), 1))

@@ -23,8 +23,9 @@ Values = dict[Node, Any]
 class Script:
     """What all walks through a program share: the nodes' order, the tensors, when a value is done.
 
-    Recurrent layers are written out, as `cells.write_out` does. `tensors` are the program's own, moved to `device`; changing one in place changes what all
-    later steps compute. Walks keep the values of the nodes in `lasting` for `Walk.reach`.
+    Recurrent layers are written out, as `cells.write_out` does. `tensors` are the program's own,
+    moved to `device`; changing one in place changes what all later steps compute. Walks keep the
+    values of the nodes in `lasting` for `Walk.reach`.
     """
 
     def __init__(self, program: ExportedProgram, device: str = "cpu") -> None:
@@ -89,6 +90,13 @@ class Walk:
             while other.position < end:
                 other._step(forget=False)
         return other
+
+    def seeing(self, node: Node, value: Any) -> Walk:
+        """Return a walk of its own that stands where this one does, with another value of a node.
+
+        This walk stays as it is.
+        """
+        return Walk(self.script, {**self.values, node: value}, self.position)
 
     def detour(self, node: str, instead: str) -> list[Any]:
         """Return what the program returns if the next node had the value of an earlier one.

@@ -105,9 +105,14 @@ FILLS = frozenset(
 """Operators whose result holds one number everywhere, whatever they are given."""
 
 CONVERTS = frozenset(
-    known((None, "to.dtype to.device to.dtype_layout _to_copy clone detach contiguous alias expand"))
+    known(
+        (
+            None,
+            """to.dtype to.device to.dtype_layout _to_copy clone detach contiguous alias expand""",
+        )
+    )
 )
-"""Operators whose result holds the numbers of their first argument alone, converted or repeated."""
+"""Operators whose result holds the numbers of their first argument, converted or repeated."""
 
 SUMS = frozenset({"add.Tensor", "add_.Tensor"})
 """Operators that add two activations, unless a factor (`alpha`) is given."""
