@@ -137,7 +137,7 @@ def test_a_layer_that_is_written_out_computes_the_same(kind: str) -> None:
 # -- repair ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["lstm", "lstm projected", "gru both ways", "rnn"])
 def test_a_re_fit_is_for_the_better(kind: str) -> None:
     model = encoder(kind)
     found = traced(model)

@@ -85,16 +85,16 @@ def layers(gates: int) -> Rule:
 
     def rule(call: Call) -> Equations:
         x, weights, given = call["input"], call["params"], call["hx"]
-        states = (given,) if gates != 4 else given
+        states: Sequence[Shape] = (given,) if gates != 4 else given
         count, directions = states[0][0], 2 if call["bidirectional"] else 1
         width = states[0][-1].size
         if _has_projection(call):
             state = _units(call, width, count.size, (0,))
             hidden = _units(call, states[1][-1].size, count.size, (1,), least=width)
-            widths = (state.seen, hidden.seen)
+            widths = [state.seen, hidden.seen]
         else:
             state = hidden = _units(call, width, count.size, range(len(states)))
-            widths = (state.seen,) * len(states)
+            widths = [state.seen] * len(states)
         same: list[tuple[Dim, Dim]] = []
         rows = [Product((Axis(gates), units)) for units in hidden.own]
         per_cell, inner = len(weights) // count.size, x[-1]
