@@ -69,7 +69,8 @@ def parts_of(kind: str, *, is_projected: bool) -> list[str]:
 
 # -- what a cell computes --------------------------------------------------------------------------
 
-_LIBRARY = torch.library.Library("compressor", "FRAGMENT")
+_MAKE: Any = torch.library.Library
+_LIBRARY = _MAKE("compressor", "FRAGMENT")
 _CELL = "Tensor[] states, Tensor[] weights, str kind, bool backwards, bool batch_first"
 _LIBRARY.define(f"cell_states(Tensor x, {_CELL}) -> Tensor")
 _LIBRARY.define(f"cell_sums(Tensor x, Tensor before, {_CELL}, str part) -> Tensor")
@@ -265,6 +266,7 @@ def _replace(graph: Graph, node: Node) -> None:
             outs = []
     stacked = [graph.call_function(torch.ops.aten.stack.default, (end,)) for end in ends]
     for user in list(node.users):
-        user.replace_all_uses_with((inner, *stacked)[user.args[1]])
+        position: Any = user.args[1]
+        user.replace_all_uses_with((inner, *stacked)[position])
         graph.erase_node(user)
     graph.erase_node(node)

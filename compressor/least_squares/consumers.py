@@ -180,15 +180,16 @@ class _Reader:
             return
         tensors = tuple(self.stored[weight.name] for weight in wanted)
         bias = layout.part.bias
-        vector = weights[bias] if bias is not None and bias < len(weights) else None
-        is_added = vector is not None and len(_shape(vector)) == 1 and self._is_own(vector)
+        constant = ""
+        if bias is not None and bias < len(weights) and len(_shape(weights[bias])) == 1:
+            constant = self.stored[weights[bias].name] if self._is_own(weights[bias]) else ""
         yield Contraction(
             node=node.name,
             tensors=tensors,
             layout=layout,
             chain=(),
             target=node.name,
-            constant=self.stored[vector.name] if is_added else "",
+            constant=constant,
             sign=1,
             shared=any(self.uses[tensor] > 1 for tensor in tensors),
             state=self.stored[weights[1].name],

@@ -188,7 +188,7 @@ class Measurer:
         weighed = []
         for tensor in dict.fromkeys(member.tensor for member in members):
             regular = [r for c in self.consumers.get(tensor, ()) if (r := self._regular(c, group))]
-            found |= {consumer.node: (consumer, *rest) for consumer, *rest in regular}
+            found |= {each[0].node: each for each in regular}
             if not regular:
                 weighed.append(tensor)
         width = columns_to_eliminate([size for _, size, _ in found.values()], self.memory)

@@ -106,7 +106,8 @@ class CellFit:
 
     @property
     def _original(self) -> torch.fx.Node:
-        return self.pairs.original.named[self.pairs.wanted(self.consumer)]
+        node: torch.fx.Node = self.pairs.original.named[self.pairs.wanted(self.consumer)]
+        return node
 
     def _some(self, *, apart: bool) -> Iterator[tuple[Walk, Walk, Tensor]]:
         """Yield pairs of walks of the batches that are kept apart, or of the others.

@@ -28,7 +28,7 @@ def indices_read(node: Node) -> dict[int, frozenset[int]]:
     values = node.meta.get("val")
     if not isinstance(values, list | tuple):
         return {}
-    found = {}
+    found: dict[int, frozenset[int]] = {}
     for position, value in enumerate(values):
         parts = [u for u in node.users if u.target is operator.getitem and u.args[1] == position]
         if len(node.users) and all(user.target is operator.getitem for user in node.users):
