@@ -91,7 +91,7 @@ def test_layers_lose_equal_numbers_of_units() -> None:
     network = analyse(found)
     (level,) = network.level
     scores = reconstruction_scores(found, network, sequences, workspace())
-    keep = select(network, Ranking(scores), Budget(Share(0.4), "macs"), Bounds()).keep
+    keep = select(network, Ranking(scores), Budget(Share(0.5), "macs"), Bounds()).keep
     assert len({len(keep[name]) for name in level}) == 1
     assert len({keep[name] for name in level}) == 2
     with pytest.raises(CompressorError, match="of one size"):
