@@ -9,8 +9,8 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from compressor.graph.programs.nodes import operator_of
-from compressor.graph.programs.reading import blank_operands, indices_read
 from compressor.graph.rules.call import Call
+from compressor.graph.what_is_read import blank_operands, indices_read
 
 
 def call_of(
