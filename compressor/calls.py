@@ -17,10 +17,16 @@ class Call:
 
     They are of one sample, or of a batch whose tensors have the samples along dimension 0. A call
     is a pytree, whose leaves come in the order in which a program takes them.
+
+    Attributes:
+        args: Inputs by position.
+        kwargs: Inputs by name.
+        names: Names of the first inputs by position, as far as the network's forward tells them.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, inputs: Any) -> Call:
@@ -79,18 +85,18 @@ class Call:
         return changed
 
 
-def _children(call: Call) -> tuple[list[Any], None]:
-    return [call.args, dict(call.kwargs)], None
+def _children(call: Call) -> tuple[list[Any], tuple[str, ...]]:
+    return [call.args, dict(call.kwargs)], call.names
 
 
-def _of_children(children: Any, _: Any) -> Call:
+def _of_children(children: Any, names: tuple[str, ...]) -> Call:
     args, kwargs = children
-    return Call(args, kwargs)
+    return Call(args, kwargs, names)
 
 
-def _named_children(call: Call) -> tuple[list[Any], None]:
+def _named_children(call: Call) -> tuple[list[Any], tuple[str, ...]]:
     args, kwargs = _children(call)[0]
-    return [(pytree.GetAttrKey("args"), args), (pytree.GetAttrKey("kwargs"), kwargs)], None
+    return [(pytree.GetAttrKey("args"), args), (pytree.GetAttrKey("kwargs"), kwargs)], call.names
 
 
 pytree.register_pytree_node(Call, _children, _of_children, flatten_with_keys_fn=_named_children)

@@ -7,7 +7,14 @@ from types import ModuleType
 
 from compressor.errors import UsageError
 
-EXTRAS = {"ray": "ray", "timm": "timm", "transformers": "transformers", "yaml": "sweep"}
+EXTRAS = {
+    "openvino": "openvino",
+    "ray": "ray",
+    "soundfile": "audio",
+    "timm": "timm",
+    "transformers": "transformers",
+    "yaml": "sweep",
+}
 """Module -> the extra of this package that installs it."""
 
 

@@ -16,7 +16,7 @@ from compressor.latency.kernels import KERNELS
 from compressor.latency.machine import machine_of, path_in_cache
 from compressor.latency.measured_steps import Step
 from compressor.report import report_schema, to_json
-from compressor.run import deliver
+from compressor.run import deliver, footprints
 from compressor.studies.export import worth
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several run at once: each has a processor
@@ -44,7 +44,7 @@ def known_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def latency_is_measured_briefly() -> Iterator[None]:
     """How long a network takes is no test's matter."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (deliver, worth):
+        for module in (footprints, worth):
             patch.setattr(module, "LATENCY_SECONDS", 0.05)
         yield
 

@@ -17,7 +17,7 @@ from tiny import SIDE, names_in, sequential, write_model
 from torch import nn
 
 from compressor.cli import main
-from compressor.run import compress, deliver, opening, rating, result
+from compressor.run import compress, deliver, footprints, opening, rating, result
 from tools.selfcheck.bad_inputs import CASES, GROUPS
 from tools.selfcheck.refusal import problems_of, typed
 
@@ -214,7 +214,7 @@ STAGES = [
     (rating, "analyse"),
     (compress, "deliver"),
     (deliver, "save_weights"),
-    (deliver, "measure_turns"),
+    (footprints, "measure_turns"),
     (result, "copy_into"),
 ]
 

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from compressor.calls import Call
 from compressor.errors import CompressorError, UsageError
 from compressor.graph.trace import trace
 from compressor.loading.callables import function
-from compressor.loading.data import Data, batches, check_labels, hold_out, load_data
+from compressor.loading.data import Data, Reading, batches, check_labels, hold_out, load_data
 from compressor.options import Options
 from compressor.records import ExampleInputs
 from compressor.score.data import CalibrationBatches
@@ -23,6 +24,12 @@ from compressor.score.data import CalibrationBatches
 MEAN, STD = (
     torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 )
+UNIT = Reading(mean=[0], std=[1 / 255])
+
+
+def sized(*sizes) -> Reading:
+    """For a network whose images have this height and width."""
+    return Reading(like=Call((torch.zeros(1, 3, *sizes),)))
 
 
 def images(count=20, shape=(8, 8, 3), seed=0):
@@ -43,7 +50,7 @@ def npz(tmp_path):
 def numbered(npz):
     """Twenty samples whose every pixel, and label, is their number."""
     pixels = np.broadcast_to(np.arange(20, dtype=np.uint8)[:, None, None], (20, 8, 8))
-    return load_data([npz(images=pixels, labels=np.arange(20))], mean=[0], std=[1 / 255])
+    return load_data([npz(images=pixels, labels=np.arange(20))], UNIT)
 
 
 def numbers(source) -> list[int]:
@@ -80,8 +87,8 @@ def test_grey_arrays_have_one_channel_around_zero(npz, shape):
 
 def test_own_mean_and_std_for_each_or_all_channels(npz):
     path = npz(images=images(shape=(4, 4, 2)))
-    each = load_data([path], mean=[0.1, 0.2], std=[0.3, 0.4]).first_sample.args[0]
-    both = load_data([path], mean=[0.1], std=[0.3]).first_sample.args[0]
+    each = load_data([path], Reading(mean=[0.1, 0.2], std=[0.3, 0.4])).first_sample.args[0]
+    both = load_data([path], Reading(mean=[0.1], std=[0.3])).first_sample.args[0]
     torch.testing.assert_close(each[:, 0], both[:, 0])
     assert not torch.allclose(each[:, 1], both[:, 1])
 
@@ -122,15 +129,15 @@ def test_ten_thousand_small_images_are_cheap(npz):
 
 
 BAD_ARRAYS = {
-    "no array 'images'": {"pictures": images()},
-    "float32, not uint8": {"images": images().astype(np.float32)},
-    r"shape \(20, 8\)": {"images": images(shape=(8,))},
-    "there is no image": {"images": images(0)},
+    "no array is an input of the network: it holds labels": {"labels": np.zeros(20, int)},
+    r"there is no sample: images is uint8 of shape \(0, 8": {"images": images(0)},
     "20 images but 19 labels": {"images": images(), "labels": np.zeros(19, int)},
-    r"labels have shape \(20, 1\)": {"images": images(), "labels": np.zeros((20, 1), int)},
-    "float64, not integers": {"images": images(), "labels": np.zeros(20)},
-    "label 2 is -1": {"images": images(), "labels": np.array([0, 1, -1] + [0] * 17)},
-    "not a readable": {"images": np.array([{}], dtype=object)},
+    "images holds Python objects": {"images": np.array([{}], dtype=object)},
+    "inputs holds <U1, and no numbers": {"inputs": np.array(["a", "b"])},
+    "inputs is a single number": {"inputs": np.float32(3)},
+    "inputs holds nan in sample 1": {"inputs": np.array([[1.0], [np.nan]])},
+    "inputs holds inf in sample 0": {"inputs": np.array([[1e300], [1.0]])},
+    "beyond 64-bit integers": {"ids": np.array([2**64 - 1], np.uint64)},
 }
 
 
@@ -163,13 +170,15 @@ def test_other_files_are_told_what_data_is(tmp_path, name, words):
     assert "pickle" not in str(caught.value)
 
 
-def test_truncated_and_single_array_files_are_clear_errors(npz, tmp_path):
+def test_truncated_files_are_clear_errors(npz, tmp_path):
     whole = tmp_path / npz(images=images(), labels=np.zeros(20, int))
     cut = tmp_path / "cut.npz"
     cut.write_bytes(whole.read_bytes()[:1000])
     np.save(tmp_path / "one.npy", images())
-    for path in (cut, tmp_path / "one.npy"):
-        with pytest.raises(CompressorError, match=r"not a readable \.npz"):
+    single = tmp_path / "single.npy"
+    single.write_bytes((tmp_path / "one.npy").read_bytes()[:1000])
+    for path in (cut, single):
+        with pytest.raises(CompressorError, match=r"not a readable \.np[zy]"):
             load_data([str(path)])
 
 
@@ -187,9 +196,9 @@ def test_files_that_do_not_go_together_are_clear_errors(npz):
 def test_bad_statistics_are_usage_errors(npz):
     path = npz(images=images())
     with pytest.raises(UsageError, match="mean has 2 values, the images have 3"):
-        load_data([path], mean=[0.1, 0.2])
+        load_data([path], Reading(mean=[0.1, 0.2]))
     with pytest.raises(UsageError, match="std must be above zero"):
-        load_data([path], std=[0.0])
+        load_data([path], Reading(std=[0.0]))
 
 
 def test_specs_that_are_not_there_are_usage_errors(npz, tmp_path):
@@ -221,7 +230,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_is_resized_cropped_and_labelled_by_its_sub_folders(folder):
-    data = load_data([str(folder("bird", "cat", "dog"))], input_size=(28, 28))
+    data = load_data([str(folder("bird", "cat", "dog"))], sized(28, 28))
     (call, target), *_ = batches(data, 6)
     (x,) = call.args
     assert target.tolist() == [0, 0, 1, 1, 2, 2]
@@ -232,12 +241,12 @@ def test_a_folder_is_resized_cropped_and_labelled_by_its_sub_folders(folder):
 
 
 def test_a_folder_for_an_oblong_input(folder):
-    data = load_data([str(folder("a"))], input_size=(20, 28))
+    data = load_data([str(folder("a"))], sized(20, 28))
     assert data.first_sample.args[0].shape == (1, 3, 20, 28)
 
 
 def test_a_folder_in_grey(folder):
-    x = load_data([str(folder("a"))], mean=[0.5], std=[0.5]).first_sample.args[0]
+    x = load_data([str(folder("a"))], Reading(mean=[0.5], std=[0.5])).first_sample.args[0]
     assert x.shape == (1, 1, 224, 224)
     torch.testing.assert_close(x, torch.full_like(x, -1.0))
 
@@ -335,7 +344,8 @@ def test_a_sample_may_be_a_dict_and_its_target_lie_in_it(code):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "width"), [("ready", 10, 4), ("samples", 5, 3), ("columns", 6, 4)]
+    ("name", "size", "width"),
+    [("ready", 10, 4), ("samples", 5, 3), ("columns", 6, 4), ("loader", 10, 4)],
 )
 def test_an_object_that_is_ready_is_data(code, name, size, width):
     data = load_data([code + name])
@@ -369,7 +379,6 @@ def test_a_loss_may_be_a_function_a_class_or_an_object(tmp_path, monkeypatch):
         ("wants", "raised TypeError"),
         ("raises", "raised OSError: disk gone"),
         ("constant", "a int is no dataset"),
-        ("loader", "DataLoader gives batches"),
         ("uneven", "these are: x 6, labels 1"),
         ("missing", r"nothing named 'missing'[\s\S]*columns"),
     ],
@@ -400,7 +409,7 @@ def test_bad_specs_are_clear_errors(code, tmp_path):
         with pytest.raises(CompressorError, match=message):
             load_data([spec])
     with pytest.raises(UsageError, match="taken as it comes"):
-        load_data([f"{code}pairs"], mean=[0.5])
+        load_data([f"{code}pairs"], Reading(mean=[0.5]))
 
 
 # splits, labels, batches
@@ -488,7 +497,7 @@ def test_calibration_looks_at_changed_copies_beside_the_images(npz):
 @pytest.mark.parametrize("augment", ["crop", "crop-flip"])
 def test_augmentation_moves_and_mirrors_and_is_reproducible(npz, augment):
     ramp = np.tile(np.arange(100, 132, dtype=np.uint8), (64, 32, 1))  # columns are 100..131
-    data = load_data([npz(images=ramp)], mean=[0], std=[1 / 255])
+    data = load_data([npz(images=ramp)], Reading(mean=[0], std=[1 / 255]))
     seen = set()
     for call, _ in batches(data, 32, seed=1, augment=augment):
         for image in call.args[0][:, 0]:

@@ -37,7 +37,7 @@ from compressor.loading.state_dicts import load_strictly
 from compressor.options import ExportOptions, ModelOptions, Options
 from compressor.records import ExampleInputs, Plan
 from compressor.report import report_schema
-from compressor.run import deliver
+from compressor.run import footprints
 from compressor.run.loaded import tensors_sha256
 from compressor.studies.bench.entrants import open_entrant
 from compressor.studies.compare import read_result
@@ -233,7 +233,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table with one more row."""
     monkeypatch.setitem(FORMATS, "toy", toy_format.ROW)
     monkeypatch.setenv("PYTHONPATH", str(Path(toy_format.__file__).parent))
-    monkeypatch.setattr(deliver, "LATENCY_SECONDS", 0.05)
+    monkeypatch.setattr(footprints, "LATENCY_SECONDS", 0.05)
 
 
 def linear() -> nn.Module:

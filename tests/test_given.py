@@ -23,7 +23,7 @@ from compressor.loading.given import (
     require_model,
 )
 from compressor.options import ModelOptions
-from compressor.run import deliver
+from compressor.run import footprints
 from compressor.studies.bench.entrants import open_entrant
 
 
@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deliver, "LATENCY_SECONDS", 0.05)
+        patch.setattr(footprints, "LATENCY_SECONDS", 0.05)
         compressor.compress(network, torch.randn(2, 6), 0.5, round_to=1).save(folder)
     return folder
 

@@ -18,7 +18,7 @@ from compressor.latency.torch_bench import TorchBench
 from compressor.loading.data import batches, load_data
 from compressor.options import Options
 from compressor.recover import Objective, Recipe, fine_tune
-from compressor.run import deliver
+from compressor.run import footprints
 from compressor.run.cutting import cut
 from compressor.run.decide import plan
 from compressor.run.repairing import repair
@@ -97,7 +97,7 @@ def test_a_step_in_bf16_learns_as_one_in_fp32(device: str, captured: bool) -> No
 @DEVICES
 def test_the_whole_command(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "LATENCY_SECONDS" in BRIEFLY_TIMED
-    monkeypatch.setattr(deliver, "LATENCY_SECONDS", 0.05)
+    monkeypatch.setattr(footprints, "LATENCY_SECONDS", 0.05)
     model, data = write_model(tmp_path / "net.pt"), write_samples(tmp_path / "data.npz")
     command = [str(model), "--data", str(data), "--test", str(data), "--augment", "crop-flip"]
     asked = ["--epochs", "1", "--batch-size", "16", "--device", device, "--format", "pt2"]

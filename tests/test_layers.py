@@ -24,7 +24,7 @@ FILES = {
 BASE = (
     *("errors", "extras", "causes", "records", "calls", "clock", "source_lines", "unexpected"),
     *("watch", "modules", "processes", "listing", "free_memory", "files", "onnx_runtime"),
-    *("torch_calls", "agreement"),
+    *("torch_calls", "agreement", "padding"),
 )
 """What all lean on, in its own order."""
 

@@ -30,6 +30,7 @@ from compressor.run.halfway import score_again
 from compressor.run.opened import Run
 from compressor.run.proposals import propose_factors
 from compressor.run.subject import Subject
+from compressor.run.time_candidates import aim_by_the_clock
 from compressor.slicing.program import slice_program
 from compressor.watch import Silent
 
@@ -185,6 +186,18 @@ def test_a_limit_is_kept_by_all_candidates() -> None:
 
 
 # -- by the clock ----------------------------------------------------------------------------------
+
+
+def test_candidates_are_made_for_the_measured_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    FileClock(monkeypatch, fixed=12.0)
+    options = Options(**{**GIVEN, "of": "latency", "ratio": 0.2})
+    run, _ = plan(Subject(network(), torch.randn(1, 3, 8, 8), data=Samples()), options, Silent())
+    made = Candidates(run, Share(0.2), [])
+    widths = [len(k) for k in made.choose(run, Way()).keep.values()]
+    aim_by_the_clock(made, lambda *_: None)
+    assert made.aim < 0.97, "the clock is steeper than predicted"
+    narrower = [len(k) for k in made.choose(run, Way()).keep.values()]
+    assert sum(narrower) < sum(widths)
 
 
 def test_the_best_are_timed_and_judged_again_at_their_measured_time(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
-from functools import partial
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,13 +14,18 @@ import pytest
 import torch
 from onnx_files import perceptron
 from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
 
 from tools.jsonl import read_trials
 from tools.studies import __main__ as command
+from tools.studies import making
+from tools.studies.networks import CARRIED, Network
 from tools.studies.packages import file_types, rendering
 from tools.studies.packages.boxes import Matches, find_boxes, match, overlaps
 from tools.studies.packages.carried import Carried
 from tools.studies.packages.files import FILES, FileNetwork, answers_of, line_of, pixels_of
+from tools.studies.packages.modules import LENGTH, judge_embeddings, windows
 from tools.studies.packages.reading import characters_right, decode, edit_distance
 from tools.studies.packages.running import compress_and_judge
 from tools.studies.studies import STUDIES
@@ -156,8 +161,7 @@ def test_what_is_not_installed_is_skipped_with_a_reason(
 ) -> None:
     absent = Carried("no-such-package", "no_such_package", "x.onnx", "nobody")
     assert absent.path is None
-    network: Callable[[Path], FileNetwork] = partial(FileNetwork, absent, list, dict)
-    monkeypatch.setattr(command, "FILES", dict.fromkeys(FILES, network))
+    monkeypatch.setattr(command, "CARRIED", dict.fromkeys(CARRIED, absent))
     records = tmp_path / "studies.jsonl"
     assert command.run(data_root=tmp_path, only=("packages",), records=records) == 0
     said = capsys.readouterr().err
@@ -168,3 +172,61 @@ def test_what_is_not_installed_is_skipped_with_a_reason(
     assert there.absence == "this version of pytest has no x.onnx"
     assert there.describe()["licence"] == "MIT"
     assert len(STUDIES["packages"].rows) >= 5 * len(FILES)
+
+
+# -- modules -----------------------------------------------------------------------------------
+
+
+class Turned(nn.Module):
+    """Embeddings of length one, turned a little by noise."""
+
+    def __init__(self, noise: float) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(int(x.sum().abs() * 100))
+        return functional.normalize(
+            x + self.noise * torch.randn(x.shape, generator=generator), dim=1
+        )
+
+
+def test_embeddings_are_judged_by_how_they_are_used() -> None:
+    wanted = functional.normalize(
+        torch.randn(80, 8, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    same, near, far = (judge_embeddings(wanted, wanted, Turned(n), 16) for n in (0.0, 0.2, 2.0))
+    assert all(value == pytest.approx(1) for value in same.values())
+    for measure in same:
+        assert same[measure] > near[measure] > far[measure], measure
+    assert far["same neighbour"] < 0.2
+
+
+def test_windows_of_text_begin_and_end_like_a_text_and_do_not_overlap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tokenizer:
+        cls_token_id, sep_token_id = 101, 102
+
+        def __call__(self, text: str, **_: Any) -> SimpleNamespace:
+            return SimpleNamespace(input_ids=[int(word) for word in text.split()])
+
+    chosen = SimpleNamespace(from_pretrained=lambda folder: Tokenizer())
+    monkeypatch.setattr("transformers.AutoTokenizer", chosen)
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(map(str, range(1000, 1200))))
+    found = windows(tmp_path, text, 3)
+    assert found.shape == (3, LENGTH)
+    assert set(found[:, 0].tolist()) == {101} and set(found[:, -1].tolist()) == {102}
+    assert found[:, 1:-1].flatten().tolist() == list(range(1000, 1000 + 3 * (LENGTH - 2)))
+
+
+def test_a_smaller_networks_worth_is_kept_beside_the_originals(carried: Carried) -> None:
+    def worth(module: nn.Module) -> dict[str, float]:
+        return {"width": float(module.weight.shape[0])}
+
+    network = Network(nn.Linear(3, 4), torch.ones(1, 3), carried=carried, judge=worth)
+    found = making.worth_of(network, nn.Linear(3, 2))
+    assert found["quality"] == {"width": [4, 2]}
+    assert found["package"]["package"] == "carrying"
+    assert making.worth_of(Network(nn.Linear(3, 4), torch.ones(1, 3)), nn.Linear(3, 2)) == {}

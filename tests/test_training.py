@@ -28,6 +28,7 @@ from compressor.graph.trace import trace
 from compressor.options import Options
 from compressor.records import ExampleInputs
 from compressor.recover import (
+    Distance,
     GroupSparsity,
     Hooks,
     Objective,
@@ -35,7 +36,6 @@ from compressor.recover import (
     Schedule,
     TrainingState,
     descent,
-    distillation,
     fine_tune,
     reinitialise,
 )
@@ -249,7 +249,7 @@ def test_labels_and_the_original_weigh_as_is_said() -> None:
     nn.init.normal_(teacher[5].weight)
     ((x,), y) = some(8, 1)[0]
     labels = nn.functional.cross_entropy(net(x), y).detach()
-    distance = distillation(net(x), teacher(x)).detach()
+    distance = Distance()(net(x), teacher(x), y).detach()
     for weight in (0.0, 0.3, 1.0):
         value = Objective(teacher=teacher, distill=weight)(net, (x,), y).detach()
         assert float(value) == pytest.approx(float((1 - weight) * labels + weight * distance))

@@ -92,8 +92,8 @@ def names_in(folder: Path) -> Sequence[str]:
 BRIEFLY_TIMED = """\
 import sys
 from compressor.cli import main
-from compressor.run import deliver
-deliver.LATENCY_SECONDS = 0.05
+from compressor.run import footprints
+footprints.LATENCY_SECONDS = 0.05
 sys.exit(main(sys.argv[1:]))
 """
 """The command as a script whose networks are timed for a moment only."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-ONNX, PROGRAM = "onnx", "pt2"
+ONNX, PROGRAM, OPENVINO = "onnx", "pt2", "openvino"
 """The rows that other parts of a run build on: ONNX Runtime's times, and a network without its
 class."""
 
@@ -27,6 +27,8 @@ class Format:
         original: The name under which the original's file is delivered too, for timing both on
             another machine; "" where it is not.
         variants: Patterns of the files that `compress export` writes beside it.
+        needs: The package without which it cannot be written or run, a key of `extras.EXTRAS`; ""
+            where it takes none.
     """
 
     files: tuple[str, ...]
@@ -35,6 +37,7 @@ class Format:
     backends: Mapping[str, str] = field(default_factory=dict)
     original: str = ""
     variants: tuple[str, ...] = ()
+    needs: str = ""
 
     @property
     def file(self) -> str:
@@ -60,6 +63,13 @@ FORMATS: dict[str, Format] = {
             "torch-compiled": "PyTorch, compiled",
             "torch-graphs": "PyTorch, CUDA graphs",
         },
+    ),
+    OPENVINO: Format(
+        files=("model.xml", "model.bin"),
+        label="OpenVINO model",
+        home="compressor.formats.openvino_format",
+        backends={"openvino": "OpenVINO"},
+        needs="openvino",
     ),
 }
 """All formats, by the word that --format takes."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from torch import nn
 from torch.export import ExportedProgram
 
+from compressor import extras
 from compressor.calls import Call as Inputs
 from compressor.clock import Call, Clock
 from compressor.errors import CompressorError
-from compressor.files.folder import size_of
 from compressor.files.format_table import FORMATS
 from compressor.formats.onnx_file import Route
 from compressor.formats.ways import Way
@@ -94,6 +94,16 @@ class Methods:
     count: Callable[[Path], Counted]
 
 
+def check_installed(name: str, where: str) -> None:
+    """Check that the package is there without which a format can be neither written nor run.
+
+    Raises:
+        UsageError: It is not; the next step names the extra that brings it.
+    """
+    if FORMATS[name].needs:
+        extras.load(FORMATS[name].needs, where)
+
+
 def methods_of(name: str) -> Methods:
     """Return the code of a format, by its word in the table."""
     return methods_in(FORMATS[name].home)
@@ -115,7 +125,8 @@ def write_format(name: str, job: Job) -> Outcome:
         for file in row.files:
             (job.folder / file).unlink(missing_ok=True)
         return Outcome(reason=error.what)
-    return replace(outcome, size_bytes=size_of(job.folder / row.file))
+    written = [path for file in row.files if (path := job.folder / file).exists()]
+    return replace(outcome, size_bytes=sum(path.stat().st_size for path in written))
 
 
 def differences_of(formats: Mapping[str, Outcome]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from compressor.errors import CompressorError
-from compressor.files.claimed import new_folder, temporary_folder
+from compressor.files.claimed import new_folder
 from compressor.files.format_table import FORMATS, ONNX
 from compressor.formats.job import methods_of
 from compressor.formats.onnx_file import Route
@@ -35,65 +35,77 @@ class Original:
     def __init__(self, trace: Trace, formats: Sequence[str] = ()) -> None:
         """Take the traced network, and the formats that the result is to be written in."""
         self._trace, self._formats = trace, formats
+        self._attempts: dict[str, Route | CompressorError | None] = {}
 
     @property
     def module(self) -> nn.Module:
         """Return the network's module, in eval mode."""
         return self._trace.module
 
+    @property
+    def program(self) -> ExportedProgram:
+        """Return the network's program."""
+        return self._trace.program
+
     @cached_property
     def unwritable(self) -> Mapping[str, str]:
         """Return the requested formats that the network cannot be written in: name -> reason."""
-        reasons = {
-            name: self.why_no_onnx if name == ONNX else _why_not(name, self._trace)
-            for name in self._formats
-        }
+        reasons = {name: self.why_not(name) for name in self._formats}
         return {name: reason for name, reason in reasons.items() if reason}
 
-    @cached_property
+    def why_not(self, name: str) -> str:
+        """Return why the network cannot be written in a format, requested or not; "" if it can."""
+        found = self._attempt(name)
+        return found.what if isinstance(found, CompressorError) else ""
+
+    @property
     def why_no_onnx(self) -> str:
-        """Return why the network cannot be written as ONNX, requested or not; "" where it can."""
-        try:
-            _ = self.onnx
-        except CompressorError as error:
-            return error.what
-        return ""
+        """Return why the network cannot be written as ONNX; "" where it can."""
+        return self.why_not(ONNX)
+
+    def file_of(self, name: str) -> Path:
+        """Return the network's file in a format, in a directory that lasts as long as this object.
+
+        Raises:
+            CompressorError: It cannot be written so, or its runtime does not run the file.
+        """
+        found = self._attempt(name)
+        if isinstance(found, CompressorError):
+            raise found
+        return self._folder.path / FORMATS[name].file
 
     @property
     def onnx(self) -> Path:
-        """Return the network's ONNX file, in a directory that lasts as long as this object.
-
-        Raises:
-            CompressorError: It cannot be written as ONNX, or ONNX Runtime does not run the file.
-        """
-        return self._onnx[0].path / FORMATS[ONNX].file
+        """Return the network's ONNX file; see `file_of`."""
+        return self.file_of(ONNX)
 
     def runnable(self, by_torch: bool) -> Runnable:
         """What PyTorch runs, its program, or ONNX Runtime, its file. Raises what `onnx` does."""
-        return self._trace.program if by_torch else self.onnx
+        return self.program if by_torch else self.onnx
 
     def route_of(self, name: str) -> Route | None:
         """Return the route on which a format's file was written, where it has several.
 
         Raises:
-            CompressorError: It is ONNX, and cannot be written.
+            CompressorError: It cannot be written so.
         """
-        return self._onnx[1] if name == ONNX else None
+        found = self._attempt(name)
+        if isinstance(found, CompressorError):
+            raise found
+        return found
 
     @cached_property
-    def _onnx(self) -> tuple[TemporaryFolder, Route | None]:
-        folder = TemporaryFolder()
-        return folder, methods_of(ONNX).attempt(self._trace, folder.path)
+    def _folder(self) -> TemporaryFolder:
+        return TemporaryFolder()
 
-
-def _why_not(name: str, traced: Trace) -> str:
-    """Try to write a network in a format, and return why it cannot be; "" where it can."""
-    try:
-        with temporary_folder() as folder:
-            methods_of(name).attempt(traced, folder)
-    except CompressorError as error:
-        return error.what
-    return ""
+    def _attempt(self, name: str) -> Route | CompressorError | None:
+        """Write the network in a format, once; return the route, or why it cannot be."""
+        if name not in self._attempts:
+            try:
+                self._attempts[name] = methods_of(name).attempt(self._trace, self._folder.path)
+            except CompressorError as error:
+                self._attempts[name] = error
+        return self._attempts[name]
 
 
 def missing(name: str) -> str:

@@ -1,9 +1,10 @@
-"""Verify that an ONNX file computes what PyTorch computed."""
+"""Verify that a file computes what PyTorch computed, as its runtime runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,25 @@ Case = tuple[Mapping[str, Any], Sequence[Any]]
 """Inputs by name, and the outputs that they should give: tensors or arrays."""
 
 Array = np.ndarray[Any, Any]
+Run = Callable[[Mapping[str, Any]], list[Array]]
+"""A file as a function from inputs by name, of which it ignores those it has not, to outputs."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file that is ready to be run, and what errors call it.
+
+    Attributes:
+        path: Where it lies.
+        run: Runs it.
+        label: What the file is called.
+        runtime: What runs it is called.
+    """
+
+    path: Path
+    run: Run
+    label: str
+    runtime: str
 
 
 def verify_onnx(
@@ -47,32 +67,55 @@ def verify_onnx(
         CompressorError: A difference above the tolerance, a dead reference, or a file that does not
             run.
     """
-    expected = [[_array(output) for output in outputs] for _, outputs in cases]
     if must_be_live:
-        _require_alive(expected, path, tolerance)
-    run = _open(path, optimised=optimised)
-    found = [run(feeds) for feeds, _ in cases]
+        require_alive(cases, path, tolerance)
+    opened = Opened(path, _open(path, optimised=optimised), "ONNX file", "ONNX Runtime")
+    return compare_outputs(opened, cases, tolerance, rounding)
+
+
+def compare_outputs(
+    opened: Opened,
+    cases: Sequence[Case],
+    tolerance: Tolerance,
+    rounding: Callable[[], Sequence[Cases]] | None = None,
+) -> float:
+    """Run a file on inputs and compare its outputs with PyTorch's.
+
+    Args:
+        opened: The file.
+        cases: Inputs with PyTorch's outputs.
+        tolerance: The tolerance of the type that the file computes in.
+        rounding: PyTorch's outputs after changes as small as rounding (see `difference`).
+
+    Returns:
+        The largest difference of all elements, relative to what varies where they stand.
+
+    Raises:
+        CompressorError: Other shapes, or a difference above the tolerance.
+    """
+    expected = [[to_array(output) for output in outputs] for _, outputs in cases]
+    found = [opened.run(feeds) for feeds, _ in cases]
     for wanted, got in zip(expected, found, strict=True):
         if [a.shape for a in wanted] != [b.shape for b in got]:
             raise CompressorError(
-                f"the ONNX file's outputs have shapes {[b.shape for b in got]}, "
+                f"the {opened.label}'s outputs have shapes {[b.shape for b in got]}, "
                 f"PyTorch's {[a.shape for a in wanted]}",
-                where=str(path),
+                where=str(opened.path),
                 next_step="report it with the network, and deploy the .pt2 program",
             )
     worst = difference(expected, found, tolerance, rounding)
     if not worst.size <= tolerance.relative:
         raise CompressorError(
-            f"ONNX Runtime and PyTorch differ by {worst.size:.1e} of what varies there "
+            f"{opened.runtime} and PyTorch differ by {worst.size:.1e} of what varies there "
             f"(accepted: {tolerance.relative:.0e}): {worst.place}",
-            where=str(path),
+            where=str(opened.path),
             consequence="the file does not compute what the network computes",
             next_step="do not deploy it; report it with the network",
         )
     return worst.size
 
 
-def _array(value: Any) -> Array:
+def to_array(value: Any) -> Array:
     """Return a value as ONNX has it: complex numbers become pairs of real and imaginary part.
 
     The pairs are a new last dimension.
@@ -87,8 +130,9 @@ def _widened(array: Array) -> Array:
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
-def _require_alive(expected: Cases, path: Path, tolerance: Tolerance) -> None:
+def require_alive(cases: Sequence[Case], path: Path, tolerance: Tolerance) -> None:
     """Raise CompressorError for a dead network, on which a comparison shows nothing."""
+    expected = [[to_array(output) for output in outputs] for _, outputs in cases]
     if len(expected) < 2 or not expected[0]:
         reason = "it takes the outputs for two different inputs"
     elif not any(np.isfinite(output).any() for outputs in expected for output in outputs):
@@ -100,18 +144,18 @@ def _require_alive(expected: Cases, path: Path, tolerance: Tolerance) -> None:
     raise CompressorError(
         f"the comparison would show nothing: {reason}",
         where=str(path),
-        consequence="the ONNX file was not verified",
+        consequence="the file was not verified",
         next_step="give samples that the network answers to (--data), or a trained network",
     )
 
 
-def _open(path: Path, *, optimised: bool) -> Callable[[Mapping[str, Any]], list[Array]]:
+def _open(path: Path, *, optimised: bool) -> Run:
     """Open the file as a function from named inputs to outputs, which ignores unknown inputs."""
     with _failures_named(path):
         session = open_session(path, cores(), optimised=optimised)
 
     def run(feeds: Mapping[str, Any]) -> list[Array]:
-        given = feeds_for(session, {name: _array(value) for name, value in feeds.items()})
+        given = feeds_for(session, {name: to_array(value) for name, value in feeds.items()})
         with _failures_named(path):
             return [_widened(np.asarray(output)) for output in session.run(None, given)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from compressor.formats import Case, Route, export_onnx, user_inputs, verify_onn
 from compressor.formats.original import TemporaryFolder
 from compressor.graph.programs.redraw import drawable, redraw_until_clear
 from compressor.loading.data import Data
-from compressor.loading.other_sizes import has_other_sizes
+from compressor.loading.other_sizes import find_traced
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module, variants
 from compressor.slicing.compare import outputs_of
@@ -116,9 +117,10 @@ def compare_file(
     write: Callable[[Path], None],
     tolerance: Tolerance = ONNX,
     *,
-    optimised: bool = True,
+    verified: Callable[..., float] | None = None,
+    **how: Any,
 ) -> float:
-    """Compare an ONNX file with the program on given inputs.
+    """Compare a file with the program on given inputs.
 
     Where the program's outputs do not change with the inputs, the two are also compared under
     weights drawn anew; the program has its own weights back at the end.
@@ -126,10 +128,12 @@ def compare_file(
     Args:
         program: The program.
         inputs: What both are called with.
-        path: The ONNX file.
+        path: The file.
         write: Writes such a file of the program as it is, under another name.
         tolerance: The tolerance of the type that the file computes in.
-        optimised: Off: the file's operators run as they stand, none fused with others.
+        verified: Compares a file with PyTorch's outputs, and is called like `verify_onnx`, the
+            default.
+        how: Options of `verified`.
 
     Returns:
         The largest relative difference.
@@ -143,13 +147,13 @@ def compare_file(
         return outputs_for(of, inputs)
 
     def verify(file: Path, *, must_be_live: bool) -> float:
-        return verify_onnx(
+        return (verified or verify_onnx)(
             file,
             cases_of(program, inputs),
             tolerance,
             rounding=lambda: shake(module, outputs, tolerance),
             must_be_live=must_be_live,
-            optimised=optimised,
+            **how,
         )
 
     def is_alive() -> bool:
@@ -193,15 +197,13 @@ def real_inputs(
     if data is None:
         return None
     size = traced.batch if traced.batch_symbol is None else traced.batch + 1
-    why = ""
-    if len(data) < size:
-        why = f"there are {len(data)} samples, and a call takes {size}"
-    elif has_other_sizes(data, traced):
-        why = f"they are not of the sizes that were traced ({Call.of(traced.examples).shapes})"
-    if why:
+    found = find_traced(data, traced, size) if len(data) >= size else None
+    if found is None:
+        few = f"there are {len(data)} samples, and a call takes {size}"
+        sizes = f"they are not of the sizes that were traced ({Call.of(traced.examples).shapes})"
+        why = few if len(data) < size else sizes
         note(f"files are compared with the network on random inputs, not on the samples: {why}")
-        return None
-    return data.fetch(range(size)).inputs
+    return found
 
 
 def cases_of(program: ExportedProgram, inputs: Sequence[ExampleInputs]) -> list[Case]:

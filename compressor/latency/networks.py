@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressor.clock import Call, by_wall_and_processor, repeat, take_turn
+from compressor.clock import Call, Clock, by_wall_and_processor, repeat, take_turn
 from compressor.errors import CompressorError, UsageError
 from compressor.onnx_runtime import check_provider, draw_inputs, make_call, open_session
 from compressor.records import Latency
@@ -115,22 +115,27 @@ def measure_eager(
 def measure_calls(
     calls: Mapping[str, Call],
     *,
+    runtime: str = "torch",
+    clock: Clock | None = None,
     threads: int,
     batch: int,
     device: str,
     seconds: float,
 ) -> dict[str, Timed]:
-    """Time calls of PyTorch against each other, in the same turns; on a GPU by its events.
+    """Time calls of one runtime against each other, in the same turns.
 
     Args:
         calls: Name -> a call that is ready on the device.
+        runtime: Name of the runtime, for the record.
+        clock: Times a call; default PyTorch's: on a GPU by its events.
         threads: Threads within one operator, which the caller has set.
         batch: Samples in each call.
-        device: "torch-cpu" or "torch-cuda".
+        device: Name of the device; "torch-cpu" or "torch-cuda" for PyTorch.
         seconds: How long to measure, all calls together.
     """
-    clock, way = clock_of(device.removeprefix(TORCH)), _Way("torch", device, threads, batch)
-    return _take_turns(calls, way, seconds, lambda call: (clock(call), math.nan))
+    by = clock or clock_of(device.removeprefix(TORCH))
+    way = _Way(runtime, device, threads, batch)
+    return _take_turns(calls, way, seconds, lambda call: (by(call), math.nan))
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,8 @@ def _take_turns(
 def _sum_up(turns: list[list[_Times]], way: _Way) -> Timed:
     wall, processor = np.concatenate([np.asarray(turn) for turn in turns]).T
     quantiles = tuple(map(float, np.percentile(wall, _QUANTILES)))
-    own = float(np.median(processor)) if way.device == "cpu" and way.threads == 1 else None
+    is_alone = way.device == "cpu" and way.threads == 1 and not np.isnan(processor).any()
+    own = float(np.median(processor)) if is_alone else None
     p90 = float(np.percentile(wall, 90))
     where = (way.runtime, way.device, way.threads, way.batch)
     latency = Latency(*where, quantiles[2], p90, own, quantiles_ms=quantiles)

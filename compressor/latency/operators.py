@@ -71,11 +71,18 @@ def _gemm(node: onnx.NodeProto, shapes: Shapes) -> int:
     return _product(node, shapes, 0 if turned else -1)
 
 
+def _recurrent(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """x[steps, n, in] by W[directions, rows, in] and R[directions, rows, hidden]."""
+    steps, samples, _ = shapes[node.input[0]]
+    return steps * samples * sum(prod(shapes[name]) for name in node.input[1:3])
+
+
 MACS: Mapping[str, Callable[[onnx.NodeProto, Shapes], int]] = {
     "Conv": _convolution,
     "ConvTranspose": _transposed_convolution,
     "Gemm": _gemm,
     "MatMul": lambda node, shapes: _product(node, shapes, -1),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
 }
 
 
@@ -102,7 +109,13 @@ def operators_of(path: Path, batch: int = 1) -> list[Operator]:
 
 def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     """Set the symbolic dimensions of the model, in place, to the batch or to the sizes that the
-    file says it was made with; return the model."""
+    file says it was made with; return the model.
+
+    Dimensions that are computed from these (`6*batch`) become unknown, to be inferred.
+    """
+    symbols = {
+        dim.dim_param for value in model.graph.input for dim in value.type.tensor_type.shape.dim
+    }
     usual = usual_sizes({entry.key: entry.value for entry in model.metadata_props})
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim
@@ -114,8 +127,12 @@ def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
         del model.graph.value_info[:]
     for value in (*model.graph.output, *model.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param and not usual:
+            if not dim.dim_param:
+                continue
+            if dim.dim_param in symbols and not usual:
                 dim.dim_value = batch
+            else:
+                dim.Clear()
     return model
 
 

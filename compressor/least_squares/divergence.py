@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from compressor.graph.blocks import Block
 from compressor.least_squares.moments import Inputs
 from compressor.least_squares.walk import Script
+from compressor.padding import blank_padding
 from compressor.processes import all_summed
 
 Outputs = list[Tensor]
@@ -50,14 +51,15 @@ class Divergence:
         found = []
         for block in blocks:
             walk.advance(block.addition)
-            outputs = _floats(walk.detour(block.addition, block.stream))
+            outputs = _floats(walk.detour(block.addition, block.stream), walk.counted)
             found.append(self._share(_squares(self.wanted[0], outputs)))
         return found
 
     def _run(self, script: Script) -> Iterator[Outputs]:
         with torch.no_grad():
             for given in self.inputs():
-                yield _floats(script.start(given).outputs())
+                walk = script.start(given)
+                yield _floats(walk.outputs(), walk.counted)
 
     @staticmethod
     def _share(sums: Any) -> float:
@@ -66,9 +68,10 @@ class Divergence:
         return float((differences / variances.clamp(min=1e-30)).mean())
 
 
-def _floats(outputs: Sequence[Any]) -> Outputs:
+def _floats(outputs: Sequence[Any], counted: Tensor | None) -> Outputs:
     tensors = (t for t in outputs if isinstance(t, Tensor))
-    return [t.cpu() for t in tensors if t.is_floating_point() and t.numel()]
+    found = (t for t in tensors if t.is_floating_point() and t.numel())
+    return [blank_padding(t, counted).cpu() for t in found]
 
 
 def _squares(wanted: Outputs, outputs: Outputs) -> Tensor:

@@ -220,6 +220,12 @@ def channel_dim(output: Tensor, layout: Layout) -> int:
     return 1 if layout.outputs is _image_outputs else output.dim() - 1
 
 
+def row_grid(output: Tensor, layout: Layout) -> list[int]:
+    """Return the sizes of the dimensions whose positions are the rows: all but the channels'."""
+    channels = channel_dim(output, layout)
+    return [size for d, size in enumerate(output.shape) if d != channels]
+
+
 def row_count(output: Tensor, layout: Layout) -> int:
     """Return the number of output positions, over all samples."""
-    return math.prod(output.shape) // output.shape[channel_dim(output, layout)]
+    return math.prod(row_grid(output, layout))

@@ -14,9 +14,10 @@ from torch.fx.node import map_arg
 
 from compressor.graph.programs.nodes import argument, schema_names
 from compressor.least_squares.consumers import Contraction
-from compressor.least_squares.layouts import blocks_of, row_count
+from compressor.least_squares.layouts import blocks_of, row_count, row_grid
 from compressor.least_squares.memory import Memory
 from compressor.least_squares.walk import Script, Walk
+from compressor.padding import counted_rows
 from compressor.processes import all_summed
 
 Inputs = Callable[[], Iterable[Any]]
@@ -249,7 +250,7 @@ def rows_at(
     out: Tensor,
     memory: Memory,
 ) -> Tensor:
-    """Draw which rows of a batch take part in a consumer's regression.
+    """Draw which rows of a batch take part in a consumer's regression; padded ones never do.
 
     Args:
         walk: A walk just before the consumer.
@@ -262,8 +263,11 @@ def rows_at(
     arguments = arguments_at(walk, node)
     weights = [walk.script.tensors[name] for name in consumer.tensors]
     width = sum(weight.numel() // weight.shape[0] for weight in weights)
-    count, blocks = row_count(out, consumer.layout), blocks_of(arguments)
-    return draw_rows(count, width, blocks, batches, generator, memory).to(out.device)
+    blocks = blocks_of(arguments)
+    counted = counted_rows(row_grid(out, consumer.layout), walk.counted)
+    count = row_count(out, consumer.layout) if counted is None else len(counted)
+    rows = draw_rows(count, width, blocks, batches, generator, memory).to(out.device)
+    return rows if counted is None else counted.to(out.device)[rows]
 
 
 def in_blocks(values: Tensor, blocks: int) -> Tensor:

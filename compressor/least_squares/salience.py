@@ -23,6 +23,7 @@ from compressor.least_squares.consumers import Contraction
 from compressor.least_squares.consumers import consumers as consumers_of
 from compressor.least_squares.layouts import row_count
 from compressor.least_squares.walk import Script, Walk
+from compressor.padding import blank_padding
 from compressor.processes import all_summed
 from compressor.records import Group, Trace
 
@@ -134,7 +135,7 @@ def _gradients(
     with torch.enable_grad():
         walk = _Probing(script, script.start(given), {c.node for c in consumers})
         moved = sum(
-            (_direction(output, generator) * output).sum()
+            (blank_padding(_direction(output, generator), walk.counted) * output).sum()
             for output in walk.outputs()
             if isinstance(output, Tensor) and output.requires_grad
         )
@@ -162,7 +163,7 @@ class _Probing(Walk):
     """A walk that adds zeros to some values, to take gradients with respect to them."""
 
     def __init__(self, script: Script, start: Walk, watched: set[str]) -> None:
-        super().__init__(script, start.values, start.position)
+        super().__init__(script, start.values, start.position, start.counted)
         self.watched = watched
         self.probes: dict[str, Tensor] = {}
         self.watched_values: dict[str, Tensor] = {}

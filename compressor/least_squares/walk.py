@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.node import map_arg
@@ -16,6 +17,7 @@ from compressor.calls import Call
 from compressor.graph.programs.lifting import fill_placeholders, stored_tensors
 from compressor.graph.programs.nodes import ASSERTION, is_mutable
 from compressor.least_squares.cells import write_out
+from compressor.padding import counted_of
 
 Values = dict[Node, Any]
 
@@ -47,20 +49,27 @@ class Script:
 
     def start(self, inputs: Any) -> Walk:
         """Return a walk that knows only the inputs (a call, or positional ones alone)."""
-        leaves = Call.of(self._move(inputs)).leaves
-        given = fill_placeholders(self.program, leaves, self.tensors)
+        call = Call.of(self._move(inputs))
+        given = fill_placeholders(self.program, call.leaves, self.tensors)
         placeholders = [n for n in self.nodes if n.op == "placeholder"]
-        return Walk(self, dict(zip(placeholders, given, strict=True)), len(placeholders))
+        values = dict(zip(placeholders, given, strict=True))
+        return Walk(self, values, len(placeholders), counted_of(call))
 
     def _move(self, values: Any) -> Any:
         return pytree.tree_map_only(torch.Tensor, lambda x: x.to(self.device), values)
 
 
 class Walk:
-    """One execution of a program: the values that are still needed, and how far it has come."""
+    """One execution of a program: the values that are still needed, and how far it has come.
 
-    def __init__(self, script: Script, values: Values, position: int) -> None:
+    `counted` tells which positions of the batch are no padding (`compressor.padding`).
+    """
+
+    def __init__(
+        self, script: Script, values: Values, position: int, counted: Tensor | None = None
+    ) -> None:
         self.script, self.values, self.position = script, values, position
+        self.counted = counted
         self.kept: Values = {}
 
     def advance(self, node: str) -> None:
@@ -85,7 +94,7 @@ class Walk:
         values = dict(self.values)
         if any(self.script.writes[self.position : end]):
             values = self._copy(values)
-        other = Walk(self.script, values, self.position)
+        other = Walk(self.script, values, self.position, self.counted)
         with torch.no_grad():
             while other.position < end:
                 other._step(forget=False)
@@ -96,7 +105,7 @@ class Walk:
 
         This walk stays as it is.
         """
-        return Walk(self.script, {**self.values, node: value}, self.position)
+        return Walk(self.script, {**self.values, node: value}, self.position, self.counted)
 
     def detour(self, node: str, instead: str) -> list[Any]:
         """Return what the program returns if the next node had the value of an earlier one.

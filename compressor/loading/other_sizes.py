@@ -29,20 +29,31 @@ def check_program(traced: Trace, samples: Sequence[Data]) -> None:
     """
     for data in samples:
         if has_other_sizes(data, traced) and len(data) >= traced.batch:
-            _check(traced, data)
+            for index in data.extremes:
+                _check(traced, data, data.alike(traced.batch, index))
 
 
 def has_other_sizes(data: Data, traced: Trace) -> bool:
     """Return whether samples have other sizes, apart from the batch, than the traced inputs."""
-    return _sizes(data.first_sample) != _sizes(Call.of(traced.examples))
+    return data.is_ragged or _sizes(data.first_sample) != _sizes(Call.of(traced.examples))
+
+
+def find_traced(data: Data, traced: Trace, count: int) -> Call | None:
+    """Return so many samples of the traced sizes as one call; None where there are none."""
+    if not data.is_ragged:
+        return None if has_other_sizes(data, traced) else data.fetch(range(count)).inputs
+    wanted = _sizes(Call.of(traced.examples))
+    indices = range(len(data))
+    found = next((i for i in indices if _sizes(data.fetch([i]).inputs) == wanted), None)
+    return None if found is None else data.fetch(data.alike(count, found)).inputs
 
 
 def _sizes(call: Call) -> list[Any]:
     return [tuple(x.shape[1:]) if isinstance(x, Tensor) else None for x in call.leaves]
 
 
-def _check(traced: Trace, data: Data) -> None:
-    inputs = data.fetch(range(traced.batch)).inputs
+def _check(traced: Trace, data: Data, indices: Sequence[int]) -> None:
+    inputs = data.fetch(indices).inputs
     try:
         with torch.no_grad():
             found = Script(traced.program).start(inputs).outputs()
@@ -55,8 +66,11 @@ def _check(traced: Trace, data: Data) -> None:
             f"the program that was traced cannot take the samples: {why}",
             where=f"traced with {Call.of(traced.examples).shapes}; {data.name} has {inputs.shapes}",
             consequence="nothing was done",
-            next_step="give example inputs (--input) of the samples' sizes, or none: then the "
-            "samples say them",
+            next_step="its sizes are fixed: pad or cut the samples to one length (or give them "
+            "with an attention_mask, under which they are filled up)"
+            if data.is_ragged
+            else "give example inputs (--input) of the samples' sizes, or none: then the samples "
+            "say them",
         )
 
 

@@ -98,9 +98,10 @@ class DataOptions(Checked):
     meant."""
 
     data: Annotated[tuple[str, ...], several(DATA, "TRAIN")] = ()
-    """Training data: .npz files (images, labels), a folder with one sub-folder per class, or \
-'package.module:name' or 'path/file.py:name' of a dataset, a list of samples, a dict of columns, \
-or a function that returns one. Calibrates and fine-tunes."""
+    """Training data: .npz files (images, labels; or inputs, or arrays named like the network's \
+inputs, and targets), .npy files, a folder of them, of images or of recordings (a sub-folder per \
+class), or 'package.module:name' or 'path/file.py:name' of a dataset, a DataLoader, a list of \
+samples, a dict of columns, or a function that returns one. Calibrates and fine-tunes."""
 
     test: Annotated[tuple[str, ...], several(DATA, "TEST")] = ()
     """Data that is only evaluated on; without it a tenth of --data is held out."""
@@ -110,6 +111,12 @@ or a function that returns one. Calibrates and fine-tunes."""
 
     std: Annotated[tuple[float, ...], listed_numbers(DATA, "R,G,B")] = ()
     """Per colour, divided by afterwards; default ImageNet's, 0.5 for grey."""
+
+    sample_rate: Annotated[int | None, option(DATA, "HZ")] = None
+    """Recordings are resampled to it; default their own."""
+
+    window: Annotated[float | None, option(DATA, "SECONDS")] = None
+    """Length of the pieces that recordings are cut into; default that of the network's input."""
 
     batch_size: Annotated[int, option(DATA, "N")] = 64
     """Samples per step of calibration, fine-tuning and evaluation."""
@@ -124,6 +131,10 @@ original's outputs. Default top-1 accuracy; without labels fidelity."""
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, batch_size=2)
+        if self.sample_rate is not None:
+            at_least(self, sample_rate=1)
+        if self.window is not None and not 0 < self.window < math.inf:
+            raise refusal("window", f"it is a length in seconds, not {self.window:g}")
         if any(not deviation > 0 for deviation in self.std):
             raise refusal("std", "a standard deviation is positive")
 

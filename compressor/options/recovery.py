@@ -9,7 +9,7 @@ from compressor.options.checks import at_least, refusal
 from compressor.options.model_and_data import ScoringOptions
 from compressor.options.spelling import RECOVERY, option, switch
 
-Optimizer = Literal["sgd", "adamw"]
+Optimizer = Literal["auto", "sgd", "adamw"]
 Policy = Literal["continue", "rewind-rate", "rewind-weights", "reinitialise"]
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -26,8 +26,9 @@ class TrainingOptions(ScoringOptions):
     """Highest learning rate, from which half a cosine leads to zero; default 0.01 for sgd, \
 0.0001 for adamw, ten times that with a --policy other than continue."""
 
-    optimizer: Annotated[Optimizer, option(RECOVERY)] = "sgd"
-    """sgd: Nesterov momentum 0.9. Gradients are clipped to a norm of 5."""
+    optimizer: Annotated[Optimizer, option(RECOVERY)] = "auto"
+    """auto: adamw for networks with attention or recurrent layers, for others sgd with Nesterov \
+momentum 0.9. Gradients are clipped to a norm of 5."""
 
     weight_decay: Annotated[float, option(RECOVERY, "RATE")] = 5e-4
     """Weight decay of matrices and kernels; biases and norms have none."""

@@ -2,6 +2,7 @@
 
 from compressor.recover.batch_norm import has_running_statistics, recalibrate_batch_norm
 from compressor.recover.beginnings import reinitialise
+from compressor.recover.distance import Distance
 from compressor.recover.evaluation import (
     Batches,
     Metric,
@@ -12,6 +13,7 @@ from compressor.recover.evaluation import (
     top5,
     why_no_classes,
 )
+from compressor.recover.falling import Course
 from compressor.recover.fidelity import (
     FIDELITY,
     BesideOriginal,
@@ -20,8 +22,14 @@ from compressor.recover.fidelity import (
     measure_nearness,
 )
 from compressor.recover.fine_tuning import Hooks, estimate_seconds, fine_tune
-from compressor.recover.objective import DISTILL, Loss, Objective, Step, distillation
-from compressor.recover.recipe import FIRST_LEARNING_RATES, LEARNING_RATES, Recipe
+from compressor.recover.objective import DISTILL, Loss, Objective, Step
+from compressor.recover.recipe import (
+    FIRST_LEARNING_RATES,
+    LEARNING_RATES,
+    OPTIMIZERS,
+    Recipe,
+    optimizer_for,
+)
 from compressor.recover.sparsity import GroupSparsity
 from compressor.recover.training_state import EpochResult, Schedule, TrainingState
 
@@ -30,8 +38,11 @@ __all__ = [
     "FIDELITY",
     "FIRST_LEARNING_RATES",
     "LEARNING_RATES",
+    "OPTIMIZERS",
     "Batches",
     "BesideOriginal",
+    "Course",
+    "Distance",
     "EpochResult",
     "GroupSparsity",
     "Hooks",
@@ -44,13 +55,13 @@ __all__ = [
     "Schedule",
     "Step",
     "TrainingState",
-    "distillation",
     "estimate_seconds",
     "evaluate",
     "fidelity",
     "fine_tune",
     "has_running_statistics",
     "measure_nearness",
+    "optimizer_for",
     "primary_output",
     "recalibrate_batch_norm",
     "reinitialise",

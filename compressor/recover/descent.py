@@ -90,6 +90,7 @@ class Descent:
                 so_far = f"{words}, loss {tally.loss:.4f}{_metric(state)}, {_spoken(left)} left"
                 progress(done, self.batches * self.recipe.epochs, so_far)
         tally.read()
+        state.losses += tally.losses
         return tally.loss, self.lr, time.perf_counter() - begin
 
     def step(self, some: list[Batch], state: TrainingState) -> tuple[Tensor, int]:

@@ -18,6 +18,8 @@ Batch = tuple[Call, Any]
 """A batch: the network's inputs and the target or None, each with a leading batch dimension."""
 Batches = Iterable[tuple[Any, Any]]
 """An iterable of batches; inputs may be a sequence of positional ones instead of a call."""
+IGNORED = -100
+"""The class of positions that count in nothing, as in PyTorch's cross-entropy."""
 Metric = Callable[[Any, Any], float]
 Progress = Callable[[int, int, str], None]
 
@@ -42,6 +44,17 @@ def primary_output(outputs: Any) -> Tensor:
     )
 
 
+def real_outputs(outputs: Any) -> dict[int, Tensor]:
+    """Return the real tensors with dimensions, by their places among all that a network returns.
+
+    Raises:
+        CompressorError: It returns no tensor.
+    """
+    leaves = {i: t for i, t in enumerate(pytree.tree_leaves(outputs)) if isinstance(t, Tensor)}
+    found = leaves or {0: primary_output(outputs)}
+    return {place: t for place, t in found.items() if t.is_floating_point() and t.dim() > 0}
+
+
 def why_no_classes(outputs: Any, target: Any) -> str:
     """Return in words why outputs and targets are not class scores and classes; "" where they are.
 
@@ -53,7 +66,8 @@ def why_no_classes(outputs: Any, target: Any) -> str:
     scores = primary_output(outputs)
     shapes = " and ".join("x".join(map(str, t.shape)) for t in (scores, target))
     if target.is_floating_point() or target.is_complex():
-        return f"the targets are real numbers, {str(target.dtype).removeprefix('torch.')}"
+        kind = str(target.dtype).removeprefix("torch.")
+        return f"the targets are real numbers, {kind}, and classes are integers"
     if scores.ndim < 2 or scores.shape[1] < 2:
         return f"outputs of shape {'x'.join(map(str, scores.shape))} are no scores of classes"
     if target.shape != (*scores.shape[:1], *scores.shape[2:]):
@@ -64,11 +78,13 @@ def why_no_classes(outputs: Any, target: Any) -> str:
 def top1(outputs: Any, target: Any) -> float:
     """Return the share of samples (or positions) whose largest class score is the target's.
 
-    Scores are [samples, classes, *positions], targets [samples, *positions].
+    Scores are [samples, classes, *positions], targets [samples, *positions], of which `IGNORED`
+    ones do not count.
     """
     _check_labelled(target)
-    scores = primary_output(outputs)
-    return float((scores.argmax(1) == torch.as_tensor(target)).double().mean())
+    scores, classes = primary_output(outputs), torch.as_tensor(target)
+    right = (scores.argmax(1) == classes)[classes != IGNORED]
+    return float(right.double().mean()) if right.numel() else 0.0
 
 
 def top5(outputs: Any, target: Any) -> float:

@@ -12,11 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from compressor.calls import Call
 from compressor.errors import CompressorError
-from compressor.recover.evaluation import Batch, Batches, Progress, call, to_eval, watch_batches
+from compressor.padding import blank_padding, counted_of
+from compressor.recover.evaluation import (
+    Batch,
+    Batches,
+    Progress,
+    call,
+    real_outputs,
+    to_eval,
+    watch_batches,
+)
+from compressor.recover.spread import Spread
 
 FIDELITY = "fidelity"
 """The metric's name."""
@@ -24,8 +32,21 @@ FIDELITY = "fidelity"
 _TINY = 1e-30
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What the original returns for a batch.
+
+    Attributes:
+        outputs: All of it.
+        counted: Which positions of the batch are no padding, [samples, positions], if it tells.
+    """
+
+    outputs: Any
+    counted: Tensor | None = None
+
+
 class BesideOriginal:
-    """Batches whose targets are what the original returns for them."""
+    """Batches whose targets are what the original returns for them, each a `Wanted`."""
 
     def __init__(self, given: Batches, original: nn.Module, device: str | torch.device) -> None:
         self.given, self.original, self.device = given, original, device
@@ -36,7 +57,7 @@ class BesideOriginal:
     def __iter__(self) -> Iterator[Batch]:
         to_eval(self.original.to(self.device))
         for inputs, _ in watch_batches(self.given, self.device, None, ""):
-            yield inputs, call(self.original, Call.of(inputs))
+            yield inputs, Wanted(call(self.original, inputs), counted_of(inputs))
 
 
 def fidelity(outputs: Any, wanted: Any) -> float:
@@ -44,7 +65,7 @@ def fidelity(outputs: Any, wanted: Any) -> float:
 
     Args:
         outputs: What a network returns for a batch.
-        wanted: What the original returns.
+        wanted: What the original returns, alone or as a `Wanted`; padded positions do not count.
 
     Raises:
         CompressorError: They return no floating tensor, or different ones.
@@ -96,7 +117,7 @@ def measure_nearness(
     with torch.no_grad():
         for inputs, wanted in watch_batches(beside, device, progress, "comparing"):
             for place, pair in _pairs(call(module, inputs), wanted).items():
-                sums.setdefault(place, _Sums(place)).add(*pair)
+                sums.setdefault(place, _Sums(place)).add(*pair, wanted.counted)
     return [each.result() for each in sums.values()]
 
 
@@ -106,32 +127,26 @@ class _Sums:
     def __init__(self, place: int) -> None:
         self.place = place
         self.samples = self.places = self.same = 0
-        self.cosine = self.error = self.square = 0.0
-        self.totals: dict[torch.Size, tuple[int, Tensor]] = {}
+        self.cosine = self.error = 0.0
+        self.spread = Spread()
         self.has_classes = False
 
-    def add(self, outputs: Tensor, wanted: Tensor) -> None:
-        """Add a batch's outputs, [samples, ...] each."""
+    def add(self, outputs: Tensor, wanted: Tensor, counted: Tensor | None) -> None:
+        """Add a batch's outputs, [samples, ...] each, with zeros at padded positions."""
         self.samples += len(wanted)
         self.cosine += float(_cosines(outputs, wanted).sum())
         self.error += float((outputs.double() - wanted.double()).square().sum())
-        self.square += float(wanted.double().square().sum())
-        total = wanted.double().sum(0)
-        count, before = self.totals.get(total.shape, (0, torch.zeros_like(total)))
-        self.totals[total.shape] = count + len(wanted), before + total
+        self.spread.add(wanted, counted)
         if wanted.dim() > 1 and wanted.shape[1] > 1:
             same = outputs.argmax(1) == wanted.argmax(1)
             self.has_classes = True
             self.same, self.places = self.same + int(same.sum()), self.places + same.numel()
 
     def result(self) -> Nearness:
-        means = (float(total.square().sum()) / count for count, total in self.totals.values())
-        spread = self.square - sum(means)
-        scale = spread if spread > 1e-9 * self.square else self.square  # one sample is its own mean
         return Nearness(
             self.place,
             self.cosine / self.samples,
-            (self.error / max(scale, _TINY)) ** 0.5,
+            (self.error / max(self.spread.deviation, _TINY)) ** 0.5,
             self.same / self.places if self.has_classes else None,
         )
 
@@ -146,7 +161,11 @@ def _cosines(outputs: Tensor, wanted: Tensor) -> Tensor:
 
 def _pairs(outputs: Any, wanted: Any) -> dict[int, tuple[Tensor, Tensor]]:
     """Return the floating outputs beside the original's, by their place among all that is given."""
-    found, expected = (_floats(each) for each in (outputs, wanted))
+    beside = wanted if isinstance(wanted, Wanted) else Wanted(wanted)
+    found, expected = (
+        {place: blank_padding(t, beside.counted) for place, t in real_outputs(each).items()}
+        for each in (outputs, beside.outputs)
+    )
     shapes = [[tuple(t.shape) for t in each.values()] for each in (found, expected)]
     if not expected or shapes[0] != shapes[1]:
         raise CompressorError(
@@ -155,9 +174,3 @@ def _pairs(outputs: Any, wanted: Any) -> dict[int, tuple[Tensor, Tensor]]:
             next_step="give a --metric of your own",
         )
     return {place: (found[place], each) for place, each in expected.items()}
-
-
-def _floats(outputs: Any) -> dict[int, Tensor]:
-    leaves = enumerate(pytree.tree_leaves(outputs))
-    tensors = {place: leaf for place, leaf in leaves if isinstance(leaf, Tensor)}
-    return {place: t for place, t in tensors.items() if t.is_floating_point() and t.dim() > 0}

@@ -96,8 +96,8 @@ def fine_tune(
         batches = batches.on(device)
     module.to(device)
     state.note_weights(module)
-    if objective.teacher is not None:
-        to_eval(objective.teacher.to(device))
+    with keep_random_state(device):
+        objective = _place_teacher(objective, batches, device)
     run = Descent(module, recipe, objective, device, len(batches))
     state.give_moments(module, run.optimizer)
     state.not_captured = run.why_not_captured if recipe.captured else ""
@@ -122,6 +122,13 @@ def fine_tune(
     return state
 
 
+def _place_teacher(objective: Objective, batches: Batches, device: torch.device) -> Objective:
+    """Move the teacher to the device; return the objective with what it needs to know of it."""
+    if objective.teacher is not None:
+        to_eval(objective.teacher.to(device))
+    return objective.measure(batches, device)
+
+
 def _note(
     state: TrainingState,
     result: EpochResult,
@@ -140,15 +147,15 @@ def estimate_seconds(
     module: nn.Module, batches: Any, recipe: Recipe, objective: Objective, device: str
 ) -> float:
     """Estimate how long the training will take, by two steps of a copy after one that warms up."""
-    trial = copy_of(module).to(device).train()
+    trial, place = copy_of(module).to(device).train(), torch.device(device)
     recipe = replace(recipe, compiled=False, captured=False)
-    if objective.teacher is not None:
-        to_eval(objective.teacher.to(device))
+    with keep_random_state(place):
+        objective = _place_teacher(objective, batches, place)
     # a penalty is on the network's own weights, not on the copy's
     objective = replace(objective, penalty=None)
-    run = Descent(trial, recipe, objective, torch.device(device), len(batches))
+    run = Descent(trial, recipe, objective, place, len(batches))
     try:
-        with keep_random_state(torch.device(device)), torch.enable_grad():
+        with keep_random_state(place), torch.enable_grad():
             seconds = []
             for (batch,) in islice(in_groups(batches, 1), 3):
                 begin = time.perf_counter()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from compressor.calls import Call
 from compressor.errors import CompressorError
-from compressor.recover.evaluation import call, primary_output
+from compressor.padding import counted_of
+from compressor.recover.distance import Distance
+from compressor.recover.evaluation import Batches, call, primary_output
 
 Loss = Callable[[Any, Any], Tensor]
 Step = Callable[..., Tensor]
@@ -25,9 +25,6 @@ name."""
 
 DISTILL = 0.5
 """Weight of distillation beside cross-entropy on labels."""
-
-TEMPERATURE = 4.0
-"""Temperature of distillation (Hinton et al. 2015)."""
 
 
 class Penalty(Protocol):
@@ -54,6 +51,7 @@ class Objective:
             labels and without a loss it has all the weight.
         label_smoothing: Label smoothing of cross-entropy (Szegedy et al. 2016, section 7).
         penalty: A term of the weights alone, which the training adds once per step.
+        distance: How far outputs are from the teacher's; None: without their variances.
     """
 
     loss: Loss | None = None
@@ -62,6 +60,7 @@ class Objective:
     distill: float | None = None
     label_smoothing: float = 0.0
     penalty: Penalty | None = None
+    distance: Distance | None = None
 
     @property
     def weight(self) -> float:
@@ -69,6 +68,13 @@ class Objective:
         if self.teacher is None or self.step is not None:
             return 0.0
         return (DISTILL if self.loss is None else 0.0) if self.distill is None else self.distill
+
+    def measure(self, batches: Batches, device: torch.device) -> Objective:
+        """Return the objective with the variances of the teacher's outputs, where it needs any."""
+        is_alone = self.loss is not None and not self.weight
+        if self.teacher is None or self.step is not None or is_alone or self.distance is not None:
+            return self
+        return replace(self, distance=Distance.of(self.teacher, batches, device))
 
     def __call__(self, module: nn.Module, inputs: Any, target: Any) -> Tensor:
         """Compute the scalar to minimise for one batch.
@@ -87,10 +93,11 @@ class Objective:
             return self._of_step(self.step, module, inputs, target)
         outputs = call(module, inputs)
         if self.loss is None and target is None:
-            return self._distance(outputs, inputs)
+            return self._distance(outputs, inputs, None)
         value = self._of_labels(outputs, target)
         if self.weight:
-            value = (1 - self.weight) * value + self.weight * self._distance(outputs, inputs)
+            distance = self._distance(outputs, inputs, target)
+            value = (1 - self.weight) * value + self.weight * distance
         return value
 
     def _of_step(self, step: Step, module: nn.Module, inputs: Call, target: Any) -> Tensor:
@@ -121,7 +128,7 @@ class Objective:
                 "targets",
             ) from error
 
-    def _distance(self, outputs: Any, inputs: Call) -> Tensor:
+    def _distance(self, outputs: Any, inputs: Call, target: Any) -> Tensor:
         if self.teacher is None:
             raise CompressorError(
                 "the data has no labels and there is no original to learn from",
@@ -130,7 +137,10 @@ class Objective:
             )
         with torch.no_grad():
             wanted = call(self.teacher, inputs)
-        return distillation(outputs, wanted)
+        # a loss of one's own may take a number per sample for anything but a class
+        is_class = self.loss is None or (isinstance(target, Tensor) and target.ndim > 1)
+        distance = self.distance or Distance()
+        return distance(outputs, wanted, target if is_class else None, counted_of(inputs))
 
 
 def _takes_teacher(step: Step) -> bool:
@@ -144,30 +154,3 @@ def _check(value: Any) -> Tensor:
     if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
         raise TypeError("a loss is a scalar tensor computed from the outputs")
     return value
-
-
-def distillation(outputs: Any, wanted: Any) -> Tensor:
-    """Compute how far the outputs are from the teacher's, summed over all real tensors.
-
-    The distance is the Kullback-Leibler divergence for class scores [samples, classes], softened
-    by the temperature, and the mean squared error for any other output.
-    """
-    distances = []
-    for ours, theirs in zip(pytree.tree_leaves(outputs), pytree.tree_leaves(wanted), strict=False):
-        if isinstance(ours, Tensor) and ours.is_floating_point():
-            with _in_full(ours):
-                distances.append(_distance(ours.float(), theirs.float()))
-    return torch.stack(distances).sum() if distances else torch.zeros(())
-
-
-def _in_full(tensor: Tensor) -> Any:
-    device = tensor.device.type
-    enabled = torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if enabled else nullcontext()
-
-
-def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
-    if ours.ndim != 2 or ours.shape[1] < 2:
-        return F.mse_loss(ours, theirs)
-    soft, aim = (F.log_softmax(scores / TEMPERATURE, 1) for scores in (ours, theirs))
-    return F.kl_div(soft, aim, reduction="batchmean", log_target=True) * TEMPERATURE**2

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from compressor.errors import UsageError
+from compressor.graph.sequence_layers import sequence_layers
 
 LEARNING_RATES: Mapping[str, float] = {"sgd": 0.01, "adamw": 1e-4}
 """Learning rates of a network that was trained before: a tenth of what training from the start
@@ -19,6 +21,18 @@ FIRST_LEARNING_RATES: Mapping[str, float] = {"sgd": 0.1, "adamw": 1e-3}
 """Learning rates of a network that begins anew, or whose learning rate is wound back to where
 its training began (Renda et al. 2020, Comparing Rewinding and Fine-tuning in Neural Network
 Pruning)."""
+
+
+def optimizer_for(program: ExportedProgram) -> tuple[str, str]:
+    """Choose an optimizer for a network; return its name, and what of the network asks for it.
+
+    Gradients of attention and of recurrent layers differ in scale from layer to layer, which the
+    steps of AdamW do not follow; other networks are trained by SGD (cf. Zhang et al. 2020, Why are
+    Adaptive Methods Good for Attention Models?).
+    """
+    reason = sequence_layers(program)
+    return ("adamw", reason) if reason else ("sgd", "")
+
 
 WARM_UP = 0.05
 """The share of the steps during which the learning rate rises."""

@@ -24,7 +24,8 @@ class Tally:
 
     def __init__(self, epoch: int, lr: float, *, waits: bool) -> None:
         self.epoch, self.lr, self.waits = epoch, lr, waits
-        self.total, self.samples, self.steps = 0.0, 0, 0
+        self.total, self.samples = 0.0, 0
+        self.losses: list[float] = []
         self._unread: list[tuple[Tensor, int]] = []
         self._since = time.perf_counter()
 
@@ -49,7 +50,7 @@ class Tally:
         """
         values = torch.stack([found for found, _ in self._unread]).tolist() if self._unread else []
         for (loss, norm), (_, samples) in zip(values, self._unread, strict=True):
-            self.steps += 1
+            self.losses.append(loss)
             self._check_finite(loss, norm)
             self.total, self.samples = self.total + loss * samples, self.samples + samples
         self._unread, self._since = [], time.perf_counter()
@@ -59,7 +60,7 @@ class Tally:
             if not math.isfinite(value):
                 raise CompressorError(
                     f"the {name} became {value}",
-                    where=f"epoch {self.epoch}, step {self.steps}",
+                    where=f"epoch {self.epoch}, step {len(self.losses)}",
                     consequence="training stopped; the weights after the last whole epoch are kept",
                     next_step=f"use a learning rate below {self.lr:g}, and check the data for NaN",
                 )

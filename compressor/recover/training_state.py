@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressor.recover.falling import Course
+
 Tensors = dict[str, Tensor]
 Moments = dict[str, dict[str, Any]]
 
@@ -42,6 +44,7 @@ class TrainingState:
         weights: Weights of the module, by its state's names.
         moments: The optimizer's state of each parameter, by the parameter's name.
         history: One entry per epoch.
+        losses: Mean loss of each step.
         not_captured: Why steps were not replayed as a CUDA graph, though that was asked for.
         best: Weights after the epoch whose metric was highest (the earliest of equal ones).
     """
@@ -51,6 +54,7 @@ class TrainingState:
     weights: Tensors = field(default_factory=dict)
     moments: Moments = field(default_factory=dict)
     history: list[EpochResult] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
     best: Tensors = field(default_factory=dict)
     not_captured: str = ""
 
@@ -59,6 +63,11 @@ class TrainingState:
         """Return the epoch of the highest metric; None where none was measured."""
         measured = [r for r in self.history if r.metric is not None]
         return max(measured, key=lambda r: (r.metric, -r.epoch)).epoch if measured else None
+
+    @property
+    def course(self) -> Course | None:
+        """Return how the loss went; None of too few steps to tell."""
+        return Course.of(self.losses, len(self.history)) if self.history else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers and tensors, which load without running code."""

@@ -46,8 +46,8 @@ class Way:
         scored_again: Whether scores are those of the network as it is when half of the way is
             done.
         is_even: Whether each layer loses the same share (`--scope layer`).
-        aim: What the goal is multiplied by, so that the measured cost is what was asked for; None
-            where nothing was measured.
+        aim: What the goal is multiplied by, so that the measured cost of this very network is what
+            was asked for; None: as for all.
     """
 
     blocks: frozenset[str] = frozenset()
@@ -63,6 +63,8 @@ class Candidates:
     Attributes:
         target: What may be left of the network.
         seen: The candidates so far, by how they were chosen.
+        aim: What the goal is multiplied by for all candidates that have no aim of their own, so
+            that measured costs are about what was asked for.
     """
 
     def __init__(self, run: Run, goal: Share | AtMost, blocks: Sequence[Block]) -> None:
@@ -85,6 +87,7 @@ class Candidates:
             run.trace.program, lambda: WithoutTargets(judged.batches()), options.device
         )
         self.seen: dict[Way, Candidate] = {}
+        self.aim = 1.0
         self._made: dict[tuple[object, ...], float] = {}
         self._scored_again: Scores | None = None
 
@@ -130,7 +133,8 @@ class Candidates:
 
     def choose(self, run: Run, way: Way) -> Decision:
         """Choose the channels that a run loses to meet the goal, as a way says."""
-        target = replace(self.target, most=self.target.most * (way.aim or 1.0))
+        aim = way.aim or self.aim
+        target = replace(self.target, most=self.target.most * aim)
         if run.total(run.unit) <= target.most:
             return Decision(target, choice_of(run, {}), run.timing)
         return decide(run, target, scope="layer" if way.is_even else None)

@@ -50,7 +50,7 @@ def check_fit(
     for data, default in uses:
         if data is None:
             continue
-        batch = data.fetch(range(min(2, len(data))))
+        batch = data.fetch(data.alike(min(2, len(data))))
         try:
             with torch.no_grad():
                 outputs = batch.inputs.to(module)

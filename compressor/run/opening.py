@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from torch import nn
 
+from compressor.calls import Call
 from compressor.choose.budget import is_timed
 from compressor.choose.curves import Sensitivity, read_sensitivity
 from compressor.errors import CompressorError
+from compressor.formats.job import check_installed
 from compressor.formats.original import Original, missing
 from compressor.graph.costs import notes_on_macs
 from compressor.graph.trace import trace
@@ -86,6 +88,8 @@ def _try_formats(traced: Trace, options: Options, stopwatch: Stopwatch) -> Origi
     Raises:
         CompressorError: It is to be timed and cannot be written as ONNX.
     """
+    for name in options.format:
+        check_installed(name, f"--format {name}")
     original = Original(traced, options.format)
     with stopwatch.stage("try the formats"):
         unwritable = original.unwritable
@@ -168,7 +172,7 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
         examples, samples = open_inputs(loaded, subject, options)
         if isinstance(loaded.module, OnnxNetwork):
             loaded.module.note_literals(examples.args)
-    _say_what_is_left_out(stopwatch, samples)
+    _say_how_samples_are_read(stopwatch, samples, Call.of(examples).shapes)
     if loaded.weights in WEIGHTS_NOTES:
         stopwatch.note(WEIGHTS_NOTES[loaded.weights])
     traced = capture(loaded, examples, stopwatch)
@@ -197,11 +201,27 @@ def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) 
     return traced
 
 
-def _say_what_is_left_out(stopwatch: Stopwatch, samples: Samples) -> None:
+def _say_how_samples_are_read(stopwatch: Stopwatch, samples: Samples, inputs: str) -> None:
+    """Note what the user should know of the samples.
+
+    Args:
+        stopwatch: Is told the notes.
+        samples: All data.
+        inputs: The shapes of the example inputs, in words.
+    """
+    for note in dict.fromkeys(note for data in samples.each for note in data.notes):
+        stopwatch.note(note)
     for data in samples.each[:1]:
         if data.left_out:
             names = ", ".join(data.left_out)
             stopwatch.note(f"of the samples the network is not given {names}")
+    if any(data.is_filled for data in samples.each):
+        stopwatch.note(f"samples are filled up to one length, as the mask says: {inputs}")
+    if any(data.is_ragged for data in samples.each):
+        stopwatch.note(
+            "samples have different shapes: batches are of one shape each, and files are written "
+            f"for the example inputs ({inputs})"
+        )
 
 
 def _say_what_is_missing(stopwatch: Stopwatch, samples: Samples) -> None:

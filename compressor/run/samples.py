@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
-from torch.utils import _pytree as pytree
-
 from compressor.calls import Call
 from compressor.choose.budget import is_found_by_trying
 from compressor.errors import UsageError
 from compressor.loading import find_examples, like_sample, normalise_examples
-from compressor.loading.data import Binding, Data, Forward, data_of, hold_out, load_data
+from compressor.loading.data import Binding, Data, Forward, Reading, data_of, hold_out, load_data
+from compressor.loading.examples import try_inputs
+from compressor.modules import copy_of
 from compressor.options import Options, ScoringOptions
 from compressor.records import ExampleInputs, LoadedModel
 from compressor.recover import FIDELITY
@@ -74,10 +73,16 @@ def open_inputs(
         by_name=known is not None and bool(known.kwargs),
         widens=bool(loaded.types),
     )
-    samples = open_samples(subject, options, _image_size(known), binding)
+    like = None if known is None else Call.of(known)
+    reading = replace(
+        Reading.of(options, binding, like),
+        accepts=lambda call: _is_accepted(loaded, call),
+        is_free=known is not None and known.has_free_sizes,
+    )
+    samples = open_samples(subject, options, reading)
     first = samples.train or samples.test
     if not is_given and first is not None:
-        loaded = replace(loaded, examples=like_sample(first.first_sample, options.seed))
+        loaded = replace(loaded, examples=like_sample(first.longest_sample, options.seed))
         known = None
     examples = known or find_examples(loaded, (), None, options.seed)
     return examples, samples.bind(replace(binding, examples=Call.of(examples)))
@@ -86,21 +91,19 @@ def open_inputs(
 def open_samples(
     subject: Subject,
     options: ScoringOptions,
-    input_size: tuple[int, int] | None,
-    binding: Binding,
+    reading: Reading,
 ) -> Samples:
     """Open training and test data; without test data a tenth of the training data is held out.
 
     Args:
         subject: Datasets that are given as objects.
         options: Name the data otherwise.
-        input_size: Height and width that images get, if known.
-        binding: Says which of a sample's inputs the network takes.
+        reading: How files are read, and which of a sample's inputs the network takes.
 
     Raises:
         UsageError: Data or labels are missing that the options need.
     """
-    opener = _Opener(options, input_size, binding)
+    opener = _Opener(reading)
     train = opener(subject.data, options.data)
     test = opener(subject.test, options.test)
     if train is None:
@@ -114,23 +117,18 @@ def open_samples(
         )
     validation = None
     if isinstance(options, Options) and (is_found_by_trying(options) or options.trains):
-        train, validation = _validation(train, subject, options, opener)
+        train, validation = _validation(train, options, opener)
     return _with_test(train, test, validation, subject, options)
 
 
 def _validation(
-    train: Data | None, subject: Subject, options: Options, opener: _Opener
+    train: Data | None, options: Options, opener: _Opener
 ) -> tuple[Data | None, Data | None]:
     """Return the training data, and what sizes and epochs are compared on.
 
-    That is the data given for it, or a tenth that is taken off the training data. Without labels or
-    a metric, epochs are compared only where data were given for it.
+    That is the data given for it, or a tenth that is taken off the training data.
     """
     validation = opener(None, options.validation)
-    if validation is None and not is_found_by_trying(options):
-        assert train is not None
-        has_metric = train.labelled or subject.metric or options.metric
-        return hold_out(train, HELD_OUT, options.seed) if has_metric else (train, None)
     if validation is None:
         if train is None:
             raise UsageError(
@@ -167,9 +165,7 @@ def _with_test(
 class _Opener:
     """A function that opens data from what the user gives: a dataset, or specs of one."""
 
-    options: ScoringOptions
-    input_size: tuple[int, int] | None
-    binding: Binding
+    reading: Reading
 
     def __call__(self, given: Any, specs: tuple[str, ...]) -> Data | None:
         if given is not None and specs:
@@ -179,12 +175,10 @@ class _Opener:
                 next_step="leave one of the two out",
             )
         if given is not None:
-            return self._ready(given).bind(self.binding)
+            return self._ready(given).bind(self.reading.binding)
         if not specs:
             return None
-        mean, std = self.options.mean or None, self.options.std or None
-        opened = load_data(specs, mean=mean, std=std, input_size=self.input_size)
-        return opened.bind(self.binding)
+        return load_data(specs, self.reading).bind(self.reading.binding)
 
     def _ready(self, given: Any) -> Data:
         return given if isinstance(given, Data) else data_of(given, type(given).__name__)
@@ -205,7 +199,7 @@ def _refuse_without_data(options: ScoringOptions) -> None:
             )
 
 
-def _image_size(examples: ExampleInputs | None) -> tuple[int, int] | None:
-    tensors = pytree.tree_leaves((examples.args, dict(examples.kwargs))) if examples else []
-    images = [leaf for leaf in tensors if isinstance(leaf, Tensor) and leaf.ndim == 4]
-    return (int(images[0].shape[2]), int(images[0].shape[3])) if images else None
+def _is_accepted(loaded: LoadedModel, call: Call) -> bool:
+    """Return whether the network can be run on a call, which is tried on a copy."""
+    model = copy_of(loaded.module).eval()
+    return try_inputs(model, ExampleInputs(call.args, call.kwargs)) is None

@@ -35,7 +35,7 @@ from compressor.run.proposals import (
     propose_factors,
     propose_scoring_again,
 )
-from compressor.run.time_candidates import time_the_best
+from compressor.run.time_candidates import aim_by_the_clock, time_the_best
 from compressor.score.data import CalibrationBatches
 from compressor.watch import Tick
 
@@ -61,8 +61,11 @@ def search(run: Run, decision: Decision) -> tuple[Run, Decision]:
         return run, decision
     with run.stopwatch.stage("search for what goes") as tick, each_alone():
         made = Candidates(run, goal, blocks)
+        can_time = is_timed(run.options) and run.timing.is_here
+        if can_time:
+            aim_by_the_clock(made, tick)
         _look_around(made, count, tick)
-        if is_timed(run.options) and run.timing.is_here:
+        if can_time:
             time_the_best(made, tick)
     return _carry_over(run, decision, made)
 

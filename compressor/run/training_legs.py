@@ -13,7 +13,6 @@ from compressor.choose import ByPlan, WithinDrop, goal_of, prunable
 from compressor.graph.trace import learning_in
 from compressor.loading.data import Batches, batches
 from compressor.modules import copy_of
-from compressor.options import Options
 from compressor.recover import (
     FIRST_LEARNING_RATES,
     LEARNING_RATES,
@@ -25,6 +24,7 @@ from compressor.recover import (
     TrainingState,
     estimate_seconds,
     fine_tune,
+    optimizer_for,
     reinitialise,
 )
 from compressor.run.decide import Decision, decide
@@ -34,6 +34,7 @@ from compressor.run.loaded import earlier_weights
 from compressor.run.opened import Run
 from compressor.run.opening import reopen
 from compressor.run.subject import loss_of, step_of
+from compressor.run.training_words import describe_recipe, describe_standstill
 
 AT_THE_END, BEFORE = "training", "sparsity"
 """Names of the journal's records of the last training, and of that before the first cut."""
@@ -139,15 +140,19 @@ def beginning_of(run: Run) -> tuple[nn.Module, str] | None:
     return None
 
 
-def recipe_of(options: Options, leg: Leg) -> Recipe:
-    """Return the recipe of a training, as the options say."""
+def _recipe_of(run: Run, leg: Leg) -> Recipe:
+    """Return the recipe of a training, as the options say, or the network where they do not."""
+    options = run.options
+    optimizer: str = options.optimizer
+    if optimizer == "auto":
+        optimizer = optimizer_for(run.original.program)[0]
     begins = leg.record == AT_THE_END and options.policy != "continue"
     rates = FIRST_LEARNING_RATES if begins else LEARNING_RATES
     return Recipe(
         leg.epochs,
         horizon=leg.schedule.horizon,
-        lr=options.lr or rates[options.optimizer],
-        optimizer=options.optimizer,
+        lr=options.lr or rates[optimizer],
+        optimizer=optimizer,
         weight_decay=options.weight_decay,
         accumulate=options.accumulate,
         precision=options.precision,
@@ -169,7 +174,7 @@ def _descend(
     whole = batches(
         train, options.batch_size, seed=options.seed, augment=options.augment, drop_last=True
     )
-    recipe = recipe_of(options, leg)
+    recipe = _recipe_of(run, leg)
     teacher = run.original.module
     objective = Objective(
         loss=loss_of(run.subject, options),
@@ -206,6 +211,8 @@ def _descend(
         tick(1, 1, f"loss {last.loss:.4f} in the last epoch{found}")
     if state.not_captured:
         stopwatch.note(f"training steps were not recorded as a CUDA graph: {state.not_captured}")
+    if penalty is None and state.course is not None and not state.course.falls:
+        stopwatch.note(leg.prefix + describe_standstill(state.course, recipe))
     teacher.cpu()
     slicing.learn(module, learning)
     leg.schedule.note(state)
@@ -263,13 +270,7 @@ def _say_how(
         tick(1, 1, f"about {seconds / 60:.1f} min")
     train = run.samples.train
     assert train is not None
-    if objective.step is not None:
-        learnt = "by the step of --train"
-    elif objective.loss is None and not train.labelled:
-        learnt = "on the original's outputs alone"
-    else:
-        learnt = f"on labels and with weight {objective.weight:g} on the original's outputs"
-    run.stopwatch.note(
-        f"training {learnt}: {recipe.optimizer}, learning rate {recipe.lr:g} falling by half a "
-        f"cosine, {len(whole)} batches an epoch"
-    )
+    is_chosen = run.options.optimizer == "auto"
+    because = optimizer_for(run.original.program)[1] if is_chosen else ""
+    words = describe_recipe(recipe, objective, len(whole), labelled=train.labelled, because=because)
+    run.stopwatch.note(words)

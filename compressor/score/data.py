@@ -28,8 +28,8 @@ class CalibrationBatches:
     @property
     def samples(self) -> int:
         """Return how many samples are run; 0 where a fixed batch is larger than the data."""
-        count = min(self.limit, len(self.train))
-        return count // self.size * self.size if self.is_static else count
+        whole = self._batches("none")
+        return 0 if self.is_static and whole.samples < self.size else whole.samples
 
     @property
     def obstacle(self) -> str:
@@ -53,7 +53,7 @@ class CalibrationBatches:
             seed=self.seed,
             limit=self.limit,
             augment=augment,
-            drop_last=self.is_static,
+            is_static=self.is_static,
         )
 
 

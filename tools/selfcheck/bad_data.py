@@ -80,7 +80,7 @@ BAD_DATA = [
              _arrays((9, *_IMAGES), dtype=np.complex64)),
     BadInput("no samples", ("net.pt", *INPUT, *_DATA, *OVER), ("data.npz",),
              _arrays((0, *_IMAGES))),
-    BadInput("arrays of other names", ("net.pt", *INPUT, *_DATA, *OVER), ("data.npz", "images"),
+    BadInput("arrays of other names", ("net.pt", *INPUT, *_DATA, *OVER), ("data.npz",),
              _other_names),
     BadInput("pickled arrays", ("net.pt", *INPUT, *_DATA, *OVER), ("data.npz",),
              _arrays((9, *_IMAGES), dtype=object)),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import compressor
-from compressor.run import deliver
+from compressor.run import footprints
 from tools.selfcheck.damage import edit, flip, truncate
 from tools.selfcheck.refusal import INPUT, OVER, USAGE, BadInput
 from tools.tiny import TinyNet, inputs, sequential
@@ -20,12 +20,12 @@ from tools.tiny import TinyNet, inputs, sequential
 def _whole() -> tempfile.TemporaryDirectory[str]:
     """A result of the honest network, made once in a process."""
     kept = tempfile.TemporaryDirectory()
-    usual, deliver.LATENCY_SECONDS = deliver.LATENCY_SECONDS, 0.05
+    usual, footprints.LATENCY_SECONDS = footprints.LATENCY_SECONDS, 0.05
     try:
         compressor.compress(sequential(), inputs(), round_to=1).save(f"{kept.name}/result")
         other = compressor.compress(TinyNet(), inputs(), round_to=1)
     finally:
-        deliver.LATENCY_SECONDS = usual
+        footprints.LATENCY_SECONDS = usual
     Path(kept.name, "other.json").write_text(other.plan.to_json(), encoding="utf-8")
     return kept
 

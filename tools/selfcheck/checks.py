@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from compressor.run import deliver
+from compressor.run import footprints
 from tools.jsonl import key_of
 from tools.selfcheck import determinism, fuzzing
 from tools.selfcheck.bad_inputs import CASES
@@ -83,7 +83,7 @@ def _determinism(check: Check) -> Record:
 
 
 def _refusal(check: Check) -> Record:
-    deliver.LATENCY_SECONDS = LATENCY_SECONDS
+    footprints.LATENCY_SECONDS = LATENCY_SECONDS
     here = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="selfcheck-") as folder:
         os.chdir(folder)

@@ -24,7 +24,7 @@ from compressor.graph.network import Network
 from compressor.graph.trace import trace
 from compressor.loading import load_model, load_program_file
 from compressor.records import ExampleInputs
-from compressor.run import deliver
+from compressor.run import footprints
 from compressor.run.replaying import keep_of_plan
 from compressor.slicing import as_module, check_source
 from compressor.slicing.plan_file import read_plan
@@ -84,11 +84,11 @@ class Honest:
         self.home = Path(self._kept.name)
         torch.manual_seed(0)
         self.module = TinyNet().eval()
-        usual, deliver.LATENCY_SECONDS = deliver.LATENCY_SECONDS, 0.05
+        usual, footprints.LATENCY_SECONDS = footprints.LATENCY_SECONDS, 0.05
         try:
             compressor.compress(self.module, inputs(), round_to=1).save(self.home / "result")
         finally:
-            deliver.LATENCY_SECONDS = usual
+            footprints.LATENCY_SECONDS = usual
         torch.save(self.module.state_dict(), self.home / "net.pt")
         compressor.save(self.module, inputs(), self.home / "net.pt2")
         self.network: Network = analyse(trace(self.module, ExampleInputs((inputs(),))))

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from compressor.cli import main
-from compressor.run import deliver
+from compressor.run import footprints
 
 LATENCY_SECONDS = 0.05
 CHANGES = frozenset(
@@ -103,7 +103,7 @@ def _child(
     os.environ["TMPDIR"] = str(temporary)
     os.chdir(folder)
     torch.set_num_threads(1)  # the pool that the fork left broken is renewed before threads race
-    deliver.LATENCY_SECONDS = LATENCY_SECONDS
+    footprints.LATENCY_SECONDS = LATENCY_SECONDS
     changes = _Changes((str(folder), str(temporary)), change)
     sys.addaudithook(changes.hear)
     code = main(arguments)

@@ -6,11 +6,11 @@ import tempfile
 import torch
 
 import compressor
-from compressor.run import deliver
+from compressor.run import footprints
 from tools.selfcheck.launching import LATENCY_SECONDS
 from tools.tiny import inputs, sequential
 
 torch.set_num_threads(1)
-deliver.LATENCY_SECONDS = LATENCY_SECONDS
+footprints.LATENCY_SECONDS = LATENCY_SECONDS
 compressor.compress(sequential(), inputs(), round_to=1)
 tempfile.tempdir = None  # each has its own

@@ -18,8 +18,7 @@ from tools.progress import each
 from tools.studies import pages
 from tools.studies.coverage import compare
 from tools.studies.making import Runner, by_network
-from tools.studies.networks import ALL
-from tools.studies.packages.files import FILES
+from tools.studies.networks import ALL, CARRIED
 from tools.studies.studies import STUDIES
 from tools.studies.trial import Trial
 from tools.surroundings import where
@@ -153,7 +152,7 @@ def member(
 
 def _missing(networks: set[str]) -> dict[str, str]:
     """Return why networks cannot be had: a package that carries one is not there."""
-    found = {name: FILES[name](Path()).carried.absence for name in FILES if name in networks}
+    found = {name: CARRIED[name].absence for name in CARRIED if name in networks}
     return {name: reason for name, reason in found.items() if reason}
 
 

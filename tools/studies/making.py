@@ -15,8 +15,20 @@ from torch import nn
 
 import compressor
 from compressor.graph.counting import count_macs, count_params
+from compressor.graph.trace import trace
 from compressor.loading.data import batches, data_of, hold_out
-from compressor.recover import Hooks, Objective, Recipe, TrainingState, evaluate, fine_tune, top1
+from compressor.records import ExampleInputs
+from compressor.recover import (
+    LEARNING_RATES,
+    Hooks,
+    Objective,
+    Recipe,
+    TrainingState,
+    evaluate,
+    fine_tune,
+    optimizer_for,
+    top1,
+)
 from compressor.run.journal import Journal
 from tools.studies.networks import Network
 from tools.studies.packages.files import FileNetwork
@@ -37,7 +49,20 @@ TRAINING = "training"
 def make_ours(network: Network, options: Mapping[str, Any]) -> Made:
     """Compress as a user does, and take the numbers of the report."""
     result = compressor.compress(network.module, network.example, **network.given, **options)
-    return result.module, numbers_of(result.report)
+    return result.module, numbers_of(result.report) | worth_of(network, result.module)
+
+
+def worth_of(network: Network, module: nn.Module) -> Record:
+    """Return the package that carries a network, and what a smaller module is worth to its users.
+
+    Returns:
+        `package`, and `quality` (per measure the original's and the module's), where there are any.
+    """
+    found: Record = {} if network.carried is None else {"package": network.carried.describe()}
+    if network.judge is not None:
+        before, after = (network.judge(each.eval()) for each in (network.module, module))
+        found["quality"] = {name: [before[name], after[name]] for name in before}
+    return found
 
 
 def numbers_of(report: Mapping[str, Any]) -> Record:
@@ -86,7 +111,7 @@ def make_theirs(
     if epochs := options.get("epochs", 0):
         found["epochs"] = _train(network, module, epochs, goal.seed, journal or Journal(), device)
         moments.append([f"{epochs} epochs", _evaluate(network, module, device)])
-    return module, found
+    return module, found | worth_of(network, module)
 
 
 @cache
@@ -120,10 +145,12 @@ def _train(
     """Train in place by the product's defaults on what it would train on; leave it on the CPU."""
     train, _ = hold_out(data_of(network.train, "train"), seed=seed)
     kept = journal.find_record(TRAINING)
+    traced = trace(network.module, ExampleInputs((network.example,)))
+    optimizer, _ = optimizer_for(traced.program)
     state = fine_tune(
         module,
         batches(train, network.batch_size, seed=seed, augment=network.augment, drop_last=True),
-        Recipe(epochs, seed=seed, captured=device == "cuda"),
+        Recipe(epochs, LEARNING_RATES[optimizer], optimizer, seed=seed, captured=device == "cuda"),
         Objective(loss=network.loss, teacher=copy.deepcopy(network.module)),
         device=device,
         state=TrainingState.from_dict(kept) if kept and _fits(kept["weights"], module) else None,

@@ -15,8 +15,11 @@ from torch.utils.data import Dataset, TensorDataset
 
 from compressor.graph.programs.redraw import drawable, redraw_
 from compressor.loading.data import load_data
+from compressor.recover.fidelity import fidelity
 from tools.studies import torch_pruning
 from tools.studies.models import LENGTH, CharacterModel, trained_here, vision_transformer
+from tools.studies.packages import modules
+from tools.studies.packages.carried import Carried
 from tools.studies.packages.files import FILES, FileNetwork
 from tools.studies.torch_pruning import Hint
 from tools.zoo.trained import NETWORKS, cifar_resnet, load, next_token_loss
@@ -39,6 +42,8 @@ class Network:
         hint: What Torch-Pruning has to be told.
         batch_size: Of training.
         augment: Of training.
+        carried: The package with its weights, where one carries them.
+        judge: Returns what a smaller network is worth to its users, by the name of the measure.
     """
 
     module: nn.Module
@@ -50,6 +55,8 @@ class Network:
     hint: Hint = torch_pruning.LAST_LAYER
     batch_size: int = 64
     augment: str = "none"
+    carried: Carried | None = None
+    judge: Callable[[nn.Module], Mapping[str, float]] | None = None
 
     @property
     def given(self) -> dict[str, Any]:
@@ -150,6 +157,35 @@ def _drawn(name: str, hint: Hint, root: Path) -> Network:
     return Network(module, torch.randn(1, 3, 224, 224, generator=generator), hint=hint)
 
 
+def _sentences(root: Path) -> Network:
+    """Calibrated and trained on the validation text without labels, judged on the test text."""
+    weights = modules.MINILM.required()
+    module = modules.sentence_encoder(weights)
+    train, test = (
+        modules.windows(weights.parent, root / f"wikitext2_{part}.txt", count)
+        for part, count in (("valid", modules.WINDOWS), ("test", modules.JUDGED))
+    )
+    with torch.inference_mode():
+        wanted = torch.cat([module(part) for part in test.split(64)]).clone()
+    hint = Hint(modules.heads_and_widths, modules.count_attention_heads)
+    data = TensorDataset(train), TensorDataset(test, wanted)
+    return Network(
+        *(module, train[:1], *data),
+        metric=fidelity,
+        hint=hint,
+        batch_size=32,
+        carried=modules.MINILM,
+        judge=partial(modules.judge_embeddings, wanted, test),
+    )
+
+
+def _efficientnet(root: Path) -> Network:
+    """Every other photo is calibrated on; the others are judged."""
+    module = modules.image_classifier(modules.EFFICIENTNET.required())
+    train, test = (TensorDataset(*modules.photos(root, first)) for first in (0, 1))
+    return Network(module, train.tensors[0][:1], train, test, carried=modules.EFFICIENTNET)
+
+
 IN_NATS = ("stories260k",)
 """Judged by a loss; all others by the share that is right."""
 
@@ -168,6 +204,15 @@ ALL: Mapping[str, Callable[[Path], Network | FileNetwork]] = {
     "character GPT": _character_model,
     "Vision Transformer": _vision_transformer,
     **{name: partial(_drawn, name, hint) for name, hint in TIMED.items()},
+    "all-MiniLM-L6-v2": _sentences,
+    "EfficientNet-lite0": _efficientnet,
     **FILES,
 }
 """Every network by name, made from the folder with the data."""
+
+CARRIED: Mapping[str, Carried] = {
+    "all-MiniLM-L6-v2": modules.MINILM,
+    "EfficientNet-lite0": modules.EFFICIENTNET,
+    **{name: make(Path()).carried for name, make in FILES.items()},
+}
+"""What lies in packages, which need not be installed."""

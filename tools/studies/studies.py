@@ -33,6 +33,8 @@ METHODS: Mapping[str, Method] = {
     "ours": Method(OURS, {"round_to": 1}),
     "ours, defaults": Method(OURS, {}),
     "ours, --criterion l2": Method(OURS, {"criterion": "l2"}),
+    "ours, --criterion l2 --no-repair": Method(OURS, {"criterion": "l2", "repair": False}),
+    "ours, --criterion wanda --no-repair": Method(OURS, {"criterion": "wanda", "repair": False}),
     "ours, --round-to 8": Method(OURS, {"round_to": 8}),
     "ours, inside blocks": Method(OURS, {"round_to": 1, "protect": STREAMS}),
     "ours, --of latency": Method(OURS, {"of": "latency"}),
@@ -200,6 +202,19 @@ def _equal_time() -> Iterator[Row]:
         yield from of("ResNet-56", ours, 1 / share, SEEDS[1:])
 
 
+def _trained() -> Iterator[Row]:
+    """Networks that packages carry, and a language model: nothing trained, and one epoch."""
+    alone = ("ours, --criterion l2 --no-repair", "ours, --criterion wanda --no-repair")
+    theirs = ("Torch-Pruning", "Torch-Pruning, round_to=8")
+    for network in ("all-MiniLM-L6-v2", "EfficientNet-lite0"):
+        for times in (4 / 3, 2.0):
+            yield from of(network, ("ours, defaults", *theirs, *alone), times)
+        for times in (4 / 3, 2.0):
+            yield from of(network, ("ours, defaults", "Torch-Pruning"), times, epochs=1)
+        for share in (0.75, 0.5):
+            yield from of(network, ("ours, --of latency",), 1 / share)
+
+
 def _blocks() -> Iterator[Row]:
     """Whole blocks at a budget of multiply-adds, where they do not go without being asked for."""
     for times in (2.0, 3.0, 4.0):
@@ -234,6 +249,7 @@ STUDIES: Mapping[str, Study] = {
     "peers": Study("networks of other kinds, trained", 1.0, [*_peers()]),
     "latency": Study("time at half of the MACs, half of the time", 1.5, [*_latency()]),
     "equal time": Study("accuracy at equal measured time", 2.0, [*_equal_time()]),
+    "trained": Study("trained networks of packages, choice, repair, training", 3.0, [*_trained()]),
     "packages": Study("ONNX files that Python packages carry", 0.4, [*_packages()]),
     "blocks": Study("whole blocks at fewer multiply-adds", 0.7, [*_blocks()]),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import mean, stdev
 from typing import Any
 
@@ -28,6 +29,12 @@ class Entry:
         return [
             (r["macs"][0] / r["macs"][1], r["params"][0] / r["params"][1]) for r in self.records
         ]
+
+    @property
+    def quality(self) -> Mapping[str, list[float]]:
+        """Return what the smaller networks are worth to their users, by the measure's name."""
+        first = self.records[0].get("quality", {})
+        return {name: [r["quality"][name][1] for r in self.records] for name in first}
 
     def values(self, moment: str) -> list[float]:
         """Return the metric at a moment: original, sliced, repaired, trained, or last."""
@@ -63,6 +70,11 @@ def _times(entry: Entry) -> str:
         return f"{mean(m['share'] for m in measured):.2f}"
     ways = entry.clock["times"] if entry.clock else ()
     return " / ".join(f"{w['share'][entry.label]:.2f}" for w in ways if entry.label in w["share"])
+
+
+def _worth(measure: str, entry: Entry) -> str:
+    """Return a measure of its users, in per cent of the whole."""
+    return spread([100 * value for value in entry.quality.get(measure, ())])
 
 
 def _lost(entry: Entry) -> str:
@@ -118,7 +130,9 @@ def _clock(row: Row, study: Study, records: Records) -> Record | None:
 def study_table(study: Study, records: Records) -> str:
     """Return the table as Markdown; columns that would be empty are left out, "" without rows."""
     found = entries(study, records)
-    columns = {head: [cell(entry) for entry in found] for head, cell in COLUMNS.items()}
+    measures = dict.fromkeys(name for entry in found for name in entry.quality)
+    shown = {**COLUMNS, **{name: partial(_worth, name) for name in measures}}
+    columns = {head: [cell(entry) for entry in found] for head, cell in shown.items()}
     filled = {head: cells for head, cells in columns.items() if any(cells)}
     return table(list(filled), list(zip(*filled.values(), strict=True))) if found else ""
 

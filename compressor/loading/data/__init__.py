@@ -4,6 +4,7 @@ from compressor.loading.data.batching import Batches, batches
 from compressor.loading.data.binding import Binding, Forward
 from compressor.loading.data.dataset import Data
 from compressor.loading.data.objects import data_of
+from compressor.loading.data.reading import Reading
 from compressor.loading.data.sources import load_data
 from compressor.loading.data.splitting import check_labels, hold_out
 
@@ -12,6 +13,7 @@ __all__ = [
     "Binding",
     "Data",
     "Forward",
+    "Reading",
     "batches",
     "check_labels",
     "data_of",

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
 
 from compressor.calls import Call
 from compressor.errors import UsageError
 from compressor.loading.data.augmenting import AUGMENTATIONS
 from compressor.loading.data.dataset import Data
+from compressor.loading.data.lengths import group_by_form
 
 SHARE = 0.5
 """Of a device's free memory: data that take less can lie there."""
@@ -33,6 +33,7 @@ class Batches:
         augment: str,
         limit: int | None,
         drop_last: bool,
+        is_static: bool,
     ) -> None:
         if augment not in AUGMENTATIONS:
             raise UsageError(
@@ -51,8 +52,11 @@ class Batches:
         if seed is not None:
             everything = np.random.default_rng(seed).permutation(everything)
         self.chosen = everything[:limit]
+        self.least = batch_size if is_static else min(2, batch_size) if drop_last else 1
         full, left = divmod(len(self.chosen), batch_size)
-        self.count = full if (drop_last and full) else full + bool(left)
+        self.count = full if ((drop_last or is_static) and full) else full + bool(left)
+        if data.is_ragged:
+            self.count = len(self._parts(self.chosen))
         self.passes = 0
         self.device: torch.device | None = None
         self.numbers = everything
@@ -60,17 +64,23 @@ class Batches:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def samples(self) -> int:
+        """Return how many samples a pass takes."""
+        return sum(map(len, self._parts(self.chosen)))
+
     def on(self, device: torch.device) -> Batches:
         """Return the same batches, made on the device.
 
         Samples, order and random numbers lie there, and nothing is sent while a pass goes on. Where
         the data are no arrays of images, or too large for the device, these batches are returned.
         """
-        dataset: Any = self.data.dataset
-        numbers = np.arange(len(self.data))
-        while isinstance(dataset, Subset):
-            dataset, numbers = dataset.dataset, np.asarray(dataset.indices)[numbers]
-        if not hasattr(dataset, "on") or getattr(dataset, "nbytes", 0) > _room(device):
+        dataset, numbers = self.data.base
+        if (
+            self.data.is_ragged
+            or not hasattr(dataset, "on")
+            or getattr(dataset, "nbytes", 0) > _room(device)
+        ):
             return self
         placed = copy.copy(self)
         placed.data = replace(self.data, dataset=dataset.on(device))
@@ -81,9 +91,18 @@ class Batches:
         rng = np.random.default_rng((self.seed or 0, self.passes))
         self.passes += 1
         order = self.chosen if self.seed is None else rng.permutation(self.chosen)
-        starts = range(0, self.count * self.batch_size, self.batch_size)
-        parts = [order[start : start + self.batch_size] for start in starts]
+        parts = self._parts(order)
+        if self.data.is_ragged and self.seed is not None:
+            parts = [parts[i] for i in rng.permutation(len(parts))]
         return self._here(parts, rng) if self.device is None else self._there(parts, rng)
+
+    def _parts(self, order: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+        """Cut an order of samples into batches, of one shape each where shapes differ."""
+        if self.data.is_ragged:
+            forms = [self.data.form(int(index)) for index in order]
+            return [order[part] for part in group_by_form(forms, self.batch_size, self.least)]
+        starts = range(0, self.count * self.batch_size, self.batch_size)
+        return [order[start : start + self.batch_size] for start in starts]
 
     def _here(
         self, parts: Sequence[np.ndarray[Any, Any]], rng: np.random.Generator
@@ -158,6 +177,7 @@ def batches(
     augment: str = "none",
     limit: int | None = None,
     drop_last: bool = False,
+    is_static: bool = False,
 ) -> Batches:
     """Read data in batches: pairs of the network's call and the target (None where there is none).
 
@@ -170,9 +190,11 @@ def batches(
         seed: Seed of order, choice and augmentation; None keeps the data's order.
         augment: "none", "crop" (by up to an eighth of the size) or "crop-flip".
         limit: Use only this many samples: the first, or with a seed a random choice.
-        drop_last: Leave out an incomplete last batch, unless it is the only one.
+        drop_last: Leave out an incomplete last batch, unless it is the only one; where shapes
+            differ, only batches of a single sample.
+        is_static: Leave out all incomplete batches, unless there are no others.
 
     Raises:
         UsageError: Sizes below one, an unknown augmentation, or one for inputs that are no images.
     """
-    return Batches(data, batch_size, seed, augment, limit, drop_last)
+    return Batches(data, batch_size, seed, augment, limit, drop_last, is_static)

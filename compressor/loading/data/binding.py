@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from compressor.calls import Call
 from compressor.errors import CompressorError
@@ -15,6 +17,9 @@ from compressor.loading.plain import widen
 
 TARGETS = ("labels", "label", "targets", "target", "y")
 """Names of the target in a sample that is a dict, where the network does not take that name."""
+
+MASK = "attention_mask"
+"""The input that says by 1 and 0 which positions there are; without it, all are."""
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -71,20 +76,42 @@ class Binding:
         by_name: Without examples, pass positional inputs by the forward's names.
         widens: Give inputs in half or double precision in float32, for a network that is computed
             in it.
+        makes_mask: Without examples, give the network a `MASK` where samples have none.
     """
 
     forward: Forward = field(default_factory=Forward)
     examples: Call | None = None
     by_name: bool = False
     widens: bool = False
+    makes_mask: bool = False
 
     def takes(self, name: str) -> bool:
         """Return whether an input of that name is the network's, and so no target."""
+        return name in self.required
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Return the names of the inputs that a sample has to have; those of a dict too."""
         if self.examples is None:
-            return name in self.forward.required
+            return self.forward.required
         slots = list(_slots(self.examples, self.forward))
-        only = slots[0][1] if len(slots) == 1 else None
-        return name in {n for n, _ in slots} or (isinstance(only, Mapping) and name in only)
+        within = slots[0][1] if self.takes_a_dict else ()
+        return frozenset(name for name, _ in slots if name) | frozenset(map(str, within))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return the names of all inputs that the network can be given."""
+        return self.forward.known if self.examples is None else self.required
+
+    @property
+    def takes_a_dict(self) -> bool:
+        """Return whether the examples are one dict by position."""
+        slots = [] if self.examples is None else list(_slots(self.examples, self.forward))
+        return len(slots) == 1 and isinstance(slots[0][1], Mapping)
+
+    def is_first(self, name: str) -> bool:
+        """Return whether an input of that name is the one that comes first by position."""
+        return self.forward.names[:1] == (name,)
 
     def __call__(self, inputs: Any) -> Call:
         """Make the network's call from a sample's inputs.
@@ -92,8 +119,18 @@ class Binding:
         Raises:
             CompressorError: The sample lacks an input that the examples have.
         """
+        inputs = self._with_mask(inputs)
         call = self._whole_forward(inputs) if self.examples is None else self._like_examples(inputs)
         return widen(call) if self.widens else call
+
+    def _with_mask(self, inputs: Any) -> Any:
+        """Return a sample's named inputs with a mask of ones, where one is wanted and missing."""
+        is_wanted = self.makes_mask if self.examples is None else MASK in self.required
+        if not is_wanted or not isinstance(inputs, Mapping) or MASK in inputs:
+            return inputs
+        named = (value for name, value in inputs.items() if name in self.names)
+        first = next((x for x in named if getattr(x, "ndim", 0)), None)
+        return inputs if first is None else {**inputs, MASK: torch.ones(len(first)).long()}
 
     def _like_examples(self, inputs: Any) -> Call:
         assert self.examples is not None
@@ -104,9 +141,8 @@ class Binding:
             except (LookupError, TypeError):
                 raise self._lacking(name, inputs) from None
         count = len(self.examples.args)
-        return Call(
-            tuple(values[:count]), dict(zip(self.examples.kwargs, values[count:], strict=True))
-        )
+        named = dict(zip(self.examples.kwargs, values[count:], strict=True))
+        return Call(tuple(values[:count]), named, self.forward.names[:count])
 
     def left_out(self, inputs: Any) -> list[str]:
         """Return the names of what the sample has and the network is not given."""
@@ -156,7 +192,7 @@ class Binding:
             return Call((list(values),))
         if self.by_name and len(values) <= len(forward.names):
             return Call((), dict(zip(forward.names, values, strict=False)))
-        return Call(values)
+        return Call(values, names=forward.names[: len(values)])
 
     def _lacking(self, name: str, inputs: Any) -> CompressorError:
         by_position = f"{len(_sequence(inputs))} inputs by position"
@@ -202,6 +238,7 @@ def _conform(value: Any, example: Any) -> Any:
     """Return a value in containers like the example's.
 
     It is a list where the example has one, and a dict with the example's keys in its order.
+    Tensors get the example's type of numbers, unless that would cut real numbers to integers.
 
     Raises:
         LookupError: A key of the example is missing.
@@ -214,4 +251,13 @@ def _conform(value: Any, example: Any) -> Any:
             raise TypeError
         parts = [_conform(v, part) for v, part in zip(value, example, strict=True)]
         return type(example)(*parts) if hasattr(example, "_fields") else type(example)(parts)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc" and value.ndim:
+        value = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+    if isinstance(value, Tensor) and isinstance(example, Tensor):
+        return value if _would_cut(value, example) else value.to(example.dtype)
     return value
+
+
+def _would_cut(value: Tensor, example: Tensor) -> bool:
+    kinds = [(t.is_complex(), t.is_floating_point()) for t in (value, example)]
+    return kinds[0] > kinds[1]

@@ -15,10 +15,14 @@ from compressor.loading.data.binding import TARGETS
 
 
 class Stacked(NamedTuple):
-    """A batch of a dataset that reads many samples at once: their one input, and targets if any."""
+    """A batch of a dataset that reads many samples at once.
 
-    inputs: Tensor
-    target: Tensor | None
+    Attributes:
+        batch: Like one sample (a pair of inputs and target, the inputs alone, or a dict), whose
+            tensors have the samples along dimension 0.
+    """
+
+    batch: Any
 
 
 class UnequalShapesError(Exception):
@@ -35,16 +39,17 @@ def sample_of(sample: Any, takes: Callable[[str], bool]) -> tuple[Any, Any]:
     Raises:
         TypeError: The sample has another form.
     """
-    if isinstance(sample, Mapping):
+    if is_mapping(sample):
+        sample = dict(sample)
         target = next((n for n in TARGETS if n in sample and not takes(n)), None)
         inputs = {name: value for name, value in sample.items() if name != target}
-        return _arrays(inputs), _plain(sample[target]) if target is not None else None
+        return _arrays(inputs), _arrays(sample[target]) if target is not None else None
     if isinstance(sample, tuple | list):
         if len(sample) == 1:
-            return sample[0], None
+            return _arrays(sample[0]), None
         if len(sample) == 2:
             inputs, target = sample
-            return _arrays(inputs) if isinstance(inputs, Mapping) else inputs, _plain(target)
+            return _arrays(inputs), _arrays(target) if is_mapping(target) else target
         raise TypeError(
             f"a sample has {len(sample)} parts, and is not a pair (inputs, target); with several "
             "inputs it is ((first, second), target)"
@@ -56,14 +61,20 @@ def sample_of(sample: Any, takes: Callable[[str], bool]) -> tuple[Any, Any]:
     )
 
 
-def _plain(value: Any) -> Any:
-    """Return a mapping of any kind as a dict; other values as they are."""
-    return dict(value) if isinstance(value, Mapping) else value
+def is_mapping(value: Any) -> bool:
+    """Return whether a value is a dict of some kind: it has keys, and a value for each."""
+    return isinstance(value, Mapping) or (hasattr(value, "keys") and hasattr(value, "__getitem__"))
 
 
-def _arrays(named: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return named inputs with lists of numbers (token ids from tokenizers) made tensors."""
-    return {n: torch.as_tensor(v) if _is_numbers(v) else _plain(v) for n, v in named.items()}
+def _arrays(value: Any) -> Any:
+    """Return dicts of any kind as plain ones, with lists of numbers in them (token ids from
+    tokenizers) made tensors; other values as they are."""
+    if not is_mapping(value):
+        return value
+    return {
+        name: torch.as_tensor(each) if _is_numbers(each) else _arrays(each)
+        for name, each in dict(value).items()
+    }
 
 
 def _is_numbers(value: Any) -> bool:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from compressor.calls import Call
 from compressor.errors import CompressorError
-from compressor.loading.data.binding import Binding
+from compressor.loading.data.binding import MASK, Binding
 from compressor.loading.data.collating import Stacked, UnequalShapesError, sample_of, side_by_side
+from compressor.loading.data.lengths import Form, can_be_filled, fill, form_of
+
+_LOOKED_AT = 32
+"""How many samples tell whether all have one form."""
+
+_MOST_LENGTHS = 10_000
+"""How many samples the longest is looked for among."""
 
 
 class Batch(NamedTuple):
@@ -34,6 +43,9 @@ class Data:
         labelled: Whether samples have targets.
         classes: The number of classes; None where only the dataset itself knows.
         binding: Which of a sample's inputs the network takes.
+        notes: What the user should know of how they are read.
+        is_ragged: Whether samples have different shapes, and batches have one shape each.
+        is_filled: Whether samples of different lengths are filled up, since they have a mask.
     """
 
     name: str
@@ -41,6 +53,10 @@ class Data:
     labelled: bool
     classes: int | None
     binding: Binding = field(default_factory=Binding)
+    notes: tuple[str, ...] = ()
+    is_ragged: bool = False
+    is_filled: bool = False
+    _forms: dict[int, Form] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -53,13 +69,86 @@ class Data:
     @property
     def left_out(self) -> list[str]:
         """Names of what the first sample has and the network is not given."""
+        return self.binding.left_out(self._first_inputs)
+
+    @property
+    def _first_inputs(self) -> Any:
         read = self._read([0])
-        return [] if isinstance(read, Stacked) else self.binding.left_out(read[0][0])
+        samples = self._split(read.batch) if isinstance(read, Stacked) else read[0]
+        return samples[0]
 
     def bind(self, binding: Binding) -> Data:
-        """Return the same data, of which the network takes what `binding` says."""
-        found = replace(self, binding=binding)
-        return replace(found, labelled=self.labelled and found.fetch([0]).target is not None)
+        """Return the same data, of which the network takes what `binding` says.
+
+        Some samples are looked at, which tell whether their lengths differ.
+        """
+        found = replace(self, binding=binding, is_ragged=False, is_filled=False, _forms={})
+        found = replace(found, labelled=self.labelled and found.fetch([0]).target is not None)
+        if isinstance(found._read([0]), Stacked):
+            return found
+        forms = {found.form(index) for index in _spread(len(found), _LOOKED_AT)}
+        if len(forms) == 1:
+            return found
+        if can_be_filled(*found._sample(0), [*forms], binding.forward):
+            return replace(found, is_filled=True)
+        if MASK in binding.forward.known and not binding.makes_mask:
+            filled = self.bind(replace(binding, makes_mask=True))
+            if filled.is_filled:
+                return filled
+        return replace(found, is_ragged=True)
+
+    @property
+    def base(self) -> tuple[Any, np.ndarray[Any, Any]]:
+        """The dataset that these samples were taken from, and their numbers in it."""
+        dataset: Any = self.dataset
+        numbers = np.arange(len(self))
+        while isinstance(dataset, Subset):
+            dataset, numbers = dataset.dataset, np.asarray(dataset.indices)[numbers]
+        return dataset, numbers
+
+    def form(self, index: int) -> Form:
+        """Return the shapes of a sample, which is read for them once."""
+        number, dataset = index, self.dataset
+        while isinstance(dataset, Subset):
+            number, dataset = dataset.indices[number], dataset.dataset
+        if number not in self._forms:
+            self._forms[number] = form_of(self._sample(index))
+        return self._forms[number]
+
+    def alike(self, count: int, index: int = 0) -> Sequence[int]:
+        """Return the indices of so many samples that can lie side by side: the first ones.
+
+        Where shapes differ, it is one sample several times, the one at `index`.
+        """
+        return [index] * count if self.is_ragged else range(count)
+
+    @property
+    def longest_sample(self) -> Call:
+        """The inputs of the longest sample where all are filled up to it, else of the first."""
+        if not self.is_filled:
+            return self.first_sample
+        some = _spread(len(self), _MOST_LENGTHS)
+        longest = max(some, key=lambda index: sum(map(math.prod, self.form(index))))
+        return self.fetch([longest]).inputs
+
+    @property
+    def extremes(self) -> list[int]:
+        """The smallest and the largest of samples of different shapes; the first if all are one."""
+        if not self.is_ragged:
+            return [0]
+        some = _spread(len(self), _LOOKED_AT)
+        by_size = sorted(some, key=lambda index: sum(map(math.prod, self.form(index))))
+        return [by_size[0], by_size[-1]]
+
+    def _sample(self, index: int) -> tuple[Call, Any]:
+        """Return the inputs and the target of one sample, as they are."""
+        try:
+            [(inputs, target)] = self._read([index])
+            return self.binding(inputs), target
+        except CompressorError:
+            raise
+        except Exception as error:  # the dataset is the user's code
+            raise self._failure(error, [index]) from error
 
     def fetch(self, indices: Sequence[int] | Tensor) -> Batch:
         """Read these samples as one batch; a tensor of indices is for datasets on a device.
@@ -71,28 +160,37 @@ class Data:
         try:
             samples = self._read(indices)
             if isinstance(samples, Stacked):
-                return Batch(self.binding((samples.inputs,)), samples.target)
-            calls = [self.binding(inputs) for inputs, _ in samples]
-            targets = [target for _, target in samples]
+                inputs, target = self._split(samples.batch)
+                return Batch(self.binding(inputs), target)
+            pairs = [self._fill(self.binding(inputs), target) for inputs, target in samples]
+            calls, targets = zip(*pairs, strict=True)
             return Batch(side_by_side(calls), side_by_side(targets))
-        except CompressorError:
+        except CompressorError as error:
+            error.where = error.where or self._place(indices)
             raise
         except UnequalShapesError as error:
             raise CompressorError(
                 f"samples that are to lie side by side have different shapes: {error}",
                 where=self._place(indices),
-                next_step="pad or cut them to one shape inside the dataset",
+                next_step="pad or cut them to one shape inside the dataset: those looked at first "
+                "had one shape",
             ) from error
         except Exception as error:  # the dataset is the user's code
             raise self._failure(error, indices) from error
+
+    def _fill(self, call: Call, target: Any) -> tuple[Call, Any]:
+        if not self.is_filled or self.binding.examples is None:
+            return call, target
+        return fill(call, target, self.binding.examples, self.binding.forward)
 
     def _read(self, indices: Sequence[int] | Tensor) -> Any:
         """Read samples as pairs of inputs and target, or several that are stacked already."""
         many = getattr(self.dataset, "__getitems__", None)
         samples = many(_list(indices)) if many else [self.dataset[i] for i in indices]
-        if isinstance(samples, Stacked):
-            return samples
-        return [sample_of(sample, self.binding.takes) for sample in samples]
+        return samples if isinstance(samples, Stacked) else list(map(self._split, samples))
+
+    def _split(self, sample: Any) -> tuple[Any, Any]:
+        return sample_of(sample, self.binding.takes)
 
     def _place(self, indices: Sequence[int] | Tensor) -> str:
         if len(indices) == 1:
@@ -105,6 +203,11 @@ class Data:
             where=self._place(indices),
             next_step="each sample must be (inputs, target), the inputs alone, or a dict",
         )
+
+
+def _spread(count: int, most: int) -> range:
+    """Return about so many indices, evenly spread."""
+    return range(0, count, max(1, count // most))
 
 
 def _list(indices: Sequence[int] | Tensor) -> Any:

@@ -1,166 +1,194 @@
-"""Open what the user names (--data, --test) as a dataset of normalised inputs and targets."""
+"""Open what the user names (--data, --test) as a dataset of inputs and targets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import torch
-from PIL import Image
-from torch import Tensor
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from compressor.errors import CompressorError, UsageError
 from compressor.loading.callables import import_named
-from compressor.loading.data.arrays import load_arrays, statistics
+from compressor.loading.data.array_files import HOW
+from compressor.loading.data.arrays import load_arrays
+from compressor.loading.data.audio_files import OTHERS, WAV
 from compressor.loading.data.dataset import Data
+from compressor.loading.data.image_folders import load_images
 from compressor.loading.data.objects import data_of, is_dataset
+from compressor.loading.data.reading import Reading
+from compressor.loading.data.recordings import load_recordings
 
-_RESIZE = 256 / 224  # ImageNet's convention: resize the short side, then crop the centre
+
+class _Kind(NamedTuple):
+    """A kind of files that hold samples.
+
+    Attributes:
+        words: What messages call such files.
+        beginnings: The first bytes of such files.
+        endings: Endings of names, which count where the content says nothing.
+    """
+
+    words: str
+    beginnings: tuple[bytes, ...]
+    endings: tuple[str, ...]
 
 
-def load_data(
-    specs: Sequence[str],
-    *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    input_size: tuple[int, int] | None = None,
-) -> Data:
+ARRAYS = _Kind("arrays (.npz, .npy)", (b"\x93NUMPY", b"PK"), (".npz", ".npy"))
+SOUND = _Kind(
+    "recordings",
+    (*WAV, *OTHERS),
+    (".wav", ".flac", ".ogg", ".mp3", ".aiff"),
+)
+IMAGES = _Kind("images", (), IMG_EXTENSIONS)
+KINDS = (ARRAYS, SOUND, IMAGES)
+
+ALL = (
+    "name .npz or .npy files, a folder of images, recordings or .npy files, or "
+    "package.module:name of a dataset"
+)
+
+
+def load_data(specs: Sequence[str], reading: Reading | None = None) -> Data:
     """Open the data that the user named.
 
     Args:
-        specs: One or more `.npz` files (`images` uint8 [N, H, W, C] or [N, H, W], `labels` integer
-            [N], optional); or one folder with a sub-folder of images per class (classes in
-            alphabetical order; sub-folders that are all named by numbers are those classes); or
-            one 'package.module:name' or 'path/file.py:name' of a dataset, or of a function that
-            returns one. Samples are (inputs, target), the inputs alone, or dicts.
-        mean: Per channel (or one for all), after division by 255. Default: ImageNet's for three
-            channels, 0.5 for others.
-        std: The same for the standard deviation.
-        input_size: Height and width that a folder's images are cut to (default 224×224).
+        specs: `.npz` and `.npy` files of arrays (see `load_arrays`); or audio files; or one folder
+            of such files, or with a sub-folder of images or recordings per class (in alphabetical
+            order; sub-folders that are all named by numbers are those classes); or one
+            'package.module:name' or 'path/file.py:name' of a dataset, or of a function that returns
+            one. Samples are (inputs, target), the inputs alone, or dicts.
+        reading: How files are read.
 
     Raises:
         UsageError: There is no such data, or options do not apply to it.
         CompressorError: The data does not hold what it should.
     """
+    reading = reading or Reading()
     if not specs:
-        raise UsageError(
-            "no data was named",
-            next_step="name an .npz file, a folder of images, or package.module:callable",
-        )
+        raise UsageError("no data was named", next_step=ALL)
     paths = [Path(spec) for spec in specs]
     if all(path.is_file() for path in paths):
-        for path in paths:
-            _refuse_other_files(path)
-        return load_arrays(paths, mean, std)
+        return _load_files(paths, reading)
     if len(specs) > 1:
         missing = [spec for spec, path in zip(specs, paths, strict=True) if not path.is_file()]
         raise UsageError(
-            "several data sources can only be .npz files",
+            "several data sources can only be .npz, .npy or audio files",
             where=f"not a file: {missing[0]}",
-            next_step="name several .npz files, or one folder or callable",
+            next_step="name several files, or one folder or callable",
         )
     if paths[0].is_dir():
-        return _folder(paths[0], mean, std, input_size or (224, 224))
+        return _load_folder(paths[0], reading)
     if ":" not in specs[0]:
+        raise UsageError(f"there is no data at {specs[0]}", next_step=ALL)
+    given = [*reading.of_images_alone(), *reading.of_sound_alone()]
+    if given:
         raise UsageError(
-            f"there is no data at {specs[0]}",
-            next_step="name an .npz file, a folder of images, or package.module:name of a dataset",
-        )
-    if mean is not None or std is not None:
-        raise UsageError(
-            "a dataset of your own is taken as it comes; mean and std do not apply to it",
+            f"a dataset of your own is taken as it comes; {', '.join(given)} do not apply to it",
             where=specs[0],
-            next_step="normalise inside the dataset",
+            next_step="normalise, resample and cut inside the dataset",
         )
     return _load_named(specs[0])
 
 
-_BEGINNINGS = (b"PK", b"\x93NUMPY")
-"""The first bytes of zip archives and of single NumPy arrays."""
+def _load_files(paths: Sequence[Path], reading: Reading) -> Data:
+    kinds = [_kind_of_file(path) for path in paths]
+    if len(set(kinds)) > 1:
+        raise UsageError(
+            f"{paths[0]} and another are files of two kinds: "
+            f"{' and '.join(dict.fromkeys(kind.words for kind in kinds))}",
+            where=", ".join(map(str, paths[:3])),
+            next_step="name files of one kind",
+        )
+    if kinds[0] is SOUND:
+        _refuse(reading.of_images_alone(), "images", paths[0])
+        return load_recordings(paths, None, reading)
+    _refuse(reading.of_sound_alone(), SOUND.words, paths[0])
+    return load_arrays(paths, reading)
 
 
-def _refuse_other_files(path: Path) -> None:
-    """Raise UsageError for a file that is evidently meant to be read some other way."""
+def _load_folder(folder: Path, reading: Reading) -> Data:
+    found: dict[_Kind, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        kind = _kind_in_folder(path) if path.is_file() else None
+        if kind is not None:
+            found.setdefault(kind, []).append(path)
+    if len(found) > 1:
+        told = ", ".join(f"{kind.words} such as {some[0]}" for kind, some in found.items())
+        raise UsageError(
+            f"the folder holds data of several kinds: {told}",
+            where=str(folder),
+            next_step="give each kind a folder of its own, and name one",
+        )
+    if SOUND in found:
+        _refuse(reading.of_images_alone(), "images", folder)
+        return load_recordings(found[SOUND], folder, reading)
+    _refuse(reading.of_sound_alone(), SOUND.words, folder)
+    if ARRAYS in found:
+        deeper = [path for path in found[ARRAYS] if path.parent != folder]
+        if deeper:
+            raise UsageError(
+                f"arrays lie in sub-folders, such as {deeper[0]}",
+                where=str(folder),
+                next_step=f"name the folder of one set of samples: {deeper[0].parent}",
+            )
+        return replace(load_arrays(found[ARRAYS], reading), name=folder.name)
+    return load_images(folder, reading)
+
+
+def _refuse(given: Sequence[str], words: str, where: Path) -> None:
+    if given:
+        raise UsageError(
+            f"there are no {words} here, to which alone {' and '.join(given)} can apply",
+            where=str(where),
+            next_step=f"leave {' and '.join(given)} out",
+        )
+
+
+def _kind_of_file(path: Path) -> _Kind:
+    """Return the kind of a file that is named by itself.
+
+    Raises:
+        UsageError: It is evidently meant to be read some other way.
+    """
     with path.open("rb") as file:
         beginning = file.read(1024)
-    if not beginning or beginning.startswith(_BEGINNINGS):
-        return
-    is_code = path.suffix == ".py"
+    found = _by_content(beginning)
+    if found is not None:
+        return found
+    if not beginning:
+        return SOUND if path.suffix.lower() in SOUND.endings else ARRAYS
+    is_code, is_image = path.suffix == ".py", path.suffix.lower() in IMAGES.endings
     other = "a text file" if b"\0" not in beginning else "a file of another kind"
+    name = "a Python file" if is_code else "an image" if is_image else other
     raise UsageError(
-        "data is an .npz archive, a folder of images or a dataset's name, and this is "
-        f"{'a Python file' if is_code else other}",
+        f"data is files of arrays or recordings, a folder, or a dataset's name, and this is {name}",
         where=str(path),
-        next_step="write an archive with numpy.savez(path, images=..., labels=...), or name a "
-        f"dataset, or a function that returns one: {path if is_code else 'path/file.py'}:name",
+        next_step=f"write arrays with {HOW}, or name a dataset, or a function that returns one: "
+        f"{path if is_code else 'path/file.py'}:name",
     )
 
 
-class _ClassFolder(ImageFolder):  # type: ignore[misc]
-    """torchvision's folder of images, read by several threads.
-
-    Where all class names are numbers, they mean those classes.
-    """
-
-    @property
-    def labels(self) -> Tensor:
-        return torch.tensor(self.targets)
-
-    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        names, indices = super().find_classes(directory)
-        if all(name.isdecimal() for name in names):
-            indices = {name: int(name) for name in names}
-        return names, indices
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        with ThreadPoolExecutor() as readers:
-            return list(readers.map(self.__getitem__, indices))
+def _kind_in_folder(path: Path) -> _Kind | None:
+    """Return the kind of a file among others; None where it is no sample (a list, an archive)."""
+    ending = path.suffix.lower()
+    if path.name.startswith("."):
+        return None
+    if ending in IMAGES.endings:
+        return IMAGES
+    with path.open("rb") as file:
+        found = _by_content(file.read(16))
+    if found is ARRAYS and ending == ".zip":
+        return None
+    return found or next((kind for kind in KINDS if ending in kind.endings), None)
 
 
-def _folder(
-    path: Path,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    input_size: tuple[int, int],
-) -> Data:
-    grey = mean is not None and len(mean) == 1
-    means, stds = statistics(mean, std, 1 if grey else 3)
-    steps = [
-        transforms.Resize(round(max(input_size) * _RESIZE)),
-        transforms.CenterCrop(input_size),
-        transforms.ToTensor(),
-        transforms.Normalize(means.flatten(), stds.flatten()),
-    ]
-    try:
-        dataset = _ClassFolder(
-            str(path),
-            transform=transforms.Compose(steps),
-            loader=lambda file: _read_image(file, "L" if grey else "RGB"),
-        )
-    except FileNotFoundError as error:
-        raise CompressorError(
-            f"the folder holds no images in sub-folders, one per class: {error}",
-            where=str(path),
-            next_step="give a folder with a sub-folder of images for each class",
-        ) from error
-    return Data(path.name, dataset, True, int(dataset.labels.max()) + 1)
-
-
-def _read_image(path: str, mode: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert(mode)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise CompressorError(
-            f"not a readable image: {error}",
-            where=path,
-            next_step="repair it or take it out of the folder",
-        ) from error
+def _by_content(beginning: bytes) -> _Kind | None:
+    """Return the kind that a file's first bytes tell."""
+    if beginning[:4] == b"RIFF" and beginning[8:12] not in (b"WAVE", b""):
+        return None  # pictures in WebP, and films
+    return next((kind for kind in KINDS if beginning.startswith(kind.beginnings)), None)
 
 
 def _load_named(spec: str) -> Data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils.data import Subset
 
 from compressor.errors import CompressorError, UsageError
 from compressor.loading.data.dataset import Data
+from compressor.recover.evaluation import IGNORED
 
 _LOOKED_AT = 256  # samples of a dataset that does not say its labels
 
@@ -40,6 +42,7 @@ def hold_out(data: Data, fraction: float = 0.1, seed: int = 0) -> tuple[Data, Da
         )
     order = np.random.default_rng(seed).permutation(len(data)).tolist()
     held = min(len(data) - 1, max(1, round(fraction * len(data))))
+    order, held = _keep_sources_whole(data, order, held)
     return (
         replace(data, dataset=Subset(data.dataset, sorted(order[held:]))),
         replace(
@@ -50,36 +53,56 @@ def hold_out(data: Data, fraction: float = 0.1, seed: int = 0) -> tuple[Data, Da
     )
 
 
+def _keep_sources_whole(data: Data, order: list[int], held: int) -> tuple[list[int], int]:
+    """Move samples of one recording together, and the border to between two recordings.
+
+    Its pieces are much alike: what is held out would not be new otherwise.
+    """
+    dataset, numbers = data.base
+    found = getattr(dataset, "sources", None)
+    if found is None:
+        return order, held
+    source = [found[numbers[index]] for index in range(len(data))]
+    ranks: dict[int, int] = {}
+    for index in order:
+        ranks.setdefault(source[index], len(ranks))
+    order = sorted(order, key=lambda index: ranks[source[index]])
+    borders = [i for i in range(1, len(order)) if source[order[i - 1]] != source[order[i]]]
+    return order, min(borders, key=lambda border: abs(border - held), default=held)
+
+
 def check_labels(data: Data, classes: int) -> None:
     """Check that labels are classes of a network that has this many: from 0 below `classes`.
 
     All labels of arrays and folders are looked at; of other datasets, 256 samples spread evenly.
-    Labels that are no integers pass.
+    Labels that are no integers pass, and positions that are filled up.
 
     Raises:
         CompressorError: A label is out of range; it names the first such sample and its label.
     """
     if not data.labelled:
         return
-    labels, indices = _labels(data)
-    if labels.is_floating_point() or labels.is_complex():
-        return
-    wrong = ((labels < 0) | (labels >= classes)).nonzero()
-    if len(wrong):
-        first = tuple(wrong[0].tolist())
-        raise CompressorError(
-            f"the label of sample {indices[first[0]]} is {int(labels[first])}, "
-            f"but the network has {classes} classes (0 to {classes - 1})",
-            where=data.name,
-            next_step="give the data that the network was trained for, or repair its labels",
-        )
+    for labels, indices in _labels(data):
+        if labels.is_floating_point() or labels.is_complex():
+            return
+        wrong = (((labels < 0) & (labels != IGNORED)) | (labels >= classes)).nonzero()
+        if len(wrong):
+            first = tuple(wrong[0].tolist())
+            raise CompressorError(
+                f"the label of sample {indices[first[0]]} is {int(labels[first])}, "
+                f"but the network has {classes} classes (0 to {classes - 1})",
+                where=data.name,
+                next_step="give the data that the network was trained for, or repair its labels",
+            )
 
 
-def _labels(data: Data) -> tuple[Tensor, range]:
-    """Return labels, and the indices of the samples that they belong to."""
-    subset = data.dataset if isinstance(data.dataset, Subset) else None
-    labels = getattr(subset.dataset if subset else data.dataset, "labels", None)
+def _labels(data: Data) -> Iterator[tuple[Tensor, Sequence[int]]]:
+    """Yield labels, and the indices of the samples that they belong to."""
+    dataset, numbers = data.base
+    labels = getattr(dataset, "labels", None)
     if isinstance(labels, Tensor):
-        return labels[torch.tensor(subset.indices)] if subset else labels, range(len(data))
+        yield labels[torch.from_numpy(numbers)], range(len(data))
+        return
     indices = range(0, len(data), max(1, len(data) // _LOOKED_AT))
-    return torch.as_tensor(data.fetch(indices).target), indices
+    for some in [[index] for index in indices] if data.is_ragged else [indices]:
+        yield torch.as_tensor(data.fetch(some).target), some

@@ -11,7 +11,7 @@ from compressor.errors import CompressorError, UsageError
 from compressor.files.claimed import temporary_folder
 from compressor.files.folder import size_of
 from compressor.files.format_table import format_of
-from compressor.formats.job import methods_of
+from compressor.formats.job import check_installed, methods_of
 from compressor.formats.ways import Way, ways_of
 from compressor.latency.machine import machine_of
 from compressor.latency.operators import profile
@@ -39,9 +39,11 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
         UsageError, CompressorError: A network cannot be opened, or no way works.
     """
     stopwatch = Stopwatch(watch)
+    for backend in options.backend:
+        check_installed(format_of(backend), f"--backend {backend}")
     if "onnxruntime" in options.backend:
         check_provider(options.device)
-    if options.device != "cpu" and set(options.backend) != {"onnxruntime"}:
+    if options.device != "cpu" and any(b.startswith("torch") for b in options.backend):
         check_cuda("--device")
     with temporary_folder() as folder:
         entrants = []

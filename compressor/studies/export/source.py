@@ -19,7 +19,15 @@ from compressor.files.format_table import FORMATS, ONNX, PROGRAM
 from compressor.files.integrity import check_files
 from compressor.graph.trace import trace, trace_of
 from compressor.loading import load_model, load_program_file
-from compressor.loading.data import Binding, Data, Forward, batches, hold_out, load_data
+from compressor.loading.data import (
+    Binding,
+    Data,
+    Forward,
+    Reading,
+    batches,
+    hold_out,
+    load_data,
+)
 from compressor.loading.given import ResultFolder
 from compressor.loading.onnx import OnnxNetwork
 from compressor.loading.other_sizes import has_other_sizes
@@ -100,7 +108,7 @@ def open_source(result: ResultFolder, options: ExportOptions, stopwatch: Stopwat
     binding = Binding(Forward.of(traced.module), Call.of(traced.examples))
     train, test = (
         data.bind(binding) if data is not None else None
-        for data in _samples(options, _image_size(traced))
+        for data in _samples(options, Reading.of(options, binding, Call.of(traced.examples)))
     )
     for data in filter(None, (train, test)):
         _check_sizes(data, traced)
@@ -134,16 +142,21 @@ def _origin_of(result: ResultFolder, stopwatch: Stopwatch) -> OnnxNetwork | None
 
 def _check_sizes(data: Data, traced: Trace) -> None:
     if has_other_sizes(data, traced):
-        shapes = (
-            " and ".join("x".join(map(str, x.shape[1:])) for x in call.leaves if x.dim())
-            for call in (data.first_sample, Call.of(traced.examples))
+        samples = [data.fetch([index]).inputs for index in data.extremes]
+        given, wanted = (
+            " to ".join(dict.fromkeys(map(_sizes, calls)))
+            for calls in (samples, [Call.of(traced.examples)])
         )
         raise UsageError(
-            "the samples are of {}, and the file takes {}".format(*shapes),
+            f"the samples are of {given}, and the file takes {wanted}",
             where=data.name,
             consequence="nothing was written",
             next_step="give the data that the network was trained for, or --image-size",
         )
+
+
+def _sizes(call: Call) -> str:
+    return " and ".join("x".join(map(str, x.shape[1:])) for x in call.leaves if x.dim())
 
 
 def _as_reported(folder: Path, options: ExportOptions, stopwatch: Stopwatch) -> ExportOptions:
@@ -154,7 +167,7 @@ def _as_reported(folder: Path, options: ExportOptions, stopwatch: Stopwatch) -> 
         return options
     if not (options.data or options.test) or not isinstance(told, Mapping):
         return options
-    known = {name: told.get(name) for name in ("mean", "std", "metric")}
+    known = {name: told.get(name) for name in ("mean", "std", "sample_rate", "window", "metric")}
     known = {n: v for n, v in known.items() if v and not getattr(options, n)}
     if known:
         stopwatch.note(f"as when the network was compressed: {', '.join(known)}")
@@ -201,20 +214,10 @@ def _resize(traced: Trace, options: ExportOptions) -> Trace:
         ) from error
 
 
-def _image_size(traced: Trace) -> tuple[int, int] | None:
-    leaves = pytree.tree_leaves((traced.examples.args, dict(traced.examples.kwargs)))
-    images = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim() == 4]
-    return (int(images[0].shape[2]), int(images[0].shape[3])) if images else None
-
-
-def _samples(
-    options: DataOptions, input_size: tuple[int, int] | None
-) -> tuple[Data | None, Data | None]:
+def _samples(options: DataOptions, reading: Reading) -> tuple[Data | None, Data | None]:
     """Load training and test data; without test data a tenth of the former is held out."""
-    mean, std = options.mean or None, options.std or None
     train, test = (
-        load_data(specs, mean=mean, std=std, input_size=input_size) if specs else None
-        for specs in (options.data, options.test)
+        load_data(specs, reading) if specs else None for specs in (options.data, options.test)
     )
     if train is not None and test is None:
         train, test = hold_out(train, HELD_OUT, options.seed)

@@ -59,9 +59,8 @@ def yardstick_of(opened: Opened, options: SensitivityOptions) -> Yardstick:
         words = f"the example inputs ({opened.examples.origin})"
         return Yardstick(RELATIVE_MSE, LOWER, divergence, (opened.trace.batch,), words)
     held = list(batches(data, options.batch_size, seed=options.seed, limit=options.samples))
-    count = min(len(data), options.samples)
-    sizes = _sizes_of_batches(count, options.batch_size)
-    words = f"{count} samples of {data.name}"
+    sizes = tuple(inputs.samples for inputs, _ in held)
+    words = f"{sum(sizes)} samples of {data.name}"
     name, metric = metric_of(opened.subject, options, data)
     if name == FIDELITY and options.metric is None:
         calls = [ExampleInputs(inputs.args, inputs.kwargs) for inputs, _ in held]
@@ -74,11 +73,6 @@ def yardstick_of(opened: Opened, options: SensitivityOptions) -> Yardstick:
         return evaluate(module.to(options.device), given, metric, options.device)
 
     return Yardstick(name, HIGHER, judge, sizes, words)
-
-
-def _sizes_of_batches(count: int, size: int) -> tuple[int, ...]:
-    whole, rest = divmod(count, size)
-    return (size,) * whole + ((rest,) if rest else ())
 
 
 class _Divergence:

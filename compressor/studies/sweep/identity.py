@@ -99,8 +99,10 @@ def _of_samples(data: Data | None) -> str:
     if data is None:
         return ""
     digest = hashlib.sha256(str(len(data)).encode())
-    some = data.fetch(range(0, len(data), max(1, len(data) // _SAMPLES)))
-    for leaf in pytree.tree_leaves((some.inputs, some.target)):
+    indices = range(0, len(data), max(1, len(data) // _SAMPLES))
+    parts = [[index] for index in indices] if data.is_ragged else [indices]
+    found = [data.fetch(part) for part in parts]
+    for leaf in pytree.tree_leaves([(some.inputs, some.target) for some in found]):
         given = leaf.contiguous().numpy().tobytes() if isinstance(leaf, Tensor) else repr(leaf)
         digest.update(given if isinstance(given, bytes) else given.encode())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Where a package keeps an ONNX file, and what the package says of itself."""
+"""Where a package keeps a file of weights, and what the package says of itself."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ class Carried:
         folders = (spec.submodule_search_locations if spec else None) or ()
         found = (Path(folder) / self.file for folder in folders)
         return next((path for path in found if path.is_file()), None)
+
+    def required(self) -> Path:
+        """Return where the file lies; the package must be there."""
+        assert self.path is not None, self.absence
+        return self.path
 
     @property
     def absence(self) -> str:

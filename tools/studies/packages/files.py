@@ -51,8 +51,7 @@ class FileNetwork:
     @property
     def path(self) -> Path:
         """Return where the file lies; the package must be there."""
-        assert self.carried.path is not None, self.carried.absence
-        return self.carried.path
+        return self.carried.required()
 
     @property
     def samples(self) -> Sequence[Tensor]:

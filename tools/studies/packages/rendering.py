@@ -52,23 +52,30 @@ class Source:
 @cache
 def calibration(root: Path) -> Source:
     """Return the words of the validation text, and every other photo."""
-    return Source(_words(root / "wikitext2_valid.txt"), _photos(root, 0), range(256))
+    return Source(_words(root / "wikitext2_valid.txt"), photos(root, 0), range(256))
 
 
 @cache
 def judging(root: Path) -> Source:
     """Return the words of the test text, and the photos that are not calibrated on."""
-    return Source(_words(root / "wikitext2_test.txt"), _photos(root, 1), range(1000, 1512))
+    return Source(_words(root / "wikitext2_test.txt"), photos(root, 1), range(1000, 1512))
 
 
 def _words(file: Path) -> list[str]:
     return re.findall(r"(?<!\S)[A-Za-z]{3,11}(?!\S)", file.read_text(encoding="utf-8"))
 
 
-def _photos(root: Path, first: int) -> list[Image.Image]:
+def photos(root: Path, first: int) -> list[Image.Image]:
+    """Return every other photo, beginning with the first or the second."""
     with zipfile.ZipFile(root / "imagenet_sample_125.zip") as archive:
         names = sorted(archive.namelist())[first::2]
         return [Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in names]
+
+
+def classes(root: Path, first: int) -> list[int]:
+    """Return the classes of the same photos, which their names begin with."""
+    with zipfile.ZipFile(root / "imagenet_sample_125.zip") as archive:
+        return [int(name[:3]) for name in sorted(archive.namelist())[first::2]]
 
 
 @cache

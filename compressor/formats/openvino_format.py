@@ -1,0 +1,313 @@
+"""The format OpenVINO: made of the network's ONNX form, run on the CPU in float32, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.export import ExportedProgram
+
+from compressor import extras
+from compressor.agreement import ONNX as TOLERANCE
+from compressor.agreement import Cases, Tolerance
+from compressor.clock import Call, Clock, by_wall
+from compressor.errors import CompressorError, UsageError
+from compressor.files.claimed import temporary_folder
+from compressor.files.format_table import FORMATS, ONNX, OPENVINO
+from compressor.formats.job import Counted, Job, Methods, Outcome, methods_of
+from compressor.formats.onnx_file import Route, export_onnx
+from compressor.formats.output import first_line, silence
+from compressor.formats.verification import (
+    Array,
+    Case,
+    Opened,
+    Run,
+    compare_outputs,
+    require_alive,
+    to_array,
+)
+from compressor.formats.verifying import compare_file, cut_to_one
+from compressor.formats.ways import Way
+from compressor.onnx_runtime import cores, fill_sizes, words_of
+from compressor.records import ExampleInputs, Trace
+from compressor.slicing import variants
+
+_FILE = FORMATS[OPENVINO].file
+_LABEL = FORMATS[OPENVINO].label
+_SAID = "compress"
+"""The section of the file's runtime information that says where the network comes from."""
+
+
+def _openvino() -> Any:
+    return extras.load("openvino", "OpenVINO models (--format, --backend)")
+
+
+# -- written -------------------------------------------------------------------------------------
+
+
+def convert(onnx: Path, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write an ONNX file's network as an OpenVINO model with weights in float32.
+
+    Args:
+        onnx: The ONNX file.
+        path: The .xml file; the weights go into a .bin file beside it.
+        metadata: What the model says of itself, by name.
+
+    Raises:
+        CompressorError: OpenVINO does not read the file, or has no equivalent of an operator.
+    """
+    ov = _openvino()
+    try:
+        with silence():
+            model = ov.Core().read_model(str(onnx))
+            for name, text in (metadata or {}).items():
+                model.set_rt_info(text, [_SAID, name])
+            ov.save_model(model, str(path), compress_to_fp16=False)
+    except Exception as error:  # OpenVINO's own exceptions share no base but this one
+        raise CompressorError(
+            f"OpenVINO does not take the network: {first_line(error)}",
+            where=str(path),
+            consequence=f"there is no {_LABEL}",
+            next_step="deploy the ONNX file, or another format",
+        ) from error
+
+
+def _attempt(traced: Trace, folder: Path) -> Route | None:
+    route, onnx = None, folder / FORMATS[ONNX].file
+    with temporary_folder() as made:
+        if not onnx.exists():
+            route, onnx = methods_of(ONNX).attempt(traced, made), made / onnx.name
+        convert(onnx, folder / _FILE)
+    open_model(folder / _FILE)
+    return route
+
+
+def _write(job: Job) -> Outcome:
+    path, outcome = job.folder / _FILE, Outcome()
+    onnx = job.folder / FORMATS[ONNX].file
+    with temporary_folder() as made:
+        if not onnx.exists():
+            outcome = methods_of(ONNX).write(replace(job, folder=made))
+            onnx = made / onnx.name
+        convert(onnx, path, job.metadata)
+    inputs = _inputs_of(job, path)
+
+    def write(target: Path) -> None:
+        _write_anew(job.program, target, job.traced.batch_symbol)
+
+    worst = compare_file(job.program, inputs, path, write, verified=_verify)
+    return Outcome(worst, outcome.how)
+
+
+def _inputs_of(job: Job, path: Path) -> list[ExampleInputs]:
+    """Return what both are called with; of one sample where the file takes no other number."""
+    own = [ExampleInputs(job.real.args, job.real.kwargs)] if job.real is not None else []
+    inputs = [*variants(job.traced), *own]
+    model = _openvino().Core().read_model(str(path))
+    is_fixed = not any(port.partial_shape.is_dynamic for port in model.inputs)
+    if is_fixed and job.traced.batch_symbol is not None:
+        return [cut_to_one(each) for each in inputs]
+    return inputs
+
+
+def _write_anew(program: ExportedProgram, target: Path, symbol: str | None) -> None:
+    with temporary_folder() as made:
+        export_onnx(program, made / FORMATS[ONNX].file, batch_symbol=symbol)
+        convert(made / FORMATS[ONNX].file, target)
+
+
+# -- compared ------------------------------------------------------------------------------------
+
+
+def _verify(
+    path: Path,
+    cases: Sequence[Case],
+    tolerance: Tolerance = TOLERANCE,
+    *,
+    rounding: Callable[[], Sequence[Cases]] | None = None,
+    must_be_live: bool = True,
+) -> float:
+    if must_be_live:
+        require_alive(cases, path, tolerance)
+    opened = Opened(path, as_function(open_model(path), path), _LABEL, "OpenVINO")
+    return compare_outputs(opened, cases, tolerance, rounding)
+
+
+def as_function(compiled: Any, path: Path) -> Run:
+    """Return a model as a function of inputs by the network's names, or these as Python words."""
+    names = [port.any_name for port in compiled.inputs]
+    words = dict(zip(words_of(names), names, strict=True))
+
+    def run(feeds: Mapping[str, Any]) -> list[Array]:
+        given = {words.get(name, name): to_array(value) for name, value in feeds.items()}
+        try:
+            found = compiled({name: given[name] for name in names})
+        except Exception as error:  # OpenVINO's own exceptions share no base but this one
+            raise _does_not_run(error, path) from error
+        return [np.asarray(found[port]) for port in compiled.outputs]
+
+    return run
+
+
+# -- run -----------------------------------------------------------------------------------------
+
+
+def open_model(path: Path, threads: int | None = None, batch: int | None = None) -> Any:
+    """Compile a model for the CPU, in float32, for the shortest single call.
+
+    Args:
+        path: The .xml file.
+        threads: Threads; default as many as there are processors.
+        batch: What free sizes become, so that the model is compiled for these; None: they stay.
+
+    Raises:
+        CompressorError: OpenVINO cannot read or compile it.
+    """
+    ov = _openvino()
+    how = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads or cores(),
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    try:
+        with silence():
+            core = ov.Core()
+            model = core.read_model(str(path))
+            if batch is not None:
+                model.reshape({port.any_name: _sizes(port, batch) for port in model.inputs})
+            return core.compile_model(model, "CPU", how)
+    except Exception as error:  # OpenVINO's own exceptions share no base but this one
+        raise _does_not_run(error, path) from error
+
+
+def _sizes(port: Any, batch: int) -> list[int]:
+    given = [0 if size.is_dynamic else size.get_length() for size in port.partial_shape]
+    return fill_sizes(given, batch)
+
+
+def _does_not_run(error: Exception, path: Path) -> CompressorError:
+    return CompressorError(
+        f"OpenVINO could not run the network: {first_line(error)}",
+        where=str(path),
+        consequence="it is neither verified nor timed",
+        next_step="deploy the ONNX file, or another format",
+    )
+
+
+def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
+    if way.device != "cpu":
+        raise UsageError(
+            f"OpenVINO is timed on the CPU, not on {way.device!r}",
+            where="--device",
+            consequence="nothing was timed",
+            next_step="give --device cpu",
+        )
+    compiled = open_model(path, way.threads, way.batch)
+    request, rng = compiled.create_infer_request(), np.random.default_rng(seed)
+    ov = _openvino()
+    for port in compiled.inputs:
+        request.set_tensor(port, ov.Tensor(_draw(port, rng)))
+    request.infer()
+    return request.infer, by_wall
+
+
+def _draw(port: Any, rng: np.random.Generator) -> Array:
+    """Draw numbers for an input; integers are ones, an index that is nearly always valid."""
+    kind, shape = port.element_type.to_dtype(), list(port.shape)
+    if np.issubdtype(kind, np.floating):
+        return rng.standard_normal(shape).astype(kind)
+    return np.ones(shape, kind)
+
+
+# -- counted -------------------------------------------------------------------------------------
+
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """An operation with static shapes: those of its inputs, and of its first output."""
+
+    inputs: tuple[Shape, ...]
+    output: Shape
+    attributes: Mapping[str, Any]
+
+
+def _read(node: Any) -> _Operation:
+    shapes = [tuple(node.input_value(i).shape) for i in range(node.get_input_size())]
+    return _Operation(tuple(shapes), tuple(node.output(0).shape), node.get_attributes())
+
+
+def _by_kernel(of: _Operation) -> int:
+    """Convolution: each output takes a kernel of all input channels, [out, in, *kernel]."""
+    return prod(of.output) * prod(of.inputs[1][1:])
+
+
+def _by_grouped_kernel(of: _Operation) -> int:
+    """Grouped convolution: the weight is [groups, out, in, *kernel]."""
+    return prod(of.output) * prod(of.inputs[1][2:])
+
+
+def _by_spread_kernel(of: _Operation) -> int:
+    """Transposed: each input goes to all output channels, the weight is [in, out, *kernel]."""
+    return prod(of.inputs[0]) * prod(of.inputs[1][1:])
+
+
+def _by_spread_grouped_kernel(of: _Operation) -> int:
+    """Transposed and grouped: the weight is [groups, in, out, *kernel]."""
+    return prod(of.inputs[0]) * prod(of.inputs[1][2:])
+
+
+def _by_contraction(of: _Operation) -> int:
+    """Matrix product: each output is a sum over the first one's columns (or rows)."""
+    inner = of.inputs[0][-2 if of.attributes.get("transpose_a") else -1]
+    return prod(of.output) * inner
+
+
+def _by_cell(of: _Operation) -> int:
+    """Recurrent layer: x[n, t, in] by W[directions, rows, in] and R[directions, rows, hidden]."""
+    samples, steps = of.inputs[0][:2]
+    weights = [shape for shape in of.inputs[1:] if len(shape) == 3][-2:]
+    return samples * steps * sum(prod(shape) for shape in weights)
+
+
+MACS: Mapping[str, Callable[[_Operation], int]] = {
+    "Convolution": _by_kernel,
+    "GroupConvolution": _by_grouped_kernel,
+    "ConvolutionBackpropData": _by_spread_kernel,
+    "GroupConvolutionBackpropData": _by_spread_grouped_kernel,
+    "MatMul": _by_contraction,
+    "LSTMSequence": _by_cell,
+    "GRUSequence": _by_cell,
+    "RNNSequence": _by_cell,
+}
+"""Multiply-adds by the type of an operation with static shapes."""
+
+
+def _count(path: Path) -> Counted:
+    ov = _openvino()
+    try:
+        with silence():
+            model = ov.Core().read_model(str(path))
+            model.reshape({port.any_name: _sizes(port, 1) for port in model.inputs})
+        nodes = model.get_ops()
+        macs = sum(MACS[n.get_type_name()](_read(n)) for n in nodes if n.get_type_name() in MACS)
+        stored = (n for n in nodes if n.get_type_name() == "Constant")
+        floats = (n for n in stored if n.get_element_type().is_real())
+        return Counted(int(macs), sum(prod(node.output(0).shape) for node in floats))
+    except Exception as error:  # OpenVINO's own exceptions share no base but this one
+        raise CompressorError(
+            f"the {_LABEL} cannot be read: {first_line(error)}",
+            where=str(path),
+            consequence="nothing was timed",
+            next_step="export it again",
+        ) from error
+
+
+METHODS = Methods(_attempt, _write, _start, _count)

@@ -1,0 +1,53 @@
+"""Measure how much an output differs from sample to sample: the unit of its errors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from compressor.padding import has_positions
+
+_SAME = 1e-9
+"""An output whose deviations are less than this share of its squares is the same for all samples,
+up to rounding."""
+
+
+class Spread:
+    """Sums over the samples of an output from which its variance follows, in double precision.
+
+    Samples of different shapes have means of their own.
+    """
+
+    def __init__(self) -> None:
+        self.values = 0
+        self.square = 0.0
+        self.totals: dict[torch.Size, tuple[int, Tensor]] = {}
+
+    def add(self, outputs: Tensor, counted: Tensor | None = None) -> None:
+        """Add a batch's outputs, [samples, ...], to the sums.
+
+        Where they have positions of which some are padding, each other position is a sample.
+        """
+        exact = outputs.double()
+        if counted is not None and has_positions(outputs, counted):
+            exact = exact[counted.to(outputs.device)]
+        self.values += exact.numel()
+        self.square += float(exact.square().sum())
+        total = exact.sum(0)
+        count, before = self.totals.get(total.shape, (0, torch.zeros_like(total)))
+        self.totals[total.shape] = count + len(exact), before + total
+
+    @property
+    def deviation(self) -> float:
+        """Return the sum of squared deviations from the mean over the samples.
+
+        Where all samples are the same (one sample is), it is the sum of squares.
+        """
+        means = (float(total.square().sum()) / count for count, total in self.totals.values())
+        found = self.square - sum(means)
+        return found if found > _SAME * self.square else self.square
+
+    @property
+    def variance(self) -> float:
+        """Return the mean squared deviation of a value; 1 where all values are 0."""
+        return self.deviation / self.values if self.deviation > 0 else 1.0

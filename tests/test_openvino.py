@@ -1,0 +1,190 @@
+"""OpenVINO models: written, verified in OpenVINO, timed by it, counted, refused without it."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torchvision
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+import compressor
+from compressor import extras
+from compressor.cli import main
+from compressor.errors import CompressorError, UsageError
+from compressor.files.format_table import FORMATS, ONNX, OPENVINO
+from compressor.formats import openvino_format
+from compressor.formats.job import methods_of
+from compressor.formats.ways import Way
+from compressor.graph.programs.redraw import drawable, redraw_
+from compressor.onnx_runtime import open_session
+
+openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
+
+
+class Convolutions(nn.Module):
+    """Depthwise, grouped and transposed convolutions around a residual addition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, padding=1)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.grouped = nn.Conv2d(16, 16, 3, padding=1, groups=4)
+        self.norm = nn.BatchNorm2d(16)
+        self.up = nn.ConvTranspose2d(16, 8, 2, stride=2)
+        self.last = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        x = (x + self.norm(self.grouped(self.depthwise(x)))).relu()
+        return self.last(self.up(x).mean((2, 3)))
+
+
+class Attention(nn.Module):
+    """Token ids through an embedding, attention and a recurrent layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 32)
+        self.attend = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, dropout=0.0)
+        self.read = nn.LSTM(32, 24, batch_first=True)
+        self.last = nn.Linear(24, 6)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        found, _ = self.read(self.attend(self.embed(ids)))
+        return self.last(found[:, -1])
+
+
+def pixels() -> Tensor:
+    return torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def ids() -> Tensor:
+    return torch.arange(12).view(2, 6)
+
+
+def compressed(module: nn.Module, example: Tensor, **options: Any) -> compressor.Result:
+    torch.manual_seed(0)
+    redraw_(drawable(module.eval()), seed=0)
+    return compressor.compress(
+        module, example, **{"ratio": 0.5, "round_to": 1, "format": (ONNX, OPENVINO), **options}
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "example"), [(Convolutions, pixels), (Attention, ids)], ids=["convolutions", "tokens"]
+)
+def test_a_smaller_network_is_the_same_in_openvino(make: Any, example: Any, tmp_path: Path) -> None:
+    result = compressed(make(), example())
+    result.save(tmp_path / "result")
+    folder = tmp_path / "result"
+    outcome = result.report["formats"][OPENVINO]
+    assert outcome["reason"] == "" and outcome["difference"] < 1e-4
+    files = [folder / name for name in FORMATS[OPENVINO].files]
+    assert outcome["size_bytes"] == sum(path.stat().st_size for path in files)
+    assert {path.name for path in files} < result.report["files"].keys()
+    run = openvino_format.as_function(openvino_format.open_model(files[0]), files[0])
+    session = open_session(folder / "model.onnx", 1)
+    (name,) = (spec.name for spec in session.get_inputs())
+    for samples in (1, 3):
+        x = example()[:1].repeat(samples, *[1] * (example().dim() - 1))
+        (found,), (wanted,) = run({name: x}), session.run(None, {name: x.numpy()})
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4 * abs(wanted).max())
+    counted = {n: methods_of(n).count(folder / FORMATS[n].file) for n in (ONNX, OPENVINO)}
+    assert counted[OPENVINO].macs == pytest.approx(counted[ONNX].macs, rel=0.02)
+    assert counted[OPENVINO].macs == pytest.approx(result.report["after"]["macs"], rel=0.02)
+
+
+def test_its_times_stand_beside_the_others_and_its_origin_in_the_file(tmp_path: Path) -> None:
+    result = compressed(Convolutions(), pixels())
+    result.save(tmp_path / "result")
+    for state in ("before", "after"):
+        runtimes = [latency["runtime"] for latency in result.report[state]["latency"]]
+        assert runtimes[0] == "onnxruntime" and runtimes[-1] == "openvino"
+        assert result.report[state]["latency"][-1]["p50_ms"] > 0
+    assert len(result.report["speedups"]) == len(result.report["after"]["latency"])
+    assert "openvino" in (tmp_path / "result" / "report.md").read_text()
+    model = openvino.Core().read_model(str(tmp_path / "result" / "model.xml"))
+    assert str(result.report["after"]["macs"]) in str(model.get_rt_info(["compress"]).value)
+
+
+def test_without_an_onnx_file_it_is_made_of_one_all_the_same(tmp_path: Path) -> None:
+    result = compressed(Convolutions(), pixels(), format=(OPENVINO,))
+    result.save(tmp_path / "result")
+    names = {path.name for path in (tmp_path / "result").iterdir()}
+    assert {"model.xml", "model.bin"} < names and not any("onnx" in name for name in names)
+
+
+def test_a_wrong_file_does_not_appear(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own = openvino_format.convert
+
+    def wrong(file: Path, path: Path, *rest: Any) -> None:
+        model = onnx.load(file)
+        weight = next(each for each in model.graph.initializer if len(each.dims) == 4)
+        weight.CopyFrom(numpy_helper.from_array(1.1 * numpy_helper.to_array(weight), weight.name))
+        onnx.save(model, tmp_path / "wrong.onnx")
+        own(tmp_path / "wrong.onnx", path, *rest)
+
+    monkeypatch.setattr(openvino_format, "convert", wrong)
+    result = compressed(Convolutions(), pixels())
+    result.save(tmp_path / "result")
+    assert "differ" in result.report["formats"][OPENVINO]["reason"]
+    assert not (tmp_path / "result" / "model.xml").exists()
+    assert not (tmp_path / "result" / "model.bin").exists()
+    assert any("OpenVINO model" in note for note in result.report["notes"])
+
+
+def test_bench_times_openvino_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compressed(Convolutions(), pixels()).save(tmp_path / "result")
+    compressor.save(Convolutions().eval(), pixels(), tmp_path / "net.pt2")
+    asked = ("--backend", "openvino", "--threads", "1", "--batch", "1", "--seconds", "0.2")
+    assert main(["bench", str(tmp_path / "net.pt2"), str(tmp_path / "result"), *asked]) == 0
+    assert "OpenVINO, 1 thread, batch 1" in capsys.readouterr().out
+
+
+def test_a_damaged_file_and_another_device_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.xml"
+    path.write_text("<net>")
+    methods, way = methods_of(OPENVINO), Way("openvino", "cpu", 1, 1)
+    with pytest.raises(CompressorError, match="cannot be read"):
+        methods.count(path)
+    with pytest.raises(CompressorError, match="could not run"):
+        methods.start(path, way, 0)
+    with pytest.raises(UsageError, match="timed on the CPU"):
+        methods.start(path, Way("openvino", "cuda", 1, 1), 0)
+
+
+def test_without_the_package_it_is_refused_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def absent(module: str) -> Any:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(extras, "importlib", type("Absent", (), {"import_module": absent}))
+    with pytest.raises(UsageError, match="openvino is not installed") as refused:
+        compressed(Convolutions(), pixels())
+    assert "--format openvino" in str(refused.value)
+    assert "pip install 'compressor[openvino]'" in str(refused.value)
+    assert importlib.import_module("openvino")
+
+
+ZOO = (
+    *("resnet50", "mobilenet_v2", "shufflenet_v2_x1_0", "densenet121", "googlenet"),
+    *("efficientnet_b0", "regnet_y_400mf", "convnext_tiny", "squeezenet1_1", "mnasnet1_0"),
+    *("vit_b_16", "swin_t"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ZOO)
+def test_networks_of_torchvision_agree_when_halved(name: str) -> None:
+    module = getattr(torchvision.models, name)(weights=None)
+    size = 224 if name == "vit_b_16" else 64
+    result = compressed(module, torch.randn(1, 3, size, size), round_to="auto")
+    assert result.report["formats"][OPENVINO]["reason"] == ""
