@@ -65,12 +65,15 @@ def dense_program(of: Analysed) -> ProgramModule:
 
 
 def random_keep(network: Network, seed: int, roles: Collection[str] = EXACT) -> Keep:
-    """Between one and all but one of each group's indices, everywhere another number."""
+    """Between one and all but one of each group's indices, everywhere another number, but for
+    groups that keep equal ones."""
     rng = np.random.default_rng(seed)
     keep: Keep = {}
     for group in network.groups:
         if group.role in roles:
             count = int(rng.integers(1, group.size))
+            level = [keep[name] for name in network.level_with(group.name) if name in keep]
+            count = len(level[0]) if level else count
             keep[group.name] = tuple(sorted(int(i) for i in rng.permutation(group.size)[:count]))
     return keep
 

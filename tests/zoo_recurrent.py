@@ -11,7 +11,7 @@ from zoo_member import member, net, real, second, words
 
 @member(real(7, 5), channels=(6, 8))
 def lstm() -> nn.Module:
-    """Both layers share one hidden axis: PyTorch runs unequal ones silently wrong."""
+    """Both layers lose the same units: one tensor holds their states, and both are read."""
 
     def forward(m: Any, x: Tensor) -> Tensor:
         y, (h, c) = m.lstm(m.embed(x).relu())
@@ -25,8 +25,36 @@ def lstm() -> nn.Module:
     )
 
 
-@member(words(11, 7), channels=(6, 8))
+@member(real(7, 5), channels=(8, 8, 8))
+def lstm_encoder() -> nn.Module:
+    """Each layer loses units of its own, but as many: only the last one's states are read."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        _, (h, _) = m.lstm(x)
+        e = m.head(h[-1])
+        return e / e.norm(dim=1, keepdim=True)
+
+    return net(
+        forward,
+        lstm=nn.LSTM(5, 8, num_layers=3, batch_first=True),
+        head=nn.Linear(8, 4),
+    )
+
+
+@member(second(7, 5), channels=(8, 8, 8, 8))
+def gru_both_ways() -> nn.Module:
+    """Each direction loses units of its own."""
+    return net(
+        lambda m, x: m.head(m.gru(x)[0]).mean(0),
+        gru=nn.GRU(5, 8, num_layers=2, bidirectional=True),
+        head=nn.Linear(16, 4),
+    )
+
+
+@member(words(11, 7), channels=(6, 8, 8, 8))
 def lstm_bidirectional() -> nn.Module:
+    """The last layer's directions lose the same units, since one tensor holds their states."""
+
     def forward(m: Any, x: Tensor) -> Tensor:
         y, (h, _) = m.lstm(m.embed(x))
         return m.head(y.mean(1)) + m.state(torch.cat([h[-2], h[-1]], 1))
@@ -40,7 +68,7 @@ def lstm_bidirectional() -> nn.Module:
     )
 
 
-@member(second(7, 5), channels=(6, 5, 3))
+@member(second(7, 5), channels=(6, *(5,) * 4, *(3,) * 4))
 def lstm_projected() -> nn.Module:
     """PyTorch knows a projection by its being narrower: 3 of the 8 hidden units stay."""
 

@@ -117,7 +117,8 @@ def units_of(network: Network, bounds: Bounds) -> list[Unit]:
         CompressorError: Nothing may go.
     """
     groups = prunable(network, bounds.protect, bounds.prune)
-    units = _join(groups, network.linked if bounds.keep_linked else ())
+    linked = (*network.level, *(network.linked if bounds.keep_linked else ()))
+    units = _join(groups, _merge(linked))
     if not units:
         raise nothing_to_prune(network, bounds.protect, options_of_kinds(network))
     fixed = _fix(network, groups, units, bounds)
@@ -149,6 +150,16 @@ def options_of_kinds(network: Network) -> list[str]:
     """Return the options that let more kinds of the network's units go."""
     kinds = sorted({group.role for group in network.groups})
     return [KINDS[kind].option for kind in kinds if KINDS[kind].option]
+
+
+def _merge(links: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Return links as sets that share no group, in order."""
+    merged: list[tuple[str, ...]] = []
+    for link in links:
+        touching = [other for other in merged if set(other) & set(link)]
+        merged = [other for other in merged if other not in touching]
+        merged.append(tuple(dict.fromkeys(name for each in (*touching, link) for name in each)))
+    return merged
 
 
 def _join(groups: Iterable[Group], linked: Sequence[Sequence[str]]) -> list[Unit]:
@@ -189,7 +200,8 @@ def _with_widths(unit: Unit, bounds: Bounds) -> Unit:
     """Return the unit with the multiples of its step that it may get down to."""
     first = unit.groups[0]
     step = bounds.step(first)
-    lowest = _round(max(unit.least, (bounds.floors or {}).get(first.name, 0)), unit.size, step)
+    floor = max((bounds.floors or {}).get(group.name, 0) for group in unit.groups)
+    lowest = _round(max(unit.least, floor), unit.size, step)
     return replace(unit, widths=tuple(range((unit.size - 1) // step * step, lowest - 1, -step)))
 
 

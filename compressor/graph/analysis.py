@@ -172,10 +172,13 @@ class _Walk:
         if equations.outputs:
             self.shapes[node.name] = equations.outputs
         self.equations[node.name] = equations
+        layer = owner_of(node)
         if node in self.live:
             self.uses.statistics.extend(equations.statistics)
         self.uses.equal.append(equations.equal)
-        layer = owner_of(node)
+        self.uses.level.extend(equations.level)
+        if equations.remark:
+            self.uses.remarks.setdefault(layer or node.name, equations.remark)
         self.work += [
             (node, Work(call.op, layer, tuple(dims), node.name)) for dims in equations.macs
         ]
@@ -204,6 +207,8 @@ class _Walk:
             aliases=dict(stored.aliases),
             axes=axes,
             linked=self.uses.linked(self.solver, axes),
+            level=self.uses.levelled(self.solver, axes),
+            remarks=tuple(f"{place}: {text}" for place, text in self.uses.remarks.items()),
             consumers=tuple(self.consumption.consumers(self.solver, stored.own, self.shapes)),
             nodes={name: self._spelling(equations) for name, equations in self.equations.items()},
             cost=Cost(
@@ -233,6 +238,7 @@ class _Walk:
             if node.op == "call_function" and node not in self.live:
                 own = {a for n in (node, *node.all_input_nodes) for a in self._axes_of(n)}
                 self._protect(own - seen, Reason(reasons.UNREAD, place_of(node)))
+        self.uses.settle_levels(self.solver)
 
     def _axes_of(self, node: Node) -> Iterable[Axis]:
         return [axis for shape in self.shapes.get(node.name, ()) for axis in self._axes(shape)]

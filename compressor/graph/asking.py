@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from compressor.graph.programs.nodes import operator_of
 from compressor.graph.rules.call import Call
+from compressor.graph.what_is_read import blank_operands, indices_read
 
 
 def call_of(
@@ -36,4 +37,5 @@ def call_of(
         given |= dict(zip(given, args, strict=False)) | dict(kwargs)
     else:
         given = {str(i): value for i, value in enumerate((*args, *kwargs.values()))}
-    return Call(operator_of(node), {name: as_seen(v) for name, v in given.items()}, outputs)
+    seen = {name: as_seen(value) for name, value in given.items()}
+    return Call(operator_of(node), seen, outputs, indices_read(node), blank_operands(node))

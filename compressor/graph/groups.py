@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from compressor.graph.axes import Axis, Dim, leaves
@@ -26,6 +26,8 @@ class Uses:
         heads: Dimensions of attention's heads.
         head_width: Dimensions of the widths of attention's heads.
         equal: Pieces that user code takes to be of one size.
+        level: Pieces that operators want to be of one size.
+        remarks: Layer -> what the user should know of how its dimensions depend on each other.
     """
 
     contracted: set[Dim] = field(default_factory=set)
@@ -34,6 +36,8 @@ class Uses:
     heads: list[Dim] = field(default_factory=list)
     head_width: list[Dim] = field(default_factory=list)
     equal: list[tuple[Dim, ...]] = field(default_factory=list)
+    level: list[tuple[Dim, ...]] = field(default_factory=list)
+    remarks: dict[str, str] = field(default_factory=dict)
 
     def roles(self, solver: Solver) -> dict[Axis, str]:
         """Return the role of each axis that has another one than "channels"."""
@@ -67,18 +71,62 @@ class Uses:
 
         That is wherever user code wants pieces of one size.
         """
-        names = {axis: name for name, axis in axes.items()}
-        sets: list[set[str]] = []
+        columns: list[Iterable[Axis]] = []
         for pieces in self.equal:
             found = [list(leaves(solver.normal(piece))) for piece in pieces]
-            if not found or len({tuple(axis.size for axis in piece) for piece in found}) > 1:
-                continue
-            for column in zip(*found, strict=True):
-                link = {names[axis] for axis in column if axis in names}
-                touching = [other for other in sets if other & link]
-                sets = [other for other in sets if not other & link]
-                sets.append(link.union(*touching))
-        return tuple(tuple(sorted(link)) for link in sets if len(link) > 1)
+            if found and len({tuple(axis.size for axis in piece) for piece in found}) == 1:
+                columns += zip(*found, strict=True)
+        return _linked_by_name(columns, axes)
+
+    def settle_levels(self, solver: Solver) -> None:
+        """Make each of the pieces of one size a plain axis, or protect them, in `solver`.
+
+        Pieces that are taken apart lose the same positions; where one stays whole, all do.
+        """
+        settled = False
+        while not settled:
+            settled = True
+            for pieces in self.level:
+                found = list(dict.fromkeys(map(solver.normal, pieces)))
+                kept = [piece for piece in found if solver.is_kept(piece)]
+                if len(found) == len(kept) or len(found) < 2:
+                    continue
+                if all(isinstance(piece, Axis) for piece in found) and not kept:
+                    continue
+                settled = False
+                reason = solver.reason(kept[0]) if kept else Reason(reasons.LEVEL)
+                for piece in found[1:]:
+                    solver.unify(found[0], piece, reason)
+                for piece in found if kept else ():
+                    solver.protect(piece, reason)
+
+    def levelled(self, solver: Solver, axes: Mapping[str, Axis]) -> tuple[tuple[str, ...], ...]:
+        """Return sets of groups, by name, of which operators want equal numbers of channels."""
+        return _linked_by_name([map(_only_axis, map(solver.normal, p)) for p in self.level], axes)
+
+
+def _only_axis(dim: Dim) -> Axis:
+    """Return a dimension that is a single axis, or its first one: the others are alike then."""
+    return next(leaves(dim))
+
+
+def _linked_by_name(
+    columns: Iterable[Iterable[Axis]], axes: Mapping[str, Axis]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the sets of groups, by name, whose axes stand in one column; sets that meet are one.
+
+    Args:
+        columns: Axes that go with each other.
+        axes: Group name -> the group's axis.
+    """
+    names = {axis: name for name, axis in axes.items()}
+    sets: list[set[str]] = []
+    for column in columns:
+        link = {names[axis] for axis in column if axis in names}
+        touching = [other for other in sets if other & link]
+        sets = [other for other in sets if not other & link]
+        sets.append(link.union(*touching))
+    return tuple(tuple(sorted(link)) for link in sets if len(link) > 1)
 
 
 def form_groups(

@@ -185,6 +185,8 @@ class Network:
         nodes: Node name -> how its arguments follow its dimensions.
         cost: Costs of any choice.
         linked: Groups that user code takes to be of one size.
+        level: Groups of which operators want equal numbers of channels, each its own ones.
+        remarks: What the user should know of how layers' dimensions depend on each other.
         consumers: The places of the program that sum over channels of an activation.
         uncounted: Work that `cost` leaves out.
         unread: The part of `cost` that is thrown away.
@@ -198,9 +200,15 @@ class Network:
     nodes: Mapping[str, Spelling]
     cost: Cost
     linked: tuple[tuple[str, ...], ...] = ()
+    level: tuple[tuple[str, ...], ...] = ()
+    remarks: tuple[str, ...] = ()
     consumers: tuple[Consumer, ...] = ()
     uncounted: tuple[Uncounted, ...] = ()
     unread: Unread = Unread()
+
+    def level_with(self, name: str) -> tuple[str, ...]:
+        """Return the groups that keep as many channels as one, itself among them."""
+        return next((names for names in self.level if name in names), (name,))
 
     def sizes(self, kept: Mapping[str, int]) -> dict[Axis, int]:
         """Turn counts by group name into sizes by axis."""

@@ -5,7 +5,8 @@ from compressor.least_squares.choice import reconstruction_scores
 from compressor.least_squares.divergence import Divergence
 from compressor.least_squares.head_bases import Turning, turn_heads, with_tensors
 from compressor.least_squares.memory import USUAL_ROWS, Memory, Workspace
-from compressor.least_squares.repair import Refit, Whole, refit
+from compressor.least_squares.pairs import Whole
+from compressor.least_squares.repair import Refit, refit
 from compressor.least_squares.salience import stakes
 from compressor.least_squares.walk import Script
 

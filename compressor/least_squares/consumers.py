@@ -10,22 +10,41 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from compressor.graph.programs.lifting import stored_names
 from compressor.graph.programs.nodes import argument, given_arguments, live_nodes, operator_of
 from compressor.graph.rules.facts import PASSES_ON, SUMS
-from compressor.least_squares.layouts import LAYOUTS, Layout, at_channels
+from compressor.least_squares.cells import CELL_SUMS, write_out
+from compressor.least_squares.layouts import CELLS, LAYOUTS, Layout, at_channels
+
+
+@dataclass(frozen=True)
+class Step:
+    """The solution of a regression: what is added to a weight and to a constant.
+
+    Attributes:
+        weight: [blocks, features, outputs].
+        constant: [blocks, outputs].
+        before: Mean square of the wanted change before the step.
+        after: Mean square of what is still wanted after the step.
+    """
+
+    weight: Tensor
+    constant: Tensor
+    before: float
+    after: float
 
 
 @dataclass(frozen=True)
 class Contraction:
-    """An operator that contracts a weight, and the regression by which that weight is fitted.
+    """An operator that contracts weights, and the regression by which those are fitted.
 
     Attributes:
         node: Name of its node.
-        tensor: Name of the weight.
+        tensors: Names of the weights, whose features stand one after the other.
         layout: How it is a regression.
         chain: Names of the affine operators that its output runs through.
         target: Name of the node whose value is to stay as it was: a residual sum, or the chain's
@@ -33,30 +52,83 @@ class Contraction:
         constant: Name of the tensor that a constant can be added to; "" where there is none.
         sign: Sign of that addition: -1 for a running mean, which is subtracted.
         shared: Whether the weight is used elsewhere too.
+        state: Name of the weight whose columns are the cell's own states, where it is a sum of a
+            recurrent cell; "" elsewhere.
     """
 
     node: str
-    tensor: str
+    tensors: tuple[str, ...]
     layout: Layout
     chain: tuple[str, ...]
     target: str
     constant: str
     sign: int
     shared: bool
+    state: str = ""
+
+    @property
+    def tensor(self) -> str:
+        """Return the name of the first weight."""
+        return self.tensors[0]
+
+    @property
+    def recurs(self) -> bool:
+        """Return whether what it computes is among its features, a step later."""
+        return bool(self.state)
+
+    def matrix(self, tensors: Mapping[str, Tensor], blocks: int) -> Tensor:
+        """Return the weights as a matrix, [blocks, features, outputs].
+
+        Args:
+            tensors: The program's, by name.
+            blocks: The number of separate regressions.
+        """
+        layout = self.layout
+        each = [layout.matrix(layout.of_rows(tensors[name]), blocks) for name in self.tensors]
+        return torch.cat(each, 1) if len(each) > 1 else each[0]
+
+    def store(self, matrix: Tensor, tensors: Mapping[str, Tensor]) -> None:
+        """Copy a matrix, [blocks, features, outputs], into the weights, in place."""
+        first = 0
+        for name in self.tensors:
+            weight = self.layout.of_rows(tensors[name])
+            count = weight.numel() // (matrix.shape[0] * matrix.shape[2])
+            own = matrix[:, first : first + count]
+            weight.copy_(self.layout.tensor(own, weight.shape))
+            first += count
+
+    def add(self, step: Step, tensors: Mapping[str, Tensor], part: slice = slice(None)) -> None:
+        """Add a step to the weights of some features and to the constant, in place.
+
+        Args:
+            step: The solution of the regression.
+            tensors: The program's, by name.
+            part: The features; all by default.
+        """
+        with torch.no_grad():
+            matrix = self.matrix(tensors, len(step.weight))
+            matrix[:, part] += step.weight.to(matrix)
+            self.store(matrix, tensors)
+            if self.constant:
+                constant = self.layout.of_rows(tensors[self.constant])
+                constant += self.sign * step.constant.reshape(constant.shape).to(constant)
 
 
 def consumers(program: ExportedProgram, aliases: Mapping[str, str]) -> list[Contraction]:
-    """Return all contractions of a program, in the order in which they are executed."""
+    """Return all contractions of a program, in the order in which they are executed.
+
+    Recurrent layers are written out, as they are in a `Script`.
+    """
     stored = {node: aliases.get(name, name) for node, name in stored_names(program).items()}
     graph = program.graph_module.graph
-    from_weights = _from_weights(graph, stored)
     uses = Counter(
         stored[source.name]
         for node in graph.nodes
         for source in node.all_input_nodes
         if source.name in stored and node.op == "call_function"
     )
-    reader = _Reader(stored, from_weights, uses)
+    graph = write_out(graph)
+    reader = _Reader(stored, _from_weights(graph, stored), uses)
     live = live_nodes(graph)
     return [c for node in graph.nodes if node in live for c in reader.read(node)]
 
@@ -77,6 +149,9 @@ class _Reader:
     uses: Mapping[str, int]
 
     def read(self, node: Node) -> Iterator[Contraction]:
+        if operator_of(node) == CELL_SUMS:
+            yield from self._read_cell(node)
+            return
         layout = LAYOUTS.get(operator_of(node))
         if layout is None:
             return
@@ -88,13 +163,36 @@ class _Reader:
         tensor = self.stored[weight.name]
         yield Contraction(
             node=node.name,
-            tensor=tensor,
+            tensors=(tensor,),
             layout=layout,
             chain=tuple(link.name for link in chain),
             target=end.name,
             constant=constant,
             sign=sign,
             shared=self.uses[tensor] > 1,
+        )
+
+    def _read_cell(self, node: Node) -> Iterator[Contraction]:
+        weights, layout = argument(node, "weights"), CELLS[argument(node, "part")]
+        assert layout.part is not None
+        wanted = [weights[position] for position in layout.part.matrices]
+        if any(weight.name not in self.stored for weight in weights):
+            return
+        tensors = tuple(self.stored[weight.name] for weight in wanted)
+        bias = layout.part.bias
+        constant = ""
+        if bias is not None and bias < len(weights) and len(_shape(weights[bias])) == 1:
+            constant = self.stored[weights[bias].name] if self._is_own(weights[bias]) else ""
+        yield Contraction(
+            node=node.name,
+            tensors=tensors,
+            layout=layout,
+            chain=(),
+            target=node.name,
+            constant=constant,
+            sign=1,
+            shared=any(self.uses[tensor] > 1 for tensor in tensors),
+            state=self.stored[weights[1].name],
         )
 
     def _chain(self, node: Node) -> tuple[list[Node], Node]:

@@ -99,7 +99,8 @@ class Channels:
     def _is_linear(self, consumer: Contraction) -> bool:
         node = self.script.named[consumer.node]
         rank = self.script.tensors[consumer.tensor].dim()
-        return WEIGHING[operator_of(node)].form in FORMS and rank == 2
+        weighing = WEIGHING.get(operator_of(node))
+        return weighing is not None and weighing.form in FORMS and rank == 2
 
     def _producer(self, consumer: Contraction, first: int) -> Producer | None:
         """Return a linear layer as a producer, if it makes channels that are dropped."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compressor.graph.rules.facts import WEIGHING, Weighing
+from compressor.least_squares import cells
+from compressor.least_squares.cells import Part
 
 Arguments = Mapping[str, Any]
 
@@ -30,6 +32,7 @@ class Layout:
         matrix: (weight, blocks) -> [blocks, features, outputs].
         tensor: (matrix, shape of the weight) -> the weight.
         outputs: (output, rows) -> [rows, all outputs].
+        part: Which of a recurrent cell's weights it is about; None is the operator's only one.
     """
 
     input: str
@@ -40,6 +43,11 @@ class Layout:
     matrix: Callable[[Tensor, int], Tensor]
     tensor: Callable[[Tensor, Sequence[int]], Tensor]
     outputs: Callable[[Tensor, Tensor], Tensor]
+    part: Part | None = None
+
+    def of_rows(self, weight: Tensor) -> Tensor:
+        """Return the rows of a weight, or of a constant, that the regression is about, a view."""
+        return weight if self.part is None else weight[self.part.slice(len(weight))]
 
 
 # -- products of matrices: (…, in) -> (…, out) -----------------------------------------------------
@@ -170,6 +178,21 @@ def _as_scattered(matrix: Tensor, shape: Sequence[int]) -> Tensor:
     inner = shape[0] // blocks
     return _flip(matrix.reshape(blocks, inner, -1, out).transpose(2, 3).reshape(*shape))
 
+
+# -- sums of recurrent cells: sequences (…, in) -> (…, rows of the weights) ------------------------
+
+
+def _cell(part: str) -> Layout:
+    def features(arguments: Arguments, rows: Tensor) -> Tensor:
+        found = cells.features(arguments)
+        return found.reshape(-1, found.shape[-1])[rows].unsqueeze(0)
+
+    linear = _product(Weighing("linear", "x", "weights", ""), transposed=True)
+    return replace(linear, features=features, part=cells.PARTS[part])
+
+
+CELLS: Mapping[str, Layout] = {part: _cell(part) for part in cells.PARTS}
+"""Name of some of a recurrent cell's sums -> how they are a regression."""
 
 FORMS: Mapping[str, Callable[[Weighing], Layout]] = {
     "linear": lambda w: _product(w, transposed=True),

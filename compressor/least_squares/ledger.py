@@ -57,8 +57,11 @@ def rows_of_all(
 
     Returns:
         An upper bound, which is met where all batches are of one size. None where the number of
-        batches is not known, or a size is free beside the batch.
+        batches is not known, a size is free beside the batch, or the consumer is a recurrent cell's
+        sum, which the analysis has no node of.
     """
+    if consumer.node not in network.nodes:
+        return None
     shape = network.nodes[consumer.node].outputs[0]
     sizes = [dim.size for dim in shape]
     total = math.prod(sizes) // sizes[at_channels(len(sizes), consumer.layout)]

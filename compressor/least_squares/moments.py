@@ -319,8 +319,8 @@ def rows_at(
         memory: Bounds the number of rows.
     """
     arguments = arguments_at(walk, node)
-    weight = arguments[consumer.layout.weight]
-    width = weight.numel() // weight.shape[0]
+    weights = [walk.script.tensors[name] for name in consumer.tensors]
+    width = sum(weight.numel() // weight.shape[0] for weight in weights)
     blocks = blocks_of(arguments)
     counted = counted_rows(row_grid(out, consumer.layout), walk.counted)
     count = row_count(out, consumer.layout) if counted is None else len(counted)

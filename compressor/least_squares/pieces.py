@@ -119,14 +119,45 @@ class PieceRegression:
         return Regression(self.features, self.weight, channel, self.ridge, self.by_rows)
 
 
+def feature_tensors(
+    network: Network, consumer: Contraction, columns: Tensor | None = None
+) -> Channels:
+    """Return the number of the weight that each feature belongs to, or each of some columns."""
+    widths = [network.tensors[n][consumer.layout.contracted].size for n in consumer.tensors]
+    found = np.repeat(np.arange(len(widths)), widths)
+    return found if columns is None else found[columns.numpy()]
+
+
 def feature_channels(
     network: Network, consumer: Contraction, group: Group, features: int
 ) -> Channels:
     """Return the channel of the group that each feature belongs to, [features]; -1 for none."""
-    shape = network.tensors[consumer.tensor]
-    kernel = math.prod(dim.size for dim in shape[2:])
-    channel = coordinates(shape[consumer.layout.contracted], network.axes[group.name])
-    return np.repeat(channel[: features // kernel], kernel)
+    found = []
+    for tensor in consumer.tensors:
+        shape = network.tensors[tensor]
+        kernel = math.prod(dim.size for dim in shape[2:])
+        channel = coordinates(shape[consumer.layout.contracted], network.axes[group.name])
+        found.append(np.repeat(channel, kernel))
+    return np.concatenate(found)[:features]
+
+
+def _alone(covariance: Tensor, weight: Tensor, of: Channels) -> tuple[Tensor, Tensor]:
+    """Return a regression in which no feature makes up for another, and each weight counts alike.
+
+    What other units make up for through large weights comes back amplified through the states.
+    Errors are shares of what each weight adds to the sums: those of the states come back at each
+    step, however small they are beside what the inputs add.
+
+    Args:
+        covariance: [blocks, features, features].
+        weight: [blocks, features, outputs].
+        of: The number of each feature's weight, [features].
+    """
+    energies = covariance.diagonal(dim1=1, dim2=2)
+    each = (energies * weight.square().sum(2)).sum(0)
+    sums = torch.zeros(int(of.max()) + 1, dtype=each.dtype).index_add(0, torch.as_tensor(of), each)
+    scale = sums.clamp(min=1e-30).rsqrt()[torch.as_tensor(of)]
+    return torch.diag_embed(energies), weight * scale.unsqueeze(1)
 
 
 class Measurer:
@@ -158,8 +189,9 @@ class Measurer:
         self.consumers: dict[str, list[Contraction]] = {}
         self.salient: dict[str, Tensor] = {}
         for consumer in consumers(trace.program, network.aliases):
-            if consumer.tensor in members:
-                self.consumers.setdefault(consumer.tensor, []).append(consumer)
+            if members & {*consumer.tensors}:
+                for tensor in consumer.tensors:
+                    self.consumers.setdefault(tensor, []).append(consumer)
 
     @property
     def all_samples(self) -> int:
@@ -181,7 +213,7 @@ class Measurer:
         each = WITH_GRADIENTS * self.network.cost.macs()
         self.salient = salience(
             self.script,
-            [consumer for some in self.consumers.values() for consumer in some],
+            [c for some in self.consumers.values() for c in some if not c.recurs],
             self.given,
             at_once=gradients_at_once(self.trace, self.memory),
             seed=self.seed,
@@ -192,16 +224,18 @@ class Measurer:
     def share(self, group: Group) -> GroupConsumers:
         """Split a group's consumers into pieces, as large as the memory allows."""
         members = [m for m in group.members if m.contracted] or list(group.members)
-        found: list[tuple[Contraction, Size, Channels]] = []
+        found: dict[str, tuple[Contraction, Size, Channels]] = {}
         weighed = []
         for tensor in dict.fromkeys(member.tensor for member in members):
             regular = [r for c in self.consumers.get(tensor, ()) if (r := self._regular(c, group))]
-            found += regular
+            found |= {each[0].node: each for each in regular}
             if not regular:
                 weighed.append(tensor)
-        again = [size for _, size, channel in found if (channel < 0).any()]
-        width = columns_to_eliminate([size for _, size, _ in found], self.memory, again)
-        pieces = [piece for each in found for piece in self._pieces(*each, width, group.name)]
+        again = [size for _, size, channel in found.values() if (channel < 0).any()]
+        width = columns_to_eliminate([size for _, size, _ in found.values()], self.memory, again)
+        pieces = [
+            piece for each in found.values() for piece in self._pieces(*each, width, group.name)
+        ]
         return GroupConsumers(group, pieces, weighed)
 
     def _pieces(
@@ -227,10 +261,12 @@ class Measurer:
     ) -> tuple[Contraction, Size, Channels] | None:
         """Return the consumer if all channels of the group have as many features, else None."""
         node = self.script.named[consumer.node]
-        weight = self.script.tensors[consumer.tensor]
-        size = Size(*consumer.layout.matrix(weight, blocks_of(given_arguments(node))).shape)
+        blocks = blocks_of(given_arguments(node))
+        size = Size(*consumer.matrix(self.script.tensors, blocks).shape)
         channel = feature_channels(self.network, consumer, group, size.features)
-        size = replace(size, rows=rows_to_keep(size, self._rows_of(consumer, size), self.memory))
+        if not consumer.recurs:
+            rows = rows_to_keep(size, self._rows_of(consumer, size), self.memory)
+            size = replace(size, rows=rows)
         counts = np.bincount(channel[channel >= 0], minlength=group.size)
         is_regular = counts.min() > 0 and counts.min() == counts.max()
         return (consumer, size, channel) if is_regular else None
@@ -291,13 +327,16 @@ class Measurer:
 
     def _measure_piece(self, piece: Piece, gathered: Moments | Rows) -> PieceRegression:
         gathered, consumer = gathered.over_processes(), piece.consumer
-        weight = self.script.tensors[consumer.tensor].detach().cpu()
-        matrix = consumer.layout.matrix(weight, piece.size.blocks)
+        matrix = consumer.matrix(self.script.tensors, piece.size.blocks).detach().cpu()
         if piece.columns is not None:
             matrix = matrix[:, piece.columns]
         factors = _in_units(gathered.variance(), self.salient.get(consumer.node))
-        features, shrinkage = gathered.settle(centred=bool(consumer.constant))
+        centred = bool(consumer.constant) and not consumer.recurs
+        features, shrinkage = gathered.settle(centred=centred)
         weight, by_rows = self._weigh(piece, matrix, factors), piece.size.rows is not None
+        if consumer.recurs:
+            of = feature_tensors(self.network, consumer, piece.columns)
+            features, weight = _alone(features, weight, of)
         return PieceRegression(features, weight, shrinkage.clamp(min=RIDGE), by_rows)
 
     def _weigh(self, piece: Piece, matrix: Tensor, factors: Tensor) -> Tensor:

@@ -10,32 +10,25 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from compressor.calls import Call
 from compressor.graph.axes import Axis, Bools, leaves
 from compressor.graph.network import Network
-from compressor.graph.programs.nodes import given_arguments
-from compressor.least_squares.consumers import Contraction, consumers
+from compressor.least_squares.cells import write_out
+from compressor.least_squares.consumers import Contraction, Step, consumers
 from compressor.least_squares.layouts import blocks_of
-from compressor.least_squares.ledger import Ledger, rows_of_all, work_of
-from compressor.least_squares.memory import Memory, Size, Workspace, columns_to_solve
-from compressor.least_squares.moments import (
-    Chain,
-    Inputs,
-    arguments_at,
-    features_of,
-    in_blocks,
-    rows_at,
-)
-from compressor.least_squares.positions import keep_positions
-from compressor.least_squares.ridge import BY_ROWS, Form, Step, form_for
-from compressor.least_squares.walk import Script, Walk
+from compressor.least_squares.ledger import Ledger
+from compressor.least_squares.memory import Memory, Workspace, columns_to_solve
+from compressor.least_squares.moments import Chain, Inputs, arguments_at, features_of, in_blocks
+from compressor.least_squares.pairs import Pairs, Whole, keep_wanted
+from compressor.least_squares.recurrence import CellFit
+from compressor.least_squares.ridge import BY_ROWS, Form, form_for
+from compressor.least_squares.walk import Script
 
 SWEEPS = 2
 """How often all parts of a consumer are re-fitted, where it is re-fitted part by part: what one
@@ -44,17 +37,17 @@ part can make up for depends on the others (Gauss-Seidel)."""
 
 @dataclass(frozen=True)
 class Refit:
-    """The re-fit of one consumer's weight.
+    """The re-fit of one consumer's weights.
 
     Attributes:
-        consumer: Name of the weight.
+        consumers: Names of the weights.
         before: Mean squared change of the output that is wanted before the re-fit, summed over
             output channels.
         after: The same after the re-fit.
         parts: In how many parts the features were re-fitted, for lack of memory.
     """
 
-    consumer: str
+    consumers: tuple[str, ...]
     before: float
     after: float
     parts: int = 1
@@ -91,13 +84,19 @@ def refit(
     seed, device = workspace.seed, workspace.device
     whole = whole or Whole(original)
     todo = find_affected(original, network, masks, whole)
-    pairs = _Pairs(whole, Script(sliced, device), inputs, workspace.memory)
+    pairs = Pairs(whole, Script(sliced, device), inputs, workspace.memory)
     pairs.aim_at(todo)
     done: list[Refit] = []
     work = pairs.work_of(todo, network)
     ledger = Ledger(workspace.progress, sum(work))
     for number, consumer in enumerate(todo):
         ledger.begin(f"re-fitting {consumer.tensor}")
+        if consumer.recurs:
+            errors = CellFit(pairs, consumer, network, masks, seed)(ridge)
+            done += [Refit(consumer.tensors, *errors)] if errors is not None else []
+            pairs.aim_at(todo[number + 1 :])
+            ledger.reach(sum(work[: number + 1]))
+            continue
         form, parts = _how(pairs, consumer, workspace.memory, seed)
         found: list[Step] = []
         turns = parts * (SWEEPS if len(parts) > 1 else 1)
@@ -109,11 +108,11 @@ def refit(
                 ledger.add(each, f"re-fitting {consumer.tensor}")
             step = gathering.step(centred=bool(consumer.constant), ridge=ridge)
             if step is not None:
-                _take(step, pairs.sliced, consumer, part)
+                consumer.add(step, pairs.sliced.tensors, part)
                 found.append(step)
         if found:
             first, last = found[0], found[-1]
-            done.append(Refit(consumer.tensor, first.before, last.after, len(parts)))
+            done.append(Refit(consumer.tensors, first.before, last.after, len(parts)))
         pairs.aim_at(todo[number + 1 :])
         ledger.reach(sum(work[: number + 1]))
     _bring_home(pairs.sliced, sliced)
@@ -134,22 +133,22 @@ def find_affected(
     cut = {axis for axis, mask in masks.items() if not mask.all()}
 
     def loses(consumer: Contraction) -> bool:
-        dim = network.tensors[consumer.tensor][consumer.layout.contracted]
-        return any(axis in cut for axis in leaves(dim))
+        dims = [network.tensors[name][consumer.layout.contracted] for name in consumer.tensors]
+        return any(axis in cut for dim in dims for axis in leaves(dim))
 
     found = consumers(program, network.aliases)
     off = {consumer.node for consumer in found if loses(consumer)}
     if whole is not None:
         off |= {consumer.node for consumer in found if consumer.target in whole.stands_for}
         off |= whole.rewired(program)
-    for node in program.graph_module.graph.nodes:
+    for node in write_out(program.graph_module.graph).nodes:
         if any(source.name in off for source in node.all_input_nodes):
             off.add(node.name)
     return [consumer for consumer in found if not consumer.shared and consumer.node in off]
 
 
 def _how(
-    pairs: _Pairs, consumer: Contraction, memory: Memory, seed: int
+    pairs: Pairs, consumer: Contraction, memory: Memory, seed: int
 ) -> tuple[Form, list[slice]]:
     """Return the form in which a consumer is solved, and the slices of features to solve.
 
@@ -164,134 +163,8 @@ def _how(
     return form, [slice(*pair) for pair in itertools.pairwise(bounds)]
 
 
-# -- both networks, side by side -----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Whole:
-    """The network that a repair aims at.
-
-    Attributes:
-        program: Its program.
-        stands_for: Name of a node of the smaller program -> name of the whole one's node whose
-            value is wanted of it; other nodes are to have the values of their namesakes.
-    """
-
-    program: ExportedProgram
-    stands_for: Mapping[str, str] = field(default_factory=dict)
-
-    def rewired(self, program: ExportedProgram) -> set[str]:
-        """Return the names of a shorter program's nodes that read others than they do here."""
-        reads = {n.name: [s.name for s in n.all_input_nodes] for n in self.program.graph.nodes}
-        nodes = program.graph.nodes
-        return {n.name for n in nodes if reads.get(n.name) != [s.name for s in n.all_input_nodes]}
-
-
-class _Pairs:
-    """Walks through the original and the sliced program, a pair for each batch.
-
-    They are halted and gone on with where memory allows, and start anew where it does not.
-    """
-
-    def __init__(self, whole: Whole, sliced: Script, inputs: Inputs, memory: Memory) -> None:
-        self.original, self.sliced, self.inputs = (
-            Script(whole.program, sliced.device),
-            sliced,
-            inputs,
-        )
-        self.stands_for = whole.stands_for
-        self.memory = memory
-        self.samples = next((Call.of(given).samples for given in inputs()), 0)
-        self.halted: dict[int, tuple[Walk, Walk]] = {}
-        self.bytes: dict[int, int] = {}
-        self.count = 0
-
-    def at(self, node: str) -> Iterator[tuple[Walk, Walk]]:
-        """Yield every batch's pair of walks, just before a node."""
-        if self.count and len(self.halted) == self.count:
-            for number, walks in sorted(self.halted.items()):
-                self._advance(walks, node)
-                self._hold(number, walks)
-                yield walks
-            return
-        number = -1
-        for number, given in enumerate(self.inputs()):
-            walks = self.halted.get(number) or (
-                self.original.start(given),
-                self.sliced.start(given),
-            )
-            self._advance(walks, node)
-            self._hold(number, walks)
-            yield walks
-        self.count = number + 1
-
-    def wanted(self, consumer: Contraction) -> str:
-        """Return the original's node whose value is wanted of a consumer's target."""
-        return self.stands_for.get(consumer.target, consumer.target)
-
-    def aim_at(self, consumers: Iterable[Contraction]) -> None:
-        """Keep of the original the values that are wanted of some consumers, and no others."""
-        lasting = {self.original.named[self.wanted(consumer)] for consumer in consumers}
-        self.original.lasting = lasting
-        for original, _ in self.halted.values():
-            original.kept = {node: original.kept[node] for node in lasting & original.kept.keys()}
-
-    def size_of(self, consumer: Contraction) -> Size:
-        """Return a consumer's size as a regression, in the sliced program."""
-        blocks = blocks_of(given_arguments(self.sliced.named[consumer.node]))
-        weight = self.sliced.tensors[consumer.tensor]
-        return Size(*consumer.layout.matrix(weight, blocks).shape)
-
-    def work_of(self, consumers: Sequence[Contraction], network: Network) -> list[float]:
-        """Estimate the multiply-adds of running each consumer twice and of re-fitting it."""
-        macs, batches = network.cost.macs_by_node(), self.batches() or 1
-        found = []
-        for consumer in consumers:
-            size = self.size_of(consumer)
-            rows = rows_of_all(network, consumer, size, self.samples, batches, self.memory)
-            walked = 2 * macs.get(consumer.node, 0) * batches * self.samples
-            found.append(walked + work_of(size, rows, self.memory))
-        return found
-
-    def rows_of(self, consumer: Contraction, seed: int) -> int | None:
-        """Estimate how many rows a consumer's regression has, from the first batch.
-
-        None where the number of batches is not known.
-        """
-        batches = self.batches()
-        first = next(self.at(consumer.node), None)
-        if batches is None or first is None:
-            return None
-        walk, node = first[1], self.sliced.named[consumer.node]
-        out = walk.shape_of(node)
-        generator = torch.Generator().manual_seed(seed)
-        return batches * len(rows_at(walk, node, consumer, batches, generator, out, self.memory))
-
-    def batches(self) -> int | None:
-        """Return the number of batches, or None where it is not known."""
-        if self.count:
-            return self.count
-        given = self.inputs()
-        return len(given) if isinstance(given, Sized) else None
-
-    def _hold(self, number: int, walks: tuple[Walk, Walk]) -> None:
-        """Hold walks as they are, if all that are held fit the memory."""
-        size = sum(walk.size_bytes() for walk in walks)
-        self.bytes.pop(number, None)
-        if sum(self.bytes.values()) + size > self.memory.walks:
-            self.halted.pop(number, None)
-        else:
-            self.bytes[number], self.halted[number] = size, walks
-
-    @staticmethod
-    def _advance(walks: tuple[Walk, Walk], node: str) -> tuple[Walk, Walk]:
-        for walk in walks:
-            walk.advance(node)
-        return walks
-
-
 def _look(
-    pairs: _Pairs,
+    pairs: Pairs,
     consumer: Contraction,
     part: slice,
     network: Network,
@@ -304,7 +177,7 @@ def _look(
     chain, batches = Chain(pairs.sliced, consumer), pairs.batches() or 1
     for original, sliced in pairs.at(consumer.node):
         whole = original.reach(pairs.wanted(consumer))
-        wanted = keep_positions(whole, network.nodes[consumer.target].outputs[0], masks)
+        wanted = keep_wanted(whole, network, consumer, masks)
         ahead = sliced.ahead(consumer.target)
         change = chain.pull(ahead, wanted - ahead.values[target])
         blocks = blocks_of(arguments_at(sliced, node))
@@ -313,21 +186,6 @@ def _look(
         )
         targets = in_blocks(consumer.layout.outputs(change, rows), blocks)
         yield features[:, :, part], targets
-
-
-# -- the solution ----------------------------------------------------------------------------------
-
-
-def _take(step: Step, script: Script, consumer: Contraction, part: slice) -> None:
-    """Add a step to the weights of some features and to the constant, in place."""
-    with torch.no_grad():
-        weight = script.tensors[consumer.tensor]
-        matrix = consumer.layout.matrix(weight, len(step.weight))
-        matrix[:, part] += step.weight.to(weight)
-        weight.copy_(consumer.layout.tensor(matrix, weight.shape))
-        if consumer.constant:
-            constant = script.tensors[consumer.constant]
-            constant += consumer.sign * step.constant.reshape(constant.shape).to(constant)
 
 
 def _bring_home(script: Script, program: ExportedProgram) -> None:

@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from compressor.least_squares.consumers import Step
 from compressor.least_squares.inverses import factor
 from compressor.least_squares.memory import (
     Memory,
@@ -31,23 +32,6 @@ RIDGE, OF_SHRINKAGE = 3e-3, 0.1
 """The re-fitted weights are pulled towards what they were. The pull is the larger of two:
 `RIDGE` times the features' mean energy, and `OF_SHRINKAGE` times the shrinkage of
 `Moments.settle`."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """The solution of a regression: what is added to a weight and to a constant.
-
-    Attributes:
-        weight: [blocks, features, outputs].
-        constant: [blocks, outputs].
-        before: Mean square of the wanted change before the step.
-        after: Mean square of what is still wanted after the step.
-    """
-
-    weight: Tensor
-    constant: Tensor
-    before: float
-    after: float
 
 
 class Gathering(Protocol):

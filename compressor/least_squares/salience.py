@@ -94,7 +94,7 @@ def stakes(
     script = Script(trace.program, workspace.device)
     generator = torch.Generator().manual_seed(workspace.seed)
     at_once = gradients_at_once(trace, workspace.memory)
-    found = consumers_of(trace.program, network.aliases)
+    found = [c for c in consumers_of(trace.program, network.aliases) if not c.recurs]
     sums = {consumer.node: torch.zeros((), dtype=torch.float64) for consumer in found}
     for part in _some(batches, at_once):
         for consumer, gradient, value in _gradients(script, found, part, generator):

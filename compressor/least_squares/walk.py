@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from compressor.calls import Call
 from compressor.graph.programs.lifting import fill_placeholders, stored_tensors
 from compressor.graph.programs.nodes import ASSERTION, is_mutable
+from compressor.least_squares.cells import write_out
 from compressor.padding import counted_of
 
 Values = dict[Node, Any]
@@ -24,13 +25,15 @@ Values = dict[Node, Any]
 class Script:
     """What all walks through a program share: the nodes' order, the tensors, when a value is done.
 
-    `tensors` are the program's own, moved to `device`; changing one in place changes what all
-    later steps compute. Walks keep the values of the nodes in `lasting` for `Walk.reach`.
+    Recurrent layers are written out, as `cells.write_out` does. `tensors` are the program's own,
+    moved to `device`; changing one in place changes what all later steps compute. Walks keep the
+    values of the nodes in `lasting` for `Walk.reach`.
     """
 
     def __init__(self, program: ExportedProgram, device: str = "cpu") -> None:
         self.program, self.device = program, device
-        self.nodes = [n for n in program.graph_module.graph.nodes if n.target is not ASSERTION]
+        graph = write_out(program.graph_module.graph)
+        self.nodes = [node for node in graph.nodes if node.target is not ASSERTION]
         self.named = {node.name: node for node in self.nodes}
         self.place = {node.name: i for i, node in enumerate(self.nodes)}
         self.done: dict[int, list[Node]] = {}
@@ -96,6 +99,13 @@ class Walk:
             while other.position < end:
                 other._step(forget=False)
         return other
+
+    def seeing(self, node: Node, value: Any) -> Walk:
+        """Return a walk of its own that stands where this one does, with another value of a node.
+
+        This walk stays as it is.
+        """
+        return Walk(self.script, {**self.values, node: value}, self.position, self.counted)
 
     def detour(self, node: str, instead: str) -> list[Any]:
         """Return what the program returns if the next node had the value of an earlier one.

@@ -77,7 +77,7 @@ def open_run(
         sensitivity=sensitivity,
         predict_latency=predict_latency,
     )
-    for note in notes_on_macs(run.trace, run.network):
+    for note in (*notes_on_macs(run.trace, run.network), *run.network.remarks):
         stopwatch.note(note)
     return run
 

@@ -118,12 +118,12 @@ def _tell(run: Run, keep: Keep, done: Sequence[Refit]) -> None:
     note, network = run.stopwatch.note, run.network
     parted = [each for each in done if each.parts > 1]
     if parted:
-        counts = [f"{each.consumer} in {each.parts}" for each in parted]
+        counts = [f"{each.consumers[0]} in {each.parts}" for each in parted]
         note(f"re-fitted part by part, for lack of memory (--memory): {some_of(counts)} parts")
     cut = [group for group in network.groups if len(keep.get(group.name, ())) < group.size]
     members = [m for group in cut if group.name in keep for m in group.members]
     losing = {network.aliases.get(m.tensor, m.tensor) for m in members if m.contracted}
-    left = sorted(losing - {each.consumer for each in done})
+    left = sorted(losing - {name for each in done for name in each.consumers})
     if left:
         note(
             f"not re-fitted: {some_of(left)} (used more than once, or not a linear regression of "

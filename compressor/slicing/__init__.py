@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 from torch.export import ExportedProgram
 
+from compressor.errors import CompressorError
 from compressor.graph.network import Network
 from compressor.records import Plan, Trace
 from compressor.slicing.compare import Reference, require_agreement, variants
@@ -76,8 +77,10 @@ def slice_network(
         stand_ins_allowed: Whether single modules may run their traced operators.
 
     Raises:
-        CompressorError: The sliced program does not fit together (a wrong rule).
+        CompressorError: Groups that are to be of one size keep unequal numbers, or the sliced
+            program does not fit together (a wrong rule).
     """
+    _require_level(network, keep)
     masks = network.masks(keep)
     indices = kept_indices(network, masks)
     program = slice_program(trace, network, masks, indices)
@@ -99,6 +102,19 @@ def slice_network(
         removal=None if shorter is None else shorter.removal,
     )
     return Sliced(program, followed.module, plan, followed.difference, followed.stuck)
+
+
+def _require_level(network: Network, keep: Mapping[str, Sequence[int]]) -> None:
+    """Raise an error where groups that an operator wants to be of one size are not."""
+    for names in network.level:
+        counts = {name: len(keep.get(name, range(network.axes[name].size))) for name in names}
+        if len(set(counts.values())) > 1:
+            raise CompressorError(
+                f"the layers must be of one size, and would keep {list(counts.values())} channels",
+                where=", ".join(counts),
+                consequence="nothing is sliced, since unequal ones compute something else",
+                next_step="keep as many channels of each",
+            )
 
 
 def _frozen(trace: Trace) -> tuple[str, ...]:

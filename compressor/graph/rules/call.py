@@ -32,11 +32,17 @@ class Call:
         arguments: Every argument of the schema by name: tensors as `TensorShape`, lists of tensors
             as tuples of them, symbolic sizes as numbers.
         outputs: The sizes of the results.
+        read: Position of a result -> the indices of its first dimension that something reads;
+            results that are not in it are read as a whole.
+        blank: Names of tensor arguments that hold the same number everywhere; "hx.1" is the second
+            of a list.
     """
 
     op: str
     arguments: Mapping[str, Any]
     outputs: tuple[tuple[int, ...], ...]
+    read: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    blank: frozenset[str] = frozenset()
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
@@ -79,6 +85,9 @@ class Equations:
         same: Pairs of dimensions that lose the same positions.
         keep: Dimensions that lose nothing, with the reason.
         equal: Dimensions that user code takes to be of one size (the halves of a chunk).
+        level: Sets of dimensions that the operator wants to be of one size; each may lose positions
+            of its own.
+        remark: What the user should know of how its dimensions depend on each other; "" is nothing.
         statistics: Dimensions over which a statistic is taken (a norm's mean and variance).
         heads, head_width: For a product of two activations: the dimensions over which it is
             repeated, and those that it contracts or carries (ignored where one side is weights).
@@ -98,6 +107,8 @@ class Equations:
     same: Iterable[tuple[Dim, Dim]] = ()
     keep: Iterable[tuple[Dim, str]] = ()
     equal: tuple[Dim, ...] = ()
+    level: Iterable[tuple[Dim, ...]] = ()
+    remark: str = ""
     statistics: Iterable[Dim] = ()
     heads: Iterable[Dim] = ()
     head_width: Iterable[Dim] = ()

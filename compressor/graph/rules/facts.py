@@ -94,6 +94,26 @@ KEEPS_PLACES = frozenset({"dropout.default", "_to_copy.default", "mul.Tensor", "
 """Operators that leave every value of their first argument where it is, by itself, if all others
 are numbers."""
 
+FILLS = frozenset(
+    known(
+        (
+            None,
+            """zeros new_zeros zeros_like ones new_ones ones_like full new_full full_like""",
+        )
+    )
+)
+"""Operators whose result holds one number everywhere, whatever they are given."""
+
+CONVERTS = frozenset(
+    known(
+        (
+            None,
+            """to.dtype to.device to.dtype_layout _to_copy clone detach contiguous alias expand""",
+        )
+    )
+)
+"""Operators whose result holds the numbers of their first argument, converted or repeated."""
+
 SUMS = frozenset({"add.Tensor", "add_.Tensor"})
 """Operators that add two activations, unless a factor (`alpha`) is given."""
 

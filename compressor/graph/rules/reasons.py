@@ -15,8 +15,9 @@ UNREAD = "what is computed along it is thrown away"
 SHARES_MEMORY = "shares memory"
 GROWS = "grows with the batch"
 TWICE = "stands twice in one dimension"
+LEVEL = "has as many positions as others that are taken apart otherwise"
 
-FROM_THE_NETWORK = (INPUT, OUTPUT, UNUSED, UNREAD, SHARES_MEMORY, GROWS, TWICE)
+FROM_THE_NETWORK = (INPUT, OUTPUT, UNUSED, UNREAD, SHARES_MEMORY, GROWS, TWICE, LEVEL)
 """Reasons that no single operator gives."""
 
 INDEXED = "rows are looked up by data"

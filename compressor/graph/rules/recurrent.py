@@ -1,12 +1,14 @@
 """Give the equations of recurrent layers.
 
-All layers, directions and states of a module share one hidden axis. Cells of unequal widths run
-silently wrong in PyTorch, so they are never unequal here; a projection has an axis of its own.
+A cell is one direction of one layer. Cells of unequal widths run silently wrong in PyTorch, so all
+cells of a module keep equal numbers of units; which ones is each cell's own affair, unless one
+dimension holds the states of several. A projection has units of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from compressor.graph.axes import Axis, Dim, Product, Sum
 from compressor.graph.rules.call import Call, Equations, Rule, Shape, keep_all, table
@@ -16,7 +18,7 @@ GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
 def cell_weights(
-    weights: list[Shape], rows: Dim, inner: Dim, state: Dim, hidden: Dim
+    weights: Sequence[Shape], rows: Dim, inner: Dim, state: Dim, hidden: Dim
 ) -> Iterator[tuple[Dim, Dim]]:
     """Yield the pairs of a cell's dimensions that are the same.
 
@@ -30,6 +32,49 @@ def cell_weights(
         yield from ((weight[0], row), (weight[1], column))
 
 
+@dataclass(frozen=True)
+class _Units:
+    """The units of all cells of a module.
+
+    Attributes:
+        own: The dimension of each cell's units.
+        seen: The width of the states that come in and go out.
+        free: What of `own` may go, cell by cell.
+        together: The cells whose states are told apart by no dimension, and lose the same units.
+    """
+
+    own: Sequence[Dim]
+    seen: Dim
+    free: Sequence[Dim]
+    together: frozenset[int]
+
+
+def _units(call: Call, size: int, cells: int, states: Sequence[int], least: int = 0) -> _Units:
+    """Give each cell units of its own, but for those whose states one dimension holds.
+
+    Args:
+        call: The call.
+        size: The number of each cell's units.
+        cells: The number of cells.
+        states: Positions of the states that are made of these units, in `hx`.
+        least: How many of them stay in any case, the first ones.
+    """
+    several = call.op.startswith("lstm")
+    together: set[int] = set()
+    for i in states:
+        given = f"hx.{i}" if several else "hx"
+        everything = frozenset(range(cells))
+        read = call.read.get(1 + i, everything)
+        together |= read if given in call.blank else everything
+    shared, own, free = Axis(size - least), list[Dim](), list[Dim]()
+    for i in range(cells):
+        rest = shared if i in together or cells == 1 else Axis(size - least)
+        free.append(rest)
+        own.append(Sum((Axis(least), rest)) if least else rest)
+    seen = own[max(together, default=-1)]
+    return _Units(own, seen, free, frozenset(together))
+
+
 def layers(gates: int) -> Rule:
     """Recurrent layer: x[..., in] -> [..., directions*state], states [layers*directions, n, state].
 
@@ -39,43 +84,58 @@ def layers(gates: int) -> Rule:
     """
 
     def rule(call: Call) -> Equations:
-        x, weights = call["input"], call["params"]
-        given, wider = call["hx"], []
-        states = (given,) if gates != 4 else given
-        hidden: Dim = Axis(states[-1][-1].size)
-        state = hidden
+        x, weights, given = call["input"], call["params"], call["hx"]
+        states: Sequence[Shape] = (given,) if gates != 4 else given
+        count, directions = states[0][0], 2 if call["bidirectional"] else 1
+        width = states[0][-1].size
         if _has_projection(call):
-            state, least = Axis(states[0][-1].size), Axis(states[0][-1].size)
-            hidden = Sum((least, Axis(hidden.size - least.size)))
-            wider.append((least, PROJECTION))
-        directions = Axis(2 if call["bidirectional"] else 1)
-        count, out = Axis(states[0][0].size), Product((directions, state))
-        rows = Product((Axis(gates), hidden))
+            state = _units(call, width, count.size, (0,))
+            hidden = _units(call, states[1][-1].size, count.size, (1,), least=width)
+            widths = [state.seen, hidden.seen]
+        else:
+            state = hidden = _units(call, width, count.size, range(len(states)))
+            widths = [state.seen] * len(states)
         same: list[tuple[Dim, Dim]] = []
-        per_cell = len(weights) // count.size
+        rows = [Product((Axis(gates), units)) for units in hidden.own]
+        per_cell, inner = len(weights) // count.size, x[-1]
         for i in range(count.size):
-            inner = x[-1] if i < directions.size else out
-            cell = list(weights[i * per_cell : (i + 1) * per_cell])
-            same += cell_weights(cell, rows, inner, state, hidden)
+            cell = weights[i * per_cell : (i + 1) * per_cell]
+            same += cell_weights(cell, rows[i], inner, state.own[i], hidden.own[i])
+            if (i + 1) % directions == 0:
+                inner = Sum(tuple(state.own[i + 1 - directions : i + 1]))
         at = 0 if call["batch_first"] else 1
-        widths = (state,) if gates != 4 else (state, hidden)
-        ends = [(count, x[at], width) for width in widths]
+        ends = [(count, x[at], each) for each in widths]
         same += [p for s, e in zip(states, ends, strict=True) for p in zip(s, e, strict=True)]
         matrices = [i for i, weight in enumerate(weights) if len(weight) == 2]
+        least = [dim.parts[0] for dim in hidden.own if isinstance(dim, Sum)]
         return Equations(
-            ((*x[:-1], out), *ends),
+            ((*x[:-1], inner), *ends),
             same,
             keep=[
-                *keep_all((rows.parts[0], directions, count), CELLS),
+                *keep_all((*(each.parts[0] for each in rows), count), CELLS),
                 (x[1 - at], STEPS),
-                *wider,
+                *keep_all(least, PROJECTION),
             ],
+            level=[tuple(state.free), tuple(hidden.free)],
+            remark=_remark(state, hidden, count.size),
             contracted=[(f"params.{i}", 1) for i in matrices],
             macs=[(*x[:-1], *weights[i]) for i in matrices],
-            width=out,
+            width=inner,
         )
 
     return rule
+
+
+def _remark(state: _Units, hidden: _Units, cells: int) -> str:
+    """Return which cells lose the same units, in words, or "" where each loses its own."""
+    together = max(len(state.together), len(hidden.together))
+    if together < 2:
+        return ""
+    which = "all" if together == cells else f"{together} of"
+    return (
+        f"{which} {cells} layers and directions lose the same units, since one tensor holds their "
+        "states where these are given or read"
+    )
 
 
 def _has_projection(call: Call) -> bool:

@@ -76,7 +76,7 @@ def inspect(model: nn.Module | str, options: InspectOptions, watch: Watch) -> In
     traced = capture(loaded, examples, stopwatch)
     with stopwatch.stage("analyse"):
         network = analyse(traced)
-    for note in notes_on_macs(traced, network):
+    for note in (*notes_on_macs(traced, network), *network.remarks):
         stopwatch.note(note)
     blocks = find_blocks(traced.program)
     clock = _clock(traced, network, options, stopwatch) if options.time else None

@@ -1,0 +1,136 @@
+"""Re-fit the sums of recurrent cells, whose features hang upon the weights that are fitted.
+
+The states before each step are taken from the original network while the weights are fitted
+(teacher forcing, Williams and Zipser 1989), which makes it a linear regression. Run by itself the
+cell then sees its own states, so its errors come back: closely fitted weights may amplify them.
+Several pulls towards the old weights are tried, and on batches kept apart the cell decides by
+itself which weights it has, the old ones among them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from compressor.graph.axes import Axis, Bools
+from compressor.graph.network import Network
+from compressor.graph.programs.nodes import argument
+from compressor.least_squares.cells import STATES
+from compressor.least_squares.consumers import Contraction
+from compressor.least_squares.moments import features_of
+from compressor.least_squares.pairs import Pairs, keep_wanted
+from compressor.least_squares.positions import keep_positions
+from compressor.least_squares.ridge import ByMoments
+from compressor.least_squares.walk import Walk
+from compressor.processes import all_summed
+
+RIDGES = (1e-2, 1e-1, 1.0)
+"""The pulls towards the old weights that are tried, as shares of the features' mean energy."""
+
+APART = 4
+"""One of so many batches is kept apart; all take both parts where there is a single one."""
+
+
+class CellFit:
+    """The re-fit of some of a cell's sums."""
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        consumer: Contraction,
+        network: Network,
+        masks: Mapping[Axis, Bools],
+        seed: int,
+    ) -> None:
+        self.pairs, self.consumer, self.network, self.masks = pairs, consumer, network, masks
+        self.node = pairs.sliced.named[consumer.node]
+        self.before = argument(self.node, STATES)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, ridge: float | None = None) -> tuple[float, float] | None:
+        """Change the weights where that is for the better, in place.
+
+        Args:
+            ridge: Is tried in place of `RIDGES`.
+
+        Returns:
+            The mean squared error of the cell that runs by itself, before and after; None where
+            nothing was better.
+        """
+        gathering = self._gather()
+        first = best = self._error()
+        kept = self._weights()
+        for pull in RIDGES if ridge is None else (ridge,):
+            step = copy.deepcopy(gathering).step(centred=bool(self.consumer.constant), ridge=pull)
+            if step is None:
+                break
+            old = self._weights()
+            self.consumer.add(step, self.pairs.sliced.tensors)
+            found = self._error()
+            if found < best:
+                best, kept = found, self._weights()
+            self._put_back(old)
+        self._put_back(kept)
+        return (first, best) if best < first else None
+
+    def _gather(self) -> ByMoments:
+        """Gather the regression with the original's states as features."""
+        gathering, consumer = ByMoments(), self.consumer
+        batches = self.pairs.batches() or 1
+        columns = self.network.tensors[consumer.state][1]
+        for original, sliced, wanted in self._some(apart=False):
+            theirs = original.kept[argument(self._original, STATES)]
+            shape = (*map(Axis, theirs.shape[:-1]), columns)
+            led = sliced.seeing(self.before, keep_positions(theirs, shape, self.masks))
+            change = wanted - led.compute(self.node)
+            features, rows = features_of(
+                *(led, self.node, consumer, batches, self.generator, change),
+                memory=self.pairs.memory,
+            )
+            gathering.add(features, consumer.layout.outputs(change, rows).unsqueeze(0))
+        return gathering
+
+    def _error(self) -> float:
+        """Return the mean squared error of the sums of the cell that sees its own states."""
+        sums = {"error": torch.zeros((), dtype=torch.float64), "count": torch.zeros(())}
+        for _, sliced, wanted in self._some(apart=True):
+            own = sliced.seeing(self.before, sliced.compute(self.before))
+            errors = (wanted - own.compute(self.node)).square().sum(-1)
+            sums["error"] += errors.double().sum().cpu()
+            sums["count"] += errors.numel()
+        whole = all_summed(sums)
+        return float(whole["error"] / whole["count"].clamp(min=1))
+
+    @property
+    def _original(self) -> torch.fx.Node:
+        node: torch.fx.Node = self.pairs.original.named[self.pairs.wanted(self.consumer)]
+        return node
+
+    def _some(self, *, apart: bool) -> Iterator[tuple[Walk, Walk, Tensor]]:
+        """Yield pairs of walks of the batches that are kept apart, or of the others.
+
+        With each comes what the smaller cell's sums should be.
+        """
+        count = self.pairs.batches() or APART
+        every = min(count, APART)
+        with torch.no_grad():
+            for number, (original, sliced) in enumerate(self.pairs.at(self.consumer.node)):
+                if every > 1 and (number % every == every - 1) is not apart:
+                    continue
+                whole = original.reach(self.pairs.wanted(self.consumer))
+                yield original, sliced, keep_wanted(whole, self.network, self.consumer, self.masks)
+
+    def _weights(self) -> list[Tensor]:
+        return [tensor.detach().clone() for tensor in self._tensors()]
+
+    def _put_back(self, weights: list[Tensor]) -> None:
+        with torch.no_grad():
+            for tensor, old in zip(self._tensors(), weights, strict=True):
+                tensor.copy_(old)
+
+    def _tensors(self) -> list[Tensor]:
+        names = (*self.consumer.tensors, *filter(None, [self.consumer.constant]))
+        return [self.pairs.sliced.tensors[name] for name in names]
