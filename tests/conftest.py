@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,21 @@ from compressor.studies.export import worth
 if "PYTEST_XDIST_WORKER" in os.environ:  # several run at once: each has a processor
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+
+gc.disable()  # until all tests are collected: a quarter of that time went into it
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector of garbage away from what the libraries and the list of tests consist of.
+
+    It is half a million objects that stay anyway. Looking through them again and again took a
+    quarter of the tests' time, since a capture of a network makes and drops many.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+    gc.enable()
+
 
 STEP = 4
 """Widths run well in steps of so many channels, as tests have it."""

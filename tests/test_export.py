@@ -386,20 +386,25 @@ def test_the_branch_that_was_captured_is_written_as_onnx(tmp_path: Path) -> None
     assert result.report["differences"]["program and ONNX file"] < 1e-4
 
 
-def test_the_table_of_operators_is_built_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_operators_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that become ONNX once per process, those that are made of others once per file."""
     registration = pytest.importorskip("torch.onnx._internal.exporter._registration")
-    built = []
-    build = registration.ONNXRegistry.from_torchlib
+    utils = pytest.importorskip("torch._export.utils")
+    built, asked = [], []
+    build, ask = registration.ONNXRegistry.from_torchlib, utils._materialize_cpp_cia_ops
 
     def counted(*given: object, **named: object) -> object:
         built.append(named)
         return build(*given, **named)
 
+    def _materialize_cpp_cia_ops() -> None:
+        asked.append(ask())
+
     monkeypatch.setattr(registration.ONNXRegistry, "from_torchlib", staticmethod(counted))
+    monkeypatch.setattr(utils, ask.__name__, _materialize_cpp_cia_ops)
     program = torch.export.export(nn.Linear(3, 2), (torch.randn(2, 3),))
     for name in "abc":
         export_onnx(program, tmp_path / name, batch_symbol=None)
-    assert len(built) == 1
+    assert (len(built), len(asked)) == (1, 3)
     assert registration.ONNXRegistry.from_torchlib is counted
+    assert utils._materialize_cpp_cia_ops is _materialize_cpp_cia_ops

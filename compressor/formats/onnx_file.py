@@ -200,8 +200,8 @@ def _convert(program: ExportedProgram, route: Route, opset: int | None) -> onnx.
 
 
 def _convert_program(program: ExportedProgram, opset: int | None) -> onnx.ModelProto:
-    written_out = write_attention_out(drop_assertions(program))
     with read_operators_once(), correct_lstm_states():
+        written_out = write_attention_out(drop_assertions(program))
         converted = torch.onnx.export(written_out, dynamo=True, verbose=False, opset_version=opset)
     assert converted is not None
     return converted.model_proto

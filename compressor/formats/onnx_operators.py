@@ -1,34 +1,45 @@
-"""Build torch's table of ONNX operators once per process."""
+"""Look up torch's operators once: those that become ONNX, and those made of others."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib import import_module
 from typing import Any
 from unittest.mock import patch
 
-_MODULE = "torch.onnx._internal.exporter._registration"
+_REGISTRATION = "torch.onnx._internal.exporter._registration"
+_EXPORT = "torch._export.utils"
 
 
 @contextmanager
 def read_operators_once() -> Iterator[None]:
-    """Let torch's exporter build its table of about 1,100 operators only for the first file.
+    """Let torch's exporter look up operators no more often than their number can change.
 
-    It builds the table anew for each file, from the source text of every operator; for a small
-    network that is half of the time that a file takes. A torch that keeps the table elsewhere is
-    left as it is.
+    It builds a table of about 1,100 operators that become ONNX from the source text of each, anew
+    for each file; here only for the first file of a process. And it asks for all operators that are
+    made of others some 60 times per file, once for each of torch's namespaces, twice over; here
+    once, since no operator comes to be meanwhile. For a small network the two are three quarters of
+    the time that a file takes. A torch that keeps them elsewhere is left as it is.
     """
+    with ExitStack() as stack:
+        registry = _find(_REGISTRATION, "ONNXRegistry")
+        if build := getattr(registry, "from_torchlib", None):
+            stack.enter_context(patch.object(registry, "from_torchlib", staticmethod(_once(build))))
+        if ask := _find(_EXPORT, "_materialize_cpp_cia_ops"):
+            home = import_module(_EXPORT)
+            stack.enter_context(patch.object(home, ask.__name__, cache(ask)))
+        yield
+
+
+def _find(module: str, name: str) -> Any:
+    """Return what a module of torch calls by this name; None where there is none."""
     try:
-        registry = import_module(_MODULE).ONNXRegistry
-        build = registry.from_torchlib
-    except (ImportError, AttributeError):
-        yield
-        return
-    with patch.object(registry, "from_torchlib", staticmethod(_once(build))):
-        yield
+        return getattr(import_module(module), name, None)
+    except ImportError:
+        return None
 
 
 @cache

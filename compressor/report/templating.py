@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,6 +20,12 @@ def fill(name: str, *, escapes: bool = True, **given: Any) -> str:
         escapes: Whether the given texts are escaped for HTML; text that is no page needs none.
         given: The template's names and their values.
     """
+    return _templates(escapes).get_template(name).render(**given)
+
+
+@cache
+def _templates(escapes: bool) -> Environment:
+    """Return this package's templates; each is compiled once per process."""
     environment = Environment(
         loader=PackageLoader("compressor.report"),
         trim_blocks=True,
@@ -28,7 +35,7 @@ def fill(name: str, *, escapes: bool = True, **given: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters.update(large=large, cell=_cell, shown=_show, way=way)
-    return environment.get_template(name).render(**given)
+    return environment
 
 
 def _cell(text: Any) -> str:
