@@ -24,6 +24,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several run at once: each has a proce
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
 
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process neighbouring tests, which often look at one result that takes long to make.
+
+    Whoever is done first takes some of another's. `--dist` asks for something else.
+    """
+    if config.getvalue("dist") != "load":  # what -n alone means
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 gc.disable()  # until all tests are collected: a quarter of that time went into it
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +97,19 @@ def test_the_names_of_bad_inputs_are_their_own() -> None:
 # -- sensitivities -------------------------------------------------------------------------------
 
 
+@cache
+def measured() -> str:
+    """What is measured on the tiny network, for all tests; the folder is the current test's."""
+    assert main(["sensitivity", "net.pt", *INPUT, "--ratios", "0.5", "--out", "measured"]) == 0
+    return Path("measured", "sensitivity.json").read_text()
+
+
 def write_sensitivity(attempt: Attempt, **changes: Any) -> Path:
     """What was measured on the tiny network, with these fields changed."""
     write_model(Path("net.pt"))
-    assert main(["sensitivity", "net.pt", *INPUT, "--ratios", "0.5", "--out", "measured"]) == 0
+    path = Path("found.json")
+    path.write_text(json.dumps(json.loads(measured()) | changes))
     attempt.capsys.readouterr()
-    path = Path("measured", "sensitivity.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     return path
 
 
@@ -217,21 +224,27 @@ STAGES = [
     (footprints, "measure_turns"),
     (result, "copy_into"),
 ]
+ERRORS: dict[str, tuple[BaseException, int, list[str]]] = {
+    "Ctrl-C": (KeyboardInterrupt(), INTERRUPTED, ["interrupted", "nothing was written"]),
+    "memory": (MemoryError("no space"), FAILURE, ["memory ran out: no space", "--batch-size"]),
+    "surprise": (
+        ZeroDivisionError(),
+        FAILURE,
+        ["ZeroDivisionError", "please report", "COMPRESSOR_DEBUG=1"],
+    ),
+}
 
 
-@pytest.mark.parametrize(("home", "stage"), STAGES, ids=[stage for _, stage in STAGES])
+def when(home: Any, stage: str, error: str) -> Any:
+    """Fast are each error in one stage, and each stage with one error."""
+    is_fast = stage == "deliver" or error == "Ctrl-C"
+    marks = () if is_fast else pytest.mark.slow
+    return pytest.param(home, stage, *ERRORS[error], id=f"{stage}-{error}", marks=marks)
+
+
 @pytest.mark.parametrize(
-    ("error", "code", "says"),
-    [
-        (KeyboardInterrupt(), INTERRUPTED, ["interrupted", "nothing was written"]),
-        (MemoryError("no space"), FAILURE, ["memory ran out: no space", "--batch-size"]),
-        (
-            ZeroDivisionError(),
-            FAILURE,
-            ["ZeroDivisionError", "please report", "COMPRESSOR_DEBUG=1"],
-        ),
-    ],
-    ids=["Ctrl-C", "memory", "surprise"],
+    ("home", "stage", "error", "code", "says"),
+    [when(home, stage, error) for home, stage in STAGES for error in ERRORS],
 )
 def test_stage_that_does_not_end_well(
     attempt: Attempt,

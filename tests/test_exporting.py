@@ -256,8 +256,15 @@ def test_the_command_shows_the_files_and_asks_before_it_replaces(
     assert "--force" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("seconds", [3.0, 5.0])
+@pytest.mark.parametrize(
+    ("number", "seconds"),
+    [
+        (signal.SIGTERM, 3.0),
+        pytest.param(signal.SIGKILL, 3.0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 4.0, marks=pytest.mark.slow),
+        (signal.SIGKILL, 4.0),
+    ],
+)
 def test_a_killed_export_leaves_nothing_behind(
     folder: Path, number: signal.Signals, seconds: float
 ) -> None:

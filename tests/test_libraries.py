@@ -11,17 +11,14 @@ from tools.zoo.members import Settings
 from tools.zoo.passing import Pass
 from tools.zoo.zoos import ZOOS
 
-QUICK = {
-    "timm": ("resnet10t",),
-    "transformers": ("bert",),
-}
+QUICK = {"transformers": ("bert",)}
 SLOW = {
     "torchvision": (
         *("resnet18", "mnasnet0_5", "efficientnet_b0", "alexnet"),
         *("squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5"),
     ),
     "timm": (
-        *("cs3darknet_focus_s", "pit_ti_224", "mobilevit_xxs", "fasternet_t0"),
+        *("resnet10t", "cs3darknet_focus_s", "pit_ti_224", "mobilevit_xxs", "fasternet_t0"),
         *("starnet_s050", "regnetx_002", "swiftformer_xs", "deit_tiny_patch16_224"),
     ),
     "transformers": ("llama", "qwen3", "mamba", "whisper", "gpt2", "t5", "vit", "swin"),

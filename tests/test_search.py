@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import compressor
 from compressor import compress
 from compressor.choose import AtMost, Share
+from compressor.choose.budget import candidates_of
 from compressor.graph.analysis import analyse
 from compressor.graph.trace import trace
 from compressor.least_squares import stakes
@@ -90,9 +91,11 @@ def test_three_measures_of_errors_are_compared_and_nothing_else_unless_it_is_ask
     assert not plain["factors"] and not plain["is_even"] and even["is_even"]
     assert len(by_stakes) < 2 and all(each["factors"] for each in by_stakes)
     assert search["divergence"] == min(each["divergence"] for each in search["candidates"])
+    given = {**GIVEN, "criterion": "reconstruction"}  # as is resolved where there are data
+    assert candidates_of(Options(**given)) >= len(search["candidates"])
     for others in ({"search": 0}, {"criterion": "l2"}, {"repair": False}, {"scope": "layer"}):
-        result = search_by_command(**{"search": "auto", "format": (), **others})
-        assert "search" not in result.report["budget"]
+        assert candidates_of(Options(**{**given, **others})) == 0
+    assert "search" not in search_by_command(search=0, format=()).report["budget"]
 
 
 def test_an_even_candidate_is_the_choice_by_layer() -> None:

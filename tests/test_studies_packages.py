@@ -101,7 +101,9 @@ def test_texts_are_decoded_and_compared() -> None:
     assert characters_right(["ab", "xyz"], ["abc", "xyz"]) == 1 - 1 / 6
 
 
-def test_files_are_seen_from_both_ends_and_never_drawn_twice(tmp_path: Path) -> None:
+def test_files_are_seen_from_both_ends_and_never_drawn_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"  short\n")
     seen = file_types.bytes_of(file)
@@ -109,8 +111,19 @@ def test_files_are_seen_from_both_ends_and_never_drawn_twice(tmp_path: Path) -> 
     assert set(seen[5:-5].tolist()) == {256}
     file.write_bytes(b" \n" + b"a" * 3000 + b"b" * 3000 + b" ")
     assert bytes(file_types.bytes_of(file).tolist()) == b"a" * 1024 + b"b" * 1024
-    first, second = (set(file_types.draw_files(part)) for part in (0, 1))
-    assert len(first) > 20 and not first & second
+    library, packages = tmp_path / "lib", tmp_path / "lib" / "site-packages"
+    packages.mkdir(parents=True)
+    for number in range(40):
+        for folder in (library, packages):
+            (folder / f"{number}.py").write_text("x" * (number % 20))
+            (folder / f"{number}.odd").write_text("of no suffix that is drawn")
+    homes = {"stdlib": str(library), "purelib": str(packages)}
+    monkeypatch.setattr(file_types.sysconfig, "get_paths", lambda: homes)
+    first, second = (file_types.draw_files(part) for part in (0, 1))
+    assert len(set(first)) == len(first) == len(set(second)) == file_types.MOST
+    assert not set(first) & set(second)
+    assert all(file.suffix == ".py" and file.stat().st_size >= 8 for file in first + second)
+    assert {packages} < {file.parent for file in first + second}
 
 
 # -- packages ----------------------------------------------------------------------------------

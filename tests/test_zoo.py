@@ -32,14 +32,16 @@ ROLES = {
 }
 
 
-def case(name: str, *more: str) -> Any:
+def case(name: str, *more: str, is_slow: bool = False) -> Any:
     """A test's parameters, with an id that says them."""
-    return pytest.param(name, *more, id="-".join((name, *more)))
+    marks = pytest.mark.slow if is_slow else ()
+    return pytest.param(name, *more, id="-".join((name, *more)), marks=marks)
 
 
 NAMES = [case(name) for name in MEMBERS]
 CHOICES = [
-    case(name, roles)
+    # a part of what can go is a slow test where all of it at once is a fast one
+    case(name, roles, is_slow=roles != "everything" and len(member.prunable) > 1)
     for name, member in MEMBERS.items()
     for roles, listed in ROLES.items()
     if set(listed) & set(member.prunable) and (roles != "everything" or len(member.prunable) > 1)
