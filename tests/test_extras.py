@@ -19,7 +19,12 @@ from compressor.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+INSTALLED_AS = {
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "xdist": "pytest-xdist",
+    "yaml": "pyyaml",
+}
 """Module -> package, where their names differ by more than a dash."""
 
 WITHIN = {"sympy": "torch", "packaging": "accelerate", "ultralytics": ""}

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import torch
 
+from compressor.run import deliver
 from tools.gpu_rows import places
 from tools.gpu_rows.parts import NO_GPU, PARTS
 from tools.gpu_rows.records import known
 from tools.gpu_rows.scale import Scale
 from tools.jsonl import append_line
 from tools.surroundings import where
+
+BRIEFLY = 0.05
+"""How long, in seconds, a dry run times each network that it makes."""
 
 
 def main(name: str, out: str, seconds: str, *flags: str) -> int:
@@ -23,6 +27,8 @@ def main(name: str, out: str, seconds: str, *flags: str) -> int:
     scale = Scale(Path(out), is_dry="--dry-run" in flags)
     if not scale.is_dry and not torch.cuda.is_available():
         return NO_GPU
+    if scale.is_dry:
+        deliver.LATENCY_SECONDS = BRIEFLY
     file, end = scale.out / places.RECORDS, time.monotonic() + float(seconds)
     before = known([places.EARLIER / places.RECORDS, file] if not scale.is_dry else [file])
     done = {name for name, record in before.items() if "failure" not in record}
