@@ -87,7 +87,7 @@ class FileClock:
 
 
 def planned(model: nn.Module, **options: Any) -> tuple[Run, Decision]:
-    return plan(Subject(model, inputs()), Options(**options), Silent())
+    return plan(Subject(model, inputs()), Options(**{"format": (), **options}), Silent())
 
 
 # -- widths that run well ------------------------------------------------------------------------

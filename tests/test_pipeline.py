@@ -140,7 +140,7 @@ def test_same_seed_same_result(network: TinyNet, result: compressor.Result) -> N
 
 def test_seed_draws_the_random_criterion(network: TinyNet) -> None:
     def keep(seed: int) -> Any:
-        options = Options(criterion="random", seed=seed)
+        options = Options(criterion="random", seed=seed, format=())
         return plan(Subject(network, inputs()), options, Silent())[1].keep
 
     assert keep(1) == keep(1)
@@ -241,7 +241,7 @@ def test_without_labels_the_original_teaches() -> None:
         with torch.no_grad():
             return float((other(x) - model(x)).square().mean())
 
-    run, decision = plan(Subject(model, data=Unlabelled()), Options(ratio=0.6), Silent())
+    run, decision = plan(Subject(model, data=Unlabelled()), Options(ratio=0.6, format=()), Silent())
     untaught = slice_network(run.trace, run.network, decision.keep).module
     found = compress(model, data=Unlabelled(), epochs=8, lr=0.1, batch_size=8, ratio=0.6)
     assert distance(found.module) < 0.85 * distance(untaught)
@@ -252,13 +252,15 @@ def test_without_labels_the_original_teaches() -> None:
 
 def test_taylor_scores_differ_from_those_of_the_weights(network: TinyNet) -> None:
     subject = Subject(network, inputs(), data=labelled())
-    keeps = [plan(subject, Options(criterion=c), Silent())[1].keep for c in ("taylor", "l2")]
+    keeps = [
+        plan(subject, Options(criterion=c, format=()), Silent())[1].keep for c in ("taylor", "l2")
+    ]
     assert keeps[0] != keeps[1]
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_criterion_makes_a_plan(network: TinyNet, criterion: str) -> None:
-    options = Options(criterion=criterion, batch_size=8, calibration=20)
+    options = Options(criterion=criterion, batch_size=8, calibration=20, format=())
     run, found = plan(Subject(network, inputs(), data=labelled()), options, Silent())
     assert describe_budget(run, found)["removed"] >= 0.5
     for group in run.network.groups:
@@ -270,7 +272,7 @@ def test_every_criterion_makes_a_plan(network: TinyNet, criterion: str) -> None:
 
 def test_how_scores_are_formed_can_be_chosen(network: TinyNet) -> None:
     def scores(**options: Any) -> list[float]:
-        run, _ = plan(Subject(network, inputs()), Options(**options), Silent())
+        run, _ = plan(Subject(network, inputs()), Options(format=(), **options), Silent())
         return [float(s) for row in run.scores.values() for s in row]
 
     usual = scores()
@@ -287,7 +289,9 @@ def test_how_scores_are_formed_can_be_chosen(network: TinyNet) -> None:
 def test_only_parameters_are_scored(network: TinyNet) -> None:
     other = copy.deepcopy(network)
     other.norm.running_var.mul_(torch.arange(1, 9))
-    scores = [plan(Subject(n, inputs()), Options(), Silent())[0].scores for n in (network, other)]
+    scores = [
+        plan(Subject(n, inputs()), Options(format=()), Silent())[0].scores for n in (network, other)
+    ]
     assert all((scores[0][name] == scores[1][name]).all() for name in scores[0])
 
 
@@ -301,7 +305,7 @@ class Picky(TinyNet):
 @pytest.mark.parametrize("criterion", ["activation", "fisher", "taylor"])
 def test_programs_with_a_static_batch_get_such_batches(criterion: str) -> None:
     torch.manual_seed(0)
-    options = Options(criterion=criterion, batch_size=16, calibration=11)
+    options = Options(criterion=criterion, batch_size=16, calibration=11, format=())
     subject = Subject(Picky().eval(), inputs(4), data=labelled(30))
     run, found = plan(subject, options, Silent())
     assert run.trace.batch_symbol is None
@@ -310,7 +314,7 @@ def test_programs_with_a_static_batch_get_such_batches(criterion: str) -> None:
 
 def test_activations_need_no_labels(network: TinyNet) -> None:
     subject = Subject(network, inputs(), data=Unlabelled())
-    assert plan(subject, Options(criterion="wanda"), Silent())[1].keep
+    assert plan(subject, Options(criterion="wanda", format=()), Silent())[1].keep
     with pytest.raises(UsageError, match="fisher needs labels"):
         plan(subject, Options(criterion="fisher"), Silent())
 

@@ -45,7 +45,7 @@ def test_other_weights_are_cut_by_the_same_plan(path: Path) -> None:
 def test_the_command_repairs_trains_and_reports(tmp_path: Path, path: Path) -> None:
     write_model(tmp_path / "net.pt")
     data = str(write_samples(tmp_path / "train.npz"))
-    command = [str(tmp_path / "net.pt"), "--data", data, "--batch-size", "16"]
+    command = [str(tmp_path / "net.pt"), "--data", data, "--batch-size", "16", "--format", "pt2"]
     one, two = tmp_path / "one", tmp_path / "two"
     assert main([*command, "--out", str(one), "--ratio", "0.4"]) == 0
     plan = str(one / "plan.json")

@@ -100,7 +100,9 @@ def test_three_measures_of_errors_are_compared_and_nothing_else_unless_it_is_ask
 
 def test_an_even_candidate_is_the_choice_by_layer() -> None:
     run, _ = plan(
-        Subject(network(), torch.randn(1, 3, 8, 8), data=Samples()), Options(**GIVEN), Silent()
+        Subject(network(), torch.randn(1, 3, 8, 8), data=Samples()),
+        Options(**GIVEN, format=()),
+        Silent(),
     )
     made = Candidates(run, Share(0.4), [])
     even, by_layer = made.choose(run, Way(is_even=True)), decide(run, made.target, scope="layer")
@@ -143,7 +145,7 @@ def test_a_search_without_data_says_that_it_needs_some() -> None:
 @cache
 def opened() -> Run:
     subject = Subject(network(), torch.randn(1, 3, 8, 8), data=Samples())
-    return plan(subject, Options(**GIVEN), Silent())[0]
+    return plan(subject, Options(**GIVEN, format=()), Silent())[0]
 
 
 def test_channels_that_went_by_half_of_the_way_go_first_again() -> None:

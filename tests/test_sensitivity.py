@@ -71,7 +71,7 @@ def measured(model: nn.Module, example: Any = None, **more: Any) -> Sensitivity:
 def planned(model: nn.Module, example: Any, folder: Path, **options: Any) -> tuple[Run, Decision]:
     """What is chosen with the sensitivities of that folder."""
     use = str(folder / "sensitivity.json")
-    return plan(Subject(model, example), Options(use=use, **options), Silent())
+    return plan(Subject(model, example), Options(use=use, **{"format": (), **options}), Silent())
 
 
 def cut(model: nn.Module, example: Tensor, curve: Curve, kept: int) -> nn.Module:
