@@ -27,7 +27,7 @@ from compressor.recover import (
     fidelity,
     fine_tune,
 )
-from compressor.run import deliver
+from compressor.run import footprints
 
 CPU = torch.device("cpu")
 
@@ -251,7 +251,7 @@ def test_layers_are_known_by_their_operators(module: nn.Module, given: Any, word
 
 @pytest.fixture(autouse=True)
 def _time_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliver, "LATENCY_SECONDS", 0.05)
+    monkeypatch.setattr(footprints, "LATENCY_SECONDS", 0.05)
 
 
 class Unlabelled(Dataset[Any]):

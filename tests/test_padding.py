@@ -14,7 +14,7 @@ from compressor.calls import Call
 from compressor.loading.data import Binding, Forward
 from compressor.padding import counted_of, counted_rows
 from compressor.recover import BesideOriginal, Distance, fidelity, measure_nearness
-from compressor.run import deliver
+from compressor.run import footprints
 
 LENGTH, SYMBOLS = 6, 12
 
@@ -98,7 +98,7 @@ def test_rows_of_padded_positions_are_left_out() -> None:
 
 def test_what_stands_at_padded_positions_changes_no_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chosen, re-fitted, trained and judged alike, whatever fills the padding."""
-    monkeypatch.setattr(deliver, "LATENCY_SECONDS", 0.05)
+    monkeypatch.setattr(footprints, "LATENCY_SECONDS", 0.05)
     settings = {"ratio": 0.5, "round_to": 1, "epochs": 1, "batch_size": 16, "format": ("pt2",)}
     found = []
     for filler, by_name in ((SYMBOLS - 2, True), (SYMBOLS - 1, False)):

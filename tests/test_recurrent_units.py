@@ -53,24 +53,28 @@ def sequences(count: int = 4) -> list[tuple[Tensor]]:
 
 
 def workspace() -> Workspace:
-    return Workspace(memory=Memory.of(10**8, least_rows=256))
+    return Workspace(memory=Memory.of(10**8, usual_rows=256))
 
 
 # -- which units go --------------------------------------------------------------------------------
 
 
 def test_dead_units_of_each_layer_go_wherever_they_are() -> None:
+    torch.manual_seed(0)
     model = net(
         lambda m, x: m.head(m.cells(x)[0]),
         cells=nn.LSTM(5, 12, num_layers=3, batch_first=True),
         head=nn.Linear(12, 4),
     ).eval()
+    reads = [model.cells.weight_ih_l1, model.cells.weight_ih_l2, model.head.weight]
     dead = {0: (1, 4, 7), 1: (0, 2, 11), 2: (3, 4, 9)}
     with torch.no_grad():
         for layer, units in dead.items():
             rows = [gate * 12 + unit for gate in range(4) for unit in units]
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
                 getattr(model.cells, f"{name}_l{layer}")[rows] = 0
+            for reader in (reads[layer], getattr(model.cells, f"weight_hh_l{layer}")):
+                reader[:, units] = 0
     found = traced(model)
     network = analyse(found)
     scores = reconstruction_scores(found, network, sequences, workspace())

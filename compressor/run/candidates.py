@@ -31,7 +31,7 @@ from compressor.watch import Tick
 JUDGED_ON = 256
 """About the number of samples that candidates are judged on."""
 
-PART, LEAST, ROWS = 4, 16, 8_192
+PART, LEAST, ROWS = 4, 32, 8_192
 """Candidates are repaired on one of PART parts of the calibration samples (LEAST samples at least),
 by regressions that take ROWS output positions at least: they are ranked, not delivered, and so few
 rank them alike."""
