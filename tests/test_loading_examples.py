@@ -120,23 +120,9 @@ def test_python_examples_of_other_forms_are_refused(given: Any) -> None:
 def test_the_order_of_what_is_taken() -> None:
     net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1))
     own = ExampleInputs((torch.zeros(1, 3, 9, 9),), origin="the program's own")
-    sample = torch.zeros(3, 7, 7)
-    assert find_examples(loaded(net, own), ["1x3x5x5"], sample).origin == "--input"
-    assert find_examples(loaded(net, own), [], sample).origin == "the program's own"
-    taken = find_examples(loaded(net), [], sample)
-    assert taken.origin == "noise shaped like the first sample of the data"
-    assert taken.args[0].shape == (1, 3, 7, 7)
-    assert not taken.args[0].equal(find_examples(loaded(net), [], sample + 1).args[0])
-    assert find_examples(loaded(net), [], None).origin == "a guess: 1x3x224x224"
-
-
-def test_a_sample_of_several_inputs() -> None:
-    class Two(nn.Module):
-        def forward(self, a: Tensor, b: Tensor) -> Tensor:
-            return a.sum(1) + b
-
-    taken = find_examples(loaded(Two()), [], (torch.zeros(3), 2.0))
-    assert [tuple(arg.shape) for arg in taken.args] == [(1, 3), (1,)]
+    assert find_examples(loaded(net, own), ["1x3x5x5"]).origin == "--input"
+    assert find_examples(loaded(net, own), []).origin == "the program's own"
+    assert find_examples(loaded(net), []).origin == "a guess: 1x3x224x224"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +147,7 @@ def test_a_sample_of_several_inputs() -> None:
     ],
 )
 def test_guesses_are_tried_and_named(net: nn.Module, spec: str) -> None:
-    assert find_examples(loaded(net), [], None).origin == f"a guess: {spec}"
+    assert find_examples(loaded(net), []).origin == f"a guess: {spec}"
 
 
 class OverPixels(nn.Module):
@@ -178,13 +164,13 @@ class OverPixels(nn.Module):
 
 def test_a_guess_that_takes_the_memory_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foretelling, "free_bytes", lambda: 10**8)
-    assert find_examples(loaded(OverPixels()), [], None).origin == "a guess: 1x1x32x32"
+    assert find_examples(loaded(OverPixels()), []).origin == "a guess: 1x1x32x32"
 
 
 def test_when_no_guess_works_it_is_said_what_was_tried() -> None:
     net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(7, 3))
     with pytest.raises(CompressorError, match="no guess works") as caught:
-        find_examples(loaded(net), [], None)
+        find_examples(loaded(net), [])
     assert "1x3x224x224" in caught.value.where
     assert "1x3x32x32" in caught.value.where
     assert "--input" in caught.value.next_step
@@ -192,28 +178,28 @@ def test_when_no_guess_works_it_is_said_what_was_tried() -> None:
 
 def test_a_network_that_tells_nothing_about_its_input() -> None:
     with pytest.raises(CompressorError, match="no guess works"):
-        find_examples(loaded(Pair()), [], None)
+        find_examples(loaded(Pair()), [])
 
 
 def test_a_wrong_shape_names_the_innermost_layer() -> None:
     block = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(50, 3))
     net = nn.Sequential(nn.Identity(), block)
     with pytest.raises(CompressorError, match=r"--input \(1x3x9x9\)") as caught:
-        find_examples(loaded(net), ["1x3x9x9"], None)
+        find_examples(loaded(net), ["1x3x9x9"])
     assert caught.value.where.startswith("layer 1.2 (Linear) on 1x98: RuntimeError: ")
     assert "\n" not in caught.value.where
 
 
 def test_a_wrong_number_of_inputs_names_the_model() -> None:
     with pytest.raises(CompressorError) as caught:
-        find_examples(loaded(nn.Sequential(nn.ReLU())), ["1x3", "1x3"], None)
+        find_examples(loaded(nn.Sequential(nn.ReLU())), ["1x3", "1x3"])
     assert caught.value.where.startswith("the model on 1x3, 1x3: TypeError")
 
 
 def test_finding_examples_changes_nothing() -> None:
     net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)).train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    find_examples(loaded(net), [], None)
+    find_examples(loaded(net), [])
     assert net.training
     assert not net[0]._forward_hooks
     assert not net[0]._forward_pre_hooks
@@ -234,7 +220,7 @@ def test_a_saved_model_comes_back_with_its_examples(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "model.pt"]
     back = load_model(str(tmp_path / "model.pt"))
     assert (back.recognised, back.weights) == ("a torch.export program", "loaded")
-    taken = find_examples(back, [], None)
+    taken = find_examples(back, [])
     assert taken.origin == "the program's own"
     assert torch.equal(taken.args[0], x)
     for batch in (1, 5):
@@ -346,7 +332,7 @@ class Answers(nn.Module):
 
 
 def test_where_normal_values_have_no_finite_answer_others_are_drawn() -> None:
-    taken = find_examples(loaded(Answers(lambda x: x.log().sum(1))), ["4x64"], None)
+    taken = find_examples(loaded(Answers(lambda x: x.log().sum(1))), ["4x64"])
     assert taken.origin == "--input, between 0 and 1"
     assert 0 < float(taken.args[0].min()) < float(taken.args[0].max()) < 1
 
@@ -362,7 +348,7 @@ def test_where_normal_values_have_no_finite_answer_others_are_drawn() -> None:
 )
 def test_answers_that_show_nothing_are_refused(answer: Any, says: str) -> None:
     with pytest.raises(CompressorError, match=says) as caught:
-        find_examples(loaded(Answers(answer)), ["2x3"], None)
+        find_examples(loaded(Answers(answer)), ["2x3"])
     assert "2x3" in str(caught.value)
 
 

@@ -62,15 +62,12 @@ GUESSES: tuple[tuple[type[nn.Module], Callable[[Any], list[str]]], ...] = (
 )
 
 
-def find_examples(
-    loaded: LoadedModel, specs: Sequence[str], first_sample: Any | None, seed: int = 0
-) -> ExampleInputs:
-    """Return the example inputs to work with: given, the model's own, from the data, or guessed.
+def find_examples(loaded: LoadedModel, specs: Sequence[str], seed: int = 0) -> ExampleInputs:
+    """Return the example inputs to work with: given, the model's own, or guessed.
 
     Args:
         loaded: The model; it is not changed.
         specs: The texts given with `--input`, in order.
-        first_sample: Inputs of the first sample of the data, without a batch dimension.
         seed: Seed of the values that are drawn.
 
     Returns:
@@ -85,8 +82,6 @@ def find_examples(
         examples = parse_inputs(specs, seed)
     elif loaded.examples is not None:
         examples = loaded.examples
-    elif first_sample is not None:
-        examples = _noise_like(_batch_of_one(first_sample), seed)
     else:
         return _guess(model, seed)
     if loaded.types:
@@ -258,19 +253,6 @@ def _first_layers(model: nn.Module) -> Iterator[tuple[type[nn.Module], list[str]
             if isinstance(layer, kind):
                 yield kind, guess(layer)
                 break
-
-
-def _batch_of_one(sample: Any) -> ExampleInputs:
-    match sample:
-        case Mapping():
-            return ExampleInputs((), {key: _unsqueeze(value) for key, value in sample.items()})
-        case tuple() | list():
-            return ExampleInputs(tuple(map(_unsqueeze, sample)))
-    return ExampleInputs((_unsqueeze(sample),))
-
-
-def _unsqueeze(value: Any) -> Tensor:
-    return torch.as_tensor(value).unsqueeze(0)
 
 
 def _shapes(examples: ExampleInputs) -> str:

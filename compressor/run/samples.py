@@ -65,7 +65,7 @@ def open_inputs(
         loaded = replace(loaded, examples=normalise_examples(subject.example_inputs))
     known = None
     if options.input or loaded.examples is not None:
-        known = find_examples(loaded, options.input, None, options.seed)
+        known = find_examples(loaded, options.input, options.seed)
     is_given = known is not None and not known.has_free_sizes
     binding = Binding(
         Forward.of(loaded.module),
@@ -84,7 +84,7 @@ def open_inputs(
     if not is_given and first is not None:
         loaded = replace(loaded, examples=like_sample(first.longest_sample, options.seed))
         known = None
-    examples = known or find_examples(loaded, (), None, options.seed)
+    examples = known or find_examples(loaded, (), options.seed)
     return examples, samples.bind(replace(binding, examples=Call.of(examples)))
 
 

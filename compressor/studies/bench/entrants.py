@@ -81,7 +81,7 @@ def _write_files(
     from compressor.run.loaded import open_model
 
     loaded = open_model(spec, options)
-    traced = trace(loaded.module, find_examples(loaded, options.input, None))
+    traced = trace(loaded.module, find_examples(loaded, options.input))
     folder.mkdir(parents=True, exist_ok=True)
     needed, files = {format_of(backend) for backend in backends}, {}
     for name, row in FORMATS.items():

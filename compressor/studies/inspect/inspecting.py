@@ -72,7 +72,7 @@ def inspect(model: nn.Module | str, options: InspectOptions, watch: Watch) -> In
     with stopwatch.stage("load"):
         loaded = open_model(model, options)
     with stopwatch.stage("example inputs"):
-        examples = find_examples(loaded, options.input, None)
+        examples = find_examples(loaded, options.input)
     traced = capture(loaded, examples, stopwatch)
     with stopwatch.stage("analyse"):
         network = analyse(traced)
