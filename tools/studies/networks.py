@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from compressor.loading.data import load_data
 from compressor.recover.fidelity import fidelity
 from tools.studies import torch_pruning
 from tools.studies.models import LENGTH, CharacterModel, trained_here, vision_transformer
-from tools.studies.packages import modules
+from tools.studies.packages import modules, voices
 from tools.studies.packages.carried import Carried
 from tools.studies.packages.files import FILES, FileNetwork
 from tools.studies.torch_pruning import Hint
@@ -186,6 +186,22 @@ def _efficientnet(root: Path) -> Network:
     return Network(module, train.tensors[0][:1], train, test, carried=modules.EFFICIENTNET)
 
 
+def _voices(_: Path) -> Network:
+    """Calibrated and trained on some languages without labels, judged on others."""
+    module = voices.voice_encoder(voices.ENCODER.required())
+    train = voices.windows_of(voices.CALIBRATED, voices.SPEEDS, 10)
+    test = voices.windows_of(voices.JUDGED, (1.0,), 20)
+    with torch.inference_mode():
+        wanted = module(test).clone()
+    return Network(
+        *(module, train[:1], TensorDataset(train), TensorDataset(test, wanted)),
+        metric=fidelity,
+        batch_size=32,
+        carried=voices.ENCODER,
+        judge=partial(modules.judge_embeddings, wanted, test),
+    )
+
+
 IN_NATS = ("stories260k",)
 """Judged by a loss; all others by the share that is right."""
 
@@ -206,13 +222,15 @@ ALL: Mapping[str, Callable[[Path], Network | FileNetwork]] = {
     **{name: partial(_drawn, name, hint) for name, hint in TIMED.items()},
     "all-MiniLM-L6-v2": _sentences,
     "EfficientNet-lite0": _efficientnet,
+    "voice encoder": _voices,
     **FILES,
 }
 """Every network by name, made from the folder with the data."""
 
-CARRIED: Mapping[str, Carried] = {
-    "all-MiniLM-L6-v2": modules.MINILM,
-    "EfficientNet-lite0": modules.EFFICIENTNET,
-    **{name: make(Path()).carried for name, make in FILES.items()},
+CARRIED: Mapping[str, Sequence[Carried]] = {
+    "all-MiniLM-L6-v2": (modules.MINILM,),
+    "EfficientNet-lite0": (modules.EFFICIENTNET, modules.EFFICIENTNET_CLASS),
+    "voice encoder": (voices.ENCODER, voices.SPEECH),
+    **{name: (make(Path()).carried,) for name, make in FILES.items()},
 }
 """What lies in packages, which need not be installed."""

