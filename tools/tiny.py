@@ -78,11 +78,11 @@ def write_model(path: Path, network: nn.Module | None = None) -> Path:
     return path
 
 
-_LATER = {"model.onnx.data", "training.svg", "exports.json"}
+_LATER = {"model.onnx.data", "model.xml", "model.bin", "training.svg", "exports.json"}
 RESULT_FILES = sorted(
     name for name in files_of_a_result() if name not in _LATER and "*" not in name
 )
-"""What every result's folder holds."""
+"""What the folder of every result in the usual formats holds."""
 
 
 def names_in(folder: Path) -> Sequence[str]:
