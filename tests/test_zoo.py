@@ -23,6 +23,7 @@ from compressor.graph.trace import trace
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module, slice_network
 from compressor.slicing.compare import outputs_of
+from compressor.slicing.program import slice_program
 
 ROLES = {
     "channels and heads": ("channels", "heads"),
@@ -104,6 +105,8 @@ def test_what_is_left_computes_the_same(name: str, roles: str) -> None:
     assert_same(twin, as_module(small.program), of.inputs())
     assert_same(twin, small.module, of.inputs())
     assert_counted(of, keep, as_module(small.program))
+    thrown_away = slice_program(of.trace, of.network, of.network.masks(keep), only_to_run=True)
+    assert_same(twin, as_module(thrown_away), of.inputs())
 
 
 def assert_counted(of: Known, keep: Keep, small: nn.Module) -> None:

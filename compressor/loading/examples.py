@@ -12,6 +12,7 @@ from compressor.agreement import fresh_inputs, map_inputs
 from compressor.calls import Call
 from compressor.causes import cause_of
 from compressor.errors import CompressorError
+from compressor.graph.programs.attention_path import unfuse_attention
 from compressor.loading.answers import NotFiniteError, refuse_useless
 from compressor.loading.foretelling import is_too_large
 from compressor.loading.inputs import parse_inputs
@@ -175,7 +176,7 @@ def try_inputs(model: nn.Module, examples: ExampleInputs) -> Failure | None:
         hooks.append(layer.register_forward_pre_hook(enter))
         hooks.append(layer.register_forward_hook(_forget(entered)))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), unfuse_attention():  # fused, layers hand on tensors without shapes
             returned = model(*examples.args, **examples.kwargs)
         refuse_useless(returned)
     except (Exception, SystemExit) as error:

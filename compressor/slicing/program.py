@@ -174,12 +174,17 @@ def _literal(
         return rest
     with node.graph.inserting_before(node):
         grown = node.graph.call_function(operator.mul, (symbol(), factor))
-        grown.meta["nn_module_stack"] = node.meta.get("nn_module_stack", {})
+        _describe(grown, node, symbol().meta["val"] * factor)
         if not rest:
             return grown
         total = node.graph.call_function(operator.add, (grown, rest))
-        total.meta["nn_module_stack"] = node.meta.get("nn_module_stack", {})
+        _describe(total, node, grown.meta["val"] + rest)
         return total
+
+
+def _describe(made: Node, reader: Node, value: Any) -> None:
+    """Say of a new node, in place, what it yields, and that it belongs to its reader's module."""
+    made.meta |= {"nn_module_stack": reader.meta.get("nn_module_stack", {}), "val": value}
 
 
 def _retarget(node: Node, spelling: Spelling, sizes: Mapping[Axis, int]) -> None:
@@ -207,7 +212,9 @@ def _symbol_of(graph: Graph, batch_symbol: str | None) -> Callable[[], Node]:
         inputs = [node for node in graph.nodes if node.op == "placeholder"]
         source = next(node for node in inputs if str(_leading(node)) == batch_symbol)
         with graph.inserting_after(inputs[-1]):
-            return graph.call_function(torch.ops.aten.sym_size.int, (source, 0))
+            size = graph.call_function(torch.ops.aten.sym_size.int, (source, 0))
+        size.meta["val"] = _leading(source)
+        return size
 
     return symbol
 
