@@ -20,6 +20,7 @@ from compressor.agreement import (
     tolerance_of,
 )
 from compressor.errors import CompressorError
+from compressor.graph.programs.attention_path import unfuse_attention
 from compressor.graph.programs.beginning import end_after
 from compressor.graph.programs.redraw import redraw_until_clear
 from compressor.modules import copy_of
@@ -47,7 +48,8 @@ def outputs_of(module: nn.Module, inputs: ExampleInputs, ends_after: Sequence[st
         lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf,
         (inputs.args, dict(inputs.kwargs)),
     )
-    with torch.no_grad(), end_after(module, ends_after):
+    # as it was traced: fused, encoder layers give zeros at padded positions
+    with torch.no_grad(), unfuse_attention(), end_after(module, ends_after):
         returned = module(*args, **kwargs)
     return [leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
 

@@ -81,7 +81,7 @@ def follow(
     for _ in range(ATTEMPTS):
         module, attributes, suspects = patch_class(trace, network, indices, sizes)
         for path, (part, wiring) in stand_ins.items():
-            install(module.get_submodule(path), part, wiring)
+            install(module, path, part, wiring)
         difference, failed, reason = _try(reference, module)
         if reference.agrees(difference):
             learn(module, trace.learning)

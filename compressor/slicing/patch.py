@@ -269,4 +269,4 @@ def _install_stand_ins(
     sliced = program()
     for path, spelled in plan.stand_ins.items():
         part = part_of(sliced, module, path)
-        install(module.get_submodule(path), part, Wiring.read(spelled))
+        install(module, path, part, Wiring.read(spelled))

@@ -7,6 +7,7 @@ replaced by the part of the sliced program that was traced from it.
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from typing import Any, Self
 
 import torch
@@ -88,12 +89,29 @@ class Muted(Passing):
         return torch.zeros_like(tensor)
 
 
-def install(layer: nn.Module, part: Part, wiring: Wiring) -> None:
-    """Let a layer run its part of the program from now on; its class is replaced in place."""
+def install(module: nn.Module, path: str, part: Part, wiring: Wiring) -> None:
+    """Let a layer run its part of the program from now on; its class is replaced in place.
+
+    Args:
+        module: The network.
+        path: Where the layer is in it.
+        part: Its traced operators.
+        wiring: How its call meets them.
+    """
+    layer = module.get_submodule(path)
     layer.__class__ = StandIn
     layer._part, layer._wiring = part, wiring  # type: ignore[assignment]
     layer._traced = part.operators
     layer.register_forward_pre_hook(_no_fast_path)
+    for around in _containers_of(module, path):
+        if isinstance(around, nn.TransformerEncoder):
+            around.use_nested_tensor = False  # whose layers get tensors without shapes
+
+
+def _containers_of(module: nn.Module, path: str) -> Iterator[nn.Module]:
+    """Yield the modules that a path leads through, the network first."""
+    names = path.split(".")
+    yield from (module.get_submodule(".".join(names[:count])) for count in range(len(names)))
 
 
 def _tensors_of(args: Any, kwargs: Any) -> list[torch.Tensor]:

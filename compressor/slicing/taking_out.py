@@ -82,7 +82,7 @@ def _take_out(
         module = copy_of(trace.module)
         remove(module, removal, owners.running)
         for path, (part, wiring) in owners.running.items():
-            install(module.get_submodule(path), part, wiring)
+            install(module, path, part, wiring)
     spelled = {path: wiring.spell() for path, (_, wiring) in owners.running.items()}
     shorter = Shorter(trace, removal, shortened.stands_for, spelled, owners.obstacle)
     return replace(trace, program=shortened.program, module=module.eval(), shorter=shorter)

@@ -14,6 +14,7 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from compressor.agreement import difference
+from compressor.graph.programs.attention_path import unfuse_attention
 from compressor.graph.programs.lifting import fill_placeholders
 from compressor.records import ExampleInputs
 from compressor.slicing.part import Part
@@ -108,7 +109,8 @@ def _watch_calls(
 
     handles = [watch(path) for path in paths]
     try:
-        with torch.no_grad(), suppress(_EnoughError):
+        # fused, encoder layers hand on tensors without shapes
+        with torch.no_grad(), unfuse_attention(), suppress(_EnoughError):
             module(*inputs.args, **inputs.kwargs)
     finally:
         for handle in handles:
