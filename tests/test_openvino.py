@@ -143,9 +143,11 @@ def test_a_wrong_file_does_not_appear(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_bench_times_openvino_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compressed(Convolutions(), pixels()).save(tmp_path / "result")
     compressor.save(Convolutions().eval(), pixels(), tmp_path / "net.pt2")
-    asked = ("--backend", "openvino", "--threads", "1", "--batch", "1", "--seconds", "0.2")
+    how = ("--backend", "openvino,onnxruntime", "--seconds", "0.2")
+    asked = (*how, "--threads", "1", "--batch", "1")
     assert main(["bench", str(tmp_path / "net.pt2"), str(tmp_path / "result"), *asked]) == 0
-    assert "OpenVINO, 1 thread, batch 1" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "OpenVINO, 1 thread, batch 1" in said and "ONNX Runtime, 1 thread" in said
 
 
 def test_a_damaged_file_and_another_device_are_refused(tmp_path: Path) -> None:

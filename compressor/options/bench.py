@@ -51,6 +51,8 @@ fp16. In all but fp32 a GPU's images lie channels last."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        names = (name for given in self.backend for name in given.split(","))
+        object.__setattr__(self, "backend", tuple(dict.fromkeys(names)))
         for backend in self.backend:
             check_choice("backend", backend, tuple(titles_of_backends()))
         for name in ("threads", "batch"):
