@@ -202,15 +202,20 @@ def draw_input(
     Raises:
         CompressorError: The input is of another type.
     """
-    shape = fill_sizes(spec.shape, batch, usual)
-    if spec.type in _FLOATS:
-        return rng.standard_normal(shape).astype(_FLOATS[spec.type])
-    if spec.type in _INTEGERS:
-        return np.ones(shape, _INTEGERS[spec.type])
-    raise CompressorError(
-        f"no random data for the input {spec.name!r} of type {spec.type}",
-        next_step="give inputs of your own: such a type cannot be drawn",
-    )
+    kind = _FLOATS.get(spec.type) or _INTEGERS.get(spec.type)
+    if kind is None:
+        raise CompressorError(
+            f"no random data for the input {spec.name!r} of type {spec.type}",
+            next_step="give inputs of your own: such a type cannot be drawn",
+        )
+    return draw_array(fill_sizes(spec.shape, batch, usual), kind, rng)
+
+
+def draw_array(shape: Sequence[int], kind: Any, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Draw random numbers of a type of NumPy's; integers are ones."""
+    if np.issubdtype(kind, np.floating):
+        return rng.standard_normal(shape).astype(kind)
+    return np.ones(shape, kind)
 
 
 _FLOATS: dict[str, Any] = {

@@ -24,10 +24,11 @@ import compressor
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.files.folder import check_target
-from compressor.files.format_table import FORMATS, format_of
+from compressor.files.format_table import FORMATS, ONNX, PROGRAM, format_of
 from compressor.files.hashes import sha256_of
 from compressor.formats import export_onnx, onnx_file, save_weights, verifying
 from compressor.formats.job import methods_of
+from compressor.formats.original import Original
 from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs
 from compressor.graph.programs.containers import names_of_outputs
@@ -72,6 +73,15 @@ def x() -> Tensor:
 
 def compressed(network: nn.Module, x: Tensor, **options: Any) -> Any:
     return compressor.compress(network, x, 0.5, **{"round_to": 1, **options})
+
+
+def test_an_attempt_that_fails_leaves_no_file_for_other_formats(x: Tensor) -> None:
+    original = Original(trace(Net(without_onnx).eval(), ExampleInputs((x,))), (ONNX, PROGRAM))
+    assert list(original.unwritable) == [ONNX]
+    with pytest.raises(CompressorError):
+        original.file_of(ONNX)
+    folder = original.file_of(PROGRAM).parent
+    assert not list(folder.iterdir()), "PyTorch runs programs as they are"
 
 
 # -- what networks return ----------------------------------------------------------------------

@@ -72,7 +72,8 @@ def random_keep(network: Network, seed: int, roles: Collection[str] = EXACT) -> 
     for group in network.groups:
         if group.role in roles:
             count = int(rng.integers(1, group.size))
-            level = [keep[name] for name in network.level_with(group.name) if name in keep]
+            names = next((names for names in network.level if group.name in names), ())
+            level = [keep[name] for name in names if name in keep]
             count = len(level[0]) if level else count
             keep[group.name] = tuple(sorted(int(i) for i in rng.permutation(group.size)[:count]))
     return keep

@@ -18,6 +18,7 @@ from compressor.choose.kinds import KINDS
 from compressor.choose.refusals import no_group, nothing_to_prune, unmatched
 from compressor.choose.scopes import Scores
 from compressor.graph.axes import Axis
+from compressor.graph.groups import merge_links
 from compressor.graph.network import Network
 from compressor.records import Group
 
@@ -118,7 +119,7 @@ def units_of(network: Network, bounds: Bounds) -> list[Unit]:
     """
     groups = prunable(network, bounds.protect, bounds.prune)
     linked = (*network.level, *(network.linked if bounds.keep_linked else ()))
-    units = _join(groups, _merge(linked))
+    units = _join(groups, merge_links(linked))
     if not units:
         raise nothing_to_prune(network, bounds.protect, options_of_kinds(network))
     fixed = _fix(network, groups, units, bounds)
@@ -150,16 +151,6 @@ def options_of_kinds(network: Network) -> list[str]:
     """Return the options that let more kinds of the network's units go."""
     kinds = sorted({group.role for group in network.groups})
     return [KINDS[kind].option for kind in kinds if KINDS[kind].option]
-
-
-def _merge(links: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
-    """Return links as sets that share no group, in order."""
-    merged: list[tuple[str, ...]] = []
-    for link in links:
-        touching = [other for other in merged if set(other) & set(link)]
-        merged = [other for other in merged if other not in touching]
-        merged.append(tuple(dict.fromkeys(name for each in (*touching, link) for name in each)))
-    return merged
 
 
 def _join(groups: Iterable[Group], linked: Sequence[Sequence[str]]) -> list[Unit]:

@@ -122,11 +122,16 @@ def write_format(name: str, job: Job) -> Outcome:
     try:
         outcome = methods_of(name).write(job)
     except CompressorError as error:
-        for file in row.files:
-            (job.folder / file).unlink(missing_ok=True)
+        remove_files(name, job.folder)
         return Outcome(reason=error.what)
     written = [path for file in row.files if (path := job.folder / file).exists()]
     return replace(outcome, size_bytes=sum(path.stat().st_size for path in written))
+
+
+def remove_files(name: str, folder: Path) -> None:
+    """Remove a format's files from a folder, as far as they are there."""
+    for file in FORMATS[name].files:
+        (folder / file).unlink(missing_ok=True)
 
 
 def differences_of(formats: Mapping[str, Outcome]) -> dict[str, float]:

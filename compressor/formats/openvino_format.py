@@ -30,11 +30,10 @@ from compressor.formats.verification import (
     require_alive,
     to_array,
 )
-from compressor.formats.verifying import compare_file, cut_to_one
+from compressor.formats.verifying import compare_file, inputs_to_compare
 from compressor.formats.ways import Way
-from compressor.onnx_runtime import cores, fill_sizes, words_of
-from compressor.records import ExampleInputs, Trace
-from compressor.slicing import variants
+from compressor.onnx_runtime import cores, draw_array, fill_sizes, words_of
+from compressor.records import Trace
 
 _FILE = FORMATS[OPENVINO].file
 _LABEL = FORMATS[OPENVINO].label
@@ -94,24 +93,15 @@ def _write(job: Job) -> Outcome:
             outcome = methods_of(ONNX).write(replace(job, folder=made))
             onnx = made / onnx.name
         convert(onnx, path, job.metadata)
-    inputs = _inputs_of(job, path)
+    model = _openvino().Core().read_model(str(path))
+    is_free = any(port.partial_shape.is_dynamic for port in model.inputs)
+    inputs = inputs_to_compare(job.traced, job.real, free_batch=is_free)
 
     def write(target: Path) -> None:
         _write_anew(job.program, target, job.traced.batch_symbol)
 
     worst = compare_file(job.program, inputs, path, write, verified=_verify)
     return Outcome(worst, outcome.how)
-
-
-def _inputs_of(job: Job, path: Path) -> list[ExampleInputs]:
-    """Return what both are called with; of one sample where the file takes no other number."""
-    own = [ExampleInputs(job.real.args, job.real.kwargs)] if job.real is not None else []
-    inputs = [*variants(job.traced), *own]
-    model = _openvino().Core().read_model(str(path))
-    is_fixed = not any(port.partial_shape.is_dynamic for port in model.inputs)
-    if is_fixed and job.traced.batch_symbol is not None:
-        return [cut_to_one(each) for each in inputs]
-    return inputs
 
 
 def _write_anew(program: ExportedProgram, target: Path, symbol: str | None) -> None:
@@ -211,17 +201,10 @@ def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
     request, rng = compiled.create_infer_request(), np.random.default_rng(seed)
     ov = _openvino()
     for port in compiled.inputs:
-        request.set_tensor(port, ov.Tensor(_draw(port, rng)))
+        drawn = draw_array(list(port.shape), port.element_type.to_dtype(), rng)
+        request.set_tensor(port, ov.Tensor(drawn))
     request.infer()
     return request.infer, by_wall
-
-
-def _draw(port: Any, rng: np.random.Generator) -> Array:
-    """Draw numbers for an input; integers are ones, an index that is nearly always valid."""
-    kind, shape = port.element_type.to_dtype(), list(port.shape)
-    if np.issubdtype(kind, np.floating):
-        return rng.standard_normal(shape).astype(kind)
-    return np.ones(shape, kind)
 
 
 # -- counted -------------------------------------------------------------------------------------

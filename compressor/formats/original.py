@@ -12,8 +12,8 @@ from torch.export import ExportedProgram
 
 from compressor.errors import CompressorError
 from compressor.files.claimed import new_folder
-from compressor.files.format_table import FORMATS, ONNX
-from compressor.formats.job import methods_of
+from compressor.files.format_table import FORMATS, ONNX, PROGRAM
+from compressor.formats.job import methods_of, remove_files
 from compressor.formats.onnx_file import Route
 from compressor.records import Trace
 
@@ -69,9 +69,7 @@ class Original:
         Raises:
             CompressorError: It cannot be written so, or its runtime does not run the file.
         """
-        found = self._attempt(name)
-        if isinstance(found, CompressorError):
-            raise found
+        self.route_of(name)
         return self._folder.path / FORMATS[name].file
 
     @property
@@ -99,12 +97,18 @@ class Original:
         return TemporaryFolder()
 
     def _attempt(self, name: str) -> Route | CompressorError | None:
-        """Write the network in a format, once; return the route, or why it cannot be."""
+        """Write the network in a format, once; return the route, or why it cannot be.
+
+        What failed leaves no file, and neither does a program, which PyTorch runs as it is.
+        """
         if name not in self._attempts:
+            folder = self._folder.path
             try:
-                self._attempts[name] = methods_of(name).attempt(self._trace, self._folder.path)
+                self._attempts[name] = methods_of(name).attempt(self._trace, folder)
             except CompressorError as error:
                 self._attempts[name] = error
+            if name == PROGRAM or isinstance(self._attempts[name], CompressorError):
+                remove_files(name, folder)
         return self._attempts[name]
 
 

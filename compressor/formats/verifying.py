@@ -98,16 +98,28 @@ def verify_file(
     Raises:
         CompressorError: ONNX Runtime computes something else, or the file does not run.
     """
-    own = [ExampleInputs(real.args, real.kwargs)] if real is not None else []
-    inputs = [*variants(traced), *own]
-    if route is not None and not route.free_batch and traced.batch_symbol is not None:
-        inputs = [cut_to_one(each) for each in inputs]
+    inputs = inputs_to_compare(traced, real, free_batch=route is None or route.free_batch)
 
     def write(target: Path) -> None:
         symbol, routes = traced.batch_symbol, None if route is None else (route,)
         export_onnx(program, target, batch_symbol=symbol, opset=opset, routes=routes)
 
     return compare_file(program, inputs, path, write, ONNX if route is None else route.tolerance)
+
+
+def inputs_to_compare(traced: Trace, real: Call | None, *, free_batch: bool) -> list[ExampleInputs]:
+    """Return what a file and its program are called with.
+
+    Args:
+        traced: Has the example inputs, and the batch where it is free.
+        real: Inputs from the user's data.
+        free_batch: Whether the file takes any number of samples; else it is given one.
+    """
+    own = [ExampleInputs(real.args, real.kwargs)] if real is not None else []
+    inputs = [*variants(traced), *own]
+    if not free_batch and traced.batch_symbol is not None:
+        return [cut_to_one(each) for each in inputs]
+    return inputs
 
 
 def compare_file(

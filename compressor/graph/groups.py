@@ -120,13 +120,18 @@ def _linked_by_name(
         axes: Group name -> the group's axis.
     """
     names = {axis: name for name, axis in axes.items()}
-    sets: list[set[str]] = []
-    for column in columns:
-        link = {names[axis] for axis in column if axis in names}
-        touching = [other for other in sets if other & link]
-        sets = [other for other in sets if not other & link]
-        sets.append(link.union(*touching))
-    return tuple(tuple(sorted(link)) for link in sets if len(link) > 1)
+    links = ([names[axis] for axis in column if axis in names] for column in columns)
+    return tuple(tuple(sorted(link)) for link in merge_links(links) if len(link) > 1)
+
+
+def merge_links(links: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Return links as sets that share no group, in order."""
+    merged: list[tuple[str, ...]] = []
+    for link in links:
+        touching = [other for other in merged if set(other) & set(link)]
+        merged = [other for other in merged if other not in touching]
+        merged.append(tuple(dict.fromkeys(name for each in (*touching, link) for name in each)))
+    return merged
 
 
 def form_groups(

@@ -206,10 +206,6 @@ class Network:
     uncounted: tuple[Uncounted, ...] = ()
     unread: Unread = Unread()
 
-    def level_with(self, name: str) -> tuple[str, ...]:
-        """Return the groups that keep as many channels as one, itself among them."""
-        return next((names for names in self.level if name in names), (name,))
-
     def sizes(self, kept: Mapping[str, int]) -> dict[Axis, int]:
         """Turn counts by group name into sizes by axis."""
         return {self.axes[name]: count for name, count in kept.items()}

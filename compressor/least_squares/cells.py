@@ -19,10 +19,7 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from compressor.graph.programs.nodes import given_arguments, operator_of
-
-GATES: Mapping[str, int] = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-"""Kind of recurrent layer -> how many rows of its weights belong to one unit."""
-
+from compressor.graph.rules.recurrent import GATES
 
 CELL_SUMS = "compressor.cell_sums.default"
 """The operator that gives a cell's sums in a graph that is written out."""

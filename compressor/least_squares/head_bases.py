@@ -102,8 +102,8 @@ def _gather(channels: Channels, inputs: Inputs, workspace: Workspace) -> list[_G
     gathered: list[_Gathered] | None = None
     batches = inputs()
     total = len(batches) if isinstance(batches, Sized) else 0
+    workspace.progress(0, total, "turning heads")
     for given in batches:
-        workspace.progress(0, total, "turning heads")
         if gathered is None:
             reads = [read for _, read in _track(channels, given)]
             gathered = [_Gathered(each) for each in pair(channels, reads)]

@@ -140,12 +140,15 @@ def beginning_of(run: Run) -> tuple[nn.Module, str] | None:
     return None
 
 
-def _recipe_of(run: Run, leg: Leg) -> Recipe:
-    """Return the recipe of a training, as the options say, or the network where they do not."""
+def _optimizer_of(run: Run) -> tuple[str, str]:
+    """Return the optimizer, as the options say, or the network where they do not, and why it."""
+    asked: str = run.options.optimizer
+    return optimizer_for(run.original.program) if asked == "auto" else (asked, "")
+
+
+def _recipe_of(run: Run, leg: Leg, optimizer: str) -> Recipe:
+    """Return the recipe of a training by an optimizer, else as the options say."""
     options = run.options
-    optimizer: str = options.optimizer
-    if optimizer == "auto":
-        optimizer = optimizer_for(run.original.program)[0]
     begins = leg.record == AT_THE_END and options.policy != "continue"
     rates = FIRST_LEARNING_RATES if begins else LEARNING_RATES
     return Recipe(
@@ -174,7 +177,8 @@ def _descend(
     whole = batches(
         train, options.batch_size, seed=options.seed, augment=options.augment, drop_last=True
     )
-    recipe = _recipe_of(run, leg)
+    optimizer, because = _optimizer_of(run)
+    recipe = _recipe_of(run, leg, optimizer)
     teacher = run.original.module
     objective = Objective(
         loss=loss_of(run.subject, options),
@@ -185,7 +189,7 @@ def _descend(
         penalty=penalty,
     )
     learning = _let_learn(run, module)
-    _say_how(run, module, whole, recipe, objective)
+    _say_how(run, module, whole, recipe, objective, because)
     quiet, record = Judge(run, run.samples.validation), journal.find_record(leg.record)
     state = leg.schedule.begin()
     if record is not None and _fits(record["weights"], module):
@@ -261,7 +265,12 @@ def _moments(
 
 
 def _say_how(
-    run: Run, module: nn.Module, whole: Batches, recipe: Recipe, objective: Objective
+    run: Run,
+    module: nn.Module,
+    whole: Batches,
+    recipe: Recipe,
+    objective: Objective,
+    because: str,
 ) -> None:
     """Note the recipe and an estimate of the time that it takes, before the training starts."""
     with run.stopwatch.stage("estimate training time") as tick:
@@ -270,7 +279,5 @@ def _say_how(
         tick(1, 1, f"about {seconds / 60:.1f} min")
     train = run.samples.train
     assert train is not None
-    is_chosen = run.options.optimizer == "auto"
-    because = optimizer_for(run.original.program)[1] if is_chosen else ""
     words = describe_recipe(recipe, objective, len(whole), labelled=train.labelled, because=because)
     run.stopwatch.note(words)

@@ -15,6 +15,7 @@ from compressor.graph.rules.call import Call, Equations, Rule, Shape, keep_all, 
 from compressor.graph.rules.reasons import CELLS, GATE_ROWS, PROJECTION, STEPS
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+"""Kind of recurrent layer -> how many rows of its weights belong to one unit."""
 
 
 def cell_weights(

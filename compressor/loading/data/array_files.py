@@ -69,10 +69,12 @@ def read_arrays(path: Path, name_of: Callable[[str], str]) -> list[Stored]:
 
 def _map(path: Path) -> Array:
     """Return an array that is read where it is looked at; a small one's objects are refused."""
+    found: Array
     try:
-        return np.load(path, allow_pickle=False, mmap_mode="c")  # type: ignore[no-any-return]
+        found = np.load(path, allow_pickle=False, mmap_mode="c")
     except ValueError:  # nothing to map, or objects
-        return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+        found = np.load(path, allow_pickle=False)
+    return found
 
 
 def _entry(archive: Any, name: str, path: Path) -> Stored:

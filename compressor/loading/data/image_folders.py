@@ -28,7 +28,7 @@ def number_classes(names: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(sorted(names))}
 
 
-class _ClassFolder(ImageFolder):  # type: ignore[misc]
+class _ClassFolder(ImageFolder):  # type: ignore[misc]  # it has no types
     """torchvision's folder of images, read by several threads."""
 
     @property

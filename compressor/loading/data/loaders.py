@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, IterableDataset, default_collate, default_convert
 
 from compressor.errors import CompressorError, UsageError
+from compressor.loading.data.collating import is_mapping
 
 MOST_STREAMED = 4096
 """How many samples of a stream are read into memory."""
@@ -46,9 +47,9 @@ def _only(tensor: Tensor) -> Tensor:
 
 def _plain(batch: Any) -> Any:
     """Return dicts of any kind, which are no containers to PyTorch, as plain ones."""
-    if isinstance(batch, Tensor) or not hasattr(batch, "keys"):
+    if not is_mapping(batch):
         return batch
-    return {name: _plain(batch[name]) for name in batch.keys()}  # noqa: SIM118
+    return {name: _plain(value) for name, value in dict(batch).items()}
 
 
 def dataset_of(loader: Any, name: str) -> tuple[Any, list[str]]:
