@@ -171,13 +171,13 @@ def remove(module: nn.Module, removal: Removal, stand_ins: Collection[str]) -> N
     for kind, paths in ((Passing, removal.passing), (Muted, removal.muted)):
         for path, spelled in paths.items():
             owner, leaf = _owner(module, path)
-            setattr(owner, leaf, kind(Wiring.read(spelled)))
+            setattr(owner, leaf, kind(Wiring.read(spelled), getattr(owner, leaf)))
     for name in removal.tensors:
         path, _, leaf = name.rpartition(".")
         layer = _find(module, path)
         if layer is None:
             continue
-        if hasattr(layer, leaf):
+        if getattr(layer, leaf, None) is not None:  # None already: a passing one's
             delattr(layer, leaf)
         while lies_within(path, stand_ins) and not _has_tensors(layer):
             owner, leaf = _owner(module, path)

@@ -64,10 +64,24 @@ class StandIn(nn.Module):
 class Passing(nn.Module):
     """A module all of whose operators are gone: it hands on what it is given."""
 
-    def __init__(self, wiring: Wiring) -> None:
-        """Take which of the call's tensors is handed on, and how it is returned."""
+    def __init__(self, wiring: Wiring, gone: nn.Module) -> None:
+        """Build the module that stands where another was.
+
+        Its attributes that are no tensors are the other's, and its parameters are None, since the
+        code around may read them (a transformer block asks its attention for `batch_first`).
+
+        Args:
+            wiring: Which of the call's tensors is handed on, and how it is returned.
+            gone: The module whose place it takes.
+        """
         super().__init__()
+        for name, value in vars(gone).items():
+            if name not in vars(self) and not isinstance(value, torch.Tensor):
+                setattr(self, name, value)
+        for name, _ in gone.named_parameters(recurse=False):
+            self.register_parameter(name, None)
         self.wiring = wiring
+        self.register_forward_pre_hook(_no_fast_path)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return one of the tensors that are given, as the original returned its result."""
