@@ -98,6 +98,30 @@ def test_three_measures_of_errors_are_compared_and_nothing_else_unless_it_is_ask
     assert "search" not in search_by_command(search=0, format=()).report["budget"]
 
 
+class Auxiliary(nn.Module):
+    """A residual network with a head that is there for training alone, or never computed."""
+
+    def __init__(self, *, is_used: bool) -> None:
+        super().__init__()
+        self.body, self.head, self.is_used = network(), nn.Linear(8, 10), is_used
+
+    def forward(self, x: Tensor) -> Any:
+        main = self.body(x)
+        return (main, self.head(x[:, 0, 0])) if self.training and self.is_used else main
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_layers_for_training_alone_keep_blocks_and_those_that_nothing_uses_do_not(
+    is_used: bool,
+) -> None:
+    given = {**GIVEN, "data": Samples(), "search": 3, "prune": ["block"], "format": ()}
+    result = compress(Auxiliary(is_used=is_used).eval(), torch.randn(1, 3, 8, 8), **given)
+    search = result.report["budget"]["search"]
+    assert len(search["candidates"]) == 3 and (search["of"] == 0) == is_used
+    noted = any("in training alone" in note for note in result.report["notes"])
+    assert noted == is_used
+
+
 def test_an_even_candidate_is_the_choice_by_layer() -> None:
     run, _ = plan(
         Subject(network(), torch.randn(1, 3, 8, 8), data=Samples()),

@@ -35,7 +35,8 @@ def score_again(run: Run, keep: Keep, smaller: ExportedProgram) -> Scores:
         keep: The channels that the smaller network keeps of each group.
         smaller: Its program, repaired.
     """
-    trace = replace(run.trace, program=smaller)
+    # only evaluation was cut, so that layers for training alone no longer fit it
+    trace = replace(run.trace, program=smaller, training=None)
     network = analyse(trace)
     fresh = rate(replace(run, trace=trace), network, quiet, lambda text: None)
     kept = {name: len(channels) for name, channels in keep.items()}

@@ -83,14 +83,19 @@ def _obstacle(run: Run) -> str:
     """Return in words why nothing can be searched for; "" where it can."""
     if run.samples.train is None or len(run.samples.train) < 2:
         return "candidates are judged on --data"
-    if run.trace.training is not None:
-        return "the network has layers that work in training alone"
     if not run.options.repair:
         return "candidates are judged after repair, which --no-repair leaves out"
     return CalibrationBatches(run.trace, run.samples.train, run.options).obstacle
 
 
 def _blocks_of(run: Run) -> list[Block]:
+    if run.trace.training is not None:
+        # layers that work in training alone may read what a block gives
+        if BLOCK in run.options.prune:
+            run.stopwatch.note(
+                "no blocks are taken out: the network has layers that work in training alone"
+            )
+        return []
     return removable(run.network, find_blocks(run.trace.program), run.options.protect)
 
 

@@ -6,7 +6,7 @@ import inspect
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
@@ -122,9 +122,24 @@ def _notes(way: CaptureWay, has_batch: bool, failures: list[Exception]) -> list[
 
 
 def capture_training(
-    module: nn.Module, inputs: ExampleInputs, way: CaptureWay, notes: list[str]
+    module: nn.Module,
+    inputs: ExampleInputs,
+    way: CaptureWay,
+    unused: Collection[str],
+    notes: list[str],
 ) -> ExportedProgram | None:
-    """Capture the network in training mode; return None, with a note, where that is impossible."""
+    """Capture the network in training mode, to see what uses parameters that evaluation leaves out.
+
+    Args:
+        module: The network.
+        inputs: Inputs that it accepts.
+        way: How evaluation was captured.
+        unused: The parameters that evaluation leaves out.
+        notes: Takes in what cannot be captured, or is used by neither.
+
+    Returns:
+        The program; None where training uses no more of them, or cannot be captured.
+    """
     unseen = "parameters that evaluation never uses"
     try:
         program = _export(copy_of(module).train(), inputs, way)
@@ -135,7 +150,7 @@ def capture_training(
     still = unused_parameters(program)
     if still:
         notes.append(f"{len(still)} {unseen}, nor does training: they were left alone")
-    return program
+    return None if still == set(unused) else program
 
 
 def unused_parameters(program: ExportedProgram) -> set[str]:

@@ -49,9 +49,10 @@ def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True
     inputs = (way.free_batch and with_batch(examples)) or examples
     training = None
     is_whole = not way.ends_after and not isinstance(copied, torch.fx.GraphModule)
-    if is_whole and unused_parameters(program):
+    unused = unused_parameters(program) if is_whole else set()
+    if unused:
         with restore_stored(copied):
-            training = capture_training(copied, inputs, way, notes)
+            training = capture_training(copied, inputs, way, unused, notes)
     return Trace(
         program=program,
         module=copied,
