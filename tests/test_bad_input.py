@@ -298,7 +298,9 @@ def command(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_signal_in_the_middle(attempt: Attempt, number: signal.Signals) -> None:
     Path("slow.py").write_text(SLOW_FACTORY)
     process = command("slow.py:build", *INPUT, "--out", "out", "--force")

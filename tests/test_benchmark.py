@@ -345,6 +345,7 @@ def test_a_result_brings_a_script_that_times_it_anywhere(tmp_path: Path) -> None
     assert "original.onnx should lie beside this script" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_script_times_layers_for_a_latency_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -279,6 +279,7 @@ def test_the_command_takes_blocks_out_and_says_so(tmp_path: Path) -> None:
         assert torch.equal(loaded(x), result.module.eval()(x))
 
 
+@pytest.mark.slow
 def test_the_same_seed_finds_the_same_blocks() -> None:
     first, second = shortened(), shorten_by_command()
     assert first.plan.to_json() == second.plan.to_json()
@@ -293,6 +294,7 @@ def test_a_plan_replays_blocks_and_channels(tmp_path: Path) -> None:
     assert again.report["before"]["macs"] == found.report["before"]["macs"]
 
 
+@pytest.mark.slow
 def test_steps_go_on_without_the_blocks() -> None:
     result = shorten_by_command(steps=2)
     assert result.plan.removal is not None
@@ -300,12 +302,14 @@ def test_steps_go_on_without_the_blocks() -> None:
     assert 1 - after / before == pytest.approx(0.3, abs=0.05)
 
 
+@pytest.mark.slow
 def test_protected_blocks_stay_in_the_command() -> None:
     result = shorten_by_command(protect=("blocks.1.*", "blocks.3.*"))
     removed = result.plan.removal.blocks if result.plan.removal is not None else ()
     assert not {"blocks.1", "blocks.3"} & set(removed)
 
 
+@pytest.mark.slow
 def test_without_a_search_all_blocks_stay() -> None:
     result = shorten_by_command(search=0)
     assert result.plan.removal is None and '"removal"' not in result.plan.to_json()

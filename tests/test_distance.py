@@ -272,6 +272,7 @@ def notes_of(module: nn.Module, shape: tuple[int, ...], **options: Any) -> tuple
     return "\n".join(result.report["notes"]), result.report["recovery"]
 
 
+@pytest.mark.slow
 def test_the_optimizer_follows_the_network_unless_one_is_given() -> None:
     """And without labels epochs are compared by fidelity."""
     torch.manual_seed(0)

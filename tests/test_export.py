@@ -306,6 +306,7 @@ save_program(program, folder / "other.name")
 """
 
 
+@pytest.mark.slow
 def test_files_are_the_same_from_another_process(program, onnx_path, tmp_path):
     save_program(program, tmp_path / "m.pt2")
     code = WRITE.format(path=[str(Path(__file__).parent), *sys.path])

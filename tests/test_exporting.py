@@ -259,7 +259,7 @@ def test_the_command_shows_the_files_and_asks_before_it_replaces(
 @pytest.mark.parametrize(
     ("number", "seconds"),
     [
-        (signal.SIGTERM, 3.0),
+        pytest.param(signal.SIGTERM, 3.0, marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, 3.0, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 4.0, marks=pytest.mark.slow),
         (signal.SIGKILL, 4.0),

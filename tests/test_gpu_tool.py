@@ -142,6 +142,7 @@ def test_a_part_that_hangs_is_stopped_and_the_next_one_runs(
     assert (tmp_path / "pack" / "cache" / "compressor" / "latency" / "table.json").exists()
 
 
+@pytest.mark.slow
 def test_a_part_records_each_row_and_goes_on_after_a_failure(tmp_path: Path) -> None:
     (tmp_path / "hanging.py").write_text(HANGS)
     script = (

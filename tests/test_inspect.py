@@ -100,6 +100,7 @@ def test_the_share_is_what_goes_with_all_channels_but_one() -> None:
     assert macs_share(network, inner) == pytest.approx((a + b) * 5 / 6 / whole)
 
 
+@pytest.mark.slow
 def test_blocks_have_their_share_of_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

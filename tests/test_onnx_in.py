@@ -469,6 +469,7 @@ def test_a_one_hot_code_says_how_large_its_inputs_are(tmp_path: Path) -> None:
         assert np.allclose(written, found.module(x).numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_file_without_some_blocks_keeps_its_names(tmp_path: Path) -> None:
     path = export(blocky(), [torch.randn(2, 3, 8, 8)], tmp_path / "net.onnx", 17)
     options = {"ratio": 0.3, "prune": "block", "search": 3, "round_to": 16, "calibration": 256}

@@ -79,7 +79,11 @@ def compressed(module: nn.Module, example: Tensor, **options: Any) -> compressor
 
 
 @pytest.mark.parametrize(
-    ("make", "example"), [(Convolutions, pixels), (Attention, ids)], ids=["convolutions", "tokens"]
+    ("make", "example"),
+    [
+        pytest.param(Convolutions, pixels, id="convolutions"),
+        pytest.param(Attention, ids, id="tokens", marks=pytest.mark.slow),
+    ],
 )
 def test_a_smaller_network_is_the_same_in_openvino(make: Any, example: Any, tmp_path: Path) -> None:
     result = compressed(make(), example())
@@ -141,6 +145,7 @@ def test_a_wrong_file_does_not_appear(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert any("OpenVINO model" in note for note in result.report["notes"])
 
 
+@pytest.mark.slow
 def test_bench_times_openvino_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compressed(Convolutions(), pixels()).save(tmp_path / "result")
     compressor.save(Convolutions().eval(), pixels(), tmp_path / "net.pt2")

@@ -229,6 +229,7 @@ def test_candidates_are_made_for_the_measured_time(monkeypatch: pytest.MonkeyPat
     assert sum(narrower) < sum(widths)
 
 
+@pytest.mark.slow
 def test_the_best_are_timed_and_judged_again_at_their_measured_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

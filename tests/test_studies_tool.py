@@ -103,6 +103,7 @@ def test_the_rival_meets_the_budget_inside_blocks(network: Network, importance: 
     assert [step for step, _ in found["moments"]] == ["original", "sliced"]
 
 
+@pytest.mark.slow
 def test_a_rivals_training_goes_on_where_it_was_stopped(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -409,6 +409,7 @@ def test_the_same_command_again_runs_nothing(
     assert changed <= {"results.json", "report.html"}, "notes alone differ"
 
 
+@pytest.mark.slow
 def test_a_larger_grid_reuses_what_is_there(
     done: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -445,6 +446,7 @@ def test_failed_trials_are_told_and_the_rest_goes_on(
     assert not any(row["trial"] in {f.stem for f in (out / "trials").iterdir()} for row in failed)
 
 
+@pytest.mark.slow
 def test_an_interruption_costs_the_running_trial(
     done: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,9 @@ from compressor.slicing import as_module
 from compressor.watch import Silent, Tick
 
 
+SLOW_SGD = pytest.param("sgd", marks=pytest.mark.slow)
+
+
 def labelled(samples: int = 64) -> TensorDataset:
     return TensorDataset(inputs(samples), torch.arange(samples) % CLASSES)
 
@@ -116,6 +119,7 @@ def test_recorded_steps_are_the_same_steps(recorded: list[Captured], optimizer: 
         assert same.lr == one.lr
 
 
+@pytest.mark.slow
 def test_a_recorded_training_goes_on(recorded: list[Captured]) -> None:
     whole, goes_on, kept = normed(), normed(), []
     recipe = Recipe(4, lr=0.05, captured=True)
@@ -184,7 +188,7 @@ def test_accumulated_batches_step_as_one_batch() -> None:
     assert_same_weights(whole, parts)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", [SLOW_SGD, "adamw"])
 def test_a_training_that_goes_on_ends_like_one_that_was_not_stopped(optimizer: str) -> None:
     torch.manual_seed(0)
     whole, stopped, goes_on = TinyNet(), TinyNet(), TinyNet()
@@ -299,6 +303,7 @@ def test_the_report_has_every_epoch_and_the_best_one() -> None:
     assert any("weight 0.5 on the original's outputs" in n for n in result.report["notes"])
 
 
+@pytest.mark.slow
 def test_a_step_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.py").write_text(
@@ -342,6 +347,7 @@ def hardly(**options: object) -> compressor.Result:
     return compress(plain(), inputs(), data=labelled(), **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_weights_are_rewound_and_cut_as_the_network_is(tmp_path: Path) -> None:
     torch.manual_seed(7)
     earlier = {name: torch.randn_like(tensor) for name, tensor in plain().state_dict().items()}
@@ -470,6 +476,7 @@ def test_sparsity_learning_spreads_channels_apart_before_the_cut() -> None:
     assert spread(net) > 2 * before
 
 
+@pytest.mark.slow
 def test_sparsity_learning_is_reported_and_learns_from_the_original() -> None:
     options = {"data": labelled(), "round_to": 1, "batch_size": 16, "criterion": "l2"}
     result = compress(TinyNet(16), inputs(), sparsity_epochs=2, epochs=1, **options)
@@ -482,7 +489,7 @@ def test_sparsity_learning_is_reported_and_learns_from_the_original() -> None:
 # -- one schedule through several steps ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", [SLOW_SGD, "adamw"])
 def test_moments_are_cut_with_their_weights(optimizer: str) -> None:
     """Two halves of one descent with a cut of nothing but zeros in between are one descent."""
     torch.manual_seed(0)
@@ -687,6 +694,7 @@ def test_an_unfinished_run_keeps_its_options(tmp_path: Path, options: Options) -
     assert find_unfinished(tmp_path / "result")[0] == run
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chosen, repaired and trained: plans equal, weights equal to within rounding; the first
     process alone writes."""

@@ -90,6 +90,7 @@ class Chaotic(nn.Module):
         return self.head(x)
 
 
+@pytest.mark.slow
 def test_weights_drawn_anew_leave_rounding_no_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
