@@ -45,7 +45,6 @@ from compressor.run.journal import Asked, Journal, find_unfinished, start_journa
 from compressor.slicing import as_module
 from compressor.watch import Silent, Tick
 
-
 SLOW_SGD = pytest.param("sgd", marks=pytest.mark.slow)
 
 
