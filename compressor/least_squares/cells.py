@@ -24,6 +24,12 @@ from compressor.graph.rules.recurrent import GATES
 CELL_SUMS = "compressor.cell_sums.default"
 """The operator that gives a cell's sums in a graph that is written out."""
 
+CELL_STATES = "compressor.cell_states.default"
+"""The operator that gives the states before each step."""
+
+ASIDE = frozenset((CELL_STATES, CELL_SUMS))
+"""The operators whose values serve regressions alone: the cell makes them anew."""
+
 
 STATES = "before"
 """The argument of `CELL_SUMS` that the cell makes itself: its states before each step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 import torch
@@ -74,16 +74,22 @@ class Pairs:
         self.bytes: dict[int, int] = {}
         self.count = 0
 
-    def at(self, node: str) -> Iterator[tuple[Walk, Walk]]:
-        """Yield every batch's pair of walks, just before a node."""
+    def at(
+        self, node: str, is_wanted: Callable[[int], bool] = lambda number: True
+    ) -> Iterator[tuple[Walk, Walk]]:
+        """Yield the pairs of walks of the batches whose numbers are wanted, just before a node."""
         if self.count and len(self.halted) == self.count:
             for number, walks in sorted(self.halted.items()):
+                if not is_wanted(number):
+                    continue
                 self._advance(walks, node)
                 self._hold(number, walks)
                 yield walks
             return
         number = -1
         for number, given in enumerate(self.inputs()):
+            if not is_wanted(number):
+                continue
             walks = self.halted.get(number) or (
                 self.original.start(given),
                 self.sliced.start(given),

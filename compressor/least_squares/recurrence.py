@@ -116,10 +116,12 @@ class CellFit:
         """
         count = self.pairs.batches() or APART
         every = min(count, APART)
+
+        def is_wanted(number: int) -> bool:
+            return every == 1 or (number % every == every - 1) is apart
+
         with torch.no_grad():
-            for number, (original, sliced) in enumerate(self.pairs.at(self.consumer.node)):
-                if every > 1 and (number % every == every - 1) is not apart:
-                    continue
+            for original, sliced in self.pairs.at(self.consumer.node, is_wanted):
                 whole = original.reach(self.pairs.wanted(self.consumer))
                 yield original, sliced, keep_wanted(whole, self.network, self.consumer, self.masks)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -15,11 +15,14 @@ from torch.utils import _pytree as pytree
 
 from compressor.calls import Call
 from compressor.graph.programs.lifting import fill_placeholders, stored_tensors
-from compressor.graph.programs.nodes import ASSERTION, is_mutable
-from compressor.least_squares.cells import write_out
+from compressor.graph.programs.nodes import ASSERTION, is_mutable, operator_of
+from compressor.least_squares.cells import ASIDE, write_out
 from compressor.padding import counted_of
 
 Values = dict[Node, Any]
+
+NOTHING = torch.empty(0)
+"""Stands for the value of a node in `cells.ASIDE` that nobody looks at."""
 
 
 class Script:
@@ -27,7 +30,8 @@ class Script:
 
     Recurrent layers are written out, as `cells.write_out` does. `tensors` are the program's own,
     moved to `device`; changing one in place changes what all later steps compute. Walks keep the
-    values of the nodes in `lasting` for `Walk.reach`.
+    values of the nodes in `lasting` for `Walk.reach`. Those of the nodes in `aside` are left out
+    where they are neither lasting nor what a walk is on its way to.
     """
 
     def __init__(self, program: ExportedProgram, device: str = "cpu") -> None:
@@ -46,6 +50,7 @@ class Script:
         self.writes = [is_mutable(node) for node in self.nodes]
         self.is_written_to = any(self.writes)
         self.lasting: set[Node] = set()
+        self.aside = {node for node in self.nodes if operator_of(node) in ASIDE}
 
     def start(self, inputs: Any) -> Walk:
         """Return a walk that knows only the inputs (a call, or positional ones alone)."""
@@ -73,10 +78,11 @@ class Walk:
         self.kept: Values = {}
 
     def advance(self, node: str) -> None:
-        """Run until just before a node."""
+        """Run until just before a node, whose arguments are known then."""
+        wanted = self.script.named[node].all_input_nodes
         with torch.no_grad():
             while self.position < self.script.place[node]:
-                self._step()
+                self._step(wanted)
 
     def reach(self, node: str) -> Any:
         """Return the value of a lasting node; run until just after it, if that is still ahead."""
@@ -91,13 +97,14 @@ class Walk:
         This walk stays where it is.
         """
         end = self.script.place[node] + 1
+        last = self.script.named[node]
         values = dict(self.values)
         if any(self.script.writes[self.position : end]):
             values = self._copy(values)
         other = Walk(self.script, values, self.position, self.counted)
         with torch.no_grad():
             while other.position < end:
-                other._step(forget=False)
+                other._step([last, *last.all_input_nodes], forget=False)
         return other
 
     def seeing(self, node: Node, value: Any) -> Walk:
@@ -139,9 +146,11 @@ class Walk:
         memo = {id(t): t for t in self.script.tensors.values()}
         return {node: copy.deepcopy(value, memo) for node, value in values.items()}
 
-    def _step(self, *, forget: bool = True) -> None:
+    def _step(self, wanted: Collection[Node] = (), *, forget: bool = True) -> None:
         node = self.script.nodes[self.position]
-        if node.op == "call_function":
+        if node in self.script.aside and node not in (*self.script.lasting, *wanted):
+            self.values[node] = NOTHING
+        elif node.op == "call_function":
             self.values[node] = value = self.compute(node)
             if node in self.script.lasting:
                 # what comes later may write to it
