@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
@@ -342,6 +343,78 @@ def test_steps_alone_are_quick_to_measure_and_kept(
     assert measure_table(layers, steps_alone=True, bench=nothing, path=path) == found
     complete = measure_table(layers, bench=FormulaBench(), path=tmp_path / "whole.json")
     assert measure_table(layers, bench=FormulaBench(), path=path) == complete
+
+
+def steps_of(kind: str) -> tuple[str, ...]:
+    return KERNELS[kind].stepped
+
+
+class BusyBench(FormulaBench):
+    """A machine on which another program's work stretches each look by another factor."""
+
+    def __init__(self, seed: int, *, quiet_after: float = math.inf) -> None:
+        super().__init__()
+        self.draw, self.quiet_after = np.random.default_rng(seed), quiet_after
+
+    def times_ms(self, cases: Sequence[Case]) -> list[float]:
+        times = super().times_ms(cases)
+        if self.calls > self.quiet_after:
+            return times
+        return [ms * factor for ms, factor in zip(times, self._factors(len(times)), strict=True)]
+
+    def _factors(self, count: int) -> Any:
+        return 2.0**self.calls * self.draw.uniform(0.5, 1, count)
+
+
+def test_what_a_busy_machine_blurs_serves_one_run_and_is_not_kept(
+    wide: tuple[tuple[Layer, ...], Network], tmp_path: Path
+) -> None:
+    layers, path = wide[0], tmp_path / "table.json"
+    table = measure_table(layers, bench=BusyBench(0), path=path)
+    table.check_covers(layers)
+    assert set(table.noisy) == {layer.signature for layer in layers}
+    kept = read_table(path)
+    assert table.unsettled == {f"{kind}: {name}" for kind in table.steps for name in steps_of(kind)}
+    assert kept == table.steady() == LatencyTable(table.machine)
+    quiet = measure_table(layers, bench=FormulaBench(), path=path)
+    assert quiet == read_table(path) == quiet.steady() and not quiet.noisy
+    clean = measure_table(layers, bench=FormulaBench(), path=tmp_path / "clean.json")
+    assert quiet.times == clean.times
+
+
+def test_looks_that_differ_are_taken_again_until_two_agree(
+    wide: tuple[tuple[Layer, ...], Network], tmp_path: Path
+) -> None:
+    first, steps = wide[0][:1], measure_table(wide[0], steps_alone=True, bench=FormulaBench())
+    calls = list[int]()
+    for quiet_after in (0, 4):
+        path = tmp_path / f"{quiet_after}.json"
+        write_table(steps, path)
+        bench = BusyBench(1, quiet_after=quiet_after)
+        table = measure_table(first, bench=bench, path=path)
+        assert table.noise == {first[0].signature: 0.0} and table.times == read_table(path).times
+        calls.append(bench.calls)
+    assert calls[0] < calls[1]
+
+
+def test_a_step_is_measured_until_one_look_more_changes_nothing() -> None:
+    quiet, busy = FormulaBench(), BusyBench(2, quiet_after=3)
+    assert measure_step("convolution", "in", quiet) == (Step(16, 4), True)
+    assert measure_step("convolution", "in", busy) == (Step(16, 4), True)
+    assert quiet.calls == LOOKS < busy.calls
+
+
+def test_kept_times_are_forgotten(
+    wide: tuple[tuple[Layer, ...], Network],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    measure_table(wide[0], bench=FormulaBench())
+    for count in ("1 table", "0 tables"):
+        assert main(["bench", "--forget"]) == 0
+        assert f"{count} of layers' times forgotten" in capsys.readouterr().out
 
 
 def test_progress_is_told(wide: tuple[tuple[Layer, ...], Network], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def bench(
     options: BenchOptions = BenchOptions(),  # noqa: B008 (frozen)
     out: Annotated[Path | None, Parameter(group=OUTPUT, metavar="FILE")] = None,
     force: Flag = False,
+    forget: Flag = False,
 ) -> None:
     """Time networks against the first one, and say which layers are not faster, and why.
 
@@ -34,7 +35,14 @@ def bench(
         Write everything that was found as JSON.
     force
         Replace that file.
+    forget
+        Remove what earlier runs have kept of the times of layers on this machine (first, or alone),
+        for example since the machine was busy.
     """
+    if forget:
+        _forget()
+        if not models:
+            return
     if not models:
         raise UsageError(
             "there is nothing to time",
@@ -53,6 +61,13 @@ def bench(
         with write_whole(out) as temporary:
             temporary.write_text(to_json(found), encoding="utf-8")
         show_file(out)
+
+
+def _forget() -> None:
+    from compressor.latency.machine import forget_tables
+
+    count = forget_tables()
+    print(f"{count} table{'s' if count != 1 else ''} of layers' times forgotten")
 
 
 def _show(found: dict[str, Any], *, every_layer: bool) -> None:

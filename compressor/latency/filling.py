@@ -13,6 +13,7 @@ from compressor.latency.layer_bench import Bench, Case, OnnxBench
 from compressor.latency.layers import Layer
 from compressor.latency.machine import Setting, path_in_cache
 from compressor.latency.measured_steps import measure_step
+from compressor.latency.noise import agree, noise_of
 from compressor.latency.points import Point
 from compressor.latency.torch_bench import TorchBench
 from compressor.torch_calls import TORCH
@@ -20,8 +21,8 @@ from compressor.torch_calls import TORCH
 Progress = Callable[[int, int, str], None]
 """A function that shows progress: `progress(done, total, text)`."""
 
-LOOKS = 3
-"""How often each layer is timed, some time after the last time.
+LOOKS, MOST_LOOKS = 3, 8
+"""How often each layer is timed, some time after the last time; more often where looks differ.
 
 What else the machine does at the time makes a layer seem slower, never faster, so the least counts.
 """
@@ -40,7 +41,9 @@ def measure_table(
 ) -> LatencyTable:
     """Return this machine's table with all that the layers need; what it lacks is measured.
 
-    The file is written after every layer, so that an interrupted run goes on where it was.
+    What two looks agree on is written at once, so that an interrupted run goes on where it was.
+    What none do, since the machine does other work, is in the table that is returned and not in the
+    file (`LatencyTable.noisy`, `unsettled`): later runs measure it anew.
 
     Args:
         layers: The network's layers, for the setting's batch.
@@ -67,7 +70,7 @@ def measure_table(
     else:
         fuller = _fill(table, distinct, bench, progress)
     for table in fuller:
-        write_table(table, path)
+        write_table(table.steady(), path)
     return table
 
 
@@ -148,7 +151,8 @@ def _with_steps(
     unstepped = [(kind, name) for kind in kinds for name in table.lacks_steps(kind)]
     for done, (kind, name) in enumerate(unstepped):
         progress(done, len(unstepped) + more, f"steps of {kind}: {name}")
-        table = table.with_step(kind, name, measure_step(kind, name, bench, samples))
+        step, is_settled = measure_step(kind, name, bench, samples)
+        table = table.with_step(kind, name, step, is_settled=is_settled)
         yield table
 
 
@@ -161,12 +165,16 @@ def _fill(
         table, steps = fuller, steps + 1
         yield table
     missing = {name: points for name, layer in layers.items() if (points := table.lacks(layer))}
-    total = steps + LOOKS * len(layers)
-    rounds = itertools.product(range(LOOKS), missing.items())
-    for done, (_, (name, points)) in enumerate(rounds, total - LOOKS * len(missing)):
-        progress(done, total, f"{layers[name].name} ({layers[name].kind})")
-        table = table.with_times(name, _times(layers[name], points, bench))
-        yield table
+    total, looks = steps + LOOKS * len(layers), {name: list[float]() for name in missing}
+    done = itertools.count(total - LOOKS * len(missing))
+    for number in range(MOST_LOOKS):
+        blurred = [name for name in missing if number < LOOKS or not agree(looks[name])]
+        for name in blurred:
+            progress(min(next(done), total), total, f"{layers[name].name} ({layers[name].kind})")
+            times = _times(layers[name], missing[name], bench)
+            looks[name].append(sum(times.values()))
+            table = table.with_times(name, times, noise_of(looks[name]))
+            yield table
     progress(total, total, "")
 
 

@@ -13,6 +13,7 @@ from compressor.errors import CompressorError
 from compressor.files.whole_file import write_whole
 from compressor.latency.layers import Layer
 from compressor.latency.measured_steps import Step, step_names
+from compressor.latency.noise import LIMIT
 from compressor.latency.points import Grid, Point, Steps, Surface, grid_of
 
 SCHEMA = 1
@@ -26,11 +27,34 @@ class LatencyTable:
         machine: What the times hold for (see `machine.machine_of`).
         steps: Per kind of layer and size the measured step.
         times: Per layer's signature the milliseconds at each point of its grid.
+        noise: Per layer's signature by which share two looks at it differ (`noise.noise_of`).
+        unsettled: Names of steps ("linear: out") that were different each time they were measured.
     """
 
     machine: Mapping[str, Any]
     steps: Mapping[str, Steps] = field(default_factory=dict)
     times: Mapping[str, Mapping[Point, float]] = field(default_factory=dict)
+    noise: Mapping[str, float] = field(default_factory=dict)
+    unsettled: frozenset[str] = frozenset()
+
+    @property
+    def noisy(self) -> list[str]:
+        """Return the signatures of the layers whose times do not agree with one another."""
+        return [signature for signature, noise in self.noise.items() if noise > LIMIT]
+
+    def steady(self) -> LatencyTable:
+        """Return the table without what a busy machine has blurred, which is not to be kept."""
+        steps = {
+            kind: {n: step for n, step in found.items() if f"{kind}: {n}" not in self.unsettled}
+            for kind, found in self.steps.items()
+        }
+        noisy = set(self.noisy)
+        return LatencyTable(
+            self.machine,
+            {kind: found for kind, found in steps.items() if found},
+            {name: times for name, times in self.times.items() if name not in noisy},
+            {name: noise for name, noise in self.noise.items() if name not in noisy},
+        )
 
     def step(self, kind: str, name: str) -> Step:
         """Return the step of one size of a kind; 1 where none was looked for."""
@@ -53,16 +77,31 @@ class LatencyTable:
         """Return the layer's time at any widths; none of its points may be lacking."""
         return Surface(self.grid(layer), self.times[layer.signature])
 
-    def with_step(self, kind: str, name: str, step: Step) -> LatencyTable:
+    def with_step(
+        self, kind: str, name: str, step: Step, *, is_settled: bool = True
+    ) -> LatencyTable:
         """Return the table with one step more."""
-        return replace(self, steps={**self.steps, kind: {**self.steps.get(kind, {}), name: step}})
+        unsettled = self.unsettled if is_settled else self.unsettled | {f"{kind}: {name}"}
+        steps = {**self.steps, kind: {**self.steps.get(kind, {}), name: step}}
+        return replace(self, steps=steps, unsettled=unsettled)
 
-    def with_times(self, signature: str, times: Mapping[Point, float]) -> LatencyTable:
-        """Return the table with more points of a layer; the shorter of two times of a point
-        stays."""
+    def with_times(
+        self, signature: str, times: Mapping[Point, float], noise: float = 0.0
+    ) -> LatencyTable:
+        """Return the table with more points of a layer; the shorter of two times of a point stays.
+
+        Args:
+            signature: The layer's.
+            times: Milliseconds by point.
+            noise: By which share the two shortest looks at these points differ.
+        """
         known = self.times.get(signature, {})
         least = {point: min(ms, known.get(point, ms)) for point, ms in times.items()}
-        return replace(self, times={**self.times, signature: {**known, **least}})
+        return replace(
+            self,
+            times={**self.times, signature: {**known, **least}},
+            noise={**self.noise, signature: noise},
+        )
 
     def covers(self, layer: Layer) -> bool:
         """Return whether all measurements of a layer are there."""
@@ -100,6 +139,7 @@ class LatencyTable:
             for signature, found in sorted(self.times.items())
         }
         raw = {"schema": SCHEMA, "machine": dict(self.machine), "steps": steps, "times": times}
+        raw["noise"] = dict(sorted(self.noise.items()))
         return json.dumps(raw, indent=1) + "\n"
 
     @classmethod
@@ -120,7 +160,8 @@ class LatencyTable:
             signature: {tuple(map(int, at.split())): _time(ms) for at, ms in found.items()}
             for signature, found in raw["times"].items()
         }
-        return cls(dict(raw["machine"]), steps, times)
+        noise = {name: _time(share) for name, share in raw.get("noise", {}).items()}
+        return cls(dict(raw["machine"]), steps, times, noise)
 
 
 def _positive(value: Any) -> int:

@@ -61,7 +61,19 @@ def machine_of(threads: int, batch: int, device: str, precision: str = "fp32") -
 def path_in_cache(machine: Mapping[str, Any]) -> Path:
     """Return the path of a machine's table in the user's cache folder."""
     digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:16]
-    return cache_folder() / "latency" / f"{digest}.json"
+    return _tables() / f"{digest}.json"
+
+
+def forget_tables() -> int:
+    """Remove all tables from the user's cache folder, and return how many there were."""
+    paths = list(_tables().glob("*.json"))
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return len(paths)
+
+
+def _tables() -> Path:
+    return cache_folder() / "latency"
 
 
 def cache_folder() -> Path:

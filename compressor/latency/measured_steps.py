@@ -14,10 +14,11 @@ import numpy as np
 
 from compressor.latency.kernels import KERNELS
 from compressor.latency.layer_bench import Bench, Case
+from compressor.latency.noise import agree
 
 WIDTHS = range(16, 65)
 _STEPS = (32, 16, 8, 4, 2)
-_LOOKS = 3
+_LOOKS, _MOST = 3, 8
 _SAMPLES = ("batch", "rows")  # what grows with the samples in a call
 _EXTRA = 0.15  # less is noise, or a padded end; a kernel of another kind costs more
 _EVEN = 1 / 3  # of an even rise; more than that is no step
@@ -46,13 +47,27 @@ def step_names(kind: str) -> tuple[str, ...]:
     return KERNELS[kind].stepped
 
 
-def measure_step(kind: str, name: str, bench: Bench, samples: int = 1) -> Step:
-    """Measure the step of one size of a kind of layer on this machine."""
+def measure_step(kind: str, name: str, bench: Bench, samples: int = 1) -> tuple[Step, bool]:
+    """Measure the step of one size of a kind of layer on this machine.
+
+    All widths are timed several times, until two looks agree and one more changes nothing.
+
+    Returns:
+        The step, and whether it is settled: on a busy machine it may never be.
+    """
     probe, literals = KERNELS[kind].probe
     sizes = {n: size * (samples if n in _SAMPLES else 1) for n, size in probe.items()}
     cases = [Case(kind, {**sizes, name: width}, literals) for width in WIDTHS]
-    looks = zip(*(bench.times_ms(cases) for _ in range(_LOOKS)), strict=True)
-    return step_in(dict(zip(WIDTHS, map(min, looks), strict=True)))
+    looks: list[list[float]] = []
+    found: list[Step] = []
+    while len(looks) < _MOST:
+        looks.append(bench.times_ms(cases))
+        least = map(min, zip(*looks, strict=True))
+        found.append(step_in(dict(zip(WIDTHS, least, strict=True))))
+        is_settled = found[-2:-1] == found[-1:] and agree([sum(look) for look in looks])
+        if is_settled and len(looks) >= _LOOKS:
+            return found[-1], True
+    return found[-1], False
 
 
 def step_in(times: Mapping[int, float]) -> Step:

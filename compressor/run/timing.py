@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from compressor.latency import (
 )
 from compressor.latency.machine import Setting, path_in_cache
 from compressor.latency.networks import Timed, measure_turns
+from compressor.listing import some_of
 from compressor.onnx_runtime import check_provider, has_provider
 from compressor.options import Options
 from compressor.processes import of_the_first
@@ -185,6 +186,19 @@ def turns(networks: Mapping[str, Runnable], options: Options, seconds: float) ->
     return measure_programs(programs, device=device, precision=options.latency_precision, **how)
 
 
+def _words_of_noise(table: LatencyTable, layers: Iterable[Layer]) -> str:
+    """Return a sentence about what the table has of a busy machine; "" where there is nothing."""
+    noisy = set(table.noisy)
+    blurred = [*table.unsettled, *(layer.name for layer in layers if layer.signature in noisy)]
+    if not blurred:
+        return ""
+    return (
+        f"the machine does other work: {some_of(sorted(blurred))} took another time whenever "
+        "measured, so that the choice of widths may not be the best; these times are not kept "
+        "(measure again when the machine is idle)"
+    )
+
+
 @dataclass(frozen=True)
 class _Target:
     """The runtime settings that times are measured for."""
@@ -209,7 +223,10 @@ class _Target:
             check_provider(options.latency_on)
         with self._file(stopwatch) as path:
             how: dict[str, Any] = {"steps_alone": not complete, "path": path, "progress": tick}
-            return of_the_first(lambda: measure_table(layers, self._setting, **how))
+            table = of_the_first(lambda: measure_table(layers, self._setting, **how))
+        if noise := _words_of_noise(table, layers):
+            stopwatch.note(noise)
+        return table
 
     def is_here(self, table: LatencyTable) -> bool:
         """Return whether the table holds for this machine."""
