@@ -8,6 +8,7 @@ from types import ModuleType
 from compressor.errors import UsageError
 
 EXTRAS = {
+    "executorch": "executorch",
     "openvino": "openvino",
     "ray": "ray",
     "soundfile": "audio",

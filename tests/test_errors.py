@@ -13,7 +13,7 @@ from compressor.errors import CompressorError, UsageError
 
 ROOT = Path(compressor.__file__).parent
 ERRORS = {"CompressorError", "UsageError", "OutOfReachError", "NoRoomError", "NotFiniteError"}
-NAMES = ("ONNX", "OpenVINO", "PyTorch", "Ray", "MACs", "Did you mean")
+NAMES = ("ONNX", "OpenVINO", "ExecuTorch", "PyTorch", "Ray", "MACs", "Did you mean")
 """What begins with a capital letter wherever it stands."""
 
 

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 import torchvision
+from deployed import ZOO, Attention, Convolutions, halved, ids, pixels
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -22,60 +23,14 @@ from compressor.files.format_table import FORMATS, ONNX, OPENVINO
 from compressor.formats import openvino_format
 from compressor.formats.job import methods_of
 from compressor.formats.ways import Way
-from compressor.graph.programs.redraw import drawable, redraw_
 from compressor.onnx_runtime import open_session
 from compressor.options import BenchOptions
 
 openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
 
 
-class Convolutions(nn.Module):
-    """Depthwise, grouped and transposed convolutions around a residual addition."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 16, 3, padding=1)
-        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
-        self.grouped = nn.Conv2d(16, 16, 3, padding=1, groups=4)
-        self.norm = nn.BatchNorm2d(16)
-        self.up = nn.ConvTranspose2d(16, 8, 2, stride=2)
-        self.last = nn.Linear(8, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x).relu()
-        x = (x + self.norm(self.grouped(self.depthwise(x)))).relu()
-        return self.last(self.up(x).mean((2, 3)))
-
-
-class Attention(nn.Module):
-    """Token ids through an embedding, attention and a recurrent layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(20, 32)
-        self.attend = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, dropout=0.0)
-        self.read = nn.LSTM(32, 24, batch_first=True)
-        self.last = nn.Linear(24, 6)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        found, _ = self.read(self.attend(self.embed(ids)))
-        return self.last(found[:, -1])
-
-
-def pixels() -> Tensor:
-    return torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-def ids() -> Tensor:
-    return torch.arange(12).view(2, 6)
-
-
 def compressed(module: nn.Module, example: Tensor, **options: Any) -> compressor.Result:
-    torch.manual_seed(0)
-    redraw_(drawable(module.eval()), seed=0)
-    return compressor.compress(
-        module, example, **{"ratio": 0.5, "round_to": 1, "format": (ONNX, OPENVINO), **options}
-    )
+    return halved(module, example, **{"format": (ONNX, OPENVINO), **options})
 
 
 @pytest.mark.parametrize(
@@ -183,13 +138,6 @@ def test_without_the_package_it_is_refused_before_anything_is_done(
     assert "--format openvino" in str(refused.value)
     assert "pip install 'compressor[openvino]'" in str(refused.value)
     assert importlib.import_module("openvino")
-
-
-ZOO = (
-    *("resnet50", "mobilenet_v2", "shufflenet_v2_x1_0", "densenet121", "googlenet"),
-    *("efficientnet_b0", "regnet_y_400mf", "convnext_tiny", "squeezenet1_1", "mnasnet1_0"),
-    *("vit_b_16", "swin_t"),
-)
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-ONNX, PROGRAM, OPENVINO = "onnx", "pt2", "openvino"
-"""The rows that other parts of a run build on: ONNX Runtime's times, and a network without its
-class."""
+ONNX, PROGRAM, OPENVINO, EXECUTORCH = "onnx", "pt2", "openvino", "executorch"
+"""The words of the rows. Other parts of a run build on the first two: ONNX Runtime's times, and a
+network without its class."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,13 @@ FORMATS: dict[str, Format] = {
         home="compressor.formats.openvino_format",
         backends={"openvino": "OpenVINO"},
         needs="openvino",
+    ),
+    EXECUTORCH: Format(
+        files=("model.pte",),
+        label="ExecuTorch program",
+        home="compressor.formats.executorch_format",
+        backends={"executorch": "ExecuTorch"},
+        needs="executorch",
     ),
 }
 """All formats, by the word that --format takes."""

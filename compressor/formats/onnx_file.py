@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def export_onnx(
     for route in routes_of(batch_symbol, opset) if routes is None else routes:
         try:
             fixed = batch_symbol is not None and not route.free_batch and not route.is_own
-            model = _convert(fix_to_one(program) if fixed else program, route, opset)
+            model = _convert(capture_for(program, 1) if fixed else program, route, opset)
             if not route.is_own:
                 _strip(model, batch_symbol)
             route.finish(model)
@@ -118,31 +119,43 @@ def routes_of(batch_symbol: str | None, opset: int | None = None) -> tuple[Route
     )
 
 
-def fix_to_one(program: ExportedProgram) -> ExportedProgram:
-    """Capture the program again, for one sample; the given one is not changed.
+def capture_for(program: ExportedProgram, most: int) -> ExportedProgram:
+    """Capture a program whose batch is free again, for so many samples at most.
+
+    Args:
+        program: The program; not changed.
+        most: The largest batch; with 1 the batch is fixed.
 
     Raises:
         CompressorError: It cannot be captured.
     """
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    names = iter(program.graph_signature.user_inputs)
-
-    def first(leaf: Any) -> Any:
-        shape: Any = getattr(values.get(str(next(names))), "shape", ())
-        is_free = bool(shape) and not isinstance(shape[0], int)
-        return leaf[:1] if is_free and isinstance(leaf, Tensor) else leaf
-
-    examples: Any = program.example_inputs
-    args, kwargs = pytree.tree_map(first, examples)
-    module = program.module(check_guards=False)
+    leaves, spec = pytree.tree_flatten(program.example_inputs)
+    pairs = list(zip(leaves, _has_free_batch(program), strict=True))
+    some = [leaf[:1] if is_free and most == 1 else leaf for leaf, is_free in pairs]
+    args, kwargs = pytree.tree_unflatten(some, spec)
+    module, sizes = program.module(check_guards=False), None
+    if most > 1:
+        batch = torch.export.Dim("batch", max=most)
+        marks = pytree.tree_unflatten([{0: batch} if free else None for _, free in pairs], spec)
+        sizes = dict(inspect.signature(module.forward).bind(*marks[0], **marks[1]).arguments)
     try:
         with silence(), torch.no_grad():
-            return torch.export.export(module, args, dict(kwargs), strict=False)
+            return torch.export.export(
+                module, args, dict(kwargs), dynamic_shapes=sizes, strict=False
+            )
     except Exception as error:  # torch raises many kinds for what it cannot capture
         raise CompressorError(
-            f"the program cannot be captured for one sample: {first_line(error)}",
+            f"the program cannot be captured for a batch of {most} at most: {first_line(error)}",
             next_step="deploy the .pt2 program",
         ) from error
+
+
+def _has_free_batch(program: ExportedProgram) -> list[bool]:
+    """Return for each input of a program whether its first size is free."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    names = map(str, program.graph_signature.user_inputs)
+    shapes: list[Any] = [getattr(values.get(name), "shape", ()) for name in names]
+    return [bool(shape) and not isinstance(shape[0], int) for shape in shapes]
 
 
 def write_onnx(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:

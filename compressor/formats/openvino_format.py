@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -12,22 +12,18 @@ import numpy as np
 from torch.export import ExportedProgram
 
 from compressor import extras
-from compressor.agreement import ONNX as TOLERANCE
-from compressor.agreement import Cases, Tolerance
 from compressor.clock import Call, Clock, by_wall
-from compressor.errors import CompressorError, UsageError
+from compressor.errors import CompressorError
 from compressor.files.claimed import temporary_folder
 from compressor.files.format_table import FORMATS, ONNX, OPENVINO
 from compressor.formats.job import Counted, Job, Methods, Outcome, methods_of
 from compressor.formats.onnx_file import Route, export_onnx
+from compressor.formats.other_runtimes import does_not_run, does_not_take, require_cpu, verifier
 from compressor.formats.output import first_line, silence
 from compressor.formats.verification import (
     Array,
-    Case,
     Opened,
     Run,
-    compare_outputs,
-    require_alive,
     to_array,
 )
 from compressor.formats.verifying import compare_file, inputs_to_compare
@@ -37,6 +33,7 @@ from compressor.records import Trace
 
 _FILE = FORMATS[OPENVINO].file
 _LABEL = FORMATS[OPENVINO].label
+_RUNTIME = "OpenVINO"
 _SAID = "compress"
 """The section of the file's runtime information that says where the network comes from."""
 
@@ -67,12 +64,7 @@ def convert(onnx: Path, path: Path, metadata: Mapping[str, str] | None = None) -
                 model.set_rt_info(text, [_SAID, name])
             ov.save_model(model, str(path), compress_to_fp16=False)
     except Exception as error:  # OpenVINO's own exceptions share no base but this one
-        raise CompressorError(
-            f"OpenVINO does not take the network: {first_line(error)}",
-            where=str(path),
-            consequence=f"there is no {_LABEL}",
-            next_step="deploy the ONNX file, or another format",
-        ) from error
+        raise does_not_take(_RUNTIME, _LABEL, error, path) from error
 
 
 def _attempt(traced: Trace, folder: Path) -> Route | None:
@@ -100,7 +92,7 @@ def _write(job: Job) -> Outcome:
     def write(target: Path) -> None:
         _write_anew(job.program, target, job.traced.batch_symbol)
 
-    worst = compare_file(job.program, inputs, path, write, verified=_verify)
+    worst = compare_file(job.program, inputs, path, write, verified=verifier(_open))
     return Outcome(worst, outcome.how)
 
 
@@ -113,20 +105,6 @@ def _write_anew(program: ExportedProgram, target: Path, symbol: str | None) -> N
 # -- compared ------------------------------------------------------------------------------------
 
 
-def _verify(
-    path: Path,
-    cases: Sequence[Case],
-    tolerance: Tolerance = TOLERANCE,
-    *,
-    rounding: Callable[[], Sequence[Cases]] | None = None,
-    must_be_live: bool = True,
-) -> float:
-    if must_be_live:
-        require_alive(cases, path, tolerance)
-    opened = Opened(path, as_function(open_model(path), path), _LABEL, "OpenVINO")
-    return compare_outputs(opened, cases, tolerance, rounding)
-
-
 def as_function(compiled: Any, path: Path) -> Run:
     """Return a model as a function of inputs by the network's names, or these as Python words."""
     names = [port.any_name for port in compiled.inputs]
@@ -137,7 +115,7 @@ def as_function(compiled: Any, path: Path) -> Run:
         try:
             found = compiled({name: given[name] for name in names})
         except Exception as error:  # OpenVINO's own exceptions share no base but this one
-            raise _does_not_run(error, path) from error
+            raise does_not_run(_RUNTIME, error, path) from error
         return [np.asarray(found[port]) for port in compiled.outputs]
 
     return run
@@ -172,7 +150,11 @@ def open_model(path: Path, threads: int | None = None, batch: int | None = None)
                 model.reshape({port.any_name: _sizes(port, batch) for port in model.inputs})
             return core.compile_model(model, "CPU", how)
     except Exception as error:  # OpenVINO's own exceptions share no base but this one
-        raise _does_not_run(error, path) from error
+        raise does_not_run(_RUNTIME, error, path) from error
+
+
+def _open(path: Path) -> Opened:
+    return Opened(path, as_function(open_model(path), path), _LABEL, _RUNTIME)
 
 
 def _sizes(port: Any, batch: int) -> list[int]:
@@ -180,23 +162,8 @@ def _sizes(port: Any, batch: int) -> list[int]:
     return fill_sizes(given, batch)
 
 
-def _does_not_run(error: Exception, path: Path) -> CompressorError:
-    return CompressorError(
-        f"OpenVINO could not run the network: {first_line(error)}",
-        where=str(path),
-        consequence="it is neither verified nor timed",
-        next_step="deploy the ONNX file, or another format",
-    )
-
-
 def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
-    if way.device != "cpu":
-        raise UsageError(
-            f"OpenVINO is timed on the CPU, not on {way.device!r}",
-            where="--device",
-            consequence="nothing was timed",
-            next_step="give --device cpu",
-        )
+    require_cpu(_RUNTIME, way)
     compiled = open_model(path, way.threads, way.batch)
     request, rng = compiled.create_infer_request(), np.random.default_rng(seed)
     ov = _openvino()

@@ -105,11 +105,14 @@ def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
 
 
 def _count(path: Path) -> Counted:
-    program = load_program_file(path)
-    module = as_module(program)
+    return count_program(load_program_file(path))
+
+
+def count_program(program: ExportedProgram) -> Counted:
+    """Count the multiply-adds of one sample, and the parameters, of a program."""
     args, kwargs = random_inputs(program, 1, "cpu", 0)
     macs = sum(macs_of_program(program, args, kwargs).values())
-    return Counted(macs, count_params(module))
+    return Counted(macs, count_params(as_module(program)))
 
 
 METHODS = Methods(_attempt, _write, _start, _count)

@@ -27,8 +27,8 @@ class BenchOptions(ModelOptions):
 
     backend: Annotated[tuple[str, ...], several(LATENCY, "NAME")] = ("onnxruntime",)
     """What runs them: onnxruntime, torch (eager), torch-compiled, torch-graphs (CUDA graphs: a \
-GPU's kernels recorded once and replayed), openvino; PyTorch runs programs, OpenVINO models of its \
-own, no mere ONNX files."""
+GPU's kernels recorded once and replayed), openvino, executorch; PyTorch runs programs, the last \
+two files of their own, no mere ONNX files."""
 
     device: Annotated[Literal["cpu", "cuda"], option(LATENCY)] = "cpu"
     """The device; cuda with onnxruntime takes the package onnxruntime-gpu."""

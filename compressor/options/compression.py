@@ -158,7 +158,8 @@ cubic: most in the first (Zhu and Gupta 2017); cosine: least in the first and th
 
     format: Annotated[tuple[str, ...], listed_texts(RUN, "NAME,…")] = (ONNX, PROGRAM)
     """What is written beside the weights, the plan and the report: onnx (with what times it \
-elsewhere), pt2 (a torch.export program), openvino (an OpenVINO model, timed by OpenVINO). All are \
+elsewhere), pt2 (a torch.export program), openvino, executorch (a model of OpenVINO's, a program \
+of ExecuTorch's for phones and boards, both compared and timed in their own runtime). All are \
 tried before anything else is done; what cannot be written is said, and the rest is."""
 
     def __post_init__(self) -> None:

@@ -1,0 +1,250 @@
+"""The format ExecuTorch: made of the program, computed by XNNPACK, run by its own runtime."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from compressor import extras
+from compressor.clock import Call, Clock, by_wall
+from compressor.errors import CompressorError, UsageError
+from compressor.files.format_table import EXECUTORCH, FORMATS
+from compressor.formats.job import Counted, Job, Methods, Outcome
+from compressor.formats.onnx_file import capture_for
+from compressor.formats.other_runtimes import does_not_run, does_not_take, require_cpu, verifier
+from compressor.formats.output import silence, write
+from compressor.formats.program_file import count_program
+from compressor.formats.verification import (
+    Array,
+    Opened,
+    Run,
+    to_array,
+)
+from compressor.formats.verifying import compare_file, inputs_to_compare
+from compressor.formats.ways import Way
+from compressor.onnx_runtime import cores, draw_array
+from compressor.records import Trace
+
+_FILE = FORMATS[EXECUTORCH].file
+_LABEL = FORMATS[EXECUTORCH].label
+_RUNTIME = "ExecuTorch"
+
+MOST = 32
+"""Samples of a call at most, where the batch is free: memory is planned for so many in advance."""
+
+ENTRY = "forward"
+"""The method of a file that runs the network."""
+
+_SAYS_MACS, _SAYS_PARAMS, _SAYS_MOST = "compress_macs", "compress_params", "compress_batch"
+"""Methods by which a file says what XNNPACK's part of it hides: multiply-adds of one sample,
+parameters, samples of a call at most."""
+
+
+def _load(part: str) -> Any:
+    """Import a part of ExecuTorch.
+
+    Raises:
+        UsageError: ExecuTorch is not installed; the next step names the extra.
+    """
+    extras.load("executorch", "ExecuTorch programs (--format, --backend)")
+    with silence():
+        return importlib.import_module(f"executorch.{part}")
+
+
+# -- written -------------------------------------------------------------------------------------
+
+
+def convert(program: ExportedProgram, path: Path, says: Mapping[str, Any], *, is_free: bool) -> int:
+    """Write a program as an ExecuTorch program, whose operators XNNPACK computes where it can.
+
+    Args:
+        program: The program; not changed.
+        path: The .pte file.
+        says: Further methods of the file: name -> the constant that it returns.
+        is_free: Whether the program's batch is free. The file then takes up to `MOST` samples, or
+            one, where it cannot be written so.
+
+    Returns:
+        The most samples of a call; 0 where the batch is the program's own.
+
+    Raises:
+        CompressorError: ExecuTorch has no equivalent of an operator, or the file cannot be written.
+    """
+    failures: list[Exception] = []
+    for most in (MOST, 1) if is_free else (0,):
+        try:
+            captured = capture_for(program, most) if most else program
+            write(path, _lower(captured, {**says, _SAYS_MOST: most}))
+        except Exception as error:  # its exceptions share no base but this one
+            failures.append(error)
+        else:
+            return most
+    raise does_not_take(_RUNTIME, _LABEL, failures[-1], path) from failures[-1]
+
+
+def _lower(program: ExportedProgram, says: Mapping[str, Any]) -> bytes:
+    partitioner = _load("backends.xnnpack.partition.xnnpack_partitioner").XnnpackPartitioner
+    lower = _load("exir").to_edge_transform_and_lower
+    with silence(), torch.no_grad():
+        made = lower(program, partitioner=[partitioner()], constant_methods=dict(says))
+        return bytes(made.to_executorch().buffer)
+
+
+def _says_of(program: ExportedProgram) -> dict[str, int]:
+    counted = count_program(program)
+    return {_SAYS_MACS: counted.macs, _SAYS_PARAMS: counted.params}
+
+
+def _attempt(traced: Trace, folder: Path) -> None:
+    says, is_free = _says_of(traced.program), traced.batch_symbol is not None
+    convert(traced.program, folder / _FILE, says, is_free=is_free)
+    open_program(folder / _FILE)
+
+
+def _write(job: Job) -> Outcome:
+    path, is_free = job.folder / _FILE, job.traced.batch_symbol is not None
+    says = _says_of(job.program) | {name.replace(".", "_"): t for name, t in job.metadata.items()}
+    most = convert(job.program, path, says, is_free=is_free)
+    inputs = inputs_to_compare(job.traced, job.real, free_batch=most > 1)
+
+    def write_anew(target: Path) -> None:
+        convert(job.program, target, {}, is_free=is_free)
+
+    worst = compare_file(job.program, inputs, path, write_anew, verified=verifier(_open))
+    how = {0: "", 1: "it takes one sample a call"}.get(
+        most, f"it takes up to {most} samples a call"
+    )
+    return Outcome(worst, how)
+
+
+# -- compared ------------------------------------------------------------------------------------
+
+
+def as_function(program: Any, path: Path) -> Run:
+    """Return a program as a function of inputs, which it knows by their order alone."""
+    method = program.load_method(ENTRY)
+
+    def run(feeds: Mapping[str, Any]) -> list[Array]:
+        given = [torch.as_tensor(to_array(value)).contiguous() for value in feeds.values()]
+        try:
+            found = method.execute(given)
+        except Exception as error:  # its exceptions share no base but this one
+            raise does_not_run(_RUNTIME, error, path) from error
+        return [to_array(output.clone()) for output in found]  # the memory is used again
+
+    return run
+
+
+# -- run -----------------------------------------------------------------------------------------
+
+
+def open_program(path: Path) -> Any:
+    """Load a file, and its network.
+
+    Raises:
+        CompressorError: ExecuTorch cannot read it, or lacks an operator of it.
+    """
+    runtime = _load("runtime").Runtime.get()
+    try:
+        program = runtime.load_program(path)
+        program.load_method(ENTRY)
+    except Exception as error:  # its exceptions share no base but this one
+        raise does_not_run(_RUNTIME, error, path) from error
+    return program
+
+
+def _open(path: Path) -> Opened:
+    return Opened(path, as_function(open_program(path), path), _LABEL, _RUNTIME)
+
+
+def _constant(program: Any, name: str) -> Any:
+    """Return what a file says by one of its methods; None where it has no such method."""
+    with suppress(Exception):
+        return program.load_method(name).execute(())[0]
+    return None
+
+
+def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
+    """Start a file; the number of threads is set for the rest of this process."""
+    require_cpu(_RUNTIME, way)
+    _use_threads(way.threads or cores())
+    program = open_program(path)
+    most = _constant(program, _SAYS_MOST)
+    if most and way.batch > most:
+        raise UsageError(
+            f"the {_LABEL} takes {most} sample{'s' if most > 1 else ''} a call at most",
+            where=f"--batch {way.batch}",
+            consequence="nothing was timed",
+            next_step=f"give --batch {most} or less",
+        )
+    method, rng = program.load_method(ENTRY), np.random.default_rng(seed)
+    given = _draw(method.metadata, way.batch if most else None, rng)
+    try:
+        method.execute(given)
+    except Exception as error:  # its exceptions share no base but this one
+        raise does_not_run(_RUNTIME, error, path) from error
+    return lambda: method.execute(given), by_wall
+
+
+def _use_threads(count: int) -> None:
+    """Let networks that are opened from now on run on so many threads.
+
+    Those that were opened before must not run again: they would use the threads that are gone.
+    """
+    library = _load("extension.pybindings.portable_lib")
+    if library._threadpool_get_thread_count() != count:
+        library._unsafe_reset_threadpool(count)
+
+
+_TYPES: Mapping[int, Any] = {
+    0: np.uint8,
+    1: np.int8,
+    2: np.int16,
+    3: np.int32,
+    4: np.int64,
+    5: np.float16,
+    6: np.float32,
+    7: np.float64,
+    11: np.bool_,
+}
+"""ExecuTorch's numbers of types, which are PyTorch's own."""
+
+
+def _draw(meta: Any, batch: int | None, rng: np.random.Generator) -> list[Tensor]:
+    """Draw a network's inputs; None for the batch leaves the sizes that its file has."""
+    given = []
+    for position in range(meta.num_inputs()):
+        tensor = meta.input_tensor_meta(position)
+        sizes = list(tensor.sizes())
+        if batch is not None and sizes and sizes[0] == MOST:
+            sizes[0] = batch
+        given.append(torch.as_tensor(draw_array(sizes, _TYPES[tensor.dtype()], rng)))
+    return given
+
+
+# -- counted -------------------------------------------------------------------------------------
+
+
+def _count(path: Path) -> Counted:
+    """Return what the file says of itself: XNNPACK's part of it cannot be looked into."""
+    program = open_program(path)
+    macs, params = (_constant(program, name) for name in (_SAYS_MACS, _SAYS_PARAMS))
+    if macs is None or params is None:
+        raise CompressorError(
+            f"the {_LABEL} does not say how many multiply-adds it takes",
+            where=str(path),
+            consequence="nothing was timed",
+            next_step="give a file that compress or compress export wrote",
+        )
+    return Counted(int(macs), int(params))
+
+
+METHODS = Methods(_attempt, _write, _start, _count)

@@ -1,0 +1,66 @@
+"""What formats have in common that neither ONNX Runtime nor PyTorch runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from compressor.agreement import ONNX as TOLERANCE
+from compressor.agreement import Cases, Tolerance
+from compressor.errors import CompressorError, UsageError
+from compressor.formats.output import first_line
+from compressor.formats.verification import Case, Opened, compare_outputs, require_alive
+from compressor.formats.ways import Way
+
+
+def verifier(open_file: Callable[[Path], Opened]) -> Callable[..., float]:
+    """Return a function that compares a file with PyTorch's outputs, called like `verify_onnx`.
+
+    Args:
+        open_file: Opens a file in the runtime that it is for.
+    """
+
+    def verify(
+        path: Path,
+        cases: Sequence[Case],
+        tolerance: Tolerance = TOLERANCE,
+        *,
+        rounding: Callable[[], Sequence[Cases]] | None = None,
+        must_be_live: bool = True,
+    ) -> float:
+        if must_be_live:
+            require_alive(cases, path, tolerance)
+        return compare_outputs(open_file(path), cases, tolerance, rounding)
+
+    return verify
+
+
+def does_not_take(runtime: str, label: str, error: Exception, where: str | Path) -> CompressorError:
+    """Return the error of a network that a runtime has no equivalent of."""
+    return CompressorError(
+        f"{runtime} does not take the network: {first_line(error)}",
+        where=str(where),
+        consequence=f"there is no {label}",
+        next_step="deploy the ONNX file, or another format",
+    )
+
+
+def does_not_run(runtime: str, error: Exception, path: Path) -> CompressorError:
+    """Return the error of a file that its runtime cannot run."""
+    return CompressorError(
+        f"{runtime} could not run the network: {first_line(error)}",
+        where=str(path),
+        consequence="it is neither verified nor timed",
+        next_step="deploy the ONNX file, or another format",
+    )
+
+
+def require_cpu(runtime: str, way: Way) -> None:
+    """Raise UsageError where a file is to be timed elsewhere than on the CPU."""
+    if way.device != "cpu":
+        raise UsageError(
+            f"{runtime} is timed on the CPU, not on {way.device!r}",
+            where="--device",
+            consequence="nothing was timed",
+            next_step="give --device cpu",
+        )
