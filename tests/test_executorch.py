@@ -110,8 +110,8 @@ def test_a_wrong_file_does_not_appear(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     def wrong(program: Any, most: int) -> Any:
         captured = own(program, most)
-        weight = next(t for t in captured.state_dict.values() if t.dim() == 4)
-        weight.data = 1.1 * weight.data
+        name, weight = next((n, t) for n, t in captured.state_dict.items() if t.dim() == 4)
+        captured.state_dict[name] = nn.Parameter(1.1 * weight.detach())
         return captured
 
     monkeypatch.setattr(executorch_format, "capture_for", wrong)
