@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import UsageError
+from compressor.files.format_table import OPENVINO
 from compressor.latency.latency_table import LatencyTable, read_table, write_table
 from compressor.latency.layer_bench import Bench, Case, OnnxBench
 from compressor.latency.layers import Layer
 from compressor.latency.machine import Setting, path_in_cache
 from compressor.latency.measured_steps import measure_step
 from compressor.latency.noise import agree, noise_of
+from compressor.latency.openvino_bench import OpenVinoBench
 from compressor.latency.points import Point
 from compressor.latency.torch_bench import TorchBench
 from compressor.torch_calls import TORCH
@@ -77,6 +79,8 @@ def measure_table(
 def _bench_for(setting: Setting) -> Bench:
     if setting.device.startswith(TORCH):
         return TorchBench(setting.device, setting.precision, setting.threads)
+    if setting.device == OPENVINO:
+        return OpenVinoBench(setting.threads)
     return OnnxBench(setting.threads, setting.device)
 
 

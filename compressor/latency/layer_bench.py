@@ -88,7 +88,7 @@ class OnnxBench:
 
     def _start(self, case: Case, prefix: Path) -> Clock:
         """Open the layer's network, call it once, and return its clock."""
-        with _naming(case):
+        with naming("ONNX Runtime", case):
             network = network_of(case.kind, case.sizes, case.literals)
             clock: Clock = (
                 Recorded(network, self.threads, prefix)
@@ -100,12 +100,17 @@ class OnnxBench:
 
 
 @contextmanager
-def _naming(case: Case) -> Iterator[None]:
+def naming(runtime: str, case: Case) -> Iterator[None]:
+    """Turn whatever a runtime raises in the block into an error that names the layer.
+
+    Raises:
+        CompressorError: The runtime raised something; its exceptions share no base.
+    """
     try:
         yield
-    except Exception as error:  # ONNX Runtime's own exceptions share no base but this one
+    except Exception as error:
         raise CompressorError(
-            f"ONNX Runtime could not run a layer on its own: {error}",
+            f"{runtime} could not run a layer on its own: {error}",
             where=f"{case.kind} {dict(case.sizes)} {dict(case.literals)}",
             consequence="the latency of networks with such a layer cannot be modelled",
             next_step="please report it with the layer's code",

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from compressor.files.format_table import OPENVINO
 from compressor.torch_calls import TORCH
 
 
@@ -98,7 +99,8 @@ def _processor() -> str:
 
 
 def _runtime(device: str) -> str:
-    package = import_module("torch" if device.startswith(TORCH) else "onnxruntime")
+    others = OPENVINO if device == OPENVINO else "onnxruntime"
+    package = import_module("torch" if device.startswith(TORCH) else others)
     return f"{package.__name__} {package.__version__}"
 
 

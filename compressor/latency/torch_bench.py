@@ -10,8 +10,7 @@ from statistics import median
 import torch
 
 from compressor.clock import Call, repeat
-from compressor.errors import CompressorError
-from compressor.latency.layer_bench import Case
+from compressor.latency.layer_bench import Case, naming
 from compressor.latency.torch_layers import Makers, call_of
 from compressor.torch_calls import (
     DTYPES,
@@ -84,17 +83,10 @@ class TorchBench:
         make = Makers(
             self._device, DTYPES[self.precision], lies_channels_last(self._device, self.precision)
         )
-        try:
+        with naming("PyTorch", case):
             one = call_of(case.kind, case.sizes, case.literals, make)
             one()
             return one if repeated == 1 else record_graph(partial(_last_of, one, repeated))
-        except Exception as error:  # whatever PyTorch raises
-            raise CompressorError(
-                f"PyTorch could not run a layer on its own: {error}",
-                where=f"{case.kind} {dict(case.sizes)} {dict(case.literals)}",
-                consequence="the latency of networks with such a layer cannot be modelled",
-                next_step="please report it with the layer's code",
-            ) from error
 
 
 def _last_of(call: Call, times: int) -> object:

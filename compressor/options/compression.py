@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from cyclopts import Parameter
 
 from compressor.errors import UsageError
-from compressor.files.format_table import FORMATS, ONNX, PROGRAM
+from compressor.files.format_table import FORMATS, ONNX, OPENVINO, PROGRAM
 from compressor.options.checks import at_least, check_choice, count_of, glob_and_share, refusal
 from compressor.options.recovery import TrainingOptions
 from compressor.options.spelling import (
@@ -31,7 +31,7 @@ from compressor.options.spelling import (
 DEFAULT_RATIO = 0.5
 
 Quantity = Literal["macs", "params", "channels", "latency"]
-Target = Literal["cpu", "cuda", "torch-cpu", "torch-cuda"]
+Target = Literal["cpu", "cuda", "torch-cpu", "torch-cuda", "openvino"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Schedule = Literal["one-shot", "linear", "geometric", "cubic", "cosine"]
 Scope = Literal["global", "layer", "isomorphic"]
@@ -123,7 +123,8 @@ layer replaced by its traced operators)."""
 
     latency_on: Annotated[Target, option(LATENCY)] = "cpu"
     """Where the network is run: cpu and cuda by ONNX Runtime, torch-cpu and torch-cuda by PyTorch \
-(on a GPU as a CUDA graph). cuda is torch-cuda where ONNX Runtime has no CUDA."""
+(on a GPU as a CUDA graph), openvino by OpenVINO on the CPU, in which format the result is written \
+then, too. cuda is torch-cuda where ONNX Runtime has no CUDA."""
 
     latency_precision: Annotated[Precision, option(LATENCY)] = "fp32"
     """What PyTorch computes in there; anything but fp32 is timed with PyTorch."""
@@ -194,7 +195,9 @@ tried before anything else is done; what cannot be written is said, and the rest
             at_least(self, round_to=1)
         if self.search != "auto":
             at_least(self, search=0)
-        if self.latency_precision != "fp32" and self.latency_on in ("cpu", "torch-cpu"):
+        if self.latency_on == OPENVINO and OPENVINO not in self.format:
+            object.__setattr__(self, "format", (*self.format, OPENVINO))
+        if self.latency_precision != "fp32" and "cuda" not in self.latency_on:
             raise refusal("latency_precision", "it is of GPUs; give --latency-on torch-cuda")
         _check_drop(self)
         _check_steps(self)

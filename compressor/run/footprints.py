@@ -25,7 +25,7 @@ from compressor.latency import layers_of, portable_layers
 from compressor.latency.networks import Timed, measure_eager, measure_turns
 from compressor.latency.operators import Operator, profile
 from compressor.latency.statistics import Speedup, speedup_of
-from compressor.onnx_runtime import cores
+from compressor.onnx_runtime import PROVIDERS, cores
 from compressor.processes import of_the_first
 from compressor.records import Latency
 from compressor.report import noisy_words
@@ -155,7 +155,10 @@ def _by_their_runtimes(
     for name in formats_with_a_runtime(there):
         files = {"before": run.original.file_of(name), "after": folder / FORMATS[name].file}
         ways = [(threads, 1, "cpu") for threads in sorted({1, cores()})]
-        found, further = _latency(files, partial(time_files, name), ways, run)
+        if run.options.latency_on == name and _is_timed_there(run):
+            ways.append((run.options.threads, run.options.batch, "cpu"))
+        timing = partial(time_files, name)
+        found, further = _latency(files, timing, list(dict.fromkeys(ways)), run)
         before, after = (
             replace(each, latency=(*each.latency, *found[when]))
             for each, when in ((before, "before"), (after, "after"))
@@ -188,7 +191,7 @@ def _ways(run: Run) -> list[_Way]:
     """Return the ways to time networks: one thread and all, one sample each, and the budget's."""
     options = run.options
     ways = [(threads, 1, "cpu") for threads in sorted({1, cores()})]
-    if _is_timed_there(run) and not by_torch(options):
+    if _is_timed_there(run) and options.latency_on in PROVIDERS:
         ways.append((options.threads, options.batch, options.latency_on))
     return list(dict.fromkeys(ways))
 

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from compressor.choose.budget import is_timed
 from compressor.errors import CompressorError
 from compressor.files.claimed import temporary_folder
+from compressor.files.format_table import FORMATS, OPENVINO
 from compressor.formats.original import Original, Runnable
 from compressor.graph.network import Network
 from compressor.latency import (
@@ -33,6 +34,7 @@ from compressor.onnx_runtime import check_provider, has_provider
 from compressor.options import Options
 from compressor.processes import of_the_first
 from compressor.records import Latency, Trace
+from compressor.run.format_timing import time_files
 from compressor.run.torch_timing import measure_programs
 from compressor.torch_calls import TORCH
 from compressor.watch import Stopwatch, Tick
@@ -172,6 +174,8 @@ def turns(networks: Mapping[str, Runnable], options: Options, seconds: float) ->
     """
     how: dict[str, Any] = {"threads": options.threads, "batch": options.batch, "seconds": seconds}
     files = {name: each for name, each in networks.items() if isinstance(each, Path)}
+    if options.latency_on == OPENVINO:
+        return _by_openvino(files, how)
     if not by_torch(options):
         return measure_turns(files, device=options.latency_on, **how)
     if files:
@@ -199,6 +203,21 @@ def _words_of_noise(table: LatencyTable, layers: Iterable[Layer]) -> str:
     )
 
 
+def _by_openvino(files: Mapping[str, Path], how: Mapping[str, Any]) -> dict[str, Timed]:
+    """Time ONNX files as OpenVINO runs them; one file under two names is converted once."""
+    from compressor.formats.openvino_format import convert
+
+    with temporary_folder() as folder:
+        made: dict[Path, Path] = {}
+        for file in files.values():
+            if file not in made:
+                made[file] = folder / str(len(made)) / FORMATS[OPENVINO].file
+                made[file].parent.mkdir()
+                convert(file, made[file])
+        models = {name: made[file] for name, file in files.items()}
+        return time_files(OPENVINO, models, device="cpu", **how)
+
+
 @dataclass(frozen=True)
 class _Target:
     """The runtime settings that times are measured for."""
@@ -219,7 +238,7 @@ class _Target:
         if options.latency_table is not None:
             covered = layers if complete else ()
             return read_given_table(Path(options.latency_table), covered, self._setting)
-        if not by_torch(options):
+        if not by_torch(options) and options.latency_on != OPENVINO:
             check_provider(options.latency_on)
         with self._file(stopwatch) as path:
             how: dict[str, Any] = {"steps_alone": not complete, "path": path, "progress": tick}
