@@ -24,7 +24,7 @@ pytest.importorskip("openvino", reason="the extra openvino is not installed")
 def test_openvino_takes_longer_for_more() -> None:
     matrix = {"matrix": True, "bias": True, "then": ()}
     wide, narrow = (
-        Case("linear", {"rows": 256, "in": width, "out": width}, matrix) for width in (512, 32)
+        Case("linear", {"rows": 1024, "in": width, "out": width}, matrix) for width in (512, 64)
     )
     times = OpenVinoBench().times_ms([wide, narrow])
     assert times[0] > 4 * times[1] > 0
