@@ -10,6 +10,7 @@ from compressor.errors import UsageError
 EXTRAS = {
     "executorch": "executorch",
     "openvino": "openvino",
+    "pyarrow": "text",
     "ray": "ray",
     "soundfile": "audio",
     "timm": "timm",

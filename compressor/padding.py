@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from compressor.calls import Call
 
+MASK = "attention_mask"
+"""The mask of samples that have none, where a network takes it: 1 at all of their positions."""
+
 MASKS: Mapping[str, bool] = {
-    "attention_mask": True,
+    MASK: True,
     "key_padding_mask": False,
     "src_key_padding_mask": False,
 }
@@ -32,6 +37,32 @@ def counted_of(call: Call) -> Tensor | None:
     return None
 
 
+def is_mask(name: str, value: Any) -> bool:
+    """Return whether an input of a sample says which of its positions there are.
+
+    It is one of `MASKS`, or called a mask in some other way: what such a one has at padded
+    positions can be told, but not which of a batch's positions these are.
+    """
+    return "mask" in name.lower() and isinstance(value, Tensor) and value.ndim > 0
+
+
+def absent_value(name: str, mask: Tensor) -> float:
+    """Return what a mask has where nothing is: the opposite of what it has where something is.
+
+    Args:
+        name: What the input is called.
+        mask: That of one sample, of which more is there than not.
+    """
+    if mask.is_floating_point() and not (mask > 0).any():
+        return torch.finfo(mask.dtype).min  # added to scores
+    if name in MASKS:
+        return float(not MASKS[name])
+    is_something = mask.bool()
+    if bool(is_something.all()) or bool(is_something.any()):
+        return 1.0 if "pad" in name.lower() and not bool(is_something.all()) else 0.0
+    return 1.0
+
+
 def blank_padding(tensor: Tensor, counted: Tensor | None) -> Tensor:
     """Return the tensor with zeros at padded positions, if it has positions.
 
@@ -51,6 +82,19 @@ def has_positions(tensor: Tensor, counted: Tensor) -> bool:
     Of two dimensions it is taken for an embedding, whose size may be the positions' by chance.
     """
     return tensor.ndim > 2 and tensor.shape[:2] == counted.shape
+
+
+def counted_targets(target: Any, counted: Tensor | None, ignored: int) -> Any:
+    """Return classes of positions with `ignored` at padded ones; other targets as they are."""
+    is_of_positions = (
+        counted is not None
+        and isinstance(target, Tensor)
+        and target.shape == counted.shape
+        and not target.is_floating_point()
+    )
+    if counted is None or not is_of_positions:
+        return target
+    return target.masked_fill(~counted.to(target.device), ignored)
 
 
 def counted_share(tensor: Tensor, counted: Tensor | None) -> Tensor | float:

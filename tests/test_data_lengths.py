@@ -127,15 +127,29 @@ def test_classes_of_positions_are_filled_up_by_what_counts_in_nothing():
     assert bound(real, module).is_ragged  # real numbers cannot be marked
 
 
-@pytest.mark.parametrize(("name", "there", "absent"), [("mask", True, False), ("pad", False, True)])
-def test_a_mask_of_the_samples_own_says_what_is_absent(name, there, absent):
-    class Net(nn.Module):
-        def forward(self, x, src_key_padding_mask):
-            return x
+class OwnMask(nn.Module):
+    def forward(self, x, mask):
+        return x
 
+
+class TorchMask(nn.Module):
+    def forward(self, x, src_key_padding_mask):
+        return x
+
+
+class OtherMask(nn.Module):
+    def forward(self, x, attention_mask):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("kind", "there", "absent"),
+    [(OwnMask, True, False), (TorchMask, False, True), (OtherMask, True, False)],
+)
+def test_a_mask_of_the_samples_own_says_what_is_absent(kind, there, absent):
     samples = [(torch.ones(n), torch.full((n,), there)) for n in (2, 3)]
-    data = bound([(both, 0) for both in samples], Net())
-    data = data.bind(Binding(Forward.of(Net()), data.longest_sample))
+    data = bound([(both, 0) for both in samples], kind())
+    data = data.bind(Binding(Forward.of(kind()), data.longest_sample))
     assert data.fetch([0, 1]).inputs.args[1].tolist() == [[there, there, absent], [there] * 3]
 
 

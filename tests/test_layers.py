@@ -24,7 +24,7 @@ FILES = {
 BASE = (
     *("errors", "extras", "causes", "records", "calls", "clock", "source_lines", "unexpected"),
     *("watch", "modules", "processes", "listing", "free_memory", "files", "onnx_runtime"),
-    *("torch_calls", "agreement", "padding"),
+    *("torch_calls", "agreement", "padding", "metrics"),
 )
 """What all lean on, in its own order."""
 
@@ -103,10 +103,11 @@ WITHIN = {
     "graph.trace.regions": ("errors",),
     "graph.groups": ("graph.axes", "graph.solver", "graph.network", "graph.rules", "records"),
     "loading.plain": ("loading.plain", "errors"),
-    "choose.curves": ("errors", "records"),
+    "choose.curves": ("errors", "records", "metrics"),
     "files": ("files", "errors"),
     "records": ("errors",),
     "calls": (),
+    "metrics": (),
     "agreement": ("agreement", "records"),
     "errors": (),
 }
@@ -122,7 +123,7 @@ def test_what_stands_alone_imports_little(of: str) -> None:
 
 
 WITHOUT_TORCH = [
-    *("errors", "records", "graph.axes", "graph.solver"),
+    *("errors", "records", "metrics", "graph.axes", "graph.solver"),
     *(n for n in FILES if n[:11] == "graph.rules"),
 ]
 

@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.errors import CompressorError
+from compressor.metrics import HIGHER, LOWER
 from compressor.records import Group
 
 SCHEMA = 1
-HIGHER, LOWER = "higher", "lower"
 
 Losses = dict[str, npt.NDArray[np.float64]]
 """Per group the loss when 1, 2, ... of its channels are dropped, [size] float64."""

@@ -99,9 +99,10 @@ class DataOptions(Checked):
 
     data: Annotated[tuple[str, ...], several(DATA, "TRAIN")] = ()
     """Training data: .npz files (images, labels; or inputs, or arrays named like the network's \
-inputs, and targets), .npy files, a folder of them, of images or of recordings (a sub-folder per \
-class), or 'package.module:name' or 'path/file.py:name' of a dataset, a DataLoader, a list of \
-samples, a dict of columns, or a function that returns one. Calibrates and fine-tunes."""
+inputs, and targets), .npy files, text (.txt, or .jsonl, .csv, .parquet with a column text), a \
+folder of them, of images or of recordings (a sub-folder per class), or 'package.module:name' or \
+'path/file.py:name' of a dataset, a DataLoader, a list of samples, a dict of columns, or a function \
+that returns one. Calibrates and fine-tunes."""
 
     test: Annotated[tuple[str, ...], several(DATA, "TEST")] = ()
     """Data that is only evaluated on; without it a tenth of --data is held out."""
@@ -118,13 +119,21 @@ samples, a dict of columns, or a function that returns one. Calibrates and fine-
     window: Annotated[float | None, option(DATA, "SECONDS")] = None
     """Length of the pieces that recordings are cut into; default that of the network's input."""
 
+    length: Annotated[int | None, option(DATA, "TOKENS")] = None
+    """Length of the windows that text is cut into, and the most that a row of a table has; \
+default 512, or what the network takes if that is less."""
+
+    tokenizer: Annotated[str | None, option(DATA, "FOLDER")] = None
+    """Folder of the tokenizer that text is read with; default that of the transformers folder."""
+
     batch_size: Annotated[int, option(DATA, "N")] = 64
     """Samples per step of calibration (fewer where --memory asks for it), fine-tuning and \
 evaluation."""
 
     metric: Annotated[str | None, option(DATA, "SPEC")] = None
-    """'module:name' of what is called with (outputs, target), or fidelity: the cosine with the \
-original's outputs. Default top-1 accuracy; without labels fidelity."""
+    """'module:name' of what is called with (outputs, target), or one of top1, perplexity, \
+embedding_shift and fidelity: the cosine with the original's outputs. Default what the network is \
+for; top-1 accuracy where nothing tells it, without labels fidelity."""
 
     seed: Annotated[int, option(RUN, "N")] = 0
     """Seed of everything that is random."""
@@ -132,6 +141,8 @@ original's outputs. Default top-1 accuracy; without labels fidelity."""
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, batch_size=2)
+        if self.length is not None:
+            at_least(self, length=2)
         if self.sample_rate is not None:
             at_least(self, sample_rate=1)
         if self.window is not None and not 0 < self.window < math.inf:

@@ -14,14 +14,9 @@ from compressor.recover.evaluation import (
     why_no_classes,
 )
 from compressor.recover.falling import Course
-from compressor.recover.fidelity import (
-    FIDELITY,
-    BesideOriginal,
-    Nearness,
-    fidelity,
-    measure_nearness,
-)
+from compressor.recover.fidelity import BesideOriginal, Nearness, fidelity, measure_nearness
 from compressor.recover.fine_tuning import Hooks, estimate_seconds, fine_tune
+from compressor.recover.measures import COUNTS, Measure
 from compressor.recover.objective import DISTILL, Loss, Objective, Step
 from compressor.recover.recipe import (
     FIRST_LEARNING_RATES,
@@ -31,14 +26,16 @@ from compressor.recover.recipe import (
     optimizer_for,
 )
 from compressor.recover.sparsity import GroupSparsity
+from compressor.recover.tasks import USUAL, Task, cross_entropy, task_of, why_not
 from compressor.recover.training_state import EpochResult, Schedule, TrainingState
 
 __all__ = [
+    "COUNTS",
     "DISTILL",
-    "FIDELITY",
     "FIRST_LEARNING_RATES",
     "LEARNING_RATES",
     "OPTIMIZERS",
+    "USUAL",
     "Batches",
     "BesideOriginal",
     "Course",
@@ -47,6 +44,7 @@ __all__ = [
     "GroupSparsity",
     "Hooks",
     "Loss",
+    "Measure",
     "Metric",
     "Nearness",
     "Objective",
@@ -54,7 +52,9 @@ __all__ = [
     "Recipe",
     "Schedule",
     "Step",
+    "Task",
     "TrainingState",
+    "cross_entropy",
     "estimate_seconds",
     "evaluate",
     "fidelity",
@@ -65,7 +65,9 @@ __all__ = [
     "primary_output",
     "recalibrate_batch_norm",
     "reinitialise",
+    "task_of",
     "top1",
     "top5",
     "why_no_classes",
+    "why_not",
 ]

@@ -71,7 +71,12 @@ class Distance:
         return cls({place: spread.variance for place, spread in spreads.items()})
 
     def __call__(
-        self, outputs: Any, wanted: Any, classes: Any = None, counted: Tensor | None = None
+        self,
+        outputs: Any,
+        wanted: Any,
+        classes: Any = None,
+        counted: Tensor | None = None,
+        dimension: int | None = None,
     ) -> Tensor:
         """Compute the distance, a scalar.
 
@@ -81,6 +86,7 @@ class Distance:
             classes: Labels that number the classes which the first output scores; None where
                 nothing says that it scores any.
             counted: Which positions are no padding, [samples, positions], if any may be.
+            dimension: That of the classes, where it is known; None: as the labels' shape says.
 
         Raises:
             CompressorError: Nothing that both return can be compared.
@@ -93,7 +99,9 @@ class Distance:
             _check_shapes(ours, theirs)
             part = counted_share(ours, counted)
             ours, theirs = (blank_padding(each, counted) for each in (ours, theirs))
-            dim = class_dimension(ours, classes) if place == first else None
+            dim = None
+            if place == first and classes is not None:
+                dim = dimension or class_dimension(ours, classes)
             with _in_full(ours):
                 if dim is not None:
                     distance = divergence(ours, theirs, dim)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ def top1(outputs: Any, target: Any) -> float:
     Scores are [samples, classes, *positions], targets [samples, *positions], of which `IGNORED`
     ones do not count.
     """
-    _check_labelled(target)
+    require_labels(target)
     scores, classes = primary_output(outputs), torch.as_tensor(target)
     right = (scores.argmax(1) == classes)[classes != IGNORED]
     return float(right.double().mean()) if right.numel() else 0.0
@@ -92,18 +92,45 @@ def top5(outputs: Any, target: Any) -> float:
 
     Scores are [samples, classes, *positions], targets [samples, *positions].
     """
-    _check_labelled(target)
+    require_labels(target)
     best = primary_output(outputs).topk(5, dim=1).indices
     return float((best == torch.as_tensor(target).unsqueeze(1)).any(1).double().mean())
 
 
-def _check_labelled(target: Any) -> None:
+def require_labels(target: Any) -> None:
+    """Raise CompressorError where there is no target."""
     if target is None:
         raise CompressorError(
             "the data has no labels, so there is nothing to compare the outputs with",
             consequence="the network was not evaluated",
             next_step="give labelled data, or a --metric that does without",
         )
+
+
+class Count(Protocol):
+    """What is counted over batches, of which a network is judged by the result."""
+
+    def add(self, inputs: Call, outputs: Any, target: Any) -> None:
+        """Add what a network returned for a batch."""
+
+    def results(self) -> Mapping[str, float]:
+        """Return what was counted by name; the first number is the one that decides."""
+
+
+class MeanOf:
+    """The mean of `metric(outputs, target)` over the batches, each weighted by its samples."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric, self.total, self.samples = metric, 0.0, 0
+
+    def add(self, inputs: Call, outputs: Any, target: Any) -> None:
+        """Add a batch."""
+        self.total += inputs.samples * _score(self.metric, outputs, target)
+        self.samples += inputs.samples
+
+    def results(self) -> Mapping[str, float]:
+        """Return the mean, by the metric's name."""
+        return {getattr(self.metric, "__name__", "metric"): self.total / self.samples}
 
 
 def evaluate(
@@ -121,18 +148,29 @@ def evaluate(
         CompressorError: There is no data, there are no labels for a metric that needs them, or the
             network or the metric fails on a batch.
     """
+    (value,) = count_over(module, batches, MeanOf(metric), device, progress).values()
+    return value
+
+
+def count_over(
+    module: nn.Module,
+    batches: Batches,
+    count: Count,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Run a network over batches, and return what is counted of its outputs (see `evaluate`)."""
     to_eval(module.to(device))
-    total, samples = 0.0, 0
+    is_empty = True
     with torch.no_grad():
         for inputs, target in watch_batches(batches, device, progress, "evaluating"):
-            outputs = call(module, inputs)
-            total += inputs.samples * _score(metric, outputs, target)
-            samples += inputs.samples
-    if not samples:
+            count.add(inputs, call(module, inputs), target)
+            is_empty = False
+    if is_empty:
         raise CompressorError(
             "there is not one sample to evaluate on", next_step="give data that is not empty"
         )
-    return total / samples
+    return dict(count.results())
 
 
 def _score(metric: Metric, outputs: Any, target: Any) -> float:

@@ -26,9 +26,6 @@ from compressor.recover.evaluation import (
 )
 from compressor.recover.spread import Spread
 
-FIDELITY = "fidelity"
-"""The metric's name."""
-
 _TINY = 1e-30
 
 
@@ -83,7 +80,7 @@ class Nearness:
         relative_error: Root of the squared difference as a share of the original's squared
             deviation from its mean; 1 for a network that always returns the mean.
         same_argmax: Share of samples (and positions) that get the same class, the largest entry
-            along dimension 1; None where there are no classes.
+            along the dimension of the classes; None where there are none.
         output: The output's place among all that is returned.
     """
 
@@ -99,6 +96,8 @@ def measure_nearness(
     original: nn.Module,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
+    *,
+    classes: int | None = None,
 ) -> list[Nearness]:
     """Return how near each floating output is to the original's, over some batches.
 
@@ -110,6 +109,7 @@ def measure_nearness(
         original: What it was made of.
         device: Where both are run.
         progress: Is told of each batch.
+        classes: The dimension of an output that goes through classes; None: dimension 1.
     """
     to_eval(module.to(device))
     sums: dict[int, _Sums] = {}
@@ -117,15 +117,15 @@ def measure_nearness(
     with torch.no_grad():
         for inputs, wanted in watch_batches(beside, device, progress, "comparing"):
             for place, pair in _pairs(call(module, inputs), wanted).items():
-                sums.setdefault(place, _Sums(place)).add(*pair, wanted.counted)
+                sums.setdefault(place, _Sums(place, classes or 1)).add(*pair, wanted.counted)
     return [each.result() for each in sums.values()]
 
 
 class _Sums:
     """Sums over the samples of one output, in double precision."""
 
-    def __init__(self, place: int) -> None:
-        self.place = place
+    def __init__(self, place: int, classes: int) -> None:
+        self.place, self.classes = place, classes
         self.samples = self.places = self.same = 0
         self.cosine = self.error = 0.0
         self.spread = Spread()
@@ -138,7 +138,9 @@ class _Sums:
         self.error += float((outputs.double() - wanted.double()).square().sum())
         self.spread.add(wanted, counted)
         if wanted.dim() > 1 and wanted.shape[1] > 1:
-            same = outputs.argmax(1) == wanted.argmax(1)
+            same = outputs.argmax(self.classes) == wanted.argmax(self.classes)
+            if counted is not None and same.shape == counted.shape:
+                same = same[counted.to(same.device)]
             self.has_classes = True
             self.same, self.places = self.same + int(same.sum()), self.places + same.numel()
 

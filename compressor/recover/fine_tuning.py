@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compressor.errors import CompressorError
+from compressor.metrics import HIGHER
 from compressor.modules import copy_of
 from compressor.recover.descent import Descent, in_groups, keep_random_state
 from compressor.recover.evaluation import Batches, Progress, to_eval
@@ -41,12 +42,14 @@ class Hooks:
     """What is called while a network is trained.
 
     Attributes:
-        validate: Returns the metric of the network after an epoch; higher is better.
+        validate: Returns the metric of the network after an epoch.
+        better: Which way it is better.
         after_epoch: Is given the state after each epoch, to keep it.
         progress: Is told (done, total, what).
     """
 
     validate: Callable[[nn.Module], float] | None = None
+    better: str = HIGHER
     after_epoch: Callable[[TrainingState], None] = lambda state: None
     progress: Progress | None = None
 
@@ -82,6 +85,7 @@ def fine_tune(
     """
     objective, hooks = objective or Objective(), hooks or Hooks()
     state = state or TrainingState()
+    state.better = hooks.better
     if state.weights:
         module.load_state_dict(state.weights, strict=False)
     if recipe.epochs <= state.epoch:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressor.calls import Call
 from compressor.errors import CompressorError
-from compressor.padding import counted_of
+from compressor.padding import counted_of, counted_targets
 from compressor.recover.distance import Distance
-from compressor.recover.evaluation import Batches, call, primary_output
+from compressor.recover.evaluation import IGNORED, Batches, call
+from compressor.recover.tasks import USUAL, Task, cross_entropy
 
 Loss = Callable[[Any, Any], Tensor]
 Step = Callable[..., Tensor]
@@ -42,8 +42,7 @@ class Objective:
     """The scalar to minimise for one batch.
 
     Attributes:
-        loss: Callable of (outputs, target); default cross-entropy on dimension 1, where there are
-            labels.
+        loss: Callable of (outputs, target); default cross-entropy, where there are labels.
         step: The user's own training step; it replaces all else.
         teacher: The original, in eval mode on the device of the training.
         distill: Weight of the teacher's outputs beside the labels, from 0 to 1 (Hinton et al.
@@ -52,6 +51,7 @@ class Objective:
         label_smoothing: Label smoothing of cross-entropy (Szegedy et al. 2016, section 7).
         penalty: A term of the weights alone, which the training adds once per step.
         distance: How far outputs are from the teacher's; None: without their variances.
+        task: What the first output is for, which says how labels belong to it.
     """
 
     loss: Loss | None = None
@@ -61,6 +61,7 @@ class Objective:
     label_smoothing: float = 0.0
     penalty: Penalty | None = None
     distance: Distance | None = None
+    task: Task = USUAL
 
     @property
     def weight(self) -> float:
@@ -94,6 +95,8 @@ class Objective:
         outputs = call(module, inputs)
         if self.loss is None and target is None:
             return self._distance(outputs, inputs, None)
+        if self.loss is None:
+            target = counted_targets(target, counted_of(inputs), IGNORED)
         value = self._of_labels(outputs, target)
         if self.weight:
             distance = self._distance(outputs, inputs, target)
@@ -115,8 +118,7 @@ class Objective:
         try:
             if self.loss is not None:
                 return _check(self.loss(outputs, target))
-            scores = primary_output(outputs)
-            return F.cross_entropy(scores, target, label_smoothing=self.label_smoothing)
+            return cross_entropy(outputs, target, self.task, self.label_smoothing)
         except CompressorError:
             raise
         except Exception as error:  # the loss is the user's code
@@ -140,7 +142,8 @@ class Objective:
         # a loss of one's own may take a number per sample for anything but a class
         is_class = self.loss is None or (isinstance(target, Tensor) and target.ndim > 1)
         distance = self.distance or Distance()
-        return distance(outputs, wanted, target if is_class else None, counted_of(inputs))
+        classes = target if is_class else None
+        return distance(outputs, wanted, classes, counted_of(inputs), self.task.classes)
 
 
 def _takes_teacher(step: Step) -> bool:

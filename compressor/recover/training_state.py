@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressor.metrics import HIGHER
 from compressor.recover.falling import Course
 
 Tensors = dict[str, Tensor]
@@ -46,7 +47,8 @@ class TrainingState:
         history: One entry per epoch.
         losses: Mean loss of each step.
         not_captured: Why steps were not replayed as a CUDA graph, though that was asked for.
-        best: Weights after the epoch whose metric was highest (the earliest of equal ones).
+        best: Weights after the epoch whose metric was best (the earliest of equal ones).
+        better: Which way the metric is better.
     """
 
     epoch: int = 0
@@ -57,12 +59,14 @@ class TrainingState:
     losses: list[float] = field(default_factory=list)
     best: Tensors = field(default_factory=dict)
     not_captured: str = ""
+    better: str = HIGHER
 
     @property
     def best_epoch(self) -> int | None:
-        """Return the epoch of the highest metric; None where none was measured."""
-        measured = [r for r in self.history if r.metric is not None]
-        return max(measured, key=lambda r: (r.metric, -r.epoch)).epoch if measured else None
+        """Return the epoch of the best metric; None where none was measured."""
+        sign = 1 if self.better == HIGHER else -1
+        measured = [(sign * r.metric, -r.epoch) for r in self.history if r.metric is not None]
+        return -max(measured)[1] if measured else None
 
     @property
     def course(self) -> Course | None:

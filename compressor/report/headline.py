@@ -8,8 +8,8 @@ from math import sqrt
 from typing import Any
 
 from compressor.files.format_table import FORMATS, ONNX
+from compressor.metrics import FIDELITY, TOP1
 from compressor.report.formatting import describe_timing, large, own_ms, points, share
-from compressor.report.tables import FIDELITY
 
 _NORMAL = 1.96
 """95 % of a normal distribution lie within this many standard deviations."""
@@ -74,9 +74,11 @@ def _quality(report: Mapping[str, Any]) -> Line:
         after = report["after"]["metrics"].get(name)
         if before is None or after is None:
             return Line(name, "no number", f"it is no finite number on {where}")
-        if name == "top1":
+        if name == TOP1:
             return _accuracy(report, before, after)
-        return Line(name, f"{after - before:+.4g}", f"{before:.4g} → {after:.4g}, on {where}")
+        is_lower = name in report.get("lower_is_better", ())
+        where = f"less is better; on {where}" if is_lower else f"on {where}"
+        return Line(name, f"{after - before:+.4g}", f"{before:.4g} → {after:.4g}, {where}")
     return Line("accuracy", "not measured", where)
 
 

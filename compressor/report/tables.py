@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.files.format_table import FORMATS, ONNX
+from compressor.metrics import FIDELITY, SAME_NEIGHBOUR, TOP1
 from compressor.report.formatting import (
     describe_timing,
     difference,
@@ -21,9 +22,6 @@ from compressor.report.formatting import (
     points,
     share,
 )
-
-FIDELITY = "fidelity"
-"""The report's key, and the name, of what says how near outputs are to the original's."""
 
 _STATES = ("before", "sliced", "after")
 
@@ -56,12 +54,11 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
         table.append(replace(row, change=f"{row.change}{spread}"))
     for name in states[0]["metrics"]:
         values = [state["metrics"][name] for state in states]
-        accuracy = name == "top1"
-        table.append(
-            _row(name, values, "{:.2%}".format, points)
-            if accuracy
-            else _row(name, values, "{:.4g}".format, difference)
-        )
+        is_lower = name in report.get("lower_is_better", ())
+        label = f"{name} (less is better)" if is_lower else name
+        is_share = name in (TOP1, SAME_NEIGHBOUR)
+        show, compare = ("{:.2%}".format, points) if is_share else ("{:.4g}".format, difference)
+        table.append(_row(label, values, show, compare))
     if FIDELITY not in states[0]["metrics"] and (cosine := cosine_of(report)) is not None:
         table.append(_row(FIDELITY, (1.0, None, cosine), "{:.4g}".format, difference))
     return table

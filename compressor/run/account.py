@@ -12,6 +12,7 @@ from compressor.formats.job import differences_of
 from compressor.graph.network import Network
 from compressor.graph.programs.containers import names_of_outputs
 from compressor.loading.plain import name_of
+from compressor.metrics import FIDELITY, LOWER
 from compressor.processes import processes
 from compressor.report import (
     SCHEMA,
@@ -21,12 +22,12 @@ from compressor.report import (
     time_layers,
     versions,
 )
-from compressor.report.tables import FIDELITY
 from compressor.run.decide import Cut, describe_budget
 from compressor.run.deliver import Delivery
 from compressor.run.explaining import explain
 from compressor.run.judging import Moment
 from compressor.run.opened import Run
+from compressor.run.subject import measure_of
 
 
 def account(
@@ -112,7 +113,15 @@ def _what_went_in(run: Run, command: str) -> dict[str, Any]:
         },
         "evaluated_on": run.samples.evaluated_on,
         "evaluated_samples": len(run.samples.test) if run.samples.test else 0,
+        **_lower_is_better(run),
     }
+
+
+def _lower_is_better(run: Run) -> dict[str, Any]:
+    """Return which metric is better when it is lower, where one was measured."""
+    measure = measure_of(run.subject, run.options, run.samples.test)
+    is_lower = run.samples.test is not None and measure.scale.better == LOWER
+    return {"lower_is_better": [measure.name]} if is_lower else {}
 
 
 def _states(delivery: Delivery, moments: Sequence[Moment]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import nn
 from compressor.errors import CompressorError, UsageError
 from compressor.loading.data import Data, check_labels
 from compressor.options import Options, ScoringOptions
-from compressor.recover import primary_output, why_no_classes
+from compressor.recover import primary_output, why_not
 from compressor.run.samples import Samples
 from compressor.run.subject import Subject
 from compressor.score import needs_loss
@@ -25,7 +25,7 @@ class _Default:
     option: str
 
 
-_METRIC = _Default("top-1 accuracy, the default metric,", "--metric")
+_METRIC = _Default("the default metric", "--metric")
 _LOSS = _Default("cross-entropy, the default loss,", "--loss")
 
 
@@ -63,7 +63,7 @@ def check_fit(
             ) from None
         if data.labelled and default is not None:
             _check_classes(default, outputs, batch.target, data)
-            check_labels(data, primary_output(outputs).shape[1])
+            check_labels(data, primary_output(outputs).shape[data.task.classes or 1])
 
 
 def _uses_loss(options: ScoringOptions) -> bool:
@@ -73,7 +73,7 @@ def _uses_loss(options: ScoringOptions) -> bool:
 
 
 def _check_classes(default: _Default, outputs: Any, target: Any, data: Data) -> None:
-    why = why_no_classes(outputs, target)
+    why = why_not(data.task, outputs, target)
     if why:
         raise UsageError(
             f"{default.words} cannot judge this: {why}",

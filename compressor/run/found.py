@@ -43,7 +43,7 @@ class Attempt:
     Attributes:
         removed: The share of the cost that is removed.
         metric: Its metric on the validation data.
-        drop: How far the metric fell, in points (hundredths).
+        drop: How much worse the metric is, in points (hundredths; of perplexity, of its own).
         is_within: Whether that is no more than is allowed.
     """
 
@@ -70,11 +70,11 @@ class ByClock:
 
 @dataclass(frozen=True)
 class ByAccuracy:
-    """The size was found by trying how far the metric falls.
+    """The size was found by trying how much worse the metric gets.
 
     Attributes:
         whole: The original's metric.
-        max_drop: The points that it may fall.
+        max_drop: The points that it may be worse by.
         trials: The sizes that were tried, in order.
     """
 

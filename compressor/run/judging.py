@@ -11,11 +11,11 @@ from torch import nn
 from compressor.errors import CompressorError
 from compressor.graph.programs.containers import names_of_outputs
 from compressor.loading.data import Data, batches
-from compressor.recover import FIDELITY, Batches, BesideOriginal, evaluate, measure_nearness
+from compressor.recover import measure_nearness
 from compressor.run.decide import Cut
 from compressor.run.opened import Run
 from compressor.run.repairing import repair
-from compressor.run.subject import metric_of
+from compressor.run.subject import measure_of
 from compressor.slicing import Sliced
 from compressor.watch import Tick
 
@@ -46,31 +46,35 @@ class Judge:
     """Measures the run's metric on some data; without data there is no metric."""
 
     def __init__(self, run: Run, data: Data | None) -> None:
-        self.name, self.metric = metric_of(run.subject, run.options, data)
+        self.measure = measure_of(run.subject, run.options, data)
         self.data, self.options, self.original = data, run.options, run.original.module
         self.stopwatch = run.stopwatch
 
+    @property
+    def name(self) -> str:
+        """Return the name of the metric that decides."""
+        return self.measure.name
+
     def __call__(self, stage: str, module: nn.Module) -> dict[str, float]:
+        """Return all that is measured of a network, that which decides first."""
         if self.data is None:
             return {}
         with self.stopwatch.stage(stage) as tick:
-            value = self._evaluate(module, tick)
-            tick(1, 1, f"{self.name} {value:.4f}")
+            found = self._evaluate(module, tick)
+            tick(1, 1, ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
         for each in (module, self.original):
             each.cpu()
-        return {self.name: value}
+        return found
 
     def value(self, module: nn.Module) -> float:
-        """Return the metric alone, of a network that stays on its device."""
-        return self._evaluate(module)
+        """Return the metric that decides, of a network that stays on its device."""
+        return self._evaluate(module)[self.name]
 
-    def _evaluate(self, module: nn.Module, tick: Tick | None = None) -> float:
+    def _evaluate(self, module: nn.Module, tick: Tick | None = None) -> dict[str, float]:
         assert self.data is not None
+        whole = batches(self.data, self.options.batch_size)
         device = self.options.device
-        whole: Batches = batches(self.data, self.options.batch_size)
-        if self.name == FIDELITY:
-            whole = BesideOriginal(whole, self.original, device)
-        return evaluate(module, whole, self.metric, device, tick)
+        return self.measure.all_of(module, whole, device, original=self.original, progress=tick)
 
 
 NEARNESS_SAMPLES = 1024
@@ -91,7 +95,9 @@ def compare_outputs(run: Run, sliced: Sliced) -> dict[str, Any] | None:
     networks = sliced.module, run.original.module
     try:
         with run.stopwatch.stage("compare with the original") as tick:
-            found = measure_nearness(networks[0], some, networks[1], options.device, tick)
+            found = measure_nearness(
+                *(networks[0], some, networks[1], options.device, tick), classes=data.task.classes
+            )
     except CompressorError as error:
         run.stopwatch.note(f"{error.what}: fidelity is not measured")
         return None

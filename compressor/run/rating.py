@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from torch import Tensor
-from torch.nn import functional
 
 from compressor.choose.budget import weighed_unit
 from compressor.graph.analysis import analyse
@@ -14,7 +13,7 @@ from compressor.graph.network import Network
 from compressor.options import CriterionName, ScoringOptions
 from compressor.processes import each_alone, of_the_first
 from compressor.records import Trace
-from compressor.recover import primary_output
+from compressor.recover import cross_entropy
 from compressor.run.opened import Opened
 from compressor.run.samples import Samples
 from compressor.run.subject import loss_of
@@ -87,10 +86,5 @@ def _calibration(opened: Opened) -> Calibration | None:
     if train is None:
         return None
     some = CalibrationBatches(opened.trace, train, options).batches()
-    loss = loss_of(opened.subject, options) or cross_entropy
+    loss = loss_of(opened.subject, options) or partial(cross_entropy, task=train.task)
     return Calibration(opened.trace, some, loss, options.device, options.memory_bytes)
-
-
-def cross_entropy(outputs: Any, target: Any) -> Tensor:
-    """Compute the default loss: cross-entropy on the first tensor of the outputs."""
-    return functional.cross_entropy(primary_output(outputs), target)

@@ -5,17 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from compressor.calls import Call
 from compressor.choose.budget import is_found_by_trying
 from compressor.errors import UsageError
 from compressor.loading import find_examples, like_sample, normalise_examples
-from compressor.loading.data import Binding, Data, Forward, Reading, data_of, hold_out, load_data
+from compressor.loading.data import (
+    Binding,
+    Data,
+    Forward,
+    Language,
+    Reading,
+    data_of,
+    hold_out,
+    load_data,
+)
 from compressor.loading.examples import try_inputs
 from compressor.modules import copy_of
 from compressor.options import Options, ScoringOptions
 from compressor.records import ExampleInputs, LoadedModel
-from compressor.recover import FIDELITY
-from compressor.run.subject import Subject, metric_of
+from compressor.recover import task_of
+from compressor.run.subject import Subject, measure_of
 from compressor.score import needs_data, needs_loss
 
 HELD_OUT = 0.1
@@ -74,15 +85,17 @@ def open_inputs(
         widens=bool(loaded.types),
     )
     like = None if known is None else Call.of(known)
+    task = task_of(loaded.module)
     reading = replace(
         Reading.of(options, binding, like),
+        language=Language.of(loaded.module, task, options),
         accepts=lambda call: _is_accepted(loaded, call),
         is_free=known is not None and known.has_free_sizes,
     )
     samples = open_samples(subject, options, reading)
-    first = samples.train or samples.test
-    if not is_given and first is not None:
-        loaded = replace(loaded, examples=like_sample(first.longest_sample, options.seed))
+    if not is_given and samples.each:
+        longest = max((data.longest_sample for data in samples.each), key=_size)
+        loaded = replace(loaded, examples=like_sample(longest, options.seed))
         known = None
     examples = known or find_examples(loaded, (), options.seed)
     return examples, samples.bind(replace(binding, examples=Call.of(examples)))
@@ -156,7 +169,7 @@ def _with_test(
         evaluated_on = f"a tenth of the training data, held out ({len(test)} samples)"
     else:
         evaluated_on = f"the test data ({len(test)} samples)"
-    if metric_of(subject, options, test)[0] == FIDELITY:
+    if measure_of(subject, options, test).is_beside_original:
         evaluated_on += ", against the original's outputs"
     return Samples(train, test, evaluated_on, validation=validation)
 
@@ -175,13 +188,19 @@ class _Opener:
                 next_step="leave one of the two out",
             )
         if given is not None:
-            return self._ready(given).bind(self.reading.binding)
-        if not specs:
-            return None
-        return load_data(specs, self.reading).bind(self.reading.binding)
+            return self._bound(self._ready(given))
+        return self._bound(load_data(specs, self.reading)) if specs else None
+
+    def _bound(self, data: Data) -> Data:
+        task = self.reading.language.task if self.reading.language is not None else data.task
+        return replace(data, task=task).bind(self.reading.binding)
 
     def _ready(self, given: Any) -> Data:
         return given if isinstance(given, Data) else data_of(given, type(given).__name__)
+
+
+def _size(call: Call) -> int:
+    return sum(leaf.numel() for leaf in call.leaves if isinstance(leaf, Tensor))
 
 
 def _refuse_without_data(options: ScoringOptions) -> None:

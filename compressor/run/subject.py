@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from compressor.loading.callables import function
 from compressor.loading.data import Data
 from compressor.options import ScoringOptions, TrainingOptions
-from compressor.recover import FIDELITY, fidelity, top1
+from compressor.recover import COUNTS, USUAL, Measure, Task
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,26 @@ class Subject:
     metric: Callable[[Any, Any], Any] | None = None
 
 
-NamedMetric = tuple[str, Callable[[Any, Any], Any]]
-
-
-def metric_of(subject: Subject, options: ScoringOptions, data: Data | None) -> NamedMetric:
-    """Return the name and the callable of the run's metric on some data."""
+def measure_of(subject: Subject, options: ScoringOptions, data: Data | None) -> Measure:
+    """Return what the run's networks are judged by on some data."""
     if subject.metric is not None:
-        return getattr(subject.metric, "__name__", "metric"), subject.metric
-    return metric_named(options.metric, data)
+        name = getattr(subject.metric, "__name__", "metric")
+        return Measure.of_function(name, subject.metric)
+    return measure_named(options.metric, data)
 
 
-def metric_named(spec: str | None, data: Data | None) -> NamedMetric:
-    """Return the name and the callable of the metric that a spec names.
+def measure_named(spec: str | None, data: Data | None) -> Measure:
+    """Return the measure that a spec names.
 
-    Where it names none, that is top-1 accuracy, or without labels the fidelity to the original.
+    Where it names none, that is the one of the network's task, which is another without labels:
+    top-1 accuracy and the fidelity to the original where nothing tells the task.
     """
-    has_no_labels = data is not None and not data.labelled
-    if spec == FIDELITY or (spec is None and has_no_labels):
-        return FIDELITY, fidelity
-    return ("top1", top1) if spec is None else (spec.rpartition(":")[2], function(spec))
+    task: Task = USUAL if data is None else data.task
+    is_labelled = data is None or data.labelled
+    name = spec or (task.metric if is_labelled else task.unlabelled)
+    if name in COUNTS:
+        return Measure.named(name, task)
+    return Measure.of_function(name.rpartition(":")[2], function(name))
 
 
 def loss_of(subject: Subject, options: ScoringOptions) -> Callable[[Any, Any], Tensor] | None:

@@ -187,6 +187,7 @@ def _descend(
         distill=options.distill,
         label_smoothing=options.label_smoothing,
         penalty=penalty,
+        task=train.task,
     )
     learning = _let_learn(run, module)
     _say_how(run, module, whole, recipe, objective, because)
@@ -206,6 +207,7 @@ def _descend(
             state=state,
             hooks=Hooks(
                 validate=quiet.value if quiet.data is not None else None,
+                better=quiet.measure.scale.better,
                 after_epoch=lambda reached: journal.keep(leg.record, reached.to_dict()),
                 progress=tick,
             ),

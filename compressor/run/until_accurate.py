@@ -1,4 +1,4 @@
-"""Find the smallest network whose accuracy falls by no more than is allowed, by trying.
+"""Find the smallest network that is no worse than is allowed, by trying.
 
 A bisection over how much is removed, as a share of what --of says; each trial is sliced and
 recovered as the result will be, and judged on data that decides nothing else and that no result is
@@ -28,15 +28,16 @@ _ALL = 0.999
 
 
 def decide_until_accurate(run: Run, goal: WithinDrop) -> Decision:
-    """Decide on the smallest network whose metric falls by at most --max-drop points.
+    """Decide on the smallest network whose metric gets worse by at most --max-drop points.
 
-    The metric is taken to be better when it is higher, and to be a share: a point is a hundredth.
+    A point is a hundredth, of perplexity one of the original's. A metric of one's own is taken to
+    be better when it is higher, unless it says otherwise (`Measure.of_function`).
 
     Raises:
         CompressorError: There is nothing to judge by, or even the smallest cut falls further.
     """
     judge = Judge(run, run.samples.validation)
-    whole = _only(judge("evaluate original for --max-drop", run.original.module))
+    whole = judge("evaluate original for --max-drop", run.original.module)[judge.name]
     low, high = 0.0, _reachable(run)
     best: Decision | None = None
     trials: list[Attempt] = []
@@ -72,8 +73,9 @@ def _try(
     made, silent = cut_as_stage(run, candidate), Judge(run, None)
     repair_and_judge(run, made, silent)
     train_at_the_end(run, made.sliced, silent, Schedule(options.epochs), Journal())
-    metric = _only(judge(f"try {number}: {removed:.3f} of the {run.unit}", made.sliced.module))
-    drop = 100 * (whole - metric)
+    stage = f"try {number}: {removed:.3f} of the {run.unit}"
+    metric = judge(stage, made.sliced.module)[judge.name]
+    drop = judge.measure.scale.lost(whole, metric)
     is_within = drop <= goal.points + 1e-9  # shares of samples are no exact numbers
     verdict = "within" if is_within else "too much"
     run.stopwatch.note(
@@ -82,15 +84,10 @@ def _try(
     return Attempt(removed, metric, drop, is_within)
 
 
-def _only(metrics: dict[str, float]) -> float:
-    (value,) = metrics.values()
-    return value
-
-
 def _falls_further(max_drop: float, trials: list[Attempt]) -> CompressorError:
     least: Any = min(trials, key=lambda trial: trial.drop, default=None)
     return CompressorError(
-        f"every network that was tried falls by more than {max_drop:g} points",
+        f"every network that was tried is worse by more than {max_drop:g} points",
         where=f"the least: {least.drop:.2f} points without {least.removed:.3f}" if least else "",
         consequence="nothing was written",
         next_step="allow more with --max-drop, or recover more (--epochs, --calibration)",

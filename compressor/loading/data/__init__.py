@@ -3,6 +3,7 @@
 from compressor.loading.data.batching import Batches, batches
 from compressor.loading.data.binding import Binding, Forward
 from compressor.loading.data.dataset import Data
+from compressor.loading.data.language import Language
 from compressor.loading.data.objects import data_of
 from compressor.loading.data.reading import Reading
 from compressor.loading.data.sources import load_data
@@ -13,6 +14,7 @@ __all__ = [
     "Binding",
     "Data",
     "Forward",
+    "Language",
     "Reading",
     "batches",
     "check_labels",

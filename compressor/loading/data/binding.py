@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.loading.plain import widen
+from compressor.padding import MASK
 
 TARGETS = ("labels", "label", "targets", "target", "y")
 """Names of the target in a sample that is a dict, where the network does not take that name."""
-
-MASK = "attention_mask"
-"""The input that says by 1 and 0 which positions there are; without it, all are."""
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 

@@ -13,9 +13,11 @@ from torch.utils.data import Dataset, Subset
 
 from compressor.calls import Call
 from compressor.errors import CompressorError
-from compressor.loading.data.binding import MASK, Binding
+from compressor.loading.data.binding import Binding
 from compressor.loading.data.collating import Stacked, UnequalShapesError, sample_of, side_by_side
 from compressor.loading.data.lengths import Form, can_be_filled, fill, form_of
+from compressor.padding import MASK
+from compressor.recover.tasks import USUAL, Task
 
 _LOOKED_AT = 32
 """How many samples tell whether all have one form."""
@@ -44,6 +46,7 @@ class Data:
         classes: The number of classes; None where only the dataset itself knows.
         binding: Which of a sample's inputs the network takes.
         notes: What the user should know of how they are read.
+        task: What the network's outputs are for, which the targets belong to.
         is_ragged: Whether samples have different shapes, and batches have one shape each.
         is_filled: Whether samples of different lengths are filled up, since they have a mask.
     """
@@ -54,6 +57,7 @@ class Data:
     classes: int | None
     binding: Binding = field(default_factory=Binding)
     notes: tuple[str, ...] = ()
+    task: Task = USUAL
     is_ragged: bool = False
     is_filled: bool = False
     _forms: dict[int, Form] = field(default_factory=dict, compare=False, repr=False)
@@ -86,16 +90,38 @@ class Data:
         found = replace(found, labelled=self.labelled and found.fetch([0]).target is not None)
         if isinstance(found._read([0]), Stacked):
             return found
-        forms = {found.form(index) for index in _spread(len(found), _LOOKED_AT)}
-        if len(forms) == 1:
+        most = len(found) if getattr(found.base[0], "are_at_hand", False) else _LOOKED_AT
+        forms = {found.form(index) for index in _spread(len(found), most)}
+        if len(forms) == 1 and found._is_like_examples(*forms):
             return found
-        if can_be_filled(*found._sample(0), [*forms], binding.forward):
+        if found._can_be_filled([*forms]):
             return replace(found, is_filled=True)
         if MASK in binding.forward.known and not binding.makes_mask:
             filled = self.bind(replace(binding, makes_mask=True))
             if filled.is_filled:
                 return filled
-        return replace(found, is_ragged=True)
+        return replace(found, is_ragged=len(forms) > 1)
+
+    @property
+    def _traced_form(self) -> Form | None:
+        """The shapes of a sample's inputs that the network is traced with, where they are known."""
+        if self.binding.examples is None:
+            return None
+        leaves = self.binding.examples.leaves
+        return form_of([x[0] if isinstance(x, Tensor) and x.dim() else x for x in leaves])
+
+    def _is_like_examples(self, form: Form) -> bool:
+        wanted = self._traced_form
+        return wanted is None or form[: len(wanted)] == wanted
+
+    def _can_be_filled(self, forms: Sequence[Form]) -> bool:
+        """Return whether samples of these forms can be filled up, to the examples' where known."""
+        call, target = self._sample(0)
+        forward, wanted = self.binding.forward, self._traced_form
+        if not can_be_filled(call, target, forms, forward):
+            return False
+        pair = () if wanted is None else (forms[0][: len(wanted)], wanted)
+        return wanted is None or can_be_filled(call, None, pair, forward)
 
     @property
     def base(self) -> tuple[Any, np.ndarray[Any, Any]]:
@@ -181,7 +207,8 @@ class Data:
     def _fill(self, call: Call, target: Any) -> tuple[Call, Any]:
         if not self.is_filled or self.binding.examples is None:
             return call, target
-        return fill(call, target, self.binding.examples, self.binding.forward)
+        fillers = getattr(self.base[0], "fillers", {})
+        return fill(call, target, self.binding.examples, self.binding.forward, fillers)
 
     def _read(self, indices: Sequence[int] | Tensor) -> Any:
         """Read samples as pairs of inputs and target, or several that are stacked already."""
@@ -190,7 +217,8 @@ class Data:
         return samples if isinstance(samples, Stacked) else list(map(self._split, samples))
 
     def _split(self, sample: Any) -> tuple[Any, Any]:
-        return sample_of(sample, self.binding.takes)
+        inputs, target = sample_of(sample, self.binding.takes)
+        return inputs, self.task.complete(inputs, target)
 
     def _place(self, indices: Sequence[int] | Tensor) -> str:
         if len(indices) == 1:

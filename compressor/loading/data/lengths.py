@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.loading.data.binding import Forward
+from compressor.padding import absent_value, is_mask
 from compressor.recover.evaluation import IGNORED
 
 Form = tuple[tuple[int, ...], ...]
@@ -46,7 +47,7 @@ def group_by_form(forms: Sequence[Form], size: int, least: int) -> list[list[int
 
 def mask_of(call: Call, forward: Forward) -> Tensor | None:
     """Return the input of a sample that says which of its positions there are, if it has one."""
-    return next((x for name, x in _named(call, forward) if _is_mask(name, x)), None)
+    return next((x for name, x in _named(call, forward) if is_mask(name, x)), None)
 
 
 def can_be_filled(call: Call, target: Any, forms: Sequence[Form], forward: Forward) -> bool:
@@ -77,7 +78,13 @@ def can_be_filled(call: Call, target: Any, forms: Sequence[Form], forward: Forwa
     return True
 
 
-def fill(call: Call, target: Any, examples: Call, forward: Forward) -> tuple[Call, Any]:
+def fill(
+    call: Call,
+    target: Any,
+    examples: Call,
+    forward: Forward,
+    fillers: Mapping[str, float],
+) -> tuple[Call, Any]:
     """Fill a sample up to the length of the examples; the mask says that nothing is there.
 
     Args:
@@ -85,6 +92,7 @@ def fill(call: Call, target: Any, examples: Call, forward: Forward) -> tuple[Cal
         target: Its target; positions of classes are filled up with `IGNORED`.
         examples: Inputs with a batch dimension.
         forward: Has the names of the inputs.
+        fillers: Name of an input -> what it is filled up with; 0 where none is named.
 
     Raises:
         CompressorError: The sample is longer than the examples.
@@ -99,16 +107,19 @@ def fill(call: Call, target: Any, examples: Call, forward: Forward) -> tuple[Cal
             consequence="it cannot be filled up to one length with the others",
             next_step=f"cut samples to {length}, or give --input of the longest",
         )
-    absent = _absent(mask, next(n for n, leaf in _named(call, forward) if leaf is mask))
-    leaves, structure = pytree.tree_flatten(call)
+    structure = pytree.tree_structure(call)
     made = [
-        _lengthen(leaf, example.shape[1:], absent if leaf is mask else 0)
+        _lengthen(leaf, example.shape[1:], _filler(name, leaf, mask, fillers))
         if isinstance(leaf, Tensor) and isinstance(example, Tensor)
         else leaf
-        for leaf, example in zip(leaves, examples.leaves, strict=True)
+        for (name, leaf), example in zip(_named(call, forward), examples.leaves, strict=True)
     ]
     filled: Call = pytree.tree_unflatten(made, structure)
     return filled, pytree.tree_map(lambda leaf: _fill_target(leaf, own, length), target)
+
+
+def _filler(name: str, leaf: Tensor, mask: Tensor, fillers: Mapping[str, float]) -> float:
+    return absent_value(name, mask) if leaf is mask else fillers.get(name, 0.0)
 
 
 def _lengthen(tensor: Tensor, shape: Sequence[int], value: float) -> Tensor:
@@ -132,17 +143,3 @@ def _named(call: Call, forward: Forward) -> Iterator[tuple[str, Any]]:
         last: Any = path[-1]
         is_position = len(path) == 2 and not hasattr(last, "key")
         yield names.get(last.idx, "") if is_position else str(getattr(last, "key", "")), leaf
-
-
-def _is_mask(name: str, value: Any) -> bool:
-    return "mask" in name.lower() and isinstance(value, Tensor) and value.ndim > 0
-
-
-def _absent(mask: Tensor, name: str) -> float:
-    """Return what a mask has where nothing is: the opposite of what it has where something is."""
-    if mask.is_floating_point() and not (mask > 0).any():
-        return torch.finfo(mask.dtype).min  # added to scores
-    is_something = mask.bool()
-    if bool(is_something.all()) or bool(is_something.any()):
-        return 1.0 if "pad" in name.lower() and not bool(is_something.all()) else 0.0
-    return 1.0

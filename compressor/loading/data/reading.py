@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compressor.calls import Call
 from compressor.loading.data.binding import Binding
+from compressor.loading.data.language import Language
 from compressor.options import DataOptions
 
 
@@ -27,6 +28,7 @@ class Reading:
         like: The network's inputs as far as they are known, with a batch dimension: they tell the
             size that images of a folder get, and the form of a piece of a recording.
         accepts: Returns whether the network can be run on a call, where that can be tried.
+        language: What is known of a network that reads text.
         is_free: Whether sizes of `like` were made up, since the model leaves them open.
     """
 
@@ -37,6 +39,7 @@ class Reading:
     binding: Binding = field(default_factory=Binding)
     like: Call | None = None
     accepts: Callable[[Call], bool] | None = None
+    language: Language | None = None
     is_free: bool = False
 
     @classmethod
@@ -64,6 +67,10 @@ class Reading:
     def of_images_alone(self) -> list[str]:
         """Return the given options that apply to images alone, as the command line names them."""
         return [f"--{name}" for name in ("mean", "std") if getattr(self, name) is not None]
+
+    def of_text_alone(self) -> list[str]:
+        """Return the given options that apply to text alone."""
+        return ["--length"] if self.language is not None and self.language.length else []
 
     def of_sound_alone(self) -> list[str]:
         """Return the given options that apply to recordings alone."""

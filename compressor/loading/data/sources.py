@@ -19,6 +19,8 @@ from compressor.loading.data.image_folders import load_images
 from compressor.loading.data.objects import data_of, is_dataset
 from compressor.loading.data.reading import Reading
 from compressor.loading.data.recordings import load_recordings
+from compressor.loading.data.text import load_texts
+from compressor.loading.data.text.text_files import PARQUET
 
 
 class _Kind(NamedTuple):
@@ -42,11 +44,12 @@ SOUND = _Kind(
     (".wav", ".flac", ".ogg", ".mp3", ".aiff"),
 )
 IMAGES = _Kind("images", (), IMG_EXTENSIONS)
-KINDS = (ARRAYS, SOUND, IMAGES)
+TEXT = _Kind("text", (PARQUET,), (".txt", ".jsonl", ".csv", ".tsv", ".parquet"))
+KINDS = (ARRAYS, SOUND, IMAGES, TEXT)
 
 ALL = (
-    "name .npz or .npy files, a folder of images, recordings or .npy files, or "
-    "package.module:name of a dataset"
+    "name .npz or .npy files, files of text, a folder of images, recordings, text or .npy files, "
+    "or package.module:name of a dataset"
 )
 
 
@@ -54,11 +57,12 @@ def load_data(specs: Sequence[str], reading: Reading | None = None) -> Data:
     """Open the data that the user named.
 
     Args:
-        specs: `.npz` and `.npy` files of arrays (see `load_arrays`); or audio files; or one folder
-            of such files, or with a sub-folder of images or recordings per class (in alphabetical
-            order; sub-folders that are all named by numbers are those classes); or one
-            'package.module:name' or 'path/file.py:name' of a dataset, or of a function that returns
-            one. Samples are (inputs, target), the inputs alone, or dicts.
+        specs: `.npz` and `.npy` files of arrays (see `load_arrays`); or audio files; or files of
+            text (see `load_texts`); or one folder of such files, or with a sub-folder of images or
+            recordings per class (in alphabetical order; sub-folders that are all named by numbers
+            are those classes); or one 'package.module:name' or 'path/file.py:name' of a dataset, or
+            of a function that returns one. Samples are (inputs, target), the inputs alone, or
+            dicts.
         reading: How files are read.
 
     Raises:
@@ -74,7 +78,7 @@ def load_data(specs: Sequence[str], reading: Reading | None = None) -> Data:
     if len(specs) > 1:
         missing = [spec for spec, path in zip(specs, paths, strict=True) if not path.is_file()]
         raise UsageError(
-            "several data sources can only be .npz, .npy or audio files",
+            "several data sources can only be .npz, .npy, text or audio files",
             where=f"not a file: {missing[0]}",
             next_step="name several files, or one folder or callable",
         )
@@ -82,7 +86,11 @@ def load_data(specs: Sequence[str], reading: Reading | None = None) -> Data:
         return _load_folder(paths[0], reading)
     if ":" not in specs[0]:
         raise UsageError(f"there is no data at {specs[0]}", next_step=ALL)
-    given = [*reading.of_images_alone(), *reading.of_sound_alone()]
+    given = [
+        *reading.of_images_alone(),
+        *reading.of_sound_alone(),
+        *reading.of_text_alone(),
+    ]
     if given:
         raise UsageError(
             f"a dataset of your own is taken as it comes; {', '.join(given)} do not apply to it",
@@ -101,11 +109,10 @@ def _load_files(paths: Sequence[Path], reading: Reading) -> Data:
             where=", ".join(map(str, paths[:3])),
             next_step="name files of one kind",
         )
+    _refuse_others(kinds[0], reading, paths[0])
     if kinds[0] is SOUND:
-        _refuse(reading.of_images_alone(), "images", paths[0])
         return load_recordings(paths, None, reading)
-    _refuse(reading.of_sound_alone(), SOUND.words, paths[0])
-    return load_arrays(paths, reading)
+    return load_texts(paths, None, reading) if kinds[0] is TEXT else load_arrays(paths, reading)
 
 
 def _load_folder(folder: Path, reading: Reading) -> Data:
@@ -114,6 +121,9 @@ def _load_folder(folder: Path, reading: Reading) -> Data:
         kind = _kind_in_folder(path) if path.is_file() else None
         if kind is not None:
             found.setdefault(kind, []).append(path)
+    texts = found.pop(TEXT, [])  # beside other samples they say something of these
+    if texts and not found:
+        found[TEXT] = texts
     if len(found) > 1:
         told = ", ".join(f"{kind.words} such as {some[0]}" for kind, some in found.items())
         raise UsageError(
@@ -121,10 +131,11 @@ def _load_folder(folder: Path, reading: Reading) -> Data:
             where=str(folder),
             next_step="give each kind a folder of its own, and name one",
         )
+    _refuse_others(next(iter(found), IMAGES), reading, folder)
     if SOUND in found:
-        _refuse(reading.of_images_alone(), "images", folder)
         return load_recordings(found[SOUND], folder, reading)
-    _refuse(reading.of_sound_alone(), SOUND.words, folder)
+    if TEXT in found:
+        return load_texts(found[TEXT], folder, reading)
     if ARRAYS in found:
         deeper = [path for path in found[ARRAYS] if path.parent != folder]
         if deeper:
@@ -135,6 +146,16 @@ def _load_folder(folder: Path, reading: Reading) -> Data:
             )
         return replace(load_arrays(found[ARRAYS], reading), name=folder.name)
     return load_images(folder, reading)
+
+
+def _refuse_others(kind: _Kind, reading: Reading, where: Path) -> None:
+    """Refuse options that apply to another kind of samples alone."""
+    if kind not in (IMAGES, ARRAYS):
+        _refuse(reading.of_images_alone(), IMAGES.words, where)
+    if kind is not SOUND:
+        _refuse(reading.of_sound_alone(), SOUND.words, where)
+    if kind is not TEXT:
+        _refuse(reading.of_text_alone(), "files of text", where)
 
 
 def _refuse(given: Sequence[str], words: str, where: Path) -> None:
@@ -158,12 +179,15 @@ def _kind_of_file(path: Path) -> _Kind:
     if found is not None:
         return found
     if not beginning:
-        return SOUND if path.suffix.lower() in SOUND.endings else ARRAYS
+        ending = path.suffix.lower()
+        return next((kind for kind in (SOUND, TEXT) if ending in kind.endings), ARRAYS)
     is_code, is_image = path.suffix == ".py", path.suffix.lower() in IMAGES.endings
-    other = "a text file" if b"\0" not in beginning else "a file of another kind"
-    name = "a Python file" if is_code else "an image" if is_image else other
+    if b"\0" not in beginning and not is_code and not is_image:
+        return TEXT
+    name = "a Python file" if is_code else "an image" if is_image else "a file of another kind"
     raise UsageError(
-        f"data is files of arrays or recordings, a folder, or a dataset's name, and this is {name}",
+        f"data is files of arrays, text or recordings, a folder, or a dataset's name, and this is "
+        f"{name}",
         where=str(path),
         next_step=f"write arrays with {HOW}, or name a dataset, or a function that returns one: "
         f"{path if is_code else 'path/file.py'}:name",

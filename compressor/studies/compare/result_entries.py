@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from compressor.files.folder import REPORT
 from compressor.files.format_table import FORMATS, ONNX
 from compressor.files.integrity import check_files
 from compressor.loading.given import open_result
+from compressor.metrics import FIDELITY, TOP1
 from compressor.report.formatting import difference, in_bytes, large, own_ms, points, share, way
 from compressor.report.numbers import SCHEMA
-from compressor.report.tables import FIDELITY, cosine_of
+from compressor.report.tables import cosine_of
 
 MACS, PARAMS, FILE = "MACs", "parameters", FORMATS[ONNX].label
 
@@ -32,17 +33,20 @@ class Quantity:
         show: Turns a number into text.
         change: Turns the original's number and the result's into a text of the change.
         more_is_better: Whether the largest number of the column is the best.
+        may_be_zero: Whether zero is a number like others; else nothing was measured.
     """
 
     show: Callable[[float], str]
     change: Callable[[float, float], str]
     more_is_better: bool = False
+    may_be_zero: bool = False
 
 
 _SIZES = {MACS: ("macs", large), PARAMS: ("params", large), FILE: ("size_bytes", in_bytes)}
 _TIME = Quantity("{:.3g} ms".format, share)
-_ACCURACY = Quantity("{:.2%}".format, points, more_is_better=True)
-_OTHER_METRIC = Quantity("{:.4g}".format, difference, more_is_better=True)
+_ACCURACY = Quantity("{:.2%}".format, points, more_is_better=True, may_be_zero=True)
+_OTHER_METRIC = Quantity("{:.4g}".format, difference, more_is_better=True, may_be_zero=True)
+_LOWER_METRIC = replace(_OTHER_METRIC, more_is_better=False)
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def _entry(folder: str, report: Any) -> Entry:
         for was, now in zip(before["latency"], after["latency"], strict=True)
     }
     metrics = {
-        name: (value, after["metrics"][name], _ACCURACY if name == "top1" else _OTHER_METRIC)
+        name: (value, after["metrics"][name], _quantity_of(name, report))
         for name, value in before["metrics"].items()
     }
     if FIDELITY not in metrics and (cosine := cosine_of(report)) is not None:
@@ -132,6 +136,12 @@ def _entry(folder: str, report: Any) -> Entry:
     )
 
 
+def _quantity_of(metric: str, report: Mapping[str, Any]) -> Quantity:
+    if metric == TOP1:
+        return _ACCURACY
+    return _LOWER_METRIC if metric in report.get("lower_is_better", ()) else _OTHER_METRIC
+
+
 def _is_known(cells: tuple[Any, Any, Quantity]) -> bool:
     """Return whether both numbers of a pair can be shown.
 
@@ -143,7 +153,7 @@ def _is_known(cells: tuple[Any, Any, Quantity]) -> bool:
         return False
     if not (math.isfinite(was) and math.isfinite(now)):
         return False
-    return quantity.more_is_better or now > 0
+    return quantity.may_be_zero or now > 0
 
 
 def notes(entries: Sequence[Entry]) -> list[str]:

@@ -37,9 +37,8 @@ from compressor.loading.data import batches
 from compressor.loading.given import open_result
 from compressor.options import ExportOptions
 from compressor.records import Plan
-from compressor.recover import FIDELITY, evaluate
 from compressor.report import to_html, to_json, to_markdown
-from compressor.run.subject import metric_named
+from compressor.run.subject import measure_named
 from compressor.slicing import as_module
 from compressor.slicing.leaving import rename
 from compressor.slicing.plan_file import read_plan
@@ -163,15 +162,15 @@ def _write(name: str, source: Source, staged: Path, stopwatch: Stopwatch) -> Out
 
 def _metrics(source: Source, staged: Path, stopwatch: Stopwatch) -> dict[str, float]:
     """Measure the metric on the test data, of the ONNX file or, without one, of the program."""
-    title, metric = metric_named(source.options.metric, source.test)
-    if source.test is None or title == FIDELITY:
+    measure = measure_named(source.options.metric, source.test)
+    if source.test is None or measure.is_beside_original:
         stopwatch.note("no labelled --test or --data: no metric is measured of these weights")
         return {}
     onnx = staged / FORMATS[ONNX].file
     module = OnnxModule(onnx, source.inputs) if onnx.exists() else as_module(source.traced.program)
     some = batches(source.test, source.batch or source.options.batch_size)
     with stopwatch.stage("evaluate") as tick:
-        return {title: evaluate(module, some, metric, "cpu", tick)}
+        return measure.all_of(module, some, progress=tick)
 
 
 def _renew(

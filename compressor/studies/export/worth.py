@@ -8,10 +8,10 @@ from pathlib import Path
 from compressor.formats import OnnxModule
 from compressor.latency.networks import measure_latency
 from compressor.loading.data import batches
+from compressor.metrics import TOP1
 from compressor.onnx_runtime import cores
 from compressor.records import Latency
-from compressor.recover import FIDELITY, Batches, BesideOriginal, evaluate
-from compressor.run.subject import metric_named
+from compressor.run.subject import measure_named
 from compressor.studies.export.source import Source
 from compressor.studies.export.survival import runs_here
 from compressor.watch import Stopwatch
@@ -48,19 +48,18 @@ def metrics_of(
     if source.test is None:
         stopwatch.note("no --test or --data: no metric is measured")
         return {name: {} for name in files}
-    found, (title, metric) = {}, metric_named(source.options.metric, source.test)
-    whole: Batches = batches(source.test, source.options.batch_size)
-    if title == FIDELITY:
-        original = OnnxModule(next(iter(files.values())), source.inputs)
-        whole = BesideOriginal(whole, original, "cpu")
+    measure, found = measure_named(source.options.metric, source.test), {}
+    whole = batches(source.test, source.options.batch_size)
+    original = OnnxModule(next(iter(files.values())), source.inputs)
     for name, path in files.items():
         with stopwatch.stage(f"evaluate {name}") as tick:
-            value = evaluate(OnnxModule(path, source.inputs), whole, metric, "cpu", tick)
-            tick(1, 1, f"{title} {value:.4f}")
-        found[name] = {title: value}
+            module = OnnxModule(path, source.inputs)
+            found[name] = measure.all_of(module, whole, original=original, progress=tick)
+            tick(1, 1, f"{measure.name} {found[name][measure.name]:.4f}")
+    title = measure.name
     first = next(iter(found.values()))[title]
     for name, values in found.items():
-        if title == "top1" and first - values[title] > POINTS:
+        if title == TOP1 and first - values[title] > POINTS:
             lost = 100 * (first - values[title])
             stopwatch.note(f"{name} loses {lost:.1f} points of accuracy; compare before you deploy")
     return found

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compressor.choose.curves import HIGHER, LOWER
 from compressor.errors import CompressorError
 from compressor.loading.data import batches
+from compressor.metrics import LOWER
 from compressor.options import SensitivityOptions
 from compressor.records import ExampleInputs
-from compressor.recover import FIDELITY, Batches, BesideOriginal, evaluate
 from compressor.run.opened import Opened
-from compressor.run.subject import metric_of
+from compressor.run.subject import measure_of
 from compressor.slicing.compare import outputs_of
 
 RELATIVE_MSE = "relative_mse"
@@ -61,18 +60,16 @@ def yardstick_of(opened: Opened, options: SensitivityOptions) -> Yardstick:
     held = list(batches(data, options.batch_size, seed=options.seed, limit=options.samples))
     sizes = tuple(inputs.samples for inputs, _ in held)
     words = f"{sum(sizes)} samples of {data.name}"
-    name, metric = metric_of(opened.subject, options, data)
-    if name == FIDELITY and options.metric is None:
+    measure = measure_of(opened.subject, options, data)
+    if measure.is_beside_original and options.metric is None:
         calls = [ExampleInputs(inputs.args, inputs.kwargs) for inputs, _ in held]
         divergence = _Divergence(module, calls, options.device)
         return Yardstick(RELATIVE_MSE, LOWER, divergence, sizes, words)
-    beside = BesideOriginal(held, module, options.device)
-    given: Batches = beside if name == FIDELITY else held
 
-    def judge(module: nn.Module) -> float:
-        return evaluate(module.to(options.device), given, metric, options.device)
+    def judge(of: nn.Module) -> float:
+        return measure.all_of(of, held, options.device, original=module)[measure.name]
 
-    return Yardstick(name, HIGHER, judge, sizes, words)
+    return Yardstick(measure.name, measure.scale.better, judge, sizes, words)
 
 
 class _Divergence:
