@@ -101,8 +101,8 @@ class DataOptions(Checked):
     """Training data: .npz files (images, labels; or inputs, or arrays named like the network's \
 inputs, and targets), .npy files, text (.txt, or .jsonl, .csv, .parquet with a column text), a \
 folder of them, of images or of recordings (a sub-folder per class), or 'package.module:name' or \
-'path/file.py:name' of a dataset, a DataLoader, a list of samples, a dict of columns, or a function \
-that returns one. Calibrates and fine-tunes."""
+'path/file.py:name' of a dataset, a DataLoader, a list of samples, a dict of columns, or a \
+function that returns one. Calibrates and fine-tunes."""
 
     test: Annotated[tuple[str, ...], several(DATA, "TEST")] = ()
     """Data that is only evaluated on; without it a tenth of --data is held out."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from compressor import extras
 from compressor.errors import CompressorError, UsageError
+from compressor.loading.data.array_files import HOW
 from compressor.loading.wording import one_line
 
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.*", "*.model", "*.tiktoken")
@@ -16,7 +17,7 @@ _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.*", "*.model", "*.t
 
 _NEXT = (
     "--tokenizer FOLDER names a folder with one (tokenizer.json, or what save_pretrained of a "
-    "tokenizer writes); or give token ids, as arrays or a dataset of your own"
+    f"tokenizer writes); token ids and other numbers are given as arrays: {HOW}"
 )
 
 _ENDLESS = 10**9
@@ -104,7 +105,7 @@ def open_tokenizer(folder: Path | None, where: str) -> Tokens:
         CompressorError: transformers cannot load it.
     """
     if folder is None:
-        raise _refusal("text takes a tokenizer, and none is known of this network", where)
+        raise _refusal("this is a text file, and no tokenizer is known of the network", where)
     if not folder.is_dir():
         raise _refusal(f"there is no folder {folder} with a tokenizer", where)
     if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
