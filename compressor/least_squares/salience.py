@@ -22,10 +22,10 @@ from compressor.graph.network import Network
 from compressor.least_squares.at_once import samples_with_gradients
 from compressor.least_squares.consumers import Contraction
 from compressor.least_squares.consumers import consumers as consumers_of
-from compressor.least_squares.layouts import row_count
+from compressor.least_squares.layouts import row_count, row_grid
 from compressor.least_squares.memory import Memory, Workspace
 from compressor.least_squares.walk import Script, Walk
-from compressor.padding import blank_padding
+from compressor.padding import blank_padding, counted_of, counted_rows
 from compressor.processes import all_summed
 from compressor.records import Group, Trace
 
@@ -68,7 +68,7 @@ def salience(
     sums = {_SEEN: torch.zeros((), dtype=torch.float64)}
     for part in _some(batches, at_once, most):
         for consumer, gradient, _ in _gradients(script, consumers, part, generator):
-            squares = _columns(gradient, consumer).square().mean(0)
+            squares = _columns(gradient, consumer, counted_of(part)).square().mean(0)
             sums[consumer.node] = sums.get(consumer.node, 0.0) + part.samples * squares
         sums[_SEEN] = sums[_SEEN] + part.samples
         progress(part.samples)
@@ -98,8 +98,8 @@ def stakes(
     sums = {consumer.node: torch.zeros((), dtype=torch.float64) for consumer in found}
     for part in _some(batches, at_once):
         for consumer, gradient, value in _gradients(script, found, part, generator):
-            outputs = _columns(value, consumer)
-            moved = _columns(gradient, consumer) * (outputs - outputs.mean(0))
+            outputs, slopes = (_columns(x, consumer, counted_of(part)) for x in (value, gradient))
+            moved = slopes * (outputs - outputs.mean(0))
             sums[consumer.node] += moved.square().sum()
     by_tensor: dict[str, list[float]] = {}
     whole = all_summed(sums)
@@ -170,9 +170,15 @@ def _gradients(
     return list(zip(consumers, found, values, strict=True))
 
 
-def _columns(values: Tensor, consumer: Contraction) -> Tensor:
-    """Return a consumer's outputs, or their gradient, as [rows, outputs] in double precision."""
-    rows = torch.arange(row_count(values, consumer.layout), device=values.device)
+def _columns(values: Tensor, consumer: Contraction, counted: Tensor | None) -> Tensor:
+    """Return a consumer's outputs, or their gradient, as [rows, outputs] in double precision.
+
+    Rows that are padding are left out.
+    """
+    rows = counted_rows(row_grid(values, consumer.layout), counted)
+    if rows is None:
+        rows = torch.arange(row_count(values, consumer.layout))
+    rows = rows.to(values.device)
     return consumer.layout.outputs(values.double(), rows).cpu()
 
 

@@ -32,7 +32,6 @@ from compressor.recover.evaluation import (
     count_over,
     primary_output,
     require_labels,
-    top1,
 )
 from compressor.recover.fidelity import BesideOriginal, Wanted, fidelity
 from compressor.recover.tasks import Task
@@ -107,12 +106,19 @@ class _OfClasses:
         self.task, self.total, self.count = task, 0.0, 0
 
     def add(self, inputs: Call, outputs: Any, target: Any) -> None:
-        """Add a batch."""
+        """Add a batch; classes at padded positions do not count."""
         require_labels(target)
         target = counted_targets(torch.as_tensor(target), counted_of(inputs), IGNORED)
-        scores, classes = self.task.align(primary_output(outputs), target)
+        try:
+            scores, classes = self.task.align(primary_output(outputs), target)
+            self.total += self._sum(scores, classes)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise CompressorError(
+                f"outputs and targets are not those of a network that {self.task.words}: {error}",
+                consequence="the network was not evaluated",
+                next_step="give a --metric of your own, called with (outputs, target)",
+            ) from error
         self.count += int((classes != IGNORED).sum())
-        self.total += self._sum(scores, classes)
 
     def _sum(self, scores: Tensor, classes: Tensor) -> float:
         raise NotImplementedError
@@ -197,12 +203,8 @@ def _neighbours(vectors: Tensor) -> Tensor:
     return torch.cat(nearest)
 
 
-def _accuracy(task: Task) -> Count:
-    return MeanOf(top1) if task.classes is None else _Accuracy(task)
-
-
 COUNTS: Mapping[str, Callable[[Task], Count]] = {
-    TOP1: _accuracy,
+    TOP1: _Accuracy,
     PERPLEXITY: _Perplexity,
     EMBEDDING_SHIFT: _Embeddings,
     FIDELITY: lambda task: MeanOf(fidelity),

@@ -19,7 +19,7 @@ from compressor.run.samples import Samples
 from compressor.run.subject import loss_of
 from compressor.score import Calibration, Material, Scores, score
 from compressor.score.criteria import resolve
-from compressor.score.data import CalibrationBatches
+from compressor.score.data import CalibrationBatches, WithoutPadding
 from compressor.watch import Stopwatch, Tick
 
 
@@ -86,5 +86,11 @@ def _calibration(opened: Opened) -> Calibration | None:
     if train is None:
         return None
     some = CalibrationBatches(opened.trace, train, options).batches()
-    loss = loss_of(opened.subject, options) or partial(cross_entropy, task=train.task)
-    return Calibration(opened.trace, some, loss, options.device, options.memory_bytes)
+    own = loss_of(opened.subject, options)
+    return Calibration(
+        opened.trace,
+        WithoutPadding(some) if own is None else some,  # one's own may take no other classes
+        own or partial(cross_entropy, task=train.task),
+        options.device,
+        options.memory_bytes,
+    )

@@ -7,11 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from compressor.calls import Call
 from compressor.graph.network import Consumer
+from compressor.padding import counted_of, counted_rows
 from compressor.score.averages import Average
 from compressor.score.criterion import Floats, Material, Rows
 from compressor.score.places import Place, places
-from compressor.score.traced_program import Program, told_apart
+from compressor.score.traced_program import Look, Program, told_apart
 
 Moments = dict[tuple[str, int], Floats]
 """(parameter, dimension) -> E[x²] per position of what the dimension is summed with,
@@ -42,8 +44,8 @@ def of_activations(measure: Measure) -> Callable[[Material], Rows]:
 def second_moments(material: Material) -> Moments:
     """Compute the mean square of what every consumer is given, [positions] per consumer.
 
-    The mean is over samples and positions, and over the groups of a grouped convolution. Memory
-    grows with the widest layer, not with the data.
+    The mean is over samples and positions that are no padding, and over the groups of a grouped
+    convolution. Memory grows with the widest layer, not with the data.
 
     Raises:
         CompressorError: The network fails on a batch, or the inputs are not the traced call's.
@@ -53,27 +55,43 @@ def second_moments(material: Material) -> Moments:
     sizes = {(c.tensor, c.dim): network.tensors[c.tensor][c.dim].size for c in program.consumers}
     average = Average(sizes)
 
-    def look(consumer: Consumer, activation: torch.Tensor) -> torch.Tensor:
-        key = consumer.tensor, consumer.dim
-        squares = mean_squares(activation, consumer.at).reshape(-1, sizes[key]).mean(0)
-        average.add(key, squares.cpu().double().numpy(), activation.numel() / sizes[key])
-        return activation
+    def look_at(counted: torch.Tensor | None) -> Look:
+        def look(consumer: Consumer, activation: torch.Tensor) -> torch.Tensor:
+            key = consumer.tensor, consumer.dim
+            rows = rows_that_count(activation, consumer.at, counted)
+            if len(rows):
+                squares = mean_squares(rows).reshape(-1, sizes[key]).mean(0)
+                average.add(key, squares.cpu().double().numpy(), rows.numel() / sizes[key])
+            return activation
+
+        return look
 
     with torch.no_grad():
         for inputs, _ in data.batches:
             with told_apart(inputs):
-                program(inputs, look)
+                program(inputs, look_at(counted_of(Call.of(inputs))))
     return average.result()
 
 
-def mean_squares(activation: torch.Tensor, dim: int) -> torch.Tensor:
-    """Compute per position of a dimension the mean square over all others.
+def rows_that_count(
+    activation: torch.Tensor, dim: int, counted: torch.Tensor | None
+) -> torch.Tensor:
+    """Return an activation as [rows, positions of a dimension], without rows that are padding.
 
-    It is computed in single precision at least.
+    Args:
+        activation: What a consumer is given.
+        dim: The dimension.
+        counted: Which positions of the batch are no padding (`compressor.padding`).
     """
-    others = [d for d in range(activation.dim()) if d != dim % activation.dim()]
-    precise = activation.to(torch.promote_types(activation.dtype, torch.float32))
-    return precise.square().mean(others) if others else precise.square()
+    last = activation.movedim(dim, -1)
+    found = counted_rows(last.shape[:-1], counted)
+    rows = last.reshape(-1, last.shape[-1])
+    return rows if found is None else rows[found.to(rows.device)]
+
+
+def mean_squares(rows: torch.Tensor) -> torch.Tensor:
+    """Compute the mean square of each column, in single precision at least."""
+    return rows.to(torch.promote_types(rows.dtype, torch.float32)).square().mean(0)
 
 
 def root_mean_square(place: Place, moments: Floats) -> Floats:

@@ -10,7 +10,9 @@ from typing import Any
 from compressor.least_squares import Memory, samples_that_fit
 from compressor.loading.data import Batches, Data, batches
 from compressor.options import ScoringOptions
+from compressor.padding import counted_of, counted_targets
 from compressor.records import Trace
+from compressor.recover.evaluation import IGNORED
 
 
 class CalibrationBatches:
@@ -75,6 +77,20 @@ class Several:
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         return itertools.chain.from_iterable(self.each)
+
+
+@dataclass(frozen=True)
+class WithoutPadding:
+    """Batches of (inputs, target) in which classes at padded positions count in nothing."""
+
+    batches: Several
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        for inputs, target in self.batches:
+            yield inputs, counted_targets(target, counted_of(inputs), IGNORED)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from compressor.formats.original import TemporaryFolder
 from compressor.formats.verifying import real_inputs, write_and_verify
 from compressor.graph.costs import NetworkForm, costs_of
 from compressor.loading.data import batches
+from compressor.metrics import TOP1
 from compressor.options import Options
 from compressor.recover import evaluate, primary_output, top5
 from compressor.run.compress import cut_and_recover, plan
@@ -195,7 +196,7 @@ MAKERS: Mapping[str, Callable[[Subject, Options, Stopwatch], _Maker]] = {
 
 def _top5(run: Run, judge: Judge, module: nn.Module) -> dict[str, float]:
     """Measure top-5 accuracy, where there are more than five classes; else return {}."""
-    if judge.name != "top1" or judge.data is None:
+    if judge.name != TOP1 or judge.data is None or judge.data.task.classes is not None:
         return {}
     options = run.options
     with torch.no_grad():

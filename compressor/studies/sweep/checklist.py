@@ -12,6 +12,7 @@ from typing import Any
 
 from compressor.choose.budget import times_smaller
 from compressor.listing import some_of
+from compressor.metrics import scale_of
 from compressor.options import PAPER_RATIOS
 from compressor.score.criteria import CRITERIA
 from compressor.studies.sweep.curves_of_trials import COSTS, MethodCurve
@@ -83,7 +84,9 @@ def _extremes(found: Found) -> Answer:
     intact = []
     for curve in found.own:
         values = [p.numbers[metric].mean for p in curve.points if metric in p.numbers]
-        if not values or min(values) > dense - SUBSTANTIAL * abs(dense):
+        scale = scale_of(metric)
+        worst = max((scale.lost(dense, value) for value in values), default=0.0)
+        if worst <= (100 if scale.is_relative else 100 * abs(dense)) * SUBSTANTIAL:
             intact.append(f"{curve.method} ({curve.setting})")
     if intact:
         return (
