@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,10 +12,23 @@ from torch.utils.data import Dataset
 
 import compressor
 from compressor.calls import Call
+from compressor.graph.analysis import analyse
+from compressor.graph.trace import trace
 from compressor.loading.data import Binding, Forward
 from compressor.padding import counted_of, counted_rows
-from compressor.recover import BesideOriginal, Distance, fidelity, measure_nearness
+from compressor.records import ExampleInputs
+from compressor.recover import (
+    USUAL,
+    BesideOriginal,
+    Distance,
+    cross_entropy,
+    fidelity,
+    measure_nearness,
+)
 from compressor.run import footprints
+from compressor.score import Calibration
+from compressor.score.data import WithoutPadding
+from tests.scoring import score
 
 LENGTH, SYMBOLS = 6, 12
 
@@ -91,6 +105,53 @@ def test_rows_of_padded_positions_are_left_out() -> None:
     assert counted_rows((2, 3, 2), counted).tolist() == [0, 1, 2, 3, 6, 7]
     assert counted_rows((2,), counted) is None
     assert counted_rows((2, 3), torch.ones(2, 3, dtype=torch.bool)) is None
+
+
+# -- scores ----------------------------------------------------------------------------------------
+
+CRITERIA = ("activation", "wanda", "gradient", "taylor", "taylor-elementwise", "fisher")
+
+
+class Attending(nn.Module):
+    """A layer of attention and one of its own, (N, L) -> (N, L, 5); padded keys are not seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.out = nn.Embedding(SYMBOLS, 8), nn.Linear(8, 5)
+        self.up, self.down = nn.Linear(8, 24), nn.Linear(24, 8)
+        self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        x = self.embed(input_ids)
+        scores = self.query(x) @ self.key(x).transpose(1, 2)
+        hidden = attention_mask[:, None, :] == 0
+        x = x + scores.masked_fill(hidden, -1e9).softmax(2) @ self.value(x)
+        y: Tensor = self.out(x + self.down(self.up(x).relu()))
+        return y.transpose(1, 2)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_scores_with_padding_are_those_of_the_same_windows_without(criterion: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(SYMBOLS, (3, 4, LENGTH), generator=generator)
+    labels = torch.randint(5, (3, 4, LENGTH), generator=generator)
+    found = []
+    for more in (0, 3):
+        padded, target = (nn.functional.pad(x, (0, more), value=1) for x in (ids, labels))
+        mask = nn.functional.pad(torch.ones_like(ids), (0, more))
+        parts = zip(padded, mask, target, strict=True)
+        batches = [(Call((x, m), names=("input_ids", "attention_mask")), y) for x, m, y in parts]
+        module = Attending().eval()
+        traced = trace(module, ExampleInputs((padded[0], mask[0])))
+        loss = partial(cross_entropy, task=USUAL)
+        calibration = Calibration(traced, WithoutPadding(batches), loss)
+        tensors = dict(module.named_parameters())
+        found.append(score(analyse(traced), tensors, criterion, calibration=calibration))
+    without, with_padding = found
+    assert without.keys() == with_padding.keys() and without
+    for name in without:
+        assert with_padding[name] == pytest.approx(without[name], rel=1e-3, abs=1e-5)
 
 
 # -- what they do not count in ---------------------------------------------------------------------

@@ -83,10 +83,10 @@ class Several:
 class WithoutPadding:
     """Batches of (inputs, target) in which classes at padded positions count in nothing."""
 
-    batches: Several
+    batches: Iterable[tuple[Any, Any]]
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.batches) if isinstance(self.batches, Sized) else 0
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         for inputs, target in self.batches:

@@ -38,10 +38,11 @@ def rows_of_tables(
     if len({isinstance(text, str) for text in texts}) > 1:
         raise _uneven("some files have texts, others lists of words", where)
     made = tokens.samples(texts, pairs, most)
-    kept = [i for i, row in enumerate(made) if len(row["input_ids"]) > 1]
+    lengths = [sum(number not in tokens.special for number in row["input_ids"]) for row in made]
+    kept = [i for i, row in enumerate(made) if lengths[i] and len(row["input_ids"]) > 1]
     if not kept:
         raise CompressorError(
-            "no row has a text of two tokens",
+            "no row has a text of two tokens, special ones included",
             where=where,
             consequence="no sample was read",
             next_step="check the column of text, and the tokenizer",
