@@ -27,7 +27,12 @@ INSTALLED_AS = {
 }
 """Module -> package, where their names differ by more than a dash."""
 
-WITHIN = {"sympy": "torch", "packaging": "accelerate", "ultralytics": ""}
+WITHIN = {
+    "sympy": "torch",
+    "packaging": "accelerate",
+    "tokenizers": "transformers",
+    "ultralytics": "",
+}
 """Module -> the package that always brings it along; tools skip what is not there at all."""
 
 

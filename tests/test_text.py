@@ -163,8 +163,7 @@ def test_rows_are_filled_up_with_the_tokenizers_padding(tmp_path, folder, form):
         path.write_text("\n".join(lines) + "\n")
     if form == "parquet":
         pyarrow = pytest.importorskip("pyarrow")
-        from pyarrow import parquet
-
+        parquet = pytest.importorskip("pyarrow.parquet")
         path = tmp_path / "rows"
         parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
     classes = {f"LABEL_{i}": i for i in range(3)}

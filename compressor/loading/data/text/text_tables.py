@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -92,9 +93,8 @@ def _separated(path: Path, delimiter: str) -> Sequence[Row]:
 
 
 def _parquet(path: Path) -> Sequence[Row]:
-    extras.load("pyarrow", str(path), "write the rows as .jsonl")
-    from pyarrow import parquet
-
+    pyarrow = extras.load("pyarrow", str(path), "write the rows as .jsonl")
+    parquet = importlib.import_module(f"{pyarrow.__name__}.parquet")
     try:
         rows: list[Row] = parquet.read_table(path).to_pylist()
     except Exception as error:  # whatever pyarrow raises of a damaged file
