@@ -77,6 +77,12 @@ _SIZES = {
     "vocab_size": VOCABULARY,
     "max_position_embeddings": 64,
 }
+_BERT = {
+    **_SIZES,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "initializer_range": 0.2,  # else a network so narrow hardly looks at its input
+}
 _GROUPED = {**_SIZES, "num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": True}
 _POSITIONS = {"n_embd": 16, "n_layer": 1, "n_head": 4, "vocab_size": VOCABULARY, "n_positions": 64}
 _T5 = {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 4}
@@ -85,14 +91,14 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", "LlamaConfig", _GROUPED),
     "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", _GROUPED),
     "gpt2": ("GPT2LMHeadModel", "GPT2Config", {**_POSITIONS, "bos_token_id": 2, "eos_token_id": 3}),
-    "bert": ("BertModel", "BertConfig", _SIZES),
-    "bert_masked": ("BertForMaskedLM", "BertConfig", _SIZES),
-    "bert_classes": ("BertForSequenceClassification", "BertConfig", {**_SIZES, "num_labels": 3}),
-    "bert_words": ("BertForTokenClassification", "BertConfig", {**_SIZES, "num_labels": 3}),
+    "bert": ("BertModel", "BertConfig", _BERT),
+    "bert_masked": ("BertForMaskedLM", "BertConfig", _BERT),
+    "bert_classes": ("BertForSequenceClassification", "BertConfig", {**_BERT, "num_labels": 3}),
+    "bert_words": ("BertForTokenClassification", "BertConfig", {**_BERT, "num_labels": 3}),
     "roberta": (
         "RobertaForMaskedLM",
         "RobertaConfig",
-        {**_SIZES, "max_position_embeddings": 26, "pad_token_id": 0},
+        {**_BERT, "max_position_embeddings": 26, "pad_token_id": 0},
     ),
     "t5": ("T5ForConditionalGeneration", "T5Config", {**_T5, "vocab_size": VOCABULARY}),
     "vit": ("ViTModel", "ViTConfig", {"hidden_size": 16, "num_attention_heads": 2}),
@@ -111,9 +117,11 @@ def network(kind: str, **others: Any) -> nn.Module:
     return made.eval()
 
 
-def folder_of(path: Path, kind: str, *, train: Callable[[nn.Module], None] | None = None) -> Path:
+def folder_of(
+    path: Path, kind: str, *, train: Callable[[nn.Module], None] | None = None, **others: Any
+) -> Path:
     """Write a folder of a small network with its tokenizer."""
-    made = network(kind)
+    made = network(kind, **others)
     if train is not None:
         train(made)
     made.eval().save_pretrained(path)  # type: ignore[operator]
@@ -127,7 +135,7 @@ def train_on(text: str, steps: int, length: int = 16) -> Callable[[nn.Module], N
     mask_id = tokenizer().mask_token_id
 
     def train(made: nn.Module) -> None:
-        optimizer = torch.optim.AdamW(made.train().parameters(), 5e-3)
+        optimizer = torch.optim.AdamW(made.train().parameters(), 3e-3)
         generator = torch.Generator().manual_seed(0)
         for _ in range(steps):
             starts = torch.randint(len(ids) - length, (16,), generator=generator)

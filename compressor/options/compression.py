@@ -76,8 +76,8 @@ class Options(TrainingOptions):
     """Instead of --ratio: at most so many milliseconds for one call."""
 
     max_drop: Annotated[float | None, option(BUDGET, "POINTS")] = None
-    """Instead of --ratio: the smallest network, in what --of says, whose accuracy on --validation \
-falls by at most so many points with the recovery asked for."""
+    """Instead of --ratio: the smallest network, in what --of says, that loses at most so many \
+points of accuracy (of perplexity, per cent) on --validation, with the recovery asked for."""
 
     of: Annotated[Quantity, option(BUDGET)] = "macs"
     """What the share is of: multiply-adds, parameters, channels, or the time of one call, which \

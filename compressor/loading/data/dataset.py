@@ -90,8 +90,7 @@ class Data:
         found = replace(found, labelled=self.labelled and found.fetch([0]).target is not None)
         if isinstance(found._read([0]), Stacked):
             return found
-        most = len(found) if getattr(found.base[0], "are_at_hand", False) else _LOOKED_AT
-        forms = {found.form(index) for index in _spread(len(found), most)}
+        forms = {found.form(index) for index in found._look_at(_LOOKED_AT)}
         if len(forms) == 1 and found._is_like_examples(*forms):
             return found
         if found._can_be_filled([*forms]):
@@ -101,6 +100,18 @@ class Data:
             if filled.is_filled:
                 return filled
         return replace(found, is_ragged=len(forms) > 1)
+
+    def _look_at(self, most: int) -> Sequence[int]:
+        """Return about so many indices whose samples tell what lengths there are.
+
+        They are the shortest and the longest one, where the dataset knows the `lengths` of all.
+        """
+        dataset, numbers = self.base
+        known = getattr(dataset, "lengths", None)
+        if known is None:
+            return _spread(len(self), most)
+        own = known[numbers]
+        return [int(own.argmin()), int(own.argmax())]
 
     @property
     def _traced_form(self) -> Form | None:
@@ -153,7 +164,7 @@ class Data:
         """The inputs of the longest sample where all are filled up to it, else of the first."""
         if not self.is_filled:
             return self.first_sample
-        some = _spread(len(self), _MOST_LENGTHS)
+        some = self._look_at(_MOST_LENGTHS)
         longest = max(some, key=lambda index: sum(map(math.prod, self.form(index))))
         return self.fetch([longest]).inputs
 

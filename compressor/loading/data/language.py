@@ -45,8 +45,8 @@ class Language:
     seed: int = 0
 
     @classmethod
-    def of(cls, module: nn.Module, task: Task, options: DataOptions) -> Language:
-        """Read from a network, and from what the user says, how text is read for it."""
+    def of(cls, module: nn.Module | None, task: Task, options: DataOptions) -> Language:
+        """Read from a network, if there is one, and from what the user says, how text is read."""
         config = getattr(module, "config", None)
         own = getattr(module, "name_or_path", "")
         folder = options.tokenizer or (own if isinstance(own, str) else "")
@@ -65,7 +65,7 @@ class Language:
         )
 
 
-def _vocabulary(module: nn.Module) -> int | None:
+def _vocabulary(module: nn.Module | None) -> int | None:
     """Return how many rows the embedding of a transformers model has."""
     get: Any = getattr(module, "get_input_embeddings", None)
     try:

@@ -11,6 +11,7 @@ from compressor.calls import Call
 from compressor.loading.data.binding import Binding
 from compressor.loading.data.language import Language
 from compressor.options import DataOptions
+from compressor.recover.tasks import USUAL
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,21 @@ class Reading:
     def of(cls, options: DataOptions, binding: Binding, like: Call | None) -> Reading:
         """Return how the options say that files are read."""
         mean, std = options.mean or None, options.std or None
-        return cls(mean, std, options.sample_rate, options.window, binding, like)
+        language = Language.of(None, USUAL, options)
+        sound = options.sample_rate, options.window
+        return cls(mean, std, *sound, binding, like, language=language)
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Return the height and width that images of a folder get: the network's, else 224."""
         images = [x for x in self._tensors if x.ndim == 4]
         return (int(images[0].shape[2]), int(images[0].shape[3])) if images else (224, 224)
+
+    @property
+    def length(self) -> int | None:
+        """Return the length of the network's token ids, where the user or a file says it."""
+        ids = (x for x in self._tensors if not x.is_floating_point() and x.ndim == 2)
+        return None if self.is_free else next((int(x.shape[1]) for x in ids), None)
 
     @property
     def signal(self) -> Tensor | None:

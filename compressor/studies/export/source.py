@@ -38,6 +38,9 @@ from compressor.run.samples import HELD_OUT
 from compressor.slicing import as_module
 from compressor.watch import Stopwatch
 
+_OF_DATA = ("mean", "std", "sample_rate", "window", "metric", "tokenizer")
+"""Options that say how samples are read and measured."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -167,7 +170,7 @@ def _as_reported(folder: Path, options: ExportOptions, stopwatch: Stopwatch) -> 
         return options
     if not (options.data or options.test) or not isinstance(told, Mapping):
         return options
-    known = {name: told.get(name) for name in ("mean", "std", "sample_rate", "window", "metric")}
+    known = {name: told.get(name) for name in _OF_DATA}
     known = {n: v for n, v in known.items() if v and not getattr(options, n)}
     if known:
         stopwatch.note(f"as when the network was compressed: {', '.join(known)}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -50,8 +52,10 @@ class Texts(Dataset[Any]):
     hiding: Hiding | None
     fillers: Mapping[str, int]
 
-    are_at_hand = True
-    """Whether looking at all samples costs next to nothing."""
+    @cached_property
+    def lengths(self) -> np.ndarray[Any, Any]:
+        """The length of each sample, in tokens."""
+        return np.array([len(row[IDS]) for row in self.rows])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -129,7 +133,7 @@ def _dataset(
     return Texts(
         rows,
         targets,
-        reading.binding.forward.known,
+        reading.binding.names,
         language.start,
         hiding,
         {IDS: tokens.padding, DECODER_IDS: tokens.padding},

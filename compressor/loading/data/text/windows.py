@@ -30,7 +30,8 @@ def greatest_length(tokens: Tokens, language: Language, reading: Reading, where:
     """
     known = [n for n in (language.positions, tokens.longest) if n is not None]
     most = min(known, default=None)
-    wanted, least = language.length, len(tokens.before) + len(tokens.after) + 2
+    wanted = language.length or reading.length
+    least = len(tokens.before) + len(tokens.after) + 2
     if wanted is not None and not least <= wanted <= (most or wanted):
         bounds = f"from {least} on" if most is None else f"between {least} and {most}"
         raise UsageError(
