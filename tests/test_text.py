@@ -204,6 +204,16 @@ def test_labels_of_words_lie_at_their_first_tokens(tmp_path, folder):
         read(path, folder, "bert_classes", classes={"A": 0, "B": 1})
 
 
+def test_files_in_sub_folders_are_samples_of_classes(tmp_path, folder):
+    for name, text in (("pos/a", "the cat sees bread"), ("pos/b", "music"), ("neg/c", "nobody")):
+        path = tmp_path / f"texts/{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    data = read(tmp_path / "texts", folder, "bert_classes", classes={"pos": 2, "neg": 0})
+    assert [data.fetch([i]).target.item() for i in range(3)] == [0, 2, 2]
+    assert read(tmp_path / "texts", folder, length=8).first_sample.shapes.startswith("input_ids 1x")
+
+
 # -- what outputs are for --------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from compressor.errors import CompressorError
+from compressor.errors import CompressorError, UsageError
+from compressor.listing import some_of
 from compressor.loading.data.dataset import Data
 from compressor.loading.data.images import statistics
 from compressor.loading.data.reading import Reading
@@ -26,6 +27,36 @@ def number_classes(names: Sequence[str]) -> dict[str, int]:
     if all(name.isdecimal() for name in names):
         return {name: int(name) for name in names}
     return {name: number for number, name in enumerate(sorted(names))}
+
+
+def classes_of_folders(
+    paths: Sequence[Path], folder: Path, words: str, known: Mapping[str, int] | None = None
+) -> list[int] | None:
+    """Return the class of each file by the sub-folder that it lies in; None where there is none.
+
+    Args:
+        paths: The files.
+        folder: What they lie in.
+        words: What messages call them.
+        known: Names of classes and their numbers, for sub-folders that are all named by these.
+
+    Raises:
+        UsageError: Some files lie in sub-folders, and some do not.
+    """
+    tops = [path.relative_to(folder).parts[:-1][:1] for path in paths]
+    if not any(tops):
+        return None
+    if not all(tops):
+        loose = [path.name for path, top in zip(paths, tops, strict=True) if not top]
+        raise UsageError(
+            f"some {words} lie in sub-folders, which are classes, and {some_of(loose)} do not",
+            where=str(folder),
+            next_step="put all into sub-folders, or none",
+        )
+    names = sorted({top[0] for top in tops})
+    is_known = known is not None and known.keys() >= set(names)
+    numbers = known if known is not None and is_known else number_classes(names)
+    return [numbers[top[0]] for top in tops]
 
 
 class _ClassFolder(ImageFolder):  # type: ignore[misc]  # it has no types

@@ -17,7 +17,7 @@ from compressor.errors import UsageError
 from compressor.listing import some_of
 from compressor.loading.data.audio_files import Recording, open_recording
 from compressor.loading.data.dataset import Data
-from compressor.loading.data.image_folders import number_classes
+from compressor.loading.data.image_folders import classes_of_folders
 from compressor.loading.data.reading import Reading
 
 
@@ -79,7 +79,7 @@ def load_recordings(paths: Sequence[Path], folder: Path | None, reading: Reading
         CompressorError: A file cannot be read.
     """
     where = str(folder or ", ".join(map(str, paths[:3])))
-    classes = None if folder is None else _classes(paths, folder)
+    classes = None if folder is None else classes_of_folders(paths, folder, "recordings")
     with ThreadPoolExecutor() as readers:
         recordings = list(readers.map(open_recording, paths))
     rate = reading.sample_rate or _own_rate(recordings, where)
@@ -91,22 +91,6 @@ def load_recordings(paths: Sequence[Path], folder: Path | None, reading: Reading
     name = folder.name if folder is not None else ", ".join(path.name for path in paths[:3])
     data = Data(name, dataset, classes is not None, count)
     return replace(data, notes=_notes(name, dataset, reading))
-
-
-def _classes(paths: Sequence[Path], folder: Path) -> list[int] | None:
-    """Return the class of each file by the sub-folder that it lies in; None where there is none."""
-    tops = [path.relative_to(folder).parts[:-1][:1] for path in paths]
-    if not any(tops):
-        return None
-    if not all(tops):
-        loose = [path.name for path, top in zip(paths, tops, strict=True) if not top]
-        raise UsageError(
-            f"some recordings lie in sub-folders, which are classes, and {some_of(loose)} do not",
-            where=str(folder),
-            next_step="put all into sub-folders, or none",
-        )
-    numbers = number_classes(sorted({top[0] for top in tops}))
-    return [numbers[top[0]] for top in tops]
 
 
 def _own_rate(recordings: Sequence[Recording], where: str) -> int:

@@ -15,15 +15,17 @@ from torch.utils.data import Dataset
 
 from compressor.errors import UsageError
 from compressor.loading.data.dataset import Data
+from compressor.loading.data.image_folders import classes_of_folders
 from compressor.loading.data.language import Language
 from compressor.loading.data.reading import Reading
 from compressor.loading.data.text.hiding import Hiding
 from compressor.loading.data.text.rows import rows_of_tables
-from compressor.loading.data.text.text_tables import read_table
+from compressor.loading.data.text.text_files import read_text
+from compressor.loading.data.text.text_tables import TextTable, read_table
 from compressor.loading.data.text.tokens import Tokens, open_tokenizer
 from compressor.loading.data.text.windows import cut_windows, greatest_length
 from compressor.padding import MASK
-from compressor.recover.tasks import IDS, MASKED
+from compressor.recover.tasks import CLASSES, IDS, MASKED
 
 DECODER_IDS = "decoder_input_ids"
 
@@ -75,7 +77,8 @@ class Texts(Dataset[Any]):
 def load_texts(paths: Sequence[Path], folder: Path | None, reading: Reading) -> Data:
     """Read files of text as one dataset, with the network's tokenizer.
 
-    Plain text is cut into windows of one length. Of a table each row is a sample.
+    Plain text is cut into windows of one length. Of a table each row is a sample; so is each file
+    in a sub-folder, for a network that scores classes of texts.
 
     Args:
         paths: The files.
@@ -90,9 +93,9 @@ def load_texts(paths: Sequence[Path], folder: Path | None, reading: Reading) -> 
     where = str(folder or ", ".join(map(str, paths[:3])))
     tokens = open_tokenizer(language.tokenizer, where)
     most = greatest_length(tokens, language, reading, where)
-    tables = [read_table(path) for path in paths]
+    tables = _tables(paths, folder, language)
     read = [table for table in tables if table is not None]
-    if len(read) not in (0, len(tables)):
+    if read and len(read) < len(tables):
         raise UsageError(
             "some files are tables with a column of text, others are plain text",
             where=where,
@@ -108,6 +111,17 @@ def load_texts(paths: Sequence[Path], folder: Path | None, reading: Reading) -> 
     name = folder.name if folder is not None else ", ".join(path.name for path in paths[:3])
     notes = [*notes, *_on_unknown(rows, tokens, name), *_on_decoder(dataset)]
     return Data(name, dataset, True, len(language.classes) or None, notes=tuple(notes))
+
+
+def _tables(
+    paths: Sequence[Path], folder: Path | None, language: Language
+) -> list[TextTable | None]:
+    """Read files as tables, or those in sub-folders as one; None for what is plain text."""
+    if folder is not None and language.task is CLASSES:
+        labels = classes_of_folders(paths, folder, "texts", language.classes)
+        if labels is not None:
+            return [TextTable([read_text(path) for path in paths], None, labels)]
+    return [read_table(path) for path in paths]
 
 
 def _dataset(
