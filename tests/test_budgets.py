@@ -314,7 +314,7 @@ def test_more_may_go_where_more_may_be_lost(network: Chain) -> None:
 
 
 def test_where_every_cut_costs_too_much_it_is_said(network: Chain) -> None:
-    with pytest.raises(CompressorError, match="falls by more than 1e-09 points"):
+    with pytest.raises(CompressorError, match="is worse by more than 1e-09 points"):
         floored(network, 1e-9, repair=False)
 
 
