@@ -1,6 +1,6 @@
 """Choose and repair by one quantity: what least squares on the consumers cannot make up for."""
 
-from compressor.least_squares.at_once import samples_that_fit
+from compressor.least_squares.at_once import samples_that_fit, samples_to_compare
 from compressor.least_squares.choice import reconstruction_scores
 from compressor.least_squares.divergence import Divergence
 from compressor.least_squares.head_bases import Turning, turn_heads, with_tensors
@@ -22,6 +22,7 @@ __all__ = [
     "reconstruction_scores",
     "refit",
     "samples_that_fit",
+    "samples_to_compare",
     "stakes",
     "turn_heads",
     "with_tensors",

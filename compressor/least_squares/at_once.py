@@ -21,6 +21,10 @@ IN_A_GRADIENT = 4
 its gradient, and what operators keep."""
 
 
+COMPARED = 8
+"""How often outputs are held while they are judged: two networks', each also in double precision,
+and what is computed of them."""
+
 LEAST = 2
 """The least number of samples in a batch, as programs are traced with: a dimension of size 1 may be
 squeezed away."""
@@ -34,6 +38,12 @@ def samples_that_fit(program: ExportedProgram, memory: int) -> int:
 def samples_with_gradients(program: ExportedProgram, memory: int) -> int:
     """Return of how many samples, 2 at least, a memory of so many bytes holds all values."""
     return max(LEAST, memory // max(1, IN_A_GRADIENT * sum(_bytes_of_values(program))))
+
+
+def samples_to_compare(program: ExportedProgram, memory: int) -> int:
+    """Return the outputs of how many samples, 2 at least, a memory of so many bytes can judge."""
+    returned = program.graph_module.graph.output_node().all_input_nodes
+    return max(LEAST, memory // max(1, COMPARED * sum(map(_bytes_of, returned))))
 
 
 def _bytes_of_values(program: ExportedProgram) -> list[int]:

@@ -109,27 +109,38 @@ class _OfClasses:
         """Add a batch; classes at padded positions do not count."""
         require_labels(target)
         target = counted_targets(torch.as_tensor(target), counted_of(inputs), IGNORED)
+        scores = primary_output(outputs)
+        # samples of many scores one by one: a copy of them all may be larger than the network
+        size = len(target) if self.task.classes is None else 1
         try:
-            scores, classes = self.task.align(primary_output(outputs), target)
-            self.total += self._sum(scores, classes)
+            for start in range(0, len(target), size):
+                some = slice(start, start + size)
+                self._add(*self.task.align(scores[some], target[some]))
         except (RuntimeError, ValueError, IndexError) as error:
             raise CompressorError(
                 f"outputs and targets are not those of a network that {self.task.words}: {error}",
                 consequence="the network was not evaluated",
                 next_step="give a --metric of your own, called with (outputs, target)",
             ) from error
-        self.count += int((classes != IGNORED).sum())
 
-    def _sum(self, scores: Tensor, classes: Tensor) -> float:
+    def _add(self, scores: Tensor, classes: Tensor) -> None:
+        self.count += int((classes != IGNORED).sum())
+        self.total += float(self._sum(scores, classes))
+
+    def _sum(self, scores: Tensor, classes: Tensor) -> Tensor:
         raise NotImplementedError
 
     @property
     def mean(self) -> float:
-        if not self.count:
+        """Return the mean over the positions; raise CompressorError where there is no number."""
+        if not self.count or not math.isfinite(self.total):
+            what = "no position of the data has a target"
             raise CompressorError(
-                "no position of the data has a target",
+                f"the outputs have scores that give {self.total}" if self.count else what,
                 consequence="the network was not evaluated",
-                next_step="give longer texts, or labels other than -100",
+                next_step="check the weights for NaN"
+                if self.count
+                else "give longer texts, or labels other than -100",
             )
         return self.total / self.count
 
@@ -137,9 +148,8 @@ class _OfClasses:
 class _Perplexity(_OfClasses):
     """e to the mean negative logarithm of the probability of what was to be found."""
 
-    def _sum(self, scores: Tensor, classes: Tensor) -> float:
-        found = F.cross_entropy(scores.float(), classes, ignore_index=IGNORED, reduction="sum")
-        return float(found.double())
+    def _sum(self, scores: Tensor, classes: Tensor) -> Tensor:
+        return F.cross_entropy(scores.float(), classes, ignore_index=IGNORED, reduction="sum")
 
     def results(self) -> dict[str, float]:
         """Return the perplexity; what is beyond all numbers as the largest."""
@@ -149,8 +159,8 @@ class _Perplexity(_OfClasses):
 class _Accuracy(_OfClasses):
     """The share of positions whose largest score is the target's."""
 
-    def _sum(self, scores: Tensor, classes: Tensor) -> float:
-        return float((scores.argmax(1) == classes)[classes != IGNORED].sum())
+    def _sum(self, scores: Tensor, classes: Tensor) -> Tensor:
+        return (scores.argmax(1) == classes)[classes != IGNORED].sum()
 
     def results(self) -> dict[str, float]:
         """Return the share."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from compressor.errors import CompressorError
 from compressor.graph.programs.containers import names_of_outputs
+from compressor.least_squares import Memory, samples_to_compare
 from compressor.loading.data import Data, batches
 from compressor.recover import measure_nearness
 from compressor.run.decide import Cut
@@ -49,6 +50,7 @@ class Judge:
         self.measure = measure_of(run.subject, run.options, data)
         self.data, self.options, self.original = data, run.options, run.original.module
         self.stopwatch = run.stopwatch
+        self.batch_size = _at_once(run)
 
     @property
     def name(self) -> str:
@@ -72,9 +74,15 @@ class Judge:
 
     def _evaluate(self, module: nn.Module, tick: Tick | None = None) -> dict[str, float]:
         assert self.data is not None
-        whole = batches(self.data, self.options.batch_size)
+        whole = batches(self.data, self.batch_size)
         device = self.options.device
         return self.measure.all_of(module, whole, device, original=self.original, progress=tick)
+
+
+def _at_once(run: Run) -> int:
+    """Return the samples of a batch: fewer than the options say where outputs take much memory."""
+    memory = Memory.of(run.options.memory_bytes)
+    return min(run.options.batch_size, samples_to_compare(run.trace.program, memory.walks))
 
 
 NEARNESS_SAMPLES = 1024
@@ -91,7 +99,7 @@ def compare_outputs(run: Run, sliced: Sliced) -> dict[str, Any] | None:
     data, options = run.samples.test, run.options
     if data is None:
         return None
-    some = batches(data, options.batch_size, seed=options.seed, limit=NEARNESS_SAMPLES)
+    some = batches(data, _at_once(run), seed=options.seed, limit=NEARNESS_SAMPLES)
     networks = sliced.module, run.original.module
     try:
         with run.stopwatch.stage("compare with the original") as tick:
