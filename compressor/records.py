@@ -6,6 +6,7 @@ import json
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +40,25 @@ class ExampleInputs:
 
 
 @dataclass(frozen=True)
+class ModelFolder:
+    """The transformers folder that a model was loaded from.
+
+    Attributes:
+        root: The folder that was given.
+        transformer: Where in it config.json and the weights lie: "." or, in a folder of
+            sentence-transformers, the name of a folder.
+    """
+
+    root: Path
+    transformer: str = "."
+
+    @property
+    def home(self) -> Path:
+        """Return the folder that holds config.json and the weights."""
+        return self.root / self.transformer
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A model as it is loaded from a MODEL.
 
@@ -55,6 +75,7 @@ class LoadedModel:
         stored: Types in which a file held tensors, by name, where they differ.
         notes: What the user should know of how it was loaded.
         computed: How weights were computed from others (`compressor.loading.plain.Computed`).
+        folder: The transformers folder that it comes from, if it does.
     """
 
     module: nn.Module
@@ -68,6 +89,7 @@ class LoadedModel:
     stored: Mapping[str, torch.dtype] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     computed: tuple[Any, ...] = ()
+    folder: ModelFolder | None = None
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def test_every_kind_with_steps_runs_in_openvino() -> None:
 
 
 def test_the_target_brings_its_format() -> None:
-    assert Options(latency_on=OPENVINO).format[-1] == OPENVINO
+    assert Options(latency_on=OPENVINO, format=("pt2",)).format == ("pt2", OPENVINO)
     assert Options(latency_on=OPENVINO, format=(OPENVINO,)).format == (OPENVINO,)
 
 

@@ -29,7 +29,7 @@ from compressor.choose import (
 )
 from compressor.errors import CompressorError, UsageError
 from compressor.graph.axes import Axis
-from compressor.graph.network import Network
+from compressor.graph.network import Network, Tied
 from compressor.options import MOST
 
 
@@ -359,6 +359,22 @@ def test_the_nearest_count_is_taken_and_a_tenth_stays(deep: Analysed) -> None:
     assert found["blocks.0.a.weight:0"] == 11 / 16
     assert found["blocks.1.a.weight:0"] == 2 / 16
     assert pytest.approx(1 - LEAST_SHARE) == MOST
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_tied_groups_of_different_sizes_keep_one_proportion(deep: Analysed, step: int) -> None:
+    names = ("blocks.0.a.weight:0", "blocks.3.a.weight:0", "blocks.6.a.weight:0")
+    sizes = [deep.network.axes[name].size for name in names]
+    assert sizes == [16, 32, 64]
+    tied = dataclasses.replace(deep.network, tied=(Tied(names, (1, 2, 4)),))
+    scores = scores_of(deep)
+    for options in ({"ratio": 0.4}, {"ratio": None, "layer_ratios": [("blocks.3.a", 0.5)]}):
+        choice = choose(tied, scores, round_to=step, **options)
+        kept = [len(choice.keep[name]) for name in names]
+        assert kept[0] % step == 0 and kept[0] < 16
+        assert kept == [kept[0], 2 * kept[0], 4 * kept[0]]
+        best = np.sort(np.argsort(scores[names[2]], kind="stable")[-kept[2] :])
+        assert list(best) == list(choice.keep[names[2]])
 
 
 def test_linked_groups_get_one_ratio(deep: Analysed) -> None:

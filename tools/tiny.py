@@ -78,7 +78,7 @@ def write_model(path: Path, network: nn.Module | None = None) -> Path:
     return path
 
 
-_LATER = {"model.onnx.data", "model.xml", "model.bin", "training.svg", "exports.json"}
+_LATER = {"model.onnx.data", "model.xml", "model.bin", "hf", "training.svg", "exports.json"}
 RESULT_FILES = sorted(
     name for name in files_of_a_result() if name not in _LATER and "*" not in name
 )

@@ -20,10 +20,10 @@ def reason_of(group: Group, choice: Choice, scores: Scores) -> str:
         return "too narrow for a step"
     found = scores[group.name]
     ordered = sorted(float(score) for score in found)
-    if kept <= unit.widths[-1]:
+    if kept <= unit.counts(unit.widths[-1])[group.name]:
         return f"down to the least; scores up to {ordered[group.size - kept - 1]:.3g} went"
     if kept == group.size:
-        step = group.size - unit.widths[0]
+        step = group.size - unit.counts(unit.widths[0])[group.name]
         return f"its first {step} would lose {sum(ordered[:step]):.3g}"
     return (
         f"scores up to {ordered[group.size - kept - 1]:.3g} went, "

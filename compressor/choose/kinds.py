@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -30,3 +30,8 @@ KINDS: Mapping[str, Kind] = {
     BLOCK: Kind(by_default=False, option="--prune block"),
 }
 """Kinds of units by name, which is the role of their channels."""
+
+
+def kinds_that_go(prune: Iterable[str]) -> frozenset[str]:
+    """Return the kinds that may go: those that do by default, and those that are asked for."""
+    return frozenset({name for name, kind in KINDS.items() if kind.by_default} | set(prune))

@@ -125,7 +125,7 @@ def by_time(network: Network, units: Sequence[Unit], scores: Scores, clock: Cloc
             heapq.heappush(queue, (density, width, number))
             continue
         taken.append((number, width))
-        sizes |= dict.fromkeys(descents[number].axes, width)
+        sizes |= descents[number].sizes(width)
         descents[number].width = width
         heapq.heappush(queue, (*descents[number].best(sizes), number))
     return moves(taken)
@@ -135,13 +135,17 @@ class _Descent:
     """One unit on its way to fewer channels."""
 
     def __init__(self, network: Network, unit: Unit, scores: Scores, clock: Clock) -> None:
-        self.axes = unit.axes(network)
+        self.axes, self.times = unit.axes(network), unit.times
         self.layers = tuple(
             {layer.name: layer for axis in self.axes for layer in clock.layers_of(axis)}.values()
         )
         self.clock, self.size, self.width = clock, unit.size, unit.size
         self.widths = unit.widths[:: -(-len(unit.widths) // FINEST) or 1]
         self.lost = np.concatenate([[0.0], np.cumsum(unit.ranks(scores))])
+
+    def sizes(self, width: int) -> dict[Axis, int]:
+        """Return the sizes of the unit's axes at a width."""
+        return {axis: width * n for axis, n in zip(self.axes, self.times, strict=True)}
 
     def best(self, sizes: Mapping[Axis, int]) -> tuple[float, int]:
         """Return the least loss per millisecond and its width; width 0 where none saves."""
@@ -151,7 +155,7 @@ class _Descent:
         for width in self.widths:
             if width >= self.width:
                 continue
-            smaller = {**sizes, **dict.fromkeys(self.axes, width)}
+            smaller = {**sizes, **self.sizes(width)}
             saved = now - self.clock.layers_ms(self.layers, smaller)
             if saved > 0:
                 density = float(self.lost[self.size - width] - lost) / saved

@@ -141,7 +141,7 @@ def _keep(units: Sequence[Unit], scores: Scores, counts: Mapping[str, int]) -> K
     """Return the kept indices of the groups of all units that lose some."""
     keep: Keep = {}
     for unit in units:
-        width = counts.get(unit.name, unit.size)
+        width = counts[unit.name] // unit.times[0] if unit.name in counts else unit.size
         keep |= unit.keep(scores, width) if width < unit.size else {}
     return keep
 
@@ -257,8 +257,11 @@ def _last(order: Moves, taken: int, bill: _Bill, scores: Scores) -> Last | None:
     wide, narrow = order.after(taken - 1, bill.full), order.after(taken, bill.full)
     number = int(order.units[taken - 1])
     unit = bill.free[number]
-    ends = slice(bill.full[number] - wide[number], bill.full[number] - narrow[number])
-    lost = [np.sort(scores[group.name])[ends].sum() for group in unit.groups]
+    first, last = bill.full[number] - wide[number], bill.full[number] - narrow[number]
+    lost = [
+        np.sort(scores[group.name])[first * times : last * times].sum()
+        for group, times in zip(unit.groups, unit.times, strict=True)
+    ]
     return Last(unit.name, float(np.mean(lost)), (bill.of(wide) - bill.of(narrow)) / bill.before)
 
 

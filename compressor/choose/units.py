@@ -14,12 +14,12 @@ from fnmatch import fnmatchcase
 import numpy as np
 import numpy.typing as npt
 
-from compressor.choose.kinds import KINDS
+from compressor.choose.kinds import KINDS, kinds_that_go
 from compressor.choose.refusals import no_group, nothing_to_prune, unmatched
 from compressor.choose.scopes import Scores
 from compressor.graph.axes import Axis
 from compressor.graph.groups import merge_links
-from compressor.graph.network import Network
+from compressor.graph.network import Network, Tied
 from compressor.records import Group
 
 LEAST_SHARE = 0.1
@@ -31,15 +31,21 @@ class Unit:
     """What goes as one: the channels of a group, or those of groups that are linked.
 
     Attributes:
-        groups: The groups; all have one size, and lose equal numbers of channels.
+        groups: The groups, which lose channels together.
         widths: Numbers of channels that it may get down to, widest first.
         fixed: The number of channels that the user's --layer-ratio leave of it; None where the
             budget decides.
+        times: How many channels of each group are one of the unit's.
     """
 
     groups: tuple[Group, ...]
     widths: tuple[int, ...] = ()
     fixed: int | None = None
+    times: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.times:
+            object.__setattr__(self, "times", (1,) * len(self.groups))
 
     @property
     def name(self) -> str:
@@ -53,13 +59,13 @@ class Unit:
 
     @property
     def size(self) -> int:
-        """Number of channels of each of its groups."""
-        return self.groups[0].size
+        """Number of its channels: where its groups are of one size, that of each."""
+        return self.groups[0].size // self.times[0]
 
     @property
     def least(self) -> int:
         """Return the smallest width that it may ever have."""
-        return least(self.groups[0])
+        return least_of(self.size)
 
     def axes(self, network: Network) -> list[Axis]:
         """Return the axes that get narrower with it."""
@@ -67,18 +73,22 @@ class Unit:
 
     def counts(self, width: int) -> dict[str, int]:
         """Return how many channels each of its groups keeps at a width."""
-        return {group.name: width for group in self.groups}
+        each = zip(self.groups, self.times, strict=True)
+        return {group.name: width * times for group, times in each}
 
     def keep(self, scores: Scores, width: int) -> dict[str, tuple[int, ...]]:
         """Return the indices that each of its groups keeps at a width, ascending."""
-        return {group.name: best(scores[group.name], width) for group in self.groups}
+        return {name: best(scores[name], count) for name, count in self.counts(width).items()}
 
     def ranks(self, of: Scores) -> npt.NDArray[np.float64]:
         """Return its channels' ranks, [size], the first to go first.
 
         Channels of linked groups go together in each one's own order; their rank is the mean.
         """
-        each = [np.sort(of[group.name], kind="stable") for group in self.groups]
+        each = [
+            np.sort(of[group.name], kind="stable").reshape(self.size, times).mean(1)
+            for group, times in zip(self.groups, self.times, strict=True)
+        ]
         return np.asarray(np.mean(np.stack(each), axis=0))
 
 
@@ -119,7 +129,9 @@ def units_of(network: Network, bounds: Bounds) -> list[Unit]:
     """
     groups = prunable(network, bounds.protect, bounds.prune)
     linked = (*network.level, *(network.linked if bounds.keep_linked else ()))
-    units = _join(groups, merge_links(linked))
+    tied = {name for tie in network.tied for name in tie.groups}
+    links = [Tied(n, (1,) * len(n)) for n in merge_links(linked) if not tied & set(n)]
+    units = _join(groups, [*network.tied, *links])
     if not units:
         raise nothing_to_prune(network, bounds.protect, options_of_kinds(network))
     fixed = _fix(network, groups, units, bounds)
@@ -134,7 +146,7 @@ def prunable(network: Network, protect: Sequence[str], prune: Sequence[str]) -> 
         CompressorError: There is no such group.
     """
     protected = match_tensors(network, protect, "--protect")
-    kinds = {name for name, kind in KINDS.items() if kind.by_default} | set(prune)
+    kinds = kinds_that_go(prune)
     found = [
         group
         for group in network.groups
@@ -153,11 +165,15 @@ def options_of_kinds(network: Network) -> list[str]:
     return [KINDS[kind].option for kind in kinds if KINDS[kind].option]
 
 
-def _join(groups: Iterable[Group], linked: Sequence[Sequence[str]]) -> list[Unit]:
+def _join(groups: Iterable[Group], linked: Sequence[Tied]) -> list[Unit]:
     """Return the units that groups make; linked ones of which a group is missing are left out."""
     by_name = {group.name: group for group in groups}
-    bound = {name for link in linked for name in link}
-    whole = [Unit(tuple(by_name[n] for n in link)) for link in linked if set(link) <= set(by_name)]
+    bound = {name for link in linked for name in link.groups}
+    whole = [
+        Unit(tuple(by_name[name] for name in link.groups), times=link.times)
+        for link in linked
+        if set(link.groups) <= set(by_name)
+    ]
     return whole + [Unit((group,)) for name, group in by_name.items() if name not in bound]
 
 
@@ -184,14 +200,19 @@ def _fix(
 def _width_after(unit: Unit, share: float, step: int) -> int:
     """Return how many channels are left of a unit that loses a share of them."""
     left = max(unit.least, unit.size - math.floor(share * unit.size + 0.5))
-    return _round(left, unit.size, step)
+    return _round(left, unit.size, _own_step(unit, step))
+
+
+def _own_step(unit: Unit, step: int) -> int:
+    """Return the step of a unit's widths whose first group has widths in steps of so many."""
+    return step // math.gcd(step, unit.times[0])
 
 
 def _with_widths(unit: Unit, bounds: Bounds) -> Unit:
     """Return the unit with the multiples of its step that it may get down to."""
-    first = unit.groups[0]
-    step = bounds.step(first)
-    floor = max((bounds.floors or {}).get(group.name, 0) for group in unit.groups)
+    step, floors = _own_step(unit, bounds.step(unit.groups[0])), bounds.floors or {}
+    each = zip(unit.groups, unit.times, strict=True)
+    floor = max(-(-floors.get(group.name, 0) // times) for group, times in each)
     lowest = _round(max(unit.least, floor), unit.size, step)
     return replace(unit, widths=tuple(range((unit.size - 1) // step * step, lowest - 1, -step)))
 
@@ -203,7 +224,12 @@ def _round(count: int, size: int, step: int) -> int:
 
 def least(group: Group) -> int:
     """Return the smallest number of channels that a group may ever keep."""
-    return max(1, math.ceil(LEAST_SHARE * group.size))
+    return least_of(group.size)
+
+
+def least_of(size: int) -> int:
+    """Return the smallest number of so many channels that may ever be kept."""
+    return max(1, math.ceil(LEAST_SHARE * size))
 
 
 def best(scores: npt.NDArray[np.float64], count: int) -> tuple[int, ...]:

@@ -50,7 +50,17 @@ def name_of(model: str) -> str:
 
 def is_result(folder: Path) -> bool:
     """Return whether the folder is one that compress wrote, whole or not."""
-    return any((folder / name).exists() for name in (REPORT, *names_of_files()))
+    return any((folder / name).is_file() for name in (REPORT, *names_of_files()))
+
+
+def files_under(folder: Path, name: str) -> list[str]:
+    """Return the names of the files, from the folder on, that a name of a format stands for.
+
+    That is the file itself, all files of a folder, or none where it is not there.
+    """
+    path = folder / name
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [file.relative_to(folder).as_posix() for file in files if file.is_file()]
 
 
 def size_of(file: Path) -> int:
@@ -195,6 +205,10 @@ def _remove_empty(path: Path, *, up_to: Path) -> None:
 
 
 def copy_into(source: Path, staged: Path) -> None:
-    """Copy the files of one folder into another."""
-    for file in sorted(source.iterdir()):
-        shutil.copyfile(file, staged / file.name)
+    """Copy the files of one folder, and of folders in it, into another."""
+    for entry in sorted(source.iterdir()):
+        if entry.is_dir():
+            # with the permissions of new files, whatever those of the others are
+            shutil.copytree(entry, staged / entry.name, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(entry, staged / entry.name)

@@ -6,10 +6,11 @@ its hashes, the report, `compress bench` and `export`, --format) goes by these r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-ONNX, PROGRAM, OPENVINO, EXECUTORCH = "onnx", "pt2", "openvino", "executorch"
+ONNX, PROGRAM, OPENVINO = "onnx", "pt2", "openvino"
+EXECUTORCH, HF = "executorch", "hf"
 """The words of the rows. Other parts of a run build on the first two: ONNX Runtime's times, and a
 network without its class."""
 
@@ -19,7 +20,7 @@ class Format:
     """A row of the table.
 
     Attributes:
-        files: The names that it may write; the first is the file that is opened.
+        files: The names that it may write, of files or of a folder; the first is what is opened.
         label: What notes and reports call the file.
         home: The module that has its `METHODS` (`compressor.formats.job.Methods`). It is imported
             when they are first needed, since it takes torch and the writer's library.
@@ -78,8 +79,19 @@ FORMATS: dict[str, Format] = {
         backends={"executorch": "ExecuTorch"},
         needs="executorch",
     ),
+    HF: Format(
+        files=("hf",),
+        label="transformers folder",
+        home="compressor.formats.hf_format",
+        needs="transformers",
+    ),
 }
 """All formats, by the word that --format takes."""
+
+
+def is_run(names: Iterable[str]) -> bool:
+    """Return whether a backend runs any of some formats, by which a network can be timed."""
+    return any(FORMATS[name].backends for name in names)
 
 
 def titles_of_backends() -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import CompressorError
-from compressor.files.folder import EXPORTS, PLAN, REPORT, WEIGHTS
+from compressor.files.folder import EXPORTS, PLAN, REPORT, WEIGHTS, files_under
 from compressor.files.format_table import FORMATS, names_of_files
 from compressor.files.hashes import sha256_of
 
@@ -21,7 +21,7 @@ def hashed_names() -> list[str]:
 
 def hashes_of(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file that the report answers for, by name."""
-    there = (name for name in hashed_names() if (folder / name).is_file())
+    there = (name for known in hashed_names() for name in files_under(folder, known))
     return {name: sha256_of(folder / name) for name in there}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -14,7 +15,9 @@ from compressor import extras
 from compressor.calls import Call as Inputs
 from compressor.clock import Call, Clock
 from compressor.errors import CompressorError
+from compressor.files.folder import files_under
 from compressor.files.format_table import FORMATS
+from compressor.formats.folder_source import FolderSource
 from compressor.formats.onnx_file import Route
 from compressor.formats.ways import Way
 from compressor.records import Trace
@@ -33,6 +36,8 @@ class Job:
         first: The route on which the original's file was written; earlier ones are skipped.
         module: The program's network as a module, where it may know the ONNX file that it came
             from.
+        source: Returns what a transformers folder is written from, if the network came from one;
+            it raises CompressorError where the configuration cannot say its widths.
     """
 
     program: ExportedProgram
@@ -42,6 +47,7 @@ class Job:
     real: Inputs | None = None
     first: Route | None = None
     module: nn.Module | None = None
+    source: Callable[[], FolderSource] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,14 +130,18 @@ def write_format(name: str, job: Job) -> Outcome:
     except CompressorError as error:
         remove_files(name, job.folder)
         return Outcome(reason=error.what)
-    written = [path for file in row.files if (path := job.folder / file).exists()]
-    return replace(outcome, size_bytes=sum(path.stat().st_size for path in written))
+    written = [name for file in row.files for name in files_under(job.folder, file)]
+    size_bytes = sum((job.folder / name).stat().st_size for name in written)
+    return replace(outcome, size_bytes=size_bytes)
 
 
 def remove_files(name: str, folder: Path) -> None:
     """Remove a format's files from a folder, as far as they are there."""
     for file in FORMATS[name].files:
-        (folder / file).unlink(missing_ok=True)
+        path = folder / file
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
 
 
 def differences_of(formats: Mapping[str, Outcome]) -> dict[str, float]:

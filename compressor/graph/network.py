@@ -173,6 +173,21 @@ class Unread:
 
 
 @dataclass(frozen=True)
+class Tied:
+    """Groups whose numbers of channels keep one proportion, since a configuration has one number.
+
+    Attributes:
+        groups: Their names.
+        times: How many of its channels each of them loses at a time.
+        by: The names of the configuration's numbers.
+    """
+
+    groups: tuple[str, ...]
+    times: tuple[int, ...]
+    by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Network:
     """The result of the analysis: dimensions, groups of coupled channels, and costs of a network.
 
@@ -186,6 +201,8 @@ class Network:
         cost: Costs of any choice.
         linked: Groups that user code takes to be of one size.
         level: Groups of which operators want equal numbers of channels, each its own ones.
+        tied: Groups whose widths the configuration of the network's class holds as one, where only
+            such widths are wanted.
         remarks: What the user should know of how layers' dimensions depend on each other.
         consumers: The places of the program that sum over channels of an activation.
         uncounted: Work that `cost` leaves out.
@@ -201,6 +218,7 @@ class Network:
     cost: Cost
     linked: tuple[tuple[str, ...], ...] = ()
     level: tuple[tuple[str, ...], ...] = ()
+    tied: tuple[Tied, ...] = ()
     remarks: tuple[str, ...] = ()
     consumers: tuple[Consumer, ...] = ()
     uncounted: tuple[Uncounted, ...] = ()

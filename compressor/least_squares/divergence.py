@@ -47,6 +47,7 @@ class Divergence:
 
         It is measured on the first batch.
         """
+        self.script.lasting |= {self.script.named[block.stream] for block in blocks}
         walk = self.script.start(next(iter(self.inputs())))
         found = []
         for block in blocks:

@@ -117,12 +117,14 @@ class Walk:
     def detour(self, node: str, instead: str) -> list[Any]:
         """Return what the program returns if the next node had the value of an earlier one.
 
-        This walk stays where it is, just before the node.
+        This walk stays where it is, just before the node. The earlier one is needed still, or is a
+        lasting node.
         """
         values = dict(self.values)
         if any(self.script.writes[self.position :]):
             values = self._copy(values)
-        taken = values[self.script.named[instead]]
+        earlier = self.script.named[instead]
+        taken = values[earlier] if earlier in values else self.kept[earlier]
         other = Walk(self.script, values, self.position + 1)
         other.values[self.script.named[node]] = taken.clone()
         with torch.no_grad():

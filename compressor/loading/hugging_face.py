@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Generator, Tensor, nn
 
 from compressor import extras
 from compressor.errors import CompressorError, UsageError
 from compressor.loading.wording import one_line
-from compressor.records import RANDOM, ExampleInputs, LoadedModel
+from compressor.records import RANDOM, ExampleInputs, LoadedModel, ModelFolder
 
 CONFIG_KEYS = frozenset(("architectures", "model_type", "transformers_version"))
+SENTENCE_MODULES = "modules.json"
+"""The file of a sentence-transformers folder that says where its transformer lies."""
+
 TOKENS = 16
 """Length of the example text, in tokens."""
+
+FRAMES = 50
+"""Length of the example sound, in positions that the network makes of it: a second of speech."""
 
 FROM_CONFIGURATION = "the configuration"
 """Origin of example inputs that nobody gave; samples of the data show better what is passed."""
@@ -43,6 +52,7 @@ def load_hugging_face(spec: str, folder: Path) -> LoadedModel:
         CompressorError: transformers cannot load it.
     """
     transformers = extras.load("transformers", spec)
+    root, folder = folder, folder / transformer_in(folder)
     if not (folder / "config.json").is_file():
         raise UsageError(
             f"{folder} holds no config.json",
@@ -64,39 +74,84 @@ def load_hugging_face(spec: str, folder: Path) -> LoadedModel:
         ) from error
     return LoadedModel(
         module=module.eval(),
-        name=folder.resolve().name,
+        name=root.resolve().name,
         recognised=f"a transformers folder, {type(module).__name__}",
         weights="loaded" if has_weights else RANDOM,
         examples=_examples(module, config),
+        folder=ModelFolder(root, str(folder.relative_to(root))),
     )
+
+
+def transformer_in(folder: Path) -> str:
+    """Return where in a folder the transformer lies: "", or a folder in it.
+
+    The latter is one of sentence-transformers; whatever its file says, the place is within it.
+    """
+    try:
+        told = json.loads((folder / SENTENCE_MODULES).read_text(encoding="utf-8"))
+        place = str(told[0]["path"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    return place if (folder / place).resolve().parent == folder.resolve() else ""
 
 
 def _make(kind: Any, config: Any, folder: Path | None) -> nn.Module:
     made: nn.Module
     if folder is not None:
         options = {"config": config, "local_files_only": True, "use_safetensors": True}
-        made = kind.from_pretrained(folder, **options)
+        with contextlib.redirect_stderr(io.StringIO()):  # its own bars of progress
+            made = kind.from_pretrained(folder, **options)
     else:
         made = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
     return made
 
 
 def _examples(module: nn.Module, config: Any) -> ExampleInputs | None:
-    """Draw example inputs for the model: images (1 x channels x height x width) or token ids.
+    """Draw example inputs for the model: those of `_DRAWN` that its forward has parameters for.
 
-    The names of the forward's parameters decide; None if it asks for neither.
+    None if it asks for none of them, or the configuration does not tell a size.
     """
-    names = list(inspect.signature(module.forward).parameters)
+    names = inspect.signature(module.forward).parameters
     generator = torch.Generator().manual_seed(0)
-    if "pixel_values" in names:
-        size, channels = getattr(config, "image_size", 224), getattr(config, "num_channels", 3)
-        height, width = size if isinstance(size, list | tuple) else (size, size)
-        pixels = torch.randn(1, channels, height, width, generator=generator)
-        return ExampleInputs((), {"pixel_values": pixels}, FROM_CONFIGURATION, has_free_sizes=True)
-    if "input_ids" not in names:
+    try:
+        drawn = {n: draw(config, generator) for n, draw in _DRAWN.items() if n in names}
+    except AttributeError:
         return None
-    ids = torch.randint(0, config.vocab_size, (1, TOKENS), generator=generator)
-    inputs = {"input_ids": ids}
-    if "decoder_input_ids" in names:
-        inputs["decoder_input_ids"] = ids.clone()
-    return ExampleInputs((), inputs, FROM_CONFIGURATION, has_free_sizes=True)
+    if "input_ids" in drawn and "decoder_input_ids" in drawn:
+        drawn["decoder_input_ids"] = drawn["input_ids"].clone()
+    return ExampleInputs((), drawn, FROM_CONFIGURATION, has_free_sizes=True) if drawn else None
+
+
+def _tokens(config: Any, generator: Generator) -> Tensor:
+    """Draw the ids of a text, [1, tokens]."""
+    text = getattr(config, "text_config", config)
+    return torch.randint(0, text.vocab_size, (1, TOKENS), generator=generator)
+
+
+def _image(config: Any, generator: Generator) -> Tensor:
+    """Draw an image, [1, channels, height, width]."""
+    seen = getattr(config, "vision_config", config)
+    size, channels = getattr(seen, "image_size", 224), getattr(seen, "num_channels", 3)
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    return torch.randn(1, channels, height, width, generator=generator)
+
+
+def _spectrum(config: Any, generator: Generator) -> Tensor:
+    """Draw a sound as its spectrum, [1, bins, times], as long as the encoder has positions for."""
+    times = 2 * config.max_source_positions
+    return torch.randn(1, config.num_mel_bins, times, generator=generator)
+
+
+def _wave(config: Any, generator: Generator) -> Tensor:
+    """Draw a sound, [1, times]."""
+    return torch.randn(1, FRAMES * config.inputs_to_logits_ratio, generator=generator)
+
+
+_DRAWN: Mapping[str, Callable[[Any, Generator], Tensor]] = {
+    "pixel_values": _image,
+    "input_features": _spectrum,
+    "input_values": _wave,
+    "input_ids": _tokens,
+    "decoder_input_ids": _tokens,
+}
+"""Name of a forward's parameter -> what draws an example for it from a configuration."""

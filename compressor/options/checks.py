@@ -65,16 +65,16 @@ _KINDS: dict[Any, tuple[type, ...]] = {
     bool: (bool,),
     int: (int,),
     float: (int, float),
-    float | None: (int, float, type(None)),
-    int | None: (int, type(None)),
     str: (str,),
-    str | None: (str, type(None)),
 }
 
 
 def check_kind(name: str, value: Any, hint: Any) -> None:
     """Raise UsageError for a value that is not of an option's kind."""
-    if get_origin(hint) is tuple:
+    if type(None) in get_args(hint):
+        if value is not None:
+            check_kind(name, value, next(kind for kind in get_args(hint) if kind is not type(None)))
+    elif get_origin(hint) is tuple:
         for item in value:
             check_kind(name, item, get_args(hint)[0])
     elif get_origin(hint) is Literal:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from cyclopts import Parameter
 
 from compressor.errors import UsageError
-from compressor.files.format_table import FORMATS, ONNX, OPENVINO, PROGRAM
+from compressor.files.format_table import FORMATS, HF, OPENVINO
 from compressor.options.checks import at_least, check_choice, count_of, glob_and_share, refusal
 from compressor.options.recovery import TrainingOptions
 from compressor.options.spelling import (
@@ -114,6 +114,13 @@ stake, and the same share of each layer. 0: none."""
     """Prune only what your own class can follow as it is written (equal halves of a chunk, no \
 layer replaced by its traced operators)."""
 
+    uniform: Annotated[
+        bool | None, Parameter(group=BUDGET, negative="--no-uniform", show_default=False)
+    ] = None
+    """Keep only widths that the configuration of a transformers model has numbers for, the same \
+in all layers that share one, so that from_pretrained loads the result. Default: where the format \
+hf is written."""
+
     keep_parametrisations: Annotated[bool, switch(BUDGET)] = False
     """Put weight norm and pruning masks back on the result, whose class must then follow as with \
 --keep-class. Default: weights that are computed become plain ones."""
@@ -157,17 +164,23 @@ cubic: most in the first (Zhu and Gupta 2017); cosine: least in the first and th
     repair: Annotated[bool, Parameter(group=RECOVERY, negative="--no-repair")] = True
     """Re-fit what consumes the removed channels by least squares on --data, after slicing."""
 
-    format: Annotated[tuple[str, ...], listed_texts(RUN, "NAME,…")] = (ONNX, PROGRAM)
+    format: Annotated[tuple[str, ...] | None, listed_texts(RUN, "NAME,…")] = None
     """What is written beside the weights, the plan and the report: onnx (with what times it \
 elsewhere), pt2 (a torch.export program), openvino, executorch (a model of OpenVINO's, a program \
-of ExecuTorch's for phones and boards, both compared and timed in their own runtime). All are \
-tried before anything else is done; what cannot be written is said, and the rest is."""
+of ExecuTorch's for phones and boards, both compared and timed in their own runtime), hf (of a \
+transformers folder: such a folder again; alone, nothing is timed). Default: onnx and pt2, and hf \
+where the model is such a folder. All are tried before anything else is done; what cannot be \
+written is said, and the rest is."""
 
     def __post_init__(self) -> None:
-        names = (name for given in self.format for name in str(given).split(","))
-        object.__setattr__(self, "format", tuple(dict.fromkeys(names)))
-        for name in self.format:
+        if self.format is not None:
+            listed = (self.format,) if isinstance(self.format, str) else self.format
+            names = (name for given in listed for name in str(given).split(","))
+            object.__setattr__(self, "format", tuple(dict.fromkeys(names)))
+        for name in self.format or ():
             check_choice("format", name, tuple(FORMATS))
+        if self.uniform is False and HF in (self.format or ()):
+            raise refusal("no_uniform", f"--format {HF} takes widths that a configuration can say")
         super().__post_init__()
         if self.keep_parametrisations:
             object.__setattr__(self, "keep_class", True)
@@ -195,8 +208,9 @@ tried before anything else is done; what cannot be written is said, and the rest
             at_least(self, round_to=1)
         if self.search != "auto":
             at_least(self, search=0)
-        if self.latency_on == OPENVINO and OPENVINO not in self.format:
-            object.__setattr__(self, "format", (*self.format, OPENVINO))
+        is_given = self.format is not None  # else it is settled when the model is known
+        if is_given and self.latency_on == OPENVINO and OPENVINO not in (self.format or ()):
+            object.__setattr__(self, "format", (*(self.format or ()), OPENVINO))
         if self.latency_precision != "fp32" and "cuda" not in self.latency_on:
             raise refusal("latency_precision", "it is of GPUs; give --latency-on torch-cuda")
         _check_drop(self)
@@ -296,7 +310,7 @@ def _check_drop(options: "Options") -> None:
 
 def _check_plan(options: "Options") -> None:
     """Refuse, beside a plan, options that choose channels: they would have no say."""
-    deciding = {*named_in(Options, BUDGET, CHOICE), *_MAKING_STEPS} - {"plan"}
+    deciding = {*named_in(Options, BUDGET, CHOICE), *_MAKING_STEPS} - {"plan", "uniform"}
     for field in fields(options):
         if field.name in deciding and getattr(options, field.name) != field.default:
             raise refusal(field.name, "--plan has chosen already; give one of the two")

@@ -21,6 +21,7 @@ from compressor.records import Plan
 from compressor.report import to_html, to_json, to_markdown
 from compressor.run.footprints import Footprint, count_both, time_both
 from compressor.run.opened import Run
+from compressor.run.uniform import source_of
 from compressor.slicing import Sliced
 
 
@@ -91,9 +92,9 @@ def deliver(run: Run, sliced: Sliced) -> Delivery:
         metadata=provenance(source=run.loaded.sha256, plan=plan.to_json(), macs=macs),
         real=real_inputs(some, traced, stopwatch.note),
         module=sliced.module,
+        source=source_of(run, sliced),
     )
-    names: tuple[str, ...] = run.options.format
-    formats = {name: _format(run, name, job) for name in names}
+    formats = {name: _format(run, name, job) for name in run.options.format or ()}
     states = time_both(run, sliced, formats, files.path, counts)
     return Delivery(files, plan, formats, *states)
 

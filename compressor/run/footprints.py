@@ -14,7 +14,7 @@ from typing import Any
 from compressor.causes import first_line
 from compressor.choose.budget import is_timed
 from compressor.files.folder import LAYERS, SCRIPT, size_of
-from compressor.files.format_table import FORMATS, ONNX
+from compressor.files.format_table import FORMATS, ONNX, is_run
 from compressor.formats.job import Outcome
 from compressor.formats.original import Runnable
 from compressor.formats.verifying import cut_to_one
@@ -90,6 +90,8 @@ def time_both(
 ) -> States:
     """Time both networks by ONNX Runtime, else by PyTorch, and by what further formats are for.
 
+    Nothing is timed where only formats are asked for that nothing here runs.
+
     Args:
         run: The run.
         sliced: The result.
@@ -97,6 +99,8 @@ def time_both(
         folder: Holds its files, and gets what times them on other machines.
         counts: What both cost.
     """
+    if formats and not is_run(formats):
+        return Footprint(*counts[0], ()), Footprint(*counts[1], ()), ()
     if ONNX in formats and formats[ONNX].is_there:
         states = _by_onnx(run, sliced, folder, counts)
     else:

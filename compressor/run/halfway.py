@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from torch.export import ExportedProgram
 
-from compressor.graph.analysis import analyse
 from compressor.run.decide import Keep
 from compressor.run.opened import Run
-from compressor.run.rating import rate
+from compressor.run.rating import analyse_anew, rate
 from compressor.run.repairing import quiet
 from compressor.run.without_blocks import match_groups
 from compressor.score import Scores
@@ -37,7 +36,7 @@ def score_again(run: Run, keep: Keep, smaller: ExportedProgram) -> Scores:
     """
     # only evaluation was cut, so that layers for training alone no longer fit it
     trace = replace(run.trace, program=smaller, training=None)
-    network = analyse(trace)
+    network = analyse_anew(run, trace)
     fresh = rate(replace(run, trace=trace), network, quiet, lambda text: None)
     kept = {name: len(channels) for name, channels in keep.items()}
     names = match_groups(run.network, network, kept)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from compressor.choose.budget import cost_of
 from compressor.choose.curves import Sensitivity
+from compressor.choose.uniform import Uniform
 from compressor.formats.original import Original
 from compressor.graph.network import Network
 from compressor.options import Options, ScoringOptions
@@ -20,7 +21,11 @@ from compressor.watch import Stopwatch
 
 @dataclass(frozen=True)
 class Opened:
-    """A network that is loaded and traced, with its samples."""
+    """A network that is loaded and traced, with its samples.
+
+    Attributes:
+        uniform: The widths that its configuration can say, where it is held to them.
+    """
 
     subject: Subject
     options: ScoringOptions
@@ -29,6 +34,7 @@ class Opened:
     samples: Samples
     trace: Trace
     stopwatch: Stopwatch
+    uniform: Uniform | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from compressor.choose.curves import Sensitivity, read_sensitivity
 from compressor.errors import CompressorError
 from compressor.formats.job import check_installed
 from compressor.formats.original import Original, missing
+from compressor.graph.analysis import analyse
 from compressor.graph.costs import notes_on_macs
 from compressor.graph.trace import trace
 from compressor.loading.examples import SHARES
@@ -28,6 +29,7 @@ from compressor.run.rating import resolve_criterion, score_channels
 from compressor.run.samples import Samples, open_inputs
 from compressor.run.subject import Subject
 from compressor.run.timing import aim, by_torch, timing_of
+from compressor.run.uniform import find_widths, settle_formats
 from compressor.slicing import check_source
 from compressor.watch import Stopwatch
 
@@ -60,7 +62,11 @@ def open_run(
     """
     sensitivity = read_sensitivity(options.use) if options.use is not None else None
     options = aim(options, stopwatch)
-    opened = open_network(subject, options, stopwatch)
+    asked, opened = options, open_network(subject, options, stopwatch)
+    options = settle_formats(options, opened.loaded)
+    if options.uniform:
+        uniform, options = find_widths(opened, analyse(opened.trace), asked, options)
+        opened = replace(opened, uniform=uniform)
     if options.keep_parametrisations:
         refits = opened.samples.train is not None and (options.repair or options.trains)
         require_kept(opened.loaded.computed, refits=refits)
@@ -79,6 +85,8 @@ def open_run(
     )
     for note in (*notes_on_macs(run.trace, run.network), *run.network.remarks):
         stopwatch.note(note)
+    if run.uniform is not None and (stays := run.uniform.describe_what_stays(run.network)):
+        stopwatch.note(stays)
     return run
 
 
@@ -88,9 +96,10 @@ def _try_formats(traced: Trace, options: Options, stopwatch: Stopwatch) -> Origi
     Raises:
         CompressorError: It is to be timed and cannot be written as ONNX.
     """
-    for name in options.format:
+    formats = options.format or ()
+    for name in formats:
         check_installed(name, f"--format {name}")
-    original = Original(traced, options.format)
+    original = Original(traced, formats)
     with stopwatch.stage("try the formats"):
         unwritable = original.unwritable
     if is_timed(options) and not by_torch(options) and original.why_no_onnx:
@@ -142,6 +151,7 @@ def _complete(
         timing=timing,
         original=original,
         sensitivity=sensitivity,
+        uniform=opened.uniform,
     )
 
 

@@ -35,11 +35,22 @@ def resolve_criterion(
     return found
 
 
+def analyse_anew(opened: Opened, traced: Trace) -> Network:
+    """Analyse a network made from the opened one, within the widths that this is held to.
+
+    A given plan says itself what goes.
+    """
+    network = analyse(traced)
+    if opened.uniform is None or not opened.options.scores:
+        return network
+    return opened.uniform.restrict(network)
+
+
 def score_channels(opened: Opened) -> tuple[Network, Scores]:
     """Analyse the network, and score each channel where the options ask for scores."""
     options, traced = opened.options, opened.trace
     with opened.stopwatch.stage("analyse"):
-        network = analyse(traced)
+        network = analyse_anew(opened, traced)
     if not options.scores:
         return network, {}
     with opened.stopwatch.stage("score") as tick, each_alone():

@@ -24,6 +24,7 @@ from compressor.choose.budget import (
 )
 from compressor.choose.kinds import BLOCK
 from compressor.graph.blocks import Block, find_blocks
+from compressor.graph.whole_layers import find_layers
 from compressor.processes import each_alone
 from compressor.run.candidates import Candidates, Way
 from compressor.run.decide import Decision
@@ -89,6 +90,7 @@ def _obstacle(run: Run) -> str:
 
 
 def _blocks_of(run: Run) -> list[Block]:
+    """Return the blocks that may go: whole layers where the configuration is to say what went."""
     if run.trace.training is not None:
         # layers that work in training alone may read what a block gives
         if BLOCK in run.options.prune:
@@ -96,7 +98,11 @@ def _blocks_of(run: Run) -> list[Block]:
                 "no blocks are taken out: the network has layers that work in training alone"
             )
         return []
-    return removable(run.network, find_blocks(run.trace.program), run.options.protect)
+    blocks = find_blocks(run.trace.program)
+    if run.uniform is not None:
+        layers = find_layers(run.trace.program)
+        blocks = tuple(layer for layer in layers if run.uniform.can_lack(layer))
+    return removable(run.network, blocks, run.options.protect)
 
 
 def _may_weigh(run: Run) -> bool:

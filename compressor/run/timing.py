@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from compressor.choose.budget import is_timed
 from compressor.errors import CompressorError
 from compressor.files.claimed import temporary_folder
-from compressor.files.format_table import FORMATS, OPENVINO
+from compressor.files.format_table import FORMATS, OPENVINO, is_run
 from compressor.formats.original import Original, Runnable
 from compressor.graph.network import Network
 from compressor.latency import (
@@ -42,6 +42,9 @@ from compressor.watch import Stopwatch, Tick
 NARROW = 64
 """Where latency is the budget, groups up to this size may get any width: the clock, which knows
 the times of these widths, takes those that save most. Wider groups keep to the steps."""
+
+USUAL_STEP = 8
+"""What widths are multiples of where nothing is timed: tensor cores want that in 16 bits."""
 
 FIT_SECONDS = 1.0
 """Seconds that the original is timed for, so that predictions are in its milliseconds."""
@@ -95,6 +98,8 @@ def timing_of(
         CompressorError: A table cannot be read, or a layer cannot be timed.
     """
     by_table = options.round_to == "auto" and options.scores
+    if by_table and not with_clock and options.format and not is_run(options.format):
+        return Timing({name: _usual_step(axis.size) for name, axis in network.axes.items()})
     if not by_table and not with_clock:
         return Timing(_fix_steps(options))
     stage = "time layers" if with_clock else "which widths run well"
@@ -112,6 +117,11 @@ def timing_of(
             clock = clock.fit(of_the_first(lambda: _own(original, options)))
         tick(1, 1, f"{clock.latency_ms({}):.4g} ms")
     return Timing(steps, clock, table, target.is_here(table))
+
+
+def _usual_step(size: int) -> int:
+    """Return the step of a group's widths for machines of which nothing is known."""
+    return USUAL_STEP if size > NARROW else 1
 
 
 def _fix_steps(options: Options) -> int:

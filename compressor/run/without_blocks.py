@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from compressor.errors import CompressorError
-from compressor.graph.analysis import analyse
 from compressor.graph.blocks import Block, find_blocks
 from compressor.graph.network import Network
+from compressor.graph.whole_layers import find_layers
 from compressor.latency import layers_of
 from compressor.records import Trace
 from compressor.run.opened import Run
+from compressor.run.rating import analyse_anew
 from compressor.run.timing import Timing
 from compressor.slicing.taking_out import take_out, take_out_of_program
 
@@ -30,7 +31,7 @@ def take_blocks_out(run: Run, blocks: Sequence[Block], *, of_program_alone: bool
     whole = run.before
     take = take_out_of_program if of_program_alone else take_out
     traced = take(whole.trace, blocks)
-    network = analyse(traced)
+    network = analyse_anew(run, traced)
     names = match_groups(whole.network, network)
     return replace(
         run,
@@ -48,7 +49,8 @@ def take_named_blocks_out(run: Run, names: Collection[str]) -> Run:
     Raises:
         CompressorError: The network has no such blocks.
     """
-    blocks = {block.name: block for block in find_blocks(run.before.trace.program)}
+    program = run.before.trace.program
+    blocks = {block.name: block for block in (*find_layers(program), *find_blocks(program))}
     missing = [name for name in names if name not in blocks]
     if missing:
         raise CompressorError(

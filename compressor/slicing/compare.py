@@ -64,8 +64,9 @@ def tolerance_for(module: nn.Module) -> Tolerance:
 class Reference:
     """What one form computes on all variants of the inputs, to compare others with it."""
 
-    def __init__(self, module: nn.Module, trace: Trace) -> None:
-        self.module, self.inputs = module, variants(trace)
+    def __init__(self, module: nn.Module, trace: Trace, more: Sequence[ExampleInputs] = ()) -> None:
+        """Run the form on the variants of the traced inputs, and on further inputs."""
+        self.module, self.inputs = module, [*variants(trace), *more]
         self.ends_after = trace.ends_after
         self.tolerance = tolerance_for(module)
         self.outputs = self._outputs(module)

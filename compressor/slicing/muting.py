@@ -12,11 +12,11 @@ from dataclasses import replace
 from torch.fx import Node
 
 from compressor.graph.blocks import Block
-from compressor.graph.programs.nodes import read_through
+from compressor.graph.programs.nodes import paths_of, read_through
 from compressor.modules import lies_within
 from compressor.records import Trace
 from compressor.slicing.from_sizes import CannotStandInError
-from compressor.slicing.part import Part, is_operator, part_of, paths_of
+from compressor.slicing.part import Part, is_operator, part_of
 from compressor.slicing.shortening import Shortened
 from compressor.slicing.wiring import Wiring, find_wirings
 

@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
 from compressor.graph.programs.lifting import stored_names
-from compressor.graph.programs.nodes import ASSERTION, read_through
+from compressor.graph.programs.nodes import ASSERTION, paths_of, read_through
 from compressor.modules import lies_within
 from compressor.slicing.from_sizes import CannotStandInError, derive, recompute
 from compressor.slicing.weights import named_tensors
@@ -143,11 +143,6 @@ def _is_read(node: Node) -> bool:
 def is_in(node: Node, path: str) -> bool:
     """Return whether an operator was traced from the module at `path`, or one within it."""
     return path in paths_of(node)
-
-
-def paths_of(node: Node) -> list[str]:
-    """Return the paths of the modules that an operator was traced from, the outermost first."""
-    return [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
 
 
 def _is_tensor(node: Node) -> bool:

@@ -122,3 +122,8 @@ def _converts_nothing(node: Node) -> bool:
     given = given_arguments(node)
     is_same = (before.dtype, before.device) == (after.dtype, after.device)
     return is_same and not given.get("copy") and given.get("memory_format") is None
+
+
+def paths_of(node: Node) -> list[str]:
+    """Return the paths of the modules that an operator was traced from, the outermost first."""
+    return [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]

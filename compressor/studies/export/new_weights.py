@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from compressor.files.folder import (
     check_target,
     size_of,
 )
-from compressor.files.format_table import FORMATS, ONNX
+from compressor.files.format_table import FORMATS, HF, ONNX
 from compressor.files.hashes import sha256_of
 from compressor.files.integrity import check_files, hashes_of
 from compressor.formats import OnnxModule, save_weights
+from compressor.formats.folder_source import FolderSource, source_in
 from compressor.formats.job import Job, Outcome, differences_of, write_format
 from compressor.formats.provenance import provenance_of
 from compressor.formats.verifying import real_inputs
@@ -88,7 +90,8 @@ def export_retrained(
                 shutil.copyfile(folder / name, staged / name)
         save_weights(tensors, staged / WEIGHTS, {})
         names = [name for name, row in FORMATS.items() if (folder / row.file).exists()]
-        formats = {name: _write(name, source, staged, stopwatch) for name in names}
+        hf = partial(source_in, folder / FORMATS[HF].file, plan)
+        formats = {name: _write(name, source, staged, stopwatch, hf) for name in names}
         metrics = _metrics(source, staged, stopwatch)
         _renew(report, formats, metrics, staged)
         step = {"step": f"weights of {weights.name}", "metrics": report["after"]["metrics"]}
@@ -146,12 +149,19 @@ def _put_into(
                 own.copy_(new)
 
 
-def _write(name: str, source: Source, staged: Path, stopwatch: Stopwatch) -> Outcome:
+def _write(
+    name: str,
+    source: Source,
+    staged: Path,
+    stopwatch: Stopwatch,
+    hf: Callable[[], FolderSource],
+) -> Outcome:
     job = Job(
         *(source.traced.program, source.traced, staged),
         metadata=provenance_of(source.folder),
         real=real_inputs(source.train or source.test, source.traced),
         module=source.origin,
+        source=hf,
     )
     with stopwatch.stage(f"write and verify {name}"):
         outcome = write_format(name, job)

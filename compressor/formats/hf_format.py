@@ -1,0 +1,142 @@
+"""The format of transformers: a folder that `from_pretrained` loads, without this package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from compressor.clock import Call, Clock
+from compressor.errors import CompressorError
+from compressor.files.format_table import FORMATS, HF
+from compressor.formats.folder_source import FolderSource
+from compressor.formats.hf_files import copy_beside, largest_shard, write_card
+from compressor.formats.job import Counted, Job, Methods, Outcome
+from compressor.formats.output import first_line, silence
+from compressor.formats.ways import Way
+from compressor.graph.trace import switch_caches_off
+from compressor.loading.plain import put_all_back
+from compressor.modules import copy_of
+from compressor.records import ExampleInputs, Trace
+from compressor.slicing import as_module
+from compressor.slicing.compare import Reference, require_agreement
+from compressor.slicing.leaving import rename
+
+_LABEL = FORMATS[HF].label
+
+
+def _attempt(traced: Trace, folder: Path) -> None:
+    """Do nothing: whether widths can be said was found when the network was opened."""
+
+
+def _write(job: Job) -> Outcome:
+    if job.source is None:
+        raise _refusal("the network was loaded from no transformers folder", job.folder)
+    source, root = job.source(), job.folder / FORMATS[HF].file
+    home = root / source.transformer
+    home.mkdir(parents=True)
+    with silence():
+        _save(source, _tensors(source, job), home)
+    copy_beside(source, root)
+    write_card(source, root, job.metadata)
+    with silence():
+        loaded = _load(source, home)
+    reference = Reference(as_module(job.program), job.traced, _real(job))
+    worst = reference.worst_difference(loaded)
+    require_agreement(reference, worst, f"the result and its {_LABEL}")
+    return Outcome(worst.size)
+
+
+def _real(job: Job) -> tuple[ExampleInputs, ...]:
+    return () if job.real is None else (ExampleInputs(job.real.args, job.real.kwargs),)
+
+
+def _tensors(source: FolderSource, job: Job) -> dict[str, Tensor]:
+    """Return the result's tensors by the names and in the types of the original's folder.
+
+    Tied ones are one tensor.
+    """
+    module = job.module if job.module is not None else as_module(job.program)
+    if source.computed:
+        module = copy_of(module)
+        put_all_back(module, source.computed, source.cuts)
+    named = dict(module.state_dict())
+    named |= {a: named[b] for a, b in source.aliases.items() if a not in named and b in named}
+    made: dict[tuple[int, torch.Size, torch.dtype], Tensor] = {}
+    found, moved = {}, rename(named, source.leaving)
+    for name, tensor in named.items():
+        dtype = source.types.get(name, tensor.dtype)
+        key = (tensor.data_ptr(), tensor.shape, dtype)
+        found[moved[name]] = made.setdefault(key, tensor.detach().to(dtype).contiguous())
+    return found
+
+
+def _save(source: FolderSource, tensors: Mapping[str, Tensor], home: Path) -> None:
+    """Write the configuration and the weights, in files as large as the original's.
+
+    Raises:
+        CompressorError: The class, built from the configuration, has other tensors.
+    """
+    from transformers.initialization import no_init_weights
+
+    written = json.dumps(source.config, indent=2, sort_keys=True) + "\n"
+    (home / "config.json").write_text(written, encoding="utf-8")
+    try:
+        config = source.kind.config_class.from_dict(dict(source.config))
+        with torch.device("meta"), no_init_weights():
+            model = source.kind(config)
+        wanted = model.state_dict()
+        given = {name: tensors[name] for name in wanted if name in tensors}
+        wrong = [n for n in wanted if n not in given or given[n].shape != wanted[n].shape]
+        if wrong:
+            raise _refusal(f"the configuration asks for another {wrong[0]}", home)
+        model.load_state_dict(given, assign=True)
+        model.tie_weights()
+        model.save_pretrained(home, max_shard_size=largest_shard(source.home))
+    except CompressorError:
+        raise
+    except Exception as error:  # whatever the class's code raises
+        raise _refusal(f"transformers cannot write it: {first_line(error)}", home) from error
+    (home / "config.json").write_text(written, encoding="utf-8")
+
+
+def _load(source: FolderSource, home: Path) -> nn.Module:
+    """Load the folder as its users do, to compute in float32.
+
+    Raises:
+        CompressorError: transformers cannot, or finds tensors missing or unknown.
+    """
+    how = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
+    try:
+        loaded, found = source.kind.from_pretrained(home, output_loading_info=True, **how)
+    except Exception as error:  # whatever the class's code raises
+        raise _refusal(f"transformers cannot load it: {first_line(error)}", home) from error
+    wrong = sorted(str(name) for names in found.values() for name in names)
+    if wrong:
+        raise _refusal(f"transformers does not find what it expects: {', '.join(wrong[:3])}", home)
+    switch_caches_off(loaded)
+    module: nn.Module = loaded.eval()
+    return module
+
+
+def _refusal(what: str, place: Path) -> CompressorError:
+    return CompressorError(
+        what,
+        where=str(place),
+        consequence=f"there is no {_LABEL}",
+        next_step="compressor.load builds the result from the original's folder",
+    )
+
+
+def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
+    raise _refusal("nothing times a transformers folder here", path)
+
+
+def _count(path: Path) -> Counted:
+    raise _refusal("nothing counts a transformers folder here", path)
+
+
+METHODS = Methods(_attempt, _write, _start, _count)
