@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.files.folder import files_of_a_result
+from compressor.files.format_table import FORMATS, ONNX, PROGRAM
 
 CLASSES, CHANNELS, SIDE = 4, 3, 8
 
@@ -78,7 +79,8 @@ def write_model(path: Path, network: nn.Module | None = None) -> Path:
     return path
 
 
-_LATER = {"model.onnx.data", "model.xml", "model.bin", "hf", "training.svg", "exports.json"}
+_OTHERS = (row for name, row in FORMATS.items() if name not in (ONNX, PROGRAM))
+_LATER = {"model.onnx.data", "training.svg", "exports.json"}.union(*(r.files for r in _OTHERS))
 RESULT_FILES = sorted(
     name for name in files_of_a_result() if name not in _LATER and "*" not in name
 )

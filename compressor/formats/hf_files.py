@@ -99,8 +99,8 @@ def write_card(source: FolderSource, root: Path, metadata: Mapping[str, str]) ->
         version=known.get("version_compressor"),
     )
     try:
-        before = (source.root / CARD).read_text(encoding="utf-8").rstrip() + "\n\n"
+        before = (source.root / CARD).read_text(encoding="utf-8").rstrip() + "\n"
     except (OSError, ValueError):
         before = ""
-    text = before if SECTION in before else before + section
+    text = before if SECTION in before else f"{before}\n{section}".lstrip("\n")
     (root / CARD).write_text(text, encoding="utf-8")
