@@ -18,6 +18,7 @@ from compressor.formats.job import Counted, Job, Methods, Outcome
 from compressor.formats.output import first_line, silence
 from compressor.formats.ways import Way
 from compressor.graph.trace import switch_caches_off
+from compressor.loading.configurations import build_without_values
 from compressor.loading.plain import put_all_back
 from compressor.modules import copy_of
 from compressor.records import ExampleInputs, Trace
@@ -80,14 +81,11 @@ def _save(source: FolderSource, tensors: Mapping[str, Tensor], home: Path) -> No
     Raises:
         CompressorError: The class, built from the configuration, has other tensors.
     """
-    from transformers.initialization import no_init_weights
-
     written = json.dumps(source.config, indent=2, sort_keys=True) + "\n"
     (home / "config.json").write_text(written, encoding="utf-8")
     try:
         config = source.kind.config_class.from_dict(dict(source.config))
-        with torch.device("meta"), no_init_weights():
-            model = source.kind(config)
+        model = build_without_values(source.kind, config)
         wanted = model.state_dict()
         given = {name: tensors[name] for name in wanted if name in tensors}
         wrong = [n for n in wanted if n not in given or given[n].shape != wanted[n].shape]

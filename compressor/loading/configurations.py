@@ -7,11 +7,16 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from compressor import extras
+
+WHAT = "transformers folders"
 
 Place = tuple[str | int, ...]
 Edits = Mapping[Place, Any]
@@ -76,10 +81,9 @@ class Configurations:
 
         What all configurations have says nothing of sizes.
         """
-        from transformers import PreTrainedConfig
-
+        transformers = extras.load("transformers", WHAT)
         other_names = getattr(self._config, "attribute_map", {})
-        general = frozenset((*PreTrainedConfig().to_dict(), *other_names))
+        general = frozenset((*transformers.PreTrainedConfig().to_dict(), *other_names))
         return tuple(_numbers_in(self._all, general))
 
     def is_said(self, knob: Knob) -> bool:
@@ -116,16 +120,20 @@ class Configurations:
         return self._built[key]
 
     def _try(self, edits: Edits) -> Built | None:
-        from transformers.initialization import no_init_weights
-
         try:
-            config = self._config.from_dict(self.edited(edits))
-            with torch.device("meta"), no_init_weights():
-                module = self._class(config)
+            module = build_without_values(self._class, self._config.from_dict(self.edited(edits)))
         except Exception:  # whatever the class's code raises at sizes that do not go together
             return None
         shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
         return Built(shapes, dict(_numbers_of(module)))
+
+
+def build_without_values(kind: Any, config: Any) -> Any:
+    """Build a class of transformers from its configuration, with tensors that hold nothing yet."""
+    extras.load("transformers", WHAT)
+    initialization = import_module("transformers.initialization")
+    with torch.device("meta"), initialization.no_init_weights():
+        return kind(config)
 
 
 def read_raw(home: Path) -> dict[str, Any]:
