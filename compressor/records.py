@@ -342,6 +342,7 @@ class Latency:
         cpu_ms: Median of the processor's time, which is what a call takes when the machine does
             nothing else; known for one thread on the CPU.
         quantiles_ms: The 5th, 25th, 50th, 75th and 95th percentile, where they are known.
+        host: The other machine that it ran on, as `--on` spells it; "" is this one.
     """
 
     runtime: str
@@ -352,6 +353,7 @@ class Latency:
     p90_ms: float
     cpu_ms: float | None = None
     quantiles_ms: tuple[float, ...] = ()
+    host: str = ""
 
     @property
     def own_ms(self) -> float:

@@ -385,7 +385,8 @@ def test_what_a_busy_machine_blurs_serves_one_run_and_is_not_kept(
 def test_looks_that_differ_are_taken_again_until_two_agree(
     wide: tuple[tuple[Layer, ...], Network], tmp_path: Path
 ) -> None:
-    first, steps = wide[0][:1], measure_table(wide[0], steps_alone=True, bench=FormulaBench())
+    how: Any = {"bench": FormulaBench(), "path": tmp_path / "steps.json"}
+    first, steps = wide[0][:1], measure_table(wide[0], steps_alone=True, **how)
     calls = list[int]()
     for quiet_after in (0, 4):
         path = tmp_path / f"{quiet_after}.json"

@@ -24,7 +24,7 @@ FILES = {
 BASE = (
     *("errors", "extras", "causes", "records", "calls", "clock", "source_lines", "unexpected"),
     *("watch", "modules", "processes", "listing", "free_memory", "files", "onnx_runtime"),
-    *("torch_calls", "agreement", "padding", "metrics"),
+    *("torch_calls", "hosts", "agreement", "padding", "metrics"),
 )
 """What all lean on, in its own order."""
 
@@ -105,6 +105,7 @@ WITHIN = {
     "loading.plain": ("loading.plain", "errors"),
     "choose.curves": ("errors", "records", "metrics"),
     "files": ("files", "errors"),
+    "hosts": ("hosts", "errors", "watch"),
     "records": ("errors",),
     "calls": (),
     "metrics": (),

@@ -71,6 +71,7 @@ def test_flops_are_twice_the_macs_and_keys_are_those_of_schema_1() -> None:
     assert state["flops"] == 2 * state["macs"] == 8_000_000
     assert state.keys() == {"params", "macs", "flops", "size_bytes", "latency", "metrics"}
     keys = {"runtime", "device", "threads", "batch", "p50_ms", "p90_ms", "cpu_ms", "quantiles_ms"}
+    keys |= {"host"}
     assert state["latency"][0].keys() == keys
 
 

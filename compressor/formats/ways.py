@@ -20,6 +20,7 @@ class Way:
         threads: The number of threads; it matters on the CPU only.
         batch: The number of samples in a call.
         precision: What PyTorch computes in, a key of `torch_calls.DTYPES`.
+        host: The other machine that runs it, as `--on` spells it; "" is this one.
     """
 
     backend: str
@@ -27,6 +28,7 @@ class Way:
     threads: int
     batch: int
     precision: str = "fp32"
+    host: str = ""
 
     @property
     def words(self) -> str:
@@ -34,7 +36,8 @@ class Way:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         where = threads if self.device == "cpu" else self.device
         numbers = "" if self.precision == "fp32" else f", {self.precision}"
-        return f"{titles_of_backends()[self.backend]}, {where}, batch {self.batch}{numbers}"
+        host = f", on {self.host}" if self.host else ""
+        return f"{titles_of_backends()[self.backend]}, {where}, batch {self.batch}{numbers}{host}"
 
 
 def ways_of(
@@ -43,6 +46,7 @@ def ways_of(
     threads: Iterable[int],
     batches: Iterable[int],
     precisions: Iterable[str] = ("fp32",),
+    host: str = "",
 ) -> list[Way]:
     """Return every combination of backends, threads, batches and precisions on a device.
 
@@ -52,4 +56,4 @@ def ways_of(
     given = tuple(threads) or tuple(dict.fromkeys((1, cores())))
     on_device = given if device == "cpu" else (1,)
     every = itertools.product(backends, on_device, batches, precisions)
-    return [Way(name, device, number, batch, kind) for name, number, batch, kind in every]
+    return [Way(name, device, number, batch, kind, host) for name, number, batch, kind in every]

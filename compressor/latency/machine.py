@@ -26,17 +26,20 @@ class Setting:
         batch: Samples in a call.
         device: Where layers are timed, as `--latency-on` spells it.
         precision: What PyTorch computes in.
+        there: Processor, cores and runtime of another machine; None: this one.
     """
 
     threads: int = 1
     batch: int = 1
     device: str = "cpu"
     precision: str = "fp32"
+    there: Mapping[str, Any] | None = None
 
     @property
     def machine(self) -> dict[str, Any]:
-        """This machine in this setting."""
-        return machine_of(self.threads, self.batch, self.device, self.precision)
+        """The machine in this setting."""
+        here = machine_of(self.threads, self.batch, self.device, self.precision)
+        return here if self.there is None else {**here, **self.there}
 
 
 def machine_of(threads: int, batch: int, device: str, precision: str = "fp32") -> dict[str, Any]:
@@ -49,14 +52,17 @@ def machine_of(threads: int, batch: int, device: str, precision: str = "fp32") -
         precision: What PyTorch computes in.
     """
     return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "runtime": _runtime(device),
+        **this_machine(device),
         "device": device if device == "cpu" else _accelerator(device),
         "threads": threads,
         "batch": batch,
         "dtype": {"fp32": "float32"}.get(precision, precision),
     }
+
+
+def this_machine(device: str = "cpu") -> dict[str, Any]:
+    """Return this machine's processor, its cores, and the runtime for the device."""
+    return {"processor": _processor(), "cores": os.cpu_count(), "runtime": _runtime(device)}
 
 
 def path_in_cache(machine: Mapping[str, Any]) -> Path:

@@ -146,6 +146,19 @@ class _Way:
     device: str
     threads: int
     batch: int
+    host: str = ""
+
+
+def sum_up(turns: list[list[_Times]], threads: int, batch: int, host: str) -> Timed:
+    """Sum up what ONNX Runtime took on another machine's CPU.
+
+    Args:
+        turns: Both times of each call, by turn.
+        threads: Threads within one operator.
+        batch: Samples in a call.
+        host: The machine.
+    """
+    return _sum_up(turns, _Way("onnxruntime", "cpu", threads, batch, host))
 
 
 def _take_turns(
@@ -167,7 +180,7 @@ def _sum_up(turns: list[list[_Times]], way: _Way) -> Timed:
     own = float(np.median(processor)) if is_alone else None
     p90 = float(np.percentile(wall, 90))
     where = (way.runtime, way.device, way.threads, way.batch)
-    latency = Latency(*where, quantiles[2], p90, own, quantiles_ms=quantiles)
+    latency = Latency(*where, quantiles[2], p90, own, quantiles_ms=quantiles, host=way.host)
     which = 0 if own is None else 1
     return Timed(latency, tuple(tuple(times[which] for times in turn) for turn in turns))
 

@@ -169,10 +169,36 @@ def profile(path: Path, *, threads: int = 1, batch: int = 1, seed: int = 0) -> l
         feeds = draw_inputs(session, batch, seed)
         for _ in repeat(SECONDS, LEAST, CALLS + WARM_UP):
             session.run(None, feeds)
-        kernels = read_record(session)
+        return join_times(path, read_record(session), batch)
+
+
+def join_times(path: Path, kernels: Iterable[Kernel], batch: int = 1) -> list[Operator]:
+    """Return each operator of an ONNX file with the median of its calls that a runtime recorded.
+
+    Args:
+        path: The file.
+        kernels: All calls, in order, the first ones of each operator to warm up.
+        batch: Number of samples that it was called on.
+    """
     times, kinds = _medians(kernels, _find_blocked(path))
     found = [replace(o, ms=times.pop(o.name, 0.0)) for o in operators_of(path, batch)]
     return [*found, *(Operator(n, n, kinds[n], 0, 0, 0, ms) for n, ms in times.items())]
+
+
+def external_files(path: Path) -> list[str]:
+    """Return the paths, in its folder, of the files that have weights of an ONNX file.
+
+    Paths that lead out of the folder, which no runtime follows, are left out.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    named = {
+        Path(entry.value)
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    within = (name for name in named if not name.is_absolute() and ".." not in name.parts)
+    return sorted(name.as_posix() for name in within if (path.parent / name).is_file())
 
 
 _BLOCKED = "_nchwc"

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from compressor.files.format_table import titles_of_backends
-from compressor.options.checks import check_choice, refusal
+from compressor.hosts import Host, read_host
+from compressor.options.checks import check_choice, check_host, refusal
 from compressor.options.model_and_data import ModelOptions
 from compressor.options.spelling import (
     LATENCY,
@@ -32,6 +33,14 @@ two files of their own, no mere ONNX files."""
 
     device: Annotated[Literal["cpu", "cuda"], option(LATENCY)] = "cpu"
     """The device; cuda with onnxruntime takes the package onnxruntime-gpu."""
+
+    on: Annotated[str | None, option(LATENCY, "HOST")] = None
+    """Another machine that times ONNX files, by your own ssh: ssh:user@host:port, or ssh: \
+and a name of your ssh configuration. It needs Python 3.8 or later with onnxruntime and numpy; \
+nothing is left there."""
+
+    on_python: Annotated[str | None, option(LATENCY, "FILE")] = None
+    """The Python to run there, e.g. ~/venv/bin/python; default python3 or python."""
 
     threads: Annotated[tuple[int, ...], listed_numbers(LATENCY, "N,…", whole_numbers)] = ()
     """Threads within one operator; default 1, and as many as there are processors."""
@@ -66,5 +75,13 @@ fp16. In all but fp32 a GPU's images lie channels last."""
             raise refusal(
                 "precision", "ONNX Runtime computes as the file says; give --backend torch"
             )
+        check_host(self.on, self.on_python)
+        if self.on is not None and (self.backend, self.device) != (("onnxruntime",), "cpu"):
+            raise refusal("on", "ONNX Runtime runs there, on the CPU: --backend onnxruntime")
         if not self.seconds > 0:
             raise refusal("seconds", f"{self.seconds:g} is no time")
+
+    @property
+    def host(self) -> Host | None:
+        """Return the other machine that is measured; None where this one is."""
+        return read_host(self.on, self.on_python or "") if self.on is not None else None

@@ -7,6 +7,7 @@ import math
 from typing import Any, Literal, get_args, get_origin
 
 from compressor.errors import UsageError
+from compressor.hosts import read_host
 from compressor.options.spelling import flag
 
 MOST = 0.9
@@ -17,6 +18,14 @@ def at_least(options: Any, **least: int) -> None:
     for name, bound in least.items():
         if getattr(options, name) < bound:
             raise refusal(name, f"{getattr(options, name)} is below the least, {bound}")
+
+
+def check_host(on: str | None, python: str | None) -> None:
+    """Check how another machine is named; a Python is named for one that is."""
+    if on is not None:
+        read_host(on)
+    elif python is not None:
+        raise refusal("on_python", "it is of another machine; give --on too")
 
 
 def refusal(name: str, what: str) -> UsageError:

@@ -10,7 +10,15 @@ from cyclopts import Parameter
 
 from compressor.errors import UsageError
 from compressor.files.format_table import FORMATS, HF, OPENVINO
-from compressor.options.checks import at_least, check_choice, count_of, glob_and_share, refusal
+from compressor.hosts import Host, read_host
+from compressor.options.checks import (
+    at_least,
+    check_choice,
+    check_host,
+    count_of,
+    glob_and_share,
+    refusal,
+)
 from compressor.options.recovery import TrainingOptions
 from compressor.options.spelling import (
     BUDGET,
@@ -146,6 +154,14 @@ then, too. cuda is torch-cuda where ONNX Runtime has no CUDA."""
     """A table of layers' times that was measured elsewhere: widths and --of latency go by it, and \
 nothing is measured here. Default: measured on this machine, once, and kept."""
 
+    on: Annotated[str | None, option(LATENCY, "HOST")] = None
+    """Another machine where layers and networks are timed, by your own ssh, so that the result is \
+fast there: ssh:user@host:port, or ssh: and a name of your ssh configuration. It needs Python 3.8 \
+or later with onnxruntime and numpy; nothing is left there."""
+
+    on_python: Annotated[str | None, option(LATENCY, "FILE")] = None
+    """The Python to run there, e.g. ~/venv/bin/python; default python3 or python."""
+
     validation: Annotated[tuple[str, ...], several(DATA, "DATA")] = ()
     """Labelled data that epochs of training are compared on, or with --max-drop the size of the \
 network is decided on; default a tenth of --data, which says little of the size if the network was \
@@ -213,6 +229,11 @@ written is said, and the rest is."""
             object.__setattr__(self, "format", (*(self.format or ()), OPENVINO))
         if self.latency_precision != "fp32" and "cuda" not in self.latency_on:
             raise refusal("latency_precision", "it is of GPUs; give --latency-on torch-cuda")
+        check_host(self.on, self.on_python)
+        if self.on is not None and self.latency_table is not None:
+            raise refusal("on", "the table says what layers take; give --on or --latency-table")
+        if self.on is not None and self.latency_on != "cpu":
+            raise refusal("on", "ONNX Runtime runs there, on the CPU: --latency-on says otherwise")
         _check_drop(self)
         _check_steps(self)
         if self.use is not None and self.scope != "global":
@@ -227,6 +248,11 @@ written is said, and the rest is."""
     def trains(self) -> bool:
         """Return whether there are epochs: at the end, between steps or before the first cut."""
         return bool(self.epochs or self.step_epochs or self.sparsity_epochs)
+
+    @property
+    def host(self) -> Host | None:
+        """Return the other machine that is measured; None where this one is."""
+        return read_host(self.on, self.on_python or "") if self.on is not None else None
 
     @property
     def limit(self) -> Limit | None:

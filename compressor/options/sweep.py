@@ -91,6 +91,8 @@ so that methods compare; auto: what kernels on this machine run well."""
     max_latency_ms: Annotated[float | None, _NOT_HERE] = None
     max_drop: Annotated[float | None, _NOT_HERE] = None
     plan: Annotated[str | None, _NOT_HERE] = None
+    on: Annotated[str | None, _NOT_HERE] = None
+    on_python: Annotated[str | None, _NOT_HERE] = None
     criterion: Annotated[CriterionName, _NOT_HERE] = "auto"
     scope: Annotated[Scope, _NOT_HERE] = "global"
     steps: Annotated[int, _NOT_HERE] = 1

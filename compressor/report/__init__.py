@@ -1,6 +1,6 @@
 """Report a run: numbers for machines, pages and tables for people."""
 
-from compressor.report.formatting import noisy_words, own_ms
+from compressor.report.formatting import machine_words, noisy_words, own_ms
 from compressor.report.numbers import (
     SCHEMA,
     State,
@@ -20,6 +20,7 @@ __all__ = [
     "State",
     "group_entries",
     "layer_entries",
+    "machine_words",
     "noisy_words",
     "own_ms",
     "plan_tables",

@@ -59,9 +59,17 @@ def way(latency: Mapping[str, Any]) -> str:
     """Return in words the threads, and the device and number of samples where they are unusual."""
     threads = latency["threads"]
     words = ["1 thread" if threads == 1 else f"{threads} threads"]
+    words += [f"on {latency['host']}"] if latency.get("host") else []
     words += [latency["device"]] if latency["device"] != "cpu" else []
     words += [f"batch {latency['batch']}"] if latency["batch"] != 1 else []
     return ", ".join(words)
+
+
+def machine_words(machine: Mapping[str, Any]) -> str:
+    """Return in words the host (if it is another machine), processor, cores and runtime."""
+    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
+    host = f"{machine['host']}: " if machine.get("host") else ""
+    return f"{host}{machine['processor']}, {cores}, {machine['runtime']}"
 
 
 def large(number: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from compressor.report.formatting import large, way
+from compressor.report.formatting import large, machine_words, way
 
 UNKNOWN = "–"
 
@@ -34,7 +34,7 @@ def _templates(escapes: bool) -> Environment:
         autoescape=escapes,
         keep_trailing_newline=True,
     )
-    environment.filters.update(large=large, cell=_cell, shown=_show, way=way)
+    environment.filters.update(large=large, cell=_cell, shown=_show, way=way, machine=machine_words)
     return environment
 
 

@@ -11,8 +11,11 @@ from torch import Tensor
 from compressor.formats.job import differences_of
 from compressor.graph.network import Network
 from compressor.graph.programs.containers import names_of_outputs
+from compressor.latency.machine import this_machine
+from compressor.latency.on_host import ask_target
 from compressor.loading.plain import name_of
 from compressor.metrics import FIDELITY, LOWER
+from compressor.options import Options
 from compressor.processes import processes
 from compressor.report import (
     SCHEMA,
@@ -96,6 +99,7 @@ def _what_went_in(run: Run, command: str) -> dict[str, Any]:
         "seed": options.seed,
         "versions": versions(),
         "processes": processes(),
+        **_machines(run.options),
         "model": {
             "name": loaded.name,
             "recognised": loaded.recognised,
@@ -122,6 +126,13 @@ def _lower_is_better(run: Run) -> dict[str, Any]:
     measure = measure_of(run.subject, run.options, run.samples.test)
     is_lower = run.samples.test is not None and measure.scale.better == LOWER
     return {"lower_is_better": [measure.name]} if is_lower else {}
+
+
+def _machines(options: Options) -> dict[str, Any]:
+    """Return this machine and the target, where another machine is the target."""
+    if options.host is None:
+        return {}
+    return {"machines": {"here": this_machine(), "target": dict(ask_target(options.host).machine)}}
 
 
 def _states(delivery: Delivery, moments: Sequence[Moment]) -> dict[str, Any]:

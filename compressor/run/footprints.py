@@ -13,6 +13,7 @@ from typing import Any
 
 from compressor.causes import first_line
 from compressor.choose.budget import is_timed
+from compressor.errors import CompressorError
 from compressor.files.folder import LAYERS, SCRIPT, size_of
 from compressor.files.format_table import FORMATS, ONNX, is_run
 from compressor.formats.job import Outcome
@@ -23,6 +24,7 @@ from compressor.graph.programs.beginning import end_after
 from compressor.graph.second_count import SecondCount, count_again
 from compressor.latency import layers_of, portable_layers
 from compressor.latency.networks import Timed, measure_eager, measure_turns
+from compressor.latency.on_host import networks_on
 from compressor.latency.operators import Operator, profile
 from compressor.latency.statistics import Speedup, speedup_of
 from compressor.onnx_runtime import PROVIDERS, cores
@@ -114,9 +116,9 @@ def _by_onnx(run: Run, sliced: Sliced, folder: Path, counts: Counts) -> States:
     _for_other_machines(run, before, folder)
     files = {"before": before, "after": after}
     found = _latency(files, measure_turns, _ways(run), run)
-    latency, speedups = _with_target(found, sliced, run)
+    latency, speedups = _with_target(found, sliced, run, files)
     with stopwatch.stage("time each layer"):
-        operators = of_the_first(lambda: [profile(path) for path in (before, after)])
+        operators = of_the_first(lambda: _profile(files, run))
     first, last = (
         Footprint(*counts[i], tuple(latency[name]), size_of(path), tuple(operators[i]))
         for i, (name, path) in enumerate(files.items())
@@ -195,36 +197,72 @@ def _ways(run: Run) -> list[_Way]:
     """Return the ways to time networks: one thread and all, one sample each, and the budget's."""
     options = run.options
     ways = [(threads, 1, "cpu") for threads in sorted({1, cores()})]
-    if _is_timed_there(run) and options.latency_on in PROVIDERS:
+    if _is_timed_there(run) and options.latency_on in PROVIDERS and options.host is None:
         ways.append((options.threads, options.batch, options.latency_on))
     return list(dict.fromkeys(ways))
 
 
 def _is_timed_there(run: Run) -> bool:
-    """Return whether what a budget of latency is for can be timed on this machine."""
-    return run.timing.clock is not None and run.timing.is_here
+    """Return whether networks can be timed where a budget of latency is for."""
+    return run.timing.clock is not None and run.timing.can_check
 
 
 _Found = tuple[dict[str, list[Latency]], tuple[Speedup, ...]]
 """Latencies of both networks, and how much faster the smaller one is, each by way."""
 
 
-def _with_target(found: _Found, sliced: Sliced, run: Run) -> _Found:
-    """Add what PyTorch takes on the budget's target, if it is what runs networks there."""
+def _with_target(
+    found: _Found, sliced: Sliced, run: Run, files: Mapping[str, Path] | None = None
+) -> _Found:
+    """Add what the budget's target takes, if it is PyTorch's or another machine's.
+
+    Args:
+        found: What was timed by ONNX Runtime, or as PyTorch runs modules, on this machine.
+        sliced: The result.
+        run: The run.
+        files: Both networks' ONNX files, which another machine runs; None where there are none.
+    """
+    if run.options.host is not None:
+        return found if files is None else _on_host(found, files, run)
     if not by_torch(run.options) or not _is_timed_there(run):
         return found
-    programs: dict[str, Runnable] = {
-        "before": run.original.runnable(by_torch=True),
-        "after": sliced.program,
-    }
+    programs: dict[str, Runnable] = {"before": run.original.program, "after": sliced.program}
+    return _joined(found, _on_target(programs, run))
+
+
+def _on_host(found: _Found, files: Mapping[str, Path], run: Run) -> _Found:
+    """Put what another machine takes first; where it is gone by now, note it."""
+    try:
+        return _joined(_on_target(files, run), found)
+    except CompressorError as error:
+        run.stopwatch.note(f"the result was not timed on {run.options.on}: {error.what}")
+        return found
+
+
+def _on_target(networks: Mapping[str, Runnable], run: Run) -> _Found:
     options = run.options
     way = (options.threads, options.batch, options.latency_on)
 
     def timing(networks: Mapping[str, Any], *, seconds: float, **_: Any) -> dict[str, Timed]:
         return turns(networks, options, seconds)
 
-    (latency, speedups), (more, further) = found, _latency(programs, timing, [way], run)
+    return _latency(networks, timing, [way], run)
+
+
+def _joined(first: _Found, second: _Found) -> _Found:
+    (latency, speedups), (more, further) = first, second
     return {name: latency[name] + more[name] for name in latency}, speedups + further
+
+
+def _profile(files: Mapping[str, Path], run: Run) -> list[list[Operator]]:
+    """Return both networks' operators with their times on the target, if it is another machine."""
+    if run.options.host is not None:
+        try:
+            with networks_on(run.options.host, files) as there:
+                return [there.profile(name) for name in files]
+        except CompressorError as error:
+            run.stopwatch.note(f"layers were timed here, not on {run.options.on}: {error.what}")
+    return [profile(path) for path in files.values()]
 
 
 def _latency(

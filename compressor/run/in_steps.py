@@ -63,7 +63,7 @@ def _cut_to_the_goal(run: Run, decision: Decision, root: Run, goal: Goal) -> Cut
     for."""
     # what --max-drop has chosen stays as it was judged
     is_judged = isinstance(decision.found, ByAccuracy)
-    is_checked = is_timed(root.options) and root.timing.is_here and not is_judged
+    is_checked = is_timed(root.options) and root.timing.can_check and not is_judged
     if is_checked and isinstance(goal, Share | AtMost):
         return cut_until_fast(run, decision, root, goal)
     return cut_as_stage(run, decision)

@@ -66,7 +66,7 @@ def search(run: Run, decision: Decision) -> tuple[Run, Decision]:
         return run, decision
     with run.stopwatch.stage("search for what goes") as tick, each_alone():
         made = Candidates(run, goal, blocks)
-        can_time = is_timed(run.options) and run.timing.is_here
+        can_time = is_timed(run.options) and run.timing.can_check
         if can_time:
             aim_by_the_clock(made, tick)
         _look_around(made, count, tick)

@@ -29,6 +29,7 @@ from compressor.latency import (
 )
 from compressor.latency.machine import Setting, path_in_cache
 from compressor.latency.networks import Timed, measure_turns
+from compressor.latency.on_host import ask_target, bench_on, measure_turns_on, reach
 from compressor.listing import some_of
 from compressor.onnx_runtime import check_provider, has_provider
 from compressor.options import Options
@@ -58,13 +59,14 @@ class Timing:
         steps: Widths are multiples of this number, or of the group's own.
         clock: Predicts the network's latency; None where nothing asked for it.
         table: The layers' times, measured or given; None where the steps are fixed.
-        is_here: Whether the times are this machine's, so that predictions can be checked.
+        can_check: Whether networks can be timed where the times hold, so that predictions can be
+            checked.
     """
 
     steps: int | Mapping[str, int] = 1
     clock: LatencyModel | None = None
     table: LatencyTable | None = None
-    is_here: bool = True
+    can_check: bool = True
 
     def finer(self) -> Timing | None:
         """Return a copy with steps half as large, or None if no group has a step to halve."""
@@ -83,7 +85,7 @@ def timing_of(
     *,
     with_clock: bool,
 ) -> Timing:
-    """Time the network's layers, by a given table or by this machine's, which is completed.
+    """Time the network's layers, by a given table or by the target's, which is completed.
 
     Args:
         trace: The traced network.
@@ -112,11 +114,12 @@ def timing_of(
         if not with_clock:
             return Timing(steps, table=table)
         clock = LatencyModel(layers, table)
-        if target.is_here(table) and (by_torch(options) or not original.why_no_onnx):
+        can_check = target.can_check(table)
+        if can_check and (by_torch(options) or not original.why_no_onnx):
             tick(1, 1, "the whole network")
             clock = clock.fit(of_the_first(lambda: _own(original, options)))
         tick(1, 1, f"{clock.latency_ms({}):.4g} ms")
-    return Timing(steps, clock, table, target.is_here(table))
+    return Timing(steps, clock, table, can_check)
 
 
 def _usual_step(size: int) -> int:
@@ -168,6 +171,16 @@ def aim(options: Options, stopwatch: Stopwatch) -> Options:
     return replace(options, latency_on="torch-cuda")
 
 
+def reach_target(options: Options, stopwatch: Stopwatch) -> None:
+    """Ask another machine that is to be timed what it is, before anything else is done.
+
+    Raises:
+        CompressorError: It cannot be reached, or has no Python with ONNX Runtime.
+    """
+    if options.host is not None:
+        reach(options.host, stopwatch)
+
+
 def time_networks(
     networks: Mapping[str, Runnable], options: Options, seconds: float
 ) -> dict[str, Latency]:
@@ -180,10 +193,12 @@ def turns(networks: Mapping[str, Runnable], options: Options, seconds: float) ->
     """Time networks as `time_networks` does, and return the times of every turn too.
 
     Raises:
-        CompressorError: PyTorch is to run a mere ONNX file.
+        CompressorError: PyTorch is to run a mere ONNX file; another machine cannot be reached.
     """
     how: dict[str, Any] = {"threads": options.threads, "batch": options.batch, "seconds": seconds}
     files = {name: each for name, each in networks.items() if isinstance(each, Path)}
+    if options.host is not None:
+        return measure_turns_on(options.host, files, **how)
     if options.latency_on == OPENVINO:
         return _by_openvino(files, how)
     if not by_torch(options):
@@ -252,20 +267,28 @@ class _Target:
             check_provider(options.latency_on)
         with self._file(stopwatch) as path:
             how: dict[str, Any] = {"steps_alone": not complete, "path": path, "progress": tick}
-            table = of_the_first(lambda: measure_table(layers, self._setting, **how))
+            table = of_the_first(lambda: self._measure(layers, how))
         if noise := _words_of_noise(table, layers):
             stopwatch.note(noise)
         return table
 
-    def is_here(self, table: LatencyTable) -> bool:
-        """Return whether the table holds for this machine."""
+    def _measure(self, layers: tuple[Layer, ...], how: dict[str, Any]) -> LatencyTable:
+        host = self.options.host
+        if host is None:
+            return measure_table(layers, self._setting, **how)
+        with bench_on(host, self.options.threads) as bench:
+            return measure_table(layers, self._setting, bench=bench, **how)
+
+    def can_check(self, table: LatencyTable) -> bool:
+        """Return whether networks can be timed where the table holds."""
         return self.options.latency_table is None or dict(table.machine) == self._setting.machine
 
     @property
     def _setting(self) -> Setting:
         options = self.options
         where = options.latency_on, options.latency_precision
-        return Setting(options.threads, self.batch, *where)
+        there = ask_target(options.host).machine if options.host is not None else None
+        return Setting(options.threads, self.batch, *where, there)
 
     @contextmanager
     def _file(self, stopwatch: Stopwatch) -> Iterator[Path]:

@@ -3,9 +3,9 @@
     python bench.py [--threads 1] [--batch 1] [--seconds 5] [--layers] [--json FILE]
     python bench.py --table FILE [--threads 1]
 
-Needs onnxruntime and numpy, nothing else. It times as `compress bench` does: random data, warm-up
-dropped, threads pinned; both networks take turns, the original a second time, which shows the
-noise. --table times the original's layers at many widths instead: then
+Needs Python >= 3.8, onnxruntime and numpy, nothing else. It times as `compress bench` does: random
+data, warm-up dropped, threads pinned; both networks take turns, the original a second time, which
+shows the noise. --table times the original's layers at many widths instead: then
 `compress MODEL --of latency --latency-table FILE` finds, on any machine, the network that is fast
 on this one.
 """
@@ -103,32 +103,38 @@ def clock(call):
     return 1000 * (time.perf_counter() - begin)
 
 
-def take_turn(call, seconds):
+def take_turn(call, seconds, by=clock):
     """Milliseconds of each call of one turn; one more call comes first and is not counted."""
     call()
-    return [clock(call) for _ in repeat(seconds, 1)]
+    return [by(call) for _ in repeat(seconds, 1)]
 
 
-def time_in_turns(calls, seconds):
+def time_in_turns(calls, seconds, tick=lambda done, total: None):
     """Milliseconds of each call, by name and round; every other round goes the other way."""
     for call in calls.values():
         for _ in repeat(WARM_UP_SECONDS, WARM_UP_CALLS):
             clock(call)
     rounds = {name: [] for name in calls}
     for done in range(ROUNDS):
+        tick(done, ROUNDS)
         for name in calls if done % 2 == 0 else reversed(calls):
             rounds[name].append(take_turn(calls[name], seconds / ROUNDS / len(calls)))
     return rounds
 
 
-def time_networks(threads, batch, seconds, provider):
-    """Time both networks, the original a second time, which shows the noise."""
-    paths = {**NETWORKS, "before again": NETWORKS["before"]}
+def open_calls(paths, threads, batch, provider):
+    """Calls of networks, by name."""
     sessions = {
         name: open_network(path, batch, provider, make_options(threads))
         for name, path in paths.items()
     }
-    return time_in_turns({name: call for name, (_, call) in sessions.items()}, seconds)
+    return {name: call for name, (_, call) in sessions.items()}
+
+
+def time_networks(threads, batch, seconds, provider):
+    """Time both networks, the original a second time, which shows the noise."""
+    paths = {**NETWORKS, "before again": NETWORKS["before"]}
+    return time_in_turns(open_calls(paths, threads, batch, provider), seconds)
 
 
 def percentiles_of(rounds):
@@ -146,16 +152,21 @@ def ratio_of(baseline, other):
     return [value, *(float(end) for end in np.percentile(one / two, INTERVAL))]
 
 
-def time_layers(path, threads, batch, provider):
-    """Median milliseconds of each operator, as the runtime records them."""
+def record_operators(path, threads, batch, provider):
+    """Name, kind and milliseconds of every call of each operator, as the runtime records them."""
     with tempfile.TemporaryDirectory() as folder:
         options = make_options(threads, Path(folder) / "profile")
         session, call = open_network(path, batch, provider, options)
         for _ in repeat(SECONDS, LEAST, CALLS + FIRST):
             call()
-        found = {}
-        for name, _, ms in read_record(session):
-            found.setdefault(name, []).append(ms)
+        return list(read_record(session))
+
+
+def time_layers(path, threads, batch, provider):
+    """Median milliseconds of each operator."""
+    found = {}
+    for name, _, ms in record_operators(path, threads, batch, provider):
+        found.setdefault(name, []).append(ms)
     return {name: statistics.median(times[FIRST:] or times) for name, times in found.items()}
 
 
@@ -216,17 +227,26 @@ def name_processor():
     return f"{name} ({platform.machine()})".strip()
 
 
+def describe_machine():
+    return {
+        "processor": name_processor(),
+        "cores": os.cpu_count(),
+        "runtime": f"onnxruntime {ort.__version__}",
+    }
+
+
+def share_memory():
+    """Let all layers use one pool of memory; the numbers that are inputs to them."""
+    kinds = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    ort.create_and_register_allocator(ort.OrtMemoryInfo("Cpu", *kinds), None)
+    return np.resize(np.linspace(0.5, 1.5, 1019, dtype=np.float32), 1 << 24)
+
+
 def measure_table(threads):
     """The times of all layers in the form that compress reads. Of three looks at each the least
     counts: what else the machine does makes a layer seem slower, never faster."""
     told = json.loads(gzip.decompress(LAYERS.read_bytes()))
-    ort.create_and_register_allocator(
-        ort.OrtMemoryInfo(
-            "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
-        ),
-        None,
-    )
-    numbers = np.resize(np.linspace(0.5, 1.5, 1019, dtype=np.float32), 1 << 24)
+    numbers = share_memory()
     times = {signature: {} for signature in told["layers"]}
     done, total = 0, 3 * len(times)
     for _ in range(3):
@@ -236,15 +256,13 @@ def measure_table(threads):
             for first in range(rounds):
                 networks = [base64.b64decode(text) for text in coded[first::rounds]]
                 measured = time_turns_of_layers(networks, threads, told["beside"], numbers)
-                for name, ms in zip(names[first::rounds], measured, strict=True):
+                for name, ms in zip(names[first::rounds], measured):  # noqa: B905 (Python 3.8)
                     times[signature][name] = min(ms, times[signature].get(name, ms))
             done += 1
             print(f"\r{done} of {total} layers", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     machine = {
-        "processor": name_processor(),
-        "cores": os.cpu_count(),
-        "runtime": f"onnxruntime {ort.__version__}",
+        **describe_machine(),
         "device": "cpu",
         "threads": threads,
         "batch": told["batch"],

@@ -12,15 +12,15 @@ from compressor.files.claimed import temporary_folder
 from compressor.files.folder import size_of
 from compressor.files.format_table import format_of
 from compressor.formats.job import check_installed, methods_of
-from compressor.formats.ways import Way, ways_of
-from compressor.latency.machine import machine_of
-from compressor.latency.operators import profile
+from compressor.formats.ways import Way
+from compressor.hosts import HostError
+from compressor.latency.on_host import reach
 from compressor.onnx_runtime import check_provider
 from compressor.options import BenchOptions
 from compressor.report import versions
 from compressor.studies.bench.entrants import Entrant, open_entrant
+from compressor.studies.bench.places import Place, place_of
 from compressor.studies.bench.slow_layers import fixed_cost, slow_layers
-from compressor.studies.bench.turns import time_entrants
 from compressor.torch_calls import check_cuda
 from compressor.watch import Stopwatch, Watch
 
@@ -39,6 +39,8 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
         UsageError, CompressorError: A network cannot be opened, or no way works.
     """
     stopwatch = Stopwatch(watch)
+    if options.host is not None:
+        reach(options.host, stopwatch)  # before anything long is done
     for backend in options.backend:
         check_installed(format_of(backend), f"--backend {backend}")
     if "onnxruntime" in options.backend:
@@ -57,13 +59,12 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
         with stopwatch.stage("count"):
             networks = [_count(entrant) for entrant in entrants]
         ways = []
-        asked = (options.backend, options.device, options.threads, options.batch)
-        for way in ways_of(*asked, options.precision):
-            ways.append(_time(entrants, networks, way, options, stopwatch))
-        _require_one(ways)
-        with stopwatch.stage("look into layers"):
-            files = [entrant.files.get(format_of("onnxruntime")) for entrant in entrants]
-            layers = [profile(file) if file is not None else [] for file in files]
+        with place_of(entrants, options) as place:
+            for way in place.ways(options):
+                ways.append(_time(place, networks, way, options.seconds, stopwatch))
+            _require_one(ways)
+            with stopwatch.stage("look into layers"):
+                layers = place.profiles()
     return {
         "schema": SCHEMA,
         "networks": networks,
@@ -71,7 +72,7 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
         "layers": [[asdict(operator) for operator in each] for each in layers],
         "slow": [[asdict(s) for s in slow_layers(layers[0], each)] for each in layers[1:]],
         "fixed": [asdict(fixed_cost(layers[0], each)) for each in layers[1:]],
-        "machine": machine_of(1, 1, "cpu"),
+        **place.described(),
         "versions": versions(),
         "date": datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
         "seconds": stopwatch.seconds,
@@ -86,16 +87,16 @@ def _count(entrant: Entrant) -> dict[str, Any]:
 
 
 def _time(
-    entrants: Sequence[Entrant],
+    place: Place,
     networks: Sequence[dict[str, Any]],
     way: Way,
-    options: BenchOptions,
+    seconds: float,
     stopwatch: Stopwatch,
 ) -> dict[str, Any]:
     try:
         with stopwatch.stage(way.words) as tick:
-            records = time_entrants(entrants, way, seconds=options.seconds, tick=tick)
-    except UsageError:
+            records = place.time(way, seconds, tick)
+    except (UsageError, HostError):
         raise
     except CompressorError as error:
         stopwatch.note(f"{way.words}: {error.where} {error}")

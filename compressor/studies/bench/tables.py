@@ -46,7 +46,7 @@ def way_table(way: Way, records: Iterable[Mapping[str, Any]]) -> Table:
             Text(ratio, style="bold" if number else ""),
             f"{record['samples_per_s']:.4g}",
             f"{record['gflop_per_s']:.3g}" if record["gflop_per_s"] else "",
-            f"{record['peak_mb']:.0f}",
+            f"{record['peak_mb']:.0f}" if record["peak_mb"] is not None else "",
         )
     return table
 

@@ -158,6 +158,26 @@ def in_turns(
             rounds[number].append(answer["ms"])
             peaks[number] = max(peaks[number], answer["peak_mb"])
     tick(ROUNDS, ROUNDS, "")
+    return records_of(names, rounds, peaks, way, seed=seed)
+
+
+def records_of(
+    names: Sequence[str],
+    rounds: Sequence[Rounds],
+    peaks: Sequence[float | None],
+    way: Way,
+    *,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Return a record per name, as `time_entrants` does.
+
+    Args:
+        names: The networks, the baseline first.
+        rounds: Milliseconds of each call by network and round; the baseline's second turns last.
+        peaks: The most memory that each process had, in MB; None where it is not known.
+        way: In which they were run.
+        seed: Of the ratios' intervals.
+    """
     against = [rounds[-1], *rounds[1:-1]]
     return [
         _record(name, way, rounds[0], own, other, peak, seed)
@@ -166,7 +186,13 @@ def in_turns(
 
 
 def _record(
-    name: str, way: Way, baseline: Rounds, own: Rounds, other: Rounds, peak: float, seed: int
+    name: str,
+    way: Way,
+    baseline: Rounds,
+    own: Rounds,
+    other: Rounds,
+    peak: float | None,
+    seed: int,
 ) -> dict[str, Any]:
     summary = summary_of(own)
     return {
