@@ -15,6 +15,7 @@ from compressor.formats.original import Original, missing
 from compressor.graph.analysis import analyse
 from compressor.graph.costs import notes_on_macs
 from compressor.graph.trace import trace
+from compressor.latency.on_host import reach
 from compressor.loading.examples import SHARES
 from compressor.loading.onnx import OnnxNetwork
 from compressor.loading.other_sizes import check_program
@@ -28,7 +29,7 @@ from compressor.run.opened import Opened, Run
 from compressor.run.rating import resolve_criterion, score_channels
 from compressor.run.samples import Samples, open_inputs
 from compressor.run.subject import Subject
-from compressor.run.timing import aim, by_torch, reach_target, timing_of
+from compressor.run.timing import aim, by_torch, timing_of
 from compressor.run.uniform import find_widths, settle_formats
 from compressor.slicing import check_source
 from compressor.watch import Stopwatch
@@ -61,7 +62,8 @@ def open_run(
         CompressorError: Anything is wrong with the model, the data or the given plan.
     """
     sensitivity = read_sensitivity(options.use) if options.use is not None else None
-    reach_target(options, stopwatch)
+    if options.host is not None:
+        reach(options.host, stopwatch)  # before anything long is done
     options = aim(options, stopwatch)
     asked, opened = options, open_network(subject, options, stopwatch)
     options = settle_formats(options, opened.loaded)

@@ -29,7 +29,7 @@ from compressor.latency import (
 )
 from compressor.latency.machine import Setting, path_in_cache
 from compressor.latency.networks import Timed, measure_turns
-from compressor.latency.on_host import ask_target, bench_on, measure_turns_on, reach
+from compressor.latency.on_host import ask_target, bench_on, measure_turns_on
 from compressor.listing import some_of
 from compressor.onnx_runtime import check_provider, has_provider
 from compressor.options import Options
@@ -169,16 +169,6 @@ def aim(options: Options, stopwatch: Stopwatch) -> Options:
         )
     )
     return replace(options, latency_on="torch-cuda")
-
-
-def reach_target(options: Options, stopwatch: Stopwatch) -> None:
-    """Ask another machine that is to be timed what it is, before anything else is done.
-
-    Raises:
-        CompressorError: It cannot be reached, or has no Python with ONNX Runtime.
-    """
-    if options.host is not None:
-        reach(options.host, stopwatch)
 
 
 def time_networks(
