@@ -428,7 +428,8 @@ def test_the_bench_times_files_there(
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 SSH = shutil.which("ssh")
 needs_sshd = pytest.mark.skipif(
-    SSHD is None or SSH is None, reason="no sshd here (Debian: openssh-server)"
+    None in (SSHD, SSH, shutil.which("ps")),
+    reason="no sshd here (Debian: openssh-server), or no ssh, or no ps",
 )
 
 
