@@ -51,8 +51,7 @@ def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
 
 def _on_types(types: Types, stored: Types, *, is_onnx: bool) -> list[str]:
     if types or not is_onnx:
-        files = " and ".join(row.file for row in FORMATS.values() if row.backends)
-        where = f"{files} are in float32 (compress export --half writes another file)"
+        where = "files for runtimes are in float32 (compress export --half writes another one)"
     else:
         where = f"so is {FORMATS[ONNX].file}, and {FORMATS[PROGRAM].file} is in float32"
     if types:
