@@ -55,7 +55,8 @@ def package_of(module: str) -> str:
 def imported(folder: str) -> Iterator[str]:
     """Yield the packages that a folder's files import, or load as an extra."""
     own = {"compressor", "tests", "tools", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
-    for path in (ROOT / folder).rglob("*.py"):
+    files = (ROOT / folder).rglob("*.py")
+    for path in (path for path in files if path.parent.name != "templates"):  # run elsewhere
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:

@@ -133,7 +133,7 @@ CLASSES = [(torch.rand(6), i % 3) for i in range(20)]
 @pytest.mark.parametrize(
     ("data", "options", "says"),
     [
-        (NUMBERS, {}, "top-1[^-]*real numbers[\\s\\S]*--metric own.py"),
+        (NUMBERS, {}, "default metric[^-]*real numbers[\\s\\S]*--metric own.py"),
         (NUMBERS, {"epochs": 1, "metric": lambda o, t: 0.0}, "cross-entropy[\\s\\S]*--loss own"),
         ([(torch.rand(6), {"age": 1}) for _ in range(20)], {}, "a target is a dict"),
         ([(torch.rand(6), [0, 1]) for _ in range(20)], {}, "a target is a list"),
