@@ -14,7 +14,6 @@ from deployed import ZOO, Attention, Convolutions, halved, ids, pixels
 from torch import Tensor, nn
 
 import compressor
-from compressor import extras
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.files.format_table import EXECUTORCH, FORMATS, ONNX
@@ -32,22 +31,6 @@ installed = pytest.mark.skipif(
 
 def compressed(module: nn.Module, example: Tensor, **options: Any) -> compressor.Result:
     return halved(module, example, **{"format": (ONNX, EXECUTORCH), **options})
-
-
-# -- without the package ---------------------------------------------------------------------------
-
-
-def test_without_the_package_it_is_refused_before_anything_is_done(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def absent(module: str) -> Any:
-        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
-
-    monkeypatch.setattr(extras, "importlib", type("Absent", (), {"import_module": absent}))
-    with pytest.raises(UsageError, match="executorch is not installed") as refused:
-        compressed(Convolutions(), pixels())
-    assert "--format executorch" in str(refused.value)
-    assert "pip install 'compressor[executorch]'" in str(refused.value)
 
 
 @pytest.mark.parametrize("most", [1, 5])

@@ -21,6 +21,7 @@ import toy_format
 from torch import Tensor, nn
 
 import compressor
+from compressor import extras
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.files.folder import check_target
@@ -291,6 +292,22 @@ def test_what_a_further_format_cannot_hold_is_said_before_anything_is_done(x: Te
     network = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 8, 3), nn.Conv1d(8, 2, 3))
     found = compressed(network, x, format=("toy",))
     assert found.report["formats"]["toy"]["reason"] == "a toy file holds linear layers alone"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, row in FORMATS.items() if row.backends and row.needs]
+)
+def test_without_its_package_a_format_is_refused_before_anything_is_done(
+    name: str, monkeypatch: pytest.MonkeyPatch, x: Tensor
+) -> None:
+    def absent(module: str) -> Any:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(extras, "importlib", type("Absent", (), {"import_module": absent}))
+    with pytest.raises(UsageError, match=f"{FORMATS[name].needs} is not installed") as refused:
+        compressed(linear(), x, format=(ONNX, name))
+    assert f"--format {name}" in str(refused.value)
+    assert f"pip install 'compressor[{name}]'" in str(refused.value)
 
 
 def test_every_row_has_its_code_and_no_file_is_of_two() -> None:

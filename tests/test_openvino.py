@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 import compressor
-from compressor import extras
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.files.format_table import FORMATS, ONNX, OPENVINO
@@ -124,20 +122,6 @@ def test_a_damaged_file_and_another_device_are_refused(tmp_path: Path) -> None:
         methods.start(path, way, 0)
     with pytest.raises(UsageError, match="timed on the CPU"):
         methods.start(path, Way("openvino", "cuda", 1, 1), 0)
-
-
-def test_without_the_package_it_is_refused_before_anything_is_done(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def absent(module: str) -> Any:
-        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
-
-    monkeypatch.setattr(extras, "importlib", type("Absent", (), {"import_module": absent}))
-    with pytest.raises(UsageError, match="openvino is not installed") as refused:
-        compressed(Convolutions(), pixels())
-    assert "--format openvino" in str(refused.value)
-    assert "pip install 'compressor[openvino]'" in str(refused.value)
-    assert importlib.import_module("openvino")
 
 
 @pytest.mark.slow
