@@ -13,6 +13,9 @@ FIDELITY = "fidelity"
 PERPLEXITY = "perplexity"
 EMBEDDING_SHIFT, SAME_NEIGHBOUR = "embedding_shift", "same_neighbour"
 
+SHARES = (TOP1, SAME_NEIGHBOUR)
+"""Metrics that are shares of the samples, shown in per cent."""
+
 
 @dataclass(frozen=True)
 class Scale:

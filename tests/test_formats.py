@@ -515,6 +515,15 @@ def test_weights_that_were_trained_further_are_in_every_file(whole: Path, tmp_pa
         export(whole, tmp_path / "w.pt", whole)
 
 
+def test_how_near_old_weights_were_is_not_said_of_new_ones(tmp_path: Path) -> None:
+    samples = [torch.rand(6) for _ in range(24)]
+    result = compressed(Net(), torch.rand(2, 6), data=samples, format=(PROGRAM,))
+    result.save(tmp_path / "old")
+    assert "fidelity" in result.report
+    torch.save(result.module.state_dict(), tmp_path / "w.pt")
+    assert "fidelity" not in export(tmp_path / "old", tmp_path / "w.pt", tmp_path / "new")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -213,6 +213,11 @@ def test_class_that_cannot_follow_comes_back_as_a_program(tmp_path: Path) -> Non
     with pytest.raises(CompressorError, match="load_program"):
         compressor.load(tmp_path / "net", HardCoded)
     assert_same(found.module, compressor.load_program(tmp_path / "net"))
+    compress(HardCoded(), inputs(), format=("onnx",)).save(tmp_path / "onnx")
+    with pytest.raises(CompressorError, match="again with --format pt2"):
+        compressor.load(tmp_path / "onnx", HardCoded)
+    with pytest.raises(CompressorError, match=r"no model.pt2 in this result[\s\S]*--format pt2"):
+        compressor.load_program(tmp_path / "onnx")
 
 
 def test_save_does_not_replace_without_force(result: compressor.Result, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.files.format_table import FORMATS, ONNX
-from compressor.metrics import FIDELITY, SAME_NEIGHBOUR, TOP1
+from compressor.metrics import FIDELITY, SHARES
 from compressor.report.formatting import (
     describe_timing,
     difference,
@@ -56,7 +56,7 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
         values = [state["metrics"][name] for state in states]
         is_lower = name in report.get("lower_is_better", ())
         label = f"{name} (less is better)" if is_lower else name
-        is_share = name in (TOP1, SAME_NEIGHBOUR)
+        is_share = name in SHARES
         show, compare = ("{:.2%}".format, points) if is_share else ("{:.4g}".format, difference)
         table.append(_row(label, values, show, compare))
     if FIDELITY not in states[0]["metrics"] and (cosine := cosine_of(report)) is not None:

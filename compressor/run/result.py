@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from compressor import slicing
 from compressor.errors import CompressorError
 from compressor.files.folder import PLAN, WEIGHTS, all_or_nothing, copy_into
-from compressor.files.format_table import FORMATS, PROGRAM
+from compressor.files.format_table import FORMATS, HF, PROGRAM
 from compressor.files.integrity import check_files
 from compressor.formats.original import TemporaryFolder
 from compressor.graph.trace import copy_to_cpu, switch_caches_off
@@ -89,7 +89,7 @@ def _load(
             f"the network's own class could not follow the plan: {plan.obstacle}",
             where=str(folder / PLAN),
             consequence="no network was built",
-            next_step=f"compressor.load_program({str(folder)!r}) has the same weights and outputs",
+            next_step=_without_class(folder),
         )
     built = _build(factory, arguments)
     without = without_cache(built.module, plan)
@@ -105,6 +105,15 @@ def _load(
     return module
 
 
+def _without_class(folder: Path) -> str:
+    """Return what to do with a result whose class could not follow."""
+    if (folder / FORMATS[HF].file).exists():
+        return f"{folder / FORMATS[HF].file} is the same network, for from_pretrained"
+    if (folder / FORMATS[PROGRAM].file).exists():
+        return f"compressor.load_program({str(folder)!r}) has the same weights and outputs"
+    return f"compress it again with --format {PROGRAM}, for compressor.load_program"
+
+
 def load_program(folder: str | Path) -> nn.Module:
     """Load the compressed program of an export folder as a module in eval mode; no class is needed.
 
@@ -113,6 +122,13 @@ def load_program(folder: str | Path) -> nn.Module:
     """
     with Explaining():
         file = Path(folder) / FORMATS[PROGRAM].file
+        if (file.parent / PLAN).exists() and not file.exists():
+            raise CompressorError(
+                f"there is no {file.name} in this result",
+                where=str(folder),
+                consequence="nothing was loaded",
+                next_step=f"compress it again with --format {PROGRAM}, or load its class",
+            )
         check_files(file.parent, (file.name,))
         return slicing.as_module(load_program_file(file)).eval()
 

@@ -178,10 +178,12 @@ def _kind_of_file(path: Path) -> _Kind:
     found = _by_content(beginning)
     if found is not None:
         return found
+    ending = path.suffix.lower()
+    if ending in TEXT.endings:  # what is wrong with it is said where text is read
+        return TEXT
     if not beginning:
-        ending = path.suffix.lower()
-        return next((kind for kind in (SOUND, TEXT) if ending in kind.endings), ARRAYS)
-    is_code, is_image = path.suffix == ".py", path.suffix.lower() in IMAGES.endings
+        return SOUND if ending in SOUND.endings else ARRAYS
+    is_code, is_image = ending == ".py", ending in IMAGES.endings
     if b"\0" not in beginning and not is_code and not is_image:
         return TEXT
     name = "a Python file" if is_code else "an image" if is_image else "a file of another kind"

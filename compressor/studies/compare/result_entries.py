@@ -17,7 +17,7 @@ from compressor.files.folder import REPORT
 from compressor.files.format_table import FORMATS, ONNX
 from compressor.files.integrity import check_files
 from compressor.loading.given import open_result
-from compressor.metrics import FIDELITY, TOP1
+from compressor.metrics import FIDELITY, SHARES
 from compressor.report.formatting import difference, in_bytes, large, own_ms, points, share, way
 from compressor.report.numbers import SCHEMA
 from compressor.report.tables import cosine_of
@@ -137,7 +137,7 @@ def _entry(folder: str, report: Any) -> Entry:
 
 
 def _quantity_of(metric: str, report: Mapping[str, Any]) -> Quantity:
-    if metric == TOP1:
+    if metric in SHARES:
         return _ACCURACY
     return _LOWER_METRIC if metric in report.get("lower_is_better", ()) else _OTHER_METRIC
 

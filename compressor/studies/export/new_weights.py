@@ -37,6 +37,7 @@ from compressor.formats.verifying import real_inputs
 from compressor.loading import read_retrained, read_safetensors
 from compressor.loading.data import batches
 from compressor.loading.given import open_result
+from compressor.metrics import FIDELITY
 from compressor.options import ExportOptions
 from compressor.records import Plan
 from compressor.report import to_html, to_json, to_markdown
@@ -191,8 +192,10 @@ def _renew(
 ) -> None:
     """Update the report, in place, in what depends on the weights; times do not.
 
-    A metric that was not measured becomes None.
+    A metric that was not measured becomes None. How near the outputs are to the original's was
+    measured of the old weights, and goes.
     """
+    report.pop(FIDELITY, None)
     names, onnx = report["before"]["metrics"], staged / FORMATS[ONNX].file
     report["after"]["metrics"] = {name: metrics.get(name) for name in names}
     report["after"]["size_bytes"] = size_of(onnx)
