@@ -57,10 +57,11 @@ def absent_value(name: str, mask: Tensor) -> float:
         return torch.finfo(mask.dtype).min  # added to scores
     if name in MASKS:
         return float(not MASKS[name])
-    is_something = mask.bool()
-    if bool(is_something.all()) or bool(is_something.any()):
-        return 1.0 if "pad" in name.lower() and not bool(is_something.all()) else 0.0
-    return 1.0
+    is_set = mask.bool()
+    if not is_set.any():
+        return 1.0
+    # some masks are set where padding is: their name says so
+    return float("pad" in name.lower() and not is_set.all())
 
 
 def blank_padding(tensor: Tensor, counted: Tensor | None) -> Tensor:
