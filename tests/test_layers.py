@@ -24,6 +24,7 @@ FILES = {
 BASE = (
     *("errors", "extras", "causes", "records", "calls", "clock", "source_lines", "unexpected"),
     *("watch", "modules", "processes", "listing", "free_memory", "files", "onnx_runtime"),
+    "openvino_runtime",
     *("torch_calls", "hosts", "agreement", "padding", "metrics"),
 )
 """What all lean on, in its own order."""

@@ -106,7 +106,7 @@ def _says_of(program: ExportedProgram) -> dict[str, int]:
 def _attempt(traced: Trace, folder: Path) -> None:
     says, is_free = _says_of(traced.program), traced.batch_symbol is not None
     convert(traced.program, folder / _FILE, says, is_free=is_free)
-    open_program(folder / _FILE)
+    load_network(open_program(folder / _FILE), folder / _FILE)
 
 
 def _write(job: Job) -> Outcome:
@@ -130,7 +130,7 @@ def _write(job: Job) -> Outcome:
 
 def as_function(program: Any, path: Path) -> Run:
     """Return a program as a function of inputs, which it knows by their order alone."""
-    method = program.load_method(ENTRY)
+    method = load_network(program, path)
 
     def run(feeds: Mapping[str, Any]) -> list[Array]:
         given = [torch.as_tensor(to_array(value)).contiguous() for value in feeds.values()]
@@ -147,18 +147,28 @@ def as_function(program: Any, path: Path) -> Run:
 
 
 def open_program(path: Path) -> Any:
-    """Load a file, and its network.
+    """Load a file, whose network `load_network` makes ready.
 
     Raises:
-        CompressorError: ExecuTorch cannot read it, or lacks an operator of it.
+        CompressorError: ExecuTorch cannot read it.
     """
     runtime = _load("runtime").Runtime.get()
     try:
-        program = runtime.load_program(path)
-        program.load_method(ENTRY)
+        return runtime.load_program(path)
     except Exception as error:  # its exceptions share no base but this one
         raise does_not_run(_RUNTIME, error, path) from error
-    return program
+
+
+def load_network(program: Any, path: Path) -> Any:
+    """Make a file's network ready to be run, in memory of its own.
+
+    Raises:
+        CompressorError: ExecuTorch lacks an operator of it.
+    """
+    try:
+        return program.load_method(ENTRY)
+    except Exception as error:  # its exceptions share no base but this one
+        raise does_not_run(_RUNTIME, error, path) from error
 
 
 def _open(path: Path) -> Opened:
@@ -185,8 +195,8 @@ def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
             consequence="nothing was timed",
             next_step=f"give --batch {most} or less",
         )
-    method, rng = program.load_method(ENTRY), np.random.default_rng(seed)
-    given = _draw(method.metadata, way.batch if most else None, rng)
+    method, rng = load_network(program, path), np.random.default_rng(seed)
+    given = _draw(method.metadata, way.batch, most, rng)
     try:
         method.execute(given)
     except Exception as error:  # its exceptions share no base but this one
@@ -218,13 +228,13 @@ _TYPES: Mapping[int, Any] = {
 """ExecuTorch's numbers of types, which are PyTorch's own."""
 
 
-def _draw(meta: Any, batch: int | None, rng: np.random.Generator) -> list[Tensor]:
-    """Draw a network's inputs; None for the batch leaves the sizes that its file has."""
+def _draw(meta: Any, batch: int, most: int | None, rng: np.random.Generator) -> list[Tensor]:
+    """Draw a network's inputs, of so many samples where its batch is free (up to `most`)."""
     given = []
     for position in range(meta.num_inputs()):
         tensor = meta.input_tensor_meta(position)
         sizes = list(tensor.sizes())
-        if batch is not None and sizes and sizes[0] == MOST:
+        if most and sizes and sizes[0] == most:
             sizes[0] = batch
         given.append(torch.as_tensor(draw_array(sizes, _TYPES[tensor.dtype()], rng)))
     return given

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from torch.export import ExportedProgram
 
-from compressor import extras
 from compressor.clock import Call, Clock, by_wall
 from compressor.errors import CompressorError
 from compressor.files.claimed import temporary_folder
@@ -28,7 +27,8 @@ from compressor.formats.verification import (
 )
 from compressor.formats.verifying import compare_file, inputs_to_compare
 from compressor.formats.ways import Way
-from compressor.onnx_runtime import cores, draw_array, fill_sizes, words_of
+from compressor.onnx_runtime import draw_array, words_of
+from compressor.openvino_runtime import compile_network, fill_free_sizes, load_openvino
 from compressor.records import Trace
 
 _FILE = FORMATS[OPENVINO].file
@@ -36,10 +36,6 @@ _LABEL = FORMATS[OPENVINO].label
 _RUNTIME = "OpenVINO"
 _SAID = "compress"
 """The section of the file's runtime information that says where the network comes from."""
-
-
-def _openvino() -> Any:
-    return extras.load("openvino", "OpenVINO models (--format, --backend)")
 
 
 # -- written -------------------------------------------------------------------------------------
@@ -56,7 +52,7 @@ def convert(onnx: Path, path: Path, metadata: Mapping[str, str] | None = None) -
     Raises:
         CompressorError: OpenVINO does not read the file, or has no equivalent of an operator.
     """
-    ov = _openvino()
+    ov = load_openvino()
     try:
         with silence():
             model = ov.Core().read_model(str(onnx))
@@ -85,7 +81,7 @@ def _write(job: Job) -> Outcome:
             outcome = methods_of(ONNX).write(replace(job, folder=made))
             onnx = made / onnx.name
         convert(onnx, path, job.metadata)
-    model = _openvino().Core().read_model(str(path))
+    model = load_openvino().Core().read_model(str(path))
     is_free = any(port.partial_shape.is_dynamic for port in model.inputs)
     inputs = inputs_to_compare(job.traced, job.real, free_batch=is_free)
 
@@ -135,20 +131,10 @@ def open_model(path: Path, threads: int | None = None, batch: int | None = None)
     Raises:
         CompressorError: OpenVINO cannot read or compile it.
     """
-    ov = _openvino()
-    how = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads or cores(),
-        "NUM_STREAMS": 1,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
+    load_openvino()
     try:
         with silence():
-            core = ov.Core()
-            model = core.read_model(str(path))
-            if batch is not None:
-                model.reshape({port.any_name: _sizes(port, batch) for port in model.inputs})
-            return core.compile_model(model, "CPU", how)
+            return compile_network(str(path), threads, batch)
     except Exception as error:  # OpenVINO's own exceptions share no base but this one
         raise does_not_run(_RUNTIME, error, path) from error
 
@@ -157,16 +143,11 @@ def _open(path: Path) -> Opened:
     return Opened(path, as_function(open_model(path), path), _LABEL, _RUNTIME)
 
 
-def _sizes(port: Any, batch: int) -> list[int]:
-    given = [0 if size.is_dynamic else size.get_length() for size in port.partial_shape]
-    return fill_sizes(given, batch)
-
-
 def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
     require_cpu(_RUNTIME, way)
     compiled = open_model(path, way.threads, way.batch)
     request, rng = compiled.create_infer_request(), np.random.default_rng(seed)
-    ov = _openvino()
+    ov = load_openvino()
     for port in compiled.inputs:
         drawn = draw_array(list(port.shape), port.element_type.to_dtype(), rng)
         request.set_tensor(port, ov.Tensor(drawn))
@@ -241,11 +222,11 @@ MACS: Mapping[str, Callable[[_Operation], int]] = {
 
 
 def _count(path: Path) -> Counted:
-    ov = _openvino()
+    ov = load_openvino()
     try:
         with silence():
             model = ov.Core().read_model(str(path))
-            model.reshape({port.any_name: _sizes(port, 1) for port in model.inputs})
+            fill_free_sizes(model, 1)
         nodes = model.get_ops()
         macs = sum(MACS[n.get_type_name()](_read(n)) for n in nodes if n.get_type_name() in MACS)
         stored = (n for n in nodes if n.get_type_name() == "Constant")

@@ -77,9 +77,9 @@ class Original:
         """Return the network's ONNX file; see `file_of`."""
         return self.file_of(ONNX)
 
-    def runnable(self, by_torch: bool) -> Runnable:
-        """What PyTorch runs, its program, or ONNX Runtime, its file. Raises what `onnx` does."""
-        return self.program if by_torch else self.onnx
+    def runnable(self, name: str) -> Runnable:
+        """Return what runs a format: its program, or a file. Raises what `file_of` does."""
+        return self.program if name == PROGRAM else self.file_of(name)
 
     def route_of(self, name: str) -> Route | None:
         """Return the route on which a format's file was written, where it has several.

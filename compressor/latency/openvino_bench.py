@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from compressor import extras
 from compressor.clock import repeat
 from compressor.latency.kernels import network_of
 from compressor.latency.layer_bench import Case, naming
 from compressor.latency.sketches import BESIDE
 from compressor.latency.statistics import usual
+from compressor.openvino_runtime import compile_network, load_openvino
 
 _LAYOUT = "Reorder"
 """The type of operators that a layer on its own has at its ends and one among others has not."""
@@ -42,7 +42,7 @@ class OpenVinoBench:
     most: int = 20
 
     def __post_init__(self) -> None:
-        extras.load("openvino", "--latency-on openvino")
+        load_openvino()
 
     def times_ms(self, cases: Sequence[Case]) -> list[float]:
         """Return the milliseconds of each case: the mean of the middle half of its calls.
@@ -60,22 +60,14 @@ class OpenVinoBench:
 
     def _start(self, case: Case) -> Any:
         """Compile the layer's network, call it once, and return the request that calls it."""
-        ov = extras.load("openvino", "--latency-on openvino")
-        how = {
-            "PERF_COUNT": True,
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": self.threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
+        tensor = load_openvino().Tensor
         with naming("OpenVINO", case):
-            core = ov.Core()
-            model = core.read_model(network_of(case.kind, case.sizes, case.literals))
-            compiled = core.compile_model(model, "CPU", how)
+            network = network_of(case.kind, case.sizes, case.literals)
+            compiled = compile_network(network, self.threads, is_recorded=True)
             request = compiled.create_infer_request()
             for port in compiled.inputs:
                 ones = np.ones(list(port.shape), port.element_type.to_dtype())
-                request.set_tensor(port, ov.Tensor(ones))
+                request.set_tensor(port, tensor(ones))
             request.infer()
         return request
 

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from compressor.choose.budget import is_timed
 from compressor.errors import CompressorError
 from compressor.files.claimed import temporary_folder
-from compressor.files.format_table import FORMATS, OPENVINO, is_run
+from compressor.files.format_table import ONNX, OPENVINO, PROGRAM, is_run
 from compressor.formats.original import Original, Runnable
 from compressor.graph.network import Network
 from compressor.latency import (
@@ -140,13 +140,20 @@ def _steps(
 
 
 def _own(original: Original, options: Options) -> float:
-    runnable = original.runnable(by_torch(options))
+    runnable = original.runnable(format_there(options))
     return time_networks({"original": runnable}, options, FIT_SECONDS)["original"].own_ms
 
 
 def by_torch(options: Options) -> bool:
     """Return whether PyTorch runs networks on the target; else ONNX Runtime does."""
     return options.latency_on.startswith(TORCH)
+
+
+def format_there(options: Options) -> str:
+    """Return the word of the format that the target runs."""
+    if by_torch(options):
+        return PROGRAM
+    return OPENVINO if options.latency_on == OPENVINO else ONNX
 
 
 def aim(options: Options, stopwatch: Stopwatch) -> Options:
@@ -190,7 +197,7 @@ def turns(networks: Mapping[str, Runnable], options: Options, seconds: float) ->
     if options.host is not None:
         return measure_turns_on(options.host, files, **how)
     if options.latency_on == OPENVINO:
-        return _by_openvino(files, how)
+        return time_files(OPENVINO, files, device="cpu", **how)
     if not by_torch(options):
         return measure_turns(files, device=options.latency_on, **how)
     if files:
@@ -216,21 +223,6 @@ def _words_of_noise(table: LatencyTable, layers: Iterable[Layer]) -> str:
         "measured, so that the choice of widths may not be the best; these times are not kept "
         "(measure again when the machine is idle)"
     )
-
-
-def _by_openvino(files: Mapping[str, Path], how: Mapping[str, Any]) -> dict[str, Timed]:
-    """Time ONNX files as OpenVINO runs them; one file under two names is converted once."""
-    from compressor.formats.openvino_format import convert
-
-    with temporary_folder() as folder:
-        made: dict[Path, Path] = {}
-        for file in files.values():
-            if file not in made:
-                made[file] = folder / str(len(made)) / FORMATS[OPENVINO].file
-                made[file].parent.mkdir()
-                convert(file, made[file])
-        models = {name: made[file] for name, file in files.items()}
-        return time_files(OPENVINO, models, device="cpu", **how)
 
 
 @dataclass(frozen=True)

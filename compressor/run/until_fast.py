@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from torch.export import ExportedProgram
 
 from compressor.choose import LATENCY, AtMost, Share
 from compressor.errors import CompressorError
-from compressor.files.format_table import FORMATS, ONNX
+from compressor.files.format_table import FORMATS, ONNX, OPENVINO, PROGRAM
 from compressor.formats import export_onnx
+from compressor.formats.openvino_format import convert
 from compressor.formats.original import Original, Runnable, TemporaryFolder
 from compressor.options import Options
 from compressor.processes import of_the_first
@@ -23,7 +23,7 @@ from compressor.run.cutting import cut
 from compressor.run.decide import Cut, Decision, decide
 from compressor.run.found import ByClock, Measured
 from compressor.run.opened import Run
-from compressor.run.timing import by_torch, time_networks
+from compressor.run.timing import format_there, time_networks
 
 SECONDS = 3.0
 """Seconds that each candidate is timed for against the original."""
@@ -106,14 +106,17 @@ def measure(
         original: The network that went in.
         whole_ms: The original's predicted milliseconds.
     """
-    files, by_pytorch = TemporaryFolder(), by_torch(run.options)
-    smaller: Runnable = program if by_pytorch else files.path / FORMATS[ONNX].file
-    if isinstance(smaller, Path):
+    files, name = TemporaryFolder(), format_there(run.options)
+    smaller: Runnable = program
+    if name != PROGRAM:
         symbol, route = run.trace.batch_symbol, original.route_of(ONNX)
         routes = None if route is None else (route,)
+        smaller = files.path / FORMATS[ONNX].file
         export_onnx(program, smaller, batch_symbol=symbol, routes=routes)
+    if name == OPENVINO:
+        convert(files.path / FORMATS[ONNX].file, smaller := files.path / FORMATS[OPENVINO].file)
     before, after, noise = of_the_first(
-        lambda: _steadily(original.runnable(by_pytorch), smaller, run.options)
+        lambda: _steadily(original.runnable(name), smaller, run.options)
     )
     predicted = run.total(LATENCY, kept) / whole_ms
     return Measured(predicted, after / before, before, after, noise)
