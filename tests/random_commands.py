@@ -41,7 +41,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "--of": ("macs", "params", "channels"),
     "--scope": ("global", "layer", "isomorphic"),
     "--criterion": ("l1", "l2", "lp", "lamp", "geometric-median", "bn-scale", "random", "taylor",
-                    "fisher", "wanda", "activation", "gradient"),
+                    "fisher", "wanda", "flap", "activation", "gradient"),
     "--reduction": ("mean", "sum", "max", "product", "first"),
     "--normalise": ("none", "mean", "max", "norm", "standardise", "lamp"),
     "--metric": ("top1", "mse", "no"),

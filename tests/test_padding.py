@@ -109,7 +109,7 @@ def test_rows_of_padded_positions_are_left_out() -> None:
 
 # -- scores ----------------------------------------------------------------------------------------
 
-CRITERIA = ("activation", "wanda", "gradient", "taylor", "taylor-elementwise", "fisher")
+CRITERIA = ("activation", "wanda", "flap", "gradient", "taylor", "taylor-elementwise", "fisher")
 
 
 class Attending(nn.Module):

@@ -408,8 +408,8 @@ def inputs_of_layers(of: Analysed) -> dict[str, list[Tensor]]:
     return seen
 
 
-def squares_met(of: Analysed, weight: str, position: int, given: Sequence[Tensor]) -> list[float]:
-    """The squares of all numbers that meet a position of the contracted dimension."""
+def numbers_met(of: Analysed, weight: str, position: int, given: Sequence[Tensor]) -> list[float]:
+    """All numbers that meet a position of the contracted dimension."""
     layer = of.model.get_submodule(weight.rpartition(".")[0])
     if isinstance(layer, nn.Linear):
         slices = [x[..., position] for x in given]
@@ -417,22 +417,23 @@ def squares_met(of: Analysed, weight: str, position: int, given: Sequence[Tensor
         blocks = 1 if layer.transposed else layer.groups
         size = layer.in_channels // blocks
         slices = [x[:, block * size + position] for x in given for block in range(blocks)]
-    return [number**2 for part in slices for number in part.reshape(-1).tolist()]
+    return [number for part in slices for number in part.reshape(-1).tolist()]
 
 
-def moments_by_hand(of: Analysed) -> dict[str, list[Tensor]]:
-    """Per consumed weight and position of its contracted dimension the mean square."""
+def moments_by_hand(of: Analysed, power: int = 2) -> dict[str, list[Tensor]]:
+    """Per consumed weight and position of its contracted dimension the mean of a power."""
     given = inputs_of_layers(of)
     for alias, name in of.network.aliases.items():
         given[name] += given.pop(alias)
     found: dict[str, list[Tensor]] = {}
     for member in {m for group in of.network.groups for m in group.members if m.contracted}:
-        squares = [
-            squares_met(of, member.tensor, position, given[member.tensor])
+        numbers = [
+            numbers_met(of, member.tensor, position, given[member.tensor])
             for position in range(of.network.tensors[member.tensor][member.dim].size)
         ]
         found[member.tensor] = [
-            torch.tensor(sum(row) / len(row), dtype=torch.float64) for row in squares
+            torch.tensor(sum(x**power for x in row) / len(row), dtype=torch.float64)
+            for row in numbers
         ]
     return found
 
@@ -467,6 +468,23 @@ def test_wanda_is_weight_times_norm_of_its_input(name: str) -> None:
         products[member.tensor] = weight
     slow = by_hand(of, products, lambda n: sum(map(abs, n)), lambda member: member.contracted)
     found = score(of.network, tensors_of(of), "wanda", calibration=calibration(of))
+    assert_scores(found, over_their_mean(means(slow)))
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_flap_is_squared_weights_times_variance_of_their_input(name: str) -> None:
+    of = analysed(name)
+    squares, averages = moments_by_hand(of), moments_by_hand(of, power=1)
+    products = {}
+    for member in {m for group in of.network.groups for m in group.members if m.contracted}:
+        weight = tensors_of(of)[member.tensor].square()
+        pairs = zip(squares[member.tensor], averages[member.tensor], strict=True)
+        for position, (square, average) in enumerate(pairs):
+            weight.select(member.dim, position).mul_(square - average**2)
+        products[member.tensor] = weight
+    slow = by_hand(of, products, sum, lambda member: member.contracted)
+    data = calibration(of)
+    found = score(of.network, tensors_of(of), "flap", calibration=data, normalise="mean")
     assert_scores(found, over_their_mean(means(slow)))
 
 
@@ -818,7 +836,7 @@ def test_which_criteria_need_what() -> None:
     data = [name for name in CRITERIA if needs_data(name)]
     loss = [name for name in CRITERIA if needs_loss(name)]
     assert loss == ["gradient", "taylor", "taylor-elementwise", "fisher"]
-    assert data == ["reconstruction", *loss, "activation", "wanda"]
+    assert data == ["reconstruction", *loss, "activation", "wanda", "flap"]
 
 
 def test_a_criterion_of_another_stage_hands_in_finished_scores() -> None:

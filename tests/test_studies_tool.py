@@ -27,7 +27,7 @@ from tools.studies.studies import METHODS, STUDIES, Row, Study
 from tools.studies.tables import clock_table, study_table
 from tools.studies.their_choice import write_plan
 from tools.studies.torch_pruning import CHARACTER_MODEL, IMPORTANCES, INSIDE_BLOCKS, Goal, prune
-from tools.studies.trial import CLOCK, OURS, RIVAL, THEIR_CHOICE, Trial
+from tools.studies.trial import CLOCK, FLAP, GENERATION, OURS, RIVAL, THEIR_CHOICE, Trial
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_every_trial_asks_for_what_its_tool_has() -> None:
         assert trial.network in ALL
         forms = trial.options.get("forms") or {"": vars(trial)}
         for form in forms.values():
-            if form["tool"] == OURS:
+            if form["tool"] in (OURS, FLAP):
                 Options.of_keywords(dict(form["options"]))
             else:
                 assert form["tool"] in (RIVAL, THEIR_CHOICE)
@@ -163,7 +163,8 @@ def test_times_are_those_of_the_bench_command(
     def bench(words: list[str]) -> int:
         assert all(Path(word).exists() for word in words[1:3])
         records = [{"ms": {"p50": 2.0}, "faster": {"value": v}} for v in (1.02, 1.25)]
-        found = {"ways": [{"batch": 1, "records": records}]}
+        how = {"backend": "onnxruntime", "threads": 1, "batch": 1}
+        found = {"ways": [{**how, "records": records}, {**how, "records": []}]}
         Path(words[words.index("--out") + 1]).write_text(json.dumps(found))
         return 0
 
@@ -176,6 +177,8 @@ def test_times_are_those_of_the_bench_command(
     found = runner.run(Trial("net", CLOCK, {"forms": forms, "batches": [1]}))
     (way,) = found["times"]
     assert way == {
+        "backend": "onnxruntime",
+        "threads": 1,
         "batch": 1,
         "first_ms": 2.0,
         "noise": pytest.approx(0.02),
@@ -240,13 +243,18 @@ def record_of(trial: Trial) -> dict[str, Any]:
     """A made-up record: a better end for the rival, and one point more with each seed."""
     if trial.tool == CLOCK:
         labels = trial.options["forms"]
-        way = {"batch": 1, "first_ms": 2.0, "noise": 0.01, "share": dict.fromkeys(labels, 0.5)}
+        way = {"backend": "onnxruntime", "threads": 1, "batch": 1, "first_ms": 2.0, "noise": 0.01}
+        way["share"] = dict.fromkeys(labels, 0.5)
         return {
             "times": [way],
             "macs_left": dict.fromkeys(labels, 0.4),
             "failures": {},
             "where": WHERE,
         }
+    if trial.tool == GENERATION:
+        sizes = dict.fromkeys(("original", *trial.options["forms"]), 10**6)
+        way = {"batch": 1, "tokens_per_second": dict.fromkeys(sizes, 90.0), "noise": 0.01}
+        return {"generation": [way], "bytes": sizes, "where": WHERE}
     last = 0.7 + 0.01 * trial.options.get("seed", 0) + 0.1 * (trial.tool == RIVAL)
     steps = ["original", "sliced"] + ["repaired"] * (trial.tool == OURS)
     steps += ["trained"] * bool(trial.options.get("epochs"))
@@ -283,8 +291,8 @@ def test_a_table_has_a_row_per_method_with_its_seeds_side_by_side() -> None:
 def test_the_pages_say_what_was_run_what_is_open_and_where_the_rival_is_ahead(
     tmp_path: Path,
 ) -> None:
-    own = {"latency.md", "onnx-files.md", "peers.md", "reconstruction.md"}
-    assert set(pages.NAMES) == own | {"trained.md", "training.md"}
+    own = {"language.md", "latency.md", "onnx-files.md", "peers.md", "reconstruction.md"}
+    assert set(pages.NAMES) == own | {"runtimes.md", "trained.md", "training.md"}
     assert "Open, `python" in pages.page("reconstruction.md", tmp_path)
     with (tmp_path / "studies.jsonl").open("w") as file:
         file.writelines(json.dumps(record) + "\n" for record in all_records().values())
@@ -293,6 +301,8 @@ def test_the_pages_say_what_was_run_what_is_open_and_where_the_rival_is_ahead(
     assert "the product's code of abc1234" in written["training.md"]
     row = "| --ratio 0.5 | 50.0% | 66.7% | 70.0 | 2 → 1 ms | 2.00× | 1.0% | 7 | 0.9 GB |"
     assert row in written["onnx-files.md"].splitlines()
+    assert "| 25% fewer, layers too | 1.00 MB | 90 |" in written["language.md"].splitlines()
+    assert "| ResNet-56 | ONNX Runtime | 1 | 1 | 2 ms | 1.0% | 2.00×" in written["runtimes.md"]
     assert "of 80.0 (F1) are left: 70.0 by `--ratio 0.5`" in written["onnx-files.md"]
     ahead = written["peers.md"].partition("earlier")[0]
     budget = "ResNet-56 without 50% of the MACs, nothing trained"

@@ -39,6 +39,7 @@ CriterionName = Literal[
     "fisher",
     "activation",
     "wanda",
+    "flap",
     "random",
 ]
 ReductionName = Literal["mean", "sum", "max", "product", "first"]

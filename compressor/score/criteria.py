@@ -93,6 +93,16 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
             activations.of_activations(activations.weight_times_input),
             needs="data",
         ),
+        "flap": Criterion(
+            "Σw²·Var[x]: the consumers' weights times how much their inputs vary",
+            "An et al. 2023, Fluctuation-based Adaptive Structured Pruning for Large Language "
+            "Models (FLAP)",
+            activations.of_activations(
+                activations.fluctuation, (activations.mean_squares, activations.means)
+            ),
+            needs="data",
+            normalise="standardise",
+        ),
         "random": Criterion(
             "nothing: uniform random numbers",
             "Mittal et al. 2018, Recovering from Random Pruning",

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import compressor
+from compressor.files.format_table import FORMATS, HF
 from compressor.graph.counting import count_macs, count_params
 from compressor.graph.trace import trace
 from compressor.loading.data import batches, data_of, hold_out
@@ -30,6 +31,8 @@ from compressor.recover import (
     top1,
 )
 from compressor.run.journal import Journal
+from tools.studies.language.flap import cut_by_fluctuation
+from tools.studies.language.generation import size_of_weights, time_folders
 from tools.studies.networks import Network
 from tools.studies.packages.files import FileNetwork
 from tools.studies.packages.running import apart, compress_and_judge
@@ -37,7 +40,16 @@ from tools.studies.packages.table import clock_of
 from tools.studies.their_choice import write_plan
 from tools.studies.timing import time_modules
 from tools.studies.torch_pruning import Goal, Gradients, prune
-from tools.studies.trial import CLOCK, OURS, RIVAL, THEIR_CHOICE, Record, Trial
+from tools.studies.trial import (
+    CLOCK,
+    FLAP,
+    GENERATION,
+    OURS,
+    RIVAL,
+    THEIR_CHOICE,
+    Record,
+    Trial,
+)
 
 Made = tuple[nn.Module, Record]
 """A smaller network, and its numbers: `macs` and `params` before and after, and `moments`, pairs of
@@ -48,7 +60,7 @@ TRAINING = "training"
 
 def make_ours(network: Network, options: Mapping[str, Any]) -> Made:
     """Compress as a user does, and take the numbers of the report."""
-    result = compressor.compress(network.module, network.example, **network.given, **options)
+    result = compressor.compress(**network.given, **options)
     return result.module, numbers_of(result.report) | worth_of(network, result.module)
 
 
@@ -186,6 +198,29 @@ def make_of_file(network: FileNetwork, options: Mapping[str, Any]) -> Record:
     return {**numbers_of(report), **about, **found, "notes": report["notes"]}
 
 
+def make_by_fluctuation(network: Network, options: Mapping[str, Any]) -> Made:
+    """Cut by fluctuation, and put the means of what is gone into biases."""
+    assert network.train is not None
+    given = network.module, network.example, network.train
+    module, report = cut_by_fluctuation(*given, options)
+    found = numbers_of(report)
+    values = _original(network, "cpu"), _evaluate(network, module, "cpu")
+    moments = [["original", values[0]], *found["moments"][1:2], ["biases", values[1]]]
+    return module, {**found, "moments": moments}
+
+
+def time_generation(network: Network, options: Mapping[str, Any]) -> Made:
+    """Write the folders of some forms, and let transformers make tokens with each in turn."""
+    with tempfile.TemporaryDirectory(prefix="generation-") as name:
+        folders = {"original": Path(network.model.removeprefix("hf:"))}
+        for number, (label, form) in enumerate(options["forms"].items()):
+            result = compressor.compress(**network.given, **form["options"])
+            result.save(Path(name) / str(number))
+            folders[label] = Path(name) / str(number) / FORMATS[HF].file
+        sizes = {label: size_of_weights(folder) for label, folder in folders.items()}
+        return network.module, {"generation": time_folders(folders), "bytes": sizes}
+
+
 def time_forms(network: Network, options: Mapping[str, Any]) -> Made:
     """Make the forms, and time them against the original; one that cannot be made is told."""
     modules: dict[str, nn.Module] = {"original": network.module}
@@ -198,7 +233,8 @@ def time_forms(network: Network, options: Mapping[str, Any]) -> Made:
             failures[label] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         else:
             modules[label], left[label] = module, found["macs"][1] / found["macs"][0]
-    times = time_modules(modules, network.example, batches=options["batches"])
+    asked = {name: options[name] for name in ("batches", "backends") if name in options}
+    times = time_modules(modules, network.example, **asked)
     return network.module, {"times": times, "macs_left": left, "failures": failures}
 
 
@@ -206,7 +242,9 @@ TOOLS: Mapping[str, Callable[[Network, Mapping[str, Any]], Made]] = {
     OURS: make_ours,
     RIVAL: make_theirs,
     THEIR_CHOICE: make_their_choice,
+    FLAP: make_by_fluctuation,
     CLOCK: time_forms,
+    GENERATION: time_generation,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from compressor.graph.programs.redraw import drawable, redraw_
 from compressor.loading.data import load_data
 from compressor.recover.fidelity import fidelity
 from tools.studies import torch_pruning
+from tools.studies.language import network as language
 from tools.studies.models import LENGTH, CharacterModel, trained_here, vision_transformer
 from tools.studies.packages import modules, voices
 from tools.studies.packages.carried import Carried
@@ -44,6 +45,8 @@ class Network:
         augment: Of training.
         carried: The package with its weights, where one carries them.
         judge: Returns what a smaller network is worth to its users, by the name of the measure.
+        model: The MODEL that ours are made of, where it is no module.
+        texts: The options that name the files with its data then.
     """
 
     module: nn.Module
@@ -57,13 +60,19 @@ class Network:
     augment: str = "none"
     carried: Carried | None = None
     judge: Callable[[nn.Module], Mapping[str, float]] | None = None
+    model: str = ""
+    texts: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def given(self) -> dict[str, Any]:
         """Return what `compressor.compress` is given beside the options, as far as it is there."""
+        if self.model:
+            return {"model": self.model, **self.texts, "metric": self.metric}
+        subject = {"model": self.module, "example_inputs": self.example}
         names = ("train", "test", "loss", "metric")
         found = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return {"data" if name == "train" else name: value for name, value in found.items()}
+        data = {"data" if name == "train" else name: value for name, value in found.items()}
+        return subject | data
 
 
 @cache
@@ -202,7 +211,24 @@ def _voices(_: Path) -> Network:
     )
 
 
-IN_NATS = ("stories260k",)
+def _stories_folder(root: Path) -> Network:
+    """The same weights as a transformers folder, and text: ours are made of the folder."""
+    folder = language.folder_of(root)
+    train, test = (language.samples(folder, part) for part in ("train", "test"))
+    options = {"data": str(folder / "train.txt"), "test": str(folder / "test.txt")}
+    return Network(
+        language.Logits(language.load_model(folder)).eval(),
+        train.tensors[0][:1],
+        *(train, test, language.next_token_loss, language.next_token_loss),
+        hint=Hint(language.perceptron_widths),
+        batch_size=16,
+        model=f"hf:{folder}",
+        texts={**options, "length": language.LENGTH},
+    )
+
+
+STORIES_FOLDER = "stories260k, a folder"
+IN_NATS = ("stories260k", STORIES_FOLDER)
 """Judged by a loss; all others by the share that is right."""
 
 TIMED: Mapping[str, Hint] = {
@@ -217,6 +243,7 @@ ALL: Mapping[str, Callable[[Path], Network | FileNetwork]] = {
     "MobileNet-V1": partial(_thirds, "mobilenet_v1"),
     "MobileNet-V2": partial(_thirds, "mobilenet_v2"),
     "stories260k": _stories,
+    STORIES_FOLDER: _stories_folder,
     "character GPT": _character_model,
     "Vision Transformer": _vision_transformer,
     **{name: partial(_drawn, name, hint) for name, hint in TIMED.items()},

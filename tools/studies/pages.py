@@ -14,7 +14,15 @@ from tools.jsonl import read_trials
 from tools.studies import coverage_table
 from tools.studies.packages import table as package_table
 from tools.studies.studies import STUDIES, Study
-from tools.studies.tables import Entry, Records, clock_table, entries, study_table, trials_left
+from tools.studies.tables import (
+    Entry,
+    Records,
+    clock_table,
+    entries,
+    generation_table,
+    study_table,
+    trials_left,
+)
 from tools.studies.trial import OURS, RIVAL, Trial
 from tools.surroundings import measured_on
 from tools.zoo.runner import read
@@ -48,8 +56,9 @@ def _section(records: Records, name: str, title: str, about: str) -> str:
     """Return a study's tables under a title, and where they were made; "" if nothing was run."""
     study = STUDIES[name]
     own = [records[row.trial.key] for row in study.rows if row.trial.key in records]
-    tables = (study_table(study, records), clock_table(study, records), measured_on(own))
-    parts = [f"## {title}", about.strip(), *filter(None, tables)]
+    makers = (study_table, clock_table, generation_table)
+    tables = [made for make in makers if (made := make(study, records))]
+    parts = [f"## {title}", about.strip(), *tables, measured_on(own)]
     return "\n\n".join(parts) if own else ""
 
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tools.studies.networks import TIMED
+from tools.studies.networks import STORIES_FOLDER, TIMED
 from tools.studies.packages.files import FILES
 from tools.studies.torch_pruning import IMPORTANCES
-from tools.studies.trial import CLOCK, OURS, RIVAL, THEIR_CHOICE, Trial
+from tools.studies.trial import CLOCK, FLAP, GENERATION, OURS, RIVAL, THEIR_CHOICE, Trial
 
 SEEDS = (0, 1, 2)
+MINILM = "all-MiniLM-L6-v2"
 STREAMS = ("bn1", "*.bn2")
 """What holds the residual streams of a CIFAR ResNet: protected, channels inside blocks alone go."""
 UNIFORM: Mapping[str, Any] = {"protect": STREAMS, "scope": "layer", "repair": False}
@@ -106,6 +107,13 @@ def timed(
         for label in labels
     }
     return Row("time", Trial(network, CLOCK, {"forms": forms, "batches": list(batches)}))
+
+
+def timed_on(network: str, labels: Sequence[str], backends: Sequence[str]) -> Row:
+    """Return the row in which some runtimes run the methods' networks at half of the MACs."""
+    row = timed(network, labels, batches=(1, 8))
+    options = {**row.trial.options, "backends": list(backends)}
+    return Row(row.label, Trial(network, CLOCK, options))
 
 
 def _repair() -> Iterator[Row]:
@@ -206,7 +214,7 @@ def _trained() -> Iterator[Row]:
     """Networks that packages carry, and a language model: nothing trained, and one epoch."""
     alone = ("ours, --criterion l2 --no-repair", "ours, --criterion wanda --no-repair")
     theirs = ("Torch-Pruning", "Torch-Pruning, round_to=8")
-    rivals = {"EfficientNet-lite0": theirs, "voice encoder": (), "all-MiniLM-L6-v2": theirs}
+    rivals = {"EfficientNet-lite0": theirs, "voice encoder": (), MINILM: theirs}
     for times in (2.0, 4 / 3):
         for network, both in rivals.items():  # Torch-Pruning cuts no recurrent layers
             yield from of(network, ("ours, defaults", *both, *alone), times)
@@ -215,6 +223,58 @@ def _trained() -> Iterator[Row]:
             yield from of(network, ("ours, defaults", *both[:1]), times, epochs=1)
         for share in (0.75, 0.5):
             yield from of(network, ("ours, --of latency",), 1 / share)
+
+
+def _language() -> Iterator[Row]:
+    """A transformers folder: widths that its configuration says, any widths, and layers."""
+    folder, free = {"format": ("hf",)}, {"format": ("pt2",), "uniform": False}
+    alone = {**free, "repair": False, "prune": ()}
+    ours: Mapping[str, Mapping[str, Any]] = {
+        "--format hf": folder,
+        "--format hf --prune block": {**folder, "prune": ("block",)},
+        "--no-uniform": {**free, "prune": ()},
+        "--no-uniform --prune block": {**free, "prune": ("block",)},
+        "--no-uniform --criterion l2 --no-repair": {**alone, "criterion": "l2"},
+        "--no-uniform --criterion wanda --no-repair": {**alone, "criterion": "wanda"},
+        "--no-uniform --criterion flap --no-repair": {**alone, "criterion": "flap"},
+    }
+    for ratio in (0.25, 0.5):
+        for label, options in ours.items():
+            yield Row(label, Trial(STORIES_FOLDER, OURS, {**options, "ratio": ratio}))
+        yield Row("FLAP, with biases", Trial(STORIES_FOLDER, FLAP, {"ratio": ratio}))
+        yield Row("Torch-Pruning", Trial(STORIES_FOLDER, RIVAL, {"ratio": ratio}))
+        trained = {**folder, "ratio": ratio, "epochs": 1}
+        yield Row("--format hf", Trial(STORIES_FOLDER, OURS, trained))
+    forms = {f"{ratio:.0%} fewer": {**folder, "ratio": ratio} for ratio in (0.25, 0.5)}
+    forms |= {f"{n}, layers too": {**o, "prune": ("block",)} for n, o in forms.items()}
+    made = {label: {"tool": OURS, "options": options} for label, options in forms.items()}
+    yield Row("generation", Trial(STORIES_FOLDER, GENERATION, {"forms": made}))
+
+
+RUNTIMES = ("onnxruntime", "openvino", "executorch")
+CLOCKS = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
+
+
+def _runtimes() -> Iterator[Row]:
+    """Half of the multiply-adds in each runtime; half of the time by one, and on the others."""
+    for network in ("ResNet-56", *TIMED):
+        yield timed_on(network, ("ours, defaults", "Torch-Pruning, round_to=8"), RUNTIMES)
+    forms = {}
+    for clock, title in CLOCKS.items():
+        options = {"of": "latency", "latency_on": clock, "ratio": 0.5}
+        forms[f"half of the time in {title}"] = {"tool": OURS, "options": options}
+        for network in ("ResNet-56", "mobilenet_v2"):
+            yield Row(f"--latency-on {clock}", Trial(network, OURS, options))
+    across = {"forms": forms, "batches": [1], "backends": list(RUNTIMES)}
+    yield Row("time", Trial("ResNet-56", CLOCK, across))
+
+
+def _sentences() -> Iterator[Row]:
+    """The sentence encoder's rows of `trained`, and its time beside Torch-Pruning's."""
+    for row in _trained():
+        if row.trial.network == MINILM:
+            yield row
+    yield timed(MINILM, ("ours, defaults", "Torch-Pruning"))
 
 
 def _blocks() -> Iterator[Row]:
@@ -252,6 +312,9 @@ STUDIES: Mapping[str, Study] = {
     "latency": Study("time at half of the MACs, half of the time", 1.5, [*_latency()]),
     "equal time": Study("accuracy at equal measured time", 2.0, [*_equal_time()]),
     "trained": Study("trained networks of packages, choice, repair, training", 3.0, [*_trained()]),
+    "language": Study("a language model's folder", 0.5, [*_language()]),
+    "sentences": Study("a sentence encoder's folder", 1.0, [*_sentences()]),
+    "runtimes": Study("other runtimes", 1.0, [*_runtimes()]),
     "packages": Study("ONNX files that Python packages carry", 0.4, [*_packages()]),
     "blocks": Study("whole blocks at fewer multiply-adds", 0.7, [*_blocks()]),
 }

@@ -7,10 +7,11 @@ from functools import partial
 from statistics import mean, stdev
 from typing import Any
 
+from compressor.files.format_table import titles_of_backends
 from tools.markdown import table
 from tools.studies.networks import IN_NATS
 from tools.studies.studies import Row, Study
-from tools.studies.trial import CLOCK, RIVAL, Record
+from tools.studies.trial import CLOCK, GENERATION, RIVAL, Record, Trial
 
 Records = Mapping[str, Record]
 """By the trial's key."""
@@ -102,7 +103,7 @@ def entries(study: Study, records: Records) -> list[Entry]:
     """Return the rows that have records, grouped by network and budget in the study's order."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in study.rows:
-        if row.trial.tool != CLOCK and row.trial.key in records:
+        if row.trial.tool not in (CLOCK, GENERATION) and row.trial.key in records:
             groups.setdefault(_kind(row), []).append(row)
     found = [
         Entry(rows[0], [records[r.trial.key] for r in rows], _clock(rows[0], study, records))
@@ -139,21 +140,44 @@ def study_table(study: Study, records: Records) -> str:
 
 def clock_table(study: Study, records: Records) -> str:
     """Return a row per network and number of samples: how many times faster each form is."""
-    clocks = [(r.trial, records[r.trial.key]) for r in _clocks(study) if r.trial.key in records]
+    clocks = _found(study, CLOCK, records)
     labels = list(dict.fromkeys(label for trial, _ in clocks for label in trial.options["forms"]))
     rows = [
         [
-            *(trial.network, str(way["batch"]), f"{way['first_ms']:.4g} ms", f"{way['noise']:.1%}"),
+            *(trial.network, *_way(trial, way), f"{way['first_ms']:.4g} ms", f"{way['noise']:.1%}"),
             *(_faster(record, way, label) for label in labels),
         ]
         for trial, record in clocks
         for way in record["times"]
     ]
-    return table(["network", "batch", "original", "noise", *labels], rows) if rows else ""
+    on = ["runtime", "threads"] if any("backends" in trial.options for trial, _ in clocks) else []
+    return table(["network", *on, "batch", "original", "noise", *labels], rows) if rows else ""
 
 
-def _clocks(study: Study) -> list[Row]:
-    return [row for row in study.rows if row.trial.tool == CLOCK]
+def _way(trial: Trial, way: Mapping[str, Any]) -> list[str]:
+    """Return the cells that say how a network was run; of many runtimes these, too."""
+    if "backends" not in trial.options:
+        return [str(way["batch"])]
+    title = titles_of_backends()[way["backend"]]
+    return [title, str(way["threads"]), str(way["batch"])]
+
+
+def generation_table(study: Study, records: Records) -> str:
+    """Return a row per form of a folder: its weights in bytes, and how fast it makes tokens."""
+    rows = []
+    for _, record in _found(study, GENERATION, records):
+        for label, size in record["bytes"].items():
+            ways = record["generation"]
+            speeds = [f"{way['tokens_per_second'][label]:.0f}" for way in ways]
+            rows.append([label, f"{size / 1e6:.2f} MB", *speeds])
+        heads = [f"tokens/s, {w['batch']} at once (noise {w['noise']:.1%})" for w in ways]
+    return table(["folder", "weights", *heads], rows) if rows else ""
+
+
+def _found(study: Study, tool: str, records: Records) -> list[tuple[Trial, Record]]:
+    """Return the trials of a clock that were run, with their records."""
+    trials = [row.trial for row in study.rows if row.trial.tool == tool]
+    return [(trial, records[trial.key]) for trial in trials if trial.key in records]
 
 
 def _faster(record: Record, way: Mapping[str, Any], label: str) -> str:

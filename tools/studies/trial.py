@@ -13,6 +13,7 @@ Record = dict[str, Any]
 
 OURS, RIVAL, CLOCK = "ours", "Torch-Pruning", "clock"
 THEIR_CHOICE = "Torch-Pruning's choice, our repair"
+FLAP, GENERATION = "FLAP", "tokens per second"
 """The tools of a trial."""
 
 
@@ -22,10 +23,11 @@ class Trial:
 
     Attributes:
         network: A key of `networks.NETWORKS`.
-        tool: OURS, RIVAL, THEIR_CHOICE or CLOCK.
+        tool: OURS, RIVAL, THEIR_CHOICE, FLAP, CLOCK or GENERATION.
         options: Of OURS those of `compressor.compress`; of RIVAL those of `torch_pruning.Goal`,
-            and `epochs`; of THEIR_CHOICE those of `Goal`; of CLOCK the `forms` (label -> tool and
-            options) and `batches`.
+            and `epochs`; of THEIR_CHOICE those of `Goal`; of FLAP those of OURS; of CLOCK the
+            `forms` (label -> tool and options) and `batches`; of GENERATION such `forms`, of OURS
+            alone.
     """
 
     network: str
