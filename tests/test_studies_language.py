@@ -12,12 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
 
 from compressor.graph.programs.redraw import drawable, redraw_
 from tools.stories import Shape, Stories
 from tools.studies.language import generation
-from tools.studies.language.flap import cut_by_fluctuation
+from tools.studies.language.flap import add_biases, cut_by_fluctuation
 from tools.studies.language.folder import read_pieces, write_folder
 from tools.studies.language.network import Logits, load_model, perceptron_widths
 from tools.studies.torch_pruning import Goal, Hint, prune
@@ -111,8 +110,9 @@ class Constant(nn.Module):
 def test_what_never_changes_goes_first_and_a_bias_takes_its_place() -> None:
     module, x = Constant().eval(), torch.randn(32, 3, 4)
     asked = {"ratio": 0.5, "round_to": 1}
-    made, report = cut_by_fluctuation(module, x[:1], TensorDataset(x), asked)
-    assert report["after"]["macs"] * 2 == report["before"]["macs"]
+    result = cut_by_fluctuation(module, x[:1], x, asked)
+    assert result.report["after"]["macs"] * 2 == result.report["before"]["macs"]
+    made = add_biases(result.module, module, result.plan, x)
     with torch.inference_mode():
         torch.testing.assert_close(made(x), module(x))
 

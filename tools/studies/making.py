@@ -31,7 +31,7 @@ from compressor.recover import (
     top1,
 )
 from compressor.run.journal import Journal
-from tools.studies.language.flap import cut_by_fluctuation
+from tools.studies.language.flap import add_biases, cut_by_fluctuation
 from tools.studies.language.generation import size_of_weights, time_folders
 from tools.studies.networks import Network
 from tools.studies.packages.files import FileNetwork
@@ -200,13 +200,14 @@ def make_of_file(network: FileNetwork, options: Mapping[str, Any]) -> Record:
 
 def make_by_fluctuation(network: Network, options: Mapping[str, Any]) -> Made:
     """Cut by fluctuation, and put the means of what is gone into biases."""
-    assert network.train is not None
-    given = network.module, network.example, network.train
-    module, report = cut_by_fluctuation(*given, options)
-    found = numbers_of(report)
-    values = _original(network, "cpu"), _evaluate(network, module, "cpu")
-    moments = [["original", values[0]], *found["moments"][1:2], ["biases", values[1]]]
-    return module, {**found, "moments": moments}
+    train: Any = network.train
+    inputs = train.tensors[0]
+    result = cut_by_fluctuation(network.module, network.example, inputs, options)
+    moments = [["original", _original(network, "cpu")]]
+    moments.append(["sliced", _evaluate(network, result.module, "cpu")])
+    module = add_biases(result.module, network.module, result.plan, inputs)
+    moments.append(["biases", _evaluate(network, module, "cpu")])
+    return module, {**numbers_of(result.report), "moments": moments}
 
 
 def time_generation(network: Network, options: Mapping[str, Any]) -> Made:

@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 import compressor
-from compressor.loading.data import batches, data_of
 from compressor.records import Plan
 
 SAMPLES = 256
@@ -23,24 +22,28 @@ SAMPLES = 256
 
 
 def cut_by_fluctuation(
-    module: nn.Module, example: Tensor, train: Dataset[Any], options: Mapping[str, Any]
-) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Return the smaller network with its biases, in eval mode, and the report of the cut."""
+    module: nn.Module, example: Tensor, train: Tensor, options: Mapping[str, Any]
+) -> compressor.Result:
+    """Return the result of the cut, whose biases are still to be added.
+
+    Args:
+        module: Not changed.
+        example: What it takes [1, ...].
+        train: Samples that channels are chosen by, and means taken over [n, ...].
+        options: Those of `compressor.compress`.
+    """
     asked = {"criterion": "flap", "repair": False, "format": (), "search": 0, **options}
-    result = compressor.compress(module, example, data=train, **asked)
-    return add_biases(result.module, module, result.plan, train), result.report
+    return compressor.compress(module, example, data=TensorDataset(train), **asked)
 
 
-def add_biases(
-    smaller: nn.Module, original: nn.Module, plan: Plan, train: Dataset[Any]
-) -> nn.Module:
+def add_biases(smaller: nn.Module, original: nn.Module, plan: Plan, train: Tensor) -> nn.Module:
     """Give each linear layer that lost inputs a bias, which adds what these added on average.
 
     Args:
         smaller: Changed in place.
         original: What it was cut out of; in eval mode.
         plan: What was kept.
-        train: Samples that the means are taken over.
+        train: Samples that the means are taken over [n, ...].
     """
     kept = {
         name: plan.tensors[f"{name}.weight"][1]
@@ -59,7 +62,7 @@ def add_biases(
     return smaller.eval()
 
 
-def mean_inputs(module: nn.Module, names: list[str], train: Dataset[Any]) -> dict[str, Tensor]:
+def mean_inputs(module: nn.Module, names: list[str], train: Tensor) -> dict[str, Tensor]:
     """Return the mean of what linear layers are given [in_features], by their names."""
     sums: dict[str, Tensor] = {}
     counts = dict.fromkeys(names, 0)
@@ -74,8 +77,8 @@ def mean_inputs(module: nn.Module, names: list[str], train: Dataset[Any]) -> dic
 
     hooks = [module.get_submodule(n).register_forward_pre_hook(adding(n)) for n in names]
     with torch.inference_mode():
-        for inputs, _ in batches(data_of(train, "train"), 32, seed=0, limit=SAMPLES):
-            module(*inputs.args, **inputs.kwargs)
+        for part in train[:SAMPLES].split(32):
+            module(part)
     for hook in hooks:
         hook.remove()
     return {name: (sums[name] / counts[name]).float() for name in names}
