@@ -294,6 +294,33 @@ def test_a_plan_replays_blocks_and_channels(tmp_path: Path) -> None:
     assert again.report["before"]["macs"] == found.report["before"]["macs"]
 
 
+class Gated(nn.Module):
+    """Only the block reads the second input, (N, 12) and (N, 16) -> (N, 4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(12, 16), nn.Linear(16, 4)
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        x = self.first(x)
+        y: Tensor = self.last(x + self.down(self.up(x * gate).relu()))
+        return y
+
+
+def test_an_input_that_only_a_block_reads_is_still_given() -> None:
+    given = ExampleInputs((torch.randn(2, 12), torch.rand(2, 16)))
+    traced = trace(Gated().eval(), given)
+    blocks = find_blocks(traced.program)
+    shorter = take_out(traced, blocks)
+    assert len(blocks) == 1
+    assert len(shorter.program.graph_signature.user_inputs) == 2
+    wanted = multiply_by_zero(traced.program, blocks)(*given.args)
+    for module in (shorter.module, as_module(shorter.program)):
+        torch.testing.assert_close(module(*given.args), wanted)
+
+
 @pytest.mark.slow
 def test_steps_go_on_without_the_blocks() -> None:
     result = shorten_by_command(steps=2)

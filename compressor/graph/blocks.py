@@ -68,11 +68,12 @@ def find_blocks(program: ExportedProgram) -> tuple[Block, ...]:
 def dead_without(program: ExportedProgram, blocks: Collection[Block]) -> set[str]:
     """Return the names of the nodes that nothing needs once all of these blocks are gone.
 
-    They may be more than the blocks' own: what two of them shared goes as well.
+    They may be more than the blocks' own: what two of them shared goes as well. The call's inputs
+    stay, since the network is called as before.
     """
-    graph = program.graph
+    graph, stored = program.graph, stored_names(program)
     streams = {block.addition: block.stream for block in blocks}
-    needed: set[Node] = set()
+    needed = {n for n in graph.nodes if n.op == "placeholder" and n.name not in stored}
     named = {node.name: node for node in graph.nodes}
     live = live_nodes(graph)
     own = set[str]().union(*(block.nodes for block in blocks))
