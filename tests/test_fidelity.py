@@ -118,3 +118,15 @@ def test_it_can_be_asked_for_where_there_are_labels() -> None:
         *(TinyNet(16), inputs()), data=data, metric="fidelity", ratio=0.3, format=("pt2",)
     )
     assert list(found.report["before"]["metrics"].values()) == [pytest.approx(1)]
+
+
+def share_right(outputs: Tensor, target: Tensor) -> float:
+    """A metric of one's own, which needs labels."""
+    return float((outputs.argmax(1) == target).float().mean())
+
+
+def test_a_metric_that_fails_is_told_before_anything_long() -> None:
+    with pytest.raises(CompressorError, match="the metric failed") as refused:
+        compress(TinyNet(16), inputs(), data=Unlabelled(), metric=share_right, ratio=0.3)
+    assert "no labels" in str(refused.value.where)
+    assert refused.value.consequence == "nothing was done"

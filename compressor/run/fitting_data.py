@@ -11,9 +11,9 @@ from torch import nn
 from compressor.errors import CompressorError, UsageError
 from compressor.loading.data import Data, check_labels
 from compressor.options import Options, ScoringOptions
-from compressor.recover import primary_output, why_not
+from compressor.recover import Measure, primary_output, why_not
 from compressor.run.samples import Samples
-from compressor.run.subject import Subject
+from compressor.run.subject import Subject, measure_of
 from compressor.score import needs_loss
 
 
@@ -37,7 +37,8 @@ def check_fit(
     This is done before anything long.
 
     Raises:
-        CompressorError: The samples do not fit the network, or labels lie out of range.
+        CompressorError: The samples do not fit the network, labels lie out of range, or the metric
+            that is asked for fails.
         UsageError: The default loss or metric cannot judge such outputs or targets.
     """
     metric = None if subject.metric or options.metric else _METRIC
@@ -64,6 +65,24 @@ def check_fit(
         if data.labelled and default is not None:
             _check_classes(default, outputs, batch.target, data)
             check_labels(data, primary_output(outputs).shape[data.task.classes or 1])
+        if metric is None and data in (samples.test, samples.validation):
+            _try_metric(measure_of(subject, options, data), batch, outputs, data)
+
+
+def _try_metric(measure: Measure, batch: Any, outputs: Any, data: Data) -> None:
+    """Judge two samples; what is judged beside the original's outputs always has these."""
+    if measure.is_beside_original:
+        return
+    try:
+        measure.begin().add(batch.inputs, outputs, batch.target)
+    except CompressorError as error:
+        unlabelled = "" if data.labelled else ", which have no labels"
+        raise CompressorError(
+            error.what,
+            where=f"--metric {measure.name}, two samples of {data.name}{unlabelled}",
+            consequence="nothing was done",
+            next_step=error.next_step,
+        ) from error
 
 
 def _uses_loss(options: ScoringOptions) -> bool:

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from compressor.graph.programs.redraw import drawable, redraw_
 from compressor.loading.data import load_data
+from compressor.metrics import FIDELITY
 from compressor.recover.fidelity import fidelity
 from tools.studies import torch_pruning
 from tools.studies.language import network as language
@@ -72,7 +73,8 @@ class Network:
         names = ("train", "test", "loss", "metric")
         found = {name: value for name in names if (value := getattr(self, name)) is not None}
         data = {"data" if name == "train" else name: value for name, value in found.items()}
-        return subject | data
+        named = {"metric": FIDELITY} if self.metric is fidelity else {}
+        return subject | data | named
 
 
 @cache
