@@ -196,9 +196,11 @@ class Group:
         name: The producer's tensor and dimension ("conv1.weight:0"), and the role if it is
             another than "channels".
         size: Number of channels.
-        role: "channels", "heads", "head_width" or "stream" (crosses a cross-channel statistic).
+        role: "channels", "heads", "head_width", "experts" (a router chooses some of them for each
+            row) or "stream" (crosses a cross-channel statistic).
         members: The places that lose positions.
         exact: Whether zeros in the contracted members compute what dropping computes.
+        least: Number of channels without which the network cannot run.
     """
 
     name: str
@@ -206,6 +208,7 @@ class Group:
     role: str
     members: tuple[Member, ...]
     exact: bool = True
+    least: int = 1
 
     @property
     def producer(self) -> Member:

@@ -54,6 +54,12 @@ CLIP = {
     "vision_config": {**IMAGE, "intermediate_size": 40},
     "projection_dim": 24,
 }
+EXPERTS = {**DECODER, "num_experts_per_tok": 2, "num_hidden_layers": 2}
+MIXTRAL = {**EXPERTS, "num_local_experts": 6}
+QWEN_EXPERTS = {**EXPERTS, "head_dim": 16, "num_experts": 6, "moe_intermediate_size": 24}
+QWEN2_EXPERTS = {**EXPERTS, "num_experts": 6, "moe_intermediate_size": 24}
+QWEN2_EXPERTS |= {"shared_expert_intermediate_size": 40}
+GPT_OSS = {**EXPERTS, "head_dim": 8, "num_local_experts": 6, "rope_parameters": None}
 DISTILBERT = {"vocab_size": 60, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
 GPT2 = {"vocab_size": 60, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 T5 = {"vocab_size": 60, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
@@ -87,6 +93,11 @@ MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "Qwen2ForCausalLM": ("Qwen2Config", {**DECODER, "tie_word_embeddings": True}),
     "Qwen3ForCausalLM": ("Qwen3Config", {**DECODER, "head_dim": 16}),
     "GemmaForCausalLM": ("GemmaConfig", {**DECODER, "head_dim": 16}),
+    "MixtralForCausalLM": ("MixtralConfig", MIXTRAL),
+    "Qwen3MoeForCausalLM": ("Qwen3MoeConfig", QWEN_EXPERTS),
+    "Qwen2MoeForCausalLM": ("Qwen2MoeConfig", QWEN2_EXPERTS),
+    "OlmoeForCausalLM": ("OlmoeConfig", {**EXPERTS, "num_experts": 6}),
+    "GptOssForCausalLM": ("GptOssConfig", GPT_OSS),
     "PhiForCausalLM": ("PhiConfig", TEXT),
     "T5ForConditionalGeneration": ("T5Config", T5),
     "BartForConditionalGeneration": ("BartConfig", {**SEQUENCES, "max_position_embeddings": 64}),

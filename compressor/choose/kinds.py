@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from compressor.graph.mixtures import EXPERTS
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -27,6 +29,7 @@ KINDS: Mapping[str, Kind] = {
     "heads": Kind(by_default=True),
     "stream": Kind(by_default=False, option="--prune stream"),
     "head_width": Kind(by_default=False, option="--prune head_width"),
+    EXPERTS: Kind(by_default=False, option="--prune experts"),
     BLOCK: Kind(by_default=False, option="--prune block"),
 }
 """Kinds of units by name, which is the role of their channels."""

@@ -65,7 +65,8 @@ class Unit:
     @property
     def least(self) -> int:
         """Return the smallest width that it may ever have."""
-        return least_of(self.size)
+        each = zip(self.groups, self.times, strict=True)
+        return max(least_of(self.size), *(-(-group.least // times) for group, times in each))
 
     def axes(self, network: Network) -> list[Axis]:
         """Return the axes that get narrower with it."""
@@ -224,7 +225,7 @@ def _round(count: int, size: int, step: int) -> int:
 
 def least(group: Group) -> int:
     """Return the smallest number of channels that a group may ever keep."""
-    return least_of(group.size)
+    return max(least_of(group.size), group.least)
 
 
 def least_of(size: int) -> int:

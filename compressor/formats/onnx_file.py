@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from compressor.agreement import ONNX, Tolerance
 from compressor.errors import CompressorError, UsageError
 from compressor.formats.branches import drop_assertions
+from compressor.formats.expert_products import words_for_experts
 from compressor.formats.older_exporter import convert_traced
 from compressor.formats.onnx_operators import read_operators_once
 from compressor.formats.output import NoRoomError, first_line, silence, write
@@ -215,7 +216,13 @@ def _convert(program: ExportedProgram, route: Route, opset: int | None) -> onnx.
 def _convert_program(program: ExportedProgram, opset: int | None) -> onnx.ModelProto:
     with read_operators_once(), correct_lstm_states():
         written_out = write_attention_out(drop_assertions(program))
-        converted = torch.onnx.export(written_out, dynamo=True, verbose=False, opset_version=opset)
+        converted = torch.onnx.export(
+            written_out,
+            dynamo=True,
+            verbose=False,
+            opset_version=opset,
+            custom_translation_table=words_for_experts(program),
+        )
     assert converted is not None
     return converted.model_proto
 

@@ -14,9 +14,10 @@ from torch.fx import Node
 
 from compressor.errors import CompressorError
 from compressor.graph.asking import call_of
-from compressor.graph.axes import Axis, Dim, leaves, repeated_in_product
+from compressor.graph.axes import Axis, Dim, Product, Sum, leaves, repeated_in_product
 from compressor.graph.consumption import Consumption
 from compressor.graph.groups import Uses, form_groups, list_protections
+from compressor.graph.meanings import Told
 from compressor.graph.network import (
     BATCH,
     Cost,
@@ -86,6 +87,7 @@ class _Walk:
         self.tensors = stored_tensors(program)
         self.inputs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
         self.live = live_nodes(program.graph)
+        self.told = Told(iter(program.graph.nodes))
 
     # -- nodes ----------------------------------------------------------------------------------
 
@@ -113,6 +115,7 @@ class _Walk:
         for source in node.all_input_nodes:
             for shape in self.shapes.get(source.name, ()):
                 self._protect(shape, Reason(reasons.OUTPUT, source.name))
+            self._protect(self.told.said_by(source), Reason(reasons.OUTPUT, source.name))
 
     def visit_call_function(self, node: Node) -> None:
         if node.target is operator.getitem:
@@ -120,11 +123,13 @@ class _Walk:
             assert isinstance(source, Node) and isinstance(position, int)
             self.shapes[node.name] = self.shapes.get(source.name, ())[position : position + 1]
             self.consumption.note_part(node, source)
+            self.told.note_part(node, source, position)
             return
         values = [v for v in _listed(node.meta.get("val")) if isinstance(v, torch.Tensor)]
         if not values and not any(n.name in self.shapes for n in node.all_input_nodes):
             return
         call = call_of(node, node.args, node.kwargs, self._as_seen, tuple(map(_sizes, values)))
+        call = replace(call, meanings=self.told.of(node))
         rule = self.rules.get(call.op)
         equations = (rule or Refusal(reasons.no_rule(call.op)))(call)
         is_known = rule is not None or torch.Tag.pointwise in getattr(node.target, "tags", ())
@@ -157,14 +162,25 @@ class _Walk:
 
     def _solve(self, node: Node, call: Call, equations: Equations) -> None:
         place = place_of(node)
+        waiting = self._competing(equations)
         for dim, text in equations.keep:
-            self.solver.protect(dim, Reason(text, place))
+            if any(dim is other for other in waiting):
+                self.uses.routings.competing.append((dim, Reason(text, place)))
+            else:
+                self.solver.protect(dim, Reason(text, place))
+        for dim in self.told.note(node, call, equations):
+            self.solver.protect(dim, Reason(reasons.no_longer_followed(call.op), place))
         for left, right in equations.same:
             self.solver.unify(left, right, Reason(f"{call.op} relates it to another layout", place))
         for shape in equations.outputs:
             for leaf in self._axes(shape):
                 if leaf.size % BATCH == 0:
                     self.solver.protect(leaf, Reason(reasons.GROWS, place))
+
+    def _competing(self, equations: Equations) -> tuple[Dim, ...]:
+        """Return what is kept unless it turns out to be experts."""
+        routing = equations.routing
+        return routing.competing if routing is not None and self.told.is_open else ()
 
     def _note(self, node: Node, call: Call, equations: Equations) -> None:
         tensors = [n for n in node.all_input_nodes if n.name in self.shapes]
@@ -177,6 +193,8 @@ class _Walk:
             self.uses.statistics.extend(equations.statistics)
         self.uses.equal.append(equations.equal)
         self.uses.level.extend(equations.level)
+        if equations.routing is not None and self.told.is_open:
+            self.uses.routings.note(node.name, equations.routing)
         if equations.remark:
             self.uses.remarks.setdefault(layer or node.name, equations.remark)
         self.work += [
@@ -208,6 +226,7 @@ class _Walk:
             axes=axes,
             linked=self.uses.linked(self.solver, axes),
             level=self.uses.levelled(self.solver, axes),
+            routers=self.uses.routings.routers(self.solver, axes),
             remarks=tuple(f"{place}: {text}" for place, text in self.uses.remarks.items()),
             consumers=tuple(self.consumption.consumers(self.solver, stored.own, self.shapes)),
             nodes={name: self._spelling(equations) for name, equations in self.equations.items()},
@@ -238,6 +257,7 @@ class _Walk:
             if node.op == "call_function" and node not in self.live:
                 own = {a for n in (node, *node.all_input_nodes) for a in self._axes_of(n)}
                 self._protect(own - seen, Reason(reasons.UNREAD, place_of(node)))
+        self.uses.settle_experts(self.solver)
         self.uses.settle_levels(self.solver)
 
     def _axes_of(self, node: Node) -> Iterable[Axis]:
@@ -247,13 +267,14 @@ class _Walk:
         """Return a dimension, or nested tuples of dimensions and numbers, in solved form."""
         if isinstance(value, tuple):
             return tuple(map(self._normal, value))
-        return value if isinstance(value, int) else self.solver.normal(value)
+        return self.solver.normal(value) if isinstance(value, Axis | Product | Sum) else value
 
     def _spelling(self, equations: Equations) -> Spelling:
+        pins = equations.pins.items()
         return Spelling(
             literals={name: self._normal(value) for name, value in equations.literals.items()},
             target=equations.target,
-            pins={name: (v, self._normal(dim)) for name, (v, dim) in equations.pins.items()},
+            pins={name: (self._normal(v), self._normal(dim)) for name, (v, dim) in pins},
             outputs=self._normal(equations.outputs),
         )
 

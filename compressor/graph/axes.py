@@ -51,6 +51,9 @@ Bools = npt.NDArray[np.bool_]
 
 UNIT = Axis(1)
 EMPTY = Axis(0)
+ONE_LESS = Axis(-1)
+"""What a sum has beside a dimension where it counts all of its positions but one. It stands only in
+sizes that operators spell, never in a tensor's dimensions."""
 
 
 def by_inner_size(dim: Dim) -> dict[int, tuple[Dim, Dim]]:

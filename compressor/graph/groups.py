@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from compressor.graph.axes import Axis, Dim, leaves
+from compressor.graph.mixtures import EXPERTS, Routings
 from compressor.graph.network import Shape
 from compressor.graph.rules import reasons
 from compressor.graph.solver import Reason, Solver
@@ -27,6 +28,7 @@ class Uses:
         head_width: Dimensions of the widths of attention's heads.
         equal: Pieces that user code takes to be of one size.
         level: Pieces that operators want to be of one size.
+        routings: What they have to do with experts that data choose.
         remarks: Layer -> what the user should know of how its dimensions depend on each other.
     """
 
@@ -37,6 +39,7 @@ class Uses:
     head_width: list[Dim] = field(default_factory=list)
     equal: list[tuple[Dim, ...]] = field(default_factory=list)
     level: list[tuple[Dim, ...]] = field(default_factory=list)
+    routings: Routings = field(default_factory=Routings)
     remarks: dict[str, str] = field(default_factory=dict)
 
     def roles(self, solver: Solver) -> dict[Axis, str]:
@@ -46,6 +49,7 @@ class Uses:
             ("heads", self.heads),
             ("stream", self.statistics),
             ("head_width", self.head_width),
+            (EXPERTS, self.routings.least(solver)),
         )
         return {
             axis: role
@@ -77,6 +81,11 @@ class Uses:
             if found and len({tuple(axis.size for axis in piece) for piece in found}) == 1:
                 columns += zip(*found, strict=True)
         return _linked_by_name(columns, axes)
+
+    def settle_experts(self, solver: Solver) -> None:
+        """Protect in `solver` what was to be kept unless it is experts, and is used otherwise."""
+        summed = (*self.contracted, *self.computed, *self.statistics)
+        self.routings.settle(solver, (*summed, *self.heads, *self.head_width))
 
     def settle_levels(self, solver: Solver) -> None:
         """Make each of the pieces of one size a plain axis, or protect them, in `solver`.
@@ -155,7 +164,7 @@ def form_groups(
             for axis in dict.fromkeys(leaves(solver.normal(dim))):
                 if not solver.is_kept(axis):
                     members.setdefault(axis, []).append(member)
-    roles = uses.roles(solver)
+    roles, least = uses.roles(solver), uses.routings.least(solver)
     computed = uses.consumed_by_computed(solver, {d for shape in tensors.values() for d in shape})
     axes: dict[str, Axis] = {}
     groups: list[Group] = []
@@ -166,7 +175,7 @@ def form_groups(
         name = _group_name(found, role, axes)
         axes[name] = axis
         exact = role in _EXACT and axis not in computed
-        groups.append(Group(name, axis.size, role, tuple(found), exact))
+        groups.append(Group(name, axis.size, role, tuple(found), exact, least.get(axis, 1)))
     return axes, tuple(groups)
 
 

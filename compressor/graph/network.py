@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from compressor.graph.axes import Axis, Bools, Dim, size_after
@@ -188,6 +188,19 @@ class Tied:
 
 
 @dataclass(frozen=True)
+class Router:
+    """Where the experts of a mixture are chosen and used.
+
+    Attributes:
+        choices: Names of the nodes that choose some of them for each row.
+        products: Names of the nodes that multiply rows with those that are chosen.
+    """
+
+    choices: tuple[str, ...]
+    products: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Network:
     """The result of the analysis: dimensions, groups of coupled channels, and costs of a network.
 
@@ -205,6 +218,7 @@ class Network:
             such widths are wanted.
         remarks: What the user should know of how layers' dimensions depend on each other.
         consumers: The places of the program that sum over channels of an activation.
+        routers: Group of experts, by name -> where they are chosen and used.
         uncounted: Work that `cost` leaves out.
         unread: The part of `cost` that is thrown away.
     """
@@ -221,6 +235,7 @@ class Network:
     tied: tuple[Tied, ...] = ()
     remarks: tuple[str, ...] = ()
     consumers: tuple[Consumer, ...] = ()
+    routers: Mapping[str, Router] = field(default_factory=dict)
     uncounted: tuple[Uncounted, ...] = ()
     unread: Unread = Unread()
 

@@ -62,10 +62,11 @@ def _indices(parts: list[Node], value: object) -> frozenset[int] | None:
 
 def blank_operands(node: Node) -> frozenset[str]:
     """Return the names of a node's operands that hold one number everywhere ("hx.1" in a list)."""
-    return frozenset(name for name, source in _operands(node) if _is_blank(source))
+    return frozenset(name for name, source in operands_of(node) if _is_blank(source))
 
 
-def _operands(node: Node) -> Iterator[tuple[str, Node]]:
+def operands_of(node: Node) -> Iterator[tuple[str, Node]]:
+    """Yield the tensors that an operator is given, by the arguments' names ("hx.1" in a list)."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return
     for name, value in given_arguments(node).items():

@@ -127,6 +127,12 @@ def product(left: str, right: str) -> Reader:
     return read
 
 
+def by_experts(o: Operands) -> Reading:
+    """Read x[s, i] weight[e, i, o], each row by the weights of its expert, as one linear layer."""
+    sizes = {"rows": o.x[:1], "in": o.x[1:], "out": o.out[1:]}
+    return Reading("linear", sizes, {"matrix": True, "bias": False, "then": ()})
+
+
 def attention(o: Operands) -> Reading:
     """Read softmax(q[..., t, e] k[..., s, e]^T) v[..., s, f]."""
     q, v = o.shape("query"), o.shape("value")

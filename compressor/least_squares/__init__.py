@@ -1,7 +1,7 @@
 """Choose and repair by one quantity: what least squares on the consumers cannot make up for."""
 
 from compressor.least_squares.at_once import samples_that_fit, samples_to_compare
-from compressor.least_squares.choice import reconstruction_scores
+from compressor.least_squares.choice import price_of, reconstruction_scores
 from compressor.least_squares.divergence import Divergence
 from compressor.least_squares.head_bases import Turning, turn_heads, with_tensors
 from compressor.least_squares.memory import USUAL_ROWS, Memory, Workspace
@@ -19,6 +19,7 @@ __all__ = [
     "Turning",
     "Whole",
     "Workspace",
+    "price_of",
     "reconstruction_scores",
     "refit",
     "samples_that_fit",

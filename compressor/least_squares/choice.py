@@ -64,7 +64,7 @@ def reconstruction_scores(
         for share in together:
             ledger.begin(f"ordering the channels of {share.group.name}")
             done = {name for name, group in last.items() if group is share}
-            price = _price(network, share.group, of)
+            price = price_of(network, share.group, of)
             order = _order(trace, network, share, measured, done)
             scores[share.group.name] = order.scores() / price
             ledger.add(_work(share), "")
@@ -111,7 +111,7 @@ def _work(share: GroupConsumers) -> float:
     return DOUBLE_PRECISION * sum(piece.size.work_to_eliminate for piece, _ in share.pieces)
 
 
-def _price(network: Network, group: Group, of: str | None) -> float:
+def price_of(network: Network, group: Group, of: str | None) -> float:
     """Return the share of the network's cost that one channel of a group makes up."""
     if of is None:
         return 1.0

@@ -10,6 +10,7 @@ import json
 import keyword
 import re
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -39,7 +40,8 @@ ARITHMETIC = (
     ast.Compare, ast.Call, ast.keyword, ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
 )  # fmt: skip
 
-OPERATOR = re.compile(r"torch\.ops\.(aten|torchvision)\.(\w+)\.(\w+)")
+OPERATOR = re.compile(r"torch\.ops\.(aten|torchvision|transformers)\.(\w+)\.(\w+)")
+REGISTERING = {"torchvision": "torchvision", "transformers": "transformers.integrations.moe"}
 FILE_OPERATORS = frozenset(["from_file"])
 PLAIN_OPERATORS = (
     words(
@@ -86,14 +88,15 @@ def is_plain_text(text: str) -> bool:
 
 
 def is_operator(text: str) -> bool:
-    """Return whether a text names an operator of ATen or torchvision, or arithmetic on sizes."""
+    """Return whether a text names an operator of ATen, torchvision or transformers, or arithmetic
+    on sizes."""
     if text in PLAIN_OPERATORS:
         return True
     match = OPERATOR.fullmatch(text)
     if match is None or match[2] in FILE_OPERATORS:
         return False
-    if match[1] == "torchvision":
-        import torchvision  # noqa: F401  registers its operators
+    if match[1] in REGISTERING:
+        import_module(REGISTERING[match[1]])
     found: Any = torch.ops
     for name in match.groups():
         found = getattr(found, name, None)

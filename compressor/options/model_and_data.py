@@ -44,7 +44,7 @@ CriterionName = Literal[
 ]
 ReductionName = Literal["mean", "sum", "max", "product", "first"]
 NormalisationName = Literal["usual", "none", "mean", "sum", "max", "norm", "standardise", "lamp"]
-Role = Literal["stream", "head_width", "block"]
+Role = Literal["stream", "head_width", "experts", "block"]
 Augment = Literal["none", "crop", "crop-flip"]
 
 
@@ -178,7 +178,8 @@ deviation 1; lamp: shares of what is not smaller; usual: mean, unless the criter
 
     prune: Annotated[tuple[Role, ...], repeated(CHOICE, "ROLE")] = ()
     """Prune a role that is left alone otherwise: 'stream', residual streams that cross a \
-LayerNorm's statistics (approximate); 'head_width', the widths of attention's heads; 'block', \
+LayerNorm's statistics (approximate); 'head_width', the widths of attention's heads; 'experts', \
+whole experts of a mixture (approximate: routers choose among fewer); 'block', \
 whole branches that are added to a stream (needs --data; with --of latency they go without being \
 asked for). Repeatable."""
 

@@ -32,6 +32,7 @@ from compressor.choose import (
 )
 from compressor.choose.budget import is_timed
 from compressor.choose.curves import Sensitivity, losses_of
+from compressor.graph.mixtures import EXPERTS
 from compressor.options import Options
 from compressor.records import Plan
 from compressor.run.found import Found, Search, to_report
@@ -207,7 +208,11 @@ def decide(
 
 
 def say_how_met(run: Run, decision: Decision) -> None:
-    """Note, where clearly more or less is removed than was asked for, how much and why."""
+    """Note, where clearly more or less is removed than was asked for, how much and why.
+
+    So is noted what whole experts that go do to the others.
+    """
+    _say_what_routers_lose(run, decision)
     budget = describe_budget(run, decision)
     asked, removed, of = budget["ratio"], budget["removed"], budget["of"]
     if asked is None or decision.found is not None or abs(removed - asked) <= FAR:
@@ -217,6 +222,18 @@ def say_how_met(run: Run, decision: Decision) -> None:
         run.stopwatch.note(f"{said}: no more can go (--best-effort)")
         return
     run.stopwatch.note(f"{said}: {_why_too_much(run.options)}")
+
+
+def _say_what_routers_lose(run: Run, decision: Decision) -> None:
+    """Note, where whole experts of mixtures go, how many, and what that does to the others."""
+    sizes = {g.name: g.size for g in run.network.groups if g.role == EXPERTS}
+    gone = [size - decision.kept[name] for name, size in sizes.items() if name in decision.kept]
+    if gone:
+        run.stopwatch.note(
+            f"{sum(gone)} of {sum(sizes.values())} experts go (approximate): routers choose as "
+            "many as before among those that are left, as though the others' logits were minus "
+            "infinity"
+        )
 
 
 def _why_too_much(options: Options) -> str:

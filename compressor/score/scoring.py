@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from compressor.score.criteria import CRITERIA
 from compressor.score.criterion import Criterion, Floats, Material, Scores
 from compressor.score.normalisations import NORMALISATIONS
 from compressor.score.reductions import REDUCTIONS
+from compressor.score.routing import routed_energies
 
 USUAL = "usual"
 """Stands for the normalisation that belongs to the criterion."""
@@ -34,6 +36,9 @@ def score(
 
     Groups in which it measures nothing (no batch norm, no consumer whose input can be seen) are
     scored by their weights' L2 norm instead, and a note says so.
+
+    Experts of a mixture, and their widths, are scored by what routers send through them, where the
+    criterion is one of data.
 
     Args:
         material: The network, and what criteria can draw on.
@@ -62,7 +67,11 @@ def score(
             consequence="nothing is scored",
             next_step="give --data, or choose a criterion of the weights such as l2",
         )
-    rows, groups = chosen.rows(material), material.network.groups
+    network, groups = material.network, material.network.groups
+    routed = routed_energies(material) if chosen.needs == "data" else {}
+    others = tuple(group for group in groups if group.name not in routed)
+    rest = replace(material, network=replace(network, groups=others))
+    rows = {**chosen.rows(rest), **routed}
     blank = [group.name for group in groups if not rows.get(group.name)]
     if blank and len(blank) == len(groups):
         raise _measures_nothing(criterion, chosen, criteria)

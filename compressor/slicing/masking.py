@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from compressor.errors import CompressorError
 from compressor.files.folder import PLAN
+from compressor.graph.mixtures import EXPERTS
 from compressor.graph.trace import copy_detached, copy_to_cpu
+from compressor.listing import some_of
 from compressor.loading.plain import make_plain
 from compressor.modules import unwrap
 from compressor.records import Plan
@@ -87,6 +89,7 @@ def masked(model: nn.Module, plan: Plan | str | Path) -> Masked:
 
 def _masked(model: nn.Module, plan: Plan) -> Masked:
     _check_silenced(plan)
+    _check_experts(plan)
     _check_removal(plan)
     model = make_plain(unwrap(model)[0], copy_to_cpu).module
     check_source(plan, model)
@@ -158,6 +161,18 @@ def _check_silenced(plan: Plan) -> None:
             where="it was written by an earlier version",
             consequence="nothing was masked",
             next_step="compress the network again and take the new plan",
+        )
+
+
+def _check_experts(plan: Plan) -> None:
+    """Check that no whole experts are to be masked."""
+    gone = [name for name, group in plan.groups.items() if group["role"] == EXPERTS]
+    if gone:
+        raise CompressorError(
+            "the plan takes whole experts out, and zeros do not keep a router from choosing them",
+            where=some_of(gone),
+            consequence="nothing was masked",
+            next_step="take the sliced network, or compress without --prune experts",
         )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
-from compressor.graph.axes import Axis, Bools, keep_mask, size_after
+from compressor.graph.axes import Axis, Bools, Product, Sum, keep_mask, size_after
 from compressor.graph.network import BATCH, Network, Spelling
 from compressor.graph.programs.lifting import stored_names
 from compressor.graph.programs.nodes import argument, set_argument
@@ -152,7 +152,8 @@ def _respell(
             set_argument(node, name, new)
     for name, (value, dim) in spelling.pins.items():
         if size_after(dim, sizes) != dim.size:
-            set_argument(node, name, value)
+            size = size_after(value, sizes) if isinstance(value, Axis | Product | Sum) else value
+            set_argument(node, name, size)
 
 
 def _literal(

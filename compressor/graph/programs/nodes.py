@@ -25,8 +25,12 @@ def operator_of(node: Node) -> str:
 
 
 def base_name(node: Node) -> str:
-    """Return an operator's name without overload and in-place mark: "add_.Tensor" is "add"."""
-    name = operator_of(node).partition(".")[0]
+    """Return an operator's name without namespace, overload and in-place mark.
+
+    "add_.Tensor" is "add".
+    """
+    parts = operator_of(node).split(".")
+    name = parts[1] if len(parts) > 2 else parts[0]
     return name if name.startswith("_") else name.rstrip("_")
 
 

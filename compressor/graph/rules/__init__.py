@@ -19,6 +19,7 @@ from compressor.graph.rules import (
     index,
     join,
     linear,
+    mixture,
     norm,
     pooling,
     recurrent,
@@ -44,6 +45,7 @@ FAMILIES = MappingProxyType(
         "shapes": shape,
         "joining and cutting": join,
         "look-ups": index,
+        "mixtures of experts": mixture,
         "new tensors": create,
     }
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from compressor.graph.axes import UNIT, Axis, Dim
 
@@ -23,6 +23,43 @@ class TensorShape(tuple[Dim, ...]):
     __slots__ = ()
 
 
+Says = Literal["position", "count", "end"]
+"""What a number says of positions along a dimension: which one it is, how many things are at each,
+or where those of each end once they are sorted by position."""
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the numbers in a tensor say of a dimension, which may be one of other tensors.
+
+    Attributes:
+        says: What each of them is.
+        of: The dimension.
+    """
+
+    says: Says
+    of: Dim
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What an operator has to do with a mixture of experts, of which data choose some for each row.
+
+    Attributes:
+        competing: Dimensions among those to keep that may lose positions all the same, where they
+            turn out to be experts: what is left is then what the operator would give if the others
+            were never chosen.
+        chosen: How many positions are chosen along what competes.
+        stacked: Dimensions of weights along which data choose.
+        meanings: What the numbers in each result say of positions.
+    """
+
+    competing: tuple[Dim, ...] = ()
+    chosen: int = 0
+    stacked: tuple[Dim, ...] = ()
+    meanings: tuple[Meaning | None, ...] = ()
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of an operator, as a rule sees it.
@@ -36,6 +73,7 @@ class Call:
             results that are not in it are read as a whole.
         blank: Names of tensor arguments that hold the same number everywhere; "hx.1" is the second
             of a list.
+        meanings: Names of tensor arguments whose numbers say positions -> what of which dimension.
     """
 
     op: str
@@ -43,6 +81,7 @@ class Call:
     outputs: tuple[tuple[int, ...], ...]
     read: Mapping[int, frozenset[int]] = field(default_factory=dict)
     blank: frozenset[str] = frozenset()
+    meanings: Mapping[str, Meaning] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
@@ -89,6 +128,8 @@ class Equations:
             of its own.
         remark: What the user should know of how its dimensions depend on each other; "" is nothing.
         statistics: Dimensions over which a statistic is taken (a norm's mean and variance).
+        routing: What it has to do with experts that data choose. Without it, whatever its arguments
+            say positions of keeps them all.
         heads, head_width: For a product of two activations: the dimensions over which it is
             repeated, and those that it contracts or carries (ignored where one side is weights).
         contracted: (argument, dimension) of the weights that are summed over.
@@ -98,7 +139,8 @@ class Equations:
         target: Overload that takes `literals` instead once a result shrinks, because this one
             cannot spell every size.
         pins: Argument -> (value, dimension): the value that it must be given once the dimension
-            has another size, because the operator computes it from that size.
+            has another size, because it is computed from that size; a dimension as the value stands
+            for its own size.
         keeps_zeros: Whether zeros in any operand are zeros in the results, so that zeros in a
             parameter are zeros in what is computed from it.
     """
@@ -110,6 +152,7 @@ class Equations:
     level: Iterable[tuple[Dim, ...]] = ()
     remark: str = ""
     statistics: Iterable[Dim] = ()
+    routing: Routing | None = None
     heads: Iterable[Dim] = ()
     head_width: Iterable[Dim] = ()
     contracted: Iterable[tuple[str, int]] = ()

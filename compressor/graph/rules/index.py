@@ -6,8 +6,11 @@ from compressor.graph.axes import UNIT, Axis, Dim
 from compressor.graph.rules.call import (
     Call,
     Equations,
+    Meaning,
     Refusal,
+    Routing,
     Rule,
+    Shape,
     broadcast,
     fresh,
     keep_all,
@@ -45,7 +48,10 @@ def index_select(call: Call) -> Equations:
 
 
 def index(call: Call) -> Equations:
-    """Indexing x[i, j, ...] by tensors: indexed dimensions are kept, None passes one on."""
+    """Indexing x[i, j, ...] by tensors: indexed dimensions are kept, None passes one on.
+
+    Numbers that say positions still do once they are picked, and may pick from what is stacked.
+    """
     x, indices = call.x, call["indices"]
     listed = [i for i, tensor in enumerate(indices) if tensor is not None]
     together = listed == list(range(listed[0], listed[-1] + 1))
@@ -56,10 +62,23 @@ def index(call: Call) -> Equations:
     at = listed[0] if together else 0
     chosen = fresh(call.outputs[0][at : at + count])
     counted = (dim for tensor in indices if tensor is not None for dim in tensor)
-    return Equations(
-        ((*passing[:at], *chosen, *passing[at:]),),
-        keep=keep_all((*(x[i] for i in listed), *chosen, *counted), INDEXED),
-    )
+    kept = keep_all((*(x[i] for i in listed), *chosen, *counted), INDEXED)
+    out = (*passing[:at], *chosen, *passing[at:])
+    told = call.meanings.get(f"indices.{listed[0]}")
+    if told is not None and len(call.meanings) == len(listed) == 1:
+        return _pick(call, out, kept, told)
+    picked = call.meanings.get("self")
+    is_known = picked is not None and picked.says == "position" and len(call.meanings) == 1
+    return Equations((out,), keep=kept, routing=Routing(meanings=(picked,)) if is_known else None)
+
+
+def _pick(call: Call, out: Shape, kept: list[tuple[Dim, str]], told: Meaning) -> Equations:
+    """x[e], where e says positions: what is stacked along them loses the same ones."""
+    stack = call.x[next(i for i, tensor in enumerate(call["indices"]) if tensor is not None)]
+    if told.says != "position" or stack.size != told.of.size:
+        return Equations((out,), keep=kept)
+    others = [(dim, reason) for dim, reason in kept if dim is not stack]
+    return Equations((out,), [(stack, told.of)], others, routing=Routing(stacked=(stack,)))
 
 
 def _index_by_mask(call: Call, listed: list[int]) -> Equations:

@@ -8,6 +8,11 @@ def no_rule(operator: str) -> str:
     return f"the operator {operator} has no rule"
 
 
+def no_longer_followed(operator: str) -> str:
+    """Return the reason to keep what an operator is told positions of, by numbers."""
+    return f"numbers say positions along it, and {operator} makes others of them"
+
+
 INPUT = "a model input"
 OUTPUT = "a model output"
 UNUSED = "no operator uses it"

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from compressor.graph.axes import UNIT
-from compressor.graph.rules.call import Call, Equations, Rule, broadcast, fresh, keep_all, table
+from compressor.graph.rules.call import (
+    Call,
+    Equations,
+    Routing,
+    Rule,
+    broadcast,
+    fresh,
+    keep_all,
+    table,
+)
 from compressor.graph.rules.reasons import CHOSEN, MIXED, ORDERED
 
 
@@ -64,9 +75,15 @@ def position(call: Call) -> Equations:
 
 
 def along(call: Call) -> Equations:
-    """softmax, cumsum, ...: out = x; indices depend on each other along `dim`, which is kept."""
+    """cumprod, ...: out = x; indices depend on each other along `dim`, which is kept."""
     at = call.dim("dim", -1)
     return Equations(tuple(call.x for _ in call.outputs), keep=[(call.x[at], MIXED)])
+
+
+def compete(call: Call) -> Equations:
+    """softmax: out = x; indices share one sum along `dim`, which is kept but for experts."""
+    routing = None if call.meanings else Routing(competing=(call.x[call.dim("dim", -1)],))
+    return replace(along(call), routing=routing)
 
 
 def differences(call: Call) -> Equations:
@@ -83,14 +100,19 @@ def differences(call: Call) -> Equations:
 
 
 def sorted_along(call: Call) -> Equations:
-    """topk, sort: along `dim` positions are chosen, so both sides of it are kept."""
+    """sort, kthvalue: along `dim` positions are chosen, so both sides of it are kept."""
     at = call.dim("dim", -1)
     outputs = []
     for sizes in call.outputs:
         (chosen,) = fresh([sizes[at]])
         outputs.append((*call.x[:at], chosen, *call.x[at + 1 :]))
     touched = [call.x[at], *(out[at] for out in outputs)]
-    return Equations(tuple(outputs), keep=keep_all(touched, CHOSEN))
+    sorted_numbers = Routing(meanings=(call.meanings.get("self"), None))
+    return Equations(
+        tuple(outputs),
+        keep=keep_all(touched, CHOSEN),
+        routing=sorted_numbers if call.op.startswith("sort.") else None,
+    )
 
 
 RULES: dict[str, Rule] = {
@@ -109,11 +131,8 @@ RULES: dict[str, Rule] = {
         """argmax argmin max.dim min.dim median median.dim nanmedian nanmedian.dim mode
         quantile.scalar nanquantile.scalar""",
     ),
-    **table(
-        along,
-        """softmax.int log_softmax.int _softmax _log_softmax cumsum cumprod logcumsumexp
-        cummax cummin""",
-    ),
+    **table(along, "cumprod logcumsumexp cummax cummin"),
+    **table(compete, "softmax.int log_softmax.int _softmax _log_softmax"),
     **table(differences, "diff"),
-    **table(sorted_along, "topk sort sort.stable argsort argsort.stable kthvalue"),
+    **table(sorted_along, "sort sort.stable argsort argsort.stable kthvalue"),
 }

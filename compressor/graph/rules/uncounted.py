@@ -9,7 +9,7 @@ fft_* _fft_* stft* istft* linalg_* cholesky* inverse.* det.* logdet.* slogdet.* 
 *_solve.* pinverse.* matrix_power.* matrix_exp.* chain_matmul.* cdist.* _cdist_forward.*
 conv_tbc.* kron.* embedding_bag.* _embedding_bag* *sparse* *_attention*
 _scaled_mm* _grouped_mm* _native_multi_head* _transformer_encoder* *quantize* *qlinear*
-*_int_mm* *_int4pack* *_int8pack* histc.* trapezoid.* convolution_backward.*
+*_int_mm* *_int4pack* *_int8pack* trapezoid.* convolution_backward.*
 """
 """Patterns of overloads that may do much work; those without a namespace are ATen's."""
 

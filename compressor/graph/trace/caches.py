@@ -13,7 +13,7 @@ SWITCH = "use_cache"
 
 def switch_caches_off(module: nn.Module) -> list[str]:
     """Switch the caches off, in place, and return a note if any was on."""
-    switched = [config for _, config in _configurations(module) if _is_on(config)]
+    switched = [config for _, config in configurations_in(module) if _is_on(config)]
     for config in switched:
         setattr(config, SWITCH, False)
     if not switched:
@@ -26,8 +26,8 @@ def switch_caches_off(module: nn.Module) -> list[str]:
 
 def restore_caches(module: nn.Module, given: nn.Module) -> None:
     """Switch on the caches of `module`, in place, at the paths where those of `given` are on."""
-    on = {path for path, config in _configurations(given) if _is_on(config)}
-    for path, config in _configurations(module):
+    on = {path for path, config in configurations_in(given) if _is_on(config)}
+    for path, config in configurations_in(module):
         if path in on:
             setattr(config, SWITCH, True)
 
@@ -36,7 +36,7 @@ def _is_on(config: Any) -> bool:
     return getattr(config, SWITCH, None) is True
 
 
-def _configurations(module: nn.Module) -> Iterator[tuple[str, Any]]:
+def configurations_in(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield the configurations that layers hold, and those within them, with the layers' paths."""
     for path, layer in module.named_modules():
         config = vars(layer).get("config")

@@ -12,6 +12,7 @@ from compressor.errors import CompressorError
 from compressor.graph.programs.containers import know_types
 from compressor.graph.trace.batch import batch_symbol_of, leading_size, with_batch
 from compressor.graph.trace.caches import switch_caches_off
+from compressor.graph.trace.experts import grouped_experts
 from compressor.graph.trace.exports import capture, capture_training, unused_parameters
 from compressor.graph.trace.fixed_inputs import note_fixed_inputs
 from compressor.graph.trace.keepsakes import restore_stored
@@ -44,14 +45,15 @@ def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True
     copied = copy_detached(module)
     know_types((examples.args, dict(examples.kwargs)))
     before = [*switch_caches_off(copied), *note_fixed_inputs(copied, examples)]
-    with restore_stored(copied), switch_observers_off(copied, examples) as observed:
+    observers = switch_observers_off(copied, examples)
+    with restore_stored(copied), grouped_experts(copied), observers as observed:
         program, way, notes = capture(copied, examples, free_batch)
     inputs = (way.free_batch and with_batch(examples)) or examples
     training = None
     is_whole = not way.ends_after and not isinstance(copied, torch.fx.GraphModule)
     unused = unused_parameters(program) if is_whole else set()
     if unused:
-        with restore_stored(copied):
+        with restore_stored(copied), grouped_experts(copied):
             training = capture_training(copied, inputs, way, unused, notes)
     return Trace(
         program=program,

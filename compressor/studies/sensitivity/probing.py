@@ -20,6 +20,7 @@ from compressor.errors import CompressorError
 from compressor.files.folder import SENSITIVITY_FILES, all_or_nothing
 from compressor.graph.axes import keep_mask
 from compressor.graph.blocks import Block
+from compressor.graph.mixtures import EXPERTS
 from compressor.graph.network import Network
 from compressor.options import SensitivityOptions
 from compressor.records import Group
@@ -79,7 +80,7 @@ def measure(subject: Subject, options: SensitivityOptions, watch: Watch) -> Sens
                 tick(done, len(groups) + len(blocks), block.name)
     for curve in curves:
         if not curve.points:
-            stopwatch.note(f"{curve.name} is not measured: a constant in code consumes it")
+            stopwatch.note(f"{curve.name} is not measured: {_why_not_measured(curve)}")
     loaded = opened.loaded
     return Sensitivity(
         model={
@@ -115,11 +116,14 @@ class _Probe:
     def curve(self, group: Group) -> Curve:
         """Measure one group at each ratio; equal numbers of channels are measured once.
 
-        The curve has no points where a consumer is not a tensor of the module.
+        The curve has no points where zeros do not stand for dropping: a consumer is not a tensor of
+        the module, or a router chooses what is zero all the same.
         """
         network = self.network
         tensors = named_tensors(self.opened.trace.module)
-        reachable = network.silenced([group.name]).keys() <= tensors.keys()
+        reachable = group.role != EXPERTS and (
+            network.silenced([group.name]).keys() <= tensors.keys()
+        )
         measured, points = {group.size: self.baseline}, list[Point]()
         for ratio in self.options.ratios if reachable else ():
             kept = group.size - min(group.size - 1, math.floor(ratio * group.size + 0.5))
@@ -156,6 +160,12 @@ class _Probe:
             }
             for tensor, dims in network.silenced([name]).items()
         }
+
+
+def _why_not_measured(curve: Curve) -> str:
+    if curve.role == EXPERTS:
+        return "zeros do not keep a router from choosing an expert"
+    return "a constant in code consumes it"
 
 
 def _check_finite(value: float, cut: str, name: str, protect: str) -> None:
