@@ -201,6 +201,7 @@ class Group:
         members: The places that lose positions.
         exact: Whether zeros in the contracted members compute what dropping computes.
         least: Number of channels without which the network cannot run.
+        step: Number of whose multiples its width must be.
     """
 
     name: str
@@ -209,6 +210,7 @@ class Group:
     members: tuple[Member, ...]
     exact: bool = True
     least: int = 1
+    step: int = 1
 
     @property
     def producer(self) -> Member:

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 from folders import make_model, save_model
-from test_hf_format import Told, compressed, config_in, load
+from test_hf_format import Told, compressed, load
 from twin import random_keep
 
 import compressor
@@ -100,17 +100,17 @@ def twin(name: str, keep: Mapping[str, tuple[int, ...]]) -> Iterator[nn.Module]:
 @pytest.mark.parametrize("name", [MIXTRAL, QWEN, *SLOW])
 def test_what_is_left_is_the_network_whose_other_logits_are_minus_infinity(name: str) -> None:
     _, traced, network = analysed(name)
-    for seed in (0, 1):
-        keep = keep_of(network, seed)
-        sliced = slice_network(traced, network, keep)
-        with twin(name, keep) as dense:
-            expected = dense(input_ids=IDS).logits
-        assert expected.std() > 0.01
-        assert sliced.plan.form == "class" and not sliced.plan.stand_ins
-        for form in (as_module(sliced.program), sliced.module):
-            with torch.no_grad():
-                found = form(input_ids=IDS)["logits"]
-            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    keep = keep_of(network, seed=1)
+    sliced = slice_network(traced, network, keep)
+    assert sliced.plan.form == "class"
+    assert not sliced.plan.stand_ins
+    with twin(name, keep) as dense:
+        expected = dense(input_ids=IDS).logits
+    assert expected.std() > 0.01
+    for form in (as_module(sliced.program), sliced.module):
+        with torch.no_grad():
+            found = form(input_ids=IDS)["logits"]
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", [MIXTRAL, QWEN, *SLOW])
@@ -142,7 +142,8 @@ class Toy(nn.Module):
         weights, chosen = logits.softmax(-1).topk(2)
         experts, order = chosen.reshape(-1).sort()
         bins = 6 if self.misuse == "bins" else 5
-        counts = torch.histc(experts.float(), bins, 0, bins - 1)[:5]
+        counts = torch.histc(experts.float(), bins, 0, bins - 1)
+        counts = counts if bins == 5 else counts[:5]
         ends = counts.cumsum(0, dtype=torch.int32)
         y = grouped(grouped(x[order // 2], self.up, ends).relu(), self.down, ends)
         y = (y + self.bias[experts]) * weights.reshape(-1)[order].unsqueeze(-1)
@@ -156,7 +157,7 @@ def experts_of_toy(misuse: str) -> list[Group]:
     import transformers.integrations.moe  # noqa: F401 - registers the operator
 
     torch.manual_seed(0)
-    traced = trace(Toy(misuse).eval(), ExampleInputs((torch.randn(4, 8),), "the test's"))
+    traced = trace(Toy(misuse).eval(), ExampleInputs((torch.randn(4, 8),)))
     return groups_of(analyse(traced), EXPERTS)
 
 
@@ -196,10 +197,10 @@ def test_a_configuration_says_how_many_experts_are_left(
     folder, told = save_model(name, tmp_path / "m"), Told()
     found = compressed(folder, of="params", ratio=0.4, prune=("experts",), watch=told)
     found.save(tmp_path / "out")
-    before, after = config_in(folder), config_in(tmp_path / "out/hf")
-    assert 2 <= after[number] < before[number]
-    assert after[width] < before[width]
-    assert after["num_experts_per_tok"] == 2
+    before, after = load(folder).config, load(tmp_path / "out/hf").config
+    assert 2 <= getattr(after, number) < getattr(before, number)
+    assert getattr(after, width) < getattr(before, width)
+    assert after.num_experts_per_tok == 2
     assert any("experts go (approximate)" in note for note in told.notes)
     check_folder(found, tmp_path / "out")
 
@@ -208,9 +209,9 @@ def test_experts_stay_unless_they_are_asked_for(tmp_path: Path) -> None:
     folder = save_model(QWEN, tmp_path / "m")
     found = compressed(folder, ratio=0.3)
     found.save(tmp_path / "out")
-    before, after = config_in(folder), config_in(tmp_path / "out/hf")
-    assert after["num_experts"] == before["num_experts"]
-    assert after["moe_intermediate_size"] < before["moe_intermediate_size"]
+    before, after = load(folder).config, load(tmp_path / "out/hf").config
+    assert after.num_experts == before.num_experts
+    assert after.moe_intermediate_size in (8, 16)  # what kernels for experts take
     check_folder(found, tmp_path / "out")
     assert found.report["after"]["macs"] < found.report["before"]["macs"]
 
@@ -235,10 +236,8 @@ def test_with_data_experts_go_that_add_least(tmp_path: Path) -> None:
     assert all(not {1, 4} & set(each) or len(each) > 4 for each in kept)
 
 
-def test_masks_do_not_stand_for_experts_that_go(tmp_path: Path) -> None:
-    model: Any = make_model(MIXTRAL)
-    found = compressor.compress(
-        model, {"input_ids": IDS}, of="params", ratio=0.4, prune=("experts",), format="pt2"
-    )
+def test_masks_do_not_stand_for_experts_that_go() -> None:
+    model, traced, network = analysed(MIXTRAL)
+    plan = slice_network(traced, network, keep_of(network, 1)).plan
     with pytest.raises(CompressorError, match="zeros do not keep a router"):
-        compressor.masked(model, found.plan)
+        compressor.masked(model, plan)

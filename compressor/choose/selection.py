@@ -119,7 +119,7 @@ def select(network: Network, ranking: Ranking, budget: Budget, bounds: Bounds = 
         raise removes_nothing()
     if asks and not budget.best_effort:
         _refuse_what_cannot_be(bill, order, measured=ranking.losses is not None)
-    in_steps = any(bounds.step(group) > 1 for unit in units for group in unit.groups)
+    in_steps = any(max(bounds.step(g), unit.step) > 1 for unit in units for g in unit.groups)
     meeting = _Meeting(order, bill, gives_back=ranking.scope == "global" or in_steps)
     taken, after = meeting.meet(bill.target)
     if in_steps and budget.short:
@@ -191,8 +191,14 @@ class _Bill:
         return self._of(self.network.sizes(self.counts(after)))
 
     def fitting(self, target: float) -> Callable[[Ints], bool]:
-        """Return what tells whether the network costs no more than a target at given widths."""
-        return lambda widths: self.of(widths) <= target
+        """Return what tells whether given widths can be, and cost no more than a target."""
+        steps = np.array([unit.step for unit in self.free], np.int64)
+
+        def fits(widths: Ints) -> bool:
+            can_be = (widths % steps == 0) | (widths == self.full)
+            return bool(can_be.all()) and self.of(widths) <= target
+
+        return fits
 
     def counts(self, after: Ints) -> dict[str, int]:
         """Return how many channels each group keeps at these widths of the units."""

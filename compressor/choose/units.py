@@ -68,6 +68,12 @@ class Unit:
         each = zip(self.groups, self.times, strict=True)
         return max(least_of(self.size), *(-(-group.least // times) for group, times in each))
 
+    @property
+    def step(self) -> int:
+        """Return the number of whose multiples its width must be, unless it stays whole."""
+        each = zip(self.groups, self.times, strict=True)
+        return math.lcm(*(g.step // math.gcd(g.step, times) for g, times in each))
+
     def axes(self, network: Network) -> list[Axis]:
         """Return the axes that get narrower with it."""
         return [network.axes[group.name] for group in self.groups]
@@ -206,7 +212,7 @@ def _width_after(unit: Unit, share: float, step: int) -> int:
 
 def _own_step(unit: Unit, step: int) -> int:
     """Return the step of a unit's widths whose first group has widths in steps of so many."""
-    return step // math.gcd(step, unit.times[0])
+    return math.lcm(step // math.gcd(step, unit.times[0]), unit.step)
 
 
 def _with_widths(unit: Unit, bounds: Bounds) -> Unit:

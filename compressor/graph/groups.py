@@ -165,6 +165,7 @@ def form_groups(
                 if not solver.is_kept(axis):
                     members.setdefault(axis, []).append(member)
     roles, least = uses.roles(solver), uses.routings.least(solver)
+    steps = uses.routings.steps(solver)
     computed = uses.consumed_by_computed(solver, {d for shape in tensors.values() for d in shape})
     axes: dict[str, Axis] = {}
     groups: list[Group] = []
@@ -175,7 +176,8 @@ def form_groups(
         name = _group_name(found, role, axes)
         axes[name] = axis
         exact = role in _EXACT and axis not in computed
-        groups.append(Group(name, axis.size, role, tuple(found), exact, least.get(axis, 1)))
+        bounds = least.get(axis, 1), steps.get(axis, 1)
+        groups.append(Group(name, axis.size, role, tuple(found), exact, *bounds))
     return axes, tuple(groups)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +16,10 @@ EXPERTS = "experts"
 choose them still."""
 
 
+ALIGNED = 8
+"""Numbers of two bytes in 16 bytes, at multiples of which experts' kernels want rows to begin."""
+
+
 @dataclass(frozen=True)
 class Routings:
     """What operators have to do with experts, noted as a program is walked over.
@@ -23,15 +28,18 @@ class Routings:
         competing: Dimensions that are kept unless they are experts, with the reason.
         stacked: Node -> dimension of the weights along which data choose.
         choices: Node -> the dimension along which it chooses, and how many.
+        aligned: Dimensions whose sizes kernels take in multiples of `ALIGNED` alone.
     """
 
     competing: list[tuple[Dim, Reason]] = field(default_factory=list)
     stacked: dict[str, Dim] = field(default_factory=dict)
     choices: dict[str, tuple[Dim, int]] = field(default_factory=dict)
+    aligned: list[Dim] = field(default_factory=list)
 
     def note(self, node: str, routing: Routing) -> None:
         """Note what the operator of a node has to do with experts."""
         self.stacked.update((node, dim) for dim in routing.stacked)
+        self.aligned.extend(routing.aligned)
         if routing.chosen:
             self.choices.update((node, (dim, routing.chosen)) for dim in routing.competing)
 
@@ -56,6 +64,11 @@ class Routings:
             for axis in stacks & set(leaves(solver.normal(dim))):
                 found[axis] = max(count, found.get(axis, 0))
         return found
+
+    def steps(self, solver: Solver) -> dict[Axis, int]:
+        """Return of axes that kernels want aligned the steps in which they may lose positions."""
+        axes = {axis for dim in self.aligned for axis in leaves(solver.normal(dim))}
+        return {axis: math.gcd(axis.size, ALIGNED) for axis in axes}
 
     def routers(self, solver: Solver, axes: Mapping[str, Axis]) -> dict[str, Router]:
         """Return where the experts of groups, by name, are chosen and used."""

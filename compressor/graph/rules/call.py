@@ -51,12 +51,14 @@ class Routing:
             were never chosen.
         chosen: How many positions are chosen along what competes.
         stacked: Dimensions of weights along which data choose.
+        aligned: Dimensions whose sizes kernels take in multiples of eight alone.
         meanings: What the numbers in each result say of positions.
     """
 
     competing: tuple[Dim, ...] = ()
     chosen: int = 0
     stacked: tuple[Dim, ...] = ()
+    aligned: tuple[Dim, ...] = ()
     meanings: tuple[Meaning | None, ...] = ()
 
 

@@ -27,7 +27,7 @@ GROUPED = ("transformers.grouped_mm_fallback.default", "_grouped_mm.default")
 def grouped_product(call: Call) -> Equations:
     """grouped_mm: out[s, o] = x[s, i] weight[e, i, o], for the rows of each e that end at offs[e].
 
-    Rows are in the order of e, and kept.
+    Rows are in the order of e, and kept. Kernels want them to begin at multiples of 16 bytes.
     """
     names = tuple(call.arguments)[:2]
     x, weight, ends = call[names[0]], call[names[1]], call.get("offs")
@@ -35,15 +35,15 @@ def grouped_product(call: Call) -> Equations:
         return Refusal(INDEXED)(call)
     (rows, features), (experts, inner, out) = x, weight
     same: list[tuple[Dim, Dim]] = [(features, inner), (experts, ends[0])]
-    told = call.meanings.get("offs")
-    is_told = told is not None and told.says == "end"
-    if told is not None and is_told:
+    told, stacked = call.meanings.get("offs"), tuple[Dim, ...]()
+    if told is not None and told.says == "end":
         same.append((experts, told.of))
+        stacked = (experts,)
     return Equations(
         ((rows, out),),
         same,
-        keep=[(rows, INDEXED)] if is_told else keep_all((rows, experts), INDEXED),
-        routing=Routing(stacked=(experts,)) if is_told else None,
+        keep=[(rows, INDEXED)] if stacked else keep_all((rows, experts), INDEXED),
+        routing=Routing(stacked=stacked, aligned=(inner, out)) if stacked or not told else None,
         contracted=((names[1], 1),),
         macs=((rows, features, out),),
         width=out,
