@@ -22,6 +22,7 @@ from test_hf_format import Told, compressed, load
 from twin import random_keep
 
 import compressor
+from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.graph.analysis import analyse
 from compressor.graph.axes import keep_mask
@@ -29,6 +30,8 @@ from compressor.graph.mixtures import EXPERTS
 from compressor.graph.network import Network
 from compressor.graph.trace import trace
 from compressor.records import ExampleInputs, Group, Trace
+from compressor.score.criterion import Calibration, Material
+from compressor.score.routing import routed_energies
 from compressor.slicing import as_module, slice_network
 
 MIXTRAL, QWEN, OLMOE = "MixtralForCausalLM", "Qwen3MoeForCausalLM", "OlmoeForCausalLM"
@@ -36,6 +39,8 @@ QWEN2, GPT_OSS = "Qwen2MoeForCausalLM", "GptOssForCausalLM"
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in (OLMOE, QWEN2, GPT_OSS)]
 
 IDS = torch.randint(60, (3, 8), generator=torch.Generator().manual_seed(0))
+MASK = (torch.arange(8) < torch.tensor([[8], [5], [7]])).long()
+INPUTS = {"input_ids": IDS, "attention_mask": MASK}
 
 
 @cache
@@ -46,7 +51,7 @@ def analysed(name: str) -> tuple[nn.Module, Trace, Network]:
     """
     model: Any = make_model(name).double()
     model.set_experts_implementation("eager")
-    traced = trace(model, ExampleInputs((), {"input_ids": IDS[:2]}, "the test's"))
+    traced = trace(model, ExampleInputs((), {name: x[:2] for name, x in INPUTS.items()}))
     return model, traced, analyse(traced)
 
 
@@ -105,11 +110,11 @@ def test_what_is_left_is_the_network_whose_other_logits_are_minus_infinity(name:
     assert sliced.plan.form == "class"
     assert not sliced.plan.stand_ins
     with twin(name, keep) as dense:
-        expected = dense(input_ids=IDS).logits
+        expected = dense(**INPUTS).logits
     assert expected.std() > 0.01
     for form in (as_module(sliced.program), sliced.module):
         with torch.no_grad():
-            found = form(input_ids=IDS)["logits"]
+            found = form(**INPUTS)["logits"]
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -170,6 +175,42 @@ def test_what_picks_from_a_stack_goes_with_it() -> None:
 @pytest.mark.parametrize("misuse", ["mean", "bins", "number", "output"])
 def test_experts_stay_where_their_positions_mean_more(misuse: str) -> None:
     assert not experts_of_toy(misuse)
+
+
+# -- scores ---------------------------------------------------------------------------------------
+
+
+def test_scores_are_the_energies_of_what_is_not_padding() -> None:
+    """Compared with what the layers of the class give, token by token."""
+    model, traced, network = analysed(MIXTRAL)
+    call = Call((), INPUTS)
+    calibration = Calibration(traced, [(call, None)], lambda outputs, target: outputs[0].mean())
+    material = Material(network, dict(model.named_parameters()), calibration, unit=None)
+    found = routed_energies(material)
+    for name, experts in model.named_modules():
+        if name.endswith(".experts"):
+            added, widths = energies_of(model, experts)
+            gate = f"{name.removesuffix('experts')}gate.weight:0 experts"
+            torch.testing.assert_close(torch.tensor(found[gate][0]), added / added.sum())
+            channels = torch.tensor(found[f"{name}.gate_up_proj:1"][0])
+            torch.testing.assert_close(channels, widths / widths.sum())
+
+
+def energies_of(model: nn.Module, experts: Any) -> tuple[Tensor, Tensor]:
+    """What each expert adds to tokens, and what is in the products of each of their channels."""
+    given: list[tuple[Tensor, Tensor, Tensor]] = []
+    hook = experts.register_forward_pre_hook(lambda module, args: given.append(args))
+    with torch.no_grad():
+        model(**INPUTS)
+    hook.remove()
+    added, widths = torch.zeros(6, dtype=torch.float64), torch.zeros(48, dtype=torch.float64)
+    for x, chosen, weights, counts in zip(*given[0], MASK.reshape(-1), strict=True):
+        for expert, weight in zip(chosen.tolist(), weights, strict=True):
+            gate, up = (experts.gate_up_proj[expert] @ x).detach().chunk(2)
+            inner, down = experts.act_fn(gate) * up, experts.down_proj[expert].detach()
+            added[expert] += counts * (weight * (down @ inner)).square().sum()
+            widths += counts * inner.square() * down.square().sum(0)
+    return added, widths
 
 
 # -- folders --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from torch.fx import Node
 
 from compressor.graph.network import Network, Router
 from compressor.graph.programs.nodes import given_arguments, operand, operator_of
+from compressor.graph.rules.facts import CONVERTS
 from compressor.graph.rules.mixture import GROUPED
 from compressor.records import Trace
 from compressor.score.criterion import Floats
@@ -70,7 +71,7 @@ class RoutedProgram(Program):
 
     def _sums_of_squares(self, node: Node) -> Floats:
         x, _, ends = (self.env[value] for value in list(given_arguments(node).values())[:3])
-        squares, last = x.float().square(), ends.tolist()
+        squares, last = _squares(x), ends.tolist()
         tokens = self._found.get(self._rows[node.name])
         if self.counted is not None and tokens is not None:
             squares = squares * self.counted.to(x.device)[tokens].unsqueeze(-1)
@@ -99,6 +100,8 @@ class RoutedProgram(Program):
         """Return the node that says which row is each of those that are sorted by expert."""
         for name in filter(self._is_product, router.products):
             source = self.nodes[name].all_input_nodes[0]
+            while operator_of(source) in CONVERTS:
+                source = source.all_input_nodes[0]
             if operator_of(source) == "index.Tensor":
                 index = operand(source, "indices.0")
                 return index.name if index is not None else ""
@@ -119,4 +122,9 @@ def _to_note(result: Any) -> Tensor:
         positions: Tensor = result[1]
         return positions
     tensor: Tensor = result
-    return tensor.float().square().sum(-1) if tensor.is_floating_point() else tensor
+    return _squares(tensor).sum(-1) if tensor.is_floating_point() else tensor
+
+
+def _squares(x: Tensor) -> Tensor:
+    """Square numbers, in single precision at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32)).square()
