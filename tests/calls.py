@@ -49,6 +49,9 @@ def deformable(groups: int, parts: int) -> tuple[Any, ...]:
 BOXES = torch.tensor([[0, 0, 0, 4, 4], [1, 1, 1, 6, 6], [0, 2, 1, 7, 5]], dtype=torch.float64)
 """Regions of interest: which image, and two corners."""
 
+ENDS = torch.tensor([2, 2, 6], dtype=torch.int32)
+"""Where the rows of three experts end."""
+
 ONE_WAY, BOTH_WAYS = (False, False, True), (False, True, False)
 """In evaluation: not bidirectional but batch first, and the other way round."""
 
@@ -148,6 +151,8 @@ CALLS = [
     row("cumsum", 2, t(2, 4, 6), 1),
     row("cummax", 2, t(2, 4, 6), 1),
     row("topk", 2, t(2, 4, 6), 3, 1),
+    row("histc", 0, t(6), 5, 0, 1),
+    row("transformers.grouped_mm_fallback.default", 2, t(6, 4), t(3, 4, 5), ENDS),
     row("sort", 2, t(2, 4, 6), 1),
     # joins and cuts
     row("hstack", 4, [t(2, 3, 4), t(2, 5, 4)]),

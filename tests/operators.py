@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision  # noqa: F401 - its operators have rules
+import transformers.integrations.moe  # noqa: F401 - so has its operator
 from torch import Tensor
 from torch.utils import _pytree as pytree
 

@@ -102,7 +102,11 @@ WITHIN = {
     "graph.rules": ("graph.rules", "graph.axes", "errors"),
     "graph.programs": ("graph.programs", "errors", "source_lines"),
     "graph.trace.regions": ("errors",),
-    "graph.groups": ("graph.axes", "graph.solver", "graph.network", "graph.rules", "records"),
+    "graph.mixtures": ("graph.axes", "graph.solver", "graph.network", "graph.rules"),
+    "graph.groups": (
+        *("graph.axes", "graph.solver", "graph.network", "graph.rules", "records"),
+        "graph.mixtures",
+    ),
     "loading.plain": ("loading.plain", "errors"),
     "choose.curves": ("errors", "records", "metrics"),
     "files": ("files", "errors"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from torch.export import ExportedProgram
@@ -26,8 +27,7 @@ def _one_by_one(input: Any, weight: Any, offs: Any) -> Any:
         weight: [experts, in, out].
         offs: Where the rows of each expert end, [experts].
     """
-    from onnxscript import opset18 as op
-
+    op: Any = import_module("onnxscript").opset18
     before, pieces = op.Constant(value_ints=[0]), []
     ends = op.Cast(offs, to=7)  # INT64
     axis = op.Constant(value_ints=[0])
