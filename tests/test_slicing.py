@@ -412,6 +412,25 @@ def test_a_size_that_the_code_reads_from_a_part_follows() -> None:
     assert_same(masked_twin(of, keep), found.module, of.case)
 
 
+class Squeezed(nn.Module):
+    """Drops all dimensions of size one, without naming them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).unsqueeze(1).squeeze())
+
+
+def test_dimensions_that_the_code_does_not_name_are_no_sizes_of_it() -> None:
+    of = analysed_case(Case(Squeezed, (6,)))
+    keep = random_keep(of.network, seed=5)
+    found = sliced(of, keep)
+    assert found.plan.form == "class", found.plan.obstacle
+    assert_same(masked_twin(of, keep), found.module, of.case)
+
+
 # -- what nodes yield --------------------------------------------------------------------------
 
 

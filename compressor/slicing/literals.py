@@ -88,7 +88,7 @@ def _given_sizes(node: torch.fx.Node, name: str, spelled: Any) -> Iterator[tuple
         given = argument(node, name)
         values = given if isinstance(given, list | tuple) else (given,)
     else:
-        values = [dim.size for dim in dims]
+        values = [dim if isinstance(dim, int) else dim.size for dim in dims]
     yield from ((v, d) for v, d in zip(values, dims, strict=False) if not isinstance(d, int))
 
 

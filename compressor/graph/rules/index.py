@@ -136,7 +136,10 @@ def index_write(call: Call) -> Equations:
 
 
 def gather(call: Call) -> Equations:
-    """gather: out has the index's dimensions; they are kept where not x's own, and at `dim`."""
+    """gather: out has the index's dimensions; they are kept where not x's own, and at `dim`.
+
+    Numbers that say positions along `dim` pick the same ones where others are gone.
+    """
     at, x, out = call.dim(), call.x, call["index"]
     same = [
         (a, b) for i, (a, b) in enumerate(zip(x, out, strict=True)) if i != at and a.size == b.size
@@ -144,7 +147,14 @@ def gather(call: Call) -> Equations:
     cropped = [
         a for i, (a, b) in enumerate(zip(x, out, strict=True)) if i == at or a.size != b.size
     ]
-    return Equations((tuple(out),), same, keep=keep_all((*cropped, out[at]), INDEXED))
+    told, routing = call.meanings.get("index"), None
+    is_position = told is not None and told.says == "position" and len(call.meanings) == 1
+    if told is not None and is_position and told.of.size == x[at].size:
+        same.append((x[at], told.of))
+        routing = Routing(competing=(x[at],))
+    return Equations(
+        (tuple(out),), same, keep=keep_all((*cropped, out[at]), INDEXED), routing=routing
+    )
 
 
 def take_along(call: Call) -> Equations:
