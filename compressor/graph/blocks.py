@@ -25,7 +25,11 @@ from compressor.graph.programs.nodes import (
     operator_of,
 )
 from compressor.graph.rules.facts import SUMS, WEIGHING
+from compressor.graph.rules.mixture import GROUPED
 from compressor.source_lines import owner_of, place_of
+
+_WEIGHTY = frozenset((*WEIGHING, *GROUPED))
+"""Operators of layers with weights, of which a block has one at least."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def _block(
     cone = _cone(branch, addition, stored)
     taken = {n for node in cone for n in node.all_input_nodes if n not in cone}
     entering = {n for n in taken if n.name not in stored}
-    weights = [n for n in cone if operator_of(n) in WEIGHING]
+    weights = [n for n in cone if operator_of(n) in _WEIGHTY]
     is_joined = stream in entering or entering & depends[stream]
     if not weights or not is_joined or stream in depends[branch] - entering - {stream}:
         return None
@@ -150,7 +154,7 @@ def _block(
 def _work(depends: Mapping[Node, frozenset[Node]], stream: Node, entering: set[Node]) -> int:
     """Return how many layers with weights a projection has: those after what enters the branch."""
     before = set[Node]().union(*(depends[n] for n in entering))
-    return sum(operator_of(n) in WEIGHING for n in depends[stream] - before)
+    return sum(operator_of(n) in _WEIGHTY for n in depends[stream] - before)
 
 
 def _cone(branch: Node, addition: Node, stored: Mapping[str, str]) -> set[Node]:
@@ -206,7 +210,7 @@ def _writes_outside(node: Node, cone: Collection[Node]) -> bool:
 
 def _layers_of(cone: Collection[Node], addition: Node) -> str:
     """Return the path of the innermost module that has all layers of a branch with weights."""
-    paths = [owner_of(node).split(".") for node in cone if operator_of(node) in WEIGHING]
+    paths = [owner_of(node).split(".") for node in cone if operator_of(node) in _WEIGHTY]
     common = paths[0]
     for path in paths[1:]:
         same = [a == b for a, b in zip(common, path, strict=False)]
