@@ -258,24 +258,24 @@ def test_experts_stay_unless_they_are_asked_for(tmp_path: Path) -> None:
     assert found.report["after"]["macs"] < found.report["before"]["macs"]
 
 
+@pytest.mark.slow
 def test_with_data_experts_go_that_add_least(tmp_path: Path) -> None:
     """Two experts of each layer give next to nothing, though their weights are the largest."""
 
     def leave_out(model: Any) -> Any:
         with torch.no_grad():
             for layer in model.model.layers:
-                layer.mlp.experts.down_proj[[1, 4]] *= 0.01
+                layer.mlp.experts.down_proj[[1, 4]] *= 1e-5
                 layer.mlp.experts.gate_up_proj[[1, 4]] *= 100
         return model
 
     folder = save_model(MIXTRAL, tmp_path / "m", leave_out)
     rows = [{"input_ids": ids} for ids in torch.randint(60, (8, 12))]
     found = compressed(
-        folder, of="params", ratio=0.2, prune=("experts",), data=rows, protect=("*attn*",)
+        folder, of="params", ratio=0.3, prune=("experts",), data=rows, protect=("*attn*",)
     )
-    kept = [g["keep"] for g in found.plan.groups.values() if g["role"] == EXPERTS]
-    assert kept
-    assert all(not {1, 4} & set(each) or len(each) > 4 for each in kept)
+    kept = [tuple(g["keep"]) for g in found.plan.groups.values() if g["role"] == EXPERTS]
+    assert kept == [(0, 2, 3, 5)] * 2
 
 
 def test_masks_do_not_stand_for_experts_that_go() -> None:
