@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import Counter
 from collections.abc import Collection, Iterator
 from types import FunctionType
 from typing import Any
@@ -14,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from compressor.causes import copying_hint, first_line
 from compressor.errors import CompressorError
+from compressor.on_demand import memory_of
 
 WRAPPERS = {
     "torch.nn.parallel.data_parallel.DataParallel": ("module", "nn.DataParallel"),
@@ -106,6 +108,26 @@ def copy_of(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
         ) from error
     give_buffers_memory(copied)
     return copied
+
+
+def shared_copy_of(module: nn.Module) -> nn.Module:
+    """Return a copy of a module whose parameters are new ones with the very numbers of its own.
+
+    Where several parameters lie in one memory (a file that is mapped), they are copied: what lies
+    in one memory counts as one tensor.
+
+    Raises:
+        CompressorError: Something in the module cannot be copied.
+    """
+    memories = Counter(memory_of(parameter) for parameter in module.parameters())
+    return copy_of(
+        module,
+        {
+            id(parameter): nn.Parameter(parameter.detach(), parameter.requires_grad)
+            for parameter in module.parameters()
+            if memories[memory_of(parameter)] == 1
+        },
+    )
 
 
 def give_buffers_memory(module: nn.Module) -> None:

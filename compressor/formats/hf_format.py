@@ -19,7 +19,7 @@ from compressor.formats.output import first_line, silence
 from compressor.formats.ways import Way
 from compressor.graph.trace import switch_caches_off
 from compressor.loading.configurations import build_without_values
-from compressor.loading.plain import put_all_back
+from compressor.loading.plain import COMPUTED_IN, put_all_back, types_of, work_in_float32
 from compressor.modules import copy_of
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
@@ -40,15 +40,48 @@ def _write(job: Job) -> Outcome:
     home = root / source.transformer
     home.mkdir(parents=True)
     with silence():
-        _save(source, _tensors(source, job), home)
+        dtype = _save(source, _tensors(source, job), home)
     copy_beside(source, root)
     write_card(source, root, job.metadata)
-    with silence():
-        loaded = _load(source, home)
+    return Outcome(_compare(job, source, home, dtype))
+
+
+def _compare(job: Job, source: FolderSource, home: Path, dtype: torch.dtype) -> float:
+    """Load the folder, and return the largest difference between its outputs and the program's.
+
+    It is loaded in its own type, so that it takes no more memory than its files do; where a class
+    then computes otherwise (by a constant in that type), in float32.
+
+    Raises:
+        CompressorError: It cannot be loaded, or computes something else.
+    """
     reference = Reference(as_module(job.program), job.traced, _real(job))
-    worst = reference.worst_difference(loaded)
+    for each in dict.fromkeys((dtype, torch.float32)):
+        with silence():
+            loaded = _load(source, home, each)
+        _work_in_float32(loaded, job.program.state_dict, source)
+        worst = reference.worst_difference(loaded)
+        if reference.agrees(worst):
+            break
     require_agreement(reference, worst, f"the result and its {_LABEL}")
-    return Outcome(worst.size)
+    return worst.size
+
+
+def _work_in_float32(
+    loaded: nn.Module, known: Mapping[str, Tensor], source: FolderSource
+) -> None:
+    """Convert a network that was loaded from a folder to float32, in place.
+
+    Tensors that then are, bit for bit, those of the program have these for their memory.
+    """
+    types, moved = types_of(loaded), rename(known, source.leaving)
+    named = {moved[name]: tensor for name, tensor in known.items()}
+    for name, tensor in loaded.named_parameters(remove_duplicate=False):
+        wide = tensor.detach().to(COMPUTED_IN.get(tensor.dtype, tensor.dtype))
+        own = named.get(name)
+        is_same = own is not None and own.dtype == wide.dtype and torch.equal(own, wide)
+        tensor.data = own.detach() if own is not None and is_same else wide
+    work_in_float32(loaded, types)
 
 
 def _real(job: Job) -> tuple[ExampleInputs, ...]:
@@ -75,8 +108,11 @@ def _tensors(source: FolderSource, job: Job) -> dict[str, Tensor]:
     return found
 
 
-def _save(source: FolderSource, tensors: Mapping[str, Tensor], home: Path) -> None:
+def _save(source: FolderSource, tensors: Mapping[str, Tensor], home: Path) -> torch.dtype:
     """Write the configuration and the weights, in files as large as the original's.
+
+    Returns:
+        The type of the numbers; float32 where there are several.
 
     Raises:
         CompressorError: The class, built from the configuration, has other tensors.
@@ -99,15 +135,17 @@ def _save(source: FolderSource, tensors: Mapping[str, Tensor], home: Path) -> No
     except Exception as error:  # whatever the class's code raises
         raise _refusal(f"transformers cannot write it: {first_line(error)}", home) from error
     (home / "config.json").write_text(written, encoding="utf-8")
+    types = {tensor.dtype for tensor in given.values() if tensor.is_floating_point()}
+    return types.pop() if len(types) == 1 else torch.float32
 
 
-def _load(source: FolderSource, home: Path) -> nn.Module:
-    """Load the folder as its users do, to compute in float32.
+def _load(source: FolderSource, home: Path, dtype: torch.dtype) -> nn.Module:
+    """Load the folder as its users do, in a type.
 
     Raises:
         CompressorError: transformers cannot, or finds tensors missing or unknown.
     """
-    how = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
+    how = {"local_files_only": True, "use_safetensors": True, "dtype": dtype}
     try:
         loaded, found = source.kind.from_pretrained(home, output_loading_info=True, **how)
     except Exception as error:  # whatever the class's code raises

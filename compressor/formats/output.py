@@ -56,8 +56,13 @@ def write(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise NoRoomError(
-            f"the file cannot be written: {error.strerror or error}",
-            where=str(path),
-            next_step="check the folder's permissions and the free space",
-        ) from error
+        raise no_room(path, error) from error
+
+
+def no_room(path: Path, error: Exception) -> NoRoomError:
+    """Return the error of a file that cannot be written, from what writing it raised."""
+    return NoRoomError(
+        f"the file cannot be written: {getattr(error, 'strerror', None) or error}",
+        where=str(path),
+        next_step="check the folder's permissions and the free space",
+    )

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save as to_safetensors
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
-from compressor.formats.output import write
+from compressor.formats.output import no_room, write
 
 
 def save_weights(
@@ -53,17 +55,35 @@ def save_weights(
             original = first.setdefault(_place(tensor, name), name)
             effective |= {name: original} if original != name else {}
     kept = {
-        name: _contiguous(tensor).to((types or {}).get(name, tensor.dtype))
+        name: _contiguous(tensor, (types or {}).get(name, tensor.dtype))
         for name, tensor in tensors.items()
         if name not in effective
     }
-    write(path, to_safetensors(kept, metadata={"format": "pt"}))
+    write_tensors(path, kept)
     return effective
 
 
-def _contiguous(tensor: Tensor) -> Tensor:
-    """Return a copy on the CPU that has memory of its own, in the order of its elements."""
-    return tensor.cpu().resolve_conj().resolve_neg().contiguous().clone()
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, each straight from its memory.
+
+    Raises:
+        NoRoomError: The file cannot be written.
+    """
+    write(path, b"")  # the file as it is made here, which may be read by whom it should
+    mode = path.stat().st_mode
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        path.unlink(missing_ok=True)
+        raise no_room(path, error) from error
+    path.chmod(mode)
+
+
+def _contiguous(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor in a type, as a copy on the CPU in the order of its elements."""
+    found = tensor.cpu().resolve_conj().resolve_neg().to(dtype).contiguous()
+    is_own = found.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr()
+    return found if is_own else found.clone()
 
 
 def check_storable(tensors: Mapping[str, Tensor], path: Path) -> None:

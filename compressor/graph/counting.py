@@ -19,6 +19,7 @@ from compressor.causes import cause_of, first_line
 from compressor.errors import CompressorError
 from compressor.graph.programs.attention_path import unfuse_attention
 from compressor.graph.rules.linear import contractions, einsum_letters
+from compressor.on_demand import memory_of
 
 Values = Sequence[Any]
 """Inputs or outputs of a traced operator (`torch._C.Value`)."""
@@ -214,7 +215,7 @@ def uncountable(error: Exception) -> CompressorError:
 def count_params(module: nn.Module) -> int:
     """Count the elements of a module's parameters; a tied parameter counts once."""
     places = {
-        (p.untyped_storage().data_ptr() or id(p), p.storage_offset(), p.shape, p.stride()): p
+        (memory_of(p) or id(p), p.storage_offset(), p.shape, p.stride()): p
         for p in module.parameters()
     }
     return sum(p.numel() for p in places.values())

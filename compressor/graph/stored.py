@@ -13,6 +13,7 @@ from compressor.graph.axes import Axis
 from compressor.graph.network import Shape
 from compressor.graph.rules import reasons
 from compressor.graph.solver import Reason, Solver
+from compressor.on_demand import memory_of
 
 _Place = tuple[int, tuple[int, ...], tuple[int, ...], int]
 """A tensor's storage, shape, strides and offset; the same for tied tensors."""
@@ -49,7 +50,7 @@ class StoredTensors:
                 consequence="its channels cannot be cut",
                 next_step="make it dense (tensor.to_dense()): what is zero in it stays zero",
             )
-        memory = tensor.untyped_storage().data_ptr()
+        memory = memory_of(tensor)
         place = (memory, tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset())
         if memory and place in self._places:
             self.aliases[name] = self._places[place]

@@ -18,7 +18,7 @@ from compressor.loading.foretelling import is_too_large
 from compressor.loading.inputs import parse_inputs
 from compressor.loading.plain import widen
 from compressor.loading.wording import one_line
-from compressor.modules import copy_of
+from compressor.modules import copy_of, shared_copy_of
 from compressor.records import ExampleInputs, LoadedModel
 
 # spatial sizes tried for a first convolution, likeliest first; 28 is handwritten digits
@@ -78,7 +78,7 @@ def find_examples(loaded: LoadedModel, specs: Sequence[str], seed: int = 0) -> E
         UsageError: A spec cannot be read.
         CompressorError: The model does not accept the inputs, or no guess works.
     """
-    model = copy_of(loaded.module).eval()
+    model = copy_to_try(loaded).eval()
     if specs:
         examples = parse_inputs(specs, seed)
     elif loaded.examples is not None:
@@ -102,6 +102,11 @@ def find_examples(loaded: LoadedModel, specs: Sequence[str], seed: int = 0) -> E
             else "give inputs of the right shape: --input [name=]1x3x224x224[:int64<512]",
         )
     return examples
+
+
+def copy_to_try(loaded: LoadedModel) -> nn.Module:
+    """Return a copy of a model to be run on inputs; it shares weights that are nobody else's."""
+    return (copy_of if loaded.folder is None else shared_copy_of)(loaded.module)
 
 
 @dataclass(frozen=True)

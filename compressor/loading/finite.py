@@ -6,6 +6,7 @@ from torch.nn.parameter import is_lazy
 
 from compressor.errors import CompressorError
 from compressor.loading.wording import cut_list
+from compressor.mapped import give_pages_back, lies_in, mapped_files
 
 BOUNDED_BUFFERS = ("running_mean", "running_var")
 
@@ -47,7 +48,13 @@ def refuse_non_finite(module: nn.Module) -> None:
             consequence="there are no weights to compress",
             next_step="materialise it first: model.to_empty(device='cpu'), then load its weights",
         )
-    bad = [name for name, value in module.named_parameters() if not _is_finite(value)]
+    files = mapped_files()
+    bad = []
+    for name, value in module.named_parameters():
+        if not _is_finite(value):
+            bad.append(name)
+        if lies_in(value, files):
+            give_pages_back(value)
     for name, value in module.named_buffers():
         bounded = name.endswith(BOUNDED_BUFFERS)
         if not (_is_finite(value) if bounded else not torch.isnan(value).any()):

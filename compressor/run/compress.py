@@ -161,6 +161,8 @@ def carry_out(
     delivery.write_report(report)
     if sliced.plan.removal is not None:
         leave(sliced.module, sliced.plan.removal.leaving)
+    if sliced.plan.form == "class":
+        slicing.part_weights(sliced.module, sliced.program)  # who trains one keeps the other
     return Result(sliced.module, sliced.program, sliced.plan, report, delivery.files)
 
 

@@ -131,7 +131,7 @@ def record_of(made: Recovered) -> dict[str, Any]:
     return {
         "search": search.to_report() if search is not None else None,
         "keep": {name: list(kept) for name, kept in decision.keep.items()},
-        "weights": {n: t.detach().clone() for n, t in state if isinstance(t, torch.Tensor)},
+        "weights": {n: t.detach() for n, t in state if isinstance(t, torch.Tensor)},
         "moments": [asdict(moment) for moment in made.moments],
         "schedule": made.schedule.to_dict(),
         "found": to_plain(to_report(decision.found)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +15,32 @@ from compressor.files.integrity import check_files
 from compressor.graph.trace import copy_to_cpu
 from compressor.loading import load_model, load_strictly, read_weights, refuse_non_finite
 from compressor.loading.onnx import OnnxNetwork
-from compressor.loading.plain import Types, make_plain, name_of, types_of, work_in_float32
+from compressor.loading.plain import (
+    Types,
+    make_plain,
+    name_of,
+    on_demand_in_float32,
+    types_of,
+    work_in_float32,
+)
+from compressor.mapped import give_pages_back, lies_in, mapped_files
 from compressor.modules import unwrap
 from compressor.options import ModelOptions, TrainingOptions
 from compressor.records import LoadedModel
 
 
-def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
+def open_model(
+    model: nn.Module | str, options: ModelOptions, *, may_wait: bool = False
+) -> LoadedModel:
     """Load the model in the form that is worked on: plain weights in float32, with a hash.
 
     A module that is given is not changed.
+
+    Args:
+        model: A module, or a MODEL as on the command line.
+        options: How it is loaded.
+        may_wait: Whether a transformers folder's weights may stay in their type until they are
+            read (`compressor.on_demand`).
 
     Raises:
         UsageError: The options do not go together, or nothing is found under the spec.
@@ -33,7 +50,9 @@ def open_model(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
     loaded = _as_it_came(model, options)
     plain = make_plain(loaded.module, copy_to_cpu)
     worked, types = plain.module, types_of(plain.module)
-    if types:
+    if types and may_wait and loaded.folder is not None:
+        worked = on_demand_in_float32(worked, types)
+    elif types:
         worked = copy_to_cpu(worked) if worked is loaded.module else worked
         work_in_float32(worked)
     stored = {n: t for n, t in loaded.stored.items() if n in worked.state_dict()}
@@ -94,22 +113,28 @@ def _as_it_came(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
 
 def tensors_sha256(module: nn.Module) -> str:
     """Return a hash of the names, types, shapes and values of parameters and buffers."""
-    digest = hashlib.sha256()
+    digest, files = hashlib.sha256(), mapped_files()
     for name, tensor in module.state_dict().items():
         if isinstance(tensor, Tensor):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(_bytes_of(tensor))
+            digest.update(memoryview(_bytes_of(tensor)))
+            if lies_in(tensor, files):
+                give_pages_back(tensor)
     return digest.hexdigest()
 
 
-def _bytes_of(tensor: Tensor) -> bytes:
-    """Return a tensor's values as bytes in row-major order, for any type."""
+def _bytes_of(tensor: Tensor) -> Any:
+    """Return a tensor's values as an array of bytes in row-major order, for any type.
+
+    What lies in that order already is not copied.
+    """
     values = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
-    # copied, since a tensor of one element or none may count as contiguous and still have strides
-    # that a view by bytes refuses
-    flat = torch.empty(values.numel(), dtype=values.dtype)
-    flat.copy_(values.reshape(-1))
-    return flat.view(torch.uint8).numpy().tobytes()
+    # a tensor of one element or none may count as contiguous and still have strides that a view by
+    # bytes refuses
+    flat = values.reshape(-1)
+    if values.numel() <= 1 or flat.device.type != "cpu" or flat.is_conj() or flat.is_neg():
+        flat = torch.empty(values.numel(), dtype=values.dtype).copy_(flat)
+    return flat.view(torch.uint8).numpy()
 
 
 def earlier_weights(loaded: LoadedModel, options: TrainingOptions) -> nn.Module:

@@ -10,6 +10,7 @@ from compressor.calls import Call
 from compressor.choose.budget import is_timed
 from compressor.choose.curves import Sensitivity, read_sensitivity
 from compressor.errors import CompressorError
+from compressor.files.format_table import HF
 from compressor.formats.job import check_installed
 from compressor.formats.original import Original, missing
 from compressor.graph.analysis import analyse
@@ -20,6 +21,7 @@ from compressor.loading.examples import SHARES
 from compressor.loading.onnx import OnnxNetwork
 from compressor.loading.other_sizes import check_program
 from compressor.loading.plain import require_kept
+from compressor.on_demand import read_all
 from compressor.options import Options, ScoringOptions
 from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel, Plan, Trace
 from compressor.recover import reinitialise
@@ -180,11 +182,13 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
     """
     check_device(options.device)
     with stopwatch.stage("load"):
-        loaded = open_model(subject.model, options)
+        loaded = open_model(subject.model, options, may_wait=True)
     with stopwatch.stage("data and example inputs"):
         examples, samples = open_inputs(loaded, subject, options)
         if isinstance(loaded.module, OnnxNetwork):
             loaded.module.note_literals(examples.args)
+        if samples.each or not _reads_weights_once(options):
+            read_all(loaded.module)
     _say_how_samples_are_read(stopwatch, samples, Call.of(examples).shapes)
     if loaded.weights in WEIGHTS_NOTES:
         stopwatch.note(WEIGHTS_NOTES[loaded.weights])
@@ -194,6 +198,13 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
     if options.scores:
         options = replace(options, criterion=resolve_criterion(traced, samples, options, stopwatch))
     return Opened(subject, options, loaded, examples, samples, traced, stopwatch)
+
+
+def _reads_weights_once(options: ScoringOptions) -> bool:
+    """Return whether nothing that is asked for runs the original again and again."""
+    if not isinstance(options, Options):
+        return False
+    return options.format == (HF,) and options.plan is None and not is_timed(options)
 
 
 def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) -> Trace:
@@ -208,7 +219,7 @@ def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) 
             "finite answer"
         )
     with stopwatch.stage("trace"):
-        traced = trace(loaded.module, examples)
+        traced = trace(loaded.module, examples, shares=loaded.folder is not None)
     for note in traced.notes:
         stopwatch.note(note)
     return traced

@@ -21,8 +21,7 @@ from compressor.loading.data import (
     hold_out,
     load_data,
 )
-from compressor.loading.examples import try_inputs
-from compressor.modules import copy_of
+from compressor.loading.examples import copy_to_try, try_inputs
 from compressor.options import Options, ScoringOptions
 from compressor.records import ExampleInputs, LoadedModel
 from compressor.recover import task_of
@@ -220,5 +219,5 @@ def _refuse_without_data(options: ScoringOptions) -> None:
 
 def _is_accepted(loaded: LoadedModel, call: Call) -> bool:
     """Return whether the network can be run on a call, which is tried on a copy."""
-    model = copy_of(loaded.module).eval()
+    model = copy_to_try(loaded).eval()
     return try_inputs(model, ExampleInputs(call.args, call.kwargs)) is None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from compressor.graph.axes import coordinates
 from compressor.graph.network import Network
 from compressor.records import Member
 from compressor.score.criterion import Floats
+
+MOST = 1 << 24
+"""How many numbers of a parameter are held in double precision at a time."""
 
 
 def precise(tensor: torch.Tensor) -> torch.Tensor:
@@ -51,6 +54,18 @@ class Place:
     def values(self) -> torch.Tensor:
         """Return the parameter as `weight` does, with complex numbers as they are."""
         return precise(self.tensor.detach())
+
+    def parts(self) -> Iterator[Place]:
+        """Yield the parameter in parts of at most `MOST` numbers, as far as rows can be parted."""
+        rows = max(1, MOST * len(self.tensor) // max(1, self.tensor.numel()))
+        for first in range(0, len(self.tensor), rows):
+            channel = self.channel[first : first + rows] if not self.member.dim else self.channel
+            yield replace(self, tensor=self.tensor[first : first + rows], channel=channel)
+
+    def totals_of(self, measure: Callable[[torch.Tensor], torch.Tensor]) -> Floats:
+        """Sum what is measured of each weight per channel, [channels], part by part."""
+        first, *others = (part.totals(measure(part.weight)) for part in self.parts())
+        return sum(others, first)
 
     def totals(self, values: torch.Tensor) -> Floats:
         """Sum values of the parameter's shape per channel, [channels]."""

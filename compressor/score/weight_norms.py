@@ -33,10 +33,10 @@ def norm(p: float) -> Measure:
     """
 
     def measure(place: Place) -> Floats:
-        weight = place.weight.abs()
-        largest = float(weight.max())  # keeps high powers in the range of numbers
-        scale = largest if largest > 0 else 1.0
-        totals: Floats = scale * place.totals((weight / scale).pow(p)) ** (1 / p)
+        largest = max(float(part.weight.abs().max()) for part in place.parts())
+        scale = largest if largest > 0 else 1.0  # keeps high powers in the range of numbers
+        powers = place.totals_of(lambda weight: weight.abs().div_(scale).pow_(p))
+        totals: Floats = scale * powers ** (1 / p)
         return totals
 
     return measure
@@ -49,7 +49,7 @@ def lp(material: Material) -> Rows:
 
 def squares(place: Place) -> Floats:
     """Compute Σ w² per channel, [channels], of which LAMP takes shares."""
-    return place.totals(place.weight.square())
+    return place.totals_of(torch.square)
 
 
 def distances(place: Place) -> Floats | None:

@@ -20,7 +20,7 @@ from compressor.slicing.following import follow
 from compressor.slicing.patch import apply_plan, check_source, source_of
 from compressor.slicing.program import kept_indices, slice_program
 from compressor.slicing.running import ProgramModule, as_module
-from compressor.slicing.weights import carry_sliced, carry_weights, learn
+from compressor.slicing.weights import carry_sliced, carry_weights, learn, part_weights
 
 __all__ = [
     "ProgramModule",
@@ -34,6 +34,7 @@ __all__ = [
     "group_entries",
     "kept_indices",
     "learn",
+    "part_weights",
     "slice_network",
     "variants",
 ]

@@ -79,7 +79,7 @@ def follow(
     stand_ins: dict[str, tuple[Part, Wiring]] = {}
     first_obstacle = stuck = ""
     for _ in range(ATTEMPTS):
-        module, attributes, suspects = patch_class(trace, network, indices, sizes)
+        module, attributes, suspects = patch_class(trace, network, program, indices, sizes)
         for path, (part, wiring) in stand_ins.items():
             install(module, path, part, wiring)
         difference, failed, reason = _try(reference, module)

@@ -74,19 +74,35 @@ def _shape_of(norm: Any) -> tuple[int, ...]:
 
 
 def patch_class(
-    trace: Trace, network: Network, indices: Indices, sizes: Mapping[Axis, int]
+    trace: Trace,
+    network: Network,
+    program: ExportedProgram,
+    indices: Indices,
+    sizes: Mapping[Axis, int],
 ) -> tuple[nn.Module, Attributes, list[str]]:
     """Return a smaller copy of the traced module, with the attributes that were changed.
+
+    Its parameters are new ones with the very numbers of the smaller program's.
+
+    Args:
+        trace: The traced network.
+        network: Its analysis.
+        program: The smaller program.
+        indices: Tensor name -> dimension -> kept indices.
+        sizes: Axis -> how many of its indices are kept.
 
     Returns:
         The copy; module path -> attribute -> new value; and the paths of modules whose code spells
         sizes that change: first those where no attribute holds them, then those where the attribute
         is a guess.
     """
-    module = _copy_without(trace.module, indices)
+    weights = {n: t for n, t in program.state_dict.items() if isinstance(t, nn.Parameter)}
+    module = _copy_without(trace.module, {*indices, *weights})
     attributes, unspelled = find_attributes(module, trace, network, sizes)
     suspects = [*unspelled, *attributes]
-    apply_sizes(module, indices, network.aliases, attributes)
+    _take_over(module, weights)
+    others = {name: kept for name, kept in indices.items() if name not in weights}
+    apply_sizes(module, others, network.aliases, attributes)
     for path, layer in module.named_modules():
         for name, value in _follow(layer).items():
             if getattr(layer, name) != value:
@@ -95,11 +111,20 @@ def patch_class(
     return module, attributes, suspects
 
 
-def _copy_without(module: nn.Module, indices: Indices) -> nn.Module:
-    """Return a copy that shares the tensors which are about to be replaced by slices."""
+def _copy_without(module: nn.Module, names: Collection[str]) -> nn.Module:
+    """Return a copy that shares the tensors of these names, which are about to be replaced."""
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    shared = [tensor for name, tensor in named.items() if name in indices]
+    shared = [tensor for name, tensor in named.items() if name in names]
     return copy_of(module, {id(tensor): tensor for tensor in shared})
+
+
+def _take_over(module: nn.Module, weights: Mapping[str, nn.Parameter]) -> None:
+    """Give a module's parameters, in place, the numbers of the weights with the same names."""
+    new = {id(w): nn.Parameter(w.detach(), requires_grad=False) for w in weights.values()}
+    for name, _ in list(module.named_parameters(remove_duplicate=False)):
+        if name in weights:
+            owner, leaf = _owner(module, name)
+            setattr(owner, leaf, new[id(weights[name])])
 
 
 def _follow(layer: nn.Module) -> dict[str, Any]:

@@ -38,6 +38,14 @@ def carry_weights(source: Form, target: Form) -> None:
                 tensor.copy_(found[name])
 
 
+def part_weights(module: nn.Module, other: Form) -> None:
+    """Give parameters that share memory with another form memory of their own, in place."""
+    places = {tensor.data_ptr() for tensor in _tensors(other).values()} - {0}
+    for parameter in module.parameters():
+        if parameter.data_ptr() in places:
+            parameter.data = parameter.data.clone()
+
+
 def carry_sliced(dense: nn.Module, plan: Plan, target: nn.Module) -> None:
     """Overwrite a smaller network's tensors, in place, by what the plan keeps of `dense`."""
     found = named_tensors(dense)

@@ -27,8 +27,10 @@ from compressor.graph.programs.containers import register_returned_types
 from compressor.graph.programs.lstm_states import correct_lstm_states
 from compressor.graph.programs.nodes import live_nodes
 from compressor.graph.trace.batch import with_batch
+from compressor.graph.trace.hollow import hollow
 from compressor.graph.trace.regions import inline_regions
 from compressor.modules import copy_of
+from compressor.on_demand import memory_of
 from compressor.records import ExampleInputs
 
 
@@ -158,7 +160,7 @@ def unused_parameters(program: ExportedProgram) -> set[str]:
     users = {node.name for node in live_nodes(program.graph)}
     specs = [s for s in program.graph_signature.input_specs if s.kind == InputKind.PARAMETER]
     memory = {
-        str(spec.target): program.state_dict[str(spec.target)].untyped_storage().data_ptr()
+        str(spec.target): memory_of(program.state_dict[str(spec.target)])
         for spec in specs
     }
     used = {str(spec.target) for spec in specs if spec.arg.name in users}
@@ -176,10 +178,12 @@ def _export(module: nn.Module, inputs: ExampleInputs, way: CaptureWay) -> Export
     shapes = pytree.tree_map(shape_of, _by_name(module, inputs)) if leading else None
     following = follow_branches() if way.draft else nullcontext()
     ending = end_after(module, way.ends_after)
-    with silence_capture(), following, ending, known, correct_lstm_states():
+    weights = hollow(module, with_values=way.draft)
+    with silence_capture(), following, ending, known, correct_lstm_states(), weights as fill:
         program = torch.export.export(
             module, inputs.args, dict(inputs.kwargs), dynamic_shapes=shapes, strict=False
         )
+        fill(program)
     if way.draft:
         _without_real_values(program)
     inline_regions(program)

@@ -17,11 +17,13 @@ from compressor.graph.trace.exports import capture, capture_training, unused_par
 from compressor.graph.trace.fixed_inputs import note_fixed_inputs
 from compressor.graph.trace.keepsakes import restore_stored
 from compressor.graph.trace.observers import switch_observers_off
-from compressor.modules import copy_of, unwrap
+from compressor.modules import copy_of, shared_copy_of, unwrap
 from compressor.records import ExampleInputs, Trace
 
 
-def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True) -> Trace:
+def trace(
+    module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True, shares: bool = False
+) -> Trace:
     """Export a detached copy of `module` in eval mode; the module itself is not changed.
 
     A free batch is tried first, with inputs that share dimension 0 repeated to a batch of at least
@@ -36,13 +38,14 @@ def trace(module: nn.Module, examples: ExampleInputs, *, free_batch: bool = True
         module: The network.
         examples: Inputs that it accepts.
         free_batch: Whether a free batch is tried, else the batch stays that of the examples.
+        shares: Whether the copy shares the module's parameters, which nobody else may hold then.
 
     Raises:
         CompressorError: `torch.export` cannot capture the model, or a layer is named by a word of
             Python's, which the program's code could not say.
     """
     _refuse_keywords(module)
-    copied = copy_detached(module)
+    copied = copy_detached(module, shares=shares)
     know_types((examples.args, dict(examples.kwargs)))
     before = [*switch_caches_off(copied), *note_fixed_inputs(copied, examples)]
     observers = switch_observers_off(copied, examples)
@@ -116,13 +119,17 @@ def trace_of(program: ExportedProgram, module: nn.Module) -> Trace:
     return Trace(program, module, examples, symbol, batch, learning=learning_in(module))
 
 
-def copy_detached(module: nn.Module) -> nn.Module:
+def copy_detached(module: nn.Module, *, shares: bool = False) -> nn.Module:
     """Return a copy on the CPU, in eval mode, without gradients; the original is not changed.
+
+    Args:
+        module: The original.
+        shares: Whether the copy's parameters have the numbers of the original's, not copies.
 
     Raises:
         CompressorError: The model cannot be copied.
     """
-    copied = copy_to_cpu(module)
+    copied = shared_copy_of(module) if shares else copy_to_cpu(module)
     if not isinstance(copied, torch.fx.GraphModule):
         copied.eval()
     for parameter in copied.parameters():

@@ -6,10 +6,12 @@ In the plain form the weights that act are plain parameters, and all numbers are
 from compressor.loading.plain.computed import Computed
 from compressor.loading.plain.making import Plain, make_plain, put_all_back, require_kept
 from compressor.loading.plain.number_types import (
+    COMPUTED_IN,
     Types,
     give_back_types,
     name_of,
     narrow,
+    on_demand_in_float32,
     round_to,
     types_named,
     types_of,
@@ -18,6 +20,7 @@ from compressor.loading.plain.number_types import (
 )
 
 __all__ = [
+    "COMPUTED_IN",
     "Computed",
     "Plain",
     "Types",
@@ -25,6 +28,7 @@ __all__ = [
     "make_plain",
     "name_of",
     "narrow",
+    "on_demand_in_float32",
     "put_all_back",
     "require_kept",
     "round_to",

@@ -70,7 +70,7 @@ def inspect(model: nn.Module | str, options: InspectOptions, watch: Watch) -> In
     """
     stopwatch = Stopwatch(watch)
     with stopwatch.stage("load"):
-        loaded = open_model(model, options)
+        loaded = open_model(model, options, may_wait=not options.time)
     with stopwatch.stage("example inputs"):
         examples = find_examples(loaded, options.input)
     traced = capture(loaded, examples, stopwatch)

@@ -20,6 +20,7 @@ from torch import nn
 
 from compressor.graph.axes import keep_mask
 from compressor.graph.network import Network
+from compressor.on_demand import read_all
 from compressor.records import Group, Trace
 
 Places = frozenset[str]
@@ -120,6 +121,7 @@ class _Theirs:
 
         self.aliases = aliases
         model = copy.deepcopy(trace.module)
+        read_all(model)
         for parameter in model.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
         self.graph = torch_pruning.DependencyGraph().build_dependency(

@@ -1,0 +1,58 @@
+"""Tell the system which pages of files that are mapped into memory are not needed for now.
+
+A tensor that lies in a mapped file is read again where it is touched again. Until then its pages
+count as this process's memory, although nothing was written to them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_MAPS = Path("/proc/self/smaps")
+"""Where Linux lists what is mapped, and of what nature its pages are; elsewhere there is none."""
+
+_FILE = re.compile(
+    r"([0-9a-f]+)-([0-9a-f]+) [^\n]*\.safetensors\n.*^Anonymous: +0 kB$", re.DOTALL | re.MULTILINE
+)
+"""A mapped file, first and last address, none of whose pages are this process's own."""
+
+
+def mapped_files() -> list[range]:
+    """Return the addresses at which files of safetensors are mapped; none where nobody tells.
+
+    Those that somebody has written to, here and not in the file, are left out.
+    """
+    try:
+        text = _MAPS.read_text(encoding="utf-8")
+    except OSError:
+        return []
+    found = (_FILE.match(part) for part in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", text))
+    return [range(int(each[1], 16), int(each[2], 16)) for each in found if each]
+
+
+def lies_in(tensor: Tensor, places: list[range]) -> bool:
+    """Return whether all of a tensor's memory lies in one of the places."""
+    if not places or tensor.layout != torch.strided or not tensor.is_contiguous():
+        return False
+    first = tensor.data_ptr()
+    last = first + tensor.numel() * tensor.element_size() - 1
+    return any(first in place and last in place for place in places)
+
+
+def give_pages_back(tensor: Tensor) -> None:
+    """Give the pages back that only a tensor in a mapped file lies on; its values stay.
+
+    Nobody may have written to it: what was written would be lost.
+    """
+    page = mmap.PAGESIZE
+    first = -(-tensor.data_ptr() // page) * page
+    last = (tensor.data_ptr() + tensor.numel() * tensor.element_size()) // page * page
+    if last > first:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
