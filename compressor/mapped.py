@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ def mapped_files() -> list[range]:
     return [range(int(each[1], 16), int(each[2], 16)) for each in found if each]
 
 
-def lies_in(tensor: Tensor, places: list[range]) -> bool:
+def lies_in(tensor: Tensor, places: Sequence[range]) -> bool:
     """Return whether all of a tensor's memory lies in one of the places."""
     if not places or tensor.layout != torch.strided or not tensor.is_contiguous():
         return False

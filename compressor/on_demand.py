@@ -7,7 +7,8 @@ room), and whatever reads one converts that one, for as long as it takes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Self
 
 import torch
@@ -17,13 +18,13 @@ from torch.utils import _pytree as pytree
 from compressor.mapped import give_pages_back, lies_in
 
 _aten = torch.ops.aten
-_SAME = {_aten.detach.default, _aten.alias.default}
-"""Operators whose result is the tensor itself, still on demand."""
+_SAME = {_aten.detach.default, _aten.alias.default, _aten.slice.Tensor}
+"""Operators whose result is the tensor itself, or a part of it, still on demand."""
 
-_PARTS = {_aten.slice.Tensor}
-"""Operators whose result is a part of the tensor, still on demand."""
-
-_CHOOSING = {_aten.embedding.default, _aten.index_select.default}
+_CHOOSING = {
+    *(_aten.embedding.default, _aten.index_select.default),
+    *(_aten.max.default, _aten.min.default),
+}
 """Operators that only take some of a tensor's numbers: these alone are converted, afterwards."""
 
 
@@ -50,9 +51,9 @@ class OnDemand(Tensor):
     def __init__(self, held: Tensor, dtype: torch.dtype, *, is_mapped: bool = False) -> None:
         """Do nothing: all is done when the tensor is made."""
 
-    def read(self) -> Tensor:
-        """Return the converted numbers, in memory of their own."""
-        found = self.held.to(self.dtype)
+    def read(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the numbers in memory of their own, in the tensor's type or a wider one."""
+        found = self.held.to(dtype or self.dtype, copy=True)
         self.let_go()
         return found
 
@@ -61,22 +62,20 @@ class OnDemand(Tensor):
         if self.is_mapped:
             give_pages_back(self.held)
 
-    def again(self, held: Tensor | None = None) -> OnDemand:
+    def again(self, held: Tensor) -> OnDemand:
         """Return another tensor on demand of the same numbers, or of some of them."""
-        held = self.held if held is None else held
-        is_mapped = self.is_mapped and held.is_contiguous()
-        return OnDemand(held, self.dtype, is_mapped=is_mapped)
+        return OnDemand(held, self.dtype, is_mapped=self.is_mapped and held.is_contiguous())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """Return a tensor on demand of the same numbers, which no copy can change."""
         if id(self) not in memo:
-            memo[id(self)] = _like(self, self.again())
+            memo[id(self)] = _like(self, self.again(self.held))
         return memo[id(self)]
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run an operator on converted numbers.
@@ -85,17 +84,18 @@ class OnDemand(Tensor):
             RuntimeError: It would write to the tensor.
         """
         kwargs = kwargs or {}
-        first = args[0] if args else None
-        if func in _SAME:
-            return args[0].again()
-        if func in _PARTS:
-            return args[0].again(func(args[0].held, *args[1:], **kwargs))
-        if func in _CHOOSING and isinstance(first, OnDemand):
-            found = func(first.held, *args[1:], **kwargs).to(first.dtype)
-            first.let_go()
-            return found
-        if func is _aten.clone.default and isinstance(first, OnDemand):
-            return first.read()
+        if args and isinstance(args[0], OnDemand):
+            first, rest = args[0], args[1:]
+            if func in _SAME:
+                return first.again(func(first.held, *rest, **kwargs))
+            if func in _CHOOSING:
+                found = func(first.held, *rest, **kwargs).to(first.dtype)
+                first.let_go()
+                return found
+            if func is _aten.clone.default:
+                return first.read()
+            if func is _aten._to_copy.default and kwargs.keys() == {"dtype"}:
+                return first.read(_wider(first, kwargs["dtype"])).to(kwargs["dtype"])
         _refuse_writing(func, args, kwargs)
         read = pytree.tree_map_only(OnDemand, OnDemand.read, (args, kwargs))
         return func(*read[0], **read[1])
@@ -110,13 +110,19 @@ def _refuse_writing(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any])
             raise RuntimeError(f"{func} would write to a tensor that is kept on demand")
 
 
+def _wider(tensor: OnDemand, dtype: torch.dtype) -> torch.dtype:
+    """Return a type to convert to at once, if that rounds no otherwise than the tensor's own."""
+    steps = pairwise((tensor.held.dtype, tensor.dtype, dtype))
+    return dtype if all(torch.promote_types(*step) == step[1] for step in steps) else tensor.dtype
+
+
 def _like(old: Tensor, new: Tensor) -> Tensor:
     """Return a tensor as the parameter that `old` is, if it is one."""
     return nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
 def on_demand(
-    parameter: nn.Parameter, dtype: torch.dtype, files: list[range] | None = None
+    parameter: nn.Parameter, dtype: torch.dtype, files: Sequence[range] = ()
 ) -> nn.Parameter:
     """Return a parameter that reads as the given one converted, and holds nothing more.
 
@@ -125,7 +131,7 @@ def on_demand(
         dtype: The type that it is read in.
         files: Where files are mapped (`mapped_files`).
     """
-    is_mapped = lies_in(parameter, files or [])
+    is_mapped = lies_in(parameter, files)
     waiting = OnDemand(parameter.detach(), dtype, is_mapped=is_mapped)
     waiting.let_go()  # it has been read before, to be checked and hashed
     made = _like(parameter, waiting)

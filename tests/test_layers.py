@@ -23,7 +23,17 @@ FILES = {
 
 BASE = (
     *("errors", "extras", "causes", "records", "calls", "clock", "source_lines", "unexpected"),
-    *("watch", "mapped", "on_demand", "modules", "processes", "listing", "free_memory", "files", "onnx_runtime"),
+    *(
+        "watch",
+        "mapped",
+        "on_demand",
+        "modules",
+        "processes",
+        "listing",
+        "free_memory",
+        "files",
+        "onnx_runtime",
+    ),
     "openvino_runtime",
     *("torch_calls", "hosts", "agreement", "padding", "metrics"),
 )

@@ -67,9 +67,7 @@ def _compare(job: Job, source: FolderSource, home: Path, dtype: torch.dtype) -> 
     return worst.size
 
 
-def _work_in_float32(
-    loaded: nn.Module, known: Mapping[str, Tensor], source: FolderSource
-) -> None:
+def _work_in_float32(loaded: nn.Module, known: Mapping[str, Tensor], source: FolderSource) -> None:
     """Convert a network that was loaded from a folder to float32, in place.
 
     Tensors that then are, bit for bit, those of the program have these for their memory.

@@ -19,6 +19,7 @@ from compressor.causes import cause_of, first_line
 from compressor.errors import CompressorError
 from compressor.graph.programs.attention_path import unfuse_attention
 from compressor.graph.rules.linear import contractions, einsum_letters
+from compressor.graph.trace.hollow import hollow
 from compressor.on_demand import memory_of
 
 Values = Sequence[Any]
@@ -172,7 +173,13 @@ def has_formula(operator: str) -> bool:
     return name in MACS or name in _CONVOLUTIONS
 
 
-def count_macs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+def count_macs(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    reads_weights: bool = True,
+) -> int:
     """Count the multiply-adds of `module(*args, **kwargs)` by fvcore, without rules or equations.
 
     The module is called in its present mode (eval or train). Convolutions, linear layers, matrix
@@ -180,13 +187,24 @@ def count_macs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     biases are not. The count is for the batch that the inputs have. The user's class and the module
     of an exported program count alike.
 
+    Args:
+        module: The network.
+        args: Positional inputs.
+        kwargs: Inputs by name.
+        reads_weights: Whether parameters on demand are read; off where forward does not branch on
+            values, so that any numbers will do.
+
     Raises:
         CompressorError: The module does not run on these inputs, or its code cannot be traced
             (operators that are given functions to run, sizes that data decide).
     """
+    with hollow(module, with_values=reads_weights):
+        return _count(_OnTensorsAlone(module, args, kwargs))
+
+
+def _count(flat: _OnTensorsAlone) -> int:
     from fvcore.nn import FlopCountAnalysis
 
-    flat = _OnTensorsAlone(module, args, kwargs)
     with warnings.catch_warnings(), unfuse_attention(), torch.no_grad():
         warnings.simplefilter("ignore")
         analysis = FlopCountAnalysis(flat, flat.tensors)

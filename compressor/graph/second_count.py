@@ -39,7 +39,7 @@ def count_again(traced: Trace, network: Network, form: NetworkForm) -> SecondCou
     args, kwargs, samples = one_sample(traced)
     try:
         with end_after(form.module, traced.ends_after):
-            counted = count_macs(form.module, args, kwargs)
+            counted = count_macs(form.module, args, kwargs, reads_weights=traced.branched)
     except CompressorError as error:
         return SecondCount(None, left_out, f"{error.what} ({error.where})")
     return SecondCount(counted // samples, left_out)

@@ -1,5 +1,7 @@
 """Refuse weights that cannot be computed with: not finite, sparse, or without a shape or values."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -7,6 +9,9 @@ from torch.nn.parameter import is_lazy
 from compressor.errors import CompressorError
 from compressor.loading.wording import cut_list
 from compressor.mapped import give_pages_back, lies_in, mapped_files
+
+_ORDERED = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+"""Types of which the ends are found without a copy; what is not a number is both ends."""
 
 BOUNDED_BUFFERS = ("running_mean", "running_var")
 
@@ -49,15 +54,10 @@ def refuse_non_finite(module: nn.Module) -> None:
             next_step="materialise it first: model.to_empty(device='cpu'), then load its weights",
         )
     files = mapped_files()
-    bad = []
-    for name, value in module.named_parameters():
-        if not _is_finite(value):
-            bad.append(name)
-        if lies_in(value, files):
-            give_pages_back(value)
+    bad = [name for name, value in module.named_parameters() if not _is_finite(value, files)]
     for name, value in module.named_buffers():
         bounded = name.endswith(BOUNDED_BUFFERS)
-        if not (_is_finite(value) if bounded else not torch.isnan(value).any()):
+        if not (_is_finite(value, files) if bounded else not torch.isnan(value).any()):
             bad.append(name)
     if bad:
         raise CompressorError(
@@ -67,5 +67,12 @@ def refuse_non_finite(module: nn.Module) -> None:
         )
 
 
-def _is_finite(tensor: torch.Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+def _is_finite(tensor: torch.Tensor, files: Sequence[range]) -> bool:
+    """Return whether all numbers are finite; of those in mapped files the pages are given back."""
+    if tensor.dtype in _ORDERED and tensor.numel():
+        found = all(bool(torch.isfinite(end)) for end in tensor.detach().aminmax())
+    else:
+        found = bool(torch.isfinite(tensor).all())
+    if lies_in(tensor, files):
+        give_pages_back(tensor)
+    return found

@@ -16,15 +16,16 @@ from compressor.graph.trace import copy_to_cpu
 from compressor.loading import load_model, load_strictly, read_weights, refuse_non_finite
 from compressor.loading.onnx import OnnxNetwork
 from compressor.loading.plain import (
+    COMPUTED_IN,
     Types,
     make_plain,
     name_of,
-    on_demand_in_float32,
     types_of,
     work_in_float32,
 )
 from compressor.mapped import give_pages_back, lies_in, mapped_files
-from compressor.modules import unwrap
+from compressor.modules import copy_of, unwrap
+from compressor.on_demand import on_demand
 from compressor.options import ModelOptions, TrainingOptions
 from compressor.records import LoadedModel
 
@@ -51,7 +52,7 @@ def open_model(
     plain = make_plain(loaded.module, copy_to_cpu)
     worked, types = plain.module, types_of(plain.module)
     if types and may_wait and loaded.folder is not None:
-        worked = on_demand_in_float32(worked, types)
+        worked = _on_demand(worked, types)
     elif types:
         worked = copy_to_cpu(worked) if worked is loaded.module else worked
         work_in_float32(worked)
@@ -66,6 +67,30 @@ def open_model(
         notes=(*loaded.notes, *plain.notes, *_on_types(types, stored, is_onnx=is_onnx)),
         computed=plain.computed,
     )
+
+
+def _on_demand(module: nn.Module, types: Types) -> nn.Module:
+    """Return a copy of a network that computes in float32 by the numbers of its own tensors.
+
+    Its parameters are converted where they are read (`compressor.on_demand`); the network itself is
+    not changed, and must not be from now on.
+
+    Args:
+        module: The network.
+        types: `types_of` it.
+
+    Raises:
+        CompressorError: It cannot be copied.
+    """
+    named, files = dict(module.named_parameters(remove_duplicate=False)), mapped_files()
+    wide = {
+        id(named[name]): on_demand(named[name], COMPUTED_IN[dtype], files)
+        for name, dtype in types.items()
+        if name in named
+    }
+    copied = copy_of(module, dict(wide))
+    work_in_float32(copied, types)
+    return copied
 
 
 def _on_types(types: Types, stored: Types, *, is_onnx: bool) -> list[str]:

@@ -14,7 +14,7 @@ from compressor.graph.network import Network
 from compressor.records import Member
 from compressor.score.criterion import Floats
 
-MOST = 1 << 24
+MOST = 3 << 20
 """How many numbers of a parameter are held in double precision at a time."""
 
 

@@ -33,13 +33,21 @@ def norm(p: float) -> Measure:
     """
 
     def measure(place: Place) -> Floats:
-        largest = max(float(part.weight.abs().max()) for part in place.parts())
+        largest = max(_largest(part) for part in place.parts())
         scale = largest if largest > 0 else 1.0  # keeps high powers in the range of numbers
         powers = place.totals_of(lambda weight: weight.abs().div_(scale).pow_(p))
         totals: Floats = scale * powers ** (1 / p)
         return totals
 
     return measure
+
+
+def _largest(place: Place) -> float:
+    """Return the largest absolute value of a parameter."""
+    values = place.tensor.detach()
+    if values.is_complex() or not values.is_floating_point():
+        return float(place.weight.abs().max())
+    return max(float(values.max()), -float(values.min()))
 
 
 def lp(material: Material) -> Rows:

@@ -159,10 +159,7 @@ def unused_parameters(program: ExportedProgram) -> set[str]:
     """Return the parameters that no output of the program depends on, under any tied name."""
     users = {node.name for node in live_nodes(program.graph)}
     specs = [s for s in program.graph_signature.input_specs if s.kind == InputKind.PARAMETER]
-    memory = {
-        str(spec.target): memory_of(program.state_dict[str(spec.target)])
-        for spec in specs
-    }
+    memory = {str(spec.target): memory_of(program.state_dict[str(spec.target)]) for spec in specs}
     used = {str(spec.target) for spec in specs if spec.arg.name in users}
     shared = {memory[name] for name in used} - {0}
     return {name for name in memory if name not in used and memory[name] not in shared}

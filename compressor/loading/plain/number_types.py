@@ -14,10 +14,6 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from compressor.mapped import mapped_files
-from compressor.modules import copy_of
-from compressor.on_demand import on_demand
-
 Types = Mapping[str, torch.dtype]
 """Name of a tensor -> its own type, for tensors that are converted for the work."""
 
@@ -58,30 +54,6 @@ def work_in_float32(module: nn.Module, types: Types | None = None) -> None:
         if named[name].dtype == dtype:
             named[name].data = named[name].data.to(COMPUTED_IN[dtype])
     _respell(module, {dtype: COMPUTED_IN[dtype] for dtype in types.values()})
-
-
-def on_demand_in_float32(module: nn.Module, types: Types) -> nn.Module:
-    """Return a copy of a network that computes in float32 by the numbers of its own tensors.
-
-    Its parameters are converted where they are read (`compressor.on_demand`); the network itself is
-    not changed, and must not be from now on.
-
-    Args:
-        module: The network.
-        types: `types_of` it.
-
-    Raises:
-        CompressorError: It cannot be copied.
-    """
-    named, files = dict(module.named_parameters(remove_duplicate=False)), mapped_files()
-    wide = {
-        id(named[name]): on_demand(named[name], COMPUTED_IN[dtype], files)
-        for name, dtype in types.items()
-        if name in named
-    }
-    copied = copy_of(module, dict(wide))
-    work_in_float32(copied, types)
-    return copied
 
 
 def give_back_types(module: nn.Module, types: Types) -> None:
