@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compressor.mapped import give_pages_back, lies_in
+from compressor.memory_pages import give_pages_back, lies_in
 
 _aten = torch.ops.aten
 _SAME = {_aten.detach.default, _aten.alias.default, _aten.slice.Tensor}

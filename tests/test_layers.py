@@ -25,7 +25,7 @@ BASE = (
     *("errors", "extras", "causes", "records", "calls", "clock", "source_lines", "unexpected"),
     *(
         "watch",
-        "mapped",
+        "memory_pages",
         "on_demand",
         "modules",
         "processes",

@@ -20,6 +20,7 @@ from compressor.formats.ways import Way
 from compressor.graph.trace import switch_caches_off
 from compressor.loading.configurations import build_without_values
 from compressor.loading.plain import COMPUTED_IN, put_all_back, types_of, work_in_float32
+from compressor.memory_pages import give_pages_back, lies_in, mapped_files, trim_heap
 from compressor.modules import copy_of
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
@@ -27,6 +28,9 @@ from compressor.slicing.compare import Reference, require_agreement
 from compressor.slicing.leaving import rename
 
 _LABEL = FORMATS[HF].label
+
+_AT_ONCE = 1 << 22
+"""How many numbers are converted at a time, to be compared."""
 
 
 def _attempt(traced: Trace, folder: Path) -> None:
@@ -41,6 +45,7 @@ def _write(job: Job) -> Outcome:
     home.mkdir(parents=True)
     with silence():
         dtype = _save(source, _tensors(source, job), home)
+    trim_heap()
     copy_beside(source, root)
     write_card(source, root, job.metadata)
     return Outcome(_compare(job, source, home, dtype))
@@ -73,13 +78,24 @@ def _work_in_float32(loaded: nn.Module, known: Mapping[str, Tensor], source: Fol
     Tensors that then are, bit for bit, those of the program have these for their memory.
     """
     types, moved = types_of(loaded), rename(known, source.leaving)
-    named = {moved[name]: tensor for name, tensor in known.items()}
+    named = {moved[name]: tensor.detach() for name, tensor in known.items()}
+    files = mapped_files()
     for name, tensor in loaded.named_parameters(remove_duplicate=False):
-        wide = tensor.detach().to(COMPUTED_IN.get(tensor.dtype, tensor.dtype))
         own = named.get(name)
-        is_same = own is not None and own.dtype == wide.dtype and torch.equal(own, wide)
-        tensor.data = own.detach() if own is not None and is_same else wide
+        if own is not None and _is_same(tensor.detach(), own):
+            if lies_in(tensor, files):
+                give_pages_back(tensor)
+            tensor.data = own
     work_in_float32(loaded, types)
+
+
+def _is_same(tensor: Tensor, own: Tensor) -> bool:
+    """Return whether a tensor, converted to the type of the work, is another one bit for bit."""
+    if tensor.shape != own.shape or COMPUTED_IN.get(tensor.dtype, tensor.dtype) != own.dtype:
+        return False
+    parts = (torch.split(each.reshape(-1), _AT_ONCE) for each in (tensor, own))
+    pairs = zip(*parts, strict=True)
+    return all(torch.equal(theirs.to(own.dtype), ours) for theirs, ours in pairs)
 
 
 def _real(job: Job) -> tuple[ExampleInputs, ...]:
@@ -128,6 +144,7 @@ def _save(source: FolderSource, tensors: Mapping[str, Tensor], home: Path) -> to
         model.load_state_dict(given, assign=True)
         model.tie_weights()
         model.save_pretrained(home, max_shard_size=largest_shard(source.home))
+        model.to("meta")  # circles of references in it would keep the tensors
     except CompressorError:
         raise
     except Exception as error:  # whatever the class's code raises

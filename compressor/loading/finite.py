@@ -8,7 +8,7 @@ from torch.nn.parameter import is_lazy
 
 from compressor.errors import CompressorError
 from compressor.loading.wording import cut_list
-from compressor.mapped import give_pages_back, lies_in, mapped_files
+from compressor.memory_pages import give_pages_back, lies_in, mapped_files
 
 _ORDERED = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 """Types of which the ends are found without a copy; what is not a number is both ends."""

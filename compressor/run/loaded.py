@@ -23,7 +23,7 @@ from compressor.loading.plain import (
     types_of,
     work_in_float32,
 )
-from compressor.mapped import give_pages_back, lies_in, mapped_files
+from compressor.memory_pages import give_pages_back, lies_in, mapped_files
 from compressor.modules import copy_of, unwrap
 from compressor.on_demand import on_demand
 from compressor.options import ModelOptions, TrainingOptions

@@ -1,7 +1,8 @@
-"""Tell the system which pages of files that are mapped into memory are not needed for now.
+"""Tell the system which pages of memory are not needed any more, or not for now.
 
 A tensor that lies in a mapped file is read again where it is touched again. Until then its pages
-count as this process's memory, although nothing was written to them.
+count as this process's memory, although nothing was written to them. So do those of tensors that
+are gone, as long as the allocator keeps them for the next ones.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import mmap
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,5 +58,16 @@ def give_pages_back(tensor: Tensor) -> None:
     first = -(-tensor.data_ptr() // page) * page
     last = (tensor.data_ptr() + tensor.numel() * tensor.element_size()) // page * page
     if last > first:
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
+        _call("madvise", ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
+
+
+def trim_heap() -> None:
+    """Give the pages back that the allocator keeps of tensors which are gone."""
+    _call("malloc_trim", ctypes.c_size_t(0))
+
+
+def _call(name: str, *args: Any) -> None:
+    """Call a function of Linux's C library, where it has it."""
+    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    if function is not None:
+        function(*args)
