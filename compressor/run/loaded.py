@@ -154,10 +154,10 @@ def _bytes_of(tensor: Tensor) -> Any:
     What lies in that order already is not copied.
     """
     values = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
-    # a tensor of one element or none may count as contiguous and still have strides that a view by
-    # bytes refuses
     flat = values.reshape(-1)
-    if values.numel() <= 1 or flat.device.type != "cpu" or flat.is_conj() or flat.is_neg():
+    # a tensor of one element, or of one that is spread, has strides that a view by bytes refuses
+    is_plain = flat.stride() == (1,) and flat.device.type == "cpu"
+    if not is_plain or flat.is_conj() or flat.is_neg():
         flat = torch.empty(values.numel(), dtype=values.dtype).copy_(flat)
     return flat.view(torch.uint8).numpy()
 
