@@ -265,7 +265,7 @@ def test_stage_that_does_not_end_well(
 
 
 def test_debugging_shows_the_traceback(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
     write_model(attempt.folder / "net.pt")
