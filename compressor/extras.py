@@ -9,7 +9,9 @@ from compressor.errors import UsageError
 
 EXTRAS = {
     "executorch": "executorch",
+    "ncnn": "ncnn",
     "openvino": "openvino",
+    "pnnx": "ncnn",
     "pyarrow": "text",
     "ray": "ray",
     "soundfile": "audio",

@@ -13,37 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from compressor.errors import CompressorError, UsageError
-
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-"""Name of a device, as options spell it -> the runtime's execution provider."""
+from compressor.errors import CompressorError
+from compressor.onnx_providers import PROVIDERS
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
 """Inputs by name."""
-
-
-def has_provider(device: str) -> bool:
-    """Return whether the installed runtime runs on the device."""
-    import onnxruntime as ort
-
-    return PROVIDERS.get(device) in ort.get_available_providers()
-
-
-def check_provider(device: str) -> None:
-    """Check that the installed runtime runs on the device.
-
-    Raises:
-        UsageError: It does not.
-    """
-    if not has_provider(device):
-        raise UsageError(
-            f"this ONNX Runtime does not run on {device!r}",
-            where="--latency-on",
-            consequence="nothing was timed",
-            next_step="install onnxruntime-gpu, or give --latency-on cpu"
-            if device in PROVIDERS
-            else f"give one of {', '.join(PROVIDERS)}",
-        )
 
 
 def make_options(
@@ -91,12 +65,21 @@ def open_session(
 
     Raises:
         Exception: What the runtime raises for a file that it cannot read; its errors share no base.
+        CompressorError: The runtime runs it elsewhere, since libraries for the device are missing.
     """
     import onnxruntime as ort
 
     given = network if isinstance(network, bytes) else str(network)
     made = make_options(threads, **options)
-    return ort.InferenceSession(given, made, providers=[PROVIDERS[device]])
+    session = ort.InferenceSession(given, made, providers=list(PROVIDERS[device]))
+    if PROVIDERS[device][0] not in session.get_providers():  # it falls back in silence
+        raise CompressorError(
+            f"ONNX Runtime cannot use {device!r} here: its libraries or the device are missing",
+            where=PROVIDERS[device][0],
+            consequence="nothing was timed",
+            next_step="install what this provider of ONNX Runtime takes, or time it on the CPU",
+        )
+    return session
 
 
 def make_call(session: Any, feeds: Feeds, device: str = "cpu") -> Callable[[], object]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import compressor
+from compressor import extras
+from compressor.files.format_table import FORMATS
 from compressor.graph.programs.redraw import drawable, redraw_
 
 ZOO = (
@@ -63,3 +67,14 @@ def halved(module: nn.Module, example: Tensor, **options: Any) -> compressor.Res
     torch.manual_seed(0)
     redraw_(drawable(module.eval()), seed=0)
     return compressor.compress(module, example, **{"ratio": 0.5, "round_to": 1, **options})
+
+
+def has(name: str) -> bool:
+    """Whether the packages are there that a format takes."""
+    return all(find_spec(module) is not None for module in FORMATS[name].needs)
+
+
+def installed(name: str) -> Any:
+    """Mark a test that takes a format's packages."""
+    extra = extras.EXTRAS[FORMATS[name].needs[0]]
+    return pytest.mark.skipif(not has(name), reason=f"the extra {extra} is not installed")

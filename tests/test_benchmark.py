@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from rich.console import Console
@@ -22,7 +23,8 @@ import compressor
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.files.folder import size_of
-from compressor.files.format_table import FORMATS
+from compressor.files.format_table import FORMATS, ONNX
+from compressor.formats.job import methods_of
 from compressor.formats.program_file import run_in
 from compressor.formats.ways import ways_of
 from compressor.graph.counting import count_macs
@@ -267,7 +269,14 @@ def test_a_narrower_network_is_found_faster_and_itself_is_not(
         (["broken.onnx"], "cannot be read"),
         (["broken.onnx", "--backend", "torch"], "there is no .pt2 program"),
         (["text.onnx"], "text.onnx is a text file, and no network can be read from it"),
-        (["broken.onnx", "--backend", "torhc"], "'torhc' is not one of onnxruntime, torch"),
+        (
+            ["broken.onnx", "--backend", "torhc"],
+            "'torhc' is not one of onnxruntime, tensorrt",
+        ),
+        (
+            ["broken.onnx", "--backend", "tensorrt", "--device", "cuda"],
+            "this ONNX Runtime does not run on 'tensorrt'",
+        ),
         (["broken.onnx", "--batch", "0"], "at least 1"),
         (["broken.onnx", "--seconds", "0"], "no time"),
         (["broken.onnx", "--out", "broken.onnx"], "no .json file"),
@@ -402,6 +411,11 @@ def test_modules_are_timed_in_this_process_and_stay_as_they_are() -> None:
     ("options", "words"),
     [
         ({"backend": ("torch-graphs",)}, "CUDA graphs are recorded on a GPU"),
+        ({"backend": ("tensorrt",)}, "TensorRT runs networks on a GPU; give --device cuda"),
+        (
+            {"backend": ("tensorrt",), "device": "cuda", "precision": ("fp16",)},
+            "ONNX Runtime computes as the file says",
+        ),
         ({"backend": ("torch",), "precision": ("tf32",)}, "tf32 is of GPUs"),
         ({"precision": ("bf16",)}, "ONNX Runtime computes as the file says"),
     ],
@@ -409,6 +423,27 @@ def test_modules_are_timed_in_this_process_and_stay_as_they_are() -> None:
 def test_ways_that_there_are_not_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         BenchOptions(**options)
+
+
+def test_tensorrt_is_asked_for_by_name_and_missed_where_the_runtime_falls_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its libraries ONNX Runtime would run the network elsewhere, in silence."""
+    asked: list[list[str]] = []
+
+    class Fallen:
+        def __init__(self, network: Any, options: Any, *, providers: list[str]) -> None:
+            asked.append(providers)
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Fallen)
+    way = Way("tensorrt", "cuda", 1, 1)
+    assert way.words == "TensorRT, by ONNX Runtime, cuda, batch 1"
+    with pytest.raises(CompressorError, match="cannot use 'tensorrt' here"):
+        methods_of(ONNX).start(tmp_path / "net.onnx", way, 0)
+    assert asked == [["TensorrtExecutionProvider", "CUDAExecutionProvider"]]
 
 
 def test_a_module_is_moved_to_the_numbers_that_it_computes_in() -> None:

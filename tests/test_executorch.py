@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torchvision
-from deployed import ZOO, Attention, Convolutions, halved, ids, pixels
+from deployed import Attention, Convolutions, halved, ids, installed, pixels
 from torch import Tensor, nn
 
 import compressor
-from compressor.cli import main
-from compressor.errors import CompressorError, UsageError
 from compressor.files.format_table import EXECUTORCH, FORMATS, ONNX
 from compressor.formats.job import methods_of
 from compressor.formats.onnx_file import capture_for
-from compressor.formats.ways import Way
 from compressor.graph.trace import trace
 from compressor.onnx_runtime import open_session
 from compressor.records import ExampleInputs
-
-installed = pytest.mark.skipif(
-    find_spec("executorch") is None, reason="the extra executorch is not installed"
-)
 
 
 def compressed(module: nn.Module, example: Tensor, **options: Any) -> compressor.Result:
@@ -54,7 +45,7 @@ def test_a_program_is_captured_again_for_a_largest_batch(most: int) -> None:
 # -- with it ---------------------------------------------------------------------------------------
 
 
-@installed
+@installed(EXECUTORCH)
 @pytest.mark.parametrize(
     ("make", "example"),
     [
@@ -84,7 +75,7 @@ def test_a_smaller_network_is_the_same_in_executorch(
     assert runtimes[0] == "onnxruntime" and runtimes[-1] == "executorch"
 
 
-@installed
+@installed(EXECUTORCH)
 @pytest.mark.slow
 def test_a_wrong_file_does_not_appear(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from compressor.formats import executorch_format
@@ -102,38 +93,3 @@ def test_a_wrong_file_does_not_appear(monkeypatch: pytest.MonkeyPatch, tmp_path:
     result.save(tmp_path / "result")
     assert "differ" in result.report["formats"][EXECUTORCH]["reason"]
     assert not (tmp_path / "result" / "model.pte").exists()
-
-
-@installed
-@pytest.mark.slow
-def test_bench_times_executorch_programs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    compressed(Convolutions(), pixels()).save(tmp_path / "result")
-    compressor.save(Convolutions().eval(), pixels(), tmp_path / "net.pt2")
-    how = ("--backend", "executorch", "--seconds", "0.2")
-    asked = (*how, "--threads", "1", "--batch", "1")
-    assert main(["bench", str(tmp_path / "net.pt2"), str(tmp_path / "result"), *asked]) == 0
-    assert "ExecuTorch, 1 thread, batch 1" in capsys.readouterr().out
-
-
-@installed
-def test_a_damaged_file_and_another_device_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "model.pte"
-    path.write_bytes(b"no program")
-    methods, way = methods_of(EXECUTORCH), Way("executorch", "cpu", 1, 1)
-    for refused in (lambda: methods.count(path), lambda: methods.start(path, way, 0)):
-        with pytest.raises(CompressorError, match="could not run"):
-            refused()
-    with pytest.raises(UsageError, match="timed on the CPU"):
-        methods.start(path, Way("executorch", "cuda", 1, 1), 0)
-
-
-@installed
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ZOO)
-def test_networks_of_torchvision_agree_when_halved(name: str) -> None:
-    module = getattr(torchvision.models, name)(weights=None)
-    size = 224 if name == "vit_b_16" else 64
-    result = compressed(module, torch.randn(1, 3, size, size), round_to="auto")
-    assert result.report["formats"][EXECUTORCH]["reason"] == ""

@@ -304,7 +304,7 @@ def test_without_its_package_a_format_is_refused_before_anything_is_done(
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
     monkeypatch.setattr(extras, "importlib", type("Absent", (), {"import_module": absent}))
-    with pytest.raises(UsageError, match=f"{FORMATS[name].needs} is not installed") as refused:
+    with pytest.raises(UsageError, match=f"{FORMATS[name].needs[0]} is not installed") as refused:
         compressed(linear(), x, format=(ONNX, name))
     assert f"--format {name}" in str(refused.value)
     assert f"pip install 'compressor[{name}]'" in str(refused.value)

@@ -18,6 +18,7 @@ from compressor.loading.given import (
     ModelSpec,
     OnnxFile,
     ResultFolder,
+    RuntimeFile,
     open_result,
     recognise,
     require_model,
@@ -52,6 +53,11 @@ def _program_called_onnx(made: Path, home: Path) -> Path:
     return Path(shutil.copyfile(made / "model.pt2", home / "net.onnx"))
 
 
+def _text(home: Path, text: str) -> Path:
+    (home / "file").write_text(text)
+    return home / "file"
+
+
 KINDS: list[tuple[Callable[[Path, Path], Path], type[Given]]] = [
     (lambda made, home: made, ResultFolder),
     (lambda made, home: home, ModelSpec),
@@ -59,6 +65,13 @@ KINDS: list[tuple[Callable[[Path, Path], Path], type[Given]]] = [
     (_text_called_onnx, ModelSpec),
     (_program_called_onnx, ModelSpec),
     (lambda made, home: home / "nothing.onnx", ModelSpec),
+    (
+        lambda made, home: _text(home, '<?xml version="1.0"?>\n<net name="a" version="11">'),
+        RuntimeFile,
+    ),
+    (lambda made, home: _text(home, '<?xml version="1.0"?>\n<svg>'), ModelSpec),
+    (lambda made, home: _text(home, "7767517\n2 1\n"), RuntimeFile),
+    (lambda made, home: _text(home, "8\n\0\0ET12\0"), RuntimeFile),
 ]
 
 
@@ -91,6 +104,7 @@ COMMANDS = [
     (["sensitivity", "result"], ("result is a folder that compress has written", "model.pt2")),
     (["result"], ("result is a folder that compress has written", "bench, compare and export")),
     (["export", "net.bin"], ("this is an ONNX file", "compress bench times ONNX files")),
+    (["export", "model.xml"], ("this is an OpenVINO model", "times OpenVINO models")),
     (["compare", "net.onnx"], ("this is a text file", "give the folder of a result")),
     (["bench", "net.onnx"], ("net.onnx is a text file", "no network can be read from it")),
 ]
@@ -109,6 +123,7 @@ def test_a_command_says_what_it_was_given_and_what_takes_it(
     shutil.copytree(made, "result")
     _onnx_by_another_name(made, tmp_path)
     _text_called_onnx(made, tmp_path)
+    Path("model.xml").write_text('<net name="a" version="11">')
     before = sorted(tmp_path.rglob("*"))
     assert main(words) in (1, 2)
     error = " ".join(capsys.readouterr().err.split())

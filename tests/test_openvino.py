@@ -8,19 +8,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
-import torchvision
-from deployed import ZOO, Attention, Convolutions, halved, ids, pixels
+from deployed import Attention, Convolutions, halved, ids, pixels
 from onnx import numpy_helper
 from torch import Tensor, nn
 
 import compressor
-from compressor.cli import main
-from compressor.errors import CompressorError, UsageError
 from compressor.files.format_table import FORMATS, ONNX, OPENVINO
 from compressor.formats import openvino_format
 from compressor.formats.job import methods_of
-from compressor.formats.ways import Way
 from compressor.onnx_runtime import open_session
 from compressor.options import BenchOptions
 
@@ -98,36 +93,5 @@ def test_a_wrong_file_does_not_appear(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert any("OpenVINO model" in note for note in result.report["notes"])
 
 
-@pytest.mark.slow
-def test_bench_times_openvino_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compressed(Convolutions(), pixels()).save(tmp_path / "result")
-    compressor.save(Convolutions().eval(), pixels(), tmp_path / "net.pt2")
-    how = ("--backend", "openvino", "--seconds", "0.2")
-    asked = (*how, "--threads", "1", "--batch", "1")
-    assert main(["bench", str(tmp_path / "net.pt2"), str(tmp_path / "result"), *asked]) == 0
-    assert "OpenVINO, 1 thread, batch 1" in capsys.readouterr().out
-
-
 def test_backends_may_be_listed_with_commas() -> None:
     assert BenchOptions(backend=("openvino,torch", "torch")).backend == ("openvino", "torch")
-
-
-def test_a_damaged_file_and_another_device_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "model.xml"
-    path.write_text("<net>")
-    methods, way = methods_of(OPENVINO), Way("openvino", "cpu", 1, 1)
-    with pytest.raises(CompressorError, match="cannot be read"):
-        methods.count(path)
-    with pytest.raises(CompressorError, match="could not run"):
-        methods.start(path, way, 0)
-    with pytest.raises(UsageError, match="timed on the CPU"):
-        methods.start(path, Way("openvino", "cuda", 1, 1), 0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ZOO)
-def test_networks_of_torchvision_agree_when_halved(name: str) -> None:
-    module = getattr(torchvision.models, name)(weights=None)
-    size = 224 if name == "vit_b_16" else 64
-    result = compressed(module, torch.randn(1, 3, size, size), round_to="auto")
-    assert result.report["formats"][OPENVINO]["reason"] == ""

@@ -68,12 +68,18 @@ def size_of(file: Path) -> int:
     return sum(part.stat().st_size for part in parts_of(file))
 
 
-def parts_of(file: Path) -> list[Path]:
-    """Return a format's file, and files beside it with weights that have no room within.
+WEIGHTS_OF = {".xml": ".bin", ".param": ".bin"}
+"""Ending of a file that says what is computed -> ending of the one with its weights."""
 
-    These have its name with something added.
+
+def parts_of(file: Path) -> list[Path]:
+    """Return a format's file, and files beside it with its weights.
+
+    These have its name with something added, or another ending.
     """
-    return sorted(file.parent.glob(f"{escape(file.name)}*"))
+    parts = sorted(file.parent.glob(f"{escape(file.name)}*"))
+    weights = file.with_suffix(WEIGHTS_OF.get(file.suffix, file.suffix))
+    return [*parts, weights] if weights not in parts and weights.exists() else parts
 
 
 def check_target(folder: Path, *, force: bool, files: Collection[str] | None = None) -> None:

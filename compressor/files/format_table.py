@@ -10,9 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 ONNX, PROGRAM, OPENVINO = "onnx", "pt2", "openvino"
-EXECUTORCH, HF = "executorch", "hf"
+EXECUTORCH, NCNN, HF = "executorch", "ncnn", "hf"
 """The words of the rows. Other parts of a run build on the first two: ONNX Runtime's times, and a
 network without its class."""
+
+TENSORRT = "tensorrt"
+"""The backend that is a part of ONNX Runtime, and runs its files on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class Format:
         original: The name under which the original's file is delivered too, for timing both on
             another machine; "" where it is not.
         variants: Patterns of the files that `compress export` writes beside it.
-        needs: The package without which it cannot be written or run, a key of `extras.EXTRAS`; ""
-            where it takes none.
+        begins: What its file begins with, as a regular expression, where no MODEL is read from it.
+        needs: The packages without which it cannot be written or run, keys of `extras.EXTRAS`.
     """
 
     files: tuple[str, ...]
@@ -38,7 +41,8 @@ class Format:
     backends: Mapping[str, str] = field(default_factory=dict)
     original: str = ""
     variants: tuple[str, ...] = ()
-    needs: str = ""
+    begins: bytes = b""
+    needs: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
@@ -51,7 +55,7 @@ FORMATS: dict[str, Format] = {
         files=("model.onnx", "model.onnx.data"),
         label="ONNX file",
         home="compressor.formats.onnx_format",
-        backends={"onnxruntime": "ONNX Runtime"},
+        backends={"onnxruntime": "ONNX Runtime", TENSORRT: "TensorRT, by ONNX Runtime"},
         original="original.onnx",
         variants=("model_*.onnx", "model_*.onnx.data"),
     ),
@@ -70,20 +74,31 @@ FORMATS: dict[str, Format] = {
         label="OpenVINO model",
         home="compressor.formats.openvino_format",
         backends={"openvino": "OpenVINO"},
-        needs="openvino",
+        variants=("model_*.xml", "model_*.bin"),
+        begins=rb"\s*(<\?xml[^>]*>)?\s*<net\s",
+        needs=("openvino",),
     ),
     EXECUTORCH: Format(
         files=("model.pte",),
         label="ExecuTorch program",
         home="compressor.formats.executorch_format",
         backends={"executorch": "ExecuTorch"},
-        needs="executorch",
+        begins=rb"(?s:.{4})ET\d\d",
+        needs=("executorch",),
+    ),
+    NCNN: Format(
+        files=("model.ncnn.param", "model.ncnn.bin"),
+        label="ncnn model",
+        home="compressor.formats.ncnn_format",
+        backends={"ncnn": "ncnn"},
+        begins=rb"7767517\s",
+        needs=("ncnn", "pnnx"),
     ),
     HF: Format(
         files=("hf",),
         label="transformers folder",
         home="compressor.formats.hf_format",
-        needs="transformers",
+        needs=("transformers",),
     ),
 }
 """All formats, by the word that --format takes."""

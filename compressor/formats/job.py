@@ -101,13 +101,13 @@ class Methods:
 
 
 def check_installed(name: str, where: str) -> None:
-    """Check that the package is there without which a format can be neither written nor run.
+    """Check that the packages are there without which a format can be neither written nor run.
 
     Raises:
-        UsageError: It is not; the next step names the extra that brings it.
+        UsageError: One is not; the next step names the extra that brings it.
     """
-    if FORMATS[name].needs:
-        extras.load(FORMATS[name].needs, where)
+    for module in FORMATS[name].needs:
+        extras.load(module, where)
 
 
 def methods_of(name: str) -> Methods:

@@ -9,7 +9,7 @@ import onnx
 
 from compressor.clock import Call, Clock, by_wall
 from compressor.errors import CompressorError
-from compressor.files.format_table import FORMATS, ONNX
+from compressor.files.format_table import FORMATS, ONNX, TENSORRT
 from compressor.formats.job import Counted, Job, Methods, Outcome
 from compressor.formats.onnx_file import Route, export_onnx, routes_of, user_inputs
 from compressor.formats.own_routes import finish_like_file, own_routes
@@ -60,7 +60,8 @@ def _write(job: Job) -> Outcome:
 
 
 def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
-    session = open_session(path, way.threads, way.device)
+    by = TENSORRT if way.backend == TENSORRT else way.device
+    session = open_session(path, way.threads, by)
     return make_call(session, draw_inputs(session, way.batch, seed), way.device), by_wall
 
 

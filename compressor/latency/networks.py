@@ -15,7 +15,8 @@ from torch import nn
 
 from compressor.clock import Call, Clock, by_wall_and_processor, repeat, take_turn
 from compressor.errors import CompressorError, UsageError
-from compressor.onnx_runtime import check_provider, draw_inputs, make_call, open_session
+from compressor.onnx_providers import check_provider
+from compressor.onnx_runtime import draw_inputs, make_call, open_session
 from compressor.records import Latency
 from compressor.torch_calls import TORCH, clock_of
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.errors import UsageError
 from compressor.files.folder import is_result
-from compressor.files.format_table import FORMATS, PROGRAM
+from compressor.files.format_table import FORMATS, ONNX, PROGRAM
 from compressor.loading.hugging_face import is_hugging_face
-from compressor.loading.sniff import FileKind, sniff
+from compressor.loading.sniff import HEAD_BYTES, FileKind, sniff
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,19 @@ class OnnxFile:
 
 
 @dataclass(frozen=True)
+class RuntimeFile:
+    """A file for a runtime alone, which no MODEL is read from.
+
+    Attributes:
+        path: The file.
+        name: The word of its format.
+    """
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Anything else: a MODEL, or what is none and is refused when it is loaded."""
 
@@ -50,7 +64,7 @@ class ModelSpec:
         return "a factory" if ":" in self.spec else "no file and no folder"
 
 
-Given = ResultFolder | OnnxFile | ModelSpec
+Given = ResultFolder | OnnxFile | RuntimeFile | ModelSpec
 
 
 def recognise(given: str) -> Given:
@@ -61,7 +75,17 @@ def recognise(given: str) -> Given:
         return ResultFolder(path, {n: file for n, file in files.items() if file.is_file()})
     if path.is_file() and sniff(path) is FileKind.ONNX:
         return OnnxFile(path)
+    if path.is_file() and (name := _runtime_of(path)):
+        return RuntimeFile(path, name)
     return ModelSpec(given)
+
+
+def _runtime_of(path: Path) -> str:
+    """Return the word of the format that a file begins like; "" where there is none."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    rows = ((name, row.begins) for name, row in FORMATS.items() if row.begins)
+    return next((name for name, begins in rows if re.match(begins, head)), "")
 
 
 def open_result(given: str, command: str) -> ResultFolder:
@@ -73,13 +97,14 @@ def open_result(given: str, command: str) -> ResultFolder:
     found = recognise(given)
     if isinstance(found, ResultFolder):
         return found
-    words = "an ONNX file" if isinstance(found, OnnxFile) else found.words
+    label = FORMATS[found.name if isinstance(found, RuntimeFile) else ONNX].label
+    words = found.words if isinstance(found, ModelSpec) else f"an {label}"
     raise UsageError(
         f"compress {command} takes a folder that compress has written, and this is {words}",
         where=given,
         consequence="nothing was done",
-        next_step="compress bench times ONNX files; give the folder that the file lies in"
-        if isinstance(found, OnnxFile)
+        next_step=f"compress bench times {label}s; give the folder that the file lies in"
+        if not isinstance(found, ModelSpec)
         else "compress a network first (compress MODEL), or give the folder of a result",
     )
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from compressor.files.format_table import titles_of_backends
+from compressor.files.format_table import TENSORRT, titles_of_backends
 from compressor.hosts import Host, read_host
 from compressor.options.checks import check_choice, check_host, refusal
 from compressor.options.model_and_data import ModelOptions
@@ -27,9 +27,9 @@ class BenchOptions(ModelOptions):
     """How networks are timed."""
 
     backend: Annotated[tuple[str, ...], several(LATENCY, "NAME")] = ("onnxruntime",)
-    """What runs them: onnxruntime, torch (eager), torch-compiled, torch-graphs (CUDA graphs: a \
-GPU's kernels recorded once and replayed), openvino, executorch; PyTorch runs programs, the last \
-two files of their own, no mere ONNX files."""
+    """What runs them: onnxruntime, tensorrt (by ONNX Runtime, on a GPU), torch (eager), \
+torch-compiled, torch-graphs (CUDA graphs: a GPU's kernels recorded once and replayed), openvino, \
+executorch, ncnn; PyTorch runs programs, the last three files of their own, no mere ONNX files."""
 
     device: Annotated[Literal["cpu", "cuda"], option(LATENCY)] = "cpu"
     """The device; cuda with onnxruntime takes the package onnxruntime-gpu."""
@@ -69,9 +69,11 @@ fp16. In all but fp32 a GPU's images lie channels last."""
                 raise refusal(name, "all numbers are at least 1")
         if "torch-graphs" in self.backend and self.device == "cpu":
             raise refusal("backend", "CUDA graphs are recorded on a GPU; give --device cuda")
+        if TENSORRT in self.backend and self.device == "cpu":
+            raise refusal("backend", "TensorRT runs networks on a GPU; give --device cuda")
         if "tf32" in self.precision and self.device == "cpu":
             raise refusal("precision", "tf32 is of GPUs; give --device cuda")
-        if self.precision != ("fp32",) and "onnxruntime" in self.backend:
+        if self.precision != ("fp32",) and {"onnxruntime", TENSORRT} & {*self.backend}:
             raise refusal(
                 "precision", "ONNX Runtime computes as the file says; give --backend torch"
             )

@@ -182,11 +182,11 @@ cubic: most in the first (Zhu and Gupta 2017); cosine: least in the first and th
 
     format: Annotated[tuple[str, ...] | None, listed_texts(RUN, "NAME,…")] = None
     """What is written beside the weights, the plan and the report: onnx (with what times it \
-elsewhere), pt2 (a torch.export program), openvino, executorch (a model of OpenVINO's, a program \
-of ExecuTorch's for phones and boards, both compared and timed in their own runtime), hf (of a \
-transformers folder: such a folder again; alone, nothing is timed). Default: onnx and pt2, and hf \
-where the model is such a folder. All are tried before anything else is done; what cannot be \
-written is said, and the rest is."""
+elsewhere), pt2 (a torch.export program), openvino, executorch, ncnn (a model of OpenVINO's, a \
+program of ExecuTorch's and a model of ncnn's for phones and boards, each compared and timed in \
+its own runtime), hf (of a transformers folder: such a folder again; alone, nothing is timed). \
+Default: onnx and pt2, and hf where the model is such a folder. All are tried before anything else \
+is done; what cannot be written is said, and the rest is."""
 
     def __post_init__(self) -> None:
         if self.format is not None:

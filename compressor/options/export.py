@@ -17,7 +17,10 @@ FILE = Group("The file", sort_key=1)
 @Parameter(name="*")
 @dataclass(frozen=True)
 class ExportOptions(DataOptions):
-    """What the ONNX file is to be; raises UsageError for a value that cannot be meant."""
+    """What the file is to be; raises UsageError for a value that cannot be meant."""
+
+    format: Annotated[Literal["onnx", "openvino"], option(FILE)] = "onnx"
+    """What is written: ONNX files, or OpenVINO models, which are made of them."""
 
     opset: Annotated[int | None, option(FILE, "N")] = None
     """Version of ONNX's operators; default what PyTorch's exporter prefers."""
@@ -48,9 +51,11 @@ files of the folder are written for them."""
             if getattr(self, name) is not None:
                 at_least(self, **{name: 1})
         if self.weights is not None:
-            for name in ("opset", "batch", "image_size", "half", "quantize"):
-                if getattr(self, name) not in (None, False, "none"):
+            for name in ("format", "opset", "batch", "image_size", "half", "quantize"):
+                if getattr(self, name) not in (None, False, "none", "onnx"):
                     raise refusal(name, "--weights writes the folder's usual files; export again")
+        if self.format != "onnx" and self.opset is not None:
+            raise refusal("opset", "it is of ONNX files; leave out --format")
         if self.image_size is not None and not _SIZE.fullmatch(self.image_size):
             raise refusal("image_size", f"{self.image_size!r} is no size such as 320 or 320x480")
         if self.quantize == "int8" and not self.data:

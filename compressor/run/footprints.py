@@ -27,7 +27,8 @@ from compressor.latency.networks import Timed, measure_eager, measure_turns
 from compressor.latency.on_host import networks_on
 from compressor.latency.operators import Operator, profile
 from compressor.latency.statistics import Speedup, speedup_of
-from compressor.onnx_runtime import PROVIDERS, cores
+from compressor.onnx_providers import PROVIDERS
+from compressor.onnx_runtime import cores
 from compressor.processes import of_the_first
 from compressor.records import Latency
 from compressor.report import noisy_words

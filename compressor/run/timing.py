@@ -31,7 +31,7 @@ from compressor.latency.machine import Setting, path_in_cache
 from compressor.latency.networks import Timed, measure_turns
 from compressor.latency.on_host import ask_target, bench_on, measure_turns_on
 from compressor.listing import some_of
-from compressor.onnx_runtime import check_provider, has_provider
+from compressor.onnx_providers import check_provider, has_provider
 from compressor.options import Options
 from compressor.processes import of_the_first
 from compressor.records import Latency, Trace

@@ -10,12 +10,12 @@ from typing import Any
 from compressor.errors import CompressorError, UsageError
 from compressor.files.claimed import temporary_folder
 from compressor.files.folder import size_of
-from compressor.files.format_table import format_of
+from compressor.files.format_table import TENSORRT, format_of
 from compressor.formats.job import check_installed, methods_of
 from compressor.formats.ways import Way
 from compressor.hosts import HostError
 from compressor.latency.on_host import reach
-from compressor.onnx_runtime import check_provider
+from compressor.onnx_providers import check_provider
 from compressor.options import BenchOptions
 from compressor.report import versions
 from compressor.studies.bench.entrants import Entrant, open_entrant
@@ -44,7 +44,9 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
     for backend in options.backend:
         check_installed(format_of(backend), f"--backend {backend}")
     if "onnxruntime" in options.backend:
-        check_provider(options.device)
+        check_provider(options.device, "--device")
+    if TENSORRT in options.backend:
+        check_provider(TENSORRT, "--backend", "onnxruntime")
     if options.device != "cpu" and any(b.startswith("torch") for b in options.backend):
         check_cuda("--device")
     with temporary_folder() as folder:

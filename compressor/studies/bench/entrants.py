@@ -9,7 +9,7 @@ from pathlib import Path
 from compressor.errors import CompressorError, UsageError
 from compressor.files.format_table import FORMATS, ONNX, format_of, titles_of_backends
 from compressor.files.integrity import check_files
-from compressor.loading.given import ModelSpec, OnnxFile, ResultFolder, recognise
+from compressor.loading.given import ModelSpec, OnnxFile, ResultFolder, RuntimeFile, recognise
 from compressor.options import ModelOptions
 
 
@@ -52,7 +52,8 @@ def open_entrant(
     """Find or make the files of what the command line names.
 
     Args:
-        model: An ONNX file, a folder that `compress` wrote, or a MODEL; its content tells which.
+        model: A file of a runtime, a folder that `compress` wrote, or a MODEL, as its content
+            tells.
         folder: Where files are written that are not there yet.
         options: How a MODEL is opened.
         backends: What is to run it; without ONNX Runtime a network that has no ONNX form will do.
@@ -67,6 +68,8 @@ def open_entrant(
             return Entrant(model, files)
         case OnnxFile(path):
             return Entrant(model, {ONNX: path})
+        case RuntimeFile(path, name):
+            return Entrant(model, {name: path})
         case ModelSpec(spec):
             return Entrant(model, _write_files(spec, folder, options, backends))
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Protocol
 
-import compressor
 from compressor.errors import CompressorError
 from compressor.files.format_table import FORMATS, format_of
 from compressor.formats.ways import Way
 from compressor.latency.statistics import Rounds, ratio_of, summary_of
+from compressor.python_path import environment
 from compressor.studies.bench.entrants import Entrant
 from compressor.watch import Tick
 
@@ -32,19 +30,13 @@ class _Process:
 
     def __init__(self, name: str, asked: Mapping[str, Any]) -> None:
         self.name = name
-        root = str(Path(compressor.__file__).parent.parent)
-        paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self._popen = subprocess.Popen(
             [sys.executable, "-m", "compressor.studies.bench.timer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={
-                **os.environ,
-                "PYTHONPATH": paths,
-                "OMP_NUM_THREADS": str(asked["way"]["threads"]),
-            },
+            env={**environment(), "OMP_NUM_THREADS": str(asked["way"]["threads"])},
         )
         self._ask(json.dumps(dict(asked)))
 

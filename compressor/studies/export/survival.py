@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from compressor.python_path import environment
+
 _CALL = """
 import sys
 from pathlib import Path
@@ -23,4 +25,5 @@ session.run(None, draw_inputs(session, 1))
 def runs_here(path: Path) -> bool:
     """Return whether ONNX Runtime calls the file on this machine without ending its process."""
     command = [sys.executable, "-c", _CALL, str(path)]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    found = subprocess.run(command, capture_output=True, check=False, env=environment())
+    return found.returncode == 0

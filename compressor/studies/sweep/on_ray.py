@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import compressor
 from compressor import extras
 from compressor.errors import UsageError
 from compressor.onnx_runtime import cores
+from compressor.python_path import python_path
 from compressor.studies.sweep.carrying_out import Outcome, Outcomes, Task, carry_out_trial
 
 LOCAL = "local"
@@ -75,9 +75,7 @@ def _connect(ray: Any, jobs: int, address: str) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address == LOCAL:
-            root = str(Path(compressor.__file__).parent.parent)
-            paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-            environment = {"env_vars": {"PYTHONPATH": paths}}
+            environment = {"env_vars": {"PYTHONPATH": python_path()}}
             processors = max(jobs, cores())
             ray.init(
                 "local",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import queue
 import subprocess
@@ -10,12 +9,11 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-import compressor
 from compressor.errors import UsageError
 from compressor.onnx_runtime import cores
+from compressor.python_path import environment
 from compressor.studies.sweep.carrying_out import Outcome, Outcomes, Task, Tell, carry_out_trial
 from compressor.unexpected import is_debugging
 
@@ -116,14 +114,12 @@ class _Worker:
     """A process of the module `pool_worker`: tasks go in, texts and outcomes come out."""
 
     def __init__(self, threads: int) -> None:
-        root = str(Path(compressor.__file__).parent.parent)
-        paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self._popen = subprocess.Popen(
             [sys.executable, "-m", "compressor.studies.sweep.pool_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if is_debugging() else subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)},
+            env={**environment(), "OMP_NUM_THREADS": str(threads)},
         )
 
     def run(self, task: Task, tell: Tell) -> Outcome:

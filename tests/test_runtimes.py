@@ -1,0 +1,86 @@
+"""What formats of other runtimes have in common: bench, refusals, and twelve networks, halved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from deployed import ZOO, Convolutions, halved, has, installed, pixels
+
+import compressor
+from compressor.cli import main
+from compressor.errors import CompressorError, UsageError
+from compressor.files.format_table import EXECUTORCH, FORMATS, NCNN, ONNX, OPENVINO
+from compressor.formats.job import methods_of
+from compressor.formats.ways import Way
+from compressor.options import ExportOptions
+from compressor.studies.export import export_again
+from compressor.watch import Silent
+
+NAMES = (OPENVINO, EXECUTORCH, NCNN)
+RUNTIMES = [pytest.param(name, marks=installed(name)) for name in NAMES]
+
+REFUSED: dict[tuple[str, str], str] = {}
+"""Networks that a runtime does not take: (network, format) -> words of the reason."""
+
+
+def title(name: str) -> str:
+    return FORMATS[name].backends[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_bench_times_its_files(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "result"
+    halved(Convolutions(), pixels(), format=(ONNX, name)).save(folder)
+    compressor.save(Convolutions().eval(), pixels(), tmp_path / "net.pt2")
+    asked = ("--backend", name, "--seconds", "0.2", "--threads", "1", "--batch", "1")
+    file = str(folder / FORMATS[name].file)
+    assert main(["bench", str(tmp_path / "net.pt2"), str(folder), file, *asked]) == 0
+    said = capsys.readouterr().out
+    assert f"{title(name)}, 1 thread, batch 1" in said and FORMATS[name].file in said
+
+
+@installed(OPENVINO)
+@pytest.mark.slow
+def test_bench_takes_openvino_models_with_fewer_bits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, options = tmp_path / "result", ExportOptions(format=OPENVINO, half=True)
+    halved(Convolutions(), pixels()).save(folder)
+    export_again(folder, options, Silent(), target=folder)
+    assert main(["bench", str(folder / "model_fp16.xml"), "--backend", OPENVINO]) == 0
+    said = capsys.readouterr().out
+    assert "OpenVINO, 1 thread, batch 8" in said and "model_fp16.xml" in said
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_damaged_file_and_another_device_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / FORMATS[name].file
+    path.write_bytes(b"<net>")
+    methods, way = methods_of(name), Way(name, "cpu", 1, 1)
+    for refused in (lambda: methods.count(path), lambda: methods.start(path, way, 0)):
+        with pytest.raises(CompressorError, match=r"could not run|cannot be read"):
+            refused()
+    with pytest.raises(UsageError, match="timed on the CPU"):
+        methods.start(path, Way(name, "cuda", 1, 1), 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ZOO)
+def test_networks_of_torchvision_agree_when_halved(network: str) -> None:
+    there = [name for name in NAMES if has(name)]
+    if not there:
+        pytest.skip("no other runtime is installed")
+    module = getattr(torchvision.models, network)(weights=None)
+    size = 224 if network == "vit_b_16" else 64
+    example = torch.randn(1, 3, size, size)
+    found = halved(module, example, round_to="auto", format=(ONNX, *there)).report["formats"]
+    print(network, {name: (each["difference"], each["reason"]) for name, each in found.items()})
+    for name in there:
+        words = REFUSED.get((network, name), "")
+        assert bool(found[name]["reason"]) == bool(words) and words in found[name]["reason"]
