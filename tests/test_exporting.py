@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from deployed import installed
 from tiny import CHANNELS, SIDE, TinyNet, inputs, names_in, write_model, write_samples
 from torch import Tensor, nn
 
 import compressor
 from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
+from compressor.files.format_table import ONNX, OPENVINO
 from compressor.files.integrity import check_files
 from compressor.options import ExportOptions
-from compressor.studies.export import export_again, survival, worth
+from compressor.studies.export import export_again, survival
+from compressor.studies.export.conversions import EXPORTED
 from compressor.watch import Silent
 
 
@@ -161,7 +165,8 @@ def test_a_fixed_batch_is_evaluated_on_every_sample(folder: Path, made: Path) ->
 def test_a_file_that_ends_the_process_is_compared_but_not_timed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worth, "runs_here", lambda path: False)
+    never = replace(EXPORTED[ONNX], survives=lambda path: False)
+    monkeypatch.setitem(EXPORTED, ONNX, never)  # type: ignore[arg-type]
     found = export(folder, half=True)["model_fp16.onnx"]
     assert found["difference"] > 0
     assert found["latency"] == []
@@ -287,3 +292,65 @@ def test_outputs_of_the_smaller_types_are_those_of_the_network(folder: Path, mad
     )
     for other, allowed in zip(others, (0.01, 0.3), strict=True):
         assert np.abs(first - other).max() < allowed * np.abs(first).max()
+
+
+# -- OpenVINO --------------------------------------------------------------------------------------
+
+
+@installed(OPENVINO)
+def test_openvino_models_with_fewer_bits_have_their_own_accuracy_and_time(
+    folder: Path, made: Path
+) -> None:
+    openvino, data = pytest.importorskip("openvino"), str(made / "data.npz")
+    asked = {"format": "openvino", "half": True, "quantize": "int8", "calibration": 32}
+    found = export(folder, **asked, data=(data,), test=(data,))
+    assert list(found) == ["model.xml", "model_fp16.xml", "model_int8.xml"]
+    assert not (folder / "model.xml").exists()  # with 32 bits it is made by --format openvino alone
+    told = json.loads((folder / "exports.json").read_text())["files"]
+    kinds = {}
+    for name in ("model_fp16.xml", "model_int8.xml"):
+        check_files(folder, (name, name.replace(".xml", ".bin")))
+        stored = openvino.Core().read_model(str(folder / name)).get_ops()
+        weights = [op for op in stored if op.get_type_name() == "Constant" and len(op.shape) > 1]
+        kinds[name] = {op.get_element_type().get_type_name() for op in weights}
+        parts = [folder / name, folder / name.replace(".xml", ".bin")]
+        assert told[name]["size_bytes"] == sum(part.stat().st_size for part in parts)
+        assert set(told[name]["sha256"]) == {part.name for part in parts}
+        assert told[name]["metrics"]["top1"] == pytest.approx(
+            found["model.xml"]["metrics"]["top1"], abs=0.2
+        )
+        assert told[name]["latency"][0]["runtime"] == "openvino"
+        assert told[name]["latency"][0]["p50_ms"] > 0
+    assert "f16" in kinds["model_fp16.xml"] and "i8" in kinds["model_int8.xml"]
+    assert found["model.xml"]["difference"] < 1e-4
+    assert 0 < found["model_fp16.xml"]["difference"] < 0.01
+    assert found["model_fp16.xml"]["difference"] < found["model_int8.xml"]["difference"] < 0.5
+
+
+@installed(OPENVINO)
+def test_openvino_models_have_sizes_in_their_names(folder: Path, tmp_path: Path) -> None:
+    found = export(folder, tmp_path / "out", format="openvino", batch=2, image_size="12x10")
+    assert list(found) == ["model_b2_12x10.xml"]
+    assert names_in(tmp_path / "out") == [
+        "exports.json",
+        "model_b2_12x10.bin",
+        "model_b2_12x10.xml",
+    ]
+
+
+def test_an_opset_is_of_onnx_files_and_weights_are_of_all() -> None:
+    with pytest.raises(UsageError, match="it is of ONNX files"):
+        ExportOptions(format="openvino", opset=18)
+    with pytest.raises(UsageError, match="writes the folder's usual files"):
+        ExportOptions(format="openvino", weights="trained.pt")
+
+
+def test_without_openvino_nothing_is_exported_for_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(folder.iterdir())
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UsageError, match="openvino is not installed") as refused:
+        export(folder, format="openvino", half=True)
+    assert "--format openvino" in str(refused.value)
+    assert sorted(folder.iterdir()) == before

@@ -1,4 +1,4 @@
-"""Define `compress export`: a result's ONNX file with other options."""
+"""Define `compress export`: a result's files with other options."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from compressor.cli.app import Flag, Folder, app, show_file, show_written, watch_of_the_run
+from compressor.files.format_table import FORMATS
 from compressor.options import ExportOptions
 
 
@@ -22,8 +23,8 @@ def export(
     out: Folder = None,
     force: Flag = False,
 ) -> None:
-    """Write a result's ONNX file again: another opset, batch or image size, 16 or 8 bits; or all
-    of its files for weights that were trained further (--weights).
+    """Write a result's ONNX file or OpenVINO model again: another opset, batch or image size, 16 or
+    8 bits; or all of its files for weights that were trained further (--weights).
 
     Each file is compared with the network before it appears, and timed against the one with 32
     bits; with data its accuracy is measured. Names say what is special: model_b8_opset18.onnx,
@@ -57,9 +58,10 @@ def export(
 def _table(found: dict[str, Any]) -> Table:
     from compressor.report.formatting import in_bytes, way
 
-    shown = Table(title="ONNX files", title_justify="left")
-    shown.add_column("file", overflow="fold")
     first = next(iter(found.values()))
+    title = f"{FORMATS[first['options']['format']].label}s"
+    shown = Table(title=title, title_justify="left")
+    shown.add_column("file", overflow="fold")
     times = [way(latency) for latency in first["latency"]]
     for header in ("size", "difference", *first["metrics"], *times):
         shown.add_column(header, justify="right")

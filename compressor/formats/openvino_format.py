@@ -19,6 +19,7 @@ from compressor.formats.job import Counted, Job, Methods, Outcome, methods_of
 from compressor.formats.onnx_file import Route, export_onnx
 from compressor.formats.other_runtimes import does_not_run, does_not_take, require_cpu, verifier
 from compressor.formats.output import first_line, silence
+from compressor.formats.session import FileModule
 from compressor.formats.verification import (
     Array,
     Opened,
@@ -41,13 +42,16 @@ _SAID = "compress"
 # -- written -------------------------------------------------------------------------------------
 
 
-def convert(onnx: Path, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write an ONNX file's network as an OpenVINO model with weights in float32.
+def convert(
+    onnx: Path, path: Path, metadata: Mapping[str, str] | None = None, *, half: bool = False
+) -> None:
+    """Write an ONNX file's network as an OpenVINO model.
 
     Args:
         onnx: The ONNX file.
         path: The .xml file; the weights go into a .bin file beside it.
         metadata: What the model says of itself, by name.
+        half: Whether floats are stored in 16 bits; else as they are.
 
     Raises:
         CompressorError: OpenVINO does not read the file, or has no equivalent of an operator.
@@ -58,7 +62,7 @@ def convert(onnx: Path, path: Path, metadata: Mapping[str, str] | None = None) -
             model = ov.Core().read_model(str(onnx))
             for name, text in (metadata or {}).items():
                 model.set_rt_info(text, [_SAID, name])
-            ov.save_model(model, str(path), compress_to_fp16=False)
+            ov.save_model(model, str(path), compress_to_fp16=half)
     except Exception as error:  # OpenVINO's own exceptions share no base but this one
         raise does_not_take(_RUNTIME, _LABEL, error, path) from error
 
@@ -88,7 +92,7 @@ def _write(job: Job) -> Outcome:
     def write(target: Path) -> None:
         _write_anew(job.program, target, job.traced.batch_symbol)
 
-    worst = compare_file(job.program, inputs, path, write, verified=verifier(_open))
+    worst = compare_file(job.program, inputs, path, write, verified=verify_openvino)
     return Outcome(worst, outcome.how)
 
 
@@ -141,6 +145,21 @@ def open_model(path: Path, threads: int | None = None, batch: int | None = None)
 
 def _open(path: Path) -> Opened:
     return Opened(path, as_function(open_model(path), path), _LABEL, _RUNTIME)
+
+
+verify_openvino = verifier(_open)
+"""Compare a model with PyTorch's outputs."""
+
+
+class OpenVinoModule(FileModule):
+    """A module that runs an OpenVINO model on the CPU."""
+
+    def __init__(self, path: Path, names: tuple[str, ...]) -> None:
+        """Open the model; the names are those of the network's inputs, in order."""
+        compiled = open_model(path)
+        sizes = [port.partial_shape[0] for port in compiled.inputs if len(port.partial_shape)]
+        batch = next((size.get_length() for size in sizes if size.is_static), None)
+        super().__init__(as_function(compiled, path), batch, names)
 
 
 def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
@@ -221,6 +240,10 @@ MACS: Mapping[str, Callable[[_Operation], int]] = {
 """Multiply-adds by the type of an operation with static shapes."""
 
 
+def _is_byte(node: Any) -> bool:
+    return int(node.get_element_type().bitwidth) == 8
+
+
 def _count(path: Path) -> Counted:
     ov = load_openvino()
     try:
@@ -230,8 +253,8 @@ def _count(path: Path) -> Counted:
         nodes = model.get_ops()
         macs = sum(MACS[n.get_type_name()](_read(n)) for n in nodes if n.get_type_name() in MACS)
         stored = (n for n in nodes if n.get_type_name() == "Constant")
-        floats = (n for n in stored if n.get_element_type().is_real())
-        return Counted(int(macs), sum(prod(node.output(0).shape) for node in floats))
+        weights = (n for n in stored if n.get_element_type().is_real() or _is_byte(n))
+        return Counted(int(macs), sum(prod(node.output(0).shape) for node in weights))
     except Exception as error:  # OpenVINO's own exceptions share no base but this one
         raise CompressorError(
             f"the {_LABEL} cannot be read: {first_line(error)}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,24 +38,27 @@ def call_once(path: Path, feeds: Mapping[str, Tensor], samples: int | None = Non
         ) from error
 
 
-class OnnxModule(nn.Module):
-    """A module that runs an ONNX file on the CPU: the network's inputs in, a tuple of tensors out.
+class FileModule(nn.Module):
+    """A module that runs a file on the CPU: the network's inputs in, a tuple of tensors out.
 
     A file whose batch is fixed gets the samples in parts of that size, the last one filled up.
     """
 
-    def __init__(self, path: Path, names: tuple[str, ...]) -> None:
-        """Open the file.
+    def __init__(
+        self,
+        run: Callable[[Mapping[str, Any]], Sequence[Any]],
+        batch: int | None,
+        names: tuple[str, ...],
+    ) -> None:
+        """Take what runs the file.
 
         Args:
-            path: The ONNX file.
+            run: Computes the outputs, as arrays, from arrays by name.
+            batch: The samples of a call; None where any number will do.
             names: The network's inputs in order; the file may lack some that it has no use for.
         """
         super().__init__()
-        self._session = open_session(path, cores())
-        sizes = [spec.shape[0] for spec in self._session.get_inputs() if spec.shape]
-        self._batch = next((size for size in sizes if isinstance(size, int)), None)
-        self._names = names
+        self._run_file, self._batch, self._names = run, batch, names
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         call = Call(args, kwargs)
@@ -70,5 +73,15 @@ class OnnxModule(nn.Module):
             part = whole[start : start + size]
             filling = part[-1:].expand(size - len(part), *part.shape[1:])
             feeds[name] = torch.cat([part, filling]).numpy()
-        taken = feeds_for(self._session, feeds)
-        return [torch.from_numpy(output) for output in self._session.run(None, taken)]
+        return [torch.from_numpy(output) for output in self._run_file(feeds)]
+
+
+class OnnxModule(FileModule):
+    """A module that runs an ONNX file on the CPU."""
+
+    def __init__(self, path: Path, names: tuple[str, ...]) -> None:
+        """Open the file; the names are those of the network's inputs, in order."""
+        session = open_session(path, cores())
+        sizes = [spec.shape[0] for spec in session.get_inputs() if spec.shape]
+        batch = next((size for size in sizes if isinstance(size, int)), None)
+        super().__init__(lambda feeds: session.run(None, feeds_for(session, feeds)), batch, names)

@@ -10,7 +10,7 @@ from typing import Any
 
 from compressor.errors import CompressorError, UsageError
 from compressor.files.claimed import temporary_folder
-from compressor.files.folder import EXPORTS, parts_of
+from compressor.files.folder import EXPORTS, WEIGHTS_OF, parts_of
 from compressor.report import to_json
 
 SCHEMA = 2
@@ -74,7 +74,7 @@ def publish(files: Mapping[str, Path], entries: Mapping[str, Any], target: Path)
 
 def _order(part: Path) -> tuple[bool, bool]:
     """Sort weights first, then the files that name them, then exports.json."""
-    return part.name == EXPORTS, part.suffix != ".data"
+    return part.name == EXPORTS, part.suffix not in (".data", *WEIGHTS_OF.values())
 
 
 def _earlier(path: Path) -> dict[str, Any]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from compressor.formats import OnnxModule
-from compressor.latency.networks import measure_latency
+from compressor.files.format_table import ONNX
 from compressor.loading.data import batches
 from compressor.metrics import TOP1
 from compressor.onnx_runtime import cores
 from compressor.records import Latency
 from compressor.run.subject import measure_named
+from compressor.studies.export.conversions import EXPORTED
 from compressor.studies.export.source import Source
-from compressor.studies.export.survival import runs_here
 from compressor.watch import Stopwatch
 
 LATENCY_SECONDS = 3.0
@@ -21,13 +20,15 @@ POINTS = 0.02
 """A loss of accuracy above this share is pointed out."""
 
 
-def runnable_of(files: Mapping[str, Path], stopwatch: Stopwatch) -> dict[str, Path]:
-    """Return the files that ONNX Runtime can call here, and note those that it cannot.
+def runnable_of(
+    files: Mapping[str, Path], stopwatch: Stopwatch, format: str = ONNX
+) -> dict[str, Path]:
+    """Return the files that their runtime can call here, and note those that it cannot.
 
     The first file is taken for one, since it was called already.
     """
-    first = next(iter(files))
-    found = {name: path for name, path in files.items() if name == first or runs_here(path)}
+    first, survives = next(iter(files)), EXPORTED[format].survives
+    found = {name: path for name, path in files.items() if name == first or survives(path)}
     for name in files.keys() - found.keys():
         stopwatch.note(
             f"ONNX Runtime breaks down on this processor when it runs {name} with all of its "
@@ -50,10 +51,11 @@ def metrics_of(
         return {name: {} for name in files}
     measure, found = measure_named(source.options.metric, source.test), {}
     whole = batches(source.test, source.options.batch_size)
-    original = OnnxModule(next(iter(files.values())), source.inputs)
+    opened = EXPORTED[source.options.format].module
+    original = opened(next(iter(files.values())), source.inputs)
     for name, path in files.items():
         with stopwatch.stage(f"evaluate {name}") as tick:
-            module = OnnxModule(path, source.inputs)
+            module = opened(path, source.inputs)
             found[name] = measure.all_of(module, whole, original=original, progress=tick)
             tick(1, 1, f"{measure.name} {found[name][measure.name]:.4f}")
     title = measure.name
@@ -66,7 +68,7 @@ def metrics_of(
 
 
 def latencies_of(
-    files: Mapping[str, Path], batch: int, stopwatch: Stopwatch
+    files: Mapping[str, Path], batch: int, stopwatch: Stopwatch, format: str = ONNX
 ) -> dict[str, list[Latency]]:
     """Measure the latency of each file, with one thread and with all; the files take turns.
 
@@ -74,6 +76,7 @@ def latencies_of(
         files: By name.
         batch: Samples in a call.
         stopwatch: Shows progress.
+        format: Of the files.
 
     Returns:
         Per file one latency for each number of threads.
@@ -84,6 +87,6 @@ def latencies_of(
         for done, threads in enumerate(ways):
             tick(done, len(ways), f"{threads} threads" if threads > 1 else "1 thread")
             asked = {"threads": threads, "batch": batch, "seconds": LATENCY_SECONDS}
-            for name, latency in measure_latency(files, **asked).items():
-                found[name].append(latency)
+            for name, timed in EXPORTED[format].time(files, **asked).items():
+                found[name].append(timed.latency)
     return found
