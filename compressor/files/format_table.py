@@ -32,7 +32,8 @@ class Format:
             another machine; "" where it is not.
         variants: Patterns of the files that `compress export` writes beside it.
         begins: What its file begins with, as a regular expression, where no MODEL is read from it.
-        needs: The packages without which it cannot be written or run, keys of `extras.EXTRAS`.
+        needs: The packages without which it cannot be written, keys of `extras.EXTRAS`; the first
+            one runs it.
     """
 
     files: tuple[str, ...]

@@ -100,13 +100,19 @@ class Methods:
     count: Callable[[Path], Counted]
 
 
-def check_installed(name: str, where: str) -> None:
+def check_installed(name: str, where: str, *, is_written: bool = True) -> None:
     """Check that the packages are there without which a format can be neither written nor run.
+
+    Args:
+        name: The format's word in the table.
+        where: The option that asks for it.
+        is_written: Whether it is to be written; else it is run alone.
 
     Raises:
         UsageError: One is not; the next step names the extra that brings it.
     """
-    for module in FORMATS[name].needs:
+    modules = FORMATS[name].needs
+    for module in modules if is_written else modules[:1]:
         extras.load(module, where)
 
 

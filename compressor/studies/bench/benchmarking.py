@@ -42,7 +42,7 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
     if options.host is not None:
         reach(options.host, stopwatch)  # before anything long is done
     for backend in options.backend:
-        check_installed(format_of(backend), f"--backend {backend}")
+        check_installed(format_of(backend), f"--backend {backend}", is_written=False)
     if "onnxruntime" in options.backend:
         check_provider(options.device, "--device")
     if TENSORRT in options.backend:
