@@ -88,9 +88,9 @@ def prepare_embeddings(model: onnx.ModelProto) -> None:
     Only then pnnx takes a look-up for an embedding.
     """
     stored = {tensor.name for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        is_embedding = node.input[:1] and node.input[0] in stored and node.input[1] not in stored
-        if node.op_type == "Gather" and is_embedding:
+    for node in (each for each in model.graph.node if each.op_type == "Gather"):
+        table, index = node.input
+        if table in stored and index not in stored:
             kept = [each for each in node.attribute if each.name != "axis" or each.i != 0]
             del node.attribute[:]
             node.attribute.extend(kept)
