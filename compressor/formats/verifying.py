@@ -118,7 +118,8 @@ def inputs_to_compare(traced: Trace, real: Call | None, *, free_batch: bool) -> 
     own = [ExampleInputs(real.args, real.kwargs)] if real is not None else []
     inputs = [*variants(traced), *own]
     if not free_batch and traced.batch_symbol is not None:
-        return [cut_to_one(each) for each in inputs]
+        # where inputs are numbers of tokens, the first samples are all the same
+        return [*map(cut_to_one, inputs), cut_to_one(traced.examples, 1)]
     return inputs
 
 
@@ -184,12 +185,15 @@ def compare_file(
         return max(worst, verify(redrawn, must_be_live=True))
 
 
-def cut_to_one(inputs: ExampleInputs) -> ExampleInputs:
-    """Return the inputs with every tensor cut to its first sample."""
-    args, kwargs = pytree.tree_map(
-        lambda leaf: leaf[:1] if isinstance(leaf, Tensor) and leaf.dim() else leaf,
-        (inputs.args, dict(inputs.kwargs)),
-    )
+def cut_to_one(inputs: ExampleInputs, number: int = 0) -> ExampleInputs:
+    """Return the inputs with every tensor cut to one sample, counted round from the first."""
+
+    def cut(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.dim() or not len(leaf):
+            return leaf
+        return leaf[number % len(leaf) :][:1]
+
+    args, kwargs = pytree.tree_map(cut, (inputs.args, dict(inputs.kwargs)))
     return ExampleInputs(args, kwargs, inputs.origin)
 
 
