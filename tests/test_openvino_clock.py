@@ -16,7 +16,6 @@ from compressor.latency import Case, Setting, measure_table, read_table
 from compressor.latency.kernels import KERNELS
 from compressor.latency.machine import path_in_cache
 from compressor.latency.openvino_bench import OpenVinoBench
-from compressor.options import Options
 
 pytest.importorskip("openvino", reason="the extra openvino is not installed")
 
@@ -36,11 +35,6 @@ def test_every_kind_with_steps_runs_in_openvino() -> None:
     stepped = {kind: kernel for kind, kernel in KERNELS.items() if kernel.stepped}
     cases = [Case(kind, *kernel.probe) for kind, kernel in stepped.items()]
     assert len(cases) > 3 and min(OpenVinoBench(seconds=0.001).times_ms(cases)) > 0
-
-
-def test_the_target_brings_its_format() -> None:
-    assert Options(latency_on=OPENVINO, format=("pt2",)).format == ("pt2", OPENVINO)
-    assert Options(latency_on=OPENVINO, format=(OPENVINO,)).format == (OPENVINO,)
 
 
 @pytest.mark.slow

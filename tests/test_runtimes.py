@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from deployed import ZOO, Convolutions, halved, has, installed, pixels
+from torch import nn
 
 import compressor
 from compressor.cli import main
@@ -16,7 +17,7 @@ from compressor.errors import CompressorError, UsageError
 from compressor.files.format_table import EXECUTORCH, FORMATS, NCNN, ONNX, OPENVINO
 from compressor.formats.job import methods_of
 from compressor.formats.ways import Way
-from compressor.options import ExportOptions
+from compressor.options import ExportOptions, Options
 from compressor.run import footprints
 from compressor.studies.export import export_again
 from compressor.watch import Silent
@@ -46,6 +47,30 @@ def test_bench_times_its_files(name: str, tmp_path: Path) -> None:
     (way,) = found["ways"]
     assert way["backend"] == name and [each["name"] for each in way["records"]] == networks
     assert all(each["ms"]["p50"] > 0 for each in way["records"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_target_brings_its_format(name: str) -> None:
+    assert Options(latency_on=name, format=("pt2",)).format == ("pt2", name)
+    assert Options(latency_on=name, format=(name,)).format == (name,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNTIMES[1:])
+def test_a_share_of_its_time_is_met_on_its_clock(name: str, tmp_path: Path) -> None:
+    """Runtimes without a record of operators; tests/test_openvino_clock.py has the other."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        *(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 128, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(128, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 1024, 10)),
+    )
+    x = torch.randn(1, 3, 32, 32)
+    asked = {"of": "latency", "latency_on": name, "criterion": "l2"}
+    result = compressor.compress(module.eval(), x, 0.5, **asked)
+    result.save(tmp_path / "result")
+    assert (tmp_path / "result" / FORMATS[name].file).exists()
+    assert result.report["budget"]["measured"]["share"] == pytest.approx(0.5, abs=0.12)
+    assert any(each["runtime"] == name for each in result.report["after"]["latency"])
 
 
 @installed(OPENVINO)

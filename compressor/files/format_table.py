@@ -104,6 +104,9 @@ FORMATS: dict[str, Format] = {
 }
 """All formats, by the word that --format takes."""
 
+TARGETS = (OPENVINO, EXECUTORCH, NCNN)
+"""Formats whose runtimes a budget of latency can be for, by the same word (--latency-on)."""
+
 
 def is_run(names: Iterable[str]) -> bool:
     """Return whether a backend runs any of some formats, by which a network can be timed."""

@@ -10,11 +10,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from compressor.files.format_table import OPENVINO
+from compressor.files.format_table import EXECUTORCH, NCNN, OPENVINO
 from compressor.torch_calls import TORCH
+
+LAYERS_ON = {EXECUTORCH: "cpu", NCNN: "cpu"}
+"""Targets whose runtime keeps no record of its operators: what times single layers instead."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ def _processor() -> str:
 
 
 def _runtime(device: str) -> str:
+    if device in LAYERS_ON:
+        return f"{device} {version(device)}"
     others = OPENVINO if device == OPENVINO else "onnxruntime"
     package = import_module("torch" if device.startswith(TORCH) else others)
     return f"{package.__name__} {package.__version__}"

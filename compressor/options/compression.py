@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from cyclopts import Parameter
 
 from compressor.errors import UsageError
-from compressor.files.format_table import FORMATS, HF, OPENVINO
+from compressor.files.format_table import FORMATS, HF, TARGETS
 from compressor.hosts import Host, read_host
 from compressor.options.checks import (
     at_least,
@@ -39,7 +39,7 @@ from compressor.options.spelling import (
 DEFAULT_RATIO = 0.5
 
 Quantity = Literal["macs", "params", "channels", "latency"]
-Target = Literal["cpu", "cuda", "torch-cpu", "torch-cuda", "openvino"]
+Target = Literal["cpu", "cuda", "torch-cpu", "torch-cuda", "openvino", "executorch", "ncnn"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Schedule = Literal["one-shot", "linear", "geometric", "cubic", "cosine"]
 Scope = Literal["global", "layer", "isomorphic"]
@@ -138,8 +138,9 @@ hf is written."""
 
     latency_on: Annotated[Target, option(LATENCY)] = "cpu"
     """Where the network is run: cpu and cuda by ONNX Runtime, torch-cpu and torch-cuda by PyTorch \
-(on a GPU as a CUDA graph), openvino by OpenVINO on the CPU, in which format the result is written \
-then, too. cuda is torch-cuda where ONNX Runtime has no CUDA."""
+(on a GPU as a CUDA graph), openvino, executorch and ncnn by these on the CPU, in which format the \
+result is written then, too (the last two keep no record of their operators: ONNX Runtime times \
+single layers). cuda is torch-cuda where ONNX Runtime has no CUDA."""
 
     latency_precision: Annotated[Precision, option(LATENCY)] = "fp32"
     """What PyTorch computes in there; anything but fp32 is timed with PyTorch."""
@@ -225,8 +226,8 @@ is done; what cannot be written is said, and the rest is."""
         if self.search != "auto":
             at_least(self, search=0)
         is_given = self.format is not None  # else it is settled when the model is known
-        if is_given and self.latency_on == OPENVINO and OPENVINO not in (self.format or ()):
-            object.__setattr__(self, "format", (*(self.format or ()), OPENVINO))
+        if is_given and self.latency_on in TARGETS and self.latency_on not in (self.format or ()):
+            object.__setattr__(self, "format", (*(self.format or ()), self.latency_on))
         if self.latency_precision != "fp32" and "cuda" not in self.latency_on:
             raise refusal("latency_precision", "it is of GPUs; give --latency-on torch-cuda")
         check_host(self.on, self.on_python)

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from compressor.choose.budget import is_timed
 from compressor.errors import CompressorError
 from compressor.files.claimed import temporary_folder
-from compressor.files.format_table import ONNX, OPENVINO, PROGRAM, is_run
+from compressor.files.format_table import FORMATS, ONNX, PROGRAM, TARGETS, is_run
 from compressor.formats.original import Original, Runnable
 from compressor.graph.network import Network
 from compressor.latency import (
@@ -27,11 +27,11 @@ from compressor.latency import (
     read_given_table,
     width_steps,
 )
-from compressor.latency.machine import Setting, path_in_cache
+from compressor.latency.machine import LAYERS_ON, Setting, path_in_cache
 from compressor.latency.networks import Timed, measure_turns
 from compressor.latency.on_host import ask_target, bench_on, measure_turns_on
 from compressor.listing import some_of
-from compressor.onnx_providers import check_provider, has_provider
+from compressor.onnx_providers import PROVIDERS, check_provider, has_provider
 from compressor.options import Options
 from compressor.processes import of_the_first
 from compressor.records import Latency, Trace
@@ -115,6 +115,12 @@ def timing_of(
             return Timing(steps, table=table)
         clock = LatencyModel(layers, table)
         can_check = target.can_check(table)
+        if options.latency_on in LAYERS_ON:
+            title = FORMATS[options.latency_on].backends[options.latency_on]
+            stopwatch.note(
+                f"{title} keeps no record of its operators: single layers have the times of ONNX "
+                f"Runtime, and whole networks are timed by {title}"
+            )
         if can_check and (by_torch(options) or not original.why_no_onnx):
             tick(1, 1, "the whole network")
             clock = clock.fit(of_the_first(lambda: _own(original, options)))
@@ -153,7 +159,7 @@ def format_there(options: Options) -> str:
     """Return the word of the format that the target runs."""
     if by_torch(options):
         return PROGRAM
-    return OPENVINO if options.latency_on == OPENVINO else ONNX
+    return options.latency_on if options.latency_on in TARGETS else ONNX
 
 
 def aim(options: Options, stopwatch: Stopwatch) -> Options:
@@ -196,8 +202,8 @@ def turns(networks: Mapping[str, Runnable], options: Options, seconds: float) ->
     files = {name: each for name, each in networks.items() if isinstance(each, Path)}
     if options.host is not None:
         return measure_turns_on(options.host, files, **how)
-    if options.latency_on == OPENVINO:
-        return time_files(OPENVINO, files, device="cpu", **how)
+    if options.latency_on in TARGETS:
+        return time_files(options.latency_on, files, device="cpu", **how)
     if not by_torch(options):
         return measure_turns(files, device=options.latency_on, **how)
     if files:
@@ -245,8 +251,8 @@ class _Target:
         if options.latency_table is not None:
             covered = layers if complete else ()
             return read_given_table(Path(options.latency_table), covered, self._setting)
-        if not by_torch(options) and options.latency_on != OPENVINO:
-            check_provider(options.latency_on)
+        if self._setting.device in PROVIDERS:
+            check_provider(self._setting.device)
         with self._file(stopwatch) as path:
             how: dict[str, Any] = {"steps_alone": not complete, "path": path, "progress": tick}
             table = of_the_first(lambda: self._measure(layers, how))
@@ -268,7 +274,8 @@ class _Target:
     @property
     def _setting(self) -> Setting:
         options = self.options
-        where = options.latency_on, options.latency_precision
+        device = LAYERS_ON.get(options.latency_on, options.latency_on)
+        where = device, options.latency_precision
         there = ask_target(options.host).machine if options.host is not None else None
         return Setting(options.threads, self.batch, *where, there)
 

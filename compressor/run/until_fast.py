@@ -13,9 +13,9 @@ from torch.export import ExportedProgram
 
 from compressor.choose import LATENCY, AtMost, Share
 from compressor.errors import CompressorError
-from compressor.files.format_table import FORMATS, ONNX, OPENVINO, PROGRAM
+from compressor.files.format_table import FORMATS, ONNX, PROGRAM
 from compressor.formats import export_onnx
-from compressor.formats.openvino_format import convert
+from compressor.formats.job import methods_of
 from compressor.formats.original import Original, Runnable, TemporaryFolder
 from compressor.options import Options
 from compressor.processes import of_the_first
@@ -108,13 +108,14 @@ def measure(
     """
     files, name = TemporaryFolder(), format_there(run.options)
     smaller: Runnable = program
-    if name != PROGRAM:
+    if name == ONNX:
         symbol, route = run.trace.batch_symbol, original.route_of(ONNX)
         routes = None if route is None else (route,)
         smaller = files.path / FORMATS[ONNX].file
         export_onnx(program, smaller, batch_symbol=symbol, routes=routes)
-    if name == OPENVINO:
-        convert(files.path / FORMATS[ONNX].file, smaller := files.path / FORMATS[OPENVINO].file)
+    elif name != PROGRAM:
+        methods_of(name).attempt(replace(run.trace, program=program), files.path)
+        smaller = files.path / FORMATS[name].file
     before, after, noise = of_the_first(
         lambda: _steadily(original.runnable(name), smaller, run.options)
     )
