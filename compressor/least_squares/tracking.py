@@ -161,8 +161,8 @@ def _repeat(x: Tensor, query: Tensor, node: Node) -> Tensor:
 
 
 def _numbers(node: Node, known: Mapping[Node, Any], names: tuple[str, ...]) -> dict[str, Tensor]:
-    found = {name: known.get(argument(node, name)) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
+    by_name = {name: known.get(argument(node, name)) for name in names}
+    return {name: value for name, value in by_name.items() if value is not None}
 
 
 def _reads(
@@ -184,9 +184,9 @@ def _reads(
             rest = set()
     mixed = _mixed(node, known)
     if mixed is not None and mixed[0] in rest:
-        found = _alike(mixed[1].reshape(-1, *mixed[1].shape[-2:]))
-        assert found is not None
-        yield Read(node, "mean", found)
+        heads = _alike(mixed[1].reshape(-1, *mixed[1].shape[-2:]))
+        assert heads is not None
+        yield Read(node, "mean", heads)
         rest -= {mixed[0]}
     for source in rest:
         for part in known[source] if isinstance(known[source], list | tuple) else [known[source]]:
