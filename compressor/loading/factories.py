@@ -229,17 +229,17 @@ def _from_module(
             where=_own_line(error, getattr(error, "filename", None) or source) or spec,
             next_step="repair it, or name another factory",
         ) from error
-    found: Any = module
+    named: Any = module
     for part in name.split("."):
-        if not hasattr(found, part):
-            known = [known for known in dir(found) if not known.startswith("_")]
+        if not hasattr(named, part):
+            known = [known for known in dir(named) if not known.startswith("_")]
             raise UsageError(
                 f"{source} has no {name}.{did_you_mean(part, known)}",
                 where=spec,
                 next_step=f"a factory is {SPEC_FORMS}",
             )
-        found = getattr(found, part)
-    if not callable(found):
+        named = getattr(named, part)
+    if not callable(named):
         raise UsageError(
             f"{name} in {source} is not callable",
             where=spec,
@@ -247,7 +247,7 @@ def _from_module(
         )
     beside = getattr(module, "example_inputs", None)
     return Factory(
-        spec, name, found, importing, beside if callable(beside) else None,
+        spec, name, named, importing, beside if callable(beside) else None,
         getattr(module, "__file__", None) or source,
     )  # fmt: skip
 
