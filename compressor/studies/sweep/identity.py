@@ -101,8 +101,8 @@ def _of_samples(data: Data | None) -> str:
     digest = hashlib.sha256(str(len(data)).encode())
     indices = range(0, len(data), max(1, len(data) // _SAMPLES))
     parts = [[index] for index in indices] if data.is_ragged else [indices]
-    found = [data.fetch(part) for part in parts]
-    for leaf in pytree.tree_leaves([(some.inputs, some.target) for some in found]):
+    samples = [data.fetch(part) for part in parts]
+    for leaf in pytree.tree_leaves([(some.inputs, some.target) for some in samples]):
         given = leaf.contiguous().numpy().tobytes() if isinstance(leaf, Tensor) else repr(leaf)
         digest.update(given if isinstance(given, bytes) else given.encode())
     return digest.hexdigest()
