@@ -90,7 +90,7 @@ def track(
         if touched and _gives_tensors(node):
             moved = _move(node, walk, known)
             if moved is None:
-                for read in _reads(node, walk, known, inputs):
+                for read in _reads(node, known, inputs):
                     yield walk, read
                 moved = _mix(node, walk, known)
             if moved is not None:
@@ -165,9 +165,7 @@ def _numbers(node: Node, known: Mapping[Node, Any], names: tuple[str, ...]) -> d
     return {name: value for name, value in by_name.items() if value is not None}
 
 
-def _reads(
-    node: Node, walk: Walk, known: Mapping[Node, Any], inputs: Mapping[str, str]
-) -> Iterator[Read]:
+def _reads(node: Node, known: Mapping[Node, Any], inputs: Mapping[str, str]) -> Iterator[Read]:
     name = operator_of(node)
     rest = {source for source in node.all_input_nodes if source in known}
     factors = ("query", "key") if name == ATTENTION else PRODUCTS.get(name, ())

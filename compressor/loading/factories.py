@@ -81,7 +81,7 @@ def call_factory(factory: Factory, arguments: dict[str, Any], *, pretrained: boo
     """
     if isinstance(factory.make, nn.Module):
         return factory.make
-    arguments = {**_library_arguments(factory, arguments, pretrained), **arguments}
+    arguments = {**_library_arguments(factory, pretrained), **arguments}
     signature = _signature(factory.make)
     try:
         signature.bind(**arguments)
@@ -126,9 +126,7 @@ def examples_beside(factory: Factory) -> ExampleInputs | None:
     return ExampleInputs(examples.args, examples.kwargs, "the factory's example_inputs()")
 
 
-def _library_arguments(
-    factory: Factory, arguments: dict[str, Any], pretrained: bool
-) -> Mapping[str, Any]:
+def _library_arguments(factory: Factory, pretrained: bool) -> Mapping[str, Any]:
     if factory.library:
         return factory.library[pretrained]
     if not pretrained:

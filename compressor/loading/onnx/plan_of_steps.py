@@ -55,7 +55,7 @@ class _Planner:
             and self._rank(node.inputs[0]) == 2
         }
         self.fused = {node.place: bias for node in nodes if (bias := self._bias_after(node))}
-        self._hold_constants(nodes)
+        self._hold_constants()
         steps = tuple(self._steps(nodes))
         results = tuple(self._source(declared.name) for declared in self.graph.outputs)
         return GraphPlan(without_dead(steps, results), results, self.held)
@@ -66,7 +66,7 @@ class _Planner:
         constant = self.graph.constants.get(name)
         return None if constant is None else constant.array.ndim
 
-    def _hold_constants(self, nodes: Sequence[Node]) -> None:
+    def _hold_constants(self) -> None:
         """Decide of every constant that is used whether it is a weight, a buffer or numbers.
 
         Those of which the names say where they belong come first.

@@ -22,7 +22,7 @@ _OFFSETS = 4
 """Some networks count positions from as many on, which their configuration does not say."""
 
 
-def greatest_length(tokens: Tokens, language: Language, reading: Reading, where: str) -> int:
+def greatest_length(tokens: Tokens, language: Language, reading: Reading) -> int:
     """Return how many tokens a sample has at most.
 
     Raises:
