@@ -19,8 +19,8 @@ def free_bytes() -> int:
 def _of_the_machine() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        (found,) = [line.split()[1] for line in lines if line.startswith("MemAvailable")]
-        return 1024 * int(found)
+        (kibibytes,) = [line.split()[1] for line in lines if line.startswith("MemAvailable")]
+        return 1024 * int(kibibytes)
     except (OSError, ValueError):
         return None
 

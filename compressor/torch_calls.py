@@ -142,8 +142,10 @@ def record_graph(call: Call) -> Call:
 
 
 def clock_of(device: str) -> Clock:
-    """Return a device's clock: a GPU's own events, as it works on while calls return; else the
-    clock on the wall."""
+    """Return a device's clock: the clock on the wall, or a GPU's own events.
+
+    A GPU works on while calls return.
+    """
     return by_wall if device == "cpu" else _by_events
 
 

@@ -185,8 +185,8 @@ def _places(error: BaseException) -> Iterator[str]:
 
 def _stage_of(error: BaseException) -> str:
     notes = getattr(error, "__notes__", [])
-    found = (note.removeprefix(_STAGE) for note in notes if note.startswith(_STAGE))
-    return next(found, "")
+    stages = (note.removeprefix(_STAGE) for note in notes if note.startswith(_STAGE))
+    return next(stages, "")
 
 
 def _is_ours(line: traceback.FrameSummary) -> bool:

@@ -59,12 +59,12 @@ def difference(
             accepted SAFETY times over; integers may differ in as many places as change there. Where
             rounding moves every output by more than LOUD, no difference is accepted as rounding.
     """
-    found = _difference(reference, others, tolerance, ())
-    if found.size <= tolerance.relative or rounding is None or not _same_shapes(reference, others):
-        return found
+    worst = _difference(reference, others, tolerance, ())
+    if worst.size <= tolerance.relative or rounding is None or not _same_shapes(reference, others):
+        return worst
     shaken = rounding()
     if is_loud(reference, shaken):
-        return found
+        return worst
     return _difference(reference, others, tolerance, shaken)
 
 
@@ -80,8 +80,8 @@ def _difference(
     for number, (a, b) in enumerate(pairs):
         compare = _of_numbers if a[0].is_floating_point() else _of_integers
         if not all(torch.equal(x, y) for x, y in zip(a, b, strict=True)):
-            found = compare(number, a, b, tolerance, [draw[number] for draw in draws])
-            worst = max(worst, found, key=lambda each: each.size)
+            of_output = compare(number, a, b, tolerance, [draw[number] for draw in draws])
+            worst = max(worst, of_output, key=lambda each: each.size)
     return worst
 
 

@@ -236,10 +236,10 @@ def _symmetric_in_range(given: Tensor, generator: torch.Generator) -> Tensor:
 
 def _finite_part(draw: Draw, given: Tensor, generator: torch.Generator) -> Tensor:
     """Draw the finite values only; infinities and NaN stay where they are."""
-    found, finite = given.clone(), given.isfinite()
+    drawn, finite = given.clone(), given.isfinite()
     if finite.any():
-        found[finite] = draw(given[finite], generator)
-    return found
+        drawn[finite] = draw(given[finite], generator)
+    return drawn
 
 
 KINDS = (

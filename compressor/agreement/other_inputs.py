@@ -26,10 +26,10 @@ def other_inputs(given: ExampleInputs, *, more: bool = False, seed: int = 0) -> 
     """
     generator = torch.Generator().manual_seed(seed)
     largest = map_inputs(given, _one_more) if more else given
-    found = map_inputs(largest, lambda leaf: another(leaf, generator))
-    if _are_equal(found, largest):
+    drawn = map_inputs(largest, lambda leaf: another(leaf, generator))
+    if _are_equal(drawn, largest):
         return map_inputs(largest, lambda leaf: fill(leaf, generator))
-    return found
+    return drawn
 
 
 def fresh_inputs(given: ExampleInputs, seed: int = 0) -> ExampleInputs:

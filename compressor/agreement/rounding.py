@@ -31,12 +31,12 @@ def shake(
     Source: Monte Carlo arithmetic, D. S. Parker, 1997.
     """
     step, generator = tolerance.rounding / 4, torch.Generator().manual_seed(0)
-    moved, found = copy.deepcopy(module), []
+    moved, results = copy.deepcopy(module), []
     for _ in range(DRAWS):
         with torch.no_grad():
             for own, parameter in zip(module.parameters(), moved.parameters(), strict=True):
                 if own.is_floating_point() or own.is_complex():
                     noise = 2 * torch.rand(own.shape, generator=generator) - 1
                     parameter.copy_(own * (1 + step * noise.to(own.device, own.real.dtype)))
-        found.append(run(moved))
-    return found
+        results.append(run(moved))
+    return results

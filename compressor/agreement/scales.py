@@ -45,15 +45,15 @@ def scales(cases: Sequence[Tensor]) -> list[Tensor]:
     Returns:
         Scales of the cases' shapes; 0 where nothing varies.
     """
-    found = [torch.full_like(case, torch.inf) for case in cases]
+    all_scales = [torch.full_like(case, torch.inf) for case in cases]
     for dim in dimensions(cases):
         spans = [_tightest(matrix) for matrix in matrices(cases, dim)]
-        for i, (case, scale) in enumerate(zip(cases, found, strict=True)):
+        for i, (case, scale) in enumerate(zip(cases, all_scales, strict=True)):
             low, high = (_along(x, dim, case.dim()) for x in spans[min(i, len(spans) - 1)])
             spread = high - low
             distance = (case - (low + high) / 2).abs().nan_to_num(0, 0, 0)
             torch.minimum(scale, distance.maximum(spread).minimum(TAIL * spread), out=scale)
-    return found
+    return all_scales
 
 
 def smallest(cases: Sequence[Tensor], of: Callable[[Tensor], Tensor]) -> list[Tensor]:
@@ -63,13 +63,13 @@ def smallest(cases: Sequence[Tensor], of: Callable[[Tensor], Tensor]) -> list[Te
         cases: The same output for different inputs.
         of: Computes one number per position, [positions, values] -> [positions].
     """
-    found = [torch.full_like(case, torch.inf) for case in cases]
+    minima = [torch.full_like(case, torch.inf) for case in cases]
     for dim in dimensions(cases):
         numbers = [of(matrix) for matrix in matrices(cases, dim)]
-        for i, (case, least) in enumerate(zip(cases, found, strict=True)):
+        for i, (case, least) in enumerate(zip(cases, minima, strict=True)):
             at = _along(numbers[min(i, len(numbers) - 1)], dim, case.dim())
             torch.minimum(least, at.expand_as(least), out=least)
-    return found
+    return minima
 
 
 def dimensions(cases: Sequence[Tensor]) -> list[int]:

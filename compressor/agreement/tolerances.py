@@ -27,14 +27,18 @@ class Tolerance:
 
     @property
     def resolved(self) -> float:
-        """The smallest change of an output between 0 and 1 that still shows a mistake of one per
-        cent, or of `relative` where that is more."""
+        """The smallest change of an output between 0 and 1 that still shows a mistake.
+
+        The mistake is one of one per cent, or of `relative` where that is more.
+        """
         return self.of_one / max(self.relative, 0.01)
 
     @property
     def own_share(self) -> float:
-        """The share of an element's own size that counts as its scale, so that a difference of
-        `rounding` is one of `relative` on that scale."""
+        """The share of an element's own size that counts as its scale.
+
+        A difference of `rounding` is one of `relative` on that scale.
+        """
         return self.rounding / self.relative
 
 

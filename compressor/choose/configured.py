@@ -85,11 +85,11 @@ def begin_search(
     pins: dict[Place, float] = {}
     for knob in configurations.knobs:
         for value in [knob.value] if knob.value is not None else sizes:
-            found = _touch(configurations, base, Knob(knob.path, value))
-            if found[0] or (found[1] and type(knob.value) is int):
-                known = Knob(knob.path, value)
-                touched[known] = found
-                if found[0] and not configurations.is_said(known):
+            known = Knob(knob.path, value)
+            dims, modules = _touch(configurations, base, known)
+            if dims or (modules and type(knob.value) is int):
+                touched[known] = dims, modules
+                if dims and not configurations.is_said(known):
                     pins[knob.path] = value
                 break
     pinned = configurations.build(pins)
@@ -131,15 +131,15 @@ def _changed(base: Built, other: Built) -> Iterator[Spot]:
 
 def find_all(search: Search) -> list[Found]:
     """Find the groups whose widths the configuration holds, each group in one place."""
-    found: list[Found] = []
+    all_held: list[Found] = []
     taken: set[str] = set()
     for group in search.wanted:
         if group.name not in taken:
-            made = _find(search, group, taken)
-            if made is not None:
-                found.append(made)
-                taken |= {each.name for each in made.groups}
-    return found
+            held = _find(search, group, taken)
+            if held is not None:
+                all_held.append(held)
+                taken |= {each.name for each in held.groups}
+    return all_held
 
 
 def _find(search: Search, group: Group, taken: set[str]) -> Found | None:
@@ -149,9 +149,9 @@ def _find(search: Search, group: Group, taken: set[str]) -> Found | None:
     near = [k for k, (dims, modules) in search.touched.items() if dims & spots or modules & homes]
     for count in range(1, TOGETHER + 1):
         for knobs in itertools.combinations(near, count):
-            found = _try(search, group, knobs, taken)
-            if found is not None:
-                return found
+            held = _try(search, group, knobs, taken)
+            if held is not None:
+                return held
     return None
 
 

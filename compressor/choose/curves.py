@@ -162,7 +162,7 @@ def read_sensitivity(path: str | Path) -> Sensitivity:
         CompressorError: The file cannot be read, is cut off, of another version or something else.
     """
     try:
-        return Sensitivity.from_json(Path(path).read_text())
+        return Sensitivity.from_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         problem = f"the sensitivities cannot be read: {error.strerror}"
     except json.JSONDecodeError as error:

@@ -18,8 +18,7 @@ def reason_of(group: Group, choice: Choice, scores: Scores) -> str:
         return "as --layer-ratio says"
     if not unit.widths:
         return "too narrow for a step"
-    found = scores[group.name]
-    ordered = sorted(float(score) for score in found)
+    ordered = sorted(float(score) for score in scores[group.name])
     if kept <= unit.counts(unit.widths[-1])[group.name]:
         return f"down to the least; scores up to {ordered[group.size - kept - 1]:.3g} went"
     if kept == group.size:

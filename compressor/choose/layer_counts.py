@@ -41,7 +41,7 @@ def find_counts(configurations: Configurations, pins: Edits) -> tuple[Count, ...
         pins: What the configuration says in any case.
     """
     base = configurations.build(pins)
-    found: dict[str, Count] = {}
+    counts: dict[str, Count] = {}
     for knob in configurations.knobs if base is not None else ():
         if not isinstance(knob.value, int) or knob.value < 2:
             continue
@@ -53,8 +53,8 @@ def find_counts(configurations: Configurations, pins: Edits) -> tuple[Count, ...
         item = _common_item(gone, knob.value - 1)
         if item and gone == {name for name in base.shapes if name.startswith(f"{item}.")}:
             container = item.rpartition(".")[0]
-            found.setdefault(container, Count(container, knob, count.lists))
-    return tuple(found.values())
+            counts.setdefault(container, Count(container, knob, count.lists))
+    return tuple(counts.values())
 
 
 def _common_item(names: Collection[str], last: int) -> str:

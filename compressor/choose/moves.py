@@ -151,7 +151,7 @@ class _Descent:
         """Return the least loss per millisecond and its width; width 0 where none saves."""
         now = self.clock.layers_ms(self.layers, sizes)
         lost = self.lost[self.size - self.width]
-        found = (np.inf, 0)
+        best = (np.inf, 0)
         for width in self.widths:
             if width >= self.width:
                 continue
@@ -159,5 +159,5 @@ class _Descent:
             saved = now - self.clock.layers_ms(self.layers, smaller)
             if saved > 0:
                 density = float(self.lost[self.size - width] - lost) / saved
-                found = min(found, (density, width))
-        return found
+                best = min(best, (density, width))
+        return best

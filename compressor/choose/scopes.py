@@ -28,13 +28,13 @@ def _within(same: Callable[[Network, Group], Hashable]) -> Scope:
         classes: dict[Hashable, list[str]] = {}
         for group in groups:
             classes.setdefault(same(network, group), []).append(group.name)
-        found: dict[str, npt.NDArray[np.float64]] = {}
+        ranked: dict[str, npt.NDArray[np.float64]] = {}
         for names in classes.values():
             pooled = np.concatenate([scores[name] for name in names])
             ranks = (np.argsort(np.argsort(pooled, kind="stable")) + 0.5) / len(pooled)
             ends = np.cumsum([len(scores[name]) for name in names])
-            found |= dict(zip(names, np.split(ranks, ends[:-1]), strict=True))
-        return found
+            ranked |= dict(zip(names, np.split(ranks, ends[:-1]), strict=True))
+        return ranked
 
     return places
 

@@ -84,12 +84,12 @@ class Uniform:
             CompressorError: The widths are not such as it can say.
         """
         shares: dict[Place, Fraction] = {}
-        knobs = {knob.path: knob for found in self.found for knob in found.knobs}
+        knobs = {knob.path: knob for held in self.found for knob in held.knobs}
         ties = self._ties(network)
         for tie in ties:
             share = _share_of(network, tie, kept)
-            for found in self.found:
-                for knob in found.knobs if found.by == tie.by else ():
+            for held in self.found:
+                for knob in held.knobs if held.by == tie.by else ():
                     shares[knob.path] = shares.get(knob.path, Fraction(1)) * share
         others = kept.keys() - {name for tie in ties for name in tie.groups}
         if others:
@@ -112,12 +112,12 @@ class Uniform:
         return edits
 
     def _ties(self, network: Network) -> list[Tied]:
-        known = [(found, group) for found in self.found for group in found.groups]
+        known = [(held, group) for held in self.found for group in held.groups]
         ties: dict[tuple[str, ...], dict[str, int]] = {}
         for group in network.groups:
-            found, like = max(known, key=lambda each: _likeness(group, each[1]))
+            held, like = max(known, key=lambda each: _likeness(group, each[1]))
             if _likeness(group, like):
-                ties.setdefault(found.by, {})[group.name] = like.size // found.steps
+                ties.setdefault(held.by, {})[group.name] = like.size // held.steps
         return [Tied(tuple(times), tuple(times.values()), by) for by, times in ties.items()]
 
     @property
@@ -142,11 +142,11 @@ def find_uniform(
     """
     kinds = kinds_that_go(prune)
     search = begin_search(configurations, network, kinds)
-    found = tuple(find_all(search)) if search is not None else ()
-    if search is None or not found:
+    held = tuple(find_all(search)) if search is not None else ()
+    if search is None or not held:
         return None
     counts = find_counts(configurations, search.pins)
-    return Uniform(configurations.name, found, search.pins, kinds, counts)
+    return Uniform(configurations.name, held, search.pins, kinds, counts)
 
 
 def _likeness(group: Group, other: Group) -> float:

@@ -55,11 +55,11 @@ def bench(
     from compressor.report import to_json
     from compressor.studies.bench import benchmark
 
-    found = benchmark(models, options, watch_of_the_run())
-    _show(found, every_layer=options.layers)
+    results = benchmark(models, options, watch_of_the_run())
+    _show(results, every_layer=options.layers)
     if out is not None:
         with write_whole(out) as temporary:
-            temporary.write_text(to_json(found), encoding="utf-8")
+            temporary.write_text(to_json(results), encoding="utf-8")
         show_file(out)
 
 
@@ -70,7 +70,7 @@ def _forget() -> None:
     print(f"{count} table{'s' if count != 1 else ''} of layers' times forgotten")
 
 
-def _show(found: dict[str, Any], *, every_layer: bool) -> None:
+def _show(results: dict[str, Any], *, every_layer: bool) -> None:
     from compressor.formats.ways import Way
     from compressor.studies.bench.slow_layers import FixedCost, Slow
     from compressor.studies.bench.tables import (
@@ -82,15 +82,15 @@ def _show(found: dict[str, Any], *, every_layer: bool) -> None:
     )
 
     console = Console()
-    console.print(networks_table(found["networks"]))
-    for entry in found["ways"]:
+    console.print(networks_table(results["networks"]))
+    for entry in results["ways"]:
         way = Way(*(entry[name] for name in Way.__dataclass_fields__))
         if entry["records"]:
             console.print(way_table(way, entry["records"]))
-    names = [network["name"] for network in found["networks"]]
+    names = [network["name"] for network in results["networks"]]
     if every_layer:
-        console.print(layers_table(names, found["layers"]))
-    for name, slow, fixed in zip(names[1:], found["slow"], found["fixed"], strict=True):
+        console.print(layers_table(names, results["layers"]))
+    for name, slow, fixed in zip(names[1:], results["slow"], results["fixed"], strict=True):
         for table in slow_tables(name, [Slow(**layer) for layer in slow]):
             console.print(table)
         if words := fixed_words(name, FixedCost(**fixed)):

@@ -67,9 +67,9 @@ def sensitivity(
     with watch_of_the_run().stage("import torch"):
         from compressor.run.subject import Subject
         from compressor.studies import sensitivity
-    found = sensitivity.measure(Subject(model), options, watch_of_the_run())
-    sensitivity.write(found, target, force=force)
-    show_written(target, *sensitivity.tables(found))
+    measured = sensitivity.measure(Subject(model), options, watch_of_the_run())
+    sensitivity.write(measured, target, force=force)
+    show_written(target, *sensitivity.tables(measured))
 
 
 @app.command
@@ -108,19 +108,19 @@ def inspect(
         from compressor.report import to_json
         from compressor.studies import inspect
     with redirect_stdout(sys.stderr) if json else nullcontext():  # what models and libraries print
-        found = inspect.inspect(model, options, watch_of_the_run())
-        description = inspect.describe(found)
-        opinion = _second_opinion(found) if second_opinion else None
+        inspection = inspect.inspect(model, options, watch_of_the_run())
+        description = inspect.describe(inspection)
+        opinion = _second_opinion(inspection) if second_opinion else None
     if graph is not None:
         from compressor.studies.inspect.graph_picture import draw_network
 
         with write_whole(graph) as temporary:
-            draw_network(found.trace, found.network, temporary)
+            draw_network(inspection.trace, inspection.network, temporary)
     if json:
         print(to_json({**description, "second_opinion": opinion}), end="")
         return
     console = Console()
-    for table in inspect.tables(description, found):
+    for table in inspect.tables(description, inspection):
         console.print(table)
     if opinion is not None and not opinion["failure"]:
         console.print(inspect.opinion_table(opinion))
@@ -128,12 +128,12 @@ def inspect(
         show_file(graph)
 
 
-def _second_opinion(found: Inspection) -> dict[str, Any]:
+def _second_opinion(inspection: Inspection) -> dict[str, Any]:
     from compressor.studies.inspect.second_opinion import second_opinion
 
     watch = watch_of_the_run()
     with watch.stage("second opinion"):
-        opinion = second_opinion(found.trace, found.network)
+        opinion = second_opinion(inspection.trace, inspection.network)
     if opinion["failure"]:
         watch.note(f"{opinion['by']} fails on this network: {opinion['failure']}")
     return opinion

@@ -43,16 +43,16 @@ def sweep(
     sweep.check(options)
     command = shlex.join(["compress", "sweep", model, *options.spelled()])
     try:
-        found = sweep.run(Subject(model), options, target, watch, command=command)
+        done = sweep.run(Subject(model), options, target, watch, command=command)
     except KeyboardInterrupt:
         kept = f"what was reached is kept in {target}: the same command goes on from there"
         raise KeyboardInterrupt(kept) from None
-    for table in found.tables():
+    for table in done.tables():
         Console().print(table)
     show_file(target)
-    if found.failed:
+    if done.failed:
         raise CompressorError(
-            f"{len(found.failed)} of {len(found.rows)} trials failed: {found.failed[0]['failure']}",
+            f"{len(done.failed)} of {len(done.rows)} trials failed: {done.failed[0]['failure']}",
             where=str(target / "results.csv"),
             consequence="the curves lack them; all others are there, and kept",
             next_step="the same command tries them again",

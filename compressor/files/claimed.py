@@ -74,8 +74,7 @@ def _umask() -> int:
 
 
 def find_abandoned(folder: Path, prefix: str) -> Iterator[Path]:
-    """Yield what processes that no longer live have left; it is held while the caller looks at
-    it."""
+    """Yield what processes that no longer live have left, each held while it is looked at."""
     for path in sorted(folder.glob(f"{escape(prefix + MARK)}*{END}")):
         handle = _hold(path)
         if handle is not None:

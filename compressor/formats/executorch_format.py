@@ -151,10 +151,10 @@ def as_function(program: Any, path: Path) -> Run:
     def run(feeds: Mapping[str, Any]) -> list[Array]:
         given = [torch.as_tensor(to_array(value)).contiguous() for value in feeds.values()]
         try:
-            found = method.execute(given)
+            outputs = method.execute(given)
         except Exception as error:  # its exceptions share no base but this one
             raise does_not_run(_RUNTIME, error, path) from error
-        return [to_array(output.clone()) for output in found]  # the memory is used again
+        return [to_array(output.clone()) for output in outputs]  # the memory is used again
 
     return run
 

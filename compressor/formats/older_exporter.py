@@ -141,8 +141,8 @@ def _method(operator: torch._ops.OpOverload) -> Callable[..., Any]:
     first = operator._schema.arguments[:1]
     is_method = bool(first) and str(first[0].type) == "Tensor" and hasattr(Tensor, name)
     home: Any = Tensor if is_method else torch
-    found: Callable[..., Any] = getattr(home, name, operator)
-    return found
+    method: Callable[..., Any] = getattr(home, name, operator)
+    return method
 
 
 def _slice(x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Tensor:

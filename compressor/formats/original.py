@@ -55,8 +55,8 @@ class Original:
 
     def why_not(self, name: str) -> str:
         """Return why the network cannot be written in a format, requested or not; "" if it can."""
-        found = self._attempt(name)
-        return found.what if isinstance(found, CompressorError) else ""
+        outcome = self._attempt(name)
+        return outcome.what if isinstance(outcome, CompressorError) else ""
 
     @property
     def why_no_onnx(self) -> str:
@@ -87,10 +87,10 @@ class Original:
         Raises:
             CompressorError: It cannot be written so.
         """
-        found = self._attempt(name)
-        if isinstance(found, CompressorError):
-            raise found
-        return found
+        outcome = self._attempt(name)
+        if isinstance(outcome, CompressorError):
+            raise outcome
+        return outcome
 
     @cached_property
     def _folder(self) -> TemporaryFolder:

@@ -63,7 +63,7 @@ def write_smaller(network: OnnxNetwork, tensors: Mapping[str, Tensor]) -> onnx.M
 
 def _values(network: OnnxNetwork, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
     """Return the values of the file's held tensors as the file has them, by name."""
-    found: dict[str, Array] = {}
+    values: dict[str, Array] = {}
     for name, held in network.layout.held.items():
         constant = network.source.graph.constants[name]
         missing = [path for path in held.paths if path not in tensors]
@@ -75,8 +75,8 @@ def _values(network: OnnxNetwork, tensors: Mapping[str, Tensor]) -> dict[str, Ar
             )
         parts = [tensors[path].detach().cpu() for path in held.paths]
         array = held.form.write(parts).numpy()
-        found[name] = array.astype(constant.array.dtype)
-    return found
+        values[name] = array.astype(constant.array.dtype)
+    return values
 
 
 def _fill(proto: onnx.TensorProto, array: Array) -> None:
@@ -180,8 +180,7 @@ class _Edits:
         self.initializers.append(proto)
 
     def insert(self, graph: onnx.GraphProto) -> None:
-        """Put the new nodes before those that need them, and leave out what is replaced, in
-        place."""
+        """Put the new nodes before those that need them, in place, without what is replaced."""
         outputs = {name for node in graph.node for name in node.output}
         if not outputs & (self.gone | self.before.keys()):
             return

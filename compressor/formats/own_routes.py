@@ -53,8 +53,10 @@ def own_routes(module: nn.Module | None, opset: int | None = None) -> tuple[Rout
 
 
 def finish_like_file(routes: Iterable[Route], *modules: nn.Module | None) -> tuple[Route, ...]:
-    """Return the routes so that files get the names of inputs, outputs and free sizes of the file
-    that a network came from, and the version of its operators where that can be written.
+    """Return the routes so that files are like the file that a network came from.
+
+    They get its names of inputs, outputs and free sizes, and the version of its operators where
+    that can be written.
 
     Args:
         routes: The exporters' routes.
@@ -72,10 +74,10 @@ def _at_version(route: Route, version: int) -> Route:
 
     def convert(program: ExportedProgram, opset: int | None) -> onnx.ModelProto:
         model = route.convert(program, opset or version)
-        found = next(entry.version for entry in model.opset_import if not entry.domain)
-        if found > (opset or version):
+        written = next(entry.version for entry in model.opset_import if not entry.domain)
+        if written > (opset or version):
             raise CompressorError(
-                f"{route.exporter} writes version {found} of the operators",
+                f"{route.exporter} writes version {written} of the operators",
                 consequence=f"the file is not written at version {opset or version} by it",
                 next_step="the next exporter is tried; --opset asks for another version",
             )
@@ -85,23 +87,25 @@ def _at_version(route: Route, version: int) -> Route:
 
 
 def _name_like(model: onnx.ModelProto, source: OnnxSource) -> None:
-    """Give a model the names of a file's inputs, outputs and free sizes, and what that says of
-    itself, in place."""
+    """Give a model the names of a file's inputs, outputs and free sizes, in place.
+
+    It also gets what the file says of itself.
+    """
     words = words_of(declared.name for declared in source.graph.inputs)
     names = {w: d.name for w, d in zip(words, source.graph.inputs, strict=True)}
-    found = {e.name: names.get(e.name, e.name) for e in model.graph.input}
+    new_names = {e.name: names.get(e.name, e.name) for e in model.graph.input}
     for entry, declared in zip(model.graph.output, source.graph.outputs, strict=True):
-        found[entry.name] = declared.name
-    taken = {new for old, new in found.items() if new != old}
+        new_names[entry.name] = declared.name
+    taken = {new for old, new in new_names.items() if new != old}
     inner = {name for node in nodes_of(model.graph) for name in node.output}
     inner |= {tensor.name for tensor in model.graph.initializer}
-    found |= {name: f"{name}@inner" for name in (inner & taken) - found.keys()}
+    new_names |= {name: f"{name}@inner" for name in (inner & taken) - new_names.keys()}
     for graph in graphs_of(model.graph):
         for entry in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
-            entry.name = found.get(entry.name, entry.name)
+            entry.name = new_names.get(entry.name, entry.name)
         for node in graph.node:
             for given in (node.input, node.output):
-                renamed = [found.get(name, name) for name in given]
+                renamed = [new_names.get(name, name) for name in given]
                 del given[:]
                 given.extend(renamed)
     _name_sizes(model, {declared.name: declared for declared in source.graph.inputs})

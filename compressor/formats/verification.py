@@ -94,8 +94,8 @@ def compare_outputs(
         CompressorError: Other shapes, or a difference above the tolerance.
     """
     expected = [[to_array(output) for output in outputs] for _, outputs in cases]
-    found = [opened.run(feeds) for feeds, _ in cases]
-    for wanted, got in zip(expected, found, strict=True):
+    actual = [opened.run(feeds) for feeds, _ in cases]
+    for wanted, got in zip(expected, actual, strict=True):
         if [a.shape for a in wanted] != [b.shape for b in got]:
             raise CompressorError(
                 f"the {opened.label}'s outputs have shapes {[b.shape for b in got]}, "
@@ -103,7 +103,7 @@ def compare_outputs(
                 where=str(opened.path),
                 next_step="report it with the network, and deploy the .pt2 program",
             )
-    worst = difference(expected, found, tolerance, rounding)
+    worst = difference(expected, actual, tolerance, rounding)
     if not worst.size <= tolerance.relative:
         raise CompressorError(
             f"{opened.runtime} and PyTorch differ by {worst.size:.1e} of what varies there "
@@ -120,8 +120,8 @@ def to_array(value: Any) -> Array:
 
     The pairs are a new last dimension.
     """
-    found = value.detach().cpu().resolve_conj() if isinstance(value, Tensor) else value
-    array: Array = found.resolve_neg().numpy() if isinstance(found, Tensor) else np.asarray(found)
+    plain = value.detach().cpu().resolve_conj() if isinstance(value, Tensor) else value
+    array: Array = plain.resolve_neg().numpy() if isinstance(plain, Tensor) else np.asarray(plain)
     return np.stack([array.real, array.imag], -1) if np.iscomplexobj(array) else array
 
 

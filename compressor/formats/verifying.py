@@ -213,21 +213,21 @@ def real_inputs(
     if data is None:
         return None
     size = traced.batch if traced.batch_symbol is None else traced.batch + 1
-    found = find_traced(data, traced, size) if len(data) >= size else None
-    if found is None:
+    call = find_traced(data, traced, size) if len(data) >= size else None
+    if call is None:
         few = f"there are {len(data)} samples, and a call takes {size}"
         sizes = f"they are not of the sizes that were traced ({Call.of(traced.examples).shapes})"
         why = few if len(data) < size else sizes
         note(f"files are compared with the network on random inputs, not on the samples: {why}")
-    return found
+    return call
 
 
 def cases_of(program: ExportedProgram, inputs: Sequence[ExampleInputs]) -> list[Case]:
     """Compute the program's outputs for each of the inputs, these under the ONNX file's names."""
-    found = outputs_for(as_module(program), inputs)
+    all_outputs = outputs_for(as_module(program), inputs)
     return [
         (user_inputs(program, each.args, each.kwargs), outputs)
-        for each, outputs in zip(inputs, found, strict=True)
+        for each, outputs in zip(inputs, all_outputs, strict=True)
     ]
 
 

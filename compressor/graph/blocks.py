@@ -60,13 +60,13 @@ def find_blocks(program: ExportedProgram) -> tuple[Block, ...]:
     """Return a program's blocks in the order in which they are executed."""
     graph, stored = program.graph, stored_names(program)
     live, depends = live_nodes(graph), _ancestors(graph)
-    found: list[tuple[Block, str]] = []
+    blocks: list[tuple[Block, str]] = []
     for addition in graph.nodes:
         if addition in live and _is_sum(addition):
             for stream, branch in _sides(addition):
                 block = _block(addition, stream, branch, stored, depends)
-                found += [block] if block is not None else []
-    return _named(found)
+                blocks += [block] if block is not None else []
+    return _named(blocks)
 
 
 def dead_without(program: ExportedProgram, blocks: Collection[Block]) -> set[str]:
@@ -117,10 +117,10 @@ def _sides(addition: Node) -> Iterator[tuple[Node, Node]]:
 
 def _ancestors(graph: Graph) -> dict[Node, frozenset[Node]]:
     """Return, per node, all nodes that it depends on, and itself."""
-    found: dict[Node, frozenset[Node]] = {}
+    ancestors: dict[Node, frozenset[Node]] = {}
     for node in graph.nodes:
-        found[node] = frozenset({node}).union(*(found[n] for n in node.all_input_nodes))
-    return found
+        ancestors[node] = frozenset({node}).union(*(ancestors[n] for n in node.all_input_nodes))
+    return ancestors
 
 
 def _block(
@@ -218,11 +218,11 @@ def _layers_of(cone: Collection[Node], addition: Node) -> str:
     return ".".join(common) or owner_of(addition)
 
 
-def _named(found: list[tuple[Block, str]]) -> tuple[Block, ...]:
+def _named(blocks: list[tuple[Block, str]]) -> tuple[Block, ...]:
     """Return the blocks by the names of their layers; those of one name are numbered."""
-    counts, seen = Counter(name for _, name in found), Counter[str]()
+    counts, seen = Counter(name for _, name in blocks), Counter[str]()
     named = []
-    for block, name in found:
+    for block, name in blocks:
         seen[name] += 1
         number = f" #{seen[name]}" if counts[name] > 1 else ""
         named.append(replace(block, name=f"{name or block.addition}{number}"))

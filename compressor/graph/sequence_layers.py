@@ -36,8 +36,8 @@ def sequence_layers(program: ExportedProgram) -> str:
 
 
 def _weighs_by_softmax(graph: Graph, given: set[str]) -> bool:
-    found = [node for node in graph.nodes if base_name(node) in SOFTMAX]
-    if not found:
+    softmaxes = [node for node in graph.nodes if base_name(node) in SOFTMAX]
+    if not softmaxes:
         return False
     active = _activations(graph, given)
 
@@ -48,7 +48,7 @@ def _weighs_by_softmax(graph: Graph, given: set[str]) -> bool:
     return any(
         _reaches(node, lambda n: [s for s in n.all_input_nodes if s in active], is_product)
         and _reaches(node, lambda n: n.users, is_product)
-        for node in found
+        for node in softmaxes
     )
 
 

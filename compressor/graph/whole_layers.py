@@ -31,8 +31,8 @@ def find_layers(program: ExportedProgram) -> tuple[Block, ...]:
         for path in _items(node):
             inside.setdefault(path, []).append(node)
     stored = stored_names(program)
-    found = (_layer(path, nodes, stored) for path, nodes in inside.items())
-    return tuple(layer for layer in found if layer is not None)
+    layers = (_layer(path, nodes, stored) for path, nodes in inside.items())
+    return tuple(layer for layer in layers if layer is not None)
 
 
 def path_of_layer(name: str) -> str:

@@ -64,13 +64,13 @@ def read_host(text: str, python: str = "") -> Host:
     Raises:
         UsageError: It is spelled otherwise.
     """
-    found = _SPELLING.fullmatch(text)
-    port = int(found["port"]) if found and found["port"] else None
-    if found is None or (port is not None and port not in _PORTS):
+    parts = _SPELLING.fullmatch(text)
+    port = int(parts["port"]) if parts and parts["port"] else None
+    if parts is None or (port is not None and port not in _PORTS):
         raise UsageError(
             f"{text!r} names no machine that can be reached",
             where="--on",
             next_step="give ssh:user@host or ssh:user@host:port, e.g. --on ssh:pi@board.local; "
             "the host may be a name of your ssh configuration",
         )
-    return Host(found["name"].strip("[]"), found["user"] or "", port, python)
+    return Host(parts["name"].strip("[]"), parts["user"] or "", port, python)

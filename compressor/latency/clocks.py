@@ -48,7 +48,7 @@ class Recorded:
         for kernel in read_record(self._session):
             if kernel.kind not in _LAYOUT and not kernel.name.startswith(BESIDE):
                 times.setdefault(kernel.name, []).append(kernel.ms)
-        return sum(usual(found[1:]) for found in times.values())
+        return sum(usual(calls[1:]) for calls in times.values())
 
 
 class Waited:

@@ -84,10 +84,10 @@ def _bench_for(setting: Setting) -> Bench:
     return OnnxBench(setting.threads, setting.device)
 
 
-def _check_same(found: Mapping[str, Any], machine: Mapping[str, Any], path: Path) -> None:
+def _check_same(measured_on: Mapping[str, Any], machine: Mapping[str, Any], path: Path) -> None:
     """Raise UsageError where a table is of another machine: its times compare with no others."""
-    if dict(found) != dict(machine):
-        other = [name for name in machine if found.get(name) != machine[name]]
+    if dict(measured_on) != dict(machine):
+        other = [name for name in machine if measured_on.get(name) != machine[name]]
         raise UsageError(
             f"the latency table is of another {', '.join(other) or 'machine'}",
             where=str(path),

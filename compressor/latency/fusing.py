@@ -52,11 +52,11 @@ def _varying(program: ExportedProgram) -> set[Node]:
         for spec in program.graph_signature.input_specs
         if spec.kind == InputKind.USER_INPUT
     }
-    found: set[Node] = set()
+    varying: set[Node] = set()
     for node in program.graph.nodes:
-        if node.name in inputs or any(source in found for source in node.all_input_nodes):
-            found.add(node)
-    return found
+        if node.name in inputs or any(source in varying for source in node.all_input_nodes):
+            varying.add(node)
+    return varying
 
 
 def _done_within(node: Node) -> Iterator[Node]:

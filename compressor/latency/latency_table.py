@@ -45,13 +45,13 @@ class LatencyTable:
     def steady(self) -> LatencyTable:
         """Return the table without what a busy machine has blurred, which is not to be kept."""
         steps = {
-            kind: {n: step for n, step in found.items() if f"{kind}: {n}" not in self.unsettled}
-            for kind, found in self.steps.items()
+            kind: {n: step for n, step in by_size.items() if f"{kind}: {n}" not in self.unsettled}
+            for kind, by_size in self.steps.items()
         }
         noisy = set(self.noisy)
         return LatencyTable(
             self.machine,
-            {kind: found for kind, found in steps.items() if found},
+            {kind: by_size for kind, by_size in steps.items() if by_size},
             {name: times for name, times in self.times.items() if name not in noisy},
             {name: noise for name, noise in self.noise.items() if name not in noisy},
         )
@@ -131,12 +131,12 @@ class LatencyTable:
     def to_json(self) -> str:
         """Return the table as a text that is the same for the same table, byte for byte."""
         steps = {
-            kind: {name: [step.every, step.grain] for name, step in sorted(found.items())}
-            for kind, found in sorted(self.steps.items())
+            kind: {name: [step.every, step.grain] for name, step in sorted(by_size.items())}
+            for kind, by_size in sorted(self.steps.items())
         }
         times = {
-            signature: {" ".join(map(str, point)): ms for point, ms in sorted(found.items())}
-            for signature, found in sorted(self.times.items())
+            signature: {" ".join(map(str, point)): ms for point, ms in sorted(points.items())}
+            for signature, points in sorted(self.times.items())
         }
         raw = {"schema": SCHEMA, "machine": dict(self.machine), "steps": steps, "times": times}
         raw["noise"] = dict(sorted(self.noise.items()))
@@ -153,12 +153,12 @@ class LatencyTable:
         if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
             raise ValueError(f"it is no latency table of schema {SCHEMA}")
         steps = {
-            kind: {name: Step(*map(_positive, pair)) for name, pair in found.items()}
-            for kind, found in raw["steps"].items()
+            kind: {name: Step(*map(_positive, pair)) for name, pair in by_size.items()}
+            for kind, by_size in raw["steps"].items()
         }
         times = {
-            signature: {tuple(map(int, at.split())): _time(ms) for at, ms in found.items()}
-            for signature, found in raw["times"].items()
+            signature: {tuple(map(int, at.split())): _time(ms) for at, ms in points.items()}
+            for signature, points in raw["times"].items()
         }
         noise = {name: _time(share) for name, share in raw.get("noise", {}).items()}
         return cls(dict(raw["machine"]), steps, times, noise)

@@ -98,11 +98,11 @@ def _text(value: Any) -> str:
 
 def by_axis(layers: Iterable[Layer]) -> dict[Axis, tuple[Layer, ...]]:
     """Return, per axis, the layers that get faster or slower with it."""
-    found: dict[Axis, list[Layer]] = {}
+    of_axis: dict[Axis, list[Layer]] = {}
     for layer in layers:
         for axis in layer.axes:
-            found.setdefault(axis, []).append(layer)
-    return {axis: tuple(those) for axis, those in found.items()}
+            of_axis.setdefault(axis, []).append(layer)
+    return {axis: tuple(those) for axis, those in of_axis.items()}
 
 
 def layers_of(trace: Trace, network: Network, batch: int = 1) -> tuple[Layer, ...]:
@@ -122,15 +122,15 @@ def layers_of(trace: Trace, network: Network, batch: int = 1) -> tuple[Layer, ..
         )
     free = set(network.axes.values())
     shapes = _shapes(trace, network)
-    found = []
+    layers = []
     for node, then in computed_nodes(trace.program):
         read = reading(Operands(node, shapes, tuple(map(base_name, then))))
         if read is not None:
             extents = {name: _extent(dims, batch) for name, dims in read.sizes.items()}
             axes = dict.fromkeys(a for e in extents.values() for a in e.leaves if a in free)
             literals = {name: _literal(value, batch) for name, value in read.literals.items()}
-            found.append(Layer(node.name, read.kind, extents, literals, tuple(axes)))
-    return tuple(found)
+            layers.append(Layer(node.name, read.kind, extents, literals, tuple(axes)))
+    return tuple(layers)
 
 
 def _extent(dims: tuple[Any, ...], batch: int) -> Extent:

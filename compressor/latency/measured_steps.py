@@ -59,15 +59,15 @@ def measure_step(kind: str, name: str, bench: Bench, samples: int = 1) -> tuple[
     sizes = {n: size * (samples if n in _SAMPLES else 1) for n, size in probe.items()}
     cases = [Case(kind, {**sizes, name: width}, literals) for width in WIDTHS]
     looks: list[list[float]] = []
-    found: list[Step] = []
+    steps: list[Step] = []
     while len(looks) < _MOST:
         looks.append(bench.times_ms(cases))
         least = map(min, zip(*looks, strict=True))
-        found.append(step_in(dict(zip(WIDTHS, least, strict=True))))
-        is_settled = found[-2:-1] == found[-1:] and agree([sum(look) for look in looks])
+        steps.append(step_in(dict(zip(WIDTHS, least, strict=True))))
+        is_settled = steps[-2:-1] == steps[-1:] and agree([sum(look) for look in looks])
         if is_settled and len(looks) >= _LOOKS:
-            return found[-1], True
-    return found[-1], False
+            return steps[-1], True
+    return steps[-1], False
 
 
 def step_in(times: Mapping[int, float]) -> Step:

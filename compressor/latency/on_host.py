@@ -61,8 +61,11 @@ def ask_target(host: Host) -> Target:
 
 
 def reach(host: Host, stopwatch: Stopwatch) -> None:
-    """Ask a host what it is, and show it, before anything long is done. Raises what `ask_target`
-    does."""
+    """Ask a host what it is, and show it, before anything long is done.
+
+    Raises:
+        CompressorError: It cannot be reached, or cannot run ONNX Runtime.
+    """
     with stopwatch.stage("reach the target") as tick:
         tick(1, 1, machine_words(ask_target(host).machine))
 
@@ -102,14 +105,9 @@ def measure_turns_on(
     """
     with _scripts_on(host) as connection:
         kept = _send(networks, connection)
-        asked = {
-            "networks": kept,
-            "threads": threads,
-            "batch": batch,
-            "seconds": seconds,
-        }
-        found = connection.ask(_SCRIPT, "take_turns", asked)
-    return {name: sum_up(found[name], threads, batch, host.spelled) for name in networks}
+        asked = {"networks": kept, "threads": threads, "batch": batch, "seconds": seconds}
+        rounds = connection.ask(_SCRIPT, "take_turns", asked)
+    return {name: sum_up(rounds[name], threads, batch, host.spelled) for name in networks}
 
 
 def _send(networks: Mapping[str, Path], connection: Connection) -> dict[str, str]:
@@ -145,17 +143,12 @@ class NetworksThere:
         self, *, threads: int, batch: int, seconds: float, tick: Tick = _NOBODY
     ) -> dict[str, list[list[float]]]:
         """Return the milliseconds of each call, by network and round."""
-        asked = {
-            "networks": self.kept,
-            "threads": threads,
-            "batch": batch,
-            "seconds": seconds,
-        }
-        found = self.connection.ask(_SCRIPT, "time_in_rounds", asked, tick)
-        return {name: found[name] for name in self.kept}
+        asked = {"networks": self.kept, "threads": threads, "batch": batch, "seconds": seconds}
+        rounds = self.connection.ask(_SCRIPT, "time_in_rounds", asked, tick)
+        return {name: rounds[name] for name in self.kept}
 
     def profile(self, name: str) -> list[Operator]:
         """Return a network's operators with their times, as `operators.profile` does here."""
         asked = {"network": self.kept[name], "threads": 1, "batch": 1}
-        found = self.connection.ask(_SCRIPT, "record_operators", asked)
-        return join_times(self.files[name], [Kernel(*each) for each in found])
+        kernels = self.connection.ask(_SCRIPT, "record_operators", asked)
+        return join_times(self.files[name], [Kernel(*each) for each in kernels])

@@ -53,10 +53,10 @@ class OpenVinoBench:
         requests = [self._start(case) for case in cases]
         times: list[list[float]] = [[] for _ in requests]
         for _ in repeat(self.seconds * len(requests), self.least, self.most):
-            for request, found in zip(requests, times, strict=True):
+            for request, measured in zip(requests, times, strict=True):
                 request.infer()
-                found.append(_own_ms(request))
-        return [usual(found[1:]) for found in times]
+                measured.append(_own_ms(request))
+        return [usual(measured[1:]) for measured in times]
 
     def _start(self, case: Case) -> Any:
         """Compile the layer's network, call it once, and return the request that calls it."""

@@ -63,8 +63,8 @@ class Operands:
 
         Sizes that the network computes become numbers, with `BATCH` for a free batch.
         """
-        found = argument(self.node, name) if name in schema_names(self.node) else None
-        return default if found is None else map_arg(found, _number)
+        value = argument(self.node, name) if name in schema_names(self.node) else None
+        return default if value is None else map_arg(value, _number)
 
     def numbers(self, name: str, rank: int, default: Any = 1) -> tuple[int, ...]:
         """Return an argument that is a list of `rank` numbers, which may be given as one."""

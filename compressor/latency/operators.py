@@ -108,10 +108,10 @@ def operators_of(path: Path, batch: int = 1) -> list[Operator]:
 
 
 def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """Set the symbolic dimensions of the model, in place, to the batch or to the sizes that the
-    file says it was made with; return the model.
+    """Set the symbolic dimensions of the model, in place, and return it.
 
-    Dimensions that are computed from these (`6*batch`) become unknown, to be inferred.
+    They become the batch, or the sizes that the file says it was made with. Dimensions that are
+    computed from these (`6*batch`) become unknown, to be inferred.
     """
     symbols = {
         dim.dim_param for value in model.graph.input for dim in value.type.tensor_type.shape.dim
@@ -181,8 +181,8 @@ def join_times(path: Path, kernels: Iterable[Kernel], batch: int = 1) -> list[Op
         batch: Number of samples that it was called on.
     """
     times, kinds = _medians(kernels, _find_blocked(path))
-    found = [replace(o, ms=times.pop(o.name, 0.0)) for o in operators_of(path, batch)]
-    return [*found, *(Operator(n, n, kinds[n], 0, 0, 0, ms) for n, ms in times.items())]
+    timed = [replace(o, ms=times.pop(o.name, 0.0)) for o in operators_of(path, batch)]
+    return [*timed, *(Operator(n, n, kinds[n], 0, 0, 0, ms) for n, ms in times.items())]
 
 
 def external_files(path: Path) -> list[str]:
@@ -214,14 +214,14 @@ def _find_blocked(path: Path) -> dict[str, str]:
     """
     graph = onnx.load(str(path), load_external_data=False).graph
     makers = {output: node for node in graph.node for output in node.output}
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for output, node in makers.items():
         source = node
         while source.op_type != "Conv" and source.input and source.input[0] in makers:
             source = makers[source.input[0]]
         if source.op_type == "Conv":
-            found[output + _BLOCKED] = source.name
-    return found
+            names[output + _BLOCKED] = source.name
+    return names
 
 
 def _medians(

@@ -41,8 +41,8 @@ class Grid:
     @property
     def points(self) -> Iterator[Point]:
         """All points that have to be measured, each once."""
-        found = (itertools.product(*knots) for knots in self.knots.values())
-        return iter(dict.fromkeys(itertools.chain.from_iterable(found)))
+        products = (itertools.product(*knots) for knots in self.knots.values())
+        return iter(dict.fromkeys(itertools.chain.from_iterable(products)))
 
     def off_grain(self, widths: Sequence[int]) -> Point:
         """Return which of the sizes are off the grain; below one step there is none to be off."""
@@ -59,12 +59,12 @@ def grid_of(layer: Layer, steps: Steps) -> Grid:
     Its widths are multiples of the measured steps at geometric shares of the full widths, and one
     less where they are to be off the grain.
     """
-    found = tuple(steps.get(name, Step()) for name in layer.free)
-    shares = _SHARES.get(len(found), (1, 0.3)) if step_names(layer.kind) else _CHEAP
-    on = [_knots(layer.full[n], s, shares) for n, s in zip(layer.free, found, strict=True)]
-    grained = [i for i, step in enumerate(found) if step.grain > 1 and on[i][-1] > step.every]
+    own_steps = tuple(steps.get(name, Step()) for name in layer.free)
+    shares = _SHARES.get(len(own_steps), (1, 0.3)) if step_names(layer.kind) else _CHEAP
+    on = [_knots(layer.full[n], s, shares) for n, s in zip(layer.free, own_steps, strict=True)]
+    grained = [i for i, step in enumerate(own_steps) if step.grain > 1 and on[i][-1] > step.every]
     subsets = (c for n in range(len(grained) + 1) for c in itertools.combinations(grained, n))
-    return Grid(found, {off: _less_one(on, off, found) for off in subsets})
+    return Grid(own_steps, {off: _less_one(on, off, own_steps) for off in subsets})
 
 
 def _knots(full: int, step: Step, shares: Iterable[float]) -> tuple[int, ...]:

@@ -41,8 +41,8 @@ def portable_layers(layers: Iterable[Layer], steps: Mapping[str, Steps], batch: 
         "batch": batch,
         "beside": BESIDE,
         "steps": {
-            kind: {name: [step.every, step.grain] for name, step in found.items()}
-            for kind, found in known.items()
+            kind: {name: [step.every, step.grain] for name, step in by_size.items()}
+            for kind, by_size in known.items()
         },
         "layers": {
             signature: _networks(layer, known[layer.kind]) for signature, layer in distinct.items()

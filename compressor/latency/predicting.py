@@ -80,9 +80,9 @@ class _Timer:
 
     def ms(self, sizes: Mapping[Axis, int]) -> float:
         key = tuple(map(sizes.get, self.layer.axes, self.defaults))
-        found = self.known.get(key)
-        if found is None:
+        ms = self.known.get(key)
+        if ms is None:
             widths = self.layer.sizes(sizes)
-            found = self.surface.at([widths[name] for name in self.layer.free])
-            self.known[key] = found
-        return found
+            ms = self.surface.at([widths[name] for name in self.layer.free])
+            self.known[key] = ms
+        return ms

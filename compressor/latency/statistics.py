@@ -68,10 +68,10 @@ def speedup_of(original: Rounds, smaller: Rounds, again: Rounds, seed: int = 0) 
             the original once more, all measured in the same turns.
         seed: Seed of the resampling.
     """
-    found, noise = ratio_of(original, smaller, seed), ratio_of(original, again, seed)
-    is_wide = found.high - found.low > WIDE * found.value
+    ratio, noise = ratio_of(original, smaller, seed), ratio_of(original, again, seed)
+    is_wide = ratio.high - ratio.low > WIDE * ratio.value
     is_noisy = is_wide or abs(noise.value - 1) > DIFFERS
-    return Speedup(found.value, found.low, found.high, noise, is_noisy)
+    return Speedup(ratio.value, ratio.low, ratio.high, noise, is_noisy)
 
 
 def summary_of(rounds: Rounds) -> Summary:

@@ -72,11 +72,11 @@ class TorchBench:
                 calls = [self._start(case, repeated) for case in cases]
                 times: list[list[float]] = [[] for _ in calls]
                 for _ in repeat(self.seconds * len(calls), self.least, self.most):
-                    for call, found in zip(calls, times, strict=True):
-                        found.append(clock(call) / repeated)
+                    for call, measured in zip(calls, times, strict=True):
+                        measured.append(clock(call) / repeated)
         finally:
             torch.set_num_threads(before)
-        return [median(found) for found in times]
+        return [median(measured) for measured in times]
 
     def _start(self, case: Case, repeated: int) -> Call:
         """Make the layer's call, and call it once."""

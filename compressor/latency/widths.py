@@ -17,8 +17,8 @@ def width_steps(
 
     An axis too narrow for two of its layers' steps has half of a step, or half of that.
     """
-    found = by_axis(layers)
-    return {axis: _fitting(axis, step_of(axis, found.get(axis, ()), table)) for axis in axes}
+    of_axis = by_axis(layers)
+    return {axis: _fitting(axis, step_of(axis, of_axis.get(axis, ()), table)) for axis in axes}
 
 
 def step_of(axis: Axis, layers: Iterable[Layer], table: LatencyTable) -> int:

@@ -66,8 +66,8 @@ PARTS: Mapping[str, Part] = {
 
 def parts_of(kind: str, *, is_projected: bool) -> list[str]:
     """Return the names of a cell's sums, a row of `PARTS` each."""
-    found = list(PARTS)[1:4] if kind == "gru" else ["sums"]
-    return [*found, "projection"] if is_projected else found
+    sums = list(PARTS)[1:4] if kind == "gru" else ["sums"]
+    return [*sums, "projection"] if is_projected else sums
 
 
 # -- what a cell computes --------------------------------------------------------------------------
@@ -109,8 +109,8 @@ def features(arguments: Mapping[str, Any]) -> Tensor:
             matrices = PARTS[arguments["part"]].matrices
             return torch.cat([both[i] for i in matrices], -1)
         x, before = (_in_order(each, arguments) for each in both)
-        found = _unprojected(x, before, arguments["states"][1], arguments["weights"])
-        return _in_order(found, arguments, back=True)
+        units = _unprojected(x, before, arguments["states"][1], arguments["weights"])
+        return _in_order(units, arguments, back=True)
 
 
 @torch.library.impl(_LIBRARY, "cell_sums", "CompositeImplicitAutograd")
@@ -126,12 +126,12 @@ def _cell_sums(
 ) -> Tensor:
     given = {"x": x, "before": before, "states": states, "weights": weights, "part": part}
     with torch.no_grad():
-        found = features({**given, "backwards": backwards, "batch_first": batch_first})
+        factors = features({**given, "backwards": backwards, "batch_first": batch_first})
         of, matrices = PARTS[part], list[Tensor]()
         for position in of.matrices:
             weight = weights[position]
             matrices.append(weight[of.slice(len(weight))])
-        sums = found @ torch.cat(matrices, 1).t()
+        sums = factors @ torch.cat(matrices, 1).t()
         for bias in _biases(of, weights):
             sums = sums + bias[of.slice(len(bias))]
         return sums
@@ -195,11 +195,11 @@ def _unprojected(x: Tensor, before: Tensor, memory: Tensor, weights: list[Tensor
     sums = x @ weights[0].t() + before @ weights[1].t()
     for bias in _biases(PARTS["sums"], weights):
         sums = sums + bias
-    found = []
+    units = []
     for step in sums:
         unit, memory = _gate(step, memory)
-        found.append(unit)
-    return torch.stack(found)
+        units.append(unit)
+    return torch.stack(units)
 
 
 def _gate(sums: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:

@@ -134,12 +134,12 @@ def consumers(program: ExportedProgram, aliases: Mapping[str, str]) -> list[Cont
 
 
 def _from_weights(graph: torch.fx.Graph, stored: Mapping[str, str]) -> set[Node]:
-    found: set[Node] = set()
+    computed: set[Node] = set()
     for node in graph.nodes:
         sources = node.all_input_nodes
-        if node.name in stored or (sources and all(source in found for source in sources)):
-            found.add(node)
-    return found
+        if node.name in stored or (sources and all(source in computed for source in sources)):
+            computed.add(node)
+    return computed
 
 
 @dataclass(frozen=True)

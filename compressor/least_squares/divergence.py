@@ -49,12 +49,12 @@ class Divergence:
         """
         self.script.lasting |= {self.script.named[block.stream] for block in blocks}
         walk = self.script.start(next(iter(self.inputs())))
-        found = []
+        divergences = []
         for block in blocks:
             walk.advance(block.addition)
             outputs = _floats(walk.detour(block.addition, block.stream), walk.counted)
-            found.append(self._share(_squares(self.wanted[0], outputs)))
-        return found
+            divergences.append(self._share(_squares(self.wanted[0], outputs)))
+        return divergences
 
     def _run(self, script: Script) -> Iterator[Outputs]:
         with torch.no_grad():
@@ -71,8 +71,8 @@ class Divergence:
 
 def _floats(outputs: Sequence[Any], counted: Tensor | None) -> Outputs:
     tensors = (t for t in outputs if isinstance(t, Tensor))
-    found = (t for t in tensors if t.is_floating_point() and t.numel())
-    return [blank_padding(t, counted).cpu() for t in found]
+    floats = (t for t in tensors if t.is_floating_point() and t.numel())
+    return [blank_padding(t, counted).cpu() for t in floats]
 
 
 def _squares(wanted: Outputs, outputs: Outputs) -> Tensor:

@@ -148,10 +148,10 @@ class _State:
             return costs
         if self.places.shape[1] == 1:
             energy = torch.linalg.vector_norm(self.weight, dim=2).square()
-            found = energy[:, self.places[:, 0]] / self.own[:, :, 0, 0]
+            errors = energy[:, self.places[:, 0]] / self.own[:, :, 0, 0]
         else:
-            found = solve(factor(self.own), self.weight[:, self.places]).square().sum((2, 3))
-        costs[np.searchsorted(alive, self.channels)] = found.sum(0).numpy()
+            errors = solve(factor(self.own), self.weight[:, self.places]).square().sum((2, 3))
+        costs[np.searchsorted(alive, self.channels)] = errors.sum(0).numpy()
         return costs
 
     def drop(self, gone: npt.NDArray[np.int64]) -> float:

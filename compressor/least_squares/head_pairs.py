@@ -85,8 +85,8 @@ class Channels:
         self.network, self.masks, self.script = network, masks, Script(program, device)
         widths = {network.axes[group.name] for group in network.groups if group.role == WIDTHS}
         self.cut = {axis for axis in widths & set(masks) if not masks[axis].all()}
-        found = [c for c in consumers(program, network.aliases) if self._is_linear(c)]
-        self.linear = {c.node: c for c in found if not c.shared}
+        all_linear = [c for c in consumers(program, network.aliases) if self._is_linear(c)]
+        self.linear = {c.node: c for c in all_linear if not c.shared}
         self.inputs = {name: c.layout.input for name, c in self.linear.items()}
         self.producers: dict[str, Producer] = {}
         first = 0
@@ -164,14 +164,14 @@ def pair(channels: Channels, reads: Sequence[Read]) -> list[Pair]:
     )
     alone = {number for number, count in how_often.items() if count == 1}
     means = {str(h.tolist()): h for r in reads if r.kind == "mean" for h in [_distinct(r.left)]}
-    found: list[Pair | None] = []
+    pairs: list[Pair | None] = []
     for read in reads:
         if read.kind == "product":
             assert read.right is not None
-            found.append(_product(channels, read, read.right, alone))
+            pairs.append(_product(channels, read, read.right, alone))
         elif read.kind == "sum":
-            found += [_sum(channels, read, heads, alone) for heads in means.values()]
-    return [each for each in found if each is not None]
+            pairs += [_sum(channels, read, heads, alone) for heads in means.values()]
+    return [each for each in pairs if each is not None]
 
 
 def _product(channels: Channels, read: Read, keys: Tensor, alone: set[int]) -> Pair | None:
@@ -222,10 +222,10 @@ def _are_apart(sides: Iterable[Tensor], alone: set[int]) -> bool:
 
 
 def _side(channels: Channels, numbers: Tensor) -> Side | None:
-    found = channels.place(numbers)
-    if found is None:
+    placed = channels.place(numbers)
+    if placed is None:
         return None
-    producer, places = found
+    producer, places = placed
     return Side(producer.tensor, producer.bias, producer.dim, places)
 
 

@@ -58,9 +58,9 @@ class OfMoments:
         return self.inverse[:, places[:, :, None], places[:, None, :]]
 
     def columns(self, out: Tensor) -> Tensor:
-        found = self.inverse[:, out].transpose(1, 2)  # it is symmetric, and rows lie together
+        columns = self.inverse[:, out].transpose(1, 2)  # it is symmetric, and rows lie together
         change = self.pending[:, :, : self.waiting]
-        return torch.baddbmm(found, change, change[:, out].transpose(1, 2), alpha=-1)
+        return torch.baddbmm(columns, change, change[:, out].transpose(1, 2), alpha=-1)
 
     def drop(self, out: Tensor, change: Tensor) -> None:
         width = change.shape[2]
@@ -100,9 +100,9 @@ class OfRows:
         return (unit - torch.einsum("bnci,bncj->bcij", some, solved)) / self.damping.unsqueeze(3)
 
     def columns(self, out: Tensor) -> Tensor:
-        found = self.rows.transpose(1, 2) @ (self.inverse @ self.rows[:, :, out])
-        found[:, out, torch.arange(len(out))] -= 1
-        return found.neg_().div_(self.damping)
+        columns = self.rows.transpose(1, 2) @ (self.inverse @ self.rows[:, :, out])
+        columns[:, out, torch.arange(len(out))] -= 1
+        return columns.neg_().div_(self.damping)
 
     def drop(self, out: Tensor, change: Tensor) -> None:
         # L_J is the triangular root C of (A⁻¹)_JJ, and K loses U_J U_Jᵀ

@@ -184,8 +184,8 @@ def _as_scattered(matrix: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _cell(part: str) -> Layout:
     def features(arguments: Arguments, rows: Tensor) -> Tensor:
-        found = cells.features(arguments)
-        return found.reshape(-1, found.shape[-1])[rows].unsqueeze(0)
+        values = cells.features(arguments)
+        return values.reshape(-1, values.shape[-1])[rows].unsqueeze(0)
 
     linear = _product(Weighing("linear", "x", "weights", ""), transposed=True)
     return replace(linear, features=features, part=cells.PARTS[part])

@@ -133,17 +133,17 @@ class Measurer:
     def share(self, group: Group) -> GroupConsumers:
         """Split a group's consumers into pieces, as large as the memory allows."""
         members = [m for m in group.members if m.contracted] or list(group.members)
-        found: dict[str, tuple[Contraction, Size, Channels]] = {}
+        known: dict[str, tuple[Contraction, Size, Channels]] = {}
         weighed = []
         for tensor in dict.fromkeys(member.tensor for member in members):
             regular = [r for c in self.consumers.get(tensor, ()) if (r := self._regular(c, group))]
-            found |= {each[0].node: each for each in regular}
+            known |= {each[0].node: each for each in regular}
             if not regular:
                 weighed.append(tensor)
-        again = [size for _, size, channel in found.values() if (channel < 0).any()]
-        width = columns_to_eliminate([size for _, size, _ in found.values()], self.memory, again)
+        again = [size for _, size, channel in known.values() if (channel < 0).any()]
+        width = columns_to_eliminate([size for _, size, _ in known.values()], self.memory, again)
         pieces = [
-            piece for each in found.values() for piece in self._pieces(*each, width, group.name)
+            piece for each in known.values() for piece in self._pieces(*each, width, group.name)
         ]
         return GroupConsumers(group, pieces, weighed)
 
@@ -192,14 +192,16 @@ class Measurer:
         pieces = list({p.name: p for share in shares for p, _ in share.pieces}.values())
         place = self.script.place
         pieces.sort(key=lambda piece: place[piece.consumer.node])
-        found = {piece.name: piece.gather() for piece in pieces}
-        self._pass(pieces, found, ledger)
-        if pieces and processes() == 1 and not any(gathered.count for gathered in found.values()):
+        gathered = {piece.name: piece.gather() for piece in pieces}
+        self._pass(pieces, gathered, ledger)
+        if pieces and processes() == 1 and not any(each.count for each in gathered.values()):
             raise UsageError("the data gave no batch", where="--data", next_step="give more data")
-        return {piece.name: self._measure_piece(piece, found.pop(piece.name)) for piece in pieces}
+        return {
+            piece.name: self._measure_piece(piece, gathered.pop(piece.name)) for piece in pieces
+        }
 
     def _pass(
-        self, pieces: Sequence[Piece], found: Mapping[Name, Moments | Rows], ledger: Ledger
+        self, pieces: Sequence[Piece], gathered: Mapping[Name, Moments | Rows], ledger: Ledger
     ) -> None:
         draws = {p.name: torch.Generator().manual_seed(self.seed) for p in pieces}
         chains = {p.consumer.node: Chain(self.script, p.consumer) for p in pieces}
@@ -209,7 +211,7 @@ class Measurer:
             for piece in pieces:
                 walk.advance(piece.consumer.node)
                 chain, draw = chains[piece.consumer.node], draws[piece.name]
-                self._look(piece, chain, walk, found[piece.name], total, draw)
+                self._look(piece, chain, walk, gathered[piece.name], total, draw)
                 ledger.add(piece.work / total, "measuring consumers")
             ledger.add(macs * self.samples, "measuring consumers")
 

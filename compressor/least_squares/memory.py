@@ -87,8 +87,8 @@ def columns_to_solve(memory: Memory, blocks: int, outputs: int) -> int:
     # with b features, COPIES matrices [b, b] and three [b, outputs] are held
     linear, square = 3 * outputs, COPIES
     most = memory.moments / (DOUBLE * blocks)
-    found = (math.sqrt(linear**2 + 4 * square * most) - linear) / (2 * square)
-    return max(1, math.floor(found))
+    columns = (math.sqrt(linear**2 + 4 * square * most) - linear) / (2 * square)
+    return max(1, math.floor(columns))
 
 
 COLUMNS = 1024

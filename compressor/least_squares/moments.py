@@ -188,8 +188,8 @@ def is_enough(rows: int, features: int) -> bool:
 
 def halves_of(rows: int) -> list[slice]:
     """Return rows as two halves; a single row is one by itself."""
-    found = (slice(0, rows // 2), slice(rows // 2, rows))
-    return [half for half in found if half.stop > half.start]
+    halves = (slice(0, rows // 2), slice(rows // 2, rows))
+    return [half for half in halves if half.stop > half.start]
 
 
 def shrinkage_of(norms: Tensor, halves: Tensor | int, square: Tensor, spread: Tensor) -> Tensor:

@@ -120,13 +120,13 @@ class Pairs:
     def work_of(self, consumers: Sequence[Contraction], network: Network) -> list[float]:
         """Estimate the multiply-adds of running each consumer twice and of re-fitting it."""
         macs, batches = network.cost.macs_by_node(), self.batches() or 1
-        found = []
+        work = []
         for consumer in consumers:
             size = self.size_of(consumer)
             rows = rows_of_all(network, consumer, size, self.samples, batches, self.memory)
             walked = 2 * macs.get(consumer.node, 0) * batches * self.samples
-            found.append(walked + work_of(size, rows, self.memory))
-        return found
+            work.append(walked + work_of(size, rows, self.memory))
+        return work
 
     def rows_of(self, consumer: Contraction, seed: int) -> int | None:
         """Estimate how many rows a consumer's regression has, from the first batch.

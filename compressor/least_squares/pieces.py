@@ -105,18 +105,18 @@ def feature_tensors(
 ) -> Channels:
     """Return the number of the weight that each feature belongs to, or each of some columns."""
     widths = [network.tensors[n][consumer.layout.contracted].size for n in consumer.tensors]
-    found = np.repeat(np.arange(len(widths)), widths)
-    return found if columns is None else found[columns.numpy()]
+    numbers = np.repeat(np.arange(len(widths)), widths)
+    return numbers if columns is None else numbers[columns.numpy()]
 
 
 def feature_channels(
     network: Network, consumer: Contraction, group: Group, features: int
 ) -> Channels:
     """Return the channel of the group that each feature belongs to, [features]; -1 for none."""
-    found = []
+    channels = []
     for tensor in consumer.tensors:
         shape = network.tensors[tensor]
         kernel = math.prod(dim.size for dim in shape[2:])
         channel = coordinates(shape[consumer.layout.contracted], network.axes[group.name])
-        found.append(np.repeat(channel, kernel))
-    return np.concatenate(found)[:features]
+        channels.append(np.repeat(channel, kernel))
+    return np.concatenate(channels)[:features]

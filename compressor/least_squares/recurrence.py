@@ -69,9 +69,9 @@ class CellFit:
                 break
             old = self._weights()
             self.consumer.add(step, self.pairs.sliced.tensors)
-            found = self._error()
-            if found < best:
-                best, kept = found, self._weights()
+            error = self._error()
+            if error < best:
+                best, kept = error, self._weights()
             self._put_back(old)
         self._put_back(kept)
         return (first, best) if best < first else None

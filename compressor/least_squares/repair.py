@@ -98,7 +98,7 @@ def refit(
             ledger.reach(sum(work[: number + 1]))
             continue
         form, parts = _how(pairs, consumer, workspace.memory, seed)
-        found: list[Step] = []
+        steps: list[Step] = []
         turns = parts * (SWEEPS if len(parts) > 1 else 1)
         each = work[number] / len(turns) / ((pairs.batches() or 1) + 1)
         for part in turns:
@@ -109,9 +109,9 @@ def refit(
             step = gathering.step(centred=bool(consumer.constant), ridge=ridge)
             if step is not None:
                 consumer.add(step, pairs.sliced.tensors, part)
-                found.append(step)
-        if found:
-            first, last = found[0], found[-1]
+                steps.append(step)
+        if steps:
+            first, last = steps[0], steps[-1]
             done.append(Refit(consumer.tensors, first.before, last.after, len(parts)))
         pairs.aim_at(todo[number + 1 :])
         ledger.reach(sum(work[: number + 1]))
@@ -136,15 +136,15 @@ def find_affected(
         dims = [network.tensors[name][consumer.layout.contracted] for name in consumer.tensors]
         return any(axis in cut for dim in dims for axis in leaves(dim))
 
-    found = consumers(program, network.aliases)
-    off = {consumer.node for consumer in found if loses(consumer)}
+    contractions = consumers(program, network.aliases)
+    off = {consumer.node for consumer in contractions if loses(consumer)}
     if whole is not None:
-        off |= {consumer.node for consumer in found if consumer.target in whole.stands_for}
+        off |= {consumer.node for consumer in contractions if consumer.target in whole.stands_for}
         off |= whole.rewired(program)
     for node in write_out(program.graph_module.graph).nodes:
         if any(source.name in off for source in node.all_input_nodes):
             off.add(node.name)
-    return [consumer for consumer in found if not consumer.shared and consumer.node in off]
+    return [consumer for consumer in contractions if not consumer.shared and consumer.node in off]
 
 
 def _how(

@@ -94,16 +94,16 @@ def stakes(
     script = Script(trace.program, workspace.device)
     generator = torch.Generator().manual_seed(workspace.seed)
     at_once = gradients_at_once(trace, workspace.memory)
-    found = [c for c in consumers_of(trace.program, network.aliases) if not c.recurs]
-    sums = {consumer.node: torch.zeros((), dtype=torch.float64) for consumer in found}
+    consumers = [c for c in consumers_of(trace.program, network.aliases) if not c.recurs]
+    sums = {consumer.node: torch.zeros((), dtype=torch.float64) for consumer in consumers}
     for part in _some(batches, at_once):
-        for consumer, gradient, value in _gradients(script, found, part, generator):
+        for consumer, gradient, value in _gradients(script, consumers, part, generator):
             outputs, slopes = (_columns(x, consumer, counted_of(part)) for x in (value, gradient))
             moved = slopes * (outputs - outputs.mean(0))
             sums[consumer.node] += moved.square().sum()
     by_tensor: dict[str, list[float]] = {}
     whole = all_summed(sums)
-    for consumer in found:
+    for consumer in consumers:
         by_tensor.setdefault(consumer.tensor, []).append(float(whole[consumer.node]))
     means = {group.name: _mean_of(group, by_tensor) for group in network.groups}
     known = {name: stake for name, stake in means.items() if stake > 0}
@@ -165,9 +165,9 @@ def _gradients(
     if not isinstance(moved, Tensor):
         return []
     probes = [walk.probes[c.node] for c in consumers]
-    found = torch.autograd.grad(moved, probes, allow_unused=True, materialize_grads=True)
+    gradients = torch.autograd.grad(moved, probes, allow_unused=True, materialize_grads=True)
     values = [walk.watched_values[c.node] for c in consumers]
-    return list(zip(consumers, found, values, strict=True))
+    return list(zip(consumers, gradients, values, strict=True))
 
 
 def _columns(values: Tensor, consumer: Contraction, counted: Tensor | None) -> Tensor:

@@ -90,7 +90,7 @@ def track(
         if touched and _gives_tensors(node):
             moved = _move(node, walk, known)
             if moved is None:
-                for read in _reads(node, walk, known, inputs):
+                for read in _reads(node, known, inputs):
                     yield walk, read
                 moved = _mix(node, walk, known)
             if moved is not None:
@@ -161,13 +161,11 @@ def _repeat(x: Tensor, query: Tensor, node: Node) -> Tensor:
 
 
 def _numbers(node: Node, known: Mapping[Node, Any], names: tuple[str, ...]) -> dict[str, Tensor]:
-    found = {name: known.get(argument(node, name)) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
+    by_name = {name: known.get(argument(node, name)) for name in names}
+    return {name: value for name, value in by_name.items() if value is not None}
 
 
-def _reads(
-    node: Node, walk: Walk, known: Mapping[Node, Any], inputs: Mapping[str, str]
-) -> Iterator[Read]:
+def _reads(node: Node, known: Mapping[Node, Any], inputs: Mapping[str, str]) -> Iterator[Read]:
     name = operator_of(node)
     rest = {source for source in node.all_input_nodes if source in known}
     factors = ("query", "key") if name == ATTENTION else PRODUCTS.get(name, ())
@@ -184,9 +182,9 @@ def _reads(
             rest = set()
     mixed = _mixed(node, known)
     if mixed is not None and mixed[0] in rest:
-        found = _alike(mixed[1].reshape(-1, *mixed[1].shape[-2:]))
-        assert found is not None
-        yield Read(node, "mean", found)
+        heads = _alike(mixed[1].reshape(-1, *mixed[1].shape[-2:]))
+        assert heads is not None
+        yield Read(node, "mean", heads)
         rest -= {mixed[0]}
     for source in rest:
         for part in known[source] if isinstance(known[source], list | tuple) else [known[source]]:

@@ -29,11 +29,11 @@ def function(spec: str) -> Callable[..., Any]:
 
     Raises: what `resolve` raises; UsageError for a class that cannot be made without arguments.
     """
-    found = resolve(spec)
-    if not isinstance(found, type):
-        return found
+    named = resolve(spec)
+    if not isinstance(named, type):
+        return named
     try:
-        return _callable(found(), spec)
+        return _callable(named(), spec)
     except UsageError:
         raise
     except Exception as error:  # the class is the user's code
@@ -44,11 +44,11 @@ def function(spec: str) -> Callable[..., Any]:
         ) from error
 
 
-def _callable(found: Any, spec: str) -> Callable[..., Any]:
-    if callable(found):
-        return found  # type: ignore[no-any-return]
+def _callable(value: Any, spec: str) -> Callable[..., Any]:
+    if callable(value):
+        return value  # type: ignore[no-any-return]
     raise UsageError(
-        f"{spec.rpartition(':')[2]} is a {type(found).__name__}, and cannot be called",
+        f"{spec.rpartition(':')[2]} is a {type(value).__name__}, and cannot be called",
         where=spec,
         next_step="name a function, or an object that can be called",
     )

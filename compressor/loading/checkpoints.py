@@ -82,8 +82,8 @@ def at_key(content: Any, wanted: str, file_name: str) -> Candidate | Any:
     Raises:
         UsageError: Nothing stands there; the message lists the keys that lead to weights.
     """
-    found = _under(content, wanted)
-    if found is None:
+    part = _under(content, wanted)
+    if part is None:
         known = [candidate.key for candidate in candidates_in(content) if candidate.key]
         raise UsageError(
             f"{file_name} holds nothing under {wanted!r}.{did_you_mean(wanted, known)}",
@@ -91,7 +91,7 @@ def at_key(content: Any, wanted: str, file_name: str) -> Candidate | Any:
             consequence="nothing was loaded",
             next_step=f"give one of: {cut_list(known)}" if known else "leave --weights-key out",
         )
-    return found
+    return part
 
 
 def _under(content: Any, wanted: str) -> Any:
@@ -106,8 +106,8 @@ def _under(content: Any, wanted: str) -> Any:
     parts = wanted.split(".")
     for count in range(len(parts), 0, -1):  # the longest first: a key may itself hold dots
         head, rest = ".".join(parts[:count]), ".".join(parts[count:])
-        if head in named and (found := _under(named[head], rest)) is not None:
-            return found
+        if head in named and (part := _under(named[head], rest)) is not None:
+            return part
     prefix = f"{wanted}."
     inner = {n.removeprefix(prefix): value for n, value in named.items() if n.startswith(prefix)}
     return inner or None

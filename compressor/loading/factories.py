@@ -81,7 +81,7 @@ def call_factory(factory: Factory, arguments: dict[str, Any], *, pretrained: boo
     """
     if isinstance(factory.make, nn.Module):
         return factory.make
-    arguments = {**_library_arguments(factory, arguments, pretrained), **arguments}
+    arguments = {**_library_arguments(factory, pretrained), **arguments}
     signature = _signature(factory.make)
     try:
         signature.bind(**arguments)
@@ -126,9 +126,7 @@ def examples_beside(factory: Factory) -> ExampleInputs | None:
     return ExampleInputs(examples.args, examples.kwargs, "the factory's example_inputs()")
 
 
-def _library_arguments(
-    factory: Factory, arguments: dict[str, Any], pretrained: bool
-) -> Mapping[str, Any]:
+def _library_arguments(factory: Factory, pretrained: bool) -> Mapping[str, Any]:
     if factory.library:
         return factory.library[pretrained]
     if not pretrained:
@@ -229,17 +227,17 @@ def _from_module(
             where=_own_line(error, getattr(error, "filename", None) or source) or spec,
             next_step="repair it, or name another factory",
         ) from error
-    found: Any = module
+    named: Any = module
     for part in name.split("."):
-        if not hasattr(found, part):
-            known = [known for known in dir(found) if not known.startswith("_")]
+        if not hasattr(named, part):
+            known = [known for known in dir(named) if not known.startswith("_")]
             raise UsageError(
                 f"{source} has no {name}.{did_you_mean(part, known)}",
                 where=spec,
                 next_step=f"a factory is {SPEC_FORMS}",
             )
-        found = getattr(found, part)
-    if not callable(found):
+        named = getattr(named, part)
+    if not callable(named):
         raise UsageError(
             f"{name} in {source} is not callable",
             where=spec,
@@ -247,7 +245,7 @@ def _from_module(
         )
     beside = getattr(module, "example_inputs", None)
     return Factory(
-        spec, name, found, importing, beside if callable(beside) else None,
+        spec, name, named, importing, beside if callable(beside) else None,
         getattr(module, "__file__", None) or source,
     )  # fmt: skip
 

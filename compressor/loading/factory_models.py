@@ -48,14 +48,14 @@ def load_factory(spec: str, wanted: Wanted) -> LoadedModel:
     arguments = parse_factory_args(wanted.factory_args)
     path = Path(wanted.weights).expanduser() if wanted.weights else None
     content = read_weights(path, trust_pickle=wanted.trust_pickle) if path else None
-    found = find_factory(spec)
-    module, wrappers = unwrap(call_factory(found, arguments, pretrained=wanted.pretrained))
+    factory = find_factory(spec)
+    module, wrappers = unwrap(call_factory(factory, arguments, pretrained=wanted.pretrained))
     made = LoadedModel(
         module=_on_cpu(module),
-        name=found.name,
+        name=factory.name,
         recognised=f"the factory {spec}",
-        weights=_origin(found, arguments, pretrained=wanted.pretrained),
-        examples=examples_beside(found),
+        weights=_origin(factory, arguments, pretrained=wanted.pretrained),
+        examples=examples_beside(factory),
         notes=wrappers,
     )
     if path is None:

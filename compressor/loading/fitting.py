@@ -78,8 +78,8 @@ def fits_of(given: StateDict, module: nn.Module, ignore: tuple[str, ...] = ()) -
         given = {name.replace(COMPILED_PREFIX, ""): value for name, value in given.items()}
     counts = _prefixes(given, expected)
     best = max(counts.values(), default=0)
-    found = [prefix for prefix, count in counts.items() if count == best or count > len(own) / 2]
-    for prefix in found or [""]:
+    prefixes = [prefix for prefix, count in counts.items() if count == best or count > len(own) / 2]
+    for prefix in prefixes or [""]:
         yield _fit(given, expected, prefix, ignore)
 
 

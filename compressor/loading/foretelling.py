@@ -51,8 +51,8 @@ class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for tensor in pytree.tree_leaves(found):
+        result = func(*args, **(kwargs or {}))
+        for tensor in pytree.tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self.size_bytes = max(self.size_bytes, tensor.nelement() * tensor.element_size())
-        return found
+        return result

@@ -82,15 +82,15 @@ def refusals(scan: PickleScan, unsafe: Iterable[str]) -> list[str]:
     """
     names = set(unsafe)
     names -= _beside_weights(names)
-    found = [name for name in sorted(names) if not _is_harmless(name)]
-    for name in sorted(scan.called & names - set(found)):
+    refused = [name for name in sorted(names) if not _is_harmless(name)]
+    for name in sorted(scan.called & names - set(refused)):
         if name != PARTIAL and name not in CONTAINERS and not _is_enum(name):
-            found.append(f"the constructor of {name}")
+            refused.append(f"the constructor of {name}")
     for name in sorted(scan.bound):
         pure = name.startswith(PURE_CONSTRUCTORS) and _is_layer(name)
-        if not (pure or name in FUNCTIONS) and name not in found:
-            found.append(f"functools.partial({name})")
-    return found + sorted(set(scan.odd))
+        if not (pure or name in FUNCTIONS) and name not in refused:
+            refused.append(f"functools.partial({name})")
+    return refused + sorted(set(scan.odd))
 
 
 def allow_list(unsafe: Iterable[str]) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
@@ -128,26 +128,26 @@ def _is_harmless(name: str) -> bool:
 def _library_class(name: str) -> type | None:
     if not name.startswith(LAYER_PACKAGES):
         return None
-    found = resolve(name)
-    own = isinstance(found, type) and f"{found.__module__}.{found.__qualname__}" == name
-    return found if own else None
+    named = resolve(name)
+    own = isinstance(named, type) and f"{named.__module__}.{named.__qualname__}" == name
+    return named if own else None
 
 
 def _is_layer(name: str) -> bool:
     import torch
     from torch import fx, nn
 
-    found = _library_class(name)
+    kind = _library_class(name)
     return (
-        found is not None
-        and issubclass(found, nn.Module)
+        kind is not None
+        and issubclass(kind, nn.Module)
         # these two compile source text that they carry
-        and not issubclass(found, fx.GraphModule | torch.jit.ScriptModule)
-        and found.__new__ is object.__new__
-        and not hasattr(found, "__del__")
+        and not issubclass(kind, fx.GraphModule | torch.jit.ScriptModule)
+        and kind.__new__ is object.__new__
+        and not hasattr(kind, "__del__")
     )
 
 
 def _is_enum(name: str) -> bool:
-    found = _library_class(name)
-    return found is not None and issubclass(found, enum.Enum)
+    kind = _library_class(name)
+    return kind is not None and issubclass(kind, enum.Enum)

@@ -72,8 +72,8 @@ def _read_torchscript(path: Path, kind: FileKind, wanted: Wanted) -> LoadedModel
 
 def _read_torch_save(path: Path, kind: FileKind, wanted: Wanted) -> LoadedModel:
     content = load_torch_save(path, kind, trust_pickle=wanted.trust_pickle)
-    found = None if _holds_weights(content, wanted) else _module_of(path, content, wanted)
-    return found or _from_weights(path, kind, content, wanted)
+    model = None if _holds_weights(content, wanted) else _module_of(path, content, wanted)
+    return model or _from_weights(path, kind, content, wanted)
 
 
 def _read_onnx(path: Path, kind: FileKind, wanted: Wanted) -> LoadedModel:
@@ -100,12 +100,12 @@ def _holds_weights(content: Any, wanted: Wanted) -> bool:
 
 
 def _module_of(path: Path, content: Any, wanted: Wanted) -> LoadedModel | None:
-    found = module_in(content, wanted.weights_key, path.name)
-    if found is None:
+    held = module_in(content, wanted.weights_key, path.name)
+    if held is None:
         return None
     refuse_factory(path, FileKind.TORCH_SAVE, wanted)
-    module, wrappers = unwrap(found[0])
-    taken = found[1]
+    pickled, taken = held
+    module, wrappers = unwrap(pickled)
     recognised = f"a pickled {type(module).__name__}{taken.words}"
     notes = (*taken.notes, *wrappers)
     return LoadedModel(module, path.stem, recognised, "loaded", sha256_of(path), notes=notes)

@@ -44,8 +44,8 @@ def find_traced(data: Data, traced: Trace, count: int) -> Call | None:
         return None if has_other_sizes(data, traced) else data.fetch(range(count)).inputs
     wanted = _sizes(Call.of(traced.examples))
     indices = range(len(data))
-    found = next((i for i in indices if _sizes(data.fetch([i]).inputs) == wanted), None)
-    return None if found is None else data.fetch(data.alike(count, found)).inputs
+    first = next((i for i in indices if _sizes(data.fetch([i]).inputs) == wanted), None)
+    return None if first is None else data.fetch(data.alike(count, first)).inputs
 
 
 def _sizes(call: Call) -> list[Any]:
@@ -56,9 +56,9 @@ def _check(traced: Trace, data: Data, indices: Sequence[int]) -> None:
     inputs = data.fetch(indices).inputs
     try:
         with torch.no_grad():
-            found = Script(traced.program).start(inputs).outputs()
+            outputs = Script(traced.program).start(inputs).outputs()
             wanted = Call((inputs.to(traced.module),)).leaves
-        why = "" if _agree(found, wanted) else "it computes something else for them"
+        why = "" if _agree(outputs, wanted) else "it computes something else for them"
     except Exception as error:  # what operators raise for sizes that they were not traced with
         why = " ".join(str(error).split())[:200]
     if why:
@@ -74,12 +74,12 @@ def _check(traced: Trace, data: Data, indices: Sequence[int]) -> None:
         )
 
 
-def _agree(found: list[Any], wanted: list[Any]) -> bool:
-    pairs = [(a, b) for a, b in zip(found, wanted, strict=False) if isinstance(b, Tensor)]
+def _agree(outputs: list[Any], wanted: list[Any]) -> bool:
+    pairs = [(a, b) for a, b in zip(outputs, wanted, strict=False) if isinstance(b, Tensor)]
     return all(a.shape == b.shape and _near(a.double(), b.double()) for a, b in pairs)
 
 
-def _near(found: Tensor, wanted: Tensor) -> bool:
+def _near(output: Tensor, wanted: Tensor) -> bool:
     finite = wanted.isfinite()
     scale = wanted[finite].abs().max() if finite.any() else 1.0
-    return bool(((found - wanted)[finite].abs() <= _NEAR * scale).all())
+    return bool(((output - wanted)[finite].abs() <= _NEAR * scale).all())

@@ -74,7 +74,7 @@ def inspect_program(path: Path) -> None:
     try:
         reader = PT2ArchiveReader(str(path))
         entries = reader.get_file_names()
-        findings = [f"{entry}: {found}" for entry in entries for found in _findings(reader, entry)]
+        findings = [f"{entry}: {what}" for entry in entries for what in _findings(reader, entry)]
         # the reader finds entries regardless of case: one name could hide behind another
         if len({entry.casefold() for entry in entries}) < len(entries):
             findings.append("two entries of the same name")

@@ -78,10 +78,10 @@ def module_in(content: Any, key: str | None, file_name: str) -> tuple[nn.Module,
     Raises:
         CompressorError: It holds several, and nothing says which to take.
     """
-    found = [c for c in _candidates(content, key, file_name) if isinstance(c.content, nn.Module)]
-    if not found:
+    modules = [c for c in _candidates(content, key, file_name) if isinstance(c.content, nn.Module)]
+    if not modules:
         return None
-    ranked = sorted(found, key=_rank_of_module)
+    ranked = sorted(modules, key=_rank_of_module)
     best = ranked[0]
     if len(ranked) > 1 and _rank_of_module(best) == _rank_of_module(ranked[1]):
         raise _ambiguous(file_name, "a network", [(c.key, c.state) for c in ranked], file_name)

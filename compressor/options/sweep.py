@@ -174,15 +174,15 @@ def recovery_of(text: str, epochs: int = 0) -> dict[str, Any]:
     """
     name, given = _name_and_count(text, "recoveries", "epochs=5")
     check_choice("recoveries", name, tuple(RECOVERIES))
-    found = RECOVERIES[name]
-    if "policy" not in found:
+    recovery = RECOVERIES[name]
+    if "policy" not in recovery:
         if given is not None:
             raise refusal("recoveries", f"{text}: {name} trains nothing")
-        return {**found, "epochs": 0}
+        return {**recovery, "epochs": 0}
     count = epochs if given is None else given
     if count < 1:
         raise refusal("recoveries", f"{text!r} lacks a number of epochs, e.g. {name}=5")
-    return {**found, "epochs": count}
+    return {**recovery, "epochs": count}
 
 
 def _name_and_count(text: str, option: str, example: str) -> tuple[str, int | None]:

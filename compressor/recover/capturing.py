@@ -76,8 +76,8 @@ class Captured:
         for own, leaf in zip(self._leaves, pytree.tree_leaves(batch), strict=True):
             if isinstance(own, Tensor):
                 own.copy_(leaf)
-        found: Any = self._replay()
-        return found.clone()  # type: ignore[no-any-return]
+        result: Any = self._replay()
+        return result.clone()  # type: ignore[no-any-return]
 
 
 class HostRandomError(Exception):
@@ -120,8 +120,8 @@ def all_kept(module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[No
     before = [tensor.detach().clone() for tensor in tensors]
     moments = {
         (parameter, name): value.clone()
-        for parameter, found in optimizer.state.items()
-        for name, value in found.items()
+        for parameter, state in optimizer.state.items()
+        for name, value in state.items()
         if isinstance(value, Tensor)
     }
     try:
@@ -130,8 +130,8 @@ def all_kept(module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[No
         with torch.no_grad():
             for tensor, value in zip(tensors, before, strict=True):
                 tensor.copy_(value)
-            for parameter, found in optimizer.state.items():
-                for name, value in found.items():
+            for parameter, state in optimizer.state.items():
+                for name, value in state.items():
                     if isinstance(value, Tensor) and (parameter, name) in moments:
                         value.copy_(moments[parameter, name])
                     elif isinstance(value, Tensor):

@@ -106,11 +106,11 @@ class Descent:
             self._capture(self._on_device(some[0]), state)
         batch = self._on_device(some[0]) if self.captured is not None else None
         if self.captured is not None and self.captured.fits(batch):
-            found = self.captured(batch)
+            loss_and_norm = self.captured(batch)
         else:
-            found = self._descend(some, whole)
+            loss_and_norm = self._descend(some, whole)
         state.step += 1
-        return found, whole
+        return loss_and_norm, whole
 
     def _capture(self, batch: Batch, state: TrainingState) -> None:
         """Record the step, or note why it cannot be; weights and moments stay as they are."""

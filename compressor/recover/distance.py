@@ -91,11 +91,11 @@ class Distance:
         Raises:
             CompressorError: Nothing that both return can be compared.
         """
-        found, aims = real_outputs(outputs), real_outputs(wanted)
-        first = next(iter(found), None)
+        own, aims = real_outputs(outputs), real_outputs(wanted)
+        first = next(iter(own), None)
         distances = []
-        for place in sorted(found.keys() & aims.keys()):  # training may give further outputs
-            ours, theirs = found[place].float(), aims[place].float()
+        for place in sorted(own.keys() & aims.keys()):  # training may give further outputs
+            ours, theirs = own[place].float(), aims[place].float()
             _check_shapes(ours, theirs)
             part = counted_share(ours, counted)
             ours, theirs = (blank_padding(each, counted) for each in (ours, theirs))

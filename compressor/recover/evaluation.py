@@ -51,8 +51,8 @@ def real_outputs(outputs: Any) -> dict[int, Tensor]:
         CompressorError: It returns no tensor.
     """
     leaves = {i: t for i, t in enumerate(pytree.tree_leaves(outputs)) if isinstance(t, Tensor)}
-    found = leaves or {0: primary_output(outputs)}
-    return {place: t for place, t in found.items() if t.is_floating_point() and t.dim() > 0}
+    tensors = leaves or {0: primary_output(outputs)}
+    return {place: t for place, t in tensors.items() if t.is_floating_point() and t.dim() > 0}
 
 
 def why_no_classes(outputs: Any, target: Any) -> str:

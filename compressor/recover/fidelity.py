@@ -164,15 +164,15 @@ def _cosines(outputs: Tensor, wanted: Tensor) -> Tensor:
 def _pairs(outputs: Any, wanted: Any) -> dict[int, tuple[Tensor, Tensor]]:
     """Return the floating outputs beside the original's, by their place among all that is given."""
     beside = wanted if isinstance(wanted, Wanted) else Wanted(wanted)
-    found, expected = (
+    actual, expected = (
         {place: blank_padding(t, beside.counted) for place, t in real_outputs(each).items()}
         for each in (outputs, beside.outputs)
     )
-    shapes = [[tuple(t.shape) for t in each.values()] for each in (found, expected)]
+    shapes = [[tuple(t.shape) for t in each.values()] for each in (actual, expected)]
     if not expected or shapes[0] != shapes[1]:
         raise CompressorError(
             f"the outputs cannot be compared with the original's: {shapes[0]} and {shapes[1]}",
             consequence="fidelity was not measured",
             next_step="give a --metric of your own",
         )
-    return {place: (found[place], each) for place, each in expected.items()}
+    return {place: (actual[place], each) for place, each in expected.items()}

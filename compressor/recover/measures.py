@@ -192,14 +192,14 @@ class _Embeddings:
 
 def _pooled(outputs: Any, counted: Tensor | None) -> Tensor:
     """Return a vector for each sample, the mean over its positions, [samples, size]."""
-    found = primary_output(outputs).double().cpu()
-    if found.ndim < 3:
-        return found.reshape(len(found), -1)
-    found = found.flatten(1, -2)
-    if counted is None or counted.shape != found.shape[:2]:
-        return found.mean(1)
+    output = primary_output(outputs).double().cpu()
+    if output.ndim < 3:
+        return output.reshape(len(output), -1)
+    output = output.flatten(1, -2)
+    if counted is None or counted.shape != output.shape[:2]:
+        return output.mean(1)
     weights = counted.cpu().double()[..., None]
-    return (found * weights).sum(1) / weights.sum(1).clamp(min=1)
+    return (output * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def _neighbours(vectors: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class GroupSparsity:
                 _Place(parameters[m.tensor], m.dim, _channels_of(network, group, m)) for m in known
             ]
 
-        self.groups = [(group.size, found) for group in groups if (found := places(group))]
+        self.groups = [(group.size, placed) for group in groups if (placed := places(group))]
         self.factors: list[Tensor] = []
 
     def begin_epoch(self) -> None:
@@ -94,8 +94,8 @@ class GroupSparsity:
 
 def _channels_of(network: Network, group: Group, member: Member) -> Tensor:
     dim = network.tensors[member.tensor][member.dim]
-    found = coordinates(dim, network.axes[group.name])
-    numbers = torch.as_tensor(found, dtype=torch.long)
+    places = coordinates(dim, network.axes[group.name])
+    numbers = torch.as_tensor(places, dtype=torch.long)
     return torch.where(numbers < 0, group.size, numbers)
 
 

@@ -44,8 +44,8 @@ class Spread:
         Where all samples are the same (one sample is), it is the sum of squares.
         """
         means = (float(total.square().sum()) / count for count, total in self.totals.values())
-        found = self.square - sum(means)
-        return found if found > _SAME * self.square else self.square
+        squares = self.square - sum(means)
+        return squares if squares > _SAME * self.square else self.square
 
     @property
     def variance(self) -> float:

@@ -48,7 +48,7 @@ class Tally:
         Raises:
             CompressorError: The loss or the gradient of one is not finite.
         """
-        values = torch.stack([found for found, _ in self._unread]).tolist() if self._unread else []
+        values = torch.stack([step for step, _ in self._unread]).tolist() if self._unread else []
         for (loss, norm), (_, samples) in zip(values, self._unread, strict=True):
             self.losses.append(loss)
             self._check_finite(loss, norm)

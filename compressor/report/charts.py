@@ -61,8 +61,8 @@ class Distribution:
 def distributions(report: Mapping[str, Any]) -> list[Distribution]:
     """Return one distribution for each latency whose percentiles the report knows."""
     pairs = zip(report["before"]["latency"], report["after"]["latency"], strict=False)
-    found = (_distribution(*pair) for pair in pairs)
-    return [distribution for distribution in found if distribution is not None]
+    measured = (_distribution(*pair) for pair in pairs)
+    return [distribution for distribution in measured if distribution is not None]
 
 
 def _distribution(before: Mapping[str, Any], after: Mapping[str, Any]) -> Distribution | None:
@@ -80,8 +80,8 @@ def _distribution(before: Mapping[str, Any], after: Mapping[str, Any]) -> Distri
 def charts(report: Mapping[str, Any]) -> list[Chart]:
     """Return the curves of a report's trainings, one training after the other by epoch."""
     trainings = [s for s in report["recovery"] if "training" in s]
-    found = (_chart(title, key, trainings) for title, key in _CURVES)
-    return [chart for chart in found if chart is not None]
+    curves = (_chart(title, key, trainings) for title, key in _CURVES)
+    return [chart for chart in curves if chart is not None]
 
 
 def _chart(title: str, key: str, trainings: Sequence[Mapping[str, Any]]) -> Chart | None:

@@ -26,8 +26,8 @@ def own_ms(latency: Mapping[str, Any]) -> float:
 
     That is the processor's time where it is known, else the median by the wall clock.
     """
-    found: float = latency["p50_ms"] if latency.get("cpu_ms") is None else latency["cpu_ms"]
-    return found
+    ms: float = latency["p50_ms"] if latency.get("cpu_ms") is None else latency["cpu_ms"]
+    return ms
 
 
 def describe_timing(latency: Mapping[str, Any]) -> str:

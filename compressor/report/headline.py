@@ -59,9 +59,9 @@ def _faster(report: Mapping[str, Any]) -> Line:
     factor, interval = own_ms(before) / own_ms(after), ""
     words = next(words for least, words in _SPEEDS if factor >= least).format(factor)
     if report.get("speedups"):
-        found = report["speedups"][0]
-        interval = f"; 95 % interval {found['low']:.2f} to {found['high']:.2f}"
-        words += ", noisy" if found.get("is_noisy") else ""
+        speedup = report["speedups"][0]
+        interval = f"; 95 % interval {speedup['low']:.2f} to {speedup['high']:.2f}"
+        words += ", noisy" if speedup.get("is_noisy") else ""
     detail = f"median {own_ms(before):.3g} → {own_ms(after):.3g} ms"
     if before.get("cpu_ms") is None and before["p90_ms"] and after["p90_ms"]:
         detail += f", 90th percentile {before['p90_ms']:.3g} → {after['p90_ms']:.3g} ms"
@@ -84,18 +84,18 @@ def _quality(report: Mapping[str, Any]) -> Line:
 
 def _nearness(report: Mapping[str, Any]) -> Line | None:
     """Return how near the outputs are to the original's; of several the one that is furthest."""
-    found = report.get("fidelity")
-    if not found or not found["outputs"]:
+    fidelity = report.get("fidelity")
+    if not fidelity or not fidelity["outputs"]:
         return None
-    worst = min(found["outputs"], key=lambda each: float(each["cosine"]))
-    several = f" ({worst['output']}, the furthest of {len(found['outputs'])} outputs)"
+    worst = min(fidelity["outputs"], key=lambda each: float(each["cosine"]))
+    several = f" ({worst['output']}, the furthest of {len(fidelity['outputs'])} outputs)"
     same = worst["same_argmax"]
     parts = [
         f"relative error {worst['relative_error']:.3g}",
         *([] if same is None else [f"the same largest entry in {same:.2%}"]),
     ]
-    words = f"cosine {worst['cosine']:.4f}" + (several if len(found["outputs"]) > 1 else "")
-    where = f"on {found['samples']} samples: {report['evaluated_on']}"
+    words = f"cosine {worst['cosine']:.4f}" + (several if len(fidelity["outputs"]) > 1 else "")
+    where = f"on {fidelity['samples']} samples: {report['evaluated_on']}"
     return Line(FIDELITY, words, f"{', '.join(parts)}, {where}")
 
 

@@ -97,8 +97,8 @@ class Candidates:
     @property
     def best(self) -> tuple[Way, Candidate]:
         """Return the candidate that `best_of` names, and how it was chosen."""
-        found = best_of(self.seen.values())
-        return next((way, made) for way, made in self.seen.items() if made is found)
+        best = best_of(self.seen.values())
+        return next((way, made) for way, made in self.seen.items() if made is best)
 
     def look_at(self, way: Way) -> None:
         """Make and judge the candidate that is chosen in a way; add it to what was seen."""

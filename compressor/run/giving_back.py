@@ -41,10 +41,10 @@ def give_back(run: Run, sliced: Sliced, delivery: Delivery) -> dict[str, float]:
     Raises:
         CompressorError: With its weights computed the module gives other outputs.
     """
-    found = _put_into_types(run, sliced)
+    differences = _put_into_types(run, sliced)
     if run.options.keep_parametrisations and run.loaded.computed:
-        found |= _put_back_computed(run, sliced, delivery)
-    return found
+        differences |= _put_back_computed(run, sliced, delivery)
+    return differences
 
 
 def say_what_leaves(run: Run, sliced: Sliced) -> Sliced:
@@ -96,10 +96,10 @@ def _put_back_computed(run: Run, sliced: Sliced, delivery: Delivery) -> dict[str
 
 
 def _put_into_types(run: Run, sliced: Sliced) -> dict[str, float]:
-    """Change the module's tensors, in place, to the types that they came in, and compare its
-    outputs with those in float32.
+    """Change the module's tensors, in place, to the types that they came in.
 
-    A program that does not run in these types stays in float32, which is noted.
+    Its outputs are compared with those in float32. A program that does not run in these types stays
+    in float32, which is noted.
 
     Returns:
         The largest relative difference, under words for the report; nothing for float32.
@@ -113,7 +113,7 @@ def _put_into_types(run: Run, sliced: Sliced) -> dict[str, float]:
     give_back_types(module, types)
     args, kwargs = narrow((examples.args, dict(examples.kwargs)), types)
     try:
-        found = outputs_of(module, ExampleInputs(args, kwargs), traced.ends_after)
+        outputs = outputs_of(module, ExampleInputs(args, kwargs), traced.ends_after)
     except Exception as error:  # whatever the model's code raises
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if sliced.plan.form == "program":
@@ -123,7 +123,7 @@ def _put_into_types(run: Run, sliced: Sliced) -> dict[str, float]:
             note(f"the result is {name}, and does not run in it on this machine: {reason}")
         return {}
     tolerance = max(map(tolerance_of, types.values()), key=lambda each: each.relative)
-    off = difference([expected], [[widen(output) for output in found]], tolerance)
+    off = difference([expected], [[widen(output) for output in outputs]], tolerance)
     if not off.size <= tolerance.relative:
         words = f"{off.size:.1e} ({off.place})"
         note(f"in {name} the result's outputs differ from those in float32 by {words}")

@@ -40,11 +40,11 @@ def score_again(run: Run, keep: Keep, smaller: ExportedProgram) -> Scores:
     fresh = rate(replace(run, trace=trace), network, quiet, lambda text: None)
     kept = {name: len(channels) for name, channels in keep.items()}
     names = match_groups(run.network, network, kept)
-    found = {old: fresh[name] for name, old in names.items() if name in fresh}
-    positive = np.concatenate([some[some > 0] for some in found.values()] or [np.ones(1)])
+    matched = {old: fresh[name] for name, old in names.items() if name in fresh}
+    positive = np.concatenate([some[some > 0] for some in matched.values()] or [np.ones(1)])
     below, most = positive.min() / 2, positive.max()
     return {
-        name: _merge(old, list(keep.get(name, range(len(old)))), found.get(name, most), below)
+        name: _merge(old, list(keep.get(name, range(len(old)))), matched.get(name, most), below)
         for name, old in run.scores.items()
     }
 

@@ -70,7 +70,7 @@ class Journal:
         if path is None or not path.exists():
             return None
         try:
-            found: dict[str, Any] = torch.load(path, weights_only=True)
+            record: dict[str, Any] = torch.load(path, weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged file
             raise CompressorError(
                 f"what an unfinished run had reached cannot be read: {type(error).__name__}",
@@ -78,7 +78,7 @@ class Journal:
                 consequence="nothing was written",
                 next_step=f"remove {path.parent} and start the run anew",
             ) from None
-        return found
+        return record
 
     @property
     def has_records(self) -> bool:

@@ -62,11 +62,11 @@ class Judge:
         if self.data is None:
             return {}
         with self.stopwatch.stage(stage) as tick:
-            found = self._evaluate(module, tick)
-            tick(1, 1, ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
+            values = self._evaluate(module, tick)
+            tick(1, 1, ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
         for each in (module, self.original):
             each.cpu()
-        return found
+        return values
 
     def value(self, module: nn.Module) -> float:
         """Return the metric that decides, of a network that stays on its device."""
@@ -103,7 +103,7 @@ def compare_outputs(run: Run, sliced: Sliced) -> dict[str, Any] | None:
     networks = sliced.module, run.original.module
     try:
         with run.stopwatch.stage("compare with the original") as tick:
-            found = measure_nearness(
+            nearness = measure_nearness(
                 *(networks[0], some, networks[1], options.device, tick), classes=data.task.classes
             )
     except CompressorError as error:
@@ -115,7 +115,7 @@ def compare_outputs(run: Run, sliced: Sliced) -> dict[str, Any] | None:
     names = dict(enumerate(names_of_outputs(sliced.program)))  # a class may return more
     rows = [
         {**asdict(each), "output": names.get(each.output, f"output {each.output}")}
-        for each in found
+        for each in nearness
     ]
     return {"samples": min(len(data), NEARNESS_SAMPLES), "outputs": rows}
 

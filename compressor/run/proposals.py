@@ -57,11 +57,11 @@ def propose_by_stakes(made: Candidates) -> Iterator[Way]:
     different degree, as in branches that are summed or gate others, shares alone mislead.
     """
     run = made.run
-    found = stakes(
+    factors = stakes(
         *(run.trace, run.network, WithoutTargets(made.data.batches())),
         workspace_of(run.options),
     )
-    yield replace(made.best[0], factors=tuple(sorted(found.items())))
+    yield replace(made.best[0], factors=tuple(sorted(factors.items())))
 
 
 def propose_evenness(made: Candidates) -> Iterator[Way]:

@@ -29,10 +29,10 @@ def resolve_criterion(
     """Return what "auto" stands for: reconstruction if the program runs on the data."""
     train = samples.train
     obstacle = CalibrationBatches(traced, train, options).obstacle if train is not None else ""
-    found = resolve(options.criterion, has_data=train is not None and not obstacle)
-    if obstacle and found != options.criterion:
-        stopwatch.note(f"channels are chosen by {found}: {obstacle}")
-    return found
+    criterion = resolve(options.criterion, has_data=train is not None and not obstacle)
+    if obstacle and criterion != options.criterion:
+        stopwatch.note(f"channels are chosen by {criterion}: {obstacle}")
+    return criterion
 
 
 def analyse_anew(opened: Opened, traced: Trace) -> Network:

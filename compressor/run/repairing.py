@@ -134,14 +134,14 @@ def _tell(run: Run, keep: Keep, done: Sequence[Refit]) -> None:
 def _tell_of_heads(run: Run, turning: Turning) -> None:
     """Note what heads that lost channels were fitted to, and which were not."""
     for is_product, what in ((True, "the logits"), (False, "what values add to outputs")):
-        found = [each for each in turning.turned if each.is_product is is_product]
-        if found:
+        heads = [each for each in turning.turned if each.is_product is is_product]
+        if heads:
             before, after = (
-                sum(getattr(each, when) for each in found) / len(found)
+                sum(getattr(each, when) for each in heads) / len(heads)
                 for when in ("before", "after")
             )
             run.stopwatch.note(
-                f"heads keep the channels that make most of {what} (in {len(found)} places): "
+                f"heads keep the channels that make most of {what} (in {len(heads)} places): "
                 f"{after:.1%} of the mean square is lost, not {before:.1%}"
             )
     if turning.left:

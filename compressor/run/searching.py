@@ -169,13 +169,13 @@ def _words(made: Candidates) -> str:
 
 
 def _carry_over(run: Run, decision: Decision, made: Candidates) -> tuple[Run, Decision]:
-    found = Search(len(made.blocks), tuple(made.seen.values()))
+    searched = Search(len(made.blocks), tuple(made.seen.values()))
     way, best = made.best
     if replace(way, aim=None) == Way():
-        return run, replace(decision, search=found)
+        return run, replace(decision, search=searched)
     chosen_from = made.run_of(way)
     chosen = made.choose(chosen_from, way)
     if best.blocks:
         some = ", ".join(best.blocks)
-        run.stopwatch.note(f"{len(best.blocks)} of {found.of} blocks are taken out: {some}")
-    return chosen_from, replace(chosen, goal=decision.goal, search=found)
+        run.stopwatch.note(f"{len(best.blocks)} of {searched.of} blocks are taken out: {some}")
+    return chosen_from, replace(chosen, goal=decision.goal, search=searched)

@@ -213,8 +213,8 @@ def _descend(
             ),
         )
         last = state.history[-1]
-        found = f", {quiet.name} {last.metric:.4f} on validation" if last.metric is not None else ""
-        tick(1, 1, f"loss {last.loss:.4f} in the last epoch{found}")
+        said = f", {quiet.name} {last.metric:.4f} on validation" if last.metric is not None else ""
+        tick(1, 1, f"loss {last.loss:.4f} in the last epoch{said}")
     if state.not_captured:
         stopwatch.note(f"training steps were not recorded as a CUDA graph: {state.not_captured}")
     if penalty is None and state.course is not None and not state.course.falls:

@@ -62,9 +62,9 @@ def find_widths(
         return None, options
     configurations = _configurations(opened.loaded)
     with opened.stopwatch.stage("what the configuration can say"):
-        found = find_uniform(configurations, network, options.prune)
-    if found is not None:
-        return found, options
+        widths = find_uniform(configurations, network, options.prune)
+    if widths is not None:
+        return widths, options
     what = f"{configurations.name} has no number for any width that may change"
     if asked.uniform or HF in (asked.format or ()):
         raise CompressorError(
@@ -88,7 +88,7 @@ def source_of(run: Run, sliced: Sliced) -> Callable[[], FolderSource] | None:
         configurations = _configurations(run.loaded)
         leaving = _leaving(sliced)
         edits = uniform.edits(run.network, sliced.plan.kept, leaving)
-        numbers = [knob for found in uniform.found for knob in found.knobs]
+        numbers = [knob for held in uniform.found for knob in held.knobs]
         numbers += [count.knob for count in uniform.counts]
         return FolderSource(
             kind=type(run.loaded.given),

@@ -85,9 +85,9 @@ def cut_until_fast(run: Run, decision: Decision, root: Run, goal: Share | AtMost
         tick(TRIES, TRIES, best.measured.words if best is not None else "too slow")
     if best is None:
         raise _too_slow(run, asked, min(c.measured.share for c in tried))
-    found = ByClock(best.measured, asked, len(tried))
+    by_clock = ByClock(best.measured, asked, len(tried))
     done = replace(decision, choice=best.cut.decision.choice, timing=best.cut.decision.timing)
-    return replace(best.cut, decision=replace(done, found=found))
+    return replace(best.cut, decision=replace(done, found=by_clock))
 
 
 def measure(

@@ -81,13 +81,13 @@ def match_groups(
         for member in group.members
     }
     sizes = {group.name: group.size for group in whole.groups} | dict(kept or {})
-    found = {}
+    matches = {}
     for group in smaller.groups:
         olds = (places.get((m.tensor, m.dim, group.role)) for m in group.members)
         old = next((old for old in olds if old and sizes[old] == group.size), None)
         if old is not None:
-            found[group.name] = old
-    return found
+            matches[group.name] = old
+    return matches
 
 
 def _time_without(

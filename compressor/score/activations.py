@@ -85,8 +85,8 @@ def moments_of(material: Material, statistics: Sequence[Statistic]) -> Sequence[
             rows = rows_that_count(activation, consumer.at, counted)
             if len(rows):
                 for statistic, average in averages:
-                    found = statistic(rows).reshape(-1, sizes[key]).mean(0)
-                    average.add(key, found.cpu().double().numpy(), rows.numel() / sizes[key])
+                    mean = statistic(rows).reshape(-1, sizes[key]).mean(0)
+                    average.add(key, mean.cpu().double().numpy(), rows.numel() / sizes[key])
             return activation
 
         return look
@@ -109,9 +109,9 @@ def rows_that_count(
         counted: Which positions of the batch are no padding (`compressor.padding`).
     """
     last = activation.movedim(dim, -1)
-    found = counted_rows(last.shape[:-1], counted)
+    kept = counted_rows(last.shape[:-1], counted)
     rows = last.reshape(-1, last.shape[-1])
-    return rows if found is None else rows[found.to(rows.device)]
+    return rows if kept is None else rows[kept.to(rows.device)]
 
 
 def root_mean_square(place: Place, moments: Floats) -> Floats:

@@ -59,15 +59,15 @@ def fisher(material: Material) -> Rows:
 
 def _of_gates(consumers: Sequence[Place], slopes: Slopes) -> Floats:
     """Return the derivatives by the gates, which all consumers share, [samples, channels]."""
-    found = [
+    pairs = [
         (place, slope)
         for place in consumers
         for slope in slopes[place.member.tensor, place.member.dim]
     ]
-    samples = min(len(slope) for _, slope in found)  # one, where some cannot tell them apart
+    samples = min(len(slope) for _, slope in pairs)  # one, where some cannot tell them apart
     rows = [
         np.stack([place.sums(row) for row in slope.reshape(samples, -1, slope.shape[1]).mean(1)])
-        for place, slope in found
+        for place, slope in pairs
     ]
     summed: Floats = np.sum(rows, axis=0)
     return summed
@@ -98,11 +98,11 @@ class _Gated:
             outputs = self.program(inputs, gate)
             device = self.program.device
             target = pytree.tree_map_only(torch.Tensor, lambda x: x.to(device), target)
-            found = torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 loss(outputs, target), [opened for _, opened in gates], materialize_grads=True
             )
         slopes: dict[tuple[str, int], list[Floats]] = {}
-        for (consumer, _), slope in zip(gates, found, strict=True):
+        for (consumer, _), slope in zip(gates, gradients, strict=True):
             there = slopes.setdefault((consumer.tensor, consumer.dim), [])
             there.append(self._per_sample(consumer, slope, Call.of(inputs).samples))
         return slopes
@@ -116,5 +116,5 @@ class _Gated:
         rows = slope.movedim(at, -1) if dim is None else slope.movedim((dim, at), (0, -1))
         # the loss is the mean over the samples, so each one's own is as many times as large
         summed = rows.reshape(samples, -1, size).sum(1).cpu().double() * samples
-        found: Floats = summed.numpy()
-        return found
+        slopes: Floats = summed.numpy()
+        return slopes

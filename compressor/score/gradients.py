@@ -27,8 +27,8 @@ def of_gradients(measure: Measure) -> Callable[[Material], Rows]:
 
     def rows(material: Material) -> Rows:
         data = material.data
-        found = places(material.network, material.tensors)
-        there = {(name, i): p for name, row in found.items() for i, p in enumerate(row)}
+        by_tensor = places(material.network, material.tensors)
+        there = {(name, i): p for name, row in by_tensor.items() for i, p in enumerate(row)}
         average = Average({key: place.channels for key, place in there.items()})
         for gradients in saliency_gradients(
             data.trace.module, data.batches, data.loss, data.device
@@ -37,7 +37,7 @@ def of_gradients(measure: Measure) -> Callable[[Material], Rows]:
                 gradient = gradients.get(place.member.tensor, torch.zeros_like(place.tensor))
                 average.add(key, measure(place, precise(gradient.to(place.tensor.device))))
         means = average.result()
-        return {name: [means[name, i] for i in range(len(row))] for name, row in found.items()}
+        return {name: [means[name, i] for i in range(len(row))] for name, row in by_tensor.items()}
 
     return rows
 
@@ -57,8 +57,7 @@ def joint(place: Place, gradient: torch.Tensor) -> Floats:
 
 
 def element_wise(place: Place, gradient: torch.Tensor) -> Floats:
-    """Compute Σ |w·g| per channel, [channels], in which changes of different signs do not
-    cancel."""
+    """Compute Σ |w·g| per channel, [channels]: changes of different signs do not cancel."""
     return place.totals(_slopes(place, gradient).abs())
 
 
@@ -93,8 +92,8 @@ def saliency_gradients(
             parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
         for inputs, target in batches:
             with told_apart(inputs), torch.enable_grad():
-                found = _gradients(module, parameters, inputs, target, loss, device)
-            yield {name: gradient for name, gradient in found.items() if gradient is not None}
+                gradients = _gradients(module, parameters, inputs, target, loss, device)
+            yield {name: gradient for name, gradient in gradients.items() if gradient is not None}
     finally:
         for name, parameter in parameters.items():
             parameter.requires_grad_(wanted[name])
@@ -113,5 +112,5 @@ def _gradients(
     )
     value = loss(call.to(module), aim)
     free = {name: p for name, p in parameters.items() if p.requires_grad}
-    found = torch.autograd.grad(value, list(free.values()), allow_unused=True)
-    return dict(zip(free, found, strict=True))
+    gradients = torch.autograd.grad(value, list(free.values()), allow_unused=True)
+    return dict(zip(free, gradients, strict=True))

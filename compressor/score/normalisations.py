@@ -36,10 +36,10 @@ def lamp(scores: Floats) -> Floats:
     """
     order = np.argsort(scores, kind="stable")[::-1]
     rest = np.cumsum(scores[order])
-    found = np.zeros_like(scores)
+    shares = np.zeros_like(scores)
     np.divide(scores[order], rest, out=rest, where=rest > 0)
-    found[order] = rest
-    return found
+    shares[order] = rest
+    return shares
 
 
 NORMALISATIONS: Mapping[str, Normalisation] = {

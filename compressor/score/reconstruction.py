@@ -10,7 +10,7 @@ from compressor.score.data import WithoutTargets
 def reconstruction(material: Material) -> Rows:
     """Return a finished row per group: the error that dropping its channels adds, per cost."""
     data = material.data
-    found = reconstruction_scores(
+    scores = reconstruction_scores(
         data.trace,
         material.network,
         lambda: WithoutTargets(data.batches),
@@ -23,4 +23,4 @@ def reconstruction(material: Material) -> Rows:
         ),
         of=material.unit,
     )
-    return {name: [row] for name, row in found.items()}
+    return {name: [row] for name, row in scores.items()}

@@ -21,8 +21,8 @@ def _product(rows: Floats) -> Floats:
     with np.errstate(divide="ignore"):
         logs = np.log(rows).sum(axis=0)
     largest = logs.max()
-    found: Floats = np.exp(logs - largest) if np.isfinite(largest) else np.zeros_like(logs)
-    return found
+    product: Floats = np.exp(logs - largest) if np.isfinite(largest) else np.zeros_like(logs)
+    return product
 
 
 REDUCTIONS: Mapping[str, Reduction] = {

@@ -57,8 +57,8 @@ def outputs_of(module: nn.Module, inputs: ExampleInputs, ends_after: Sequence[st
 def tolerance_for(module: nn.Module) -> Tolerance:
     """Return the tolerance of the coarsest type that the module's parameters have."""
     types = {p.dtype for p in module.parameters() if p.is_floating_point()}
-    found = [tolerance_of(dtype) for dtype in types or {torch.float32}]
-    return max(found, key=lambda tolerance: tolerance.relative)
+    tolerances = [tolerance_of(dtype) for dtype in types or {torch.float32}]
+    return max(tolerances, key=lambda tolerance: tolerance.relative)
 
 
 class Reference:
@@ -91,10 +91,10 @@ class Reference:
         return max(worst, self._worst(module, outputs, follower), key=lambda each: each.size)
 
     def _worst(self, own: nn.Module, expected: list[Outputs], other: nn.Module) -> Difference:
-        found = [outputs_of(other, example, self.ends_after) for example in self.inputs]
+        actual = [outputs_of(other, example, self.ends_after) for example in self.inputs]
         return difference(
             expected,
-            found,
+            actual,
             self.tolerance,
             lambda: shake(own, self._outputs, self.tolerance),
         )

@@ -22,12 +22,12 @@ def compose(first: Indices, then: Indices) -> dict[str, dict[int, tuple[int, ...
         first: What the first cut keeps of the original.
         then: What the second keeps, as indices into what the first left.
     """
-    found = {name: dict(dims) for name, dims in first.items()}
+    composed = {name: dict(dims) for name, dims in first.items()}
     for name, dims in then.items():
         for dim, kept in dims.items():
-            before = found.setdefault(name, {}).get(dim)
-            found[name][dim] = kept if before is None else tuple(before[i] for i in kept)
-    return found
+            before = composed.setdefault(name, {}).get(dim)
+            composed[name][dim] = kept if before is None else tuple(before[i] for i in kept)
+    return composed
 
 
 def keep_of(network: Network, indices: Indices) -> dict[str, tuple[int, ...]]:

@@ -59,20 +59,20 @@ def _chain_of(node: Node, constants: Mapping[Node, Tensor]) -> list[Node] | None
 
     Sizes and constants begin it. None where data, chance or writing to memory enter.
     """
-    found: dict[Node, None] = {}
+    chain: dict[Node, None] = {}
     waiting = [node]
     while waiting:
         each = waiting.pop()
-        if each in found:
+        if each in chain:
             continue
-        found[each] = None
+        chain[each] = None
         if isinstance(each.meta.get("val"), torch.SymInt):
             continue
         is_known = each.op == "call_function" or each in constants
         if not is_known or not _is_repeatable(each):
             return None
         waiting += each.all_input_nodes
-    return [each for each in node.graph.nodes if each in found]
+    return [each for each in node.graph.nodes if each in chain]
 
 
 def _is_repeatable(node: Node) -> bool:
@@ -96,7 +96,7 @@ def recompute(graph: Graph, size: Node, inputs: Iterable[Node], copies: Mapping[
         for at, dim in enumerate(node.meta["val"].shape):
             share = wanted.node.expr / dim.node.expr if isinstance(dim, torch.SymInt) else None
             if share is not None and share.is_number:
-                found = graph.call_function(torch.ops.aten.sym_size.int, (copies[node], at))
-                grown = graph.call_function(operator.mul, (found, int(share.p)))
+                dimension = graph.call_function(torch.ops.aten.sym_size.int, (copies[node], at))
+                grown = graph.call_function(operator.mul, (dimension, int(share.p)))
                 return graph.call_function(operator.floordiv, (grown, int(share.q)))
     raise CannotStandInError("takes a size that none of its inputs has")

@@ -38,14 +38,14 @@ def find_leaving(sliced: Sliced, trace: Trace) -> tuple[str, ...]:
         return ()
     reference = Reference(sliced.module, trace)
     tensors = {id(tensor): tensor for tensor in named_tensors(sliced.module).values()}
-    found: list[str] = []
+    leaving: list[str] = []
     for path in items:
-        if not lies_within(path, found):
+        if not lies_within(path, leaving):
             tried = copy_of(sliced.module, dict(tensors))
-            leave(tried, [*found, path])
+            leave(tried, [*leaving, path])
             if _agrees(reference, tried):
-                found.append(path)
-    return tuple(sorted(found))
+                leaving.append(path)
+    return tuple(sorted(leaving))
 
 
 def _empty_items(module: nn.Module, replaced: Collection[str]) -> list[str]:
@@ -55,16 +55,16 @@ def _empty_items(module: nn.Module, replaced: Collection[str]) -> list[str]:
         module: The smaller class.
         replaced: Paths of the modules in it that do nothing.
     """
-    found: set[str] = set()
+    empty: set[str] = set()
     for path in replaced:
         while path:
             container, _, _ = path.rpartition(".")
             if named_tensors(module.get_submodule(path)):
                 break
             if _can_be_shortened(module.get_submodule(container)):
-                found.add(path)
+                empty.add(path)
             path = container
-    return sorted(found, key=lambda path: (path.count("."), path))
+    return sorted(empty, key=lambda path: (path.count("."), path))
 
 
 def leave(module: nn.Module, items: Iterable[str]) -> None:
@@ -74,10 +74,10 @@ def leave(module: nn.Module, items: Iterable[str]) -> None:
         module: The network, whose layers are named as in the original.
         items: Paths of the items.
     """
-    found = {module.get_submodule(path): path for path in _by_container(items)}
-    going = {container: _by_container(items)[path] for container, path in found.items()}
-    for container, keys in going.items():
-        old = dict(container._modules)
+    names = _by_container(items)
+    containers = {module.get_submodule(path): path for path in names}  # before any is renumbered
+    for container, path in containers.items():
+        old, keys = dict(container._modules), names[path]
         places = [place for place, key in enumerate(old) if key in keys]
         left = [(key, layer) for key, layer in old.items() if key not in keys]
         numbered = _is_numbered(container)
@@ -86,9 +86,9 @@ def leave(module: nn.Module, items: Iterable[str]) -> None:
             container._modules[str(place) if numbered else key] = layer
             if numbered and layer is not None:
                 _renumber(layer, int(key), place)
-        for config in _configurations(module, found[container]):
+        for config in _configurations(module, path):
             _shorten_lists(config, len(old), places)
-            for name in _counts_of_layers(config, found[container], len(old)):
+            for name in _counts_of_layers(config, path, len(old)):
                 setattr(config, name, len(left))
 
 
@@ -131,11 +131,11 @@ def _takes_cache(layer: nn.Module) -> bool:
 
 def _by_container(items: Iterable[str]) -> dict[str, list[str]]:
     """Return the names of items within their containers, by the containers' paths."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for path in items:
         container, _, item = path.rpartition(".")
-        found.setdefault(container, []).append(item)
-    return found
+        names.setdefault(container, []).append(item)
+    return names
 
 
 def _can_be_shortened(container: nn.Module) -> bool:

@@ -38,10 +38,10 @@ def find_attributes(
     for path, pairs in spelled.items():
         if all(old == new for old, new in pairs):
             continue
-        found, whole = _spell(module.get_submodule(path), pairs)
+        own, whole = _spell(module.get_submodule(path), pairs)
         listed = attributes.get(path, {})
-        if found:
-            attributes[path] = found | listed
+        if own:
+            attributes[path] = own | listed
         if not whole and not listed:
             unspelled.append(path)
             elsewhere |= _spell_by_parts(module.get_submodule(path), path, pairs)
@@ -55,11 +55,11 @@ def _spell_by_parts(owner: nn.Module, path: str, pairs: list[tuple[int, int]]) -
 
     What the submodules' own code says about them takes precedence.
     """
-    found: Attributes = {}
+    attributes: Attributes = {}
     for name, part in owner.named_children():
         if values := _spell(part, pairs)[0]:
-            found[f"{path}.{name}".removeprefix(".")] = values
-    return found
+            attributes[f"{path}.{name}".removeprefix(".")] = values
+    return attributes
 
 
 def _list_literals(
@@ -102,20 +102,20 @@ def _spell(owner: nn.Module, pairs: list[tuple[int, int]]) -> tuple[dict[str, An
     They are assigned in order of use, or all to the one new size that there is (the old size may
     also stand for something else, such as the 3 of a fused query, key and value).
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     whole = True
     for old in dict.fromkeys(old for old, new in pairs if old != new):
         news = [new for before, new in pairs if before == old]
         names = [name for name, value in vars(owner).items() if type(value) is int and value == old]
         changed = {new for new in news if new != old}
         if len(names) == len(news):
-            found |= dict(zip(names, news, strict=True))
+            values |= dict(zip(names, news, strict=True))
         elif len(changed) == 1:
-            found |= dict.fromkeys(names, changed.pop())
+            values |= dict.fromkeys(names, changed.pop())
         else:
             names = []
         whole = whole and bool(names)
-    return {name: value for name, value in found.items() if value != getattr(owner, name)}, whole
+    return {name: value for name, value in values.items() if value != getattr(owner, name)}, whole
 
 
 def _listed_attributes(
@@ -125,7 +125,7 @@ def _listed_attributes(
 
     Lists are the shape that is normalised, sizes to unflatten to, or pads.
     """
-    found: dict[tuple[str, str], list[Any]] = {}
+    candidates: dict[tuple[str, str], list[Any]] = {}
     layers = dict(module.named_modules())
     for node in trace.program.graph.nodes:
         spelling, path = network.nodes.get(node.name), owner_of(node)
@@ -134,15 +134,15 @@ def _listed_attributes(
             continue
         if (name := CHANNEL_COUNTS.get(operator_of(node))) and hasattr(owner, name):
             count = _per_sample(size_after(spelling.outputs[0][1], sizes))
-            found.setdefault((path, name), []).append(count)
+            candidates.setdefault((path, name), []).append(count)
         for literal, spelled in spelling.literals.items():
             given = argument(node, literal) if literal in schema_names(node) else None
             if isinstance(spelled, tuple) and isinstance(given, list | tuple):
                 new = _new_list(given, spelled, sizes)
                 for name in _lists_like(owner, given):
-                    found.setdefault((path, name), []).append(new)
+                    candidates.setdefault((path, name), []).append(new)
     attributes: Attributes = {}
-    for (path, name), news in found.items():
+    for (path, name), news in candidates.items():
         if all(new == news[0] for new in news) and news[0] != _as_list(
             getattr(module.get_submodule(path), name)
         ):

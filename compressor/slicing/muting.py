@@ -41,7 +41,7 @@ def find_muted(trace: Trace, shortened: Shortened, blocks: Sequence[Block]) -> d
     wired = find_wirings(trace.module, trace.program, trace.examples, parts) if parts else {}
     named = {node.name: node for node in trace.program.graph.nodes}
     left = {node.name for node in shortened.program.graph.nodes}
-    found: dict[str, Muted] = {}
+    muted: dict[str, Muted] = {}
     for block in blocks:
         paths, shape = within[block.name], _shape(named[block.branch])
         if not paths <= wired.keys() or not all(lies_within(t, paths) for t in block.tensors):
@@ -49,11 +49,11 @@ def find_muted(trace: Trace, shortened: Shortened, blocks: Sequence[Block]) -> d
         chosen = {path: _first(wired[path]) for path in paths}
         sources = {path: parts[path].inputs[place] for path, place in chosen.items()}
         if all(_shape(named[n]) == shape for n in sources.values() if n in left):
-            found[block.name] = {
+            muted[block.name] = {
                 path: replace(wired[path], arguments=(wired[path].arguments[place],))
                 for path, place in chosen.items()
             }
-    return found
+    return muted
 
 
 def _dead_modules(
@@ -67,12 +67,12 @@ def _dead_modules(
     busy = {path for name in left & operators.keys() for path in paths_of(operators[name])}
     modules = {path for path, _ in trace.module.named_modules() if path}
     idle = modules - busy
-    found: dict[str, set[str]] = {}
+    dead: dict[str, set[str]] = {}
     for block in blocks:
         stacks = [paths_of(operators[name]) for name in block.nodes & operators.keys()]
         firsts = (next((path for path in stack if path in idle), "") for stack in stacks)
-        found[block.name] = set(filter(None, firsts))
-    return found
+        dead[block.name] = set(filter(None, firsts))
+    return dead
 
 
 def _first(wiring: Wiring) -> int:

@@ -115,8 +115,8 @@ def _derived(inputs: Sequence[Node], constants: Mapping[Node, Tensor]) -> dict[s
 def _constants(program: ExportedProgram, model: nn.Module) -> dict[Node, Tensor]:
     """Return the tensors that live in the code alone, which are none of the module's own."""
     stored, own = stored_names(program), named_tensors(model)
-    found = {n: stored[n.name] for n in program.graph.nodes if n.name in stored}
-    held = {n: program.constants.get(name) for n, name in found.items() if name not in own}
+    names = {n: stored[n.name] for n in program.graph.nodes if n.name in stored}
+    held = {n: program.constants.get(name) for n, name in names.items() if name not in own}
     return {n: tensor for n, tensor in held.items() if isinstance(tensor, Tensor)}
 
 

@@ -60,11 +60,13 @@ def rename_ranges(graph: Graph, ranges: Mapping[Any, Any]) -> dict[Any, Any]:
     renamed: dict[Any, Any] = {}
     for node in graph.nodes:
         bindings = node.meta.get("unbacked_bindings") or {}
-        found = {symbol: _find_symbol(node.meta["val"], path) for symbol, path in bindings.items()}
-        renamed |= {old: new for old, new in found.items() if new is not None}
+        symbols = {
+            symbol: _find_symbol(node.meta["val"], path) for symbol, path in bindings.items()
+        }
+        renamed |= {old: new for old, new in symbols.items() if new is not None}
         if bindings:
             node.meta["unbacked_bindings"] = {
-                found[symbol] or symbol: path for symbol, path in bindings.items()
+                symbols[symbol] or symbol: path for symbol, path in bindings.items()
             }
     return {renamed.get(symbol, symbol): limits for symbol, limits in ranges.items()}
 

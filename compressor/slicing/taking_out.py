@@ -36,12 +36,12 @@ def take_out(trace: Trace, blocks: Sequence[Block]) -> Trace:
     """
     shortened = shorten(trace.program, blocks)
     muted = {} if isinstance(trace.module, GraphModule) else find_muted(trace, shortened, blocks)
-    found = _mute(trace, shortened, blocks, muted)
-    if found is None:
+    without = _mute(trace, shortened, blocks, muted)
+    if without is None:
         alone = {name: _mute_alone(trace, blocks, name, muted) for name in muted}
         able = {name: muted[name] for name, made in alone.items() if made is not None}
-        found = _mute(trace, shortened, blocks, able)
-    return found or _take_out(trace, shortened, blocks, {})
+        without = _mute(trace, shortened, blocks, able)
+    return without or _take_out(trace, shortened, blocks, {})
 
 
 def _mute_alone(
@@ -61,9 +61,9 @@ def _mute(
         blocks: What is taken out.
         muted: By the names of blocks, the modules that then give zeros.
     """
-    found = _take_out(trace, shortened, blocks, muted)
-    assert found.shorter is not None
-    return found if not found.shorter.removal.muted or _agrees(found) else None
+    without = _take_out(trace, shortened, blocks, muted)
+    assert without.shorter is not None
+    return without if not without.shorter.removal.muted or _agrees(without) else None
 
 
 def _take_out(
@@ -182,17 +182,17 @@ def _sort(
     paths: set[str], tried: Mapping[str, _Fate | None], muted: Mapping[str, Wiring]
 ) -> _Owners:
     """Sort modules by what becomes of them; those within others that run operators do not count."""
-    found = _Owners()
+    owners = _Owners()
     for path in sorted(paths):
         fate = tried[path]
         if fate is None or lies_within(path, paths):
             continue
         if fate.part is None:
-            found.passing[path] = fate.wiring
+            owners.passing[path] = fate.wiring
         else:
-            found.running[path] = fate.part, fate.wiring
-    found.muted = {path: muted[path] for path in sorted(muted) if not lies_within(path, paths)}
-    return found
+            owners.running[path] = fate.part, fate.wiring
+    owners.muted = {path: muted[path] for path in sorted(muted) if not lies_within(path, paths)}
+    return owners
 
 
 def _around(block: Block, named: dict[str, Node]) -> str:

@@ -80,12 +80,12 @@ def find_wirings(
     calls = _watch_calls(module, inputs, list(firsts))
     wanted = {name for part in firsts.values() for name in (*part.inputs, part.output)}
     values = _Values(program, wanted).of(inputs)
-    found: dict[str, Wiring] = {}
+    wirings: dict[str, Wiring] = {}
     for first, *others in kinds.values():
         wiring = _match(parts[first], calls.get(first), values)
         if wiring is not None:
-            found |= dict.fromkeys([first, *others], wiring)
-    return found
+            wirings |= dict.fromkeys([first, *others], wiring)
+    return wirings
 
 
 class _EnoughError(Exception):

@@ -75,12 +75,12 @@ def _keep(value: Any, seen: set[int], depth: int) -> Iterator[Callable[[], None]
         yield from _variables_of(value)
         inner = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
         inner += [value.__globals__.get(name) for name in value.__code__.co_names]
-        inner = [found for found in inner if not isinstance(found, types.FunctionType)]
+        inner = [each for each in inner if not isinstance(each, types.FunctionType)]
         inner.append(value.__defaults__)
     elif _is_users_object(value):
         inner = [vars(value)]
-    for found in inner:
-        yield from _keep(found, seen, depth + 1)
+    for each in inner:
+        yield from _keep(each, seen, depth + 1)
 
 
 def _variables_of(function: types.FunctionType) -> Iterator[Callable[[], None]]:

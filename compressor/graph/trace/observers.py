@@ -56,8 +56,8 @@ def _only_watch(module: nn.Module, examples: ExampleInputs) -> bool:
                 outputs.append(network(*args, **kwargs))
     except Exception:  # whatever the model's code raises where a hook is missing
         return False
-    found = [pytree.tree_leaves(output) for output in outputs]
-    return len(found[0]) == len(found[1]) and all(map(_equal, *found))
+    leaves = [pytree.tree_leaves(output) for output in outputs]
+    return len(leaves[0]) == len(leaves[1]) and all(map(_equal, *leaves))
 
 
 def _alter(leaf: Any) -> Any:

@@ -71,11 +71,11 @@ def serve():
         tick = lambda done, total, text="": tell(tick=[done, total, text])  # noqa: E731
         try:
             call = getattr(importlib.import_module(order["script"]), order["call"])
-            found = call(**order["with"], tick=tick)
+            answer = call(**order["with"], tick=tick)
         except Exception as error:  # whatever the runtime raises
             fail("call", error)
         else:
-            tell(found=found)
+            tell(found=answer)
 
 
 threading.Thread(target=receive, args=(sys.stdin.buffer,), daemon=True).start()

@@ -69,12 +69,12 @@ def read_arrays(path: Path, name_of: Callable[[str], str]) -> list[Stored]:
 
 def _map(path: Path) -> Array:
     """Return an array that is read where it is looked at; a small one's objects are refused."""
-    found: Array
+    array: Array
     try:
-        found = np.load(path, allow_pickle=False, mmap_mode="c")
+        array = np.load(path, allow_pickle=False, mmap_mode="c")
     except ValueError:  # nothing to map, or objects
-        found = np.load(path, allow_pickle=False)
-    return found
+        array = np.load(path, allow_pickle=False)
+    return array
 
 
 def _entry(archive: Any, name: str, path: Path) -> Stored:
@@ -113,8 +113,8 @@ def check_joints(arrays: Mapping[str, Sequence[Stored]]) -> None:
         for stored in some:
             _check_alike(name, some[0], stored)
             for where in (stored.path, "all"):
-                found = counts.setdefault(where, {})
-                found[name] = found.get(name, 0) + len(stored.array)
+                counted = counts.setdefault(where, {})
+                counted[name] = counted.get(name, 0) + len(stored.array)
     for each in counts.values():
         if len(set(each.values())) > 1:
             raise CompressorError(

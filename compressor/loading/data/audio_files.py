@@ -57,11 +57,11 @@ class Recording:
         up, down = rate // step, self.rate // step
         beside = 1 + math.ceil(_HALF_FILTER * max(up, down) / (up * down)) if up != down else 0
         first, last = max(0, start // up - beside), (start + length) // up + 1 + beside
-        found = self._read(first * down, min(last * down, self.frames))
-        if up != down and len(found):
-            found = resample_poly(found, up, down)
+        samples = self._read(first * down, min(last * down, self.frames))
+        if up != down and len(samples):
+            samples = resample_poly(samples, up, down)
         piece = np.zeros(length, np.float32)
-        part = found[start - first * up :][:length]
+        part = samples[start - first * up :][:length]
         piece[: len(part)] = part
         return piece
 

@@ -67,8 +67,10 @@ def is_mapping(value: Any) -> bool:
 
 
 def _arrays(value: Any) -> Any:
-    """Return dicts of any kind as plain ones, with lists of numbers in them (token ids from
-    tokenizers) made tensors; other values as they are."""
+    """Return dicts of any kind as plain ones, and other values as they are.
+
+    Lists of numbers in the dicts (token ids from tokenizers) are made tensors.
+    """
     if not is_mapping(value):
         return value
     return {

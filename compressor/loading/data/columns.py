@@ -69,9 +69,9 @@ class Column:
             for part in np.unique(part_of):
                 here = part_of == part
                 start = self.ends[part] - len(self.parts[part])
-                found = self.parts[part][numbers[here] - start]
-                self._check_range(found)
-                values[here] = found
+                entries = self.parts[part][numbers[here] - start]
+                self._check_range(entries)
+                values[here] = entries
         if self.is_input:
             self._check_finite(values, numbers)
         return torch.from_numpy(values)
@@ -82,9 +82,9 @@ class Column:
         for start, end in pairwise(edges):
             self.take(range(start, end))
 
-    def _check_range(self, found: Array) -> None:
-        if found.dtype == np.uint64 and found.size and found.max() > np.iinfo(np.int64).max:
-            raise self._refusal(f"holds {found.max()}, which is beyond 64-bit integers", "")
+    def _check_range(self, entries: Array) -> None:
+        if entries.dtype == np.uint64 and entries.size and entries.max() > np.iinfo(np.int64).max:
+            raise self._refusal(f"holds {entries.max()}, which is beyond 64-bit integers", "")
 
     def _check_finite(self, values: Array, numbers: Array) -> None:
         if values.dtype.kind not in "fc":

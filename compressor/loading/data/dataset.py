@@ -86,20 +86,20 @@ class Data:
 
         Some samples are looked at, which tell whether their lengths differ.
         """
-        found = replace(self, binding=binding, is_ragged=False, is_filled=False, _forms={})
-        found = replace(found, labelled=self.labelled and found.fetch([0]).target is not None)
-        if isinstance(found._read([0]), Stacked):
-            return found
-        forms = {found.form(index) for index in found._look_at(_LOOKED_AT)}
-        if len(forms) == 1 and found._is_like_examples(*forms):
-            return found
-        if found._can_be_filled([*forms]):
-            return replace(found, is_filled=True)
+        bound = replace(self, binding=binding, is_ragged=False, is_filled=False, _forms={})
+        bound = replace(bound, labelled=self.labelled and bound.fetch([0]).target is not None)
+        if isinstance(bound._read([0]), Stacked):
+            return bound
+        forms = {bound.form(index) for index in bound._look_at(_LOOKED_AT)}
+        if len(forms) == 1 and bound._is_like_examples(*forms):
+            return bound
+        if bound._can_be_filled([*forms]):
+            return replace(bound, is_filled=True)
         if MASK in binding.forward.known and not binding.makes_mask:
             filled = self.bind(replace(binding, makes_mask=True))
             if filled.is_filled:
                 return filled
-        return replace(found, is_ragged=len(forms) > 1)
+        return replace(bound, is_ragged=len(forms) > 1)
 
     def _look_at(self, most: int) -> Sequence[int]:
         """Return about so many indices whose samples tell what lengths there are.

@@ -41,8 +41,8 @@ def group_by_form(forms: Sequence[Form], size: int, least: int) -> list[list[int
     groups: dict[Form, list[int]] = {}
     for position, form in enumerate(forms):
         groups.setdefault(form, []).append(position)
-    found = [some[i : i + size] for some in groups.values() for i in range(0, len(some), size)]
-    return [batch for batch in found if len(batch) >= least] or found
+    batches = [some[i : i + size] for some in groups.values() for i in range(0, len(some), size)]
+    return [batch for batch in batches if len(batch) >= least] or batches
 
 
 def mask_of(call: Call, forward: Forward) -> Tensor | None:

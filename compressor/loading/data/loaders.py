@@ -80,7 +80,7 @@ def read_some(samples: Iterable[Any], name: str) -> tuple[list[Any], list[str]]:
         CompressorError: Iterating fails.
     """
     try:
-        found = list(islice(samples, MOST_STREAMED))
+        first = list(islice(samples, MOST_STREAMED))
     except CompressorError:
         raise
     except Exception as error:  # the user's code
@@ -90,9 +90,9 @@ def read_some(samples: Iterable[Any], name: str) -> tuple[list[Any], list[str]]:
             next_step="iterating gives one sample after the other: (inputs, target), the inputs "
             "alone, or a dict",
         ) from error
-    is_cut = len(found) == MOST_STREAMED
-    which = f"its first {len(found):,} samples are" if is_cut else f"its {len(found):,} samples are"
-    return found, [f"{name} can only be iterated over: {which} read into memory"]
+    is_cut = len(first) == MOST_STREAMED
+    which = f"its first {len(first):,} samples are" if is_cut else f"its {len(first):,} samples are"
+    return first, [f"{name} can only be iterated over: {which} read into memory"]
 
 
 def _samples_of(batches: Iterable[Any]) -> Iterator[Any]:

@@ -133,15 +133,15 @@ def _shape(length: int, rate: int, reading: Reading, where: str) -> tuple[int, .
     shapes = [(1, length), (length,), (length, 1)]
     if reading.signal is not None:
         ones = [size == 1 for size in reading.signal.shape[1:]]
-        found = [shape for shape in shapes if [size == 1 for size in shape] == ones]
+        accepted = [shape for shape in shapes if [size == 1 for size in shape] == ones]
         told = f"the network's example input is {'x'.join(map(str, reading.signal.shape))}"
     else:
-        found = [s for s in shapes if _is_accepted(s, reading)]
+        accepted = [s for s in shapes if _is_accepted(s, reading)]
         told = "the network accepts neither " + " nor ".join(
             "x".join(map(str, (1, *shape))) for shape in shapes
         )
-    if found:
-        return found[0]
+    if accepted:
+        return accepted[0]
     raise UsageError(
         f"a recording is a row of samples, {length} of them in {length / rate:.3g} s, and {told}",
         where=where,

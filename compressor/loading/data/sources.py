@@ -116,35 +116,35 @@ def _load_files(paths: Sequence[Path], reading: Reading) -> Data:
 
 
 def _load_folder(folder: Path, reading: Reading) -> Data:
-    found: dict[_Kind, list[Path]] = {}
+    files: dict[_Kind, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         kind = _kind_in_folder(path) if path.is_file() else None
         if kind is not None:
-            found.setdefault(kind, []).append(path)
-    texts = found.pop(TEXT, [])  # beside other samples they say something of these
-    if texts and not found:
-        found[TEXT] = texts
-    if len(found) > 1:
-        told = ", ".join(f"{kind.words} such as {some[0]}" for kind, some in found.items())
+            files.setdefault(kind, []).append(path)
+    texts = files.pop(TEXT, [])  # beside other samples they say something of these
+    if texts and not files:
+        files[TEXT] = texts
+    if len(files) > 1:
+        told = ", ".join(f"{kind.words} such as {some[0]}" for kind, some in files.items())
         raise UsageError(
             f"the folder holds data of several kinds: {told}",
             where=str(folder),
             next_step="give each kind a folder of its own, and name one",
         )
-    _refuse_others(next(iter(found), IMAGES), reading, folder)
-    if SOUND in found:
-        return load_recordings(found[SOUND], folder, reading)
-    if TEXT in found:
-        return load_texts(found[TEXT], folder, reading)
-    if ARRAYS in found:
-        deeper = [path for path in found[ARRAYS] if path.parent != folder]
+    _refuse_others(next(iter(files), IMAGES), reading, folder)
+    if SOUND in files:
+        return load_recordings(files[SOUND], folder, reading)
+    if TEXT in files:
+        return load_texts(files[TEXT], folder, reading)
+    if ARRAYS in files:
+        deeper = [path for path in files[ARRAYS] if path.parent != folder]
         if deeper:
             raise UsageError(
                 f"arrays lie in sub-folders, such as {deeper[0]}",
                 where=str(folder),
                 next_step=f"name the folder of one set of samples: {deeper[0].parent}",
             )
-        return replace(load_arrays(found[ARRAYS], reading), name=folder.name)
+        return replace(load_arrays(files[ARRAYS], reading), name=folder.name)
     return load_images(folder, reading)
 
 
@@ -175,9 +175,9 @@ def _kind_of_file(path: Path) -> _Kind:
     """
     with path.open("rb") as file:
         beginning = file.read(1024)
-    found = _by_content(beginning)
-    if found is not None:
-        return found
+    kind = _by_content(beginning)
+    if kind is not None:
+        return kind
     ending = path.suffix.lower()
     if ending in TEXT.endings:  # what is wrong with it is said where text is read
         return TEXT
@@ -204,10 +204,10 @@ def _kind_in_folder(path: Path) -> _Kind | None:
     if ending in IMAGES.endings:
         return IMAGES
     with path.open("rb") as file:
-        found = _by_content(file.read(16))
-    if found is ARRAYS and ending == ".zip":
+        by_content = _by_content(file.read(16))
+    if by_content is ARRAYS and ending == ".zip":
         return None
-    return found or next((kind for kind in KINDS if ending in kind.endings), None)
+    return by_content or next((kind for kind in KINDS if ending in kind.endings), None)
 
 
 def _by_content(beginning: bytes) -> _Kind | None:
@@ -219,15 +219,15 @@ def _by_content(beginning: bytes) -> _Kind | None:
 
 def _load_named(spec: str) -> Data:
     """The dataset that a spec names, or that the function or class which it names gives."""
-    found = import_named(spec)
-    if callable(found) and not is_dataset(found):
+    named = import_named(spec)
+    if callable(named) and not is_dataset(named):
         try:
-            found = found()
+            named = named()
         except Exception as error:  # the callable is the user's code
             raise CompressorError(
                 f"the callable raised {type(error).__name__}: {error}",
                 where=spec,
                 next_step="it is called without arguments and returns a dataset",
             ) from error
-    data = data_of(found, spec)
+    data = data_of(named, spec)
     return replace(data, labelled=data.fetch([0]).target is not None)

@@ -59,10 +59,10 @@ def _keep_sources_whole(data: Data, order: list[int], held: int) -> tuple[list[i
     Its pieces are much alike: what is held out would not be new otherwise.
     """
     dataset, numbers = data.base
-    found = getattr(dataset, "sources", None)
-    if found is None:
+    sources = getattr(dataset, "sources", None)
+    if sources is None:
         return order, held
-    source = [found[numbers[index]] for index in range(len(data))]
+    source = [sources[numbers[index]] for index in range(len(data))]
     ranks: dict[int, int] = {}
     for index in order:
         ranks.setdefault(source[index], len(ranks))

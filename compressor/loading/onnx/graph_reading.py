@@ -73,12 +73,12 @@ class _Reading:
         """Read all tensors of the file, which gives them their places."""
         place = 0
         for each in graphs_of(graph):
-            found = []
+            numbered = []
             for name, tensor in _named_tensors(each):
                 self.arrays.append(self.tensors.read(tensor, name))
-                found.append((place, self.arrays[-1]))
+                numbered.append((place, self.arrays[-1]))
                 place += 1
-            self._read.append(iter(found))
+            self._read.append(iter(numbered))
 
     def graph(
         self, proto: onnx.GraphProto, outer: Mapping[str, str], above: frozenset[str]

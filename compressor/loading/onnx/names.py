@@ -52,11 +52,11 @@ class Paths:
             blocked = next(prefix for prefix in _prefixes(path) if prefix in self._tensors)
             path = f"{blocked}_{path[len(blocked) :]}"
         taken = self._tensors | (self._modules if as_tensor else self._owned)
-        found, count = path, 1
-        while found in taken:
+        free, count = path, 1
+        while free in taken:
             count += 1
-            found = f"{path}_{count}"
-        return found
+            free = f"{path}_{count}"
+        return free
 
 
 def _prefixes(path: str) -> list[str]:

@@ -58,8 +58,8 @@ def find_wrong_step(
     steps = [step for step in network.layout.steps if step.op != BRANCH]
     for some, theirs in _values_of(path, network, steps, own, inputs):
         for step in some:
-            if found := _compare(network, step, own, theirs, tolerance):
-                return f"the node {step.node.name} ({step.node.op}): {found}"
+            if words := _compare(network, step, own, theirs, tolerance):
+                return f"the node {step.node.name} ({step.node.op}): {words}"
     return ""
 
 
@@ -72,8 +72,8 @@ def _compare(
     given = {**theirs, **{name: value for name, value in own.items() if value is not None}}
     with torch.no_grad():
         result = layer(*(network.value(source, given) for source in step.inputs))
-    found = result if isinstance(result, tuple) and len(step.outputs) > 1 else (result,)
-    for name, value in zip(step.outputs, found, strict=False):
+    outputs = result if isinstance(result, tuple) and len(step.outputs) > 1 else (result,)
+    for name, value in zip(step.outputs, outputs, strict=False):
         wanted = theirs.get(name)
         if not isinstance(value, Tensor) or not isinstance(wanted, Tensor):
             continue
@@ -85,10 +85,10 @@ def _compare(
     return ""
 
 
-def _is_rounding(wanted: Tensor, found: Tensor) -> bool:
+def _is_rounding(wanted: Tensor, got: Tensor) -> bool:
     if not wanted.is_floating_point() or not bool(torch.isfinite(wanted).all()):
         return False
-    return bool((wanted - found).abs().max() <= SMALLEST * wanted.abs().max())
+    return bool((wanted - got).abs().max() <= SMALLEST * wanted.abs().max())
 
 
 def _values_of(
@@ -120,8 +120,8 @@ def _values_of(
             file.write_bytes(model.SerializeToString())
             session = open_session(file, cores(), optimised=False)
             feeds: Feeds = feeds_by_position(session, [v.numpy() for v in inputs.args])
-            found = session.run(wanted, feeds) if wanted else []
-            yield some, {**given, **dict(zip(wanted, map(_tensor, found), strict=True))}
+            results = session.run(wanted, feeds) if wanted else []
+            yield some, {**given, **dict(zip(wanted, map(_tensor, results), strict=True))}
 
 
 def _names_of(steps: Sequence[Planned]) -> list[str]:

@@ -70,19 +70,19 @@ class NodeModule(nn.Module):
             training=self.training,
             device=device,
         )
-        found = run(call)[: len(planned.outputs)]
-        return found[0] if len(found) == 1 else found
+        outputs = run(call)[: len(planned.outputs)]
+        return outputs[0] if len(outputs) == 1 else outputs
 
     def _spelled(self, inputs: tuple[Value, ...]) -> list[Value]:
         """Return the inputs, with the sizes that have changed put in."""
-        found = list(inputs)
+        spelled = list(inputs)
         for name, (position, element, value) in self.literals.items():
-            given = found[position]
+            given = spelled[position]
             if getattr(self, name) != value and isinstance(given, Numbers):
                 array = given.array.copy()
                 array.reshape(-1)[element] = getattr(self, name)
-                found[position] = Numbers(array, given.dtype)
-        return found
+                spelled[position] = Numbers(array, given.dtype)
+        return spelled
 
     def changed(self) -> dict[str, int]:
         """Return the sizes that are no longer the file's own, by name."""

@@ -72,5 +72,5 @@ def attributes_as_inputs(node: Node, keep: Callable[[str, Array, int], None]) ->
 
 def attribute_of(op: str, position: int) -> str:
     """Return the attribute that older versions of an operator have for an input, or ""."""
-    found = (name for name, (at, _) in MOVED.get(op, {}).items() if at == position)
-    return next(found, "")
+    names = (name for name, (at, _) in MOVED.get(op, {}).items() if at == position)
+    return next(names, "")

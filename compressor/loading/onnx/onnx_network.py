@@ -65,12 +65,12 @@ class OnnxNetwork(nn.Module):
     ) -> None:
         inputs = [self.value(source, values) for source in step.inputs]
         if step.op == BRANCH:
-            found = self._branch(step, inputs[0], values, device, watch)
+            outputs = self._branch(step, inputs[0], values, device, watch)
         else:
             module = self.get_submodule(step.path)
             result = module(*inputs, device=device)
-            found = result if isinstance(result, tuple) and len(step.outputs) > 1 else (result,)
-        for name, value in zip(step.outputs, found, strict=False):
+            outputs = result if isinstance(result, tuple) and len(step.outputs) > 1 else (result,)
+        for name, value in zip(step.outputs, outputs, strict=False):
             if name:
                 values[name] = value
                 watch(name, value)
@@ -98,14 +98,14 @@ class OnnxNetwork(nn.Module):
         if isinstance(source, FromValue):
             return values[source.name]
         if isinstance(source, FromTensors):
-            found = tuple(map(self._tensor, source.paths))
-            return found if source.together else found[0]
+            tensors = tuple(map(self._tensor, source.paths))
+            return tensors if source.together else tensors[0]
         return source
 
     def _tensor(self, path: str) -> Tensor:
         owner, _, leaf = path.rpartition(".")
-        found: Tensor = getattr(self.get_submodule(owner), leaf)
-        return found
+        tensor: Tensor = getattr(self.get_submodule(owner), leaf)
+        return tensor
 
     def watch(self, inputs: tuple[Tensor, ...], watch: Callable[[str, Value], None]) -> None:
         """Run the network and hand every value that it computes to `watch`, with its name."""
@@ -113,8 +113,10 @@ class OnnxNetwork(nn.Module):
             self._run(inputs, watch)
 
     def note_literals(self, inputs: tuple[Tensor, ...]) -> None:
-        """Run the network, and hold the sizes that its steps are given as their attributes, in
-        place; for inputs of the same sizes as before they are held already."""
+        """Run the network, and hold the sizes that its steps are given as their attributes.
+
+        For inputs of the same sizes as before they are held already.
+        """
         names = [declared.name for declared in self.source.graph.inputs]
         sizes = {n: list(x.shape) for n, x in zip(names, inputs, strict=True)}
         if sizes == self.sizes:
@@ -179,8 +181,8 @@ def _class_for(names: list[str]) -> type[OnnxNetwork]:
         """Run the graph."""
         bound = signature.bind(self, *args, **kwargs).arguments
         results = self._run(tuple(bound[word] for word in words), lambda name, value: None)
-        found = [value.tensor() if isinstance(value, Numbers) else value for value in results]
-        return found[0] if len(found) == 1 else tuple(found)
+        outputs = [value.tensor() if isinstance(value, Numbers) else value for value in results]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     forward.__signature__ = signature  # type: ignore[attr-defined]
     return type("OnnxNetwork", (OnnxNetwork,), {"forward": forward, "__module__": __name__})

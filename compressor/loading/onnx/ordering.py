@@ -60,11 +60,11 @@ def _runs(nodes: list[Node], known: set[str] | frozenset[str]) -> bool:
 
 def _needs(node: Node) -> set[str]:
     """Return what a node needs, and what the graphs within it need from around them."""
-    found = {name for name in node.inputs if name}
+    needs = {name for name in node.inputs if name}
     for value in node.attributes.values():
         if isinstance(value, Graph):
             own = made_by(value.nodes) | {declared.name for declared in value.inputs}
             inner = {name for each in value.nodes for name in _needs(each)}
             inner |= {declared.name for declared in value.outputs}
-            found |= inner - own
-    return found
+            needs |= inner - own
+    return needs

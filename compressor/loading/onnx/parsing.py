@@ -77,8 +77,10 @@ def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield all tensors of a graph and of those within it; their order gives tensors their
-    places."""
+    """Yield all tensors of a graph and of those within it.
+
+    Their order gives tensors their places.
+    """
     for each in graphs_of(graph):
         yield from each.initializer
         for node in each.node:

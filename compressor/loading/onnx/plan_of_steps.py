@@ -55,7 +55,7 @@ class _Planner:
             and self._rank(node.inputs[0]) == 2
         }
         self.fused = {node.place: bias for node in nodes if (bias := self._bias_after(node))}
-        self._hold_constants(nodes)
+        self._hold_constants()
         steps = tuple(self._steps(nodes))
         results = tuple(self._source(declared.name) for declared in self.graph.outputs)
         return GraphPlan(without_dead(steps, results), results, self.held)
@@ -66,7 +66,7 @@ class _Planner:
         constant = self.graph.constants.get(name)
         return None if constant is None else constant.array.ndim
 
-    def _hold_constants(self, nodes: Sequence[Node]) -> None:
+    def _hold_constants(self) -> None:
         """Decide of every constant that is used whether it is a weight, a buffer or numbers.
 
         Those of which the names say where they belong come first.
@@ -100,10 +100,10 @@ class _Planner:
             if node.op == BRANCH:
                 yield self._branch(node)
                 continue
-            found = self._linear(node) or Planned(
+            planned = self._linear(node) or Planned(
                 node, node.op, "", tuple(map(self._source, node.inputs)), self._wanted(node)
             )
-            yield replace(found, path=self.tree.add_module(self._place(found)))
+            yield replace(planned, path=self.tree.add_module(self._place(planned)))
 
     def _wanted(self, node: Node) -> tuple[str, ...]:
         """Return the names of a node's outputs, "" for those that nothing takes."""
@@ -192,13 +192,13 @@ class _Planner:
     @cached_property
     def followers(self) -> dict[str, list[Node]]:
         """The nodes that take each value; of a branch's results the first node stands for it."""
-        found: dict[str, list[Node]] = {}
+        followers: dict[str, list[Node]] = {}
         for node in all_nodes(self.graph.nodes):
             for name in node.inputs:
-                found.setdefault(name, []).append(node)
+                followers.setdefault(name, []).append(node)
         for name in inner_results(self.graph.nodes):
-            found.setdefault(name, []).append(self.graph.nodes[0])
-        return found
+            followers.setdefault(name, []).append(self.graph.nodes[0])
+        return followers
 
     def _place(self, planned: Planned) -> str:
         """Return where a step's module is: around its weights, else by the node's name."""

@@ -49,11 +49,11 @@ def prove(path: Path, network: OnnxNetwork, examples: ExampleInputs) -> float:
     for each in inputs:
         feeds = feeds_by_position(session, [value.numpy() for value in each.args])
         expected.append(_run(session, feeds))
-    found = _outputs_of(network, inputs)
-    _refuse_other_shapes(expected, found, path)
+    actual = _outputs_of(network, inputs)
+    _refuse_other_shapes(expected, actual, path)
     tolerance = tolerance_for(network)
     worst = difference(
-        found,
+        actual,
         [list(map(_plain, outputs)) for outputs in expected],
         tolerance,
         lambda: shake(network, lambda copy: _outputs_of(copy, inputs), tolerance),
@@ -75,8 +75,8 @@ def prove(path: Path, network: OnnxNetwork, examples: ExampleInputs) -> float:
 
 def _outputs_of(network: nn.Module, inputs: list[ExampleInputs]) -> list[list[Tensor]]:
     with torch.no_grad():
-        found = [network(*each.args) for each in inputs]
-    return [list(results) if isinstance(results, tuple) else [results] for results in found]
+        outputs = [network(*each.args) for each in inputs]
+    return [list(results) if isinstance(results, tuple) else [results] for results in outputs]
 
 
 def _plain(value: Any) -> Any:
@@ -84,8 +84,8 @@ def _plain(value: Any) -> Any:
     return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
-def _refuse_other_shapes(expected: list[list[Any]], found: list[list[Tensor]], path: Path) -> None:
-    for wanted, got in zip(expected, found, strict=True):
+def _refuse_other_shapes(expected: list[list[Any]], actual: list[list[Tensor]], path: Path) -> None:
+    for wanted, got in zip(expected, actual, strict=True):
         shapes = [tuple(np.shape(w)) for w in wanted], [tuple(g.shape) for g in got]
         if shapes[0] != shapes[1]:
             raise OnnxFileError(
@@ -108,13 +108,13 @@ def _open(network: Path) -> Any:
 
 def _run(session: Any, feeds: Feeds) -> list[Any]:
     try:
-        found: list[Any] = session.run(None, feeds)
+        outputs: list[Any] = session.run(None, feeds)
     except Exception as error:  # likewise
         raise refused(
             f"ONNX Runtime does not run the file on inputs of the declared shapes: {_short(error)}",
             next_step="say which inputs it takes: --input [name=]1x3x224x224[:int64<512]",
         ) from error
-    return found
+    return outputs
 
 
 def _short(error: Exception) -> str:

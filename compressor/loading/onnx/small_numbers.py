@@ -61,32 +61,37 @@ def numbers(values: Any, dtype: torch.dtype = torch.int64) -> Numbers:
     return Numbers(array if array.dtype == object else array.astype(object), dtype)
 
 
+def of_one(value: Any) -> Array:
+    """Return an array of objects without dimensions, which holds one value."""
+    array = np.empty((), object)
+    array[()] = value
+    return array
+
+
 def _array(values: Any) -> Array:
     """Return an array of objects; an element is never asked for its own sequence."""
     if not isinstance(values, list | tuple):
-        found = np.empty((), object)
-        found[()] = values
-        return found
+        return of_one(values)
     parts = [_array(value) for value in values]
-    found = np.empty((len(parts), *(parts[0].shape if parts else ())), object)
+    array = np.empty((len(parts), *(parts[0].shape if parts else ())), object)
     for i, part in enumerate(parts):
-        found[i] = part[()] if part.shape == () else part
-    return found
+        array[i] = part[()] if part.shape == () else part
+    return array
 
 
 def _each(convert: Callable[[Any], Any], array: Array) -> Array:
-    found = np.empty(array.shape, object)
-    found.reshape(-1)[:] = [convert(value) for value in array.reshape(-1)]
-    return found
+    converted = np.empty(array.shape, object)
+    converted.reshape(-1)[:] = [convert(value) for value in array.reshape(-1)]
+    return converted
 
 
 def each(convert: Callable[..., Any], *operands: Array) -> Array:
     """Apply a function of Python's to every element of arrays that are broadcast."""
     spread = np.broadcast_arrays(*operands)
-    found = np.empty(spread[0].shape, object)
+    results = np.empty(spread[0].shape, object)
     flat = [part.reshape(-1) for part in spread]
-    found.reshape(-1)[:] = [convert(*values) for values in zip(*flat, strict=True)]
-    return found
+    results.reshape(-1)[:] = [convert(*values) for values in zip(*flat, strict=True)]
+    return results
 
 
 def _single(value: Any) -> Any:

@@ -66,14 +66,14 @@ def recurrent(op: str, position: int) -> StoredForm:
         return [""] if directions == 1 else [f"_{d}" for d in range(directions)]
 
     def read(tensor: Tensor) -> Parts:
-        found: Parts = {}
+        parts: Parts = {}
         for ending, rows in zip(endings(len(tensor)), tensor, strict=True):
             if position < 3:
-                found[ending] = _reorder(rows, order)
+                parts[ending] = _reorder(rows, order)
             else:
                 for side, half in zip(("_ih", "_hh"), rows.chunk(2), strict=True):
-                    found[f"{side}{ending}"] = _reorder(half, order)
-        return found
+                    parts[f"{side}{ending}"] = _reorder(half, order)
+        return parts
 
     def write(parts: Sequence[Tensor]) -> Tensor:
         turned = [_reorder(part, _back(order)) for part in parts]

@@ -13,16 +13,16 @@ def uses_of_constants(graph: Graph, nodes: Sequence[Node]) -> dict[str, list[tup
 
     What a graph returns is taken by a node that stands for its results.
     """
-    found: dict[str, list[tuple[Node, int]]] = {}
+    uses: dict[str, list[tuple[Node, int]]] = {}
     for node in all_nodes(nodes):
         for position, name in enumerate(node.inputs):
             if name in graph.constants:
-                found.setdefault(name, []).append((node, position))
+                uses.setdefault(name, []).append((node, position))
     returned = Node(-1, "results", "", 0, (), (), {})
     for name in (*(d.name for d in graph.outputs), *inner_results(nodes)):
         if name in graph.constants:
-            found.setdefault(name, []).append((returned, 0))
-    return found
+            uses.setdefault(name, []).append((returned, 0))
+    return uses
 
 
 def all_nodes(nodes: Sequence[Node]) -> Iterator[Node]:
@@ -73,18 +73,18 @@ def last_uses(layout: GraphPlan) -> dict[int, list[str]]:
         for name in taken_by(step):
             last[name] = at
     kept = {source.name for source in layout.results if isinstance(source, FromValue)}
-    found: dict[int, list[str]] = {}
+    by_step: dict[int, list[str]] = {}
     for name, at in last.items():
         if name not in kept:
-            found.setdefault(at, []).append(name)
-    return found
+            by_step.setdefault(at, []).append(name)
+    return by_step
 
 
 def taken_by(step: Planned) -> set[str]:
     """Return the names of the values that a step takes, in its branches as well."""
-    found = {source.name for source in step.inputs if isinstance(source, FromValue)}
+    names = {source.name for source in step.inputs if isinstance(source, FromValue)}
     for steps, results in step.branches:
-        found |= {source.name for source in results if isinstance(source, FromValue)}
+        names |= {source.name for source in results if isinstance(source, FromValue)}
         for inner in steps:
-            found |= taken_by(inner)
-    return found
+            names |= taken_by(inner)
+    return names

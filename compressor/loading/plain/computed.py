@@ -85,12 +85,12 @@ def plain_tensors(layer: nn.Module, path: str) -> list[Computed]:
     Raises:
         CompressorError: A hook of an unknown kind computes a tensor of the layer.
     """
-    found = [*_without_hooks(layer, path), *_without_parametrisations(layer, path)]
-    others = layer._parameters.keys() - {computed.name for computed in found}
-    for name in [name for name in layer._parameters if found and name in others]:
+    all_computed = [*_without_hooks(layer, path), *_without_parametrisations(layer, path)]
+    others = layer._parameters.keys() - {computed.name for computed in all_computed}
+    for name in [name for name in layer._parameters if all_computed and name in others]:
         layer._parameters[name] = layer._parameters.pop(name)  # groups are named after the first
     _refuse_unknown(layer, path)
-    return found
+    return all_computed
 
 
 def is_computed(layer: nn.Module) -> bool:

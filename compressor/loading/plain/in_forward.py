@@ -186,5 +186,5 @@ def _becomes(
 
 
 def _agree(layer: nn.Module, given: Tensor, expected: Tensor) -> bool:
-    found: Tensor = layer(given)
-    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-5)
+    output: Tensor = layer(given)
+    return output.shape == expected.shape and torch.allclose(output, expected, rtol=1e-3, atol=1e-5)

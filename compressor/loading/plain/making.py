@@ -52,8 +52,7 @@ def make_plain(module: nn.Module, copied: Callable[[nn.Module], nn.Module]) -> P
     all_computed: list[Computed] = []
     first: dict[tuple[int, ...], nn.Parameter] = {}
     for path, layer in list(copy_of.named_modules()):
-        found = plain_tensors(layer, path)
-        for computed in found:
+        for computed in plain_tensors(layer, path):
             is_tied = _tie(layer, computed, first)
             all_computed.append(replace(computed, again=None) if is_tied else computed)
         if plain_layer(layer):

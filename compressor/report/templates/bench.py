@@ -143,8 +143,10 @@ def percentiles_of(rounds):
 
 
 def ratio_of(baseline, other):
-    """How many times longer the baseline takes, and the interval of 95 % confidence: rounds are
-    drawn anew, both networks' together."""
+    """How many times longer the baseline takes, and the interval of 95 % confidence.
+
+    Rounds are drawn anew, both networks' together.
+    """
     pairs = [np.array([np.median(times) for times in rounds]) for rounds in (baseline, other)]
     value, count = float(np.median(pairs[0]) / np.median(pairs[1])), len(pairs[0])
     drawn = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
@@ -164,10 +166,10 @@ def record_operators(path, threads, batch, provider):
 
 def time_layers(path, threads, batch, provider):
     """Median milliseconds of each operator."""
-    found = {}
+    by_name = {}
     for name, _, ms in record_operators(path, threads, batch, provider):
-        found.setdefault(name, []).append(ms)
-    return {name: statistics.median(times[FIRST:] or times) for name, times in found.items()}
+        by_name.setdefault(name, []).append(ms)
+    return {name: statistics.median(times[FIRST:] or times) for name, times in by_name.items()}
 
 
 def read_record(session):
@@ -201,8 +203,10 @@ def open_layer(network, threads, prefix, numbers):
 
 
 def time_turns_of_layers(networks, threads, beside, numbers):
-    """Milliseconds of each layer; they take turns call by call. Helpers and changes of layout,
-    which a layer among others does not need, do not count."""
+    """Milliseconds of each layer; they take turns call by call.
+
+    Helpers and changes of layout, which a layer among others does not need, do not count.
+    """
     with tempfile.TemporaryDirectory() as folder:
         calls = [
             open_layer(network, threads, Path(folder) / str(number), numbers)
@@ -212,11 +216,11 @@ def time_turns_of_layers(networks, threads, beside, numbers):
             for session, feeds in calls:
                 session.run(None, feeds)
         for session, _ in calls:
-            found = {}
+            by_name = {}
             for name, kind, ms in read_record(session):
                 if kind not in ("ReorderInput", "ReorderOutput") and not name.startswith(beside):
-                    found.setdefault(name, []).append(ms)
-            yield sum(usual(times[1:]) for times in found.values())
+                    by_name.setdefault(name, []).append(ms)
+            yield sum(usual(times[1:]) for times in by_name.values())
 
 
 def name_processor():
@@ -243,8 +247,11 @@ def share_memory():
 
 
 def measure_table(threads):
-    """The times of all layers in the form that compress reads. Of three looks at each the least
-    counts: what else the machine does makes a layer seem slower, never faster."""
+    """The times of all layers in the form that compress reads.
+
+    Of three looks at each the least counts: what else the machine does makes a layer seem slower,
+    never faster.
+    """
     told = json.loads(gzip.decompress(LAYERS.read_bytes()))
     numbers = share_memory()
     times = {signature: {} for signature in told["layers"]}
@@ -312,18 +319,18 @@ def main():
         f"onnxruntime {ort.__version__}, {platform.machine()}, {asked.provider}, "
         f"threads {asked.threads}, batch {asked.batch}"
     )
-    found = {"ms": {name: percentiles_of(rounds[name])[0] for name in NETWORKS}, **vars(asked)}
+    results = {"ms": {name: percentiles_of(rounds[name])[0] for name in NETWORKS}, **vars(asked)}
     for name in NETWORKS:
         p50, p90, p99 = percentiles_of(rounds[name])
         print(f"{name:>7}  p50 {p50:9.3f} ms  p90 {p90:9.3f} ms  p99 {p99:9.3f} ms")
-    faster, low, high = found["faster"] = ratio_of(rounds["before"], rounds["after"])
-    found["noise"] = abs(ratio_of(rounds["before"], rounds["before again"])[0] - 1)
+    faster, low, high = results["faster"] = ratio_of(rounds["before"], rounds["after"])
+    results["noise"] = abs(ratio_of(rounds["before"], rounds["before again"])[0] - 1)
     print(
         f"{faster:.2f}x faster ({low:.2f} to {high:.2f}); "
-        f"the original differs from itself by {found['noise']:.1%}"
+        f"the original differs from itself by {results['noise']:.1%}"
     )
     if asked.layers or asked.json:
-        both = found["layers"] = {
+        both = results["layers"] = {
             name: time_layers(path, asked.threads, asked.batch, asked.provider)
             for name, path in NETWORKS.items()
         }
@@ -334,7 +341,7 @@ def main():
             cells = " ".join(f"{ms:10.4f}" if ms is not None else " " * 10 for ms in pair)
             print(f"{cells}  {name}")
     if asked.json:
-        write(asked.json, found)
+        write(asked.json, results)
 
 
 if __name__ == "__main__":

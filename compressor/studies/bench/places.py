@@ -68,9 +68,9 @@ class _There:
 
     def time(self, way: Way, seconds: float, tick: Tick) -> list[dict[str, Any]]:
         how: dict[str, Any] = {"threads": way.threads, "batch": way.batch, "seconds": seconds}
-        found = self.networks.time_in_rounds(**how, tick=tick)
+        rounds = self.networks.time_in_rounds(**how, tick=tick)
         # all in one process: how much memory each needs is not known
-        return records_of(self.names, [*found.values()], [None] * len(found), way, seed=0)
+        return records_of(self.names, [*rounds.values()], [None] * len(rounds), way, seed=0)
 
     def profiles(self) -> list[list[Operator]]:
         return [self.networks.profile(name) for name in self.networks.files if name != _AGAIN]

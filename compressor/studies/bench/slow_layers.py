@@ -109,12 +109,12 @@ def slow_layers(before: Sequence[Operator], after: Sequence[Operator]) -> list[S
         after: The smaller network's operators; they are matched by name.
     """
     known = {operator.name: operator for operator in before}
-    found = [
+    slow = [
         _slow(known[operator.name], operator)
         for operator in after
         if operator.name in known and _is_slow(known[operator.name], operator)
     ]
-    return sorted(found, key=lambda s: s.macs_left * s.before_ms - s.after_ms)
+    return sorted(slow, key=lambda s: s.macs_left * s.before_ms - s.after_ms)
 
 
 def fixed_cost(before: Sequence[Operator], after: Sequence[Operator]) -> FixedCost:

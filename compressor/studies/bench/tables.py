@@ -104,9 +104,9 @@ def layers_table(names: Sequence[str], layers: Sequence[Sequence[Mapping[str, An
         table.add_column(header, overflow="fold")
     for name in names:
         table.add_column(name, justify="right", overflow="fold")
-    found = [{o["name"]: o for o in each if not _is_added(o)} for each in layers]
-    for name in dict.fromkeys(name for each in found for name in each):
-        known = [each.get(name) for each in found]
+    by_name = [{o["name"]: o for o in each if not _is_added(o)} for each in layers]
+    for name in dict.fromkeys(name for each in by_name for name in each):
+        known = [each.get(name) for each in by_name]
         some = next(operator for operator in known if operator)
         if any(operator and operator["ms"] for operator in known):
             times = (f"{operator['ms']:.3g} ms" if operator else "" for operator in known)

@@ -107,7 +107,7 @@ def _entry(folder: str, report: Any) -> Entry:
     if not isinstance(report, dict) or report.get("schema") != SCHEMA:
         raise ValueError(f"it is not of schema {SCHEMA}")
     before, after = report["before"], report["after"]
-    found: dict[str, tuple[Any, Any, Quantity]] = {
+    rows: dict[str, tuple[Any, Any, Quantity]] = {
         name: (before[key], after[key], Quantity(show, share))
         for name, (key, show) in _SIZES.items()
     }
@@ -121,8 +121,8 @@ def _entry(folder: str, report: Any) -> Entry:
     }
     if FIDELITY not in metrics and (cosine := cosine_of(report)) is not None:
         metrics[FIDELITY] = (1.0, cosine, _OTHER_METRIC)
-    found |= {**times, **metrics}
-    known = {name: cells for name, cells in found.items() if _is_known(cells)}
+    rows |= {**times, **metrics}
+    known = {name: cells for name, cells in rows.items() if _is_known(cells)}
     return Entry(
         folder=folder,
         model=str(report["model"]["name"]),
@@ -158,16 +158,16 @@ def _is_known(cells: tuple[Any, Any, Quantity]) -> bool:
 
 def notes(entries: Sequence[Entry]) -> list[str]:
     """Return what a reader of the table must know: other originals, other data, missing metrics."""
-    found = []
+    lines = []
     if len({(e.model, e.sha256, e.original) for e in entries}) > 1:
-        found.append("these are of different originals; each change is from its own")
+        lines.append("these are of different originals; each change is from its own")
     measured = {e.evaluated_on for e in entries if e.metric is not None}
     if len(measured) > 1:
-        found.append(f"metrics are on different data: {'; '.join(sorted(measured))}")
+        lines.append(f"metrics are on different data: {'; '.join(sorted(measured))}")
     unmeasured = [e.folder for e in entries if e.metric is None]
     if unmeasured:
-        found.append(f"no metric was measured: {', '.join(unmeasured)}")
-    return found
+        lines.append(f"no metric was measured: {', '.join(unmeasured)}")
+    return lines
 
 
 def table(entries: Sequence[Entry]) -> Table:

@@ -117,12 +117,12 @@ def _read(path: Path, stored: Mapping[str, Tensor], plan: Plan) -> dict[str, Ten
     moved = {names[name]: tensor for name, tensor in stored.items()}
     aliases = {names[alias]: names[name] for alias, name in plan.aliases.items()}
     try:
-        found = read_retrained(path, moved, aliases)
+        tensors = read_retrained(path, moved, aliases)
     except CompressorError:
         if not items:
             raise
         return read_retrained(path, stored, plan.aliases)
-    return {name: found[names[name]] for name in stored}
+    return {name: tensors[names[name]] for name in stored}
 
 
 def _report_of(folder: Path) -> dict[str, Any]:

@@ -49,11 +49,9 @@ def rows_of(trace: Trace, network: Network) -> list[LayerRow]:
 
     Operators without parameters have a row only where they join several.
     """
-    stored, rows, behind = (
-        stored_names(trace.program),
-        list[LayerRow](),
-        dict[str, tuple[int, ...]](),
-    )
+    stored = stored_names(trace.program)
+    rows: list[LayerRow] = []
+    behind: dict[str, tuple[int, ...]] = {}
     reads, makes = _groups_by_tensor(network, contracted=True), _groups_by_tensor(network)
     for node in trace.program.graph.nodes:
         if node.op != "call_function":
@@ -69,8 +67,8 @@ def rows_of(trace: Trace, network: Network) -> list[LayerRow]:
         if name and sources and rows[sources[-1]].name == name and len(sources) == 1:
             behind[node.name] = sources  # one more operator of the same layer
             continue
-        found = (_names_of(parameters, reads), _names_of(parameters, makes))
-        rows.append(LayerRow(name, _kind(node), sources, *found))
+        read, made = _names_of(parameters, reads), _names_of(parameters, makes)
+        rows.append(LayerRow(name, _kind(node), sources, read, made))
         behind[node.name] = (len(rows) - 1,)
     return rows
 
@@ -80,12 +78,12 @@ def _kind(node: Node) -> str:
 
 
 def _groups_by_tensor(network: Network, *, contracted: bool = False) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for group in network.groups:
         for member in group.members:
             if member.contracted == contracted:
-                found.setdefault(member.tensor, []).append(group.name)
-    return found
+                names.setdefault(member.tensor, []).append(group.name)
+    return names
 
 
 def _names_of(tensors: Iterable[str], groups: Mapping[str, list[str]]) -> tuple[str, ...]:

@@ -160,10 +160,10 @@ def curves_of(rows: Iterable[Row], metrics: Sequence[str]) -> list[MethodCurve]:
 
 
 def _point(ratio: float, rows: Sequence[Row], names: Sequence[str]) -> MethodPoint:
-    found = [row for row in rows if not row["failure"]]
-    known = {name: [row[name] for row in found if row[name] is not None] for name in names}
+    succeeded = [row for row in rows if not row["failure"]]
+    known = {name: [row[name] for row in succeeded if row[name] is not None] for name in names}
     numbers = {name: _spread(values) for name, values in known.items() if values}
-    return MethodPoint(ratio, len(rows), len(found), numbers)
+    return MethodPoint(ratio, len(rows), len(succeeded), numbers)
 
 
 def _spread(values: Sequence[float]) -> Spread:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from compressor.choose.budget import is_timed
+from compressor.files.hashes import sha256_of
 from compressor.loading.data import Data
 from compressor.options import SweepOptions
 from compressor.report import versions
@@ -79,14 +80,14 @@ def content_of(spec: str) -> str:
     """
     path, home = Path(spec), Path(spec.rpartition(":")[0])
     if path.is_file():
-        return _file_sha256(path)
+        return sha256_of(path)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         states = [(file.relative_to(path).as_posix(), file.stat()) for file in files]
         lines = [f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states]
         return _sha256("\n".join(lines).encode())
     if home.suffix == ".py" and home.is_file():
-        return f"{spec.rpartition(':')[2]} of {_file_sha256(home)}"
+        return f"{spec.rpartition(':')[2]} of {sha256_of(home)}"
     return spec
 
 
@@ -101,16 +102,11 @@ def _of_samples(data: Data | None) -> str:
     digest = hashlib.sha256(str(len(data)).encode())
     indices = range(0, len(data), max(1, len(data) // _SAMPLES))
     parts = [[index] for index in indices] if data.is_ragged else [indices]
-    found = [data.fetch(part) for part in parts]
-    for leaf in pytree.tree_leaves([(some.inputs, some.target) for some in found]):
+    samples = [data.fetch(part) for part in parts]
+    for leaf in pytree.tree_leaves([(some.inputs, some.target) for some in samples]):
         given = leaf.contiguous().numpy().tobytes() if isinstance(leaf, Tensor) else repr(leaf)
         digest.update(given if isinstance(given, bytes) else given.encode())
     return digest.hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sha256(text: bytes) -> str:

@@ -36,29 +36,29 @@ def time_all(
         The task's key -> milliseconds of one call, the original's beside it, and how many times
         faster.
     """
-    way, found = way_of(options), dict[str, Mapping[str, Any]]()
+    way, times = way_of(options), dict[str, Mapping[str, Any]]()
     missing = []
     for task in tasks:
         kept = store.latency(task.key, way)
         if kept is None:
             missing.append(task)
         else:
-            found[task.key] = kept
+            times[task.key] = kept
     if not missing:
-        return found
+        return times
     with stopwatch.stage("measure latency") as tick:
         for done, task in enumerate(missing):
             tick(done, len(missing), task.trial.words)
             if not (store.onnx(task.key).exists() and store.onnx(dense.key).exists()):
                 continue
             try:
-                found[task.key] = _time(task, dense, options, store, way)
+                times[task.key] = _time(task, dense, options, store, way)
             except CompressorError as error:
                 stopwatch.note(f"{task.trial.words} was not timed: {error.what}")
                 continue
-            store.keep_latency(task.key, found[task.key])
+            store.keep_latency(task.key, times[task.key])
         tick(len(missing), len(missing), "")
-    return found
+    return times
 
 
 def _time(

@@ -77,17 +77,17 @@ class Style:
 
 def styles_of(curves: Sequence[MethodCurve]) -> dict[str, Style]:
     """Return the style of each method: controls are dashed, the reference is grey and dotted."""
-    found: dict[str, Style] = {}
+    styles: dict[str, Style] = {}
     for curve in curves:
-        if curve.method in found:
+        if curve.method in styles:
             continue
         if curve.kind == UNSTRUCTURED:
-            found[curve.method] = Style(QUIET, "x", ":", True)
+            styles[curve.method] = Style(QUIET, "x", ":", True)
             continue
-        number = sum(not style.is_hollow for style in found.values())
+        number = sum(not style.is_hollow for style in styles.values())
         colour, mark = COLOURS[number % 6], _MARKS[(number // 6) % 6]
-        found[curve.method] = Style(colour, mark, "--" if curve.control else "-", False)
-    return found
+        styles[curve.method] = Style(colour, mark, "--" if curve.control else "-", False)
+    return styles
 
 
 def draw(
@@ -184,11 +184,11 @@ def _plain(text: str) -> str:
 
 def settings_of(curves: Sequence[MethodCurve]) -> dict[str, list[MethodCurve]]:
     """Group the curves that share a picture: those of one schedule and one recovery."""
-    found: dict[str, list[MethodCurve]] = {}
+    settings: dict[str, list[MethodCurve]] = {}
     for curve in curves:
         if curve.kind != DENSE:
-            found.setdefault(curve.setting, []).append(curve)
-    return found
+            settings.setdefault(curve.setting, []).append(curve)
+    return settings
 
 
 def file_of(setting: str, picture: Picture) -> str:

@@ -103,10 +103,10 @@ def run(
     succeeded = [task for task in tasks if not outcomes[task.key].failure]
     times = time_all(succeeded, tasks[0], dense_of(options).options, store, stopwatch)
     done = [Done(task, outcomes[task.key], times.get(task.key, {})) for task in tasks]
-    found = sum_up(done, opened, options, command, stopwatch)
+    finished = sum_up(done, opened, options, command, stopwatch)
     with stopwatch.stage("write the results"):
-        write(found, store)
-    return found
+        write(finished, store)
+    return finished
 
 
 def _open(subject: Subject, options: SweepOptions, stopwatch: Stopwatch) -> Opened:
@@ -158,17 +158,17 @@ def _outcomes(
         CompressorError: The dense original could not be judged.
     """
     kept = {task.key: store.find(task.key) for task in tasks}
-    found = {key: outcome for key, outcome in kept.items() if outcome is not None}
-    missing = list({task.key: task for task in tasks if task.key not in found}.values())
-    if found and missing:
-        stopwatch.note(f"{len(found)} trials are there already, {len(missing)} are left")
+    outcomes = {key: outcome for key, outcome in kept.items() if outcome is not None}
+    missing = list({task.key: task for task in tasks if task.key not in outcomes}.values())
+    if outcomes and missing:
+        stopwatch.note(f"{len(outcomes)} trials are there already, {len(missing)} are left")
     if not missing:
-        return found
+        return outcomes
     with stopwatch.stage(f"{len(missing)} trials") as tick:
-        progress = Progress(len(missing), options.jobs, tick)
+        progress = Progress(len(missing), tick)
         with closing(run_all(missing, options.jobs, options.ray, progress.at)) as coming:
             for task, outcome in coming:
-                found[task.key] = outcome
+                outcomes[task.key] = outcome
                 progress.count(task, outcome, stopwatch)
                 if not outcome.failure:
                     store.keep(task.key, outcome)
@@ -178,4 +178,4 @@ def _outcomes(
                         consequence="nothing can be compared; finished trials are kept",
                         next_step="compress MODEL --dry-run says more of the network",
                     )
-    return found
+    return outcomes

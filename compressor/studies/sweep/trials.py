@@ -89,9 +89,9 @@ def complete(options: SweepOptions, *, has_data: bool) -> SweepOptions:
         "schedules": ("one-shot",),
         "recoveries": (f"epochs={options.epochs}" if options.epochs else recovery,),
     }
-    found = {name: getattr(options, name) or value for name, value in defaults.items()}
-    found["criteria"] = tuple(resolve(name, has_data=has_data) for name in found["criteria"])
-    return replace(options, **found)
+    values = {name: getattr(options, name) or value for name, value in defaults.items()}
+    values["criteria"] = tuple(resolve(name, has_data=has_data) for name in values["criteria"])
+    return replace(options, **values)
 
 
 def trials_of(options: SweepOptions) -> list[Trial]:
@@ -126,28 +126,28 @@ def _trials(options: SweepOptions) -> Iterator[Trial]:
 
 def _options(sweep: SweepOptions, **own: Any) -> Options:
     """Build one trial's options from the shared ones, without those that do not apply."""
-    found = {**sweep.shared, **own}
-    if not found["epochs"]:
-        found |= {"step_epochs": 0, "sparsity_epochs": 0, "validation": ()}
-    if found.get("steps", 1) == 1:
-        found["step_epochs"] = 0
-    if found.get("scope", "global") != "global":
-        found["use"] = None
-    if found.get("policy", "continue") != "rewind-weights":
-        found["rewind_to"] = None
-    return Options(**found)
+    values = {**sweep.shared, **own}
+    if not values["epochs"]:
+        values |= {"step_epochs": 0, "sparsity_epochs": 0, "validation": ()}
+    if values.get("steps", 1) == 1:
+        values["step_epochs"] = 0
+    if values.get("scope", "global") != "global":
+        values["use"] = None
+    if values.get("policy", "continue") != "rewind-weights":
+        values["rewind_to"] = None
+    return Options(**values)
 
 
 def _with_file(options: SweepOptions, path: Path) -> SweepOptions:
-    found = _read(path)
+    grid = _read(path)
     defaults = {name: SweepOptions.__dataclass_fields__[name].default for name in AXES}
-    for name in found:
+    for name in grid:
         if name not in AXES:
             near = difflib.get_close_matches(str(name), AXES, n=1) or AXES
             raise _unusable(path, f"a grid has no {name!r}", f"nearest: {', '.join(near)}")
         if getattr(options, name) != defaults[name]:
             raise _unusable(path, f"{flag(name)} is given, too", "say it in one of the two places")
-    lists = {n: _as_kind_of(defaults[n], value) for n, value in found.items()}
+    lists = {n: _as_kind_of(defaults[n], value) for n, value in grid.items()}
     try:
         return replace(options, **lists)
     except UsageError as error:
@@ -160,15 +160,15 @@ def _read(path: Path) -> dict[str, Any]:
     yaml = extras.load("yaml", f"--grid {path}", "say the lists as options: --ratios 0.5,0.75")
     example = "for example: 'ratios: [0.5, 0.75]' and below it 'criteria: [l2, random]'"
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        grid = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise _unusable(path, f"the grid cannot be read: {reason}", example) from None
     except yaml.YAMLError as error:
         raise _unusable(path, f"this is no YAML: {' '.join(str(error).split())}", example) from None
-    if not isinstance(found, dict) or not found:
+    if not isinstance(grid, dict) or not grid:
         raise _unusable(path, "a grid is a mapping of names to lists", example)
-    return found
+    return grid
 
 
 def _as_kind_of(default: Any, value: Any) -> Any:

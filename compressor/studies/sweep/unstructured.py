@@ -102,7 +102,7 @@ def weights_of_layers(trace: Trace) -> set[str]:
     named = list(trace.module.named_parameters(remove_duplicate=False))
     uses = Counter(id(parameter) for _, parameter in named)
     others = {name for name, parameter in named if uses[id(parameter)] > 1}
-    found = set[str]()
+    weights = set[str]()
     for program in filter(None, (trace.program, trace.training)):
         parameters = program.graph_signature.inputs_to_parameters
         for node in program.graph.nodes:
@@ -111,8 +111,8 @@ def weights_of_layers(trace: Trace) -> set[str]:
             for given in node.all_input_nodes if node.op == "call_function" else ():
                 name = parameters.get(given.name)
                 if name is not None and given.meta["val"].dim() > 1:
-                    (found if given is weight else others).add(name)
-    return found - others
+                    (weights if given is weight else others).add(name)
+    return weights - others
 
 
 _OUTPUT, _INPUT = "output", "input"
@@ -131,7 +131,7 @@ def uses_of_weights(trace: Trace) -> dict[str, float]:
     Weights of other operators are not named: their zeros save nothing that is known.
     """
     named = trace.program.graph_signature.inputs_to_parameters
-    found: dict[str, float] = {}
+    uses: dict[str, float] = {}
     for node in trace.program.graph.nodes:
         weighing = WEIGHING.get(operator_of(node))
         of = _MEETS.get(weighing.form) if weighing is not None else None
@@ -142,8 +142,8 @@ def uses_of_weights(trace: Trace) -> dict[str, float]:
         positions = math.prod(shape) / shape[of[1]] / trace.batch
         parameter = named.get(str(weight))
         if parameter is not None:
-            found[parameter] = found.get(parameter, 0) + positions
-    return found
+            uses[parameter] = uses.get(parameter, 0) + positions
+    return uses
 
 
 def _size(dim: Any) -> int:

@@ -117,7 +117,7 @@ def tables(curves: Sequence[MethodCurve], metrics: Mapping[str, float]) -> list[
     """Build a table per setting for the terminal, with a line per method and ratio."""
     name = next(iter(metrics))
     words = METRIC_WORDS.get(name, name)
-    found = []
+    all_tables = []
     for setting, those in settings_of(curves).items():
         title = f"{setting} (dense original: {words} {show_metric(name, metrics[name])})"
         table = Table(title=title, title_justify="left")
@@ -129,5 +129,5 @@ def tables(curves: Sequence[MethodCurve], metrics: Mapping[str, float]) -> list[
                 cells = _cells(curve, point, [name])
                 table.add_row(*map(Text, (cells["method"], *cells["costs"], *cells["values"][0])))
             table.add_section()
-        found.append(table)
-    return found
+        all_tables.append(table)
+    return all_tables

@@ -45,11 +45,11 @@ class Hiding:
         chosen = torch.from_numpy(np.sort(rng.permutation(places)[:count]))
         fate = torch.from_numpy(rng.random(count))
         others = torch.from_numpy(rng.integers(self.vocabulary, size=count))
-        found, target = ids.clone(), torch.full_like(ids, IGNORED)
+        hidden, target = ids.clone(), torch.full_like(ids, IGNORED)
         target[chosen] = ids[chosen]
-        found[chosen] = torch.where(
+        hidden[chosen] = torch.where(
             fate < BY_MASK,
             self.mask,
             torch.where(fate < BY_MASK + BY_OTHER, others, ids[chosen]),
         )
-        return found, target
+        return hidden, target

@@ -50,12 +50,12 @@ def rows_of_tables(
     notes = [f"{len(made) - len(kept)} rows without text are left out"] * (len(kept) < len(made))
     targets = None
     if labels is not None and language.task in LEARNT:
-        found = (
+        all_targets = (
             _of_words(texts, labels, tokens, language, most, where)
             if language.task is TOKENS
             else [_number(label, language, where) for label in labels]
         )
-        targets = [found[i] for i in kept]
+        targets = [all_targets[i] for i in kept]
     elif labels is not None:
         notes.append("the labels of the rows are not used: the task makes its own targets")
     unused = dict.fromkeys(name for table in tables for name in table.unused)
@@ -109,15 +109,15 @@ def _of_words(
             next_step='give rows like {"text": ["New", "York"], "label": ["B-LOC", "I-LOC"]}, '
             "or texts without labels",
         )
-    found = []
+    targets = []
     for words, label in zip(tokens.words_of(texts, most), labels, strict=True):
         firsts = [
             word if word is not None and word not in words[:i] else None
             for i, word in enumerate(words)
         ]
         numbers = [IGNORED if w is None else _number(label[w], language, where) for w in firsts]
-        found.append(torch.tensor(numbers))
-    return found
+        targets.append(torch.tensor(numbers))
+    return targets
 
 
 def _number(label: Any, language: Language, where: str) -> int | float:

@@ -147,8 +147,8 @@ def _column(
     values = [row.get(name) for row in rows]
     wrong = next((number for number, x in enumerate(values, start=1) if not is_right(x)), None)
     if wrong is not None:
-        found = values[wrong - 1]
-        what = "nothing" if found is None else f"a {type(found).__name__}"
+        value = values[wrong - 1]
+        what = "nothing" if value is None else f"a {type(value).__name__}"
         raise _broken(path, f"row {wrong}", f"the column {name} has {what} there")
     return values
 

@@ -92,7 +92,7 @@ def load_texts(paths: Sequence[Path], folder: Path | None, reading: Reading) -> 
     language = reading.language or Language()
     where = str(folder or ", ".join(map(str, paths[:3])))
     tokens = open_tokenizer(language.tokenizer, where)
-    most = greatest_length(tokens, language, reading, where)
+    most = greatest_length(tokens, language, reading)
     tables = _tables(paths, folder, language)
     read = [table for table in tables if table is not None]
     if read and len(read) < len(tables):

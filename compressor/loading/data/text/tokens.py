@@ -62,8 +62,8 @@ class Tokens:
 
     def plain(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of texts without special tokens."""
-        found: list[list[int]] = self._encode(list(texts), add_special_tokens=False)["input_ids"]
-        return found
+        ids: list[list[int]] = self._encode(list(texts), add_special_tokens=False)["input_ids"]
+        return ids
 
     def samples(
         self, texts: Sequence[Any], pairs: Sequence[str] | None, most: int
@@ -78,15 +78,15 @@ class Tokens:
         split = not isinstance(texts[0], str)
         seconds = None if pairs is None else list(pairs)
         settings = {"truncation": True, "max_length": most, "is_split_into_words": split}
-        found = self._encode(list(texts), seconds, **settings)
-        columns = {name: found[name] for name in found if name in self.names}
+        encoded = self._encode(list(texts), seconds, **settings)
+        columns = {name: encoded[name] for name in encoded if name in self.names}
         return [{name: column[i] for name, column in columns.items()} for i in range(len(texts))]
 
     def words_of(self, texts: Sequence[Sequence[str]], most: int) -> list[list[int | None]]:
         """Return which word each token of a sample is of; None for special tokens."""
         settings = {"truncation": True, "max_length": most, "is_split_into_words": True}
-        found = self._encode([list(text) for text in texts], None, **settings)
-        return [found.word_ids(i) for i in range(len(texts))]
+        encoded = self._encode([list(text) for text in texts], None, **settings)
+        return [encoded.word_ids(i) for i in range(len(texts))]
 
     def _encode(self, *texts: Any, **settings: Any) -> Any:
         # a text that is longer than the network takes is cut afterwards: no warning
@@ -132,8 +132,8 @@ def _refusal(what: str, where: str) -> UsageError:
 
 def _around(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the special tokens that a tokenizer puts before and after a text."""
-    found = tokenizer("a", return_special_tokens_mask=True)
-    ids, special = found["input_ids"], found["special_tokens_mask"]
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    ids, special = encoded["input_ids"], encoded["special_tokens_mask"]
     text = [i for i, is_special in enumerate(special) if not is_special]
     if not text:
         return (), ()

@@ -22,7 +22,7 @@ _OFFSETS = 4
 """Some networks count positions from as many on, which their configuration does not say."""
 
 
-def greatest_length(tokens: Tokens, language: Language, reading: Reading, where: str) -> int:
+def greatest_length(tokens: Tokens, language: Language, reading: Reading) -> int:
     """Return how many tokens a sample has at most.
 
     Raises:
@@ -94,11 +94,13 @@ def cut_windows(
             consequence="no sample was read",
             next_step="give more text",
         )
-    found = [{"input_ids": torch.cat([before, window, after])} for window in windows]
-    count = "1 window" if len(found) == 1 else f"{len(found)} windows"
-    note = f"text is cut into {count} of {len(found[0]['input_ids'])} tokens"
+    samples: list[Mapping[str, Tensor]] = [
+        {"input_ids": torch.cat([before, window, after])} for window in windows
+    ]
+    count = "1 window" if len(samples) == 1 else f"{len(samples)} windows"
+    note = f"text is cut into {count} of {len(samples[0]['input_ids'])} tokens"
     rest = sum(map(len, left))
-    return list(found), [f"{note}; {rest} at the end are left out" if rest else note]
+    return samples, [f"{note}; {rest} at the end are left out" if rest else note]
 
 
 def _ids_of(text: str, tokens: Tokens) -> list[int]:

@@ -36,13 +36,13 @@ BRANCH = "If"
 
 
 def _joined(*tables: Mapping[str, Entry]) -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
+    joined: dict[str, Entry] = {}
     for each in tables:
         for key, entry in each.items():
-            if key in found:
+            if key in joined:
                 raise CompressorError(f"two entries run the operator {key}", next_step="keep one")
-            found[key] = entry
-    return found
+            joined[key] = entry
+    return joined
 
 
 ENTRIES = _joined(
@@ -87,5 +87,5 @@ def run(call: NodeCall) -> tuple[Any, ...]:
     return _as_tuple(ENTRIES[call.op](call))
 
 
-def _as_tuple(found: Any) -> tuple[Any, ...]:
-    return tuple(found) if isinstance(found, tuple | list) else (found,)
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)

@@ -11,7 +11,7 @@ import torch
 
 from compressor.loading.onnx.contents import TYPES
 from compressor.loading.onnx.operators.invocation import Entry, NodeCall
-from compressor.loading.onnx.small_numbers import MOST, Array, Numbers, each, numbers
+from compressor.loading.onnx.small_numbers import MOST, Array, Numbers, each, numbers, of_one
 
 INT, BOOL = torch.int64, torch.bool
 
@@ -112,11 +112,7 @@ def _squeeze(call: NodeCall) -> Numbers:
 
 
 def _as_array(value: Any) -> Array:
-    if isinstance(value, np.ndarray):
-        return value
-    found = np.empty((), object)
-    found[()] = value
-    return found
+    return value if isinstance(value, np.ndarray) else of_one(value)
 
 
 def _slice(call: NodeCall) -> Numbers:
@@ -199,15 +195,15 @@ def _reduce(function: Callable[[Any, Any], Any]) -> Entry:
         data = _given(call, 0)
         axes = call.given_numbers(1) or list(range(data.array.ndim))
         keep = bool(call.get("keepdims", 1))
-        found = data.array
+        reduced = data.array
         for axis in sorted((int(a) % data.array.ndim for a in axes), reverse=True):
-            parts = [np.take(found, i, axis) for i in range(found.shape[axis])]
+            parts = [np.take(reduced, i, axis) for i in range(reduced.shape[axis])]
             total = parts[0]
             for part in parts[1:]:
                 total = each(function, _as_array(total), _as_array(part))
             total = _as_array(total)
-            found = np.expand_dims(total, axis) if keep else total
-        return numbers(found, data.dtype)
+            reduced = np.expand_dims(total, axis) if keep else total
+        return numbers(reduced, data.dtype)
 
     return entry
 

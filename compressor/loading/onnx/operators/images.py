@@ -195,10 +195,10 @@ def align_regions(call: NodeCall) -> Tensor:
     default = "output_half_pixel" if call.version < 16 else "half_pixel"
     aligned = call.get("coordinate_transformation_mode", default) == "half_pixel"
     size = call.get("output_height", 1), call.get("output_width", 1)
-    found: Tensor = roi_align(
+    regions: Tensor = roi_align(
         x, rois, size, call.get("spatial_scale", 1.0), call.get("sampling_ratio", 0), aligned
     )
-    return found
+    return regions
 
 
 def suppress(call: NodeCall) -> Tensor:
@@ -214,7 +214,7 @@ def suppress(call: NodeCall) -> Tensor:
     else:
         low, high = (f(boxes[..., :2], boxes[..., 2:]) for f in (torch.minimum, torch.maximum))
         boxes = torch.cat([low, high], -1)
-    found = []
+    chosen = []
     for sample in range(scores.shape[0]):
         for kind in range(scores.shape[1]):
             of = scores[sample, kind]
@@ -223,8 +223,8 @@ def suppress(call: NodeCall) -> Tensor:
             kept = nms(own, of if among is None else of[among], overlap)[:most]
             kept = kept if among is None else among[kept]
             lead = torch.tensor([sample, kind], device=kept.device).expand(kept.shape[0], 2)
-            found.append(torch.cat([lead, kept.unsqueeze(1)], 1))
-    return torch.cat(found)
+            chosen.append(torch.cat([lead, kept.unsqueeze(1)], 1))
+    return torch.cat(chosen)
 
 
 ENTRIES: dict[str, Entry] = {

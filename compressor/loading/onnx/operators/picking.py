@@ -108,8 +108,8 @@ def _arg(call: NodeCall, function: Any) -> Any:
     x, axis, keep = call.x, call.get("axis", 0), bool(call.get("keepdims", 1))
     if not call.get("select_last_index", 0):
         return function(x, axis, keep)
-    found = function(torch.flip(x, [axis]), axis, keep)
-    return x.shape[axis] - 1 - found
+    place = function(torch.flip(x, [axis]), axis, keep)
+    return x.shape[axis] - 1 - place
 
 
 def one_hot(call: NodeCall) -> Tensor:
@@ -118,8 +118,8 @@ def one_hot(call: NodeCall) -> Tensor:
     off, on = call.tensor(2).reshape(2).unbind()
     places = torch.arange(depth, device=index.device)
     hot = _positive(index, depth).unsqueeze(-1) == places
-    found = torch.where(hot, on, off)
-    return found if axis in (-1, index.dim()) else found.movedim(-1, axis)
+    values = torch.where(hot, on, off)
+    return values if axis in (-1, index.dim()) else values.movedim(-1, axis)
 
 
 def nonzero(call: NodeCall) -> Tensor:
@@ -139,9 +139,10 @@ def cumulate(call: NodeCall) -> Tensor:
     """CumSum: along an axis, from either end, with or without the element itself."""
     x, axis = call.x, int(call.number(1))
     turned = torch.flip(x, [axis]) if call.get("reverse", 0) else x
-    found = torch.cumsum(turned, axis, dtype=x.dtype)
-    found = found - turned if call.get("exclusive", 0) else found
-    return torch.flip(found, [axis]) if call.get("reverse", 0) else found
+    sums = torch.cumsum(turned, axis, dtype=x.dtype)
+    if call.get("exclusive", 0):
+        sums = sums - turned
+    return torch.flip(sums, [axis]) if call.get("reverse", 0) else sums
 
 
 ENTRIES: dict[str, Entry] = {

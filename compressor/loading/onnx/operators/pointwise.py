@@ -41,9 +41,9 @@ def variadic(function: Callable[[Any, Any], Any]) -> Entry:
     """Make an entry: out = f(f(a, b), c) ..., broadcast."""
 
     def entry(call: NodeCall) -> Tensor:
-        found = functools.reduce(function, [call.tensor(i) for i in range(len(call.inputs))])
-        assert isinstance(found, Tensor)
-        return found
+        result = functools.reduce(function, [call.tensor(i) for i in range(len(call.inputs))])
+        assert isinstance(result, Tensor)
+        return result
 
     return entry
 

@@ -89,8 +89,8 @@ def convolve(call: NodeCall) -> Tensor:
         window.before = [0] * len(window.before)
     function: Any = CONV[weight.dim() - 3]
     rest = (window.stride, window.before, window.dilation, call.get("group", 1))
-    found: Tensor = function(x, weight, bias, *rest)
-    return found
+    convolved: Tensor = function(x, weight, bias, *rest)
+    return convolved
 
 
 def convolve_transposed(call: NodeCall) -> Tensor:
@@ -108,11 +108,11 @@ def convolve_transposed(call: NodeCall) -> Tensor:
     more = [a - p for a, p in zip(window.after, padding, strict=True)]
     function: Any = TRANSPOSED[rank - 1]
     rest = (window.stride, padding, extra, call.get("group", 1), window.dilation)
-    found: Tensor = function(x, weight, bias, *rest)
+    convolved: Tensor = function(x, weight, bias, *rest)
     for i, (first, last) in enumerate(zip(over, more, strict=True), start=2):
         if first or last:
-            found = found.narrow(i, first, found.shape[i] - first - last)
-    return found
+            convolved = convolved.narrow(i, first, convolved.shape[i] - first - last)
+    return convolved
 
 
 def _without_auto(call: NodeCall) -> NodeCall:
@@ -175,8 +175,8 @@ def pool_average(call: NodeCall) -> Any:
 def average_all(call: NodeCall) -> Tensor:
     """GlobalAveragePool: the mean over all positions."""
     function: Any = WHOLE[call.x.dim() - 3]
-    found: Tensor = function(call.x, 1)
-    return found
+    mean: Tensor = function(call.x, 1)
+    return mean
 
 
 def largest_of_all(call: NodeCall) -> Tensor:

@@ -37,8 +37,8 @@ def layer_norm(call: NodeCall) -> Any:
     eps = call.get("epsilon", 1e-5)
     if list(weight.shape) == shape and (bias is None or list(bias.shape) == shape):
         return F.layer_norm(x, shape, weight, bias, eps)
-    found = F.layer_norm(x, shape, None, None, eps) * weight
-    return found if bias is None else found + bias
+    scaled = F.layer_norm(x, shape, None, None, eps) * weight
+    return scaled if bias is None else scaled + bias
 
 
 def rms_norm(call: NodeCall) -> Tensor:
