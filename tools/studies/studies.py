@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from compressor.files.format_table import FORMATS, TARGETS
 from tools.studies.networks import STORIES_FOLDER, TIMED
 from tools.studies.packages.files import FILES
 from tools.studies.torch_pruning import IMPORTANCES
@@ -251,8 +252,8 @@ def _language() -> Iterator[Row]:
     yield Row("generation", Trial(STORIES_FOLDER, GENERATION, {"forms": made}))
 
 
-RUNTIMES = ("onnxruntime", "openvino", "executorch")
-CLOCKS = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
+RUNTIMES = ("onnxruntime", "openvino", "executorch", "ncnn")
+CLOCKS = {"cpu": "ONNX Runtime", **{name: FORMATS[name].backends[name] for name in TARGETS}}
 
 
 def _runtimes() -> Iterator[Row]:
