@@ -6,6 +6,7 @@ import json
 import keyword
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,3 +262,13 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _call_once(path: Path) -> None:
+    """Open a file and call it on drawn inputs, as `python -m compressor.onnx_runtime FILE` does."""
+    session = open_session(path, 1)
+    session.run(None, draw_inputs(session, 1))
+
+
+if __name__ == "__main__":
+    _call_once(Path(sys.argv[1]))

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
@@ -23,6 +22,7 @@ from compressor.graph.programs.nodes import (
     is_view,
     live_nodes,
     operator_of,
+    shape_of,
 )
 from compressor.graph.rules.facts import SUMS, WEIGHING
 from compressor.graph.rules.mixture import GROUPED
@@ -100,12 +100,7 @@ def _is_sum(node: Node) -> bool:
     if operator_of(node) not in SUMS or "alpha" in given_arguments(node):
         return False
     operands = node.all_input_nodes
-    return len(operands) == 2 and len({_shape(n) for n in (node, *operands)}) == 1
-
-
-def _shape(node: Node) -> tuple[str, ...]:
-    value = node.meta.get("val")
-    return tuple(map(str, value.shape)) if isinstance(value, torch.Tensor) else ()
+    return len(operands) == 2 and len({shape_of(n) for n in (node, *operands)}) == 1
 
 
 def _sides(addition: Node) -> Iterator[tuple[Node, Node]]:

@@ -122,7 +122,7 @@ class Cost:
     def _by(self, key: Callable[[Work], str], sizes: Sizes | None) -> dict[str, int]:
         counts: dict[str, int] = {}
         for work in self.work:
-            count = self._one_sample(_volume(work.dims, sizes or {}))
+            count = self._one_sample(volume(work.dims, sizes or {}))
             counts[key(work)] = counts.get(key(work), 0) + count
         return {name: n if self.batch is None else n // self.batch for name, n in counts.items()}
 
@@ -133,14 +133,15 @@ class Cost:
 
     def params(self, sizes: Sizes | None = None) -> int:
         """Return the number of elements in all parameters, with these sizes of axes."""
-        return sum(_volume(shape, sizes or {}) for shape in self.weights)
+        return sum(volume(shape, sizes or {}) for shape in self.weights)
 
     def channels(self, sizes: Sizes | None = None) -> int:
         """Return the number of channels that layers with weights produce, with these sizes."""
         return sum(size_after(width, sizes or {}) for width in self.widths)
 
 
-def _volume(shape: Shape, sizes: Sizes) -> int:
+def volume(shape: Iterable[Dim], sizes: Sizes) -> int:
+    """Return how many numbers a tensor of a shape has when axes have these sizes."""
     return math.prod(size_after(dim, sizes) for dim in shape)
 
 

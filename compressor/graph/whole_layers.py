@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from compressor.graph.blocks import Block
 from compressor.graph.programs.lifting import stored_names
-from compressor.graph.programs.nodes import ASSERTION, is_mutable, operator_of, paths_of
+from compressor.graph.programs.nodes import ASSERTION, is_mutable, operator_of, paths_of, shape_of
 from compressor.graph.rules.facts import WEIGHING
 from compressor.source_lines import place_of
 
@@ -68,13 +67,8 @@ def _layer(path: str, nodes: list[Node], stored: dict[str, str]) -> Block | None
 def _first_alike(nodes: list[Node], output: Node, given: Collection[Node]) -> Node | None:
     """Return the first tensor from outside that is read and has the shape of the output."""
     read = (source for node in nodes for source in node.all_input_nodes if source in given)
-    return next((source for source in read if _shape(source) == _shape(output)), None)
+    return next((source for source in read if shape_of(source) == shape_of(output)), None)
 
 
 def _users(node: Node) -> set[Node]:
     return {user for user in node.users if user.target is not ASSERTION}
-
-
-def _shape(node: Node) -> tuple[str, ...] | None:
-    value = node.meta.get("val")
-    return tuple(map(str, value.shape)) if isinstance(value, torch.Tensor) else None

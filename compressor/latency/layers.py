@@ -5,7 +5,6 @@ Layers with the same signature cost the same at the same sizes, so they share me
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +14,8 @@ from typing import Any
 from torch.fx import Node
 
 from compressor.errors import UsageError
-from compressor.graph.axes import Axis, Dim, leaves, size_after
-from compressor.graph.network import Network, Shape, Sizes, size_of, with_batch
+from compressor.graph.axes import Axis, Dim, leaves
+from compressor.graph.network import Network, Shape, Sizes, size_of, volume, with_batch
 from compressor.graph.programs.nodes import base_name
 from compressor.latency.fusing import computed_nodes
 from compressor.latency.operands import Operands
@@ -33,17 +32,13 @@ class Extent:
 
     def size(self, sizes: Sizes) -> int:
         """Return the number when the axes in `sizes` have those sizes; at least one."""
-        return max(1, _volume(self.dims, sizes) // max(1, _volume(self.over, sizes)))
+        return max(1, volume(self.dims, sizes) // max(1, volume(self.over, sizes)))
 
     @property
     def leaves(self) -> Iterator[Axis]:
         """The axes on which the size depends, with repetitions."""
         for dim in (*self.dims, *self.over):
             yield from leaves(dim)
-
-
-def _volume(dims: Iterable[Dim], sizes: Sizes) -> int:
-    return math.prod(size_after(dim, sizes) for dim in dims)
 
 
 @dataclass(frozen=True)

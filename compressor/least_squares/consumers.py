@@ -15,7 +15,13 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from compressor.graph.programs.lifting import stored_names
-from compressor.graph.programs.nodes import argument, given_arguments, live_nodes, operator_of
+from compressor.graph.programs.nodes import (
+    argument,
+    given_arguments,
+    live_nodes,
+    operator_of,
+    shape_of,
+)
 from compressor.graph.rules.facts import PASSES_ON, SUMS
 from compressor.least_squares.cells import CELL_SUMS, write_out
 from compressor.least_squares.layouts import CELLS, LAYOUTS, Layout, at_channels
@@ -181,7 +187,7 @@ class _Reader:
         tensors = tuple(self.stored[weight.name] for weight in wanted)
         bias = layout.part.bias
         constant = ""
-        if bias is not None and bias < len(weights) and len(_shape(weights[bias])) == 1:
+        if bias is not None and bias < len(weights) and len(shape_of(weights[bias])) == 1:
             constant = self.stored[weights[bias].name] if self._is_own(weights[bias]) else ""
         yield Contraction(
             node=node.name,
@@ -220,11 +226,11 @@ class _Reader:
         if operator_of(node) not in SUMS or "alpha" in given_arguments(node):
             return False
         others = [n for n in node.all_input_nodes if n is not value]
-        return len(others) == 1 and _shape(others[0]) == _shape(value) == _shape(node)
+        return len(others) == 1 and shape_of(others[0]) == shape_of(value) == shape_of(node)
 
     def _constant(self, node: Node, layout: Layout, chain: list[Node]) -> tuple[str, int]:
         bias = argument(node, layout.bias) if layout.bias else None
-        if isinstance(bias, Node) and self._is_own(bias) and len(_shape(bias)) == 1:
+        if isinstance(bias, Node) and self._is_own(bias) and len(shape_of(bias)) == 1:
             return self.stored[bias.name], 1
         if chain and operator_of(chain[0]) == "batch_norm.default":
             mean = argument(chain[0], "running_mean")
@@ -253,8 +259,3 @@ class _Reader:
 
 def _is_size(node: Node) -> bool:
     return not isinstance(node.meta.get("val"), torch.Tensor)
-
-
-def _shape(node: Node) -> tuple[object, ...]:
-    value = node.meta.get("val")
-    return tuple(map(str, value.shape)) if isinstance(value, torch.Tensor) else ()

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from torch.fx import Node
-
 from compressor.graph.blocks import Block
-from compressor.graph.programs.nodes import paths_of, read_through
+from compressor.graph.programs.nodes import paths_of, read_through, shape_of
 from compressor.modules import lies_within
 from compressor.records import Trace
 from compressor.slicing.from_sizes import CannotStandInError
@@ -43,12 +41,12 @@ def find_muted(trace: Trace, shortened: Shortened, blocks: Sequence[Block]) -> d
     left = {node.name for node in shortened.program.graph.nodes}
     muted: dict[str, Muted] = {}
     for block in blocks:
-        paths, shape = within[block.name], _shape(named[block.branch])
+        paths, shape = within[block.name], shape_of(named[block.branch])
         if not paths <= wired.keys() or not all(lies_within(t, paths) for t in block.tensors):
             continue
         chosen = {path: _first(wired[path]) for path in paths}
         sources = {path: parts[path].inputs[place] for path, place in chosen.items()}
-        if all(_shape(named[n]) == shape for n in sources.values() if n in left):
+        if all(shape_of(named[n]) == shape for n in sources.values() if n in left):
             muted[block.name] = {
                 path: replace(wired[path], arguments=(wired[path].arguments[place],))
                 for path, place in chosen.items()
@@ -78,7 +76,3 @@ def _dead_modules(
 def _first(wiring: Wiring) -> int:
     """Return the place, among a part's inputs, of the first one that the call is given."""
     return next(i for i, position in enumerate(wiring.arguments) if position is not None)
-
-
-def _shape(node: Node) -> tuple[str, ...]:
-    return tuple(map(str, node.meta["val"].shape))

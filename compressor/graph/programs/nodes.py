@@ -89,6 +89,12 @@ def is_mutable(node: Node) -> bool:
     return bool(schema is not None and schema.is_mutable and node.target is not DETACH)
 
 
+def shape_of(node: Node) -> tuple[str, ...]:
+    """Return the sizes of the tensor that a node yields, as text; () where it yields none."""
+    value = node.meta.get("val")
+    return tuple(map(str, value.shape)) if isinstance(value, torch.Tensor) else ()
+
+
 def is_view(node: Node) -> bool:
     """Return whether an operator's result is its operand's memory, seen otherwise."""
     schema = getattr(node.target, "_schema", None)
