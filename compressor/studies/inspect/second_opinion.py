@@ -7,8 +7,8 @@ the layer that makes it; the answers are compared as sets of (parameter, dimensi
 from __future__ import annotations
 
 import copy
+import ctypes
 import io
-import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -182,20 +182,29 @@ class _Theirs:
         return self.aliases.get(name, name)
 
 
+class _ExpiredError(BaseException):
+    """Is raised where the time is over; code that catches every Exception lets it through."""
+
+
 @contextmanager
 def _within(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError after some seconds, where the system has such a signal."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
-        yield
-        return
+    """Raise TimeoutError in this thread after some seconds, at its next step in Python.
 
-    def expire(*_: Any) -> None:
-        raise TimeoutError(f"it had found no answer after {seconds:g} seconds")
+    No signal does that: threads of other libraries that are loaded may not survive one.
+    """
+    thread = ctypes.c_ulong(threading.get_ident())
 
-    handler = signal.signal(signal.SIGALRM, expire)
-    running = signal.setitimer(signal.ITIMER_REAL, seconds)
+    def expire() -> None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_ExpiredError))
+
+    timer = threading.Timer(seconds, expire)
+    timer.daemon = True
     try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, *running)
-        signal.signal(signal.SIGALRM, handler)
+        try:
+            timer.start()
+            yield
+        finally:
+            timer.cancel()
+    except _ExpiredError:
+        said = f"it had found no answer after {seconds:g} seconds"
+        raise TimeoutError(said) from None
