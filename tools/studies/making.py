@@ -211,13 +211,18 @@ def make_by_fluctuation(network: Network, options: Mapping[str, Any]) -> Made:
 
 
 def time_generation(network: Network, options: Mapping[str, Any]) -> Made:
-    """Write the folders of some forms, and let transformers make tokens with each in turn."""
+    """Write the folders of some forms, and let transformers make tokens with each in turn.
+
+    A form of which there is no folder is left out.
+    """
     with tempfile.TemporaryDirectory(prefix="generation-") as name:
         folders = {"original": Path(network.model.removeprefix("hf:"))}
         for number, (label, form) in enumerate(options["forms"].items()):
             result = compressor.compress(**network.given, **form["options"])
             result.save(Path(name) / str(number))
-            folders[label] = Path(name) / str(number) / FORMATS[HF].file
+            folder = Path(name) / str(number) / FORMATS[HF].file
+            if folder.exists():  # else a note of the run says why
+                folders[label] = folder
         sizes = {label: size_of_weights(folder) for label, folder in folders.items()}
         return network.module, {"generation": time_folders(folders), "bytes": sizes}
 
