@@ -123,6 +123,9 @@ def routes_of(batch_symbol: str | None, opset: int | None = None) -> tuple[Route
 def capture_for(program: ExportedProgram, most: int) -> ExportedProgram:
     """Capture a program whose batch is free again, for so many samples at most.
 
+    It is captured with that many: where a bound is lost on the way to a file, memory is planned for
+    what the example had.
+
     Args:
         program: The program; not changed.
         most: The largest batch; with 1 the batch is fixed.
@@ -132,7 +135,7 @@ def capture_for(program: ExportedProgram, most: int) -> ExportedProgram:
     """
     leaves, spec = pytree.tree_flatten(program.example_inputs)
     pairs = list(zip(leaves, _has_free_batch(program), strict=True))
-    some = [leaf[:1] if is_free and most == 1 else leaf for leaf, is_free in pairs]
+    some = [_of_samples(leaf, most) if is_free else leaf for leaf, is_free in pairs]
     args, kwargs = pytree.tree_unflatten(some, spec)
     module, sizes = program.module(check_guards=False), None
     if most > 1:
@@ -149,6 +152,11 @@ def capture_for(program: ExportedProgram, most: int) -> ExportedProgram:
             f"the program cannot be captured for a batch of {most} at most: {first_line(error)}",
             next_step="deploy the .pt2 program",
         ) from error
+
+
+def _of_samples(tensor: torch.Tensor, count: int) -> torch.Tensor:
+    """Return so many samples of a tensor's, from the first on again where they are fewer."""
+    return tensor[torch.arange(count, device=tensor.device) % len(tensor)]
 
 
 def _has_free_batch(program: ExportedProgram) -> list[bool]:
