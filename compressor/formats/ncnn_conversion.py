@@ -15,6 +15,7 @@ import onnx
 from compressor import extras
 from compressor.errors import CompressorError
 from compressor.files.format_table import FORMATS, NCNN
+from compressor.formats.other_runtimes import does_not_take
 from compressor.formats.output import NoRoomError, write
 from compressor.ncnn_runtime import Layer, Sizes, read_layers, with_sizes
 from compressor.python_path import environment
@@ -98,12 +99,7 @@ def prepare_embeddings(model: onnx.ModelProto) -> None:
 
 def refused(why: str, where: Path | str) -> CompressorError:
     """Return the error of a network that cannot be an ncnn model."""
-    return CompressorError(
-        f"{RUNTIME} does not take the network: {why}",
-        where=str(where),
-        consequence=f"there is no {LABEL}",
-        next_step="deploy the ONNX file, or another format",
-    )
+    return does_not_take(RUNTIME, LABEL, why, where)
 
 
 def _declared_in(source: Path) -> tuple[list[_Declared], list[_Declared]]:

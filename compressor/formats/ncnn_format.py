@@ -13,7 +13,7 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from compressor.clock import Call, Clock, by_wall
-from compressor.errors import CompressorError, UsageError
+from compressor.errors import UsageError
 from compressor.files.claimed import temporary_folder
 from compressor.files.format_table import FORMATS, NCNN, ONNX
 from compressor.formats.job import Counted, Job, Methods, Outcome
@@ -28,8 +28,7 @@ from compressor.formats.ncnn_conversion import (
 )
 from compressor.formats.ncnn_counts import count_layers
 from compressor.formats.onnx_file import export_onnx, routes_of
-from compressor.formats.other_runtimes import does_not_run, require_cpu, verifier
-from compressor.formats.output import first_line
+from compressor.formats.other_runtimes import cannot_be_read, does_not_run, require_cpu, verifier
 from compressor.formats.verification import Array, Opened, Run, to_array
 from compressor.formats.verifying import compare_file, inputs_to_compare
 from compressor.formats.ways import Way
@@ -186,12 +185,7 @@ def _count(path: Path) -> Counted:
     try:
         return count_layers(path, sizes_in(path))
     except (ValueError, OSError, LookupError) as error:
-        raise CompressorError(
-            f"the {LABEL} cannot be read: {first_line(error)}",
-            where=str(path),
-            consequence="nothing was timed",
-            next_step="export it again",
-        ) from error
+        raise cannot_be_read(LABEL, error, path) from error
 
 
 METHODS = Methods(_attempt, _write, _start, _count)

@@ -12,13 +12,18 @@ import numpy as np
 from torch.export import ExportedProgram
 
 from compressor.clock import Call, Clock, by_wall
-from compressor.errors import CompressorError
 from compressor.files.claimed import temporary_folder
 from compressor.files.format_table import FORMATS, ONNX, OPENVINO
 from compressor.formats.job import Counted, Job, Methods, Outcome, methods_of
 from compressor.formats.onnx_file import Route, export_onnx
-from compressor.formats.other_runtimes import does_not_run, does_not_take, require_cpu, verifier
-from compressor.formats.output import first_line, silence
+from compressor.formats.other_runtimes import (
+    cannot_be_read,
+    does_not_run,
+    does_not_take,
+    require_cpu,
+    verifier,
+)
+from compressor.formats.output import silence
 from compressor.formats.session import FileModule
 from compressor.formats.verification import (
     Array,
@@ -256,12 +261,7 @@ def _count(path: Path) -> Counted:
         weights = (n for n in stored if n.get_element_type().is_real() or _is_byte(n))
         return Counted(int(macs), sum(prod(node.output(0).shape) for node in weights))
     except Exception as error:  # OpenVINO's own exceptions share no base but this one
-        raise CompressorError(
-            f"the {_LABEL} cannot be read: {first_line(error)}",
-            where=str(path),
-            consequence="nothing was timed",
-            next_step="export it again",
-        ) from error
+        raise cannot_be_read(_LABEL, error, path) from error
 
 
 METHODS = Methods(_attempt, _write, _start, _count)

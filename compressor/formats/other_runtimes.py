@@ -35,10 +35,13 @@ def verifier(open_file: Callable[[Path], Opened]) -> Callable[..., float]:
     return verify
 
 
-def does_not_take(runtime: str, label: str, error: Exception, where: str | Path) -> CompressorError:
+def does_not_take(
+    runtime: str, label: str, why: str | Exception, where: str | Path
+) -> CompressorError:
     """Return the error of a network that a runtime has no equivalent of."""
+    said = why if isinstance(why, str) else first_line(why)
     return CompressorError(
-        f"{runtime} does not take the network: {first_line(error)}",
+        f"{runtime} does not take the network: {said}",
         where=str(where),
         consequence=f"there is no {label}",
         next_step="deploy the ONNX file, or another format",
@@ -52,6 +55,16 @@ def does_not_run(runtime: str, error: Exception, path: Path) -> CompressorError:
         where=str(path),
         consequence="it is neither verified nor timed",
         next_step="deploy the ONNX file, or another format",
+    )
+
+
+def cannot_be_read(label: str, error: Exception, path: Path) -> CompressorError:
+    """Return the error of a file that cannot be counted, since it cannot be read."""
+    return CompressorError(
+        f"the {label} cannot be read: {first_line(error)}",
+        where=str(path),
+        consequence="nothing was timed",
+        next_step="export it again",
     )
 
 

@@ -251,8 +251,8 @@ class _Target:
         if options.latency_table is not None:
             covered = layers if complete else ()
             return read_given_table(Path(options.latency_table), covered, self._setting)
-        if self._setting.device in PROVIDERS:
-            check_provider(self._setting.device)
+        if (device := self._setting.device) in PROVIDERS:
+            check_provider(device)
         with self._file(stopwatch) as path:
             how: dict[str, Any] = {"steps_alone": not complete, "path": path, "progress": tick}
             table = of_the_first(lambda: self._measure(layers, how))

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from compressor.recover.evaluation import primary_output
 from tools.studies.language.folder import write_folder
+from tools.zoo import trained
 
 LENGTH = 256
 """Tokens of a window, BEGIN included."""
@@ -66,8 +66,7 @@ def samples(folder: Path, part: str) -> TensorDataset:
 
 def next_token_loss(scores: Any, target: Tensor) -> Tensor:
     """Return the mean negative log-likelihood of each next token, in nats."""
-    found = primary_output(scores)[:, :-1].flatten(0, 1)
-    return functional.cross_entropy(found, target[:, 1:].flatten())
+    return trained.next_token_loss(primary_output(scores)[:, :-1], target[:, 1:])
 
 
 next_token_loss.higher_is_better = False  # type: ignore[attr-defined]
