@@ -198,6 +198,16 @@ def test_modules_are_timed_against_the_first(network: Network) -> None:
     assert way["share"]["same"] == pytest.approx(1, abs=0.5)
 
 
+def test_modules_are_timed_in_8_bits(network: Network) -> None:
+    modules = {"original": network.module, "same": network.module}
+    samples = [torch.randn(4, *network.example.shape[1:]) for _ in range(2)]
+    how: dict[str, Any] = {"backends": ["onnxruntime"], "seconds": 0.2}
+    ways = timing.time_in_8_bits(modules, network.example, samples, **how)
+    assert {way["precision"] for way in ways} == {"int8"}
+    assert {way["threads"] for way in ways} >= {1}
+    assert all(way["share"]["same"] > 0 for way in ways)
+
+
 # -- records, tables, pages --------------------------------------------------------------------
 
 

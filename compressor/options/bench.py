@@ -53,7 +53,7 @@ nothing is left there."""
 fp16. In all but fp32 a GPU's images lie channels last."""
 
     seconds: Annotated[float, option(LATENCY, "S")] = 6.0
-    """How long each way is measured, all networks together."""
+    """How long each way is measured, all networks together; slow ones take five turns at least."""
 
     layers: Annotated[bool, switch(LATENCY)] = False
     """Show each layer's time before and after, not only those that did not get faster."""

@@ -38,7 +38,7 @@ from tools.studies.packages.files import FileNetwork
 from tools.studies.packages.running import apart, compress_and_judge
 from tools.studies.packages.table import clock_of
 from tools.studies.their_choice import write_plan
-from tools.studies.timing import time_modules
+from tools.studies.timing import time_in_8_bits, time_modules
 from tools.studies.torch_pruning import Goal, Gradients, prune
 from tools.studies.trial import (
     CLOCK,
@@ -241,7 +241,20 @@ def time_forms(network: Network, options: Mapping[str, Any]) -> Made:
             modules[label], left[label] = module, found["macs"][1] / found["macs"][0]
     asked = {name: options[name] for name in ("batches", "backends") if name in options}
     times = time_modules(modules, network.example, **asked)
+    if "int8" in options:
+        asked["backends"] = options["int8"]
+        times += time_in_8_bits(modules, network.example, _samples(network), **asked)
     return network.module, {"times": times, "macs_left": left, "failures": failures}
+
+
+def _samples(network: Network) -> list[torch.Tensor]:
+    """Return a few batches of a network's data, or of noise like its example."""
+    if network.train is None:
+        generator = torch.Generator().manual_seed(0)
+        shape = (8, *network.example.shape[1:])
+        return [torch.randn(shape, generator=generator) for _ in range(2)]
+    some = batches(data_of(network.train, "train"), 64, seed=0, limit=256)
+    return [inputs.args[0] for inputs, _ in some]
 
 
 TOOLS: Mapping[str, Callable[[Network, Mapping[str, Any]], Made]] = {

@@ -159,7 +159,8 @@ def _way(trial: Trial, way: Mapping[str, Any]) -> list[str]:
     if "backends" not in trial.options:
         return [str(way["batch"])]
     title = titles_of_backends()[way["backend"]]
-    return [title, str(way["threads"]), str(way["batch"])]
+    numbers = ", int8" if way.get("precision") == "int8" else ""
+    return [title + numbers, str(way["threads"]), str(way["batch"])]
 
 
 def generation_table(study: Study, records: Records) -> str:

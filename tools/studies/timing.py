@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
@@ -14,6 +13,17 @@ from torch import Tensor, nn
 
 import compressor
 from compressor.cli import main
+from compressor.files.claimed import temporary_folder
+from compressor.files.format_table import FORMATS, ONNX, format_of
+from compressor.formats import write_int8
+from compressor.formats.job import methods_of
+from compressor.formats.openvino_format import convert
+from compressor.graph.trace import trace
+from compressor.onnx_runtime import open_session
+from compressor.records import ExampleInputs
+
+Way = dict[str, Any]
+"""What `time_modules` returns of a way to run networks."""
 
 
 def time_modules(
@@ -23,7 +33,7 @@ def time_modules(
     batches: Sequence[int] = (1,),
     seconds: float = 8.0,
     backends: Sequence[str] = (),
-) -> list[dict[str, Any]]:
+) -> list[Way]:
     """Time files of the modules, all taking turns, the first one twice.
 
     Args:
@@ -42,24 +52,75 @@ def time_modules(
     Raises:
         RuntimeError: A module cannot be exported or timed; the command's message says why.
     """
-    with tempfile.TemporaryDirectory(prefix="timing-") as name:
-        folder = Path(name)
-        files = [folder / f"{number}.pt2" for number in range(len(modules))]
-        for file, module in zip(files, modules.values(), strict=True):
-            compressor.save(module, example, file)
+    with temporary_folder() as folder:
+        files = {name: folder / f"{number}.pt2" for number, name in enumerate(modules)}
+        for name, module in modules.items():
+            compressor.save(module, example, files[name])
         how = ("--backend", ",".join(backends)) if backends else ("--threads", "1")
+        return _bench(files, how, batches, seconds)
+
+
+def time_in_8_bits(
+    modules: Mapping[str, nn.Module],
+    example: Tensor,
+    samples: Sequence[Tensor],
+    *,
+    backends: Sequence[str],
+    batches: Sequence[int] = (1,),
+    seconds: float = 8.0,
+) -> list[Way]:
+    """Time the modules as `time_modules` does, their weights and activations in 8 bits.
+
+    Args:
+        modules, example, batches, seconds: As there.
+        samples: Batches [n, ...] that the ranges of the activations are found on.
+        backends: Formats that `compress export` writes in 8 bits, as their runtimes are called.
+    """
+    with temporary_folder() as folder:
+        files = {
+            name: _write_in_8_bits(module, example, samples, folder / str(number))
+            for number, (name, module) in enumerate(modules.items())
+        }
+        found: list[Way] = []
+        for backend in backends:
+            if backend == "openvino":
+                for file in files.values():
+                    convert(file, file.with_suffix(".xml"))
+            ending = Path(FORMATS[format_of(backend)].file).suffix
+            chosen = {name: file.with_suffix(ending) for name, file in files.items()}
+            found += _bench(chosen, ("--backend", backend), batches, seconds)
+    return [{**way, "precision": "int8"} for way in found]
+
+
+def _write_in_8_bits(
+    module: nn.Module, example: Tensor, samples: Sequence[Tensor], folder: Path
+) -> Path:
+    """Write a module's ONNX file as `compress export --quantize int8` does; return its path."""
+    folder.mkdir()
+    methods_of(ONNX).attempt(trace(module, ExampleInputs((example,))), folder)
+    whole, file = folder / FORMATS[ONNX].file, folder / "int8.onnx"
+    (name,) = (each.name for each in open_session(whole, 1).get_inputs())
+    write_int8(whole, file, ({name: some.numpy()} for some in samples), {})
+    return file
+
+
+def _bench(
+    files: Mapping[str, Path], how: Sequence[str], batches: Sequence[int], seconds: float
+) -> list[Way]:
+    """Run `compress bench` on files by name, and return the ways that it could measure."""
+    with temporary_folder() as folder:
         asked = (*how, "--batch", ",".join(map(str, batches)))
         told = ("--seconds", str(seconds), "--out", str(folder / "times.json"))
         shown = StringIO()
         with redirect_stdout(shown):
-            code = main(["bench", *map(str, files), *asked, *told])
+            code = main(["bench", *map(str, files.values()), *asked, *told])
         if code:
             raise RuntimeError(f"compress bench ended with {code}: {shown.getvalue()[-300:]}")
         found = json.loads((folder / "times.json").read_text(encoding="utf-8"))
-    return [_way(list(modules), way) for way in found["ways"] if way["records"]]
+    return [_way(list(files), way) for way in found["ways"] if way["records"]]
 
 
-def _way(names: Sequence[str], way: Mapping[str, Any]) -> dict[str, Any]:
+def _way(names: Sequence[str], way: Mapping[str, Any]) -> Way:
     first, *others = way["records"]
     return {
         **{name: way[name] for name in ("backend", "threads", "batch")},

@@ -41,7 +41,7 @@ INTEGERS = {
     "tensor(uint8)": np.uint8,
     "tensor(bool)": np.bool_,
 }
-ROUNDS = 15
+ROUNDS, FEWEST = 15, 5
 WARM_UP_SECONDS, WARM_UP_CALLS = 0.5, 5
 RESAMPLES, INTERVAL = 2000, (2.5, 97.5)
 CALLS, LEAST, FIRST, SECONDS = 30, 8, 3, 3.0
@@ -110,12 +110,15 @@ def take_turn(call, seconds, by=clock):
 
 
 def time_in_turns(calls, seconds, tick=lambda done, total: None):
-    """Milliseconds of each call, by name and round; every other round goes the other way."""
+    """Milliseconds of each call, by name and round; slow networks get fewer rounds, five at least.
+
+    Every other round goes the other way.
+    """
     for call in calls.values():
         for _ in repeat(WARM_UP_SECONDS, WARM_UP_CALLS):
             clock(call)
     rounds = {name: [] for name in calls}
-    for done in range(ROUNDS):
+    for done in repeat(2 * seconds, FEWEST, ROUNDS):
         tick(done, ROUNDS)
         for name in calls if done % 2 == 0 else reversed(calls):
             rounds[name].append(take_turn(calls[name], seconds / ROUNDS / len(calls)))

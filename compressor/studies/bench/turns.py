@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from compressor.clock import repeat
 from compressor.errors import CompressorError
 from compressor.files.format_table import FORMATS, format_of
 from compressor.formats.ways import Way
@@ -18,8 +19,8 @@ from compressor.python_path import environment
 from compressor.studies.bench.entrants import Entrant
 from compressor.watch import Tick
 
-ROUNDS = 15
-"""The number of turns that each network gets."""
+ROUNDS, LEAST = 15, 5
+"""How many turns each network gets; slow ones, which would take twice their seconds, get fewer."""
 
 AGAIN = "again"
 """The name of the baseline's second process, whose times show the noise."""
@@ -100,7 +101,7 @@ def time_entrants(
     Args:
         entrants: The networks; the first one is the baseline.
         way: Backend, device, threads and batch.
-        seconds: How long all processes together are timed.
+        seconds: How long all processes together are timed; each has five turns at least.
         seed: Seed of the random inputs and of the intervals.
         tick: Told of each turn.
 
@@ -142,7 +143,7 @@ def in_turns(
     rounds: list[list[list[float]]] = [[] for _ in contestants]
     peaks = [0.0] * len(contestants)
     turn = seconds / ROUNDS / len(contestants)
-    for done in range(ROUNDS):
+    for done in repeat(2 * seconds, LEAST, ROUNDS):
         tick(done, ROUNDS, way.words)
         order = range(len(contestants)) if done % 2 == 0 else reversed(range(len(contestants)))
         for number in order:
