@@ -317,6 +317,24 @@ def test_fine_tuning_without_labels_learns_from_the_teacher(net):
     assert_same(kept, teacher.state_dict())
 
 
+def test_nothing_is_dropped_where_only_the_teacher_is_learned_from(net):
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Dropout(0.5), nn.Linear(8, 4))
+    without = [(inputs, None) for inputs, _ in some_batches()]
+    losses = [
+        fine_tune(copy.deepcopy(plain), batches, Recipe(1, 1e-3), Objective(teacher=plain))
+        for batches in (without, some_batches())
+    ]
+    aims, labels = (state.history[0].loss for state in losses)
+    assert aims < 1e-6  # they are the teacher's own outputs
+    assert labels > 0.1
+    modes = []
+    net.register_forward_pre_hook(
+        lambda *_: modes.append((net.drop.training, net.bn.training, net.training))
+    )
+    fine_tune(net, without, Recipe(1, 1e-3), Objective(teacher=copy.deepcopy(net)))
+    assert modes[-1] == (False, True, False)
+
+
 def test_a_network_of_frozen_parameters_is_refused(net):
     net.requires_grad_(False)
     with pytest.raises(CompressorError, match="no parameter that could be trained"):

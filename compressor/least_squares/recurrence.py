@@ -1,10 +1,12 @@
 """Re-fit the sums of recurrent cells, whose features hang upon the weights that are fitted.
 
-The states before each step are taken from the original network while the weights are fitted
-(teacher forcing, Williams and Zipser 1989), which makes it a linear regression. Run by itself the
-cell then sees its own states, so its errors come back: closely fitted weights may amplify them.
-Several pulls towards the old weights are tried, and on batches kept apart the cell decides by
-itself which weights it has, the old ones among them.
+The states before each step are first taken from the original network (teacher forcing, Williams and
+Zipser 1989), which makes it a linear regression. Run by itself the cell then sees its own states,
+so its errors come back: closely fitted weights may amplify them. So it is fitted again on the
+states that it had by itself, towards the original's sums at the same steps: it learns to come back
+(Data as Demonstrator, Venkatraman et al. 2015), for as long as that helps. Each time several pulls
+towards the weights so far are tried, and on batches kept apart the cell decides by itself which
+weights it has, the old ones among them.
 """
 
 from __future__ import annotations
@@ -27,8 +29,12 @@ from compressor.least_squares.ridge import ByMoments
 from compressor.least_squares.walk import Walk
 from compressor.processes import all_summed
 
-RIDGES = (1e-2, 1e-1, 1.0)
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 """The pulls towards the old weights that are tried, as shares of the features' mean energy."""
+
+ROUNDS, GAIN = 6, 0.05
+"""A cell is fitted on its own states so many times at most, and no more once the error falls by a
+smaller share than this."""
 
 APART = 4
 """One of so many batches is kept apart; all take both parts where there is a single one."""
@@ -60,34 +66,55 @@ class CellFit:
             The mean squared error of the cell that runs by itself, before and after; None where
             nothing was better.
         """
-        gathering = self._gather()
-        first = best = self._error()
-        kept = self._weights()
+        first = self._error()
+        error = self._improve(first, ridge, is_led=True)
+        for _ in range(ROUNDS):
+            before, error = error, self._improve(error, ridge, is_led=False)
+            if error > (1 - GAIN) * before:
+                break
+        return (first, error) if error < first else None
+
+    def _improve(self, best: float, ridge: float | None, *, is_led: bool) -> float:
+        """Solve one regression with several pulls, and leave the best weights in place.
+
+        Args:
+            best: The error of the weights that are there, which stay if no others are better.
+            ridge: Is tried in place of `RIDGES`.
+            is_led: Whether the states before each step are the original's, else the cell's own.
+
+        Returns:
+            The error of the weights that are left.
+        """
+        gathering, kept = self._gather(is_led=is_led), self._weights()
+        old = kept
         for pull in RIDGES if ridge is None else (ridge,):
             step = copy.deepcopy(gathering).step(centred=bool(self.consumer.constant), ridge=pull)
             if step is None:
                 break
-            old = self._weights()
             self.consumer.add(step, self.pairs.sliced.tensors)
             error = self._error()
             if error < best:
                 best, kept = error, self._weights()
             self._put_back(old)
         self._put_back(kept)
-        return (first, best) if best < first else None
+        return best
 
-    def _gather(self) -> ByMoments:
-        """Gather the regression with the original's states as features."""
+    def _gather(self, *, is_led: bool) -> ByMoments:
+        """Gather the regression with the original's states, or with the cell's own, as features."""
         gathering, consumer = ByMoments(), self.consumer
         batches = self.pairs.batches() or 1
         columns = self.network.tensors[consumer.state][1]
         for original, sliced, wanted in self._some(apart=False):
-            theirs = original.kept[argument(self._original, STATES)]
-            shape = (*map(Axis, theirs.shape[:-1]), columns)
-            led = sliced.seeing(self.before, keep_positions(theirs, shape, self.masks))
-            change = wanted - led.compute(self.node)
+            if is_led:
+                theirs = original.kept[argument(self._original, STATES)]
+                shape = (*map(Axis, theirs.shape[:-1]), columns)
+                states = keep_positions(theirs, shape, self.masks)
+            else:
+                states = sliced.compute(self.before)
+            seen = sliced.seeing(self.before, states)
+            change = wanted - seen.compute(self.node)
             features, rows = features_of(
-                *(led, self.node, consumer, batches, self.generator, change),
+                *(seen, self.node, consumer, batches, self.generator, change),
                 memory=self.pairs.memory,
             )
             gathering.add(features, consumer.layout.outputs(change, rows).unsqueeze(0))

@@ -102,6 +102,7 @@ def fine_tune(
     state.note_weights(module)
     with keep_random_state(device):
         objective = _place_teacher(objective, batches, device)
+    drops = not objective.imitates(batches)
     run = Descent(module, recipe, objective, device, len(batches))
     state.give_moments(module, run.optimizer)
     state.not_captured = run.why_not_captured if recipe.captured else ""
@@ -109,7 +110,7 @@ def fine_tune(
         with keep_random_state(device), torch.enable_grad():
             for epoch in range(state.epoch + 1, recipe.epochs + 1):
                 torch.manual_seed(recipe.seed + epoch)
-                module.train()
+                to_train(module, drops=drops)
                 if objective.penalty is not None:
                     objective.penalty.begin_epoch()
                 result = run.epoch(epoch, batches, state, hooks.progress)
@@ -124,6 +125,22 @@ def fine_tune(
         run.end()
         to_eval(module)
     return state
+
+
+def to_train(module: nn.Module, *, drops: bool = True) -> None:
+    """Put a module into the mode for training.
+
+    Args:
+        module: The network.
+        drops: Whether values and branches are dropped at random. Without that only layers which
+            keep running statistics, and recurrent ones (whose GPU kernels ask for it), are in
+            training mode.
+    """
+    module.train()
+    if not drops:
+        for each in module.modules():
+            has_statistics = getattr(each, "running_mean", None) is not None
+            each.training = has_statistics or isinstance(each, nn.RNNBase)
 
 
 def _place_teacher(objective: Objective, batches: Batches, device: torch.device) -> Objective:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -69,6 +70,12 @@ class Objective:
         if self.teacher is None or self.step is not None:
             return 0.0
         return (DISTILL if self.loss is None else 0.0) if self.distill is None else self.distill
+
+    def imitates(self, batches: Batches) -> bool:
+        """Return whether the teacher's outputs are all that these batches give to learn from."""
+        if self.teacher is None or self.loss is not None or self.step is not None:
+            return False
+        return all(target is None for _, target in islice(batches, 1))
 
     def measure(self, batches: Batches, device: torch.device) -> Objective:
         """Return the objective with the variances of the teacher's outputs, where it needs any."""
