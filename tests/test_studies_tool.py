@@ -238,6 +238,23 @@ def test_unknown_studies_and_a_missing_folder_are_said(
     assert "--data-root" in capsys.readouterr().err
 
 
+def test_rows_of_a_machine_that_is_away_are_skipped_with_a_reason(
+    network: Network,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ways = ({"ratio": 0.5, "on": "ssh:no.such.host.invalid"}, {"ratio": 0.5})
+    rows = [Row("x", Trial("net", OURS, options)) for options in ways]
+    monkeypatch.setattr(command, "STUDIES", {"one": Study("", 0, rows)})
+    monkeypatch.setattr(command, "ALL", {"net": lambda root: network})
+    ran: list[Trial] = []
+    monkeypatch.setattr(making.Runner, "run", lambda self, trial: ran.append(trial) or {})
+    assert command.run(data_root=tmp_path, records=tmp_path / "studies.jsonl") == 0
+    assert ran == [rows[1].trial]
+    assert "skipped: --on ssh:no.such.host.invalid: " in capsys.readouterr().err
+
+
 WHERE = {
     "device": "P",
     "processor": "P",

@@ -12,6 +12,9 @@ from cyclopts import App
 from rich.console import Console
 from rich.table import Table
 
+from compressor.errors import CompressorError
+from compressor.hosts import read_host
+from compressor.latency.on_host import ask_target
 from tools.jsonl import append_line, append_trial, read_trials
 from tools.options import DataRoot
 from tools.progress import each
@@ -73,10 +76,15 @@ def run(
     missing = _missing({row.trial.network for row in rows})
     for network, reason in missing.items():
         print(f"skipped: {network}: {reason}", file=sys.stderr)
+    away = _away({row.trial.options.get("on") for row in rows} - {None})
+    for host, reason in away.items():
+        print(f"skipped: --on {host}: {reason}", file=sys.stderr)
     todo = {
         row.trial.key: row.trial
         for row in rows
-        if row.trial.key not in known and row.trial.network not in missing
+        if row.trial.key not in known
+        and row.trial.network not in missing
+        and row.trial.options.get("on") not in away
     }
     runner, about = Runner(ALL, data_root), {**where(), "code": _commit()}
     each(
@@ -157,6 +165,17 @@ def _missing(networks: set[str]) -> dict[str, str]:
         name: next(filter(None, (c.absence for c in each)), "") for name, each in wanted.items()
     }
     return {name: reason for name, reason in found.items() if reason}
+
+
+def _away(hosts: set[str]) -> dict[str, str]:
+    """Return why machines cannot be measured by ssh, of those that cannot."""
+    found = {}
+    for host in hosts:
+        try:
+            ask_target(read_host(host))
+        except CompressorError as error:
+            found[host] = str(error)
+    return found
 
 
 def _overview(known: set[str]) -> Table:
