@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 from folders import MODELS, save_model
 
 import compressor
+from compressor.agreement import Difference
 from compressor.choose.layer_counts import find_counts
 from compressor.errors import CompressorError, UsageError
 from compressor.files.integrity import check_files
@@ -24,6 +26,7 @@ from compressor.formats import hf_format
 from compressor.loading.configurations import Configurations
 from compressor.loading.hugging_face import load_hugging_face
 from compressor.options import Options
+from compressor.slicing import following
 from compressor.watch import Silent
 
 LLAMA, BERT, CONVNEXT = (
@@ -186,6 +189,23 @@ def test_whole_layers_go_and_are_counted(name: str, tmp_path: Path) -> None:
     before, after = config_in(folder), config_in(tmp_path / "out/hf")
     lengths = [(before[n], after[n]) for n in ("num_hidden_layers", "n_layer") if n in before]
     assert lengths == [(4, 4 - len(found.plan.removal.blocks))]
+    check_alone(found, tmp_path)
+
+
+@pytest.mark.slow
+def test_whole_layers_go_where_the_users_class_cannot_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a head's width goes, too: the class that is built anew has all new numbers."""
+    folder = save_model(LLAMA, tmp_path / "m", deep=True)
+    data = [{"input_ids": ids} for ids in torch.randint(0, 60, (64, 16))]
+    monkeypatch.setattr(following, "_try", lambda *_: (Difference(math.inf), "", "a test"))
+    found = compressed(folder, data=data, prune=("block",), search=6, scope="global", ratio=0.6)
+    assert found.plan.form == "program"
+    found.save(tmp_path / "out")
+    gone = len(found.plan.removal.blocks)
+    assert gone
+    assert config_in(tmp_path / "out/hf")["num_hidden_layers"] == 4 - gone
     check_alone(found, tmp_path)
 
 

@@ -10,7 +10,7 @@ from compressor.errors import CompressorError, UsageError
 from compressor.files.format_table import HF, ONNX, PROGRAM
 from compressor.formats.folder_source import FolderSource, changes_of
 from compressor.graph.network import Network
-from compressor.graph.whole_layers import path_of_layer
+from compressor.graph.whole_layers import WHOLE, path_of_layer
 from compressor.listing import some_of
 from compressor.loading.configurations import Configurations
 from compressor.options import Options
@@ -115,14 +115,17 @@ def _leaving(sliced: Sliced) -> tuple[str, ...]:
     removal = sliced.plan.removal
     if removal is None:
         return ()
-    left = sorted(set(map(path_of_layer, removal.blocks)) - set(removal.leaving))
+    leaving = removal.leaving
+    if sliced.plan.form != "class":  # one is built of the new configuration, not the user's cut
+        leaving = tuple(path_of_layer(name) for name in removal.blocks if name.endswith(WHOLE))
+    left = sorted(set(map(path_of_layer, removal.blocks)) - set(leaving))
     if left:
         raise CompressorError(
             f"blocks are gone from layers that stay: {some_of(left)}",
             consequence="there is no folder that transformers loads",
             next_step="leave --no-uniform out, so that whole layers go",
         )
-    return removal.leaving
+    return leaving
 
 
 def _configurations(loaded: LoadedModel) -> Configurations:
