@@ -20,10 +20,11 @@ from tools.studies import __main__ as command
 from tools.studies import making, pages, timing
 from tools.studies.bisection import bisect
 from tools.studies.making import Runner, make_ours, make_theirs
+from tools.studies.methods import METHODS, Row
 from tools.studies.models import LENGTH, CharacterModel, trained_here
 from tools.studies.networks import ALL, Network, windows
 from tools.studies.packages.files import FILES
-from tools.studies.studies import METHODS, STUDIES, Row, Study
+from tools.studies.studies import STUDIES, Study
 from tools.studies.tables import clock_table, study_table
 from tools.studies.their_choice import write_plan
 from tools.studies.torch_pruning import CHARACTER_MODEL, IMPORTANCES, INSIDE_BLOCKS, Goal, prune

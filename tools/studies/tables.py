@@ -9,8 +9,9 @@ from typing import Any
 
 from compressor.files.format_table import titles_of_backends
 from tools.markdown import table
+from tools.studies.methods import Row
 from tools.studies.networks import IN_NATS
-from tools.studies.studies import Row, Study
+from tools.studies.studies import Study
 from tools.studies.trial import CLOCK, GENERATION, RIVAL, Record, Trial
 
 Records = Mapping[str, Record]

@@ -22,8 +22,8 @@ from tools.gpu_rows import places
 from tools.gpu_rows.records import Row
 from tools.gpu_rows.scale import Scale
 from tools.studies.making import make_theirs, numbers_of
+from tools.studies.methods import METHODS, fewer
 from tools.studies.networks import resnet
-from tools.studies.studies import METHODS, fewer
 from tools.studies.trial import OURS, Trial
 
 EPOCHS = 120
