@@ -24,9 +24,7 @@ from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.files.folder import size_of
 from compressor.files.format_table import FORMATS, ONNX
-from compressor.formats.job import methods_of
 from compressor.formats.program_file import run_in
-from compressor.formats.ways import ways_of
 from compressor.graph.counting import count_macs
 from compressor.graph.programs.drawing import random_inputs
 from compressor.latency import read_table
@@ -35,6 +33,8 @@ from compressor.latency.operators import Operator, operators_of, profile
 from compressor.latency.statistics import ratio_of, speedup_of, summary_of
 from compressor.loading import load_program_file
 from compressor.options import BenchOptions, ModelOptions
+from compressor.runtimes.starting import start_in
+from compressor.runtimes.ways import ways_of
 from compressor.studies.bench import Way, time_modules, turns
 from compressor.studies.bench.entrants import open_entrant
 from compressor.studies.bench.slow_layers import FixedCost, fixed_cost, slow_layers
@@ -442,7 +442,7 @@ def test_tensorrt_is_asked_for_by_name_and_missed_where_the_runtime_falls_back(
     way = Way("tensorrt", "cuda", 1, 1)
     assert way.words == "TensorRT, by ONNX Runtime, cuda, batch 1"
     with pytest.raises(CompressorError, match="cannot use 'tensorrt' here"):
-        methods_of(ONNX).start(tmp_path / "net.onnx", way, 0)
+        start_in(FORMATS[ONNX].runner)(tmp_path / "net.onnx", way, 0)
     assert asked == [["TensorrtExecutionProvider", "CUDAExecutionProvider"]]
 
 

@@ -23,9 +23,18 @@ FILES = {
 
 BASE = (
     *("errors", "extras", "causes", "records", "calls", "clock", "source_lines", "unexpected"),
-    *("watch", "memory_pages", "on_demand", "modules", "processes", "listing", "free_memory"),
+    *(
+        "quiet",
+        "watch",
+        "memory_pages",
+        "on_demand",
+        "modules",
+        "processes",
+        "listing",
+        "free_memory",
+    ),
     *("files", "onnx_providers", "onnx_runtime", "openvino_runtime", "python_path"),
-    "ncnn_runtime",
+    *("ncnn_runtime", "runtimes"),
     *("torch_calls", "hosts", "agreement", "padding", "metrics"),
 )
 """What all lean on, in its own order."""

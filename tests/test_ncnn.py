@@ -19,9 +19,10 @@ from compressor.files.format_table import FORMATS, NCNN, ONNX
 from compressor.formats import ncnn_conversion, ncnn_format
 from compressor.formats.job import methods_of
 from compressor.formats.ncnn_counts import count_layers
-from compressor.formats.ways import Way
 from compressor.ncnn_runtime import Layer, read_layers, with_sizes
 from compressor.onnx_runtime import open_session
+from compressor.runtimes.starting import start_in
+from compressor.runtimes.ways import Way
 
 FILE = FORMATS[NCNN].file
 
@@ -187,4 +188,4 @@ def test_more_than_one_sample_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     way = Way("ncnn", "cpu", 1, 8)
     with pytest.raises(UsageError, match="one sample a call"):
-        methods_of(NCNN).start(tmp_path / FILE, way, 0)
+        start_in(FORMATS[NCNN].runner)(tmp_path / FILE, way, 0)

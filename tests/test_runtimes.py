@@ -16,9 +16,10 @@ from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.files.format_table import EXECUTORCH, FORMATS, NCNN, ONNX, OPENVINO
 from compressor.formats.job import methods_of
-from compressor.formats.ways import Way
 from compressor.options import ExportOptions, Options
 from compressor.run import footprints
+from compressor.runtimes.starting import start_in
+from compressor.runtimes.ways import Way
 from compressor.studies.export import export_again
 from compressor.watch import Silent
 
@@ -89,12 +90,12 @@ def test_bench_takes_openvino_models_with_fewer_bits(
 def test_a_damaged_file_and_another_device_are_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / FORMATS[name].file
     path.write_bytes(b"<net>")
-    methods, way = methods_of(name), Way(name, "cpu", 1, 1)
-    for refused in (lambda: methods.count(path), lambda: methods.start(path, way, 0)):
+    start, way = start_in(FORMATS[name].runner), Way(name, "cpu", 1, 1)
+    for refused in (lambda: methods_of(name).count(path), lambda: start(path, way, 0)):
         with pytest.raises(CompressorError, match=r"could not run|cannot be read"):
             refused()
     with pytest.raises(UsageError, match="timed on the CPU"):
-        methods.start(path, Way(name, "cuda", 1, 1), 0)
+        start(path, Way(name, "cuda", 1, 1), 0)
 
 
 @pytest.mark.slow

@@ -13,13 +13,13 @@ from compressor.clock import Call, Clock, by_wall
 from compressor.errors import CompressorError
 from compressor.files.format_table import Format
 from compressor.formats.job import Counted, Job, Methods, Outcome
-from compressor.formats.ways import Way
 from compressor.records import Trace
+from compressor.runtimes.ways import Way
 from compressor.slicing import as_module
 from compressor.slicing.compare import Reference, require_agreement
 
 FILE = "model.npz"
-ROW = Format((FILE,), "toy file", "toy_format", {"toy": "NumPy, a toy"})
+ROW = Format((FILE,), "toy file", "toy_format", "toy_format", {"toy": "NumPy, a toy"})
 SCALE = 1.0
 """What weights are multiplied by when they are written; all but 1 is wrong."""
 
@@ -70,4 +70,4 @@ def count(path: Path) -> Counted:
     return Counted(sum(sizes[::2]), sum(sizes))
 
 
-METHODS = Methods(attempt, write, start, count)
+METHODS = Methods(attempt, write, count)

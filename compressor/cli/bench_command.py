@@ -71,7 +71,7 @@ def _forget() -> None:
 
 
 def _show(results: dict[str, Any], *, every_layer: bool) -> None:
-    from compressor.formats.ways import Way
+    from compressor.runtimes.ways import Way
     from compressor.studies.bench.slow_layers import FixedCost, Slow
     from compressor.studies.bench.tables import (
         fixed_words,

@@ -27,6 +27,9 @@ class Format:
         label: What notes and reports call the file.
         home: The module that has its `METHODS` (`compressor.formats.job.Methods`). It is imported
             when they are first needed, since it takes torch and the writer's library.
+        runner: The module with `start`, which opens a file to be run in one way on random inputs of
+            a seed, and returns a call with the clock for it ("" where nothing does). A process that
+            times a file imports it and no more.
         backends: What runs the file, as `compress bench --backend` spells it -> its title.
         original: The name under which the original's file is delivered too, for timing both on
             another machine; "" where it is not.
@@ -39,6 +42,7 @@ class Format:
     files: tuple[str, ...]
     label: str
     home: str
+    runner: str = ""
     backends: Mapping[str, str] = field(default_factory=dict)
     original: str = ""
     variants: tuple[str, ...] = ()
@@ -56,6 +60,7 @@ FORMATS: dict[str, Format] = {
         files=("model.onnx", "model.onnx.data"),
         label="ONNX file",
         home="compressor.formats.onnx_format",
+        runner="compressor.runtimes.onnx",
         backends={"onnxruntime": "ONNX Runtime", TENSORRT: "TensorRT, by ONNX Runtime"},
         original="original.onnx",
         variants=("model_*.onnx", "model_*.onnx.data"),
@@ -64,6 +69,7 @@ FORMATS: dict[str, Format] = {
         files=("model.pt2",),
         label=".pt2 program",
         home="compressor.formats.program_file",
+        runner="compressor.formats.program_file",
         backends={
             "torch": "PyTorch, eager",
             "torch-compiled": "PyTorch, compiled",
@@ -74,6 +80,7 @@ FORMATS: dict[str, Format] = {
         files=("model.xml", "model.bin"),
         label="OpenVINO model",
         home="compressor.formats.openvino_format",
+        runner="compressor.runtimes.openvino",
         backends={"openvino": "OpenVINO"},
         variants=("model_*.xml", "model_*.bin"),
         begins=rb"\s*(<\?xml[^>]*>)?\s*<net\s",
@@ -83,6 +90,7 @@ FORMATS: dict[str, Format] = {
         files=("model.pte",),
         label="ExecuTorch program",
         home="compressor.formats.executorch_format",
+        runner="compressor.formats.executorch_format",
         backends={"executorch": "ExecuTorch"},
         begins=rb"(?s:.{4})ET\d\d",
         needs=("executorch",),
@@ -91,6 +99,7 @@ FORMATS: dict[str, Format] = {
         files=("model.ncnn.param", "model.ncnn.bin"),
         label="ncnn model",
         home="compressor.formats.ncnn_format",
+        runner="compressor.runtimes.ncnn",
         backends={"ncnn": "ncnn"},
         begins=rb"7767517\s",
         needs=("ncnn", "pnnx"),

@@ -19,8 +19,8 @@ from compressor.errors import CompressorError, UsageError
 from compressor.files.format_table import EXECUTORCH, FORMATS
 from compressor.formats.job import Counted, Job, Methods, Outcome
 from compressor.formats.onnx_file import capture_for
-from compressor.formats.other_runtimes import does_not_run, does_not_take, require_cpu, verifier
-from compressor.formats.output import silence, write
+from compressor.formats.other_runtimes import does_not_take, verifier
+from compressor.formats.output import write
 from compressor.formats.program_file import count_program
 from compressor.formats.verification import (
     Array,
@@ -29,9 +29,11 @@ from compressor.formats.verification import (
     to_array,
 )
 from compressor.formats.verifying import compare_file, inputs_to_compare
-from compressor.formats.ways import Way
 from compressor.onnx_runtime import cores, draw_array
+from compressor.quiet import silence
 from compressor.records import Trace
+from compressor.runtimes.failures import does_not_run, require_cpu
+from compressor.runtimes.ways import Way
 
 _FILE = FORMATS[EXECUTORCH].file
 _LABEL = FORMATS[EXECUTORCH].label
@@ -198,7 +200,7 @@ def _constant(program: Any, name: str) -> Any:
     return None
 
 
-def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
+def start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
     """Start a file; the number of threads is set for the rest of this process."""
     require_cpu(_RUNTIME, way)
     _use_threads(way.threads or cores())
@@ -273,4 +275,4 @@ def _count(path: Path) -> Counted:
     return Counted(int(macs), int(params))
 
 
-METHODS = Methods(_attempt, _write, _start, _count)
+METHODS = Methods(_attempt, _write, _count)

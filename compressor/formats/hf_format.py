@@ -9,19 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compressor.clock import Call, Clock
 from compressor.errors import CompressorError
 from compressor.files.format_table import FORMATS, HF
 from compressor.formats.folder_source import FolderSource
 from compressor.formats.hf_files import copy_beside, largest_shard, write_card
 from compressor.formats.job import Counted, Job, Methods, Outcome
-from compressor.formats.output import first_line, silence
-from compressor.formats.ways import Way
 from compressor.graph.trace import switch_caches_off
 from compressor.loading.configurations import build_without_values
 from compressor.loading.plain import COMPUTED_IN, put_all_back, types_of, work_in_float32
 from compressor.memory_pages import give_pages_back, lies_in, mapped_files, trim_heap
 from compressor.modules import copy_of
+from compressor.quiet import first_line, silence
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
 from compressor.slicing.compare import Reference, require_agreement
@@ -182,12 +180,8 @@ def _refusal(what: str, place: Path) -> CompressorError:
     )
 
 
-def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
-    raise _refusal("nothing times a transformers folder here", path)
-
-
 def _count(path: Path) -> Counted:
     raise _refusal("nothing counts a transformers folder here", path)
 
 
-METHODS = Methods(_attempt, _write, _start, _count)
+METHODS = Methods(_attempt, _write, _count)

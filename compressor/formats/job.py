@@ -1,4 +1,4 @@
-"""Say what a format's code must know to do: try, write and verify, run and count."""
+"""Say what a format's code must know to do: try, write and verify, and count."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from torch.export import ExportedProgram
 
 from compressor import extras
 from compressor.calls import Call as Inputs
-from compressor.clock import Call, Clock
 from compressor.errors import CompressorError
 from compressor.files.folder import files_under
 from compressor.files.format_table import FORMATS
 from compressor.formats.folder_source import FolderSource
 from compressor.formats.onnx_file import Route
-from compressor.formats.ways import Way
 from compressor.records import Trace
 
 
@@ -89,14 +87,11 @@ class Methods:
             raises CompressorError where the network cannot be written.
         write: Writes and verifies the files of a job; it raises CompressorError for what cannot be
             written, or computes something else than the program.
-        start: Opens a file to be run in one way on random inputs of a seed, and returns a call
-            with the clock for it; it raises whatever the backend raises.
         count: Counts what is in a file; it raises CompressorError where the file cannot be read.
     """
 
     attempt: Callable[[Trace, Path], Route | None]
     write: Callable[[Job], Outcome]
-    start: Callable[[Path, Way, int], tuple[Call, Clock]]
     count: Callable[[Path], Counted]
 
 
@@ -118,12 +113,7 @@ def check_installed(name: str, where: str, *, is_written: bool = True) -> None:
 
 def methods_of(name: str) -> Methods:
     """Return the code of a format, by its word in the table."""
-    return methods_in(FORMATS[name].home)
-
-
-def methods_in(home: str) -> Methods:
-    """Return the code of a format, by the module that has it."""
-    methods = import_module(home).METHODS
+    methods = import_module(FORMATS[name].home).METHODS
     assert isinstance(methods, Methods)
     return methods
 

@@ -14,13 +14,11 @@ import onnx
 
 from compressor import extras
 from compressor.errors import CompressorError
-from compressor.files.format_table import FORMATS, NCNN
 from compressor.formats.other_runtimes import does_not_take
 from compressor.formats.output import NoRoomError, write
 from compressor.ncnn_runtime import Layer, Sizes, read_layers, with_sizes
 from compressor.python_path import environment
-
-RUNTIME, LABEL = "ncnn", FORMATS[NCNN].label
+from compressor.runtimes.ncnn import LABEL, RUNTIME
 
 MOST_SECONDS = 900.0
 """A program that takes longer is taken for one that never ends."""

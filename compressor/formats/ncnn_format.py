@@ -12,14 +12,10 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from compressor.clock import Call, Clock, by_wall
-from compressor.errors import UsageError
 from compressor.files.claimed import temporary_folder
 from compressor.files.format_table import FORMATS, NCNN, ONNX
 from compressor.formats.job import Counted, Job, Methods, Outcome
 from compressor.formats.ncnn_conversion import (
-    LABEL,
-    RUNTIME,
     convert,
     ending_of,
     prepare_embeddings,
@@ -28,12 +24,13 @@ from compressor.formats.ncnn_conversion import (
 )
 from compressor.formats.ncnn_counts import count_layers
 from compressor.formats.onnx_file import export_onnx, routes_of
-from compressor.formats.other_runtimes import cannot_be_read, does_not_run, require_cpu, verifier
+from compressor.formats.other_runtimes import cannot_be_read, verifier
 from compressor.formats.verification import Array, Opened, Run, to_array
 from compressor.formats.verifying import compare_file, inputs_to_compare
-from compressor.formats.ways import Way
 from compressor.ncnn_runtime import NcnnNetwork, Sizes
 from compressor.records import Trace
+from compressor.runtimes.failures import does_not_run
+from compressor.runtimes.ncnn import LABEL, RUNTIME, open_network
 
 _FILE = FORMATS[NCNN].file
 
@@ -119,18 +116,6 @@ def _like(array: Array, sizes: Sizes) -> Array:
 # -- run -----------------------------------------------------------------------------------------
 
 
-def open_network(path: Path, threads: int | None = None) -> NcnnNetwork:
-    """Load a model for the CPU, in float32.
-
-    Raises:
-        CompressorError: ncnn cannot read it.
-    """
-    try:
-        return NcnnNetwork(path, threads)
-    except (ValueError, OSError, RuntimeError) as error:
-        raise does_not_run(RUNTIME, error, path) from error
-
-
 _LOOK = """
 import json, sys
 from pathlib import Path
@@ -160,24 +145,6 @@ def sizes_in(path: Path) -> dict[str, Sizes]:
     return {name: tuple(sizes) for name, sizes in json.loads(found.stdout).items()}
 
 
-def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
-    require_cpu(RUNTIME, way)
-    if way.batch != 1:
-        raise UsageError(
-            f"the {LABEL} takes one sample a call",
-            where=f"--batch {way.batch}",
-            consequence="nothing was timed",
-            next_step="give --batch 1",
-        )
-    network = open_network(path, way.threads)
-    given = network.prepare(network.draw(seed))
-    try:
-        network.run(given)
-    except (ValueError, RuntimeError) as error:
-        raise does_not_run(RUNTIME, error, path) from error
-    return lambda: network.run(given), by_wall
-
-
 # -- counted -------------------------------------------------------------------------------------
 
 
@@ -188,4 +155,4 @@ def _count(path: Path) -> Counted:
         raise cannot_be_read(LABEL, error, path) from error
 
 
-METHODS = Methods(_attempt, _write, _start, _count)
+METHODS = Methods(_attempt, _write, _count)

@@ -21,9 +21,10 @@ from compressor.formats.branches import drop_assertions
 from compressor.formats.expert_products import words_for_experts
 from compressor.formats.older_exporter import convert_traced
 from compressor.formats.onnx_operators import read_operators_once
-from compressor.formats.output import NoRoomError, first_line, silence, write
+from compressor.formats.output import NoRoomError, write
 from compressor.formats.plain_attention import write_attention_out
 from compressor.graph.programs.lstm_states import correct_lstm_states
+from compressor.quiet import first_line, silence
 
 _PROTO_LIMIT = 2**31 - 2**20  # bytes of weights that fit into one protobuf with its graph
 _KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # the layers' names

@@ -7,17 +7,14 @@ from pathlib import Path
 
 import onnx
 
-from compressor.clock import Call, Clock, by_wall
 from compressor.errors import CompressorError
-from compressor.files.format_table import FORMATS, ONNX, TENSORRT
+from compressor.files.format_table import FORMATS, ONNX
 from compressor.formats.job import Counted, Job, Methods, Outcome
 from compressor.formats.onnx_file import Route, export_onnx, routes_of, user_inputs
 from compressor.formats.own_routes import finish_like_file, own_routes
 from compressor.formats.session import call_once
 from compressor.formats.verifying import write_and_verify
-from compressor.formats.ways import Way
 from compressor.latency.operators import operators_of
-from compressor.onnx_runtime import draw_inputs, make_call, open_session
 from compressor.records import Trace
 
 
@@ -59,12 +56,6 @@ def _write(job: Job) -> Outcome:
     return Outcome(worst, "; ".join(filter(None, words)))
 
 
-def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
-    by = TENSORRT if way.backend == TENSORRT else way.device
-    session = open_session(path, way.threads, by)
-    return make_call(session, draw_inputs(session, way.batch, seed), way.device), by_wall
-
-
 def _count(path: Path) -> Counted:
     try:
         model = onnx.load(str(path), load_external_data=False)
@@ -82,4 +73,4 @@ def _count(path: Path) -> Counted:
     )
 
 
-METHODS = Methods(_attempt, _write, _start, _count)
+METHODS = Methods(_attempt, _write, _count)

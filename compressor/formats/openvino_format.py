@@ -11,19 +11,15 @@ from typing import Any
 import numpy as np
 from torch.export import ExportedProgram
 
-from compressor.clock import Call, Clock, by_wall
 from compressor.files.claimed import temporary_folder
 from compressor.files.format_table import FORMATS, ONNX, OPENVINO
 from compressor.formats.job import Counted, Job, Methods, Outcome, methods_of
 from compressor.formats.onnx_file import Route, export_onnx
 from compressor.formats.other_runtimes import (
     cannot_be_read,
-    does_not_run,
     does_not_take,
-    require_cpu,
     verifier,
 )
-from compressor.formats.output import silence
 from compressor.formats.session import FileModule
 from compressor.formats.verification import (
     Array,
@@ -32,14 +28,15 @@ from compressor.formats.verification import (
     to_array,
 )
 from compressor.formats.verifying import compare_file, inputs_to_compare
-from compressor.formats.ways import Way
-from compressor.onnx_runtime import draw_array, words_of
-from compressor.openvino_runtime import compile_network, fill_free_sizes, load_openvino
+from compressor.onnx_runtime import words_of
+from compressor.openvino_runtime import fill_free_sizes, load_openvino
+from compressor.quiet import silence
 from compressor.records import Trace
+from compressor.runtimes.failures import does_not_run
+from compressor.runtimes.openvino import RUNTIME, open_model
 
 _FILE = FORMATS[OPENVINO].file
 _LABEL = FORMATS[OPENVINO].label
-_RUNTIME = "OpenVINO"
 _SAID = "compress"
 """The section of the file's runtime information that says where the network comes from."""
 
@@ -69,7 +66,7 @@ def convert(
                 model.set_rt_info(text, [_SAID, name])
             ov.save_model(model, str(path), compress_to_fp16=half)
     except Exception as error:  # OpenVINO's own exceptions share no base but this one
-        raise does_not_take(_RUNTIME, _LABEL, error, path) from error
+        raise does_not_take(RUNTIME, _LABEL, error, path) from error
 
 
 def _attempt(traced: Trace, folder: Path) -> Route | None:
@@ -120,7 +117,7 @@ def as_function(compiled: Any, path: Path) -> Run:
         try:
             found = compiled({name: given[name] for name in names})
         except Exception as error:  # OpenVINO's own exceptions share no base but this one
-            raise does_not_run(_RUNTIME, error, path) from error
+            raise does_not_run(RUNTIME, error, path) from error
         return [np.asarray(found[port]) for port in compiled.outputs]
 
     return run
@@ -129,27 +126,8 @@ def as_function(compiled: Any, path: Path) -> Run:
 # -- run -----------------------------------------------------------------------------------------
 
 
-def open_model(path: Path, threads: int | None = None, batch: int | None = None) -> Any:
-    """Compile a model for the CPU, in float32, for the shortest single call.
-
-    Args:
-        path: The .xml file.
-        threads: Threads; default as many as there are processors.
-        batch: What free sizes become, so that the model is compiled for these; None: they stay.
-
-    Raises:
-        CompressorError: OpenVINO cannot read or compile it.
-    """
-    load_openvino()
-    try:
-        with silence():
-            return compile_network(str(path), threads, batch)
-    except Exception as error:  # OpenVINO's own exceptions share no base but this one
-        raise does_not_run(_RUNTIME, error, path) from error
-
-
 def _open(path: Path) -> Opened:
-    return Opened(path, as_function(open_model(path), path), _LABEL, _RUNTIME)
+    return Opened(path, as_function(open_model(path), path), _LABEL, RUNTIME)
 
 
 verify_openvino = verifier(_open)
@@ -165,18 +143,6 @@ class OpenVinoModule(FileModule):
         sizes = [port.partial_shape[0] for port in compiled.inputs if len(port.partial_shape)]
         batch = next((size.get_length() for size in sizes if size.is_static), None)
         super().__init__(as_function(compiled, path), batch, names)
-
-
-def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
-    require_cpu(_RUNTIME, way)
-    compiled = open_model(path, way.threads, way.batch)
-    request, rng = compiled.create_infer_request(), np.random.default_rng(seed)
-    ov = load_openvino()
-    for port in compiled.inputs:
-        drawn = draw_array(list(port.shape), port.element_type.to_dtype(), rng)
-        request.set_tensor(port, ov.Tensor(drawn))
-    request.infer()
-    return request.infer, by_wall
 
 
 # -- counted -------------------------------------------------------------------------------------
@@ -264,4 +230,4 @@ def _count(path: Path) -> Counted:
         raise cannot_be_read(_LABEL, error, path) from error
 
 
-METHODS = Methods(_attempt, _write, _start, _count)
+METHODS = Methods(_attempt, _write, _count)

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from compressor.agreement import ONNX as TOLERANCE
 from compressor.agreement import Cases, Tolerance
-from compressor.errors import CompressorError, UsageError
-from compressor.formats.output import first_line
+from compressor.errors import CompressorError
 from compressor.formats.verification import Case, Opened, compare_outputs, require_alive
-from compressor.formats.ways import Way
+from compressor.quiet import first_line
 
 
 def verifier(open_file: Callable[[Path], Opened]) -> Callable[..., float]:
@@ -48,16 +47,6 @@ def does_not_take(
     )
 
 
-def does_not_run(runtime: str, error: Exception, path: Path) -> CompressorError:
-    """Return the error of a file that its runtime cannot run."""
-    return CompressorError(
-        f"{runtime} could not run the network: {first_line(error)}",
-        where=str(path),
-        consequence="it is neither verified nor timed",
-        next_step="deploy the ONNX file, or another format",
-    )
-
-
 def cannot_be_read(label: str, error: Exception, path: Path) -> CompressorError:
     """Return the error of a file that cannot be counted, since it cannot be read."""
     return CompressorError(
@@ -66,14 +55,3 @@ def cannot_be_read(label: str, error: Exception, path: Path) -> CompressorError:
         consequence="nothing was timed",
         next_step="export it again",
     )
-
-
-def require_cpu(runtime: str, way: Way) -> None:
-    """Raise UsageError where a file is to be timed elsewhere than on the CPU."""
-    if way.device != "cpu":
-        raise UsageError(
-            f"{runtime} is timed on the CPU, not on {way.device!r}",
-            where="--device",
-            consequence="nothing was timed",
-            next_step="give --device cpu",
-        )

@@ -17,14 +17,15 @@ from compressor.clock import Call, Clock
 from compressor.errors import CompressorError
 from compressor.files.format_table import FORMATS, PROGRAM
 from compressor.formats.job import Counted, Job, Methods, Outcome
-from compressor.formats.output import first_line, silence, write
-from compressor.formats.ways import Way
+from compressor.formats.output import write
 from compressor.graph.counting import count_params
 from compressor.graph.counting_by_program import macs_of_program
 from compressor.graph.programs.containers import make_plain_for_a_while
 from compressor.graph.programs.drawing import random_inputs
 from compressor.loading import load_program_file
+from compressor.quiet import first_line, silence
 from compressor.records import Trace
+from compressor.runtimes.ways import Way
 from compressor.slicing import as_module
 from compressor.slicing.compare import Reference, require_agreement
 from compressor.torch_calls import clock_of, computing_in, prepare
@@ -95,7 +96,7 @@ def _write(job: Job) -> Outcome:
     return Outcome(worst.size)
 
 
-def _start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
+def start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
     """Start the program; threads and numbers are set for the rest of this process."""
     torch.set_num_threads(way.threads)
     computing_in(way.precision).__enter__()
@@ -115,4 +116,4 @@ def count_program(program: ExportedProgram) -> Counted:
     return Counted(macs, count_params(as_module(program)))
 
 
-METHODS = Methods(_attempt, _write, _start, _count)
+METHODS = Methods(_attempt, _write, _count)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from compressor.calls import Call
 from compressor.errors import CompressorError
-from compressor.formats.output import first_line
 from compressor.onnx_runtime import cores, feeds_for, open_session
+from compressor.quiet import first_line
 
 
 def call_once(path: Path, feeds: Mapping[str, Tensor], samples: int | None = None) -> None:

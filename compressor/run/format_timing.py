@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from compressor.files.format_table import FORMATS, ONNX, PROGRAM
-from compressor.formats.job import methods_of
-from compressor.formats.ways import Way
 from compressor.latency.networks import Timed, measure_calls
+from compressor.runtimes.starting import start_in
+from compressor.runtimes.ways import Way
 
 
 def formats_with_a_runtime(names: tuple[str, ...]) -> list[str]:
@@ -39,7 +39,7 @@ def time_files(
         CompressorError: A file does not run so.
     """
     runtime = next(iter(FORMATS[name].backends))
-    way, start = Way(runtime, device, threads, batch), methods_of(name).start
+    way, start = Way(runtime, device, threads, batch), start_in(FORMATS[name].runner)
     started = {each: start(path, way, 0) for each, path in files.items()}
     (clock,) = {clock for _, clock in started.values()}
     calls = {each: call for each, (call, _) in started.items()}

@@ -4,7 +4,7 @@ Every network runs in a process of its own. They take turns, the first one twice
 noise. `modules_compared` does the same in one process, with modules.
 """
 
-from compressor.formats.ways import Way
+from compressor.runtimes.ways import Way
 from compressor.studies.bench.benchmarking import benchmark
 from compressor.studies.bench.in_process import time_modules
 

@@ -12,12 +12,12 @@ from compressor.files.claimed import temporary_folder
 from compressor.files.folder import size_of
 from compressor.files.format_table import TENSORRT, format_of
 from compressor.formats.job import check_installed, methods_of
-from compressor.formats.ways import Way
 from compressor.hosts import HostError
 from compressor.latency.on_host import reach
 from compressor.onnx_providers import check_provider
 from compressor.options import BenchOptions
 from compressor.report import versions
+from compressor.runtimes.ways import Way
 from compressor.studies.bench.entrants import Entrant, open_entrant
 from compressor.studies.bench.places import Place, place_of
 from compressor.studies.bench.slow_layers import fixed_cost, slow_layers

@@ -17,8 +17,8 @@ from torch import nn
 from compressor.clock import WARM_UP_SECONDS, Call, Clock, take_turn, warm_up
 from compressor.errors import CompressorError
 from compressor.formats.program_file import run_in
-from compressor.formats.ways import Way
-from compressor.studies.bench.timer import peak_mb
+from compressor.runtimes.process import peak_mb
+from compressor.runtimes.ways import Way
 from compressor.studies.bench.turns import in_turns
 from compressor.torch_calls import clock_of, computing_in
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from compressor.files.format_table import format_of
-from compressor.formats.ways import Way, ways_of
 from compressor.latency.machine import machine_of, this_machine
 from compressor.latency.on_host import NetworksThere, Target, ask_target, networks_on
 from compressor.latency.operators import Operator, profile
 from compressor.options import BenchOptions
+from compressor.runtimes.ways import Way, ways_of
 from compressor.studies.bench.entrants import Entrant
 from compressor.studies.bench.turns import records_of, time_entrants
 from compressor.watch import Tick

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from compressor.formats.ways import Way
+from compressor.runtimes.ways import Way
 from compressor.studies.bench.slow_layers import FixedCost, Slow
 
 _HEADERS = ("", "ms: p50", "p90", "p99", "faster", "samples/s", "GFLOP/s", "MB")

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 from compressor.clock import repeat
 from compressor.errors import CompressorError
 from compressor.files.format_table import FORMATS, format_of
-from compressor.formats.ways import Way
 from compressor.latency.statistics import Rounds, ratio_of, summary_of
 from compressor.python_path import environment
+from compressor.runtimes.ways import Way
 from compressor.studies.bench.entrants import Entrant
 from compressor.watch import Tick
 
@@ -32,7 +32,7 @@ class _Process:
     def __init__(self, name: str, asked: Mapping[str, Any]) -> None:
         self.name = name
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "compressor.studies.bench.timer"],
+            [sys.executable, "-m", "compressor.runtimes.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -112,8 +112,8 @@ def time_entrants(
         processes = []
         for number, entrant in enumerate([*entrants, entrants[0]]):
             tick(0, ROUNDS, f"starting {entrant.name}")
-            file, home = entrant.file_for(way.backend), FORMATS[format_of(way.backend)].home
-            asked = {"way": asdict(way), "file": str(file), "home": home, "seed": seed}
+            file, runner = entrant.file_for(way.backend), FORMATS[format_of(way.backend)].runner
+            asked = {"way": asdict(way), "file": str(file), "runner": runner, "seed": seed}
             name = entrant.name if number < len(entrants) else AGAIN
             processes.append(stack.enter_context(_running(name, asked)))
         names = [entrant.name for entrant in entrants]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import compressor
 from compressor.files.format_table import FORMATS, ONNX
-from compressor.studies.bench.timer import peak_mb
+from compressor.runtimes.process import peak_mb
 from tools.studies.packages.files import FileNetwork
 
 Found = TypeVar("Found")

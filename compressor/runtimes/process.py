@@ -1,4 +1,4 @@
-"""Time one network in a process of its own: `python -m compressor.studies.bench.timer`.
+"""Time one network in a process of its own: `python -m compressor.runtimes.process`.
 
 It reads a JSON line with what to run, answers with a JSON line when it is ready, then answers every
 line (seconds of a round) with the milliseconds of its calls. A line with 0 ends it.
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from compressor.clock import take_turn, warm_up
-from compressor.formats.job import methods_in
-from compressor.formats.ways import Way
+from compressor.runtimes.starting import start_in
+from compressor.runtimes.ways import Way
 
 
 def _pin(threads: int) -> None:
@@ -49,7 +49,7 @@ def serve(lines: TextIO, answers: TextIO) -> None:
         way = Way(**asked["way"])
         if way.device == "cpu":
             _pin(way.threads)
-        start = methods_in(asked["home"]).start
+        start = start_in(asked["runner"])
         call, clock = start(Path(asked["file"]), way, asked["seed"])
         warm_up(partial(clock, call))
     except Exception as error:  # whatever the backend's library raises: the parent says it
