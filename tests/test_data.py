@@ -258,6 +258,26 @@ def test_sub_folders_named_by_numbers_are_those_classes(folder):
     assert data.classes == 201
 
 
+def test_a_flat_folder_of_images_has_no_labels(folder):
+    root = folder("a")
+    data = load_data([str(root / "a")], sized(28, 28))
+    (call, target), *_ = batches(data, 6)
+    assert (target, data.labelled, data.classes, len(data)) == (None, False, None, 2)
+    labelled = load_data([str(root)], sized(28, 28))
+    assert torch.equal(call.args[0], next(iter(batches(labelled, 6)))[0].args[0])
+
+
+def test_folders_of_classes_are_whole_or_none(folder):
+    root = folder("a", "b")
+    Image.new("RGB", (8, 8)).save(root / "loose.png")
+    with pytest.raises(UsageError, match=r"images lie in sub-folders.* and loose.png do not"):
+        load_data([str(root)])
+    (root / "loose.png").unlink()
+    (root / "c").mkdir()
+    with pytest.raises(CompressorError, match="no images in c"):
+        load_data([str(root)])
+
+
 def test_a_corrupt_image_is_named(folder):
     root = folder("a", "b")
     bad = root / "b" / "1.png"
@@ -269,10 +289,10 @@ def test_a_corrupt_image_is_named(folder):
 
 
 def test_folders_without_images_are_clear_errors(tmp_path):
-    with pytest.raises(CompressorError, match="no images in sub-folders"):
+    with pytest.raises(CompressorError, match="holds no images"):
         load_data([str(tmp_path)])
     (tmp_path / "class").mkdir()
-    with pytest.raises(CompressorError, match="no images in sub-folders"):
+    with pytest.raises(CompressorError, match="holds no images"):
         load_data([str(tmp_path)])
 
 

@@ -1,8 +1,8 @@
-"""Read a folder of images: a sub-folder per class."""
+"""Read a folder of images, flat or with a sub-folder per class."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 from torchvision import transforms
-from torchvision.datasets import ImageFolder
 
 from compressor.errors import CompressorError, UsageError
 from compressor.listing import some_of
@@ -20,6 +20,7 @@ from compressor.loading.data.images import statistics
 from compressor.loading.data.reading import Reading
 
 _RESIZE = 256 / 224  # ImageNet's convention: resize the short side, then crop the centre
+_Read = Callable[[Path], Tensor]
 
 
 def number_classes(names: Sequence[str]) -> dict[str, int]:
@@ -59,27 +60,40 @@ def classes_of_folders(
     return [numbers[top[0]] for top in tops]
 
 
-class _ClassFolder(ImageFolder):  # type: ignore[misc]  # it has no types
-    """torchvision's folder of images, read by several threads."""
+class _ImageFiles(Dataset[Any]):
+    """Images in files, which several threads read.
 
-    @property
-    def labels(self) -> Tensor:
-        return torch.tensor(self.targets)
+    Attributes:
+        paths: The files.
+        labels: Their classes, [samples]; None where they have none.
+    """
 
-    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        names, _ = super().find_classes(directory)
-        return names, number_classes(names)
+    def __init__(self, paths: Sequence[Path], labels: Tensor | None, read: _Read) -> None:
+        self.paths, self.labels, self._read = paths, labels, read
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int | None]:
+        label = None if self.labels is None else int(self.labels[index])
+        return self._read(self.paths[index]), label
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         with ThreadPoolExecutor() as readers:
             return list(readers.map(self.__getitem__, indices))
 
 
-def load_images(path: Path, reading: Reading) -> Data:
-    """Read a folder with a sub-folder of images per class.
+def load_images(paths: Sequence[Path], folder: Path, reading: Reading) -> Data:
+    """Read the images of a folder, flat or with a sub-folder per class.
+
+    Args:
+        paths: The images.
+        folder: What they lie in.
+        reading: Their size, and how they are normalised.
 
     Raises:
-        CompressorError: There is no image in a sub-folder.
+        CompressorError: There is no image, or none in one of the sub-folders.
+        UsageError: Some lie in sub-folders, and some do not.
     """
     grey = reading.mean is not None and len(reading.mean) == 1
     size = reading.image_size
@@ -90,29 +104,38 @@ def load_images(path: Path, reading: Reading) -> Data:
         transforms.ToTensor(),
         transforms.Normalize(means.flatten(), stds.flatten()),
     ]
-    try:
-        dataset = _ClassFolder(
-            str(path),
-            transform=transforms.Compose(steps),
-            loader=lambda file: _read_image(file, "L" if grey else "RGB"),
-        )
-    except FileNotFoundError as error:
+    prepare = transforms.Compose(steps)
+    classes = classes_of_folders(paths, folder, "images")
+    _check_each_has_some(paths, folder, is_flat=classes is None and bool(paths))
+    labels = None if classes is None else torch.tensor(classes)
+    dataset = _ImageFiles(
+        paths, labels, lambda path: prepare(_read_image(path, "L" if grey else "RGB"))
+    )
+    number = None if classes is None else max(classes) + 1
+    return Data(folder.name, dataset, labels is not None, number)
+
+
+def _check_each_has_some(paths: Sequence[Path], folder: Path, *, is_flat: bool) -> None:
+    """Check that there are images, and some of each class: else classes would be misnumbered."""
+    tops = {path.relative_to(folder).parts[0] for path in paths}
+    names = sorted(d.name for d in folder.iterdir() if d.is_dir() and d.name[0] != ".")
+    empty = [name for name in names if name not in tops]
+    if not paths or (empty and not is_flat):
         raise CompressorError(
-            f"the folder holds no images in sub-folders, one per class: {error}",
-            where=str(path),
-            next_step="give a folder with a sub-folder of images for each class, of recordings, or "
-            "of .npy files",
-        ) from error
-    return Data(path.name, dataset, True, int(dataset.labels.max()) + 1)
+            f"the folder holds no images{f' in {some_of(empty)}' if empty else ''}",
+            where=str(folder),
+            next_step="give a folder of images, or with a sub-folder of them for each class, of "
+            "recordings, of texts, or of .npy files",
+        )
 
 
-def _read_image(path: str, mode: str) -> Image.Image:
+def _read_image(path: Path, mode: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert(mode)
     except (OSError, ValueError, SyntaxError) as error:
         raise CompressorError(
             f"not a readable image: {error}",
-            where=path,
+            where=str(path),
             next_step="repair it or take it out of the folder",
         ) from error

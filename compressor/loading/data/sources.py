@@ -58,8 +58,8 @@ def load_data(specs: Sequence[str], reading: Reading | None = None) -> Data:
 
     Args:
         specs: `.npz` and `.npy` files of arrays (see `load_arrays`); or audio files; or files of
-            text (see `load_texts`); or one folder of such files, or with a sub-folder of images or
-            recordings per class (in alphabetical order; sub-folders that are all named by numbers
+            text (see `load_texts`); or one folder of such files or of images, or with a sub-folder
+            of images or recordings per class (in alphabetical order; sub-folders that are all named by numbers
             are those classes); or one 'package.module:name' or 'path/file.py:name' of a dataset, or
             of a function that returns one. Samples are (inputs, target), the inputs alone, or
             dicts.
@@ -145,7 +145,7 @@ def _load_folder(folder: Path, reading: Reading) -> Data:
                 next_step=f"name the folder of one set of samples: {deeper[0].parent}",
             )
         return replace(load_arrays(files[ARRAYS], reading), name=folder.name)
-    return load_images(folder, reading)
+    return load_images(files.get(IMAGES, []), folder, reading)
 
 
 def _refuse_others(kind: _Kind, reading: Reading, where: Path) -> None:
