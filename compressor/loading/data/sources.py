@@ -61,8 +61,8 @@ def load_data(specs: Sequence[str], reading: Reading | None = None) -> Data:
             text (see `load_texts`); or one folder of such files or of images, or with a sub-folder
             of images or recordings per class (in alphabetical order; sub-folders that are all named
             by numbers are those classes); or one 'package.module:name' or 'path/file.py:name' of a
-            dataset, or of a function that returns one. Samples are (inputs, target), the inputs alone, or
-            dicts.
+            dataset, or of a function that returns one. Samples are (inputs, target), the inputs
+            alone, or dicts.
         reading: How files are read.
 
     Raises:
