@@ -14,6 +14,7 @@ from deployed import Attention, Convolutions, halved, ids, installed, pixels
 from torch import Tensor, nn
 
 import compressor
+from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.files.format_table import FORMATS, NCNN, ONNX
 from compressor.formats import ncnn_conversion, ncnn_format
@@ -178,6 +179,26 @@ def test_an_operator_that_ncnn_has_not_is_refused(code: Any, words: str, tmp_pat
     assert words in result.report["formats"][NCNN]["reason"]
     assert any(note.startswith("no ncnn model is delivered") for note in result.report["notes"])
     assert not any("ncnn" in path.name for path in (tmp_path / "result").iterdir())
+
+
+@installed(NCNN)
+def test_other_runtimes_are_timed_where_ncnn_does_not_take_the_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Steps(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, :, ::2, ::2]
+
+    path = str(tmp_path / "net.pt2")
+    compressor.save(nn.Sequential(nn.Conv2d(3, 4, 3), Steps()).eval(), pixels(), path)
+    how = ("--threads", "1", "--batch", "1", "--seconds", "0.1")
+    assert main(["bench", path, "--backend", "onnxruntime,ncnn", *how]) == 0
+    shown = capsys.readouterr()
+    assert "ONNX Runtime, 1 thread" in shown.out
+    assert "nothing is timed by ncnn: " in shown.err
+    assert "no operators for Tensor.slice" in shown.err
+    assert main(["bench", path, "--backend", "ncnn", *how]) == 1
+    assert "no operators for Tensor.slice" in capsys.readouterr().err
 
 
 @installed(NCNN)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compressor.files.format_table import FORMATS, TARGETS
+from compressor.files.format_table import FORMATS, NCNN, TARGETS
 from tools.studies.methods import (
     METHODS,
     RUNTIMES,
@@ -188,12 +188,13 @@ def _runtimes() -> Iterator[Row]:
         options = {"of": "latency", "latency_on": clock, "ratio": 0.5, "search": 0}
         forms[f"half of the time in {title}"] = {"tool": OURS, "options": options}
         for network in ("ResNet-56", "mobilenet_v2"):
-            yield Row(f"--latency-on {clock}", Trial(network, OURS, options))
+            if (network, clock) != ("ResNet-56", NCNN):  # which has no steps in slices
+                yield Row(f"--latency-on {clock}", Trial(network, OURS, options))
     for network in ("ResNet-56", "mobilenet_v2"):
         options = {"of": "latency", "on": LOOPBACK, "ratio": 0.5, "search": 0}
         yield Row(f"--on {LOOPBACK}", Trial(network, OURS, options))
     across = {"forms": forms, "batches": [1], "backends": list(RUNTIMES)}
-    yield Row("time", Trial("ResNet-56", CLOCK, across))
+    yield Row("time", Trial("mobilenet_v2", CLOCK, across))
 
 
 def _sentences() -> Iterator[Row]:

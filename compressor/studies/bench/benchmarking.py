@@ -55,15 +55,16 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
             with stopwatch.stage(f"open {model}"):
                 made = folder / str(number)
                 entrants.append(open_entrant(model, made, options, options.backend))
-        for backend in options.backend:
-            for entrant in entrants:
-                entrant.file_for(backend)
+        refusals = _refusals(entrants, options.backend, stopwatch)
         with stopwatch.stage("count"):
             networks = [_count(entrant) for entrant in entrants]
         ways = []
         with place_of(entrants, options) as place:
             for way in place.ways(options):
-                ways.append(_time(place, networks, way, options.seconds, stopwatch))
+                if way.backend in refusals:
+                    ways.append(_failed(way, refusals[way.backend]))
+                else:
+                    ways.append(_time(place, networks, way, options.seconds, stopwatch))
             _require_one(ways)
             with stopwatch.stage("look into layers"):
                 layers = place.profiles()
@@ -79,6 +80,31 @@ def benchmark(models: Sequence[str], options: BenchOptions, watch: Watch) -> dic
         "date": datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
         "seconds": stopwatch.seconds,
     }
+
+
+def _refusals(
+    entrants: Sequence[Entrant], backends: Sequence[str], stopwatch: Stopwatch
+) -> dict[str, CompressorError]:
+    """Return why some backends run nothing: one of the networks is not taken.
+
+    Raises:
+        UsageError: A network is given without a file that a backend runs.
+        CompressorError: No backend is left.
+    """
+    found: dict[str, CompressorError] = {}
+    for backend in backends:
+        try:
+            for entrant in entrants:
+                entrant.file_for(backend)
+        except UsageError:
+            raise
+        except CompressorError as error:
+            found[backend] = error
+    if len(found) == len(backends):
+        raise next(iter(found.values()))
+    for backend, error in found.items():
+        stopwatch.note(f"nothing is timed by {backend}: {error.where} {error}")
+    return found
 
 
 def _count(entrant: Entrant) -> dict[str, Any]:
@@ -102,11 +128,15 @@ def _time(
         raise
     except CompressorError as error:
         stopwatch.note(f"{way.words}: {error.where} {error}")
-        return {**asdict(way), "records": [], "failure": f"{error.where}: {error}"}
+        return _failed(way, error)
     for record, network in zip(records, networks, strict=True):
         flop = 2 * network["macs"] * record["samples_per_s"]
         record["gflop_per_s"] = flop / 1e9
     return {**asdict(way), "records": records, "failure": ""}
+
+
+def _failed(way: Way, error: CompressorError) -> dict[str, Any]:
+    return {**asdict(way), "records": [], "failure": f"{error.where}: {error}"}
 
 
 def _require_one(ways: Sequence[dict[str, Any]]) -> None:

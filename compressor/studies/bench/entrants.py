@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from compressor.errors import CompressorError, UsageError
@@ -20,20 +20,25 @@ class Entrant:
     Attributes:
         name: As the command line names it.
         files: The file of each format in which there is one; at least one.
+        refusals: Why there is none of others in which one was to be written.
     """
 
     name: str
     files: Mapping[str, Path]
+    refusals: Mapping[str, CompressorError] = field(default_factory=dict)
 
     def file_for(self, backend: str) -> Path:
         """Return the file that the backend runs.
 
         Raises:
+            CompressorError: It does not take the network.
             UsageError: There is no file that it can run.
         """
         wanted = format_of(backend)
         if wanted in self.files:
             return self.files[wanted]
+        if wanted in self.refusals:
+            raise self.refusals[wanted]
         title, label = titles_of_backends()[backend], FORMATS[wanted].label
         runs = [word for name in self.files for word in FORMATS[name].backends]
         raise UsageError(
@@ -71,13 +76,20 @@ def open_entrant(
         case RuntimeFile(path, name):
             return Entrant(model, {name: path})
         case ModelSpec(spec):
-            return Entrant(model, _write_files(spec, folder, options, backends))
+            return Entrant(model, *_write_files(spec, folder, options, backends))
 
 
 def _write_files(
     spec: str, folder: Path, options: ModelOptions, backends: Collection[str]
-) -> dict[str, Path]:
-    """Write a MODEL in the formats that the backends run, and as ONNX, where it can be."""
+) -> tuple[dict[str, Path], dict[str, CompressorError]]:
+    """Write a MODEL in the formats that the backends run, and as ONNX, where it can be.
+
+    Returns:
+        The files, and why there are no others.
+
+    Raises:
+        CompressorError: There is none.
+    """
     from compressor.formats.job import methods_of
     from compressor.graph.trace import trace
     from compressor.loading import find_examples
@@ -86,14 +98,17 @@ def _write_files(
     loaded = open_model(spec, options)
     traced = trace(loaded.module, find_examples(loaded, options.input))
     folder.mkdir(parents=True, exist_ok=True)
-    needed, files = {format_of(backend) for backend in backends}, {}
+    needed = {format_of(backend) for backend in backends}
+    files: dict[str, Path] = {}
+    refusals: dict[str, CompressorError] = {}
     for name, row in FORMATS.items():
         if name in needed or name == ONNX:  # whose operators are timed one by one
             try:
                 methods_of(name).attempt(traced, folder)
-            except CompressorError:
-                if name in needed:
-                    raise
+            except CompressorError as error:
+                refusals[name] = error
             else:
                 files[name] = folder / row.file
-    return files
+    if not files:
+        raise next(iter(refusals.values()))
+    return files, refusals
