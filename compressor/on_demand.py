@@ -2,13 +2,14 @@
 
 A large network in half precision is worked on in float32. Kept on demand, its tensors stay where
 they were loaded (in the memory-mapped files of its folder, which the system drops when it needs the
-room), and whatever reads one converts that one, for as long as it takes.
+room), and whatever reads one converts that one, for as long as it takes. The smaller network's
+tensors are the same numbers, of which it reads the positions that it keeps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Self
 
 import torch
@@ -18,42 +19,59 @@ from torch.utils import _pytree as pytree
 from compressor.memory_pages import give_pages_back, lies_in
 
 _aten = torch.ops.aten
-_SAME = {_aten.detach.default, _aten.alias.default, _aten.slice.Tensor}
-"""Operators whose result is the tensor itself, or a part of it, still on demand."""
+_SAME = {_aten.detach.default, _aten.alias.default}
+"""Operators whose result is the tensor itself, still on demand."""
 
-_CHOOSING = {
-    *(_aten.embedding.default, _aten.index_select.default),
+_OF_ALL = {
+    *(_aten.slice.Tensor, _aten.embedding.default, _aten.index_select.default),
     *(_aten.max.default, _aten.min.default),
 }
-"""Operators that only take some of a tensor's numbers: these alone are converted, afterwards."""
+"""Operators that only take some of a tensor's numbers: a part that is still on demand, or numbers
+which alone are converted, afterwards. Where not all of the numbers are the tensor's, it is read."""
+
+_ALL: Mapping[int, Tensor] = MappingProxyType({})
 
 
 class OnDemand(Tensor):
-    """A tensor that reads as if it were converted already. It cannot be written to.
+    """A tensor that reads as if it were converted and cut already. It cannot be written to.
 
     Attributes:
         held: The numbers in their own type, which nobody may change.
+        kept: Dimension -> the positions that are the tensor's, [kept]; of others all are.
         is_mapped: Whether they lie in a mapped file.
     """
 
     held: Tensor
+    kept: Mapping[int, Tensor]
     is_mapped: bool
 
     @staticmethod
-    def __new__(cls, held: Tensor, dtype: torch.dtype, *, is_mapped: bool = False) -> Self:
+    def __new__(
+        cls,
+        held: Tensor,
+        dtype: torch.dtype,
+        kept: Mapping[int, Tensor] = _ALL,
+        *,
+        is_mapped: bool = False,
+    ) -> Self:
         """Make a tensor of the type `dtype` from the numbers in `held`."""
+        sizes = [len(kept[dim]) if dim in kept else size for dim, size in enumerate(held.shape)]
+        strides = None if kept else held.stride()
         made: Self = Tensor._make_wrapper_subclass(
-            cls, held.shape, strides=held.stride(), dtype=dtype, device=held.device
+            cls, sizes, strides=strides, dtype=dtype, device=held.device
         )
-        made.held, made.is_mapped = held.detach(), is_mapped
+        made.held, made.kept, made.is_mapped = held.detach(), kept, is_mapped
         return made
 
-    def __init__(self, held: Tensor, dtype: torch.dtype, *, is_mapped: bool = False) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         """Do nothing: all is done when the tensor is made."""
 
     def read(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return the numbers in memory of their own, in the tensor's type or a wider one."""
-        found = self.held.to(dtype or self.dtype, copy=True)
+        found = self.held
+        for dim, positions in self.kept.items():
+            found = found.index_select(dim, positions)
+        found = found.to(dtype or self.dtype, copy=found is self.held)
         self.let_go()
         return found
 
@@ -64,7 +82,33 @@ class OnDemand(Tensor):
 
     def again(self, held: Tensor) -> OnDemand:
         """Return another tensor on demand of the same numbers, or of some of them."""
-        return OnDemand(held, self.dtype, is_mapped=self.is_mapped and held.is_contiguous())
+        is_mapped = self.is_mapped and held.is_contiguous()
+        return OnDemand(held, self.dtype, self.kept, is_mapped=is_mapped)
+
+    def keeping(self, kept: Mapping[int, Sequence[int]]) -> OnDemand:
+        """Return the tensor's numbers at some positions of some dimensions, still on demand."""
+        chosen = {dim: torch.tensor(each, dtype=torch.int64) for dim, each in kept.items()}
+        before = {dim: self.kept[dim][each] for dim, each in chosen.items() if dim in self.kept}
+        kept_in_all = {**self.kept, **chosen, **before}
+        return OnDemand(self.held, self.dtype, kept_in_all, is_mapped=self.is_mapped)
+
+    def in_type(self, dtype: torch.dtype) -> Tensor:
+        """Return the tensor in another type, still on demand unless it is rounded on the way."""
+        if not self._holds_all:
+            return _like(self, self.read().to(dtype))
+        return _like(self, OnDemand(self.held, dtype, self.kept, is_mapped=self.is_mapped))
+
+    def hollow(self) -> Tensor:
+        """Return a plain tensor as large, with any values: memory that nobody touches is none."""
+        return torch.empty_strided(self.shape, self.stride(), dtype=self.dtype)
+
+    @property
+    def _holds_all(self) -> bool:
+        """Return whether the tensor's type has all numbers of the type that they lie in.
+
+        What they are converted to further they may then be converted to at once.
+        """
+        return torch.promote_types(self.held.dtype, self.dtype) == self.dtype
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """Return a tensor on demand of the same numbers, which no copy can change."""
@@ -87,15 +131,18 @@ class OnDemand(Tensor):
         if args and isinstance(args[0], OnDemand):
             first, rest = args[0], args[1:]
             if func in _SAME:
-                return first.again(func(first.held, *rest, **kwargs))
-            if func in _CHOOSING:
-                found = func(first.held, *rest, **kwargs).to(first.dtype)
+                return first.again(first.held)
+            if func in _OF_ALL and not first.kept:
+                found = func(first.held, *rest, **kwargs)
+                if func is _aten.slice.Tensor:
+                    return first.again(found)
                 first.let_go()
-                return found
+                return found.to(first.dtype)
             if func is _aten.clone.default:
                 return first.read()
             if func is _aten._to_copy.default and kwargs.keys() == {"dtype"}:
-                return first.read(_wider(first, kwargs["dtype"])).to(kwargs["dtype"])
+                dtype = kwargs["dtype"]
+                return first.read(dtype) if first._holds_all else first.read().to(dtype)
         _refuse_writing(func, args, kwargs)
         read = pytree.tree_map_only(OnDemand, OnDemand.read, (args, kwargs))
         return func(*read[0], **read[1])
@@ -108,12 +155,6 @@ def _refuse_writing(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any])
         writes = alias is not None and alias.is_write
         if writes and any(isinstance(g, OnDemand) for g in pytree.tree_leaves(given)):
             raise RuntimeError(f"{func} would write to a tensor that is kept on demand")
-
-
-def _wider(tensor: OnDemand, dtype: torch.dtype) -> torch.dtype:
-    """Return a type to convert to at once, if that rounds no otherwise than the tensor's own."""
-    steps = pairwise((tensor.held.dtype, tensor.dtype, dtype))
-    return dtype if all(torch.promote_types(*step) == step[1] for step in steps) else tensor.dtype
 
 
 def _like(old: Tensor, new: Tensor) -> Tensor:
@@ -139,10 +180,15 @@ def on_demand(
     return made
 
 
+def address_of(tensor: Tensor) -> int:
+    """Return the address of a tensor's first number, wherever it lies; 0 where it has none."""
+    return tensor.held.data_ptr() if isinstance(tensor, OnDemand) else tensor.data_ptr()
+
+
 def memory_of(tensor: Tensor) -> int:
     """Return the address of the memory in which a tensor's numbers lie; 0 where it has none."""
     if isinstance(tensor, OnDemand):
-        return tensor.held.data_ptr()  # files that are mapped are one memory for many tensors
+        return address_of(tensor)  # files that are mapped are one memory for many tensors
     return tensor.untyped_storage().data_ptr()
 
 
@@ -167,7 +213,10 @@ def exchange(module: nn.Module, others: Mapping[int, Tensor]) -> None:
 
 def read_all(module: nn.Module) -> None:
     """Convert all parameters on demand of a module once and for all, in place."""
-    read = {
-        id(tensor): _like(tensor, tensor.read()) for tensor in parameters_on_demand(module).values()
-    }
-    exchange(module, read)
+    exchange(module, read_each(parameters_on_demand(module).values()))
+
+
+def read_each(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
+    """Convert tensors that are on demand: id of each -> what it is in memory."""
+    waiting = {id(each): each for each in tensors if isinstance(each, OnDemand)}
+    return {key: _like(each, each.read()) for key, each in waiting.items()}

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from compressor.agreement.tolerances import FLOAT32, Tolerance
+from compressor.on_demand import read_all
 
 Found = TypeVar("Found")
 DRAWS = 3
@@ -32,6 +33,7 @@ def shake(
     """
     step, generator = tolerance.rounding / 4, torch.Generator().manual_seed(0)
     moved, results = copy.deepcopy(module), []
+    read_all(moved)
     for _ in range(DRAWS):
         with torch.no_grad():
             for own, parameter in zip(module.parameters(), moved.parameters(), strict=True):

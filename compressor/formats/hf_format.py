@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +18,22 @@ from compressor.formats.hf_files import copy_beside, largest_shard, write_card
 from compressor.formats.job import Counted, Job, Methods, Outcome
 from compressor.graph.trace import switch_caches_off
 from compressor.loading.configurations import build_without_values
-from compressor.loading.plain import COMPUTED_IN, put_all_back, types_of, work_in_float32
-from compressor.memory_pages import give_pages_back, lies_in, mapped_files, trim_heap
+from compressor.loading.plain import (
+    put_all_back,
+    types_of,
+    waiting_in_float32,
+    work_in_float32,
+)
+from compressor.memory_pages import trim_heap
 from compressor.modules import copy_of
 from compressor.quiet import first_line, silence
+from compressor.on_demand import OnDemand, address_of, exchange
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
 from compressor.slicing.compare import Reference, require_agreement
 from compressor.slicing.leaving import rename
 
 _LABEL = FORMATS[HF].label
-
-_AT_ONCE = 1 << 22
-"""How many numbers are converted at a time, to be compared."""
 
 
 def _attempt(traced: Trace, folder: Path) -> None:
@@ -52,8 +57,8 @@ def _write(job: Job) -> Outcome:
 def _compare(job: Job, source: FolderSource, home: Path, dtype: torch.dtype) -> float:
     """Load the folder, and return the largest difference between its outputs and the program's.
 
-    It is loaded in its own type, so that it takes no more memory than its files do; where a class
-    then computes otherwise (by a constant in that type), in float32.
+    It is loaded in its own type, and its weights stay in its files until they are read; where a
+    class then computes otherwise (by a constant in that type), it is loaded in float32.
 
     Raises:
         CompressorError: It cannot be loaded, or computes something else.
@@ -62,38 +67,14 @@ def _compare(job: Job, source: FolderSource, home: Path, dtype: torch.dtype) -> 
     for each in dict.fromkeys((dtype, torch.float32)):
         with silence():
             loaded = _load(source, home, each)
-        _work_in_float32(loaded, job.program.state_dict, source)
+        types = types_of(loaded)
+        exchange(loaded, waiting_in_float32(loaded))
+        work_in_float32(loaded, types)
         worst = reference.worst_difference(loaded)
         if reference.agrees(worst):
             break
     require_agreement(reference, worst, f"the result and its {_LABEL}")
     return worst.size
-
-
-def _work_in_float32(loaded: nn.Module, known: Mapping[str, Tensor], source: FolderSource) -> None:
-    """Convert a network that was loaded from a folder to float32, in place.
-
-    Tensors that then are, bit for bit, those of the program have these for their memory.
-    """
-    types, moved = types_of(loaded), rename(known, source.leaving)
-    named = {moved[name]: tensor.detach() for name, tensor in known.items()}
-    files = mapped_files()
-    for name, tensor in loaded.named_parameters(remove_duplicate=False):
-        own = named.get(name)
-        if own is not None and _is_same(tensor.detach(), own):
-            if lies_in(tensor, files):
-                give_pages_back(tensor)
-            tensor.data = own
-    work_in_float32(loaded, types)
-
-
-def _is_same(tensor: Tensor, own: Tensor) -> bool:
-    """Return whether a tensor, converted to the type of the work, is another one bit for bit."""
-    if tensor.shape != own.shape or COMPUTED_IN.get(tensor.dtype, tensor.dtype) != own.dtype:
-        return False
-    parts = (torch.split(each.reshape(-1), _AT_ONCE) for each in (tensor, own))
-    pairs = zip(*parts, strict=True)
-    return all(torch.equal(theirs.to(own.dtype), ours) for theirs, ours in pairs)
 
 
 def _real(job: Job) -> tuple[ExampleInputs, ...]:
@@ -103,7 +84,7 @@ def _real(job: Job) -> tuple[ExampleInputs, ...]:
 def _tensors(source: FolderSource, job: Job) -> dict[str, Tensor]:
     """Return the result's tensors by the names and in the types of the original's folder.
 
-    Tied ones are one tensor.
+    Tied ones are one tensor. What is on demand stays so.
     """
     module = job.module if job.module is not None else as_module(job.program)
     if source.computed:
@@ -115,9 +96,17 @@ def _tensors(source: FolderSource, job: Job) -> dict[str, Tensor]:
     found, moved = {}, rename(named, source.leaving)
     for name, tensor in named.items():
         dtype = source.types.get(name, tensor.dtype)
-        key = (tensor.data_ptr(), tensor.shape, dtype)
-        found[moved[name]] = made.setdefault(key, tensor.detach().to(dtype).contiguous())
+        key = (address_of(tensor), tensor.shape, dtype)
+        if key not in made:
+            made[key] = _in_type(tensor.detach(), dtype)
+        found[moved[name]] = made[key]
     return found
+
+
+def _in_type(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if isinstance(tensor, OnDemand):
+        return tensor.in_type(dtype)
+    return tensor.to(dtype).contiguous()
 
 
 def _save(source: FolderSource, tensors: Mapping[str, Tensor], home: Path) -> torch.dtype:
@@ -139,8 +128,11 @@ def _save(source: FolderSource, tensors: Mapping[str, Tensor], home: Path) -> to
         wrong = [n for n in wanted if n not in given or given[n].shape != wanted[n].shape]
         if wrong:
             raise _refusal(f"the configuration asks for another {wrong[0]}", home)
-        model.load_state_dict(given, assign=True)
+        waiting = {name: each for name, each in given.items() if isinstance(each, OnDemand)}
+        model.load_state_dict(given | _without_values(waiting), assign=True)
         model.tie_weights()
+        if waiting:
+            _read_when_written(model, waiting)
         model.save_pretrained(home, max_shard_size=largest_shard(source.home))
         model.to("meta")  # circles of references in it would keep the tensors
     except CompressorError:
@@ -150,6 +142,24 @@ def _save(source: FolderSource, tensors: Mapping[str, Tensor], home: Path) -> to
     (home / "config.json").write_text(written, encoding="utf-8")
     types = {tensor.dtype for tensor in given.values() if tensor.is_floating_point()}
     return types.pop() if len(types) == 1 else torch.float32
+
+
+def _without_values(waiting: Mapping[str, OnDemand]) -> dict[str, Tensor]:
+    return {n: torch.empty(t.shape, dtype=t.dtype, device="meta") for n, t in waiting.items()}
+
+
+class _Reading(dict[str, OnDemand]):
+    def __getitem__(self, name: str) -> Any:
+        return super().__getitem__(name).read()
+
+
+def _read_when_written(model: Any, waiting: Mapping[str, OnDemand]) -> None:
+    """Let transformers read tensors, whose places in a model are without values, file by file.
+
+    It takes them for tensors that accelerate keeps on the disk.
+    """
+    model.hf_device_map = {"": "disk"}
+    model._hf_hook = SimpleNamespace(weights_map=_Reading(waiting))
 
 
 def _load(source: FolderSource, home: Path, dtype: torch.dtype) -> nn.Module:

@@ -81,7 +81,11 @@ def compress(
             loss=loss if callable(loss) else None,
             metric=metric if callable(metric) else None,
         )
-        return run(subject, chosen, watch or Silent(), command=_call(model, chosen))
+        result = run(subject, chosen, watch or Silent(), command=_call(model, chosen))
+        slicing.read_weights(result.module, result.program)
+        if result.plan.form == "class":
+            slicing.part_weights(result.module, result.program)  # who trains one keeps the other
+        return result
 
 
 def _is_spec(value: Any) -> bool:
@@ -161,8 +165,6 @@ def carry_out(
     delivery.write_report(report)
     if sliced.plan.removal is not None:
         leave(sliced.module, sliced.plan.removal.leaving)
-    if sliced.plan.form == "class":
-        slicing.part_weights(sliced.module, sliced.program)  # who trains one keeps the other
     return Result(sliced.module, sliced.program, sliced.plan, report, delivery.files)
 
 

@@ -5,27 +5,25 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from compressor.files.format_table import FORMATS, ONNX, PROGRAM
 from compressor.files.integrity import check_files
+from compressor.formats.weights_file import bytes_of
 from compressor.graph.trace import copy_to_cpu
 from compressor.loading import load_model, load_strictly, read_weights, refuse_non_finite
 from compressor.loading.onnx import OnnxNetwork
 from compressor.loading.plain import (
-    COMPUTED_IN,
     Types,
     make_plain,
     name_of,
     types_of,
+    waiting_in_float32,
     work_in_float32,
 )
 from compressor.memory_pages import give_pages_back, lies_in, mapped_files
 from compressor.modules import copy_of, unwrap
-from compressor.on_demand import on_demand
 from compressor.options import ModelOptions, TrainingOptions
 from compressor.records import LoadedModel
 
@@ -82,13 +80,7 @@ def _on_demand(module: nn.Module, types: Types) -> nn.Module:
     Raises:
         CompressorError: It cannot be copied.
     """
-    named, files = dict(module.named_parameters(remove_duplicate=False)), mapped_files()
-    wide = {
-        id(named[name]): on_demand(named[name], COMPUTED_IN[dtype], files)
-        for name, dtype in types.items()
-        if name in named
-    }
-    copied = copy_of(module, dict(wide))
+    copied = copy_of(module, dict(waiting_in_float32(module)))
     work_in_float32(copied, types)
     return copied
 
@@ -142,24 +134,10 @@ def tensors_sha256(module: nn.Module) -> str:
     for name, tensor in module.state_dict().items():
         if isinstance(tensor, Tensor):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(memoryview(_bytes_of(tensor)))
+            digest.update(memoryview(bytes_of(tensor)))
             if lies_in(tensor, files):
                 give_pages_back(tensor)
     return digest.hexdigest()
-
-
-def _bytes_of(tensor: Tensor) -> Any:
-    """Return a tensor's values as an array of bytes in row-major order, for any type.
-
-    What lies in that order already is not copied.
-    """
-    values = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
-    flat = values.reshape(-1)
-    # a tensor of one element, or of one that is spread, has strides that a view by bytes refuses
-    is_plain = flat.stride() == (1,) and flat.device.type == "cpu"
-    if not is_plain or flat.is_conj() or flat.is_neg():
-        flat = torch.empty(values.numel(), dtype=values.dtype).copy_(flat)
-    return flat.view(torch.uint8).numpy()
 
 
 def earlier_weights(loaded: LoadedModel, options: TrainingOptions) -> nn.Module:

@@ -187,7 +187,7 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
         examples, samples = open_inputs(loaded, subject, options)
         if isinstance(loaded.module, OnnxNetwork):
             loaded.module.note_literals(examples.args)
-        if samples.each or not _reads_weights_once(options):
+        if samples.each or loaded.computed or not _reads_weights_once(options):
             read_all(loaded.module)
     _say_how_samples_are_read(stopwatch, samples, Call.of(examples).shapes)
     if loaded.weights in WEIGHTS_NOTES:
@@ -201,8 +201,8 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
 
 
 def _reads_weights_once(options: ScoringOptions) -> bool:
-    """Return whether nothing that is asked for runs the original again and again."""
-    if not isinstance(options, Options):
+    """Return whether nothing that is asked for runs the original again and again, or changes it."""
+    if not isinstance(options, Options) or options.steps > 1:
         return False
     return options.format == (HF,) and options.plan is None and not is_timed(options)
 

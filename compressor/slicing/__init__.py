@@ -20,7 +20,13 @@ from compressor.slicing.following import follow
 from compressor.slicing.patch import apply_plan, check_source, source_of
 from compressor.slicing.program import kept_indices, slice_program
 from compressor.slicing.running import ProgramModule, as_module
-from compressor.slicing.weights import carry_sliced, carry_weights, learn, part_weights
+from compressor.slicing.weights import (
+    carry_sliced,
+    carry_weights,
+    learn,
+    part_weights,
+    read_weights,
+)
 
 __all__ = [
     "ProgramModule",
@@ -35,6 +41,7 @@ __all__ = [
     "kept_indices",
     "learn",
     "part_weights",
+    "read_weights",
     "slice_network",
     "variants",
 ]

@@ -24,6 +24,7 @@ from compressor.graph.programs.attention_path import unfuse_attention
 from compressor.graph.programs.beginning import end_after
 from compressor.graph.programs.redraw import redraw_until_clear
 from compressor.modules import copy_of
+from compressor.on_demand import read_all
 from compressor.records import ExampleInputs, Trace
 
 Outputs = list[torch.Tensor]
@@ -87,6 +88,7 @@ class Reference:
             return worst
         module, outputs = self._redrawn
         follower = copy_of(other)
+        read_all(follower)
         follower.load_state_dict(module.state_dict(), strict=False)
         return max(worst, self._worst(module, outputs, follower), key=lambda each: each.size)
 
@@ -114,6 +116,7 @@ class Reference:
     def _redrawn(self) -> tuple[nn.Module, list[Outputs]]:
         """Return a copy with weights drawn anew until its outputs change, and its outputs."""
         module = copy_of(self.module)
+        read_all(module)
 
         def is_quiet() -> bool:
             return not is_loud(self._outputs(module), shake(module, self._outputs, self.tolerance))

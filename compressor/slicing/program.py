@@ -18,6 +18,7 @@ from compressor.graph.network import BATCH, Network, Spelling
 from compressor.graph.programs.lifting import stored_names
 from compressor.graph.programs.nodes import argument, set_argument
 from compressor.graph.programs.rebuilding import rebuild
+from compressor.on_demand import OnDemand
 from compressor.records import Trace
 from compressor.slicing.propagation import propagate, rename_ranges
 
@@ -43,7 +44,12 @@ def kept_indices(network: Network, masks: Mapping[Axis, Bools]) -> Indices:
 
 
 def slice_tensor(tensor: torch.Tensor, kept: Mapping[int, tuple[int, ...]]) -> torch.Tensor:
-    """Return the kept positions of every listed dimension, as a tensor with memory of its own."""
+    """Return the kept positions of every listed dimension.
+
+    The tensor has memory of its own, unless it is on demand, as the given one then is.
+    """
+    if isinstance(tensor, OnDemand):
+        return tensor.keeping(kept)
     sliced = tensor.detach()
     for dim, indices in kept.items():
         sliced = sliced.index_select(dim, torch.tensor(indices, device=tensor.device))

@@ -21,6 +21,7 @@ from compressor.causes import cause_of
 from compressor.errors import CompressorError
 from compressor.graph.programs.lstm_states import correct_lstm_states
 from compressor.graph.programs.nodes import argument
+from compressor.on_demand import OnDemand
 
 
 def propagate(module: GraphModule, program: ExportedProgram, tensors: Mapping[str, Tensor]) -> None:
@@ -41,6 +42,7 @@ def propagate(module: GraphModule, program: ExportedProgram, tensors: Mapping[st
     for node in module.graph.nodes:
         if node.op == "placeholder":
             real = tensors.get(node.name)
+            real = real.hollow() if isinstance(real, OnDemand) else real
             fake = (
                 node.meta.get("val") if real is None else mode.from_tensor(real, static_shapes=True)
             )

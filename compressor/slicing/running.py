@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 
 from compressor.graph.programs.nodes import ASSERTION, argument, schema_names, set_argument
 from compressor.graph.rules.facts import TRAINING
+from compressor.on_demand import memory_of
 
 
 class ProgramModule(GraphModule):
@@ -65,7 +66,7 @@ def _tie(module: GraphModule) -> None:
     # a program that is read from a file has several parameters for one tensor
     first: dict[Any, torch.nn.Parameter] = {}
     for name, parameter in list(module.named_parameters(remove_duplicate=False)):
-        memory = parameter.untyped_storage().data_ptr()
+        memory = memory_of(parameter)
         place = (memory, parameter.dtype, parameter.shape, parameter.stride())
         same = first.setdefault((*place, parameter.storage_offset()), parameter)
         if memory and same is not parameter:

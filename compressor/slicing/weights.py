@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from compressor.graph.programs.lifting import stored_tensors
+from compressor.on_demand import address_of, read_all, read_each
 from compressor.records import Plan
 from compressor.slicing.program import slice_tensor
 
@@ -34,8 +35,16 @@ def carry_weights(source: Form, target: Form) -> None:
     found = _tensors(source)
     with torch.no_grad():
         for name, tensor in _tensors(target).items():
-            if name in found and tensor.data_ptr() != found[name].data_ptr():
+            if name in found and address_of(tensor) != address_of(found[name]):
                 tensor.copy_(found[name])
+
+
+def read_weights(module: nn.Module, program: ExportedProgram) -> None:
+    """Read what two forms of a network keep on demand once and for all, in place."""
+    read_all(module)
+    state = program.state_dict
+    read = read_each(state.values())
+    state.update({name: read[id(each)] for name, each in state.items() if id(each) in read})
 
 
 def part_weights(module: nn.Module, other: Form) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from compressor.on_demand import OnDemand, exchange, parameters_on_demand
+from compressor.on_demand import exchange, parameters_on_demand
 
 
 @contextmanager
@@ -30,7 +29,9 @@ def hollow(
     """
     kept = parameters_on_demand(module)
     stands: dict[int, Tensor] = {
-        id(tensor): nn.Parameter(_stand_for(tensor, with_values), tensor.requires_grad)
+        id(tensor): nn.Parameter(
+            tensor.read() if with_values else tensor.hollow(), tensor.requires_grad
+        )
         for tensor in kept.values()
     }
     back = {id(stands[id(tensor)]): tensor for tensor in kept.values()}
@@ -44,9 +45,3 @@ def hollow(
         yield fill
     finally:
         exchange(module, back)
-
-
-def _stand_for(tensor: OnDemand, with_values: bool) -> Tensor:
-    if with_values:
-        return tensor.read()
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)

@@ -14,6 +14,7 @@ from compressor.loading.plain.number_types import (
     round_to,
     types_named,
     types_of,
+    waiting_in_float32,
     widen,
     work_in_float32,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "round_to",
     "types_named",
     "types_of",
+    "waiting_in_float32",
     "widen",
     "work_in_float32",
 ]

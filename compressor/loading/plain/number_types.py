@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from compressor.memory_pages import mapped_files
+from compressor.on_demand import OnDemand, exchange, on_demand, parameters_on_demand
+
 Types = Mapping[str, torch.dtype]
 """Name of a tensor -> its own type, for tensors that are converted for the work."""
 
@@ -50,10 +53,22 @@ def work_in_float32(module: nn.Module, types: Types | None = None) -> None:
     """
     types = types_of(module) if types is None else types
     named = dict(_tensors(module))
-    for name, dtype in types.items():
-        if named[name].dtype == dtype:
-            named[name].data = named[name].data.to(COMPUTED_IN[dtype])
+    _convert(module, {n: COMPUTED_IN[its] for n, its in types.items() if named[n].dtype == its})
     _respell(module, {dtype: COMPUTED_IN[dtype] for dtype in types.values()})
+
+
+def waiting_in_float32(module: nn.Module) -> dict[int, nn.Parameter]:
+    """Return parameters that a network can work on in float32 while its own stay where they are.
+
+    Returns:
+        Id of a parameter of floating point -> what reads its numbers on demand.
+    """
+    files = mapped_files()
+    return {
+        id(each): on_demand(each, COMPUTED_IN.get(each.dtype, each.dtype), files)
+        for each in module.parameters()
+        if each.is_floating_point() or each.is_complex()
+    }
 
 
 def give_back_types(module: nn.Module, types: Types) -> None:
@@ -61,19 +76,25 @@ def give_back_types(module: nn.Module, types: Types) -> None:
 
     A module that runs traced operators computes in the commonest of the types.
     """
-    for name, tensor in _tensors(module):
-        if name in types:
-            tensor.data = tensor.data.to(types[name])
+    _convert(module, types)
     if types:
         (common, _), *_ = Counter(types.values()).most_common(1)
         _respell(module, {COMPUTED_IN[common]: common})
+
+
+def _convert(module: nn.Module, types: Types) -> None:
+    waiting = parameters_on_demand(module)
+    exchange(module, {id(t): t.in_type(types[n]) for n, t in waiting.items() if n in types})
+    for name, tensor in _tensors(module):
+        if name in types and name not in waiting:
+            tensor.data = tensor.data.to(types[name])
 
 
 def round_to(module: nn.Module, types: Types) -> None:
     """Round a network's tensors, in place, to the values that they can have in these types."""
     with torch.no_grad():
         for name, tensor in _tensors(module):
-            if name in types:
+            if name in types and not isinstance(tensor, OnDemand):  # whose numbers are in theirs
                 tensor.copy_(tensor.to(types[name]))
 
 
