@@ -30,7 +30,8 @@ _FOLDERS = ("additional_chat_templates",)
 def copy_beside(source: FolderSource, root: Path) -> None:
     """Copy the files that belong to a model into a result's folder, byte for byte.
 
-    Weights, indices of weights and code are left behind; of a folder of sentence-transformers the
+    They take the place of what transformers writes by itself (generation_config.json). Weights,
+    indices of weights and code are left behind; of a folder of sentence-transformers the
     other modules are copied whole.
 
     Args:
@@ -39,9 +40,8 @@ def copy_beside(source: FolderSource, root: Path) -> None:
     """
     for place in dict.fromkeys((Path(), Path(source.transformer))):
         for file in _files_of(source.root / place):
-            if not (root / place / file).exists():
-                (root / place / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source.root / place / file, root / place / file)
+            (root / place / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source.root / place / file, root / place / file)
     for module in _other_modules(source):
         shutil.copytree(source.root / module, root / module, dirs_exist_ok=True)
 

@@ -63,7 +63,9 @@ def _compare(job: Job, source: FolderSource, home: Path, dtype: torch.dtype) -> 
     Raises:
         CompressorError: It cannot be loaded, or computes something else.
     """
-    reference = Reference(as_module(job.program), job.traced, _real(job))
+    reference = job.reference
+    if reference is None or job.real is not None:
+        reference = Reference(as_module(job.program), job.traced, _real(job))
     for each in dict.fromkeys((dtype, torch.float32)):
         with silence():
             loaded = _load(source, home, each)

@@ -19,6 +19,7 @@ from compressor.files.format_table import FORMATS
 from compressor.formats.folder_source import FolderSource
 from compressor.formats.onnx_file import Route
 from compressor.records import Trace
+from compressor.slicing.compare import Reference
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Job:
             from.
         source: Returns what a transformers folder is written from, if the network came from one;
             it raises CompressorError where the configuration cannot say its widths.
+        reference: What the program computes, where that is known and cannot have changed.
     """
 
     program: ExportedProgram
@@ -46,6 +48,7 @@ class Job:
     first: Route | None = None
     module: nn.Module | None = None
     source: Callable[[], FolderSource] | None = None
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True)

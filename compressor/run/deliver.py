@@ -83,17 +83,19 @@ def deliver(run: Run, sliced: Sliced) -> Delivery:
         aliases = _aliases(run, sliced, files.path)
         parametrised = run.options.keep_parametrisations
         plan = replace(sliced.plan, aliases=aliases, types=types, parametrised=parametrised)
-        (files.path / PLAN).write_text(plan.to_json(), encoding="utf-8")
+        text = plan.to_json()
+        (files.path / PLAN).write_text(text, encoding="utf-8")
     with stopwatch.stage("count"):
         counts = count_both(run, sliced)
     some = run.samples.train or run.samples.test
     macs = counts[0][0].macs, counts[1][0].macs
     job = Job(
         *(sliced.program, traced, files.path),
-        metadata=provenance(source=run.loaded.sha256, plan=plan.to_json(), macs=macs),
+        metadata=provenance(source=run.loaded.sha256, plan=text, macs=macs),
         real=real_inputs(some, traced, stopwatch.note),
         module=sliced.module,
         source=source_of(run, sliced),
+        reference=sliced.reference,
     )
     formats = {name: _format(run, name, job) for name in run.options.format or ()}
     states = time_both(run, sliced, formats, files.path, counts)

@@ -57,6 +57,7 @@ class Sliced:
         plan: What is kept.
         difference: The largest relative difference between the outputs of module and program.
         stuck: Path of the module because of which the class could not follow.
+        reference: What the program computes, where nothing can change that any more.
     """
 
     program: ExportedProgram
@@ -64,6 +65,7 @@ class Sliced:
     plan: Plan
     difference: float
     stuck: str = ""
+    reference: Reference | None = None
 
 
 def slice_network(
@@ -109,7 +111,10 @@ def slice_network(
         frozen=_frozen(trace),
         removal=None if shorter is None else shorter.removal,
     )
-    return Sliced(program, followed.module, plan, followed.difference, followed.stuck)
+    return Sliced(
+        *(program, followed.module, plan, followed.difference, followed.stuck),
+        reference=followed.reference,
+    )
 
 
 def _require_level(network: Network, keep: Mapping[str, Sequence[int]]) -> None:
@@ -142,17 +147,21 @@ def group_entries(network: Network, keep: Mapping[str, Sequence[int]]) -> dict[s
 def compare(sliced: Sliced, trace: Trace, note: Callable[[str], None] = lambda text: None) -> float:
     """Return the largest relative difference between module and program on several inputs.
 
-    Where the outputs are the same for all inputs, so that comparing shows nothing, that is noted.
+    Where nothing can have changed since they were made, it is what was found then. Where the
+    outputs are the same for all inputs, so that comparing shows nothing, that is noted.
 
     Raises:
         CompressorError: They disagree.
     """
-    reference = Reference(as_module(sliced.program), trace)
-    worst = reference.worst_difference(sliced.module)
-    require_agreement(reference, worst, "the module and the program")
+    reference, found = sliced.reference, sliced.difference
+    if reference is None:
+        reference = Reference(as_module(sliced.program), trace)
+        worst = reference.worst_difference(sliced.module)
+        require_agreement(reference, worst, "the module and the program")
+        found = worst.size
     if reference.shows_nothing:
         note(
             "nothing shows that the result computes what it should: its outputs are the same for "
             "all inputs, under weights drawn anew too"
         )
-    return worst.size
+    return found

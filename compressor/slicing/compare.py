@@ -24,7 +24,7 @@ from compressor.graph.programs.attention_path import unfuse_attention
 from compressor.graph.programs.beginning import end_after
 from compressor.graph.programs.redraw import redraw_until_clear
 from compressor.modules import copy_of
-from compressor.on_demand import read_all
+from compressor.on_demand import OnDemand, read_all
 from compressor.records import ExampleInputs, Trace
 
 Outputs = list[torch.Tensor]
@@ -72,6 +72,12 @@ class Reference:
         self.tolerance = tolerance_for(module)
         self.outputs = self._outputs(module)
         self.is_live = is_live(self.outputs)
+
+    @property
+    def lasts(self) -> bool:
+        """Return whether nothing can change what the form computes: all is kept on demand."""
+        parameters = [isinstance(each, OnDemand) for each in self.module.parameters()]
+        return bool(parameters) and all(parameters)
 
     def agrees(self, found: Difference) -> bool:
         """Return whether a difference is so small that the forms compute the same."""

@@ -47,6 +47,7 @@ class Followed:
         attributes: Module path -> attribute -> new value.
         stand_ins: Module path -> how its call meets its traced operators.
         stuck: Path of the first module that could not follow.
+        reference: What the program computes, where nothing can change that any more.
     """
 
     module: nn.Module
@@ -55,6 +56,7 @@ class Followed:
     attributes: Attributes = field(default_factory=dict)
     stand_ins: dict[str, dict[str, Any]] = field(default_factory=dict)
     stuck: str = ""
+    reference: Reference | None = None
 
 
 def follow(
@@ -75,6 +77,7 @@ def follow(
     if trace.branched:
         return Followed(running, obstacle="forward branches on values, of which one is captured")
     reference = Reference(running, trace)
+    lasting = reference if reference.lasts else None
     sizes = {axis: int(mask.sum()) for axis, mask in masks.items()}
     stand_ins: dict[str, tuple[Part, Wiring]] = {}
     first_obstacle = stuck = ""
@@ -88,7 +91,7 @@ def follow(
             spelled = {path: wiring.spell() for path, (_, wiring) in stand_ins.items()}
             before = trace.shorter.stand_ins if trace.shorter is not None else {}
             spelled |= {p: dict(w) for p, w in before.items() if not _lies_in(p, stand_ins)}
-            return Followed(module, difference.size, "", attributes, spelled)
+            return Followed(module, difference.size, "", attributes, spelled, reference=lasting)
         where = failed or next((p for p in suspects if not _lies_in(p, stand_ins)), "")
         first_obstacle = first_obstacle or f"{where or 'the model'} could not follow ({reason})"
         stuck = stuck or where
@@ -96,7 +99,7 @@ def follow(
         if not more:
             break
         stand_ins = {p: s for p, s in stand_ins.items() if not _lies_in(p, more)} | more
-    return Followed(running, obstacle=first_obstacle, stuck=stuck)
+    return Followed(running, obstacle=first_obstacle, stuck=stuck, reference=lasting)
 
 
 def _try(reference: Reference, module: nn.Module) -> tuple[Difference, str, str]:
