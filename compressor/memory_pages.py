@@ -54,11 +54,22 @@ def give_pages_back(tensor: Tensor) -> None:
 
     Nobody may have written to it: what was written would be lost.
     """
+    _advise(tensor, "MADV_DONTNEED")
+
+
+def take_large_pages(tensor: Tensor) -> None:
+    """Ask for large pages for a tensor that is about to be filled, which takes half the time."""
+    _advise(tensor, "MADV_HUGEPAGE")
+
+
+def _advise(tensor: Tensor, advice: str) -> None:
+    """Tell the system about the pages that only a tensor lies on, where it knows the advice."""
     page = mmap.PAGESIZE
     first = -(-tensor.data_ptr() // page) * page
     last = (tensor.data_ptr() + tensor.numel() * tensor.element_size()) // page * page
-    if last > first:
-        _call("madvise", ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
+    if last > first and hasattr(mmap, advice):
+        size = ctypes.c_size_t(last - first)
+        _call("madvise", ctypes.c_void_p(first), size, getattr(mmap, advice))
 
 
 def trim_heap() -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compressor.memory_pages import give_pages_back, lies_in
+from compressor.memory_pages import give_pages_back, lies_in, take_large_pages
 
 _aten = torch.ops.aten
 _SAME = {_aten.detach.default, _aten.alias.default}
@@ -28,6 +28,9 @@ _OF_ALL = {
 }
 """Operators that only take some of a tensor's numbers: a part that is still on demand, or numbers
 which alone are converted, afterwards. Where not all of the numbers are the tensor's, it is read."""
+
+_AT_ONCE = 1 << 22
+"""How many numbers are read at a time."""
 
 _ALL: Mapping[int, Tensor] = MappingProxyType({})
 
@@ -67,12 +70,27 @@ class OnDemand(Tensor):
         """Do nothing: all is done when the tensor is made."""
 
     def read(self, dtype: torch.dtype | None = None) -> Tensor:
-        """Return the numbers in memory of their own, in the tensor's type or a wider one."""
-        found = self.held
-        for dim, positions in self.kept.items():
-            found = found.index_select(dim, positions)
-        found = found.to(dtype or self.dtype, copy=found is self.held)
-        self.let_go()
+        """Return the numbers in memory of their own, in the tensor's type or a wider one.
+
+        Of what lies in a mapped file, no more than a part is in memory at a time.
+        """
+        dtype = dtype or self.dtype
+        if not self.dim():
+            return self.held.to(dtype, copy=True)
+        found = torch.empty_like(self.held if not self.kept else self.hollow(), dtype=dtype)
+        take_large_pages(found)
+        count = max(1, _AT_ONCE * len(found) // max(1, found.numel()))
+        for first in range(0, len(found), count):
+            rows = slice(first, first + count)
+            found[rows] = self._rows(rows)
+            self.let_go()
+        return found
+
+    def _rows(self, rows: slice) -> Tensor:
+        """Return some of the tensor's rows, in the type of what is held."""
+        found = self.held[rows] if 0 not in self.kept else self.held[self.kept[0][rows]]
+        for dim in self.kept.keys() - {0}:
+            found = found.index_select(dim, self.kept[dim])
         return found
 
     def let_go(self) -> None:

@@ -189,7 +189,7 @@ def compress_into(
     if not is_first():
         return
     with watch.stage("write the folder"):
-        result.save(folder, force=force)
+        result.save(folder, force=force, once=True)
     journal.close()
     show_written(folder, table(result.report))
 

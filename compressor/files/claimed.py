@@ -60,10 +60,15 @@ def new_file(folder: Path, prefix: str) -> tuple[Path, Callable[[], None]]:
     def make() -> Path:
         handle, name = tempfile.mkstemp(END, prefix + MARK, folder)
         os.close(handle)
-        Path(name).chmod(0o666 & ~_umask())  # as any file that is made; temporary ones are private
+        open_up(Path(name))
         return Path(name)
 
     return _claim(folder, prefix + MARK, make)
+
+
+def open_up(file: Path) -> None:
+    """Give a file the permissions of any file that is made; temporary ones are private."""
+    file.chmod(0o666 & ~_umask())
 
 
 def _umask() -> int:

@@ -11,7 +11,14 @@ from glob import escape
 from pathlib import Path
 
 from compressor.errors import CompressorError, UsageError
-from compressor.files.claimed import END, MARK, find_abandoned, new_folder, temporary_folder
+from compressor.files.claimed import (
+    END,
+    MARK,
+    find_abandoned,
+    new_folder,
+    open_up,
+    temporary_folder,
+)
 from compressor.files.format_table import FORMATS, names_of_files
 
 WEIGHTS, PLAN, REPORT = "model.safetensors", "plan.json", "report.json"
@@ -210,11 +217,29 @@ def _remove_empty(path: Path, *, up_to: Path) -> None:
         path = path.parent
 
 
-def copy_into(source: Path, staged: Path) -> None:
-    """Copy the files of one folder, and of folders in it, into another."""
+def copy_into(source: Path, staged: Path, *, may_link: bool = False) -> None:
+    """Copy the files of one folder, and of folders in it, into another.
+
+    They have the permissions of new files, whatever those of the others are.
+
+    Args:
+        source: The one folder.
+        staged: The other one, which is empty.
+        may_link: Whether a copy may be the same file under another name, where both folders are on
+            one device: then nobody may change either.
+    """
+    copy = _link if may_link else shutil.copyfile
     for entry in sorted(source.iterdir()):
         if entry.is_dir():
-            # with the permissions of new files, whatever those of the others are
-            shutil.copytree(entry, staged / entry.name, copy_function=shutil.copyfile)
+            shutil.copytree(entry, staged / entry.name, copy_function=copy)
         else:
-            shutil.copyfile(entry, staged / entry.name)
+            copy(entry, staged / entry.name)
+
+
+def _link(file: str | Path, target: str | Path) -> None:
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
+    else:
+        open_up(Path(target))

@@ -44,7 +44,7 @@ class Result:
     report: dict[str, Any]
     _files: TemporaryFolder
 
-    def save(self, folder: str | Path, *, force: bool = False) -> None:
+    def save(self, folder: str | Path, *, force: bool = False, once: bool = False) -> None:
         """Write the weights, the plan, the report and a file of each format, or nothing.
 
         They hold the network as it was measured: training `module` further does not change them.
@@ -52,13 +52,14 @@ class Result:
         Args:
             folder: Where the files go.
             force: Replace an earlier result.
+            once: It is not saved again, so that large files need not be copied.
 
         Raises:
             UsageError: The folder exists and `force` is off, or holds other files.
             CompressorError: The place cannot be written.
         """
         with Explaining(), all_or_nothing(Path(folder), force=force) as staged:
-            copy_into(self._files.path, staged)
+            copy_into(self._files.path, staged, may_link=once)
 
 
 def load(folder: str | Path, factory: Callable[[], nn.Module] | str, **arguments: Any) -> nn.Module:
