@@ -12,6 +12,7 @@ import mmap
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,11 @@ def trim_heap() -> None:
 
 def _call(name: str, *args: Any) -> None:
     """Call a function of Linux's C library, where it has it."""
-    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    function = _find(name)
     if function is not None:
         function(*args)
+
+
+@cache
+def _find(name: str) -> Any:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -88,9 +88,10 @@ class OnDemand(Tensor):
 
     def _rows(self, rows: slice) -> Tensor:
         """Return some of the tensor's rows, in the type of what is held."""
-        found = self.held[rows] if 0 not in self.kept else self.held[self.kept[0][rows]]
-        for dim in self.kept.keys() - {0}:
-            found = found.index_select(dim, self.kept[dim])
+        own = {**self.kept, 0: self.kept[0][rows]} if 0 in self.kept else self.kept
+        found = self.held if 0 in self.kept else self.held[rows]
+        for dim, positions in own.items():
+            found = found.index_select(dim, positions)
         return found
 
     def let_go(self) -> None:
@@ -107,8 +108,8 @@ class OnDemand(Tensor):
         """Return the tensor's numbers at some positions of some dimensions, still on demand."""
         chosen = {dim: torch.tensor(each, dtype=torch.int64) for dim, each in kept.items()}
         before = {dim: self.kept[dim][each] for dim, each in chosen.items() if dim in self.kept}
-        kept_in_all = {**self.kept, **chosen, **before}
-        return OnDemand(self.held, self.dtype, kept_in_all, is_mapped=self.is_mapped)
+        in_all = dict(sorted({**self.kept, **chosen, **before}.items()))  # rows are read first
+        return OnDemand(self.held, self.dtype, in_all, is_mapped=self.is_mapped)
 
     def in_type(self, dtype: torch.dtype) -> Tensor:
         """Return the tensor in another type, still on demand unless it is rounded on the way."""
