@@ -73,6 +73,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
     """A Llama in bfloat16 and several shards with files beside it, and what is made of it."""
     home = tmp_path_factory.mktemp("llama")
     folder = save_model(LLAMA, home / "m", lambda m: m.bfloat16(), max_shard_size="20KB")
+    (folder / "generation_config.json").write_text('{"eos_token_id": [7, 8], "top_p": 0.9}')
     (folder / "tokenizer.json").write_bytes(b'{"a" : 1}\r\n')
     (folder / "chat_template.jinja").write_text("{{ x }}")
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")

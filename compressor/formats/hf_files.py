@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from safetensors import safe_open
+
 from compressor.formats.folder_source import FolderSource
 from compressor.loading.hugging_face import SENTENCE_MODULES
 from compressor.report.templating import fill
@@ -72,6 +74,15 @@ def largest_shard(home: Path) -> int:
     """Return the bytes of weights in the original's largest file; if it is one, more than any."""
     files = sorted(home.glob("*.safetensors"))
     return max(map(_bytes_of_weights, files)) if len(files) > 1 else 1 << 50
+
+
+def names_stored(home: Path) -> set[str]:
+    """Return the names of the tensors in the original's files."""
+    names: set[str] = set()
+    for file in home.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            names.update(opened.keys())
+    return names
 
 
 def _bytes_of_weights(file: Path) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compressor.errors import CompressorError
 from compressor.files.format_table import FORMATS, HF
 from compressor.formats.folder_source import FolderSource
-from compressor.formats.hf_files import copy_beside, largest_shard, write_card
+from compressor.formats.hf_files import copy_beside, largest_shard, names_stored, write_card
 from compressor.formats.job import Counted, Job, Methods, Outcome
 from compressor.graph.trace import switch_caches_off
 from compressor.loading.configurations import build_without_values
@@ -28,6 +28,7 @@ from compressor.memory_pages import trim_heap
 from compressor.modules import copy_of
 from compressor.quiet import first_line, silence
 from compressor.on_demand import OnDemand, address_of, exchange
+from compressor.on_demand import OnDemand, address_of, exchange, read_each
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
 from compressor.slicing.compare import Reference, require_agreement
@@ -130,6 +131,9 @@ def _save(source: FolderSource, tensors: Mapping[str, Tensor], home: Path) -> to
         wrong = [n for n in wanted if n not in given or given[n].shape != wanted[n].shape]
         if wrong:
             raise _refusal(f"the configuration asks for another {wrong[0]}", home)
+        if not _are_stored_so(given, source.home):
+            read = read_each(given.values())
+            given = {name: read.get(id(each), each) for name, each in given.items()}
         waiting = {name: each for name, each in given.items() if isinstance(each, OnDemand)}
         model.load_state_dict(given | _without_values(waiting), assign=True)
         model.tie_weights()
@@ -144,6 +148,17 @@ def _save(source: FolderSource, tensors: Mapping[str, Tensor], home: Path) -> to
     (home / "config.json").write_text(written, encoding="utf-8")
     types = {tensor.dtype for tensor in given.values() if tensor.is_floating_point()}
     return types.pop() if len(types) == 1 else torch.float32
+
+
+def _are_stored_so(tensors: Mapping[str, Tensor], home: Path) -> bool:
+    """Return whether the original's files hold all tensors under their names in the class.
+
+    Others are converted when they are written (experts are parted), for which transformers needs
+    all of them.
+    """
+    stored = names_stored(home)
+    found = {id(tensor) for name, tensor in tensors.items() if name in stored}
+    return all(id(tensor) in found for tensor in tensors.values())
 
 
 def _without_values(waiting: Mapping[str, OnDemand]) -> dict[str, Tensor]:
