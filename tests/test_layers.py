@@ -117,14 +117,14 @@ WITHIN = {
         *("graph.axes", "graph.solver", "graph.network", "graph.rules", "records"),
         "graph.mixtures",
     ),
-    "loading.plain": ("loading.plain", "errors"),
+    "loading.plain": ("loading.plain", "errors", "memory_pages", "on_demand"),
     "choose.curves": ("errors", "records", "metrics"),
     "files": ("files", "errors"),
     "hosts": ("hosts", "errors", "watch"),
     "records": ("errors",),
     "calls": (),
     "metrics": (),
-    "agreement": ("agreement", "records"),
+    "agreement": ("agreement", "records", "on_demand"),
     "errors": (),
 }
 """A file or folder, and all that it may import."""

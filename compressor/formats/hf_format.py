@@ -26,9 +26,8 @@ from compressor.loading.plain import (
 )
 from compressor.memory_pages import trim_heap
 from compressor.modules import copy_of
-from compressor.quiet import first_line, silence
-from compressor.on_demand import OnDemand, address_of, exchange
 from compressor.on_demand import OnDemand, address_of, exchange, read_each
+from compressor.quiet import first_line, silence
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
 from compressor.slicing.compare import Reference, require_agreement
