@@ -202,10 +202,13 @@ def test_files_are_written_one_by_one_with_the_names_of_the_originals(
         return read(self, name)
 
     monkeypatch.setattr(hf_format._Reading, "__getitem__", watched)
-    compressor.compress(f"hf:{shards}", **USUAL).save(tmp_path / "out")
+    compressor.compress(f"hf:{shards}", **USUAL).save(tmp_path / "out", once=True)
 
     old, new = tensors_by_file(shards), tensors_by_file(tmp_path / "out/hf")
     assert len(new) > 2
+    modes = {file.stat().st_mode for file in (tmp_path / "out/hf").iterdir()}
+    (tmp_path / "any").touch()
+    assert modes == {(tmp_path / "any").stat().st_mode}
     assert set().union(*old.values()) == set().union(*new.values())
     assert len(seen) == sum(map(len, new.values()))
     largest = max(file.stat().st_size for file in shards.glob("*.safetensors"))
