@@ -102,8 +102,8 @@ def _refusals(
             found[backend] = error
     if len(found) == len(backends):
         raise next(iter(found.values()))
-    for backend, error in found.items():
-        stopwatch.note(f"nothing is timed by {backend}: {error.where} {error}")
+    for backend, why in found.items():
+        stopwatch.note(f"nothing is timed by {backend}: {why.where} {why}")
     return found
 
 
