@@ -70,7 +70,7 @@ class CellFit:
         error = self._improve(first, ridge, is_led=True)
         for _ in range(ROUNDS):
             before, error = error, self._improve(error, ridge, is_led=False)
-            if error > (1 - GAIN) * before:
+            if error >= (1 - GAIN) * before:  # nor where there is none
                 break
         return (first, error) if error < first else None
 

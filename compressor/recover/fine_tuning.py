@@ -110,7 +110,7 @@ def fine_tune(
         with keep_random_state(device), torch.enable_grad():
             for epoch in range(state.epoch + 1, recipe.epochs + 1):
                 torch.manual_seed(recipe.seed + epoch)
-                to_train(module, drops=drops)
+                _to_train(module, drops=drops)
                 if objective.penalty is not None:
                     objective.penalty.begin_epoch()
                 result = run.epoch(epoch, batches, state, hooks.progress)
@@ -127,7 +127,7 @@ def fine_tune(
     return state
 
 
-def to_train(module: nn.Module, *, drops: bool = True) -> None:
+def _to_train(module: nn.Module, *, drops: bool) -> None:
     """Put a module into the mode for training.
 
     Args:

@@ -15,11 +15,10 @@ import compressor
 from compressor.cli import main
 from compressor.files.claimed import temporary_folder
 from compressor.files.format_table import FORMATS, ONNX, format_of
-from compressor.formats import write_int8
+from compressor.formats import user_inputs, write_int8
 from compressor.formats.job import methods_of
 from compressor.formats.openvino_format import convert
 from compressor.graph.trace import trace
-from compressor.onnx_runtime import open_session
 from compressor.records import ExampleInputs
 
 Way = dict[str, Any]
@@ -97,10 +96,12 @@ def _write_in_8_bits(
 ) -> Path:
     """Write a module's ONNX file as `compress export --quantize int8` does; return its path."""
     folder.mkdir()
-    methods_of(ONNX).attempt(trace(module, ExampleInputs((example,))), folder)
+    traced = trace(module, ExampleInputs((example,)))
+    methods_of(ONNX).attempt(traced, folder)
     whole, file = folder / FORMATS[ONNX].file, folder / "int8.onnx"
-    (name,) = (each.name for each in open_session(whole, 1).get_inputs())
-    write_int8(whole, file, ({name: some.numpy()} for some in samples), {})
+    given = (user_inputs(traced.program, (some,), {}) for some in samples)
+    feeds = ({name: tensor.numpy() for name, tensor in each.items()} for each in given)
+    write_int8(whole, file, feeds, {})
     return file
 
 

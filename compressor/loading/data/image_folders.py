@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision import transforms
 
 from compressor.errors import CompressorError, UsageError
@@ -18,6 +15,7 @@ from compressor.listing import some_of
 from compressor.loading.data.dataset import Data
 from compressor.loading.data.images import statistics
 from compressor.loading.data.reading import Reading
+from compressor.loading.data.threads import ReadByThreads
 
 _RESIZE = 256 / 224  # ImageNet's convention: resize the short side, then crop the centre
 _Read = Callable[[Path], Tensor]
@@ -60,8 +58,8 @@ def classes_of_folders(
     return [numbers[top[0]] for top in tops]
 
 
-class _ImageFiles(Dataset[Any]):
-    """Images in files, which several threads read.
+class _ImageFiles(ReadByThreads):
+    """Images in files.
 
     Attributes:
         paths: The files.
@@ -77,10 +75,6 @@ class _ImageFiles(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, int | None]:
         label = None if self.labels is None else int(self.labels[index])
         return self._read(self.paths[index]), label
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        with ThreadPoolExecutor() as readers:
-            return list(readers.map(self.__getitem__, indices))
 
 
 def load_images(paths: Sequence[Path], folder: Path, reading: Reading) -> Data:
@@ -106,7 +100,7 @@ def load_images(paths: Sequence[Path], folder: Path, reading: Reading) -> Data:
     ]
     prepare = transforms.Compose(steps)
     classes = classes_of_folders(paths, folder, "images")
-    _check_each_has_some(paths, folder, is_flat=classes is None and bool(paths))
+    _check_each_has_some(paths, folder, is_flat=classes is None)
     labels = None if classes is None else torch.tensor(classes)
     dataset = _ImageFiles(
         paths, labels, lambda path: prepare(_read_image(path, "L" if grey else "RGB"))

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from compressor.calls import Call
 from compressor.errors import UsageError
@@ -19,10 +17,11 @@ from compressor.loading.data.audio_files import Recording, open_recording
 from compressor.loading.data.dataset import Data
 from compressor.loading.data.image_folders import classes_of_folders
 from compressor.loading.data.reading import Reading
+from compressor.loading.data.threads import ReadByThreads
 
 
 @dataclass(frozen=True)
-class Recordings(Dataset[Any]):
+class Recordings(ReadByThreads):
     """Pieces of recordings, one after the other; what is shorter is filled up with zeros.
 
     Attributes:
@@ -48,10 +47,6 @@ class Recordings(Dataset[Any]):
         piece = self.recordings[number].piece(start, length, self.rate)
         target = None if self.classes is None else self.classes[number]
         return torch.from_numpy(piece).reshape(self.shape), target
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        with ThreadPoolExecutor() as readers:
-            return list(readers.map(self.__getitem__, indices))
 
     @property
     def labels(self) -> Tensor | None:
