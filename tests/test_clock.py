@@ -15,9 +15,10 @@ import onnxruntime
 import pytest
 
 import compressor
-from compressor import clock, onnx_runtime
+from compressor import clock
 from compressor.latency import operators
 from compressor.latency.statistics import ratio_of, summary_of, usual
+from compressor.runtimes import onnx
 from compressor.studies.bench import Way, turns
 
 PACKAGE = Path(compressor.__file__).parent
@@ -82,7 +83,7 @@ def fields_of(options: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("more", [{}, {"record": Path("x")}, {"shares_memory": True}])
 def test_sessions_have_the_same_options(script: ModuleType, more: dict[str, Any]) -> None:
-    ours = fields_of(onnx_runtime.make_options(3, **more))
+    ours = fields_of(onnx.make_options(3, **more))
     assert fields_of(script.make_options(3, **more)) == ours
     assert ours["intra_op_num_threads"] == 3
     assert ours != fields_of(onnxruntime.SessionOptions())
@@ -140,9 +141,7 @@ def test_the_same_record_is_read(script: ModuleType, tmp_path: Path) -> None:
         '"dur": 1}, {"cat": "Node", "name": "a_kernel_time", "dur": 1500, '
         '"args": {"op_name": "Conv"}}, {"cat": "Node", "name": "b_kernel_time", "dur": 2}]'
     )
-    found = [
-        (kernel.name, kernel.kind, kernel.ms) for kernel in onnx_runtime.read_record(Session())
-    ]
+    found = [(kernel.name, kernel.kind, kernel.ms) for kernel in onnx.read_record(Session())]
     assert found == list(script.read_record(Session())) == [("a", "Conv", 1.5), ("b", "", 0.002)]
     ours = (operators.CALLS, operators.LEAST, operators.WARM_UP, operators.SECONDS)
     assert ours == (script.CALLS, script.LEAST, script.FIRST, script.SECONDS)
@@ -151,9 +150,9 @@ def test_the_same_record_is_read(script: ModuleType, tmp_path: Path) -> None:
 def test_sessions_are_opened_and_calls_repeated_in_one_place() -> None:
     """Elsewhere nobody names what opens a session, reads its record or repeats calls for a time."""
     homes = {
-        "InferenceSession(": "onnx_runtime.py",
-        "SessionOptions(": "onnx_runtime.py",
-        "end_profiling(": "onnx_runtime.py",
+        "InferenceSession(": "onnx.py",
+        "SessionOptions(": "onnx.py",
+        "end_profiling(": "onnx.py",
         "thread_time(": "clock.py",
         "perf_counter() < ": "clock.py",
     }

@@ -16,8 +16,8 @@ from compressor.files.format_table import EXECUTORCH, FORMATS, ONNX
 from compressor.formats.job import methods_of
 from compressor.formats.onnx_file import capture_for
 from compressor.graph.trace import trace
-from compressor.onnx_runtime import open_session
 from compressor.records import ExampleInputs
+from compressor.runtimes.onnx import open_session
 
 
 def compressed(module: nn.Module, example: Tensor, **options: Any) -> compressor.Result:

@@ -41,8 +41,8 @@ from compressor.latency.measured_steps import WIDTHS, Step, measure_step, step_i
 from compressor.latency.torch_bench import TorchBench
 from compressor.latency.torch_layers import LAYERS, Makers
 from compressor.latency.torch_layers import call_of as torch_layer
-from compressor.onnx_providers import check_provider
 from compressor.records import ExampleInputs
+from compressor.runtimes.providers import check_provider
 from tests import tiny
 
 

@@ -23,18 +23,8 @@ FILES = {
 
 BASE = (
     *("errors", "extras", "causes", "records", "calls", "clock", "source_lines", "unexpected"),
-    *(
-        "quiet",
-        "watch",
-        "memory_pages",
-        "on_demand",
-        "modules",
-        "processes",
-        "listing",
-        "free_memory",
-    ),
-    *("files", "onnx_providers", "onnx_runtime", "openvino_runtime", "python_path"),
-    *("ncnn_runtime", "runtimes"),
+    *("quiet", "watch", "memory_pages", "on_demand", "modules", "processes", "listing", "machine"),
+    *("files", "python_path", "runtimes"),
     *("torch_calls", "hosts", "agreement", "padding", "metrics"),
 )
 """What all lean on, in its own order."""

@@ -15,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import TensorDataset
 
 from compressor.errors import UsageError
-from compressor.free_memory import free_bytes
 from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
 from compressor.graph.trace import trace
@@ -27,6 +26,7 @@ from compressor.least_squares import (
     reconstruction_scores,
     refit,
 )
+from compressor.least_squares.drawn_rows import rows_drawn
 from compressor.least_squares.elimination import Regression, eliminate
 from compressor.least_squares.memory import (
     Size,
@@ -35,10 +35,11 @@ from compressor.least_squares.memory import (
     columns_to_eliminate,
     columns_to_solve,
 )
-from compressor.least_squares.moments import Moments, rows_drawn
+from compressor.least_squares.moments import Moments
 from compressor.least_squares.ridge import BY_MOMENTS, BY_ROWS, form_for
 from compressor.least_squares.rows import Rows
 from compressor.loading.data import data_of
+from compressor.machine import free_bytes
 from compressor.options import Options
 from compressor.records import ExampleInputs, Trace
 from compressor.score.data import CalibrationBatches, WithoutTargets

@@ -20,8 +20,8 @@ from compressor.files.format_table import FORMATS, NCNN, ONNX
 from compressor.formats import ncnn_conversion, ncnn_format
 from compressor.formats.job import methods_of
 from compressor.formats.ncnn_counts import count_layers
-from compressor.ncnn_runtime import Layer, read_layers, with_sizes
-from compressor.onnx_runtime import open_session
+from compressor.runtimes.ncnn_params import Layer, read_layers, with_sizes
+from compressor.runtimes.onnx import open_session
 from compressor.runtimes.starting import start_in
 from compressor.runtimes.ways import Way
 

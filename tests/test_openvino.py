@@ -16,8 +16,8 @@ import compressor
 from compressor.files.format_table import FORMATS, ONNX, OPENVINO
 from compressor.formats import openvino_format
 from compressor.formats.job import methods_of
-from compressor.onnx_runtime import open_session
 from compressor.options import BenchOptions
+from compressor.runtimes.onnx import open_session
 
 openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
 

@@ -56,7 +56,7 @@ def test_every_trial_asks_for_what_its_tool_has() -> None:
                 Options.of_keywords(dict(form["options"]))
             else:
                 assert form["tool"] in (RIVAL, THEIR_CHOICE)
-                Goal(**{n: v for n, v in form["options"].items() if n != "epochs"})
+                Goal(**{n: v for n, v in form["options"].items() if n not in ("epochs", "batch_norm")})
     assert len({trial.file for trial in trials.values()}) == len(trials)
 
 
@@ -102,6 +102,15 @@ def test_the_rival_meets_the_budget_inside_blocks(network: Network, importance: 
     assert found["macs"][1] / found["macs"][0] == pytest.approx(0.7, abs=0.02)
     assert module.layer1[0].conv2.out_channels == 16
     assert [step for step, _ in found["moments"]] == ["original", "sliced"]
+
+
+def test_the_rivals_batch_norm_is_estimated_again(network: Network) -> None:
+    plain, _ = make_theirs(network, {"ratio": 0.3})
+    module, found = make_theirs(network, {"ratio": 0.3, "batch_norm": True})
+    assert [step for step, _ in found["moments"]] == ["original", "sliced", "batch norm"]
+    again, before = module.state_dict(), plain.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, again[name])}
+    assert changed and all("running" in name for name in changed)
 
 
 @pytest.mark.slow
@@ -285,6 +294,7 @@ def record_of(trial: Trial) -> dict[str, Any]:
         return {"generation": [way], "bytes": sizes, "where": WHERE}
     last = 0.7 + 0.01 * trial.options.get("seed", 0) + 0.1 * (trial.tool == RIVAL)
     steps = ["original", "sliced"] + ["repaired"] * (trial.tool == OURS)
+    steps += ["batch norm"] * bool(trial.options.get("batch_norm"))
     steps += ["trained"] * bool(trial.options.get("epochs"))
     moments = [[step, 0.9 if step == "original" else last] for step in steps]
     sizes = {"macs": [100, 50], "params": [30, 20], "where": WHERE}

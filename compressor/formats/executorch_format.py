@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.export import ExportedProgram
 
-from compressor import extras
-from compressor.clock import Call, Clock, by_wall
-from compressor.errors import CompressorError, UsageError
+from compressor.errors import CompressorError
 from compressor.files.format_table import EXECUTORCH, FORMATS
 from compressor.formats.job import Counted, Job, Methods, Outcome
 from compressor.formats.onnx_file import capture_for
@@ -29,36 +24,28 @@ from compressor.formats.verification import (
     to_array,
 )
 from compressor.formats.verifying import compare_file, inputs_to_compare
-from compressor.onnx_runtime import cores, draw_array
 from compressor.quiet import silence
 from compressor.records import Trace
-from compressor.runtimes.failures import does_not_run, require_cpu
-from compressor.runtimes.ways import Way
+from compressor.runtimes.executorch import (
+    LABEL,
+    RUNTIME,
+    SAYS_MOST,
+    constant,
+    draw,
+    load_network,
+    load_part,
+    open_program,
+)
+from compressor.runtimes.failures import does_not_run
 
 _FILE = FORMATS[EXECUTORCH].file
-_LABEL = FORMATS[EXECUTORCH].label
-_RUNTIME = "ExecuTorch"
 
 MOST = 32
 """Samples of a call at most, where the batch is free: memory is planned for so many in advance."""
 
-ENTRY = "forward"
-"""The method of a file that runs the network."""
-
-_SAYS_MACS, _SAYS_PARAMS, _SAYS_MOST = "compress_macs", "compress_params", "compress_batch"
-"""Methods by which a file says what XNNPACK's part of it hides: multiply-adds of one sample,
-parameters, samples of a call at most."""
-
-
-def _load(part: str) -> Any:
-    """Import a part of ExecuTorch.
-
-    Raises:
-        UsageError: ExecuTorch is not installed; the next step names the extra.
-    """
-    extras.load("executorch", "ExecuTorch programs (--format, --backend)")
-    with silence():
-        return importlib.import_module(f"executorch.{part}")
+_SAYS_MACS, _SAYS_PARAMS = "compress_macs", "compress_params"
+"""Methods by which a file says what XNNPACK's part of it hides: multiply-adds of one sample, and
+parameters."""
 
 
 # -- written -------------------------------------------------------------------------------------
@@ -84,14 +71,14 @@ def convert(program: ExportedProgram, path: Path, says: Mapping[str, Any], *, is
     for most in (MOST, 1) if is_free else (0,):
         try:
             captured = capture_for(program, most) if most else program
-            write(path, _lower(captured, {**says, _SAYS_MOST: most}))
+            write(path, _lower(captured, {**says, SAYS_MOST: most}))
             if most > 1:
                 _check_batch(path, most)
         except Exception as error:  # its exceptions share no base but this one
             failures.append(error)
         else:
             return most
-    raise does_not_take(_RUNTIME, _LABEL, failures[-1], path) from failures[-1]
+    raise does_not_take(RUNTIME, LABEL, failures[-1], path) from failures[-1]
 
 
 def _check_batch(path: Path, most: int) -> None:
@@ -105,12 +92,12 @@ def _check_batch(path: Path, most: int) -> None:
     inputs = [method.metadata.input_tensor_meta(i) for i in range(method.metadata.num_inputs())]
     if most not in {next(iter(each.sizes()), 0) for each in inputs}:
         raise ValueError(f"memory is not planned for {most} samples")
-    method.execute(_draw(method.metadata, 1, most, np.random.default_rng(0)))
+    method.execute(draw(method.metadata, 1, most, np.random.default_rng(0)))
 
 
 def _lower(program: ExportedProgram, says: Mapping[str, Any]) -> bytes:
-    partitioner = _load("backends.xnnpack.partition.xnnpack_partitioner").XnnpackPartitioner
-    lower = _load("exir").to_edge_transform_and_lower
+    partitioner = load_part("backends.xnnpack.partition.xnnpack_partitioner").XnnpackPartitioner
+    lower = load_part("exir").to_edge_transform_and_lower
     with silence(), torch.no_grad():
         made = lower(program, partitioner=[partitioner()], constant_methods=dict(says))
         return bytes(made.to_executorch().buffer)
@@ -155,107 +142,14 @@ def as_function(program: Any, path: Path) -> Run:
         try:
             outputs = method.execute(given)
         except Exception as error:  # its exceptions share no base but this one
-            raise does_not_run(_RUNTIME, error, path) from error
+            raise does_not_run(RUNTIME, error, path) from error
         return [to_array(output.clone()) for output in outputs]  # the memory is used again
 
     return run
 
 
-# -- run -----------------------------------------------------------------------------------------
-
-
-def open_program(path: Path) -> Any:
-    """Load a file, whose network `load_network` makes ready.
-
-    Raises:
-        CompressorError: ExecuTorch cannot read it.
-    """
-    runtime = _load("runtime").Runtime.get()
-    try:
-        return runtime.load_program(path)
-    except Exception as error:  # its exceptions share no base but this one
-        raise does_not_run(_RUNTIME, error, path) from error
-
-
-def load_network(program: Any, path: Path) -> Any:
-    """Make a file's network ready to be run, in memory of its own.
-
-    Raises:
-        CompressorError: ExecuTorch lacks an operator of it.
-    """
-    try:
-        return program.load_method(ENTRY)
-    except Exception as error:  # its exceptions share no base but this one
-        raise does_not_run(_RUNTIME, error, path) from error
-
-
 def _open(path: Path) -> Opened:
-    return Opened(path, as_function(open_program(path), path), _LABEL, _RUNTIME)
-
-
-def _constant(program: Any, name: str) -> Any:
-    """Return what a file says by one of its methods; None where it has no such method."""
-    with suppress(Exception):
-        return program.load_method(name).execute(())[0]
-    return None
-
-
-def start(path: Path, way: Way, seed: int) -> tuple[Call, Clock]:
-    """Start a file; the number of threads is set for the rest of this process."""
-    require_cpu(_RUNTIME, way)
-    _use_threads(way.threads or cores())
-    program = open_program(path)
-    most = _constant(program, _SAYS_MOST)
-    if most and way.batch > most:
-        raise UsageError(
-            f"the {_LABEL} takes {most} sample{'s' if most > 1 else ''} a call at most",
-            where=f"--batch {way.batch}",
-            consequence="nothing was timed",
-            next_step=f"give --batch {most} or less",
-        )
-    method, rng = load_network(program, path), np.random.default_rng(seed)
-    given = _draw(method.metadata, way.batch, most, rng)
-    try:
-        method.execute(given)
-    except Exception as error:  # its exceptions share no base but this one
-        raise does_not_run(_RUNTIME, error, path) from error
-    return lambda: method.execute(given), by_wall
-
-
-def _use_threads(count: int) -> None:
-    """Let networks that are opened from now on run on so many threads.
-
-    Those that were opened before must not run again: they would use the threads that are gone.
-    """
-    library = _load("extension.pybindings.portable_lib")
-    if library._threadpool_get_thread_count() != count:
-        library._unsafe_reset_threadpool(count)
-
-
-_TYPES: Mapping[int, Any] = {
-    0: np.uint8,
-    1: np.int8,
-    2: np.int16,
-    3: np.int32,
-    4: np.int64,
-    5: np.float16,
-    6: np.float32,
-    7: np.float64,
-    11: np.bool_,
-}
-"""ExecuTorch's numbers of types, which are PyTorch's own."""
-
-
-def _draw(meta: Any, batch: int, most: int | None, rng: np.random.Generator) -> list[Tensor]:
-    """Draw a network's inputs, of so many samples where its batch is free (up to `most`)."""
-    given = []
-    for position in range(meta.num_inputs()):
-        tensor = meta.input_tensor_meta(position)
-        sizes = list(tensor.sizes())
-        if most and sizes and sizes[0] == most:
-            sizes[0] = batch
-        given.append(torch.as_tensor(draw_array(sizes, _TYPES[tensor.dtype()], rng)))
-    return given
+    return Opened(path, as_function(open_program(path), path), LABEL, RUNTIME)
 
 
 # -- counted -------------------------------------------------------------------------------------
@@ -264,10 +158,10 @@ def _draw(meta: Any, batch: int, most: int | None, rng: np.random.Generator) -> 
 def _count(path: Path) -> Counted:
     """Return what the file says of itself: XNNPACK's part of it cannot be looked into."""
     program = open_program(path)
-    macs, params = (_constant(program, name) for name in (_SAYS_MACS, _SAYS_PARAMS))
+    macs, params = (constant(program, name) for name in (_SAYS_MACS, _SAYS_PARAMS))
     if macs is None or params is None:
         raise CompressorError(
-            f"the {_LABEL} does not say how many multiply-adds it takes",
+            f"the {LABEL} does not say how many multiply-adds it takes",
             where=str(path),
             consequence="nothing was timed",
             next_step="give a file that compress or compress export wrote",

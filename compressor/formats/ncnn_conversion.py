@@ -16,9 +16,9 @@ from compressor import extras
 from compressor.errors import CompressorError
 from compressor.formats.other_runtimes import does_not_take
 from compressor.formats.output import NoRoomError, write
-from compressor.ncnn_runtime import Layer, Sizes, read_layers, with_sizes
 from compressor.python_path import environment
 from compressor.runtimes.ncnn import LABEL, RUNTIME
+from compressor.runtimes.ncnn_params import Layer, Sizes, read_layers, with_sizes
 
 MOST_SECONDS = 900.0
 """A program that takes longer is taken for one that never ends."""

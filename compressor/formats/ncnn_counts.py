@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 
 from compressor.formats.job import Counted
-from compressor.ncnn_runtime import Layer, Sizes, read_layers
+from compressor.runtimes.ncnn_params import Layer, Sizes, read_layers
 
 
 @dataclass(frozen=True)

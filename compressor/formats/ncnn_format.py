@@ -27,10 +27,11 @@ from compressor.formats.onnx_file import export_onnx, routes_of
 from compressor.formats.other_runtimes import cannot_be_read, verifier
 from compressor.formats.verification import Array, Opened, Run, to_array
 from compressor.formats.verifying import compare_file, inputs_to_compare
-from compressor.ncnn_runtime import NcnnNetwork, Sizes
 from compressor.records import Trace
 from compressor.runtimes.failures import does_not_run
 from compressor.runtimes.ncnn import LABEL, RUNTIME, open_network
+from compressor.runtimes.ncnn_network import NcnnNetwork
+from compressor.runtimes.ncnn_params import Sizes
 
 _FILE = FORMATS[NCNN].file
 
@@ -119,7 +120,7 @@ def _like(array: Array, sizes: Sizes) -> Array:
 _LOOK = """
 import json, sys
 from pathlib import Path
-from compressor.ncnn_runtime import NcnnNetwork
+from compressor.runtimes.ncnn_network import NcnnNetwork
 try:
     print(json.dumps(NcnnNetwork(Path(sys.argv[1])).sizes()))
 except ValueError as error:

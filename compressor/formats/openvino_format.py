@@ -28,12 +28,11 @@ from compressor.formats.verification import (
     to_array,
 )
 from compressor.formats.verifying import compare_file, inputs_to_compare
-from compressor.onnx_runtime import words_of
-from compressor.openvino_runtime import fill_free_sizes, load_openvino
 from compressor.quiet import silence
 from compressor.records import Trace
 from compressor.runtimes.failures import does_not_run
-from compressor.runtimes.openvino import RUNTIME, open_model
+from compressor.runtimes.inputs import words_of
+from compressor.runtimes.openvino import RUNTIME, fill_free_sizes, load_openvino, open_model
 
 _FILE = FORMATS[OPENVINO].file
 _LABEL = FORMATS[OPENVINO].label

@@ -24,7 +24,7 @@ from compressor.loading.onnx.parsing import graphs_of, nodes_of, tensors_of
 from compressor.loading.onnx.planned_steps import every_step
 from compressor.loading.onnx.small_numbers import Array
 from compressor.loading.onnx.stored_forms import GATES
-from compressor.onnx_runtime import SIZES
+from compressor.runtimes.inputs import SIZES
 
 SCATTER = 11
 """The version from which Scatter is called ScatterElements."""

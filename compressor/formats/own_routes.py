@@ -22,7 +22,7 @@ from compressor.loading.onnx.operators import BRANCH
 from compressor.loading.onnx.parsing import graphs_of, nodes_of
 from compressor.loading.onnx.planned_steps import every_step
 from compressor.loading.onnx.proof import tolerance_for
-from compressor.onnx_runtime import words_of
+from compressor.runtimes.inputs import words_of
 
 
 def own_routes(module: nn.Module | None, opset: int | None = None) -> tuple[Route, ...]:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from compressor.calls import Call
 from compressor.errors import CompressorError
-from compressor.onnx_runtime import cores, feeds_for, open_session
+from compressor.machine import cores
 from compressor.quiet import first_line
+from compressor.runtimes.inputs import feeds_for
+from compressor.runtimes.onnx import open_session
 
 
 def call_once(path: Path, feeds: Mapping[str, Tensor], samples: int | None = None) -> None:

@@ -12,8 +12,9 @@ import onnx
 from compressor.errors import CompressorError
 from compressor.files.claimed import temporary_folder
 from compressor.formats.onnx_file import write_onnx
-from compressor.onnx_runtime import Feeds, feeds_for, open_session
 from compressor.quiet import silence
+from compressor.runtimes.inputs import Feeds, feeds_for
+from compressor.runtimes.onnx import open_session
 
 
 def write_half(source: Path, target: Path, metadata: Mapping[str, str]) -> None:

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from compressor.agreement import ONNX, Cases, Tolerance, difference, is_live
 from compressor.errors import CompressorError
-from compressor.onnx_runtime import cores, feeds_for, open_session
+from compressor.machine import cores
+from compressor.runtimes.inputs import feeds_for
+from compressor.runtimes.onnx import open_session
 
 Case = tuple[Mapping[str, Any], Sequence[Any]]
 """Inputs by name, and the outputs that they should give: tensors or arrays."""

@@ -13,7 +13,7 @@ import numpy as np
 from compressor.clock import by_wall
 from compressor.latency.sketches import BESIDE
 from compressor.latency.statistics import usual
-from compressor.onnx_runtime import make_call, open_session, read_record
+from compressor.runtimes.onnx import make_call, open_session, read_record
 
 _LAYOUT = ("ReorderInput", "ReorderOutput")
 """Operators that a layer on its own has at its ends and one among others has not."""

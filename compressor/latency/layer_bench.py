@@ -13,7 +13,7 @@ from compressor.errors import CompressorError
 from compressor.files.claimed import temporary_folder
 from compressor.latency.clocks import Clock, Recorded, Waited
 from compressor.latency.kernels import network_of
-from compressor.onnx_providers import check_provider
+from compressor.runtimes.providers import check_provider
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from torch import nn
 
 from compressor.clock import Call, Clock, by_wall_and_processor, repeat, take_turn
 from compressor.errors import CompressorError, UsageError
-from compressor.onnx_providers import check_provider
-from compressor.onnx_runtime import draw_inputs, make_call, open_session
 from compressor.records import Latency
+from compressor.runtimes.inputs import draw_inputs
+from compressor.runtimes.onnx import make_call, open_session
+from compressor.runtimes.providers import check_provider
 from compressor.torch_calls import TORCH, clock_of
 
 _QUANTILES = (5, 25, 50, 75, 95)

@@ -17,8 +17,8 @@ from compressor.latency.layer_bench import Case
 from compressor.latency.networks import Timed, sum_up
 from compressor.latency.operators import Operator, external_files, join_times
 from compressor.latency.sketches import BESIDE
-from compressor.onnx_runtime import Kernel
 from compressor.report import machine_words
+from compressor.runtimes.onnx import Kernel
 from compressor.watch import Stopwatch, Tick
 
 _SCRIPT = "host_calls"

@@ -13,7 +13,7 @@ from compressor.latency.kernels import network_of
 from compressor.latency.layer_bench import Case, naming
 from compressor.latency.sketches import BESIDE
 from compressor.latency.statistics import usual
-from compressor.openvino_runtime import compile_network, load_openvino
+from compressor.runtimes.openvino import compile_network, load_openvino
 
 _LAYOUT = "Reorder"
 """The type of operators that a layer on its own has at its ends and one among others has not."""

@@ -14,14 +14,8 @@ from onnx import shape_inference
 
 from compressor.clock import repeat
 from compressor.files.claimed import temporary_folder
-from compressor.onnx_runtime import (
-    Kernel,
-    draw_inputs,
-    fill_sizes,
-    open_session,
-    read_record,
-    usual_sizes,
-)
+from compressor.runtimes.inputs import draw_inputs, fill_sizes, usual_sizes
+from compressor.runtimes.onnx import Kernel, open_session, read_record
 
 CALLS, LEAST, WARM_UP, SECONDS = 30, 8, 3, 3.0
 """An operator's time is the median of so many calls after the first ones; a slow network is called

@@ -93,19 +93,58 @@ def _several(value: Any, rank: int) -> list[int]:
     return [int(v) for v in (listed * rank if len(listed) == 1 else listed)]
 
 
-def _windows(x: Tensor, kernel: Sequence[int], stride: list[int], dilation: list[int]) -> Tensor:
-    """View padded inputs [samples, in, *positions] as [samples, *positions, in, *kernel]."""
-    rank = len(kernel)
-    for d, (size, step, gap) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
-        x = x.unfold(d, (size - 1) * gap + 1, step)[..., ::gap]
-    return x.permute(0, *range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))
+INDICES = 2**18
+"""The number of values that are gathered together: an index takes twice the bytes of a value."""
 
 
-def _gather(windows: Tensor, rows: Tensor, rank: int, blocks: int) -> Tensor:
-    """Return the features of some rows, [blocks, rows, features]; features are (in, *kernel)."""
-    grid = windows.shape[: 1 + rank]
-    places = torch.unravel_index(rows, grid)
-    return windows[places].reshape(len(rows), blocks, -1).transpose(0, 1)
+@dataclass(frozen=True)
+class _Windows:
+    """How a convolution moves over its inputs: a number for each dimension of positions."""
+
+    kernel: Sequence[int]
+    stride: Sequence[int]
+    dilation: Sequence[int]
+
+    def grid(self, sizes: Sequence[int]) -> list[int]:
+        """Return how many output positions padded inputs of these sizes have per dimension."""
+        each = zip(sizes, self.kernel, self.stride, self.dilation, strict=True)
+        return [(size - (k - 1) * gap - 1) // step + 1 for size, k, step, gap in each]
+
+    def begins(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Return where in the memory of padded inputs the first value of each row's window is."""
+        grid = (x.shape[0], *self.grid(x.shape[2:]))
+        sample, *places = torch.unravel_index(rows, grid)
+        begin = sample * x.stride(0)
+        for place, step, apart in zip(places, self.stride, x.stride()[2:], strict=True):
+            begin += place * step * apart
+        return begin
+
+    def offsets(self, x: Tensor) -> Tensor:
+        """Return how far from there all values of a window are, in the order (in, *kernel)."""
+        found = torch.arange(x.shape[1], device=x.device) * x.stride(1)
+        for size, gap, apart in zip(self.kernel, self.dilation, x.stride()[2:], strict=True):
+            further = torch.arange(size, device=x.device) * gap * apart
+            found = (found.unsqueeze(1) + further).flatten()
+        return found
+
+
+def _gather(x: Tensor, windows: _Windows, rows: Tensor, blocks: int) -> Tensor:
+    """Return the features of some rows, [blocks, rows, features]; features are (in, *kernel).
+
+    Args:
+        x: Padded inputs [samples, in, *positions].
+        windows: What a row sees of them.
+        rows: Output positions, counted over samples and positions.
+        blocks: The groups of the convolution.
+    """
+    x = x.detach().contiguous()
+    begins, offsets = windows.begins(x, rows), windows.offsets(x)
+    found = x.new_empty(len(rows), len(offsets))
+    some = max(1, INDICES // len(offsets))
+    for part, begin in zip(found.split(some), begins.split(some), strict=True):
+        places = (begin.unsqueeze(1) + offsets).flatten()
+        torch.index_select(x.view(-1), 0, places, out=part.view(-1))
+    return found.reshape(len(rows), blocks, -1).transpose(0, 1)
 
 
 def _convolve(arguments: Arguments, rows: Tensor) -> Tensor:
@@ -121,7 +160,8 @@ def _convolve(arguments: Arguments, rows: Tensor) -> Tensor:
     else:
         pads = [(p, p) for p in _several(padding, rank)]
     x = F.pad(x, [p for pair in reversed(pads) for p in pair])
-    return _gather(_windows(x, kernel, stride, dilation), rows, rank, int(arguments["groups"]))
+    windows = _Windows(kernel, stride, dilation)
+    return _gather(x, windows, rows, int(arguments["groups"]))
 
 
 def _deconvolve(arguments: Arguments, rows: Tensor) -> Tensor:
@@ -144,8 +184,8 @@ def _deconvolve(arguments: Arguments, rows: Tensor) -> Tensor:
     apart[(..., *(slice(None, None, s) for s in stride))] = x
     rim = [g * (k - 1) - p for g, k, p in zip(dilation, kernel, padding, strict=True)]
     pads = [p for r, e in reversed(list(zip(rim, extra, strict=True))) for p in (r, r + e)]
-    windows = _windows(F.pad(apart, pads), kernel, [1] * rank, dilation)
-    return _gather(windows, rows, rank, int(arguments["groups"]))
+    windows = _Windows(kernel, [1] * rank, dilation)
+    return _gather(F.pad(apart, pads), windows, rows, int(arguments["groups"]))
 
 
 def _image_outputs(output: Tensor, rows: Tensor) -> Tensor:

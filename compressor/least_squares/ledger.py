@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from compressor.graph.network import BATCH, Network, with_batch
 from compressor.least_squares.consumers import Contraction
+from compressor.least_squares.drawn_rows import rows_drawn
 from compressor.least_squares.layouts import at_channels
 from compressor.least_squares.memory import Memory, Size
-from compressor.least_squares.moments import rows_drawn
 
 DOUBLE_PRECISION = 2
 """How much longer a multiply-add takes in double precision."""

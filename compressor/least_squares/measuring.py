@@ -15,7 +15,9 @@ from compressor.calls import Call
 from compressor.errors import UsageError
 from compressor.graph.network import Network
 from compressor.graph.programs.nodes import given_arguments
+from compressor.least_squares.chain import Chain
 from compressor.least_squares.consumers import Contraction, consumers
+from compressor.least_squares.drawn_rows import Inputs, arguments_at, features_of, in_blocks
 from compressor.least_squares.elimination import RIDGE
 from compressor.least_squares.layouts import blocks_of
 from compressor.least_squares.ledger import WITH_GRADIENTS, Ledger, rows_of_all, work_of
@@ -26,14 +28,7 @@ from compressor.least_squares.memory import (
     columns_to_eliminate,
     rows_to_keep,
 )
-from compressor.least_squares.moments import (
-    Chain,
-    Inputs,
-    Moments,
-    arguments_at,
-    features_of,
-    in_blocks,
-)
+from compressor.least_squares.moments import Moments
 from compressor.least_squares.pieces import (
     Channels,
     GroupConsumers,

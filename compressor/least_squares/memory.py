@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from compressor.free_memory import free_bytes
+from compressor.machine import free_bytes
 
 FREE = 0.5
 """The share of the free memory that is taken where the user gives no limit, `MOST` at most."""
@@ -22,7 +22,7 @@ DOUBLE, SINGLE = 8, 4
 
 USUAL_ROWS = 32_768
 """The number of output positions that a regression takes, drawn at random from all samples, within
-what `moments.ROWS_PER_FEATURE` says. Further ones would change the estimate little."""
+what `drawn_rows.ROWS_PER_FEATURE` says. Further ones would change the estimate little."""
 
 
 @dataclass(frozen=True)

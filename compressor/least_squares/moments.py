@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
-from torch.fx.node import map_arg
 
-from compressor.graph.programs.nodes import argument, schema_names
-from compressor.least_squares.consumers import Contraction
-from compressor.least_squares.layouts import blocks_of, row_count, row_grid
-from compressor.least_squares.memory import Memory
-from compressor.least_squares.walk import Script, Walk
-from compressor.padding import counted_rows
 from compressor.processes import all_summed
-
-Inputs = Callable[[], Iterable[Any]]
-"""A function that gives the calibration batches anew, the same each time: calls, or positional
-inputs alone."""
-
-
-ROWS_PER_FEATURE, MOST_PER_FEATURE = 4, 256
-"""How many output positions a regression takes for each of its features, drawn at random:
-`Memory.usual_rows` in all, as long as that is between these numbers. A fit of so many weights per
-output misses by about the inverse of them more than it has to."""
 
 AT_ONCE = 0.5
 """The number of rows whose products are added up together, as a share of the features: adding a
@@ -40,39 +19,6 @@ are not computed."""
 
 MOST_SHRUNK = 0.9
 """The largest share of shrinkage, for features that the samples say nothing of."""
-
-
-def arguments_at(walk: Walk, node: Node) -> dict[str, Any]:
-    """Return the values of the arguments that a node is about to be called with, by name."""
-    given = {name: argument(node, name) for name in schema_names(node)}
-    values: dict[str, Any] = map_arg(given, walk.values.__getitem__)
-    return values
-
-
-def draw_rows(
-    total: int, width: int, blocks: int, batches: int, generator: torch.Generator, memory: Memory
-) -> Tensor:
-    """Draw which of a batch's output positions take part, in ascending order.
-
-    Args:
-        total: How many there are.
-        width: Number of features of each block of the regression.
-        blocks: Number of its blocks.
-        batches: How many batches share the wanted number of positions.
-        generator: Draws them.
-        memory: Says how many are usual over all batches, and the most of one.
-    """
-    wanted = rows_drawn(total, width, blocks, batches, memory)
-    if wanted >= total:
-        return torch.arange(total)
-    return torch.randint(total, (wanted,), generator=generator).sort().values
-
-
-def rows_drawn(total: int, width: int, blocks: int, batches: int, memory: Memory) -> int:
-    """Return how many of a batch's output positions take part (see `draw_rows`)."""
-    wanted = min(memory.usual_rows, MOST_PER_FEATURE * width)
-    wanted = max(wanted, ROWS_PER_FEATURE * width)
-    return min(total, math.ceil(wanted / max(1, batches)), memory.most_rows(width * blocks))
 
 
 @dataclass
@@ -215,119 +161,3 @@ def square_norm(matrices: Tensor) -> Tensor:
     """Return the squared norm of each block, [blocks], summed in double precision."""
     norms: Tensor = torch.linalg.vector_norm(matrices, dim=(1, 2), dtype=torch.float64)
     return norms.square()
-
-
-# -- what a consumer's output becomes ------------------------------------------------------------
-
-
-class Chain:
-    """The chain from a consumer's output y to its target: t = P(s·y) + c.
-
-    P only moves values. 1 / s² per value of y depends on weights alone, so it is computed once, and
-    kept with one value where it is the same along a dimension (samples, positions).
-    """
-
-    def __init__(self, script: Script, consumer: Contraction) -> None:
-        self.first = script.named[consumer.node]
-        self.links = [script.named[name] for name in consumer.chain]
-        self.inverse: Tensor | None = None
-
-    def pull(self, ahead: Walk, change: Tensor) -> Tensor:
-        """Return the change of y that brings about a change of the target (0 where s is zero).
-
-        Args:
-            ahead: A walk that has run through the chain.
-            change: The target's change, of the target's shape.
-        """
-        if not self.links:
-            return change
-        start = torch.zeros_like(ahead.values[self.first], requires_grad=True)
-        with torch.enable_grad():
-            end = self._through(ahead, start)
-        if self.inverse is None or not _fits(self.inverse, start):
-            self.inverse = _squeeze(self._invert(ahead, start, end))
-        (pulled,) = torch.autograd.grad(end, start, change)
-        return pulled.mul_(self.inverse)
-
-    def _invert(self, ahead: Walk, start: Tensor, end: Tensor) -> Tensor:
-        slope = self._through(ahead, torch.ones_like(start)) - end
-        (gain,) = torch.autograd.grad(end, start, slope.detach(), retain_graph=True)
-        return torch.where(gain > 1e-12 * gain.max(), 1 / gain, 0.0)
-
-    def _through(self, ahead: Walk, value: Tensor) -> Tensor:
-        inner: dict[Node, Tensor] = {self.first: value}
-        for node in self.links:
-            known = ahead.values | inner
-            args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
-            inner[node] = _functional(node)(*args, **kwargs)
-        return inner[self.links[-1]]
-
-
-def _fits(values: Tensor, other: Tensor) -> bool:
-    pairs = zip(values.shape, other.shape, strict=True)
-    return all(size in (1, whole) for size, whole in pairs)
-
-
-def _squeeze(values: Tensor) -> Tensor:
-    """Return values with size 1 along each dimension along which they are all the same."""
-    for dim in range(values.dim()):
-        first = values.narrow(dim, 0, 1)
-        values = first.clone() if bool((values == first).all()) else values
-    return values
-
-
-def _functional(node: Node) -> Any:
-    """Return a node's operator in the form that does not write to its argument."""
-    name = str(node.target)
-    if not name.endswith(("_.Tensor", "_.default")) or "_unsafe" in name:
-        return node.target
-    packet = getattr(torch.ops.aten, name.split(".")[1].rstrip("_"))
-    return getattr(packet, name.split(".")[2])
-
-
-def features_of(
-    walk: Walk,
-    node: Node,
-    consumer: Contraction,
-    batches: int,
-    generator: torch.Generator,
-    out: Tensor,
-    memory: Memory,
-) -> tuple[Tensor, Tensor]:
-    """Return the features of some rows, [blocks, rows, features], and the rows' positions."""
-    rows = rows_at(walk, node, consumer, batches, generator, out, memory)
-    return consumer.layout.features(arguments_at(walk, node), rows), rows
-
-
-def rows_at(
-    walk: Walk,
-    node: Node,
-    consumer: Contraction,
-    batches: int,
-    generator: torch.Generator,
-    out: Tensor,
-    memory: Memory,
-) -> Tensor:
-    """Draw which rows of a batch take part in a consumer's regression; padded ones never do.
-
-    Args:
-        walk: A walk just before the consumer.
-        node, consumer: The consumer.
-        batches: How many batches share the wanted number of rows.
-        generator: Draws the rows.
-        out: The consumer's output; the rows are returned on its device.
-        memory: Bounds the number of rows.
-    """
-    arguments = arguments_at(walk, node)
-    weights = [walk.script.tensors[name] for name in consumer.tensors]
-    width = sum(weight.numel() // weight.shape[0] for weight in weights)
-    blocks = blocks_of(arguments)
-    counted = counted_rows(row_grid(out, consumer.layout), walk.counted)
-    count = row_count(out, consumer.layout) if counted is None else len(counted)
-    rows = draw_rows(count, width, blocks, batches, generator, memory).to(out.device)
-    return rows if counted is None else counted.to(out.device)[rows]
-
-
-def in_blocks(values: Tensor, blocks: int) -> Tensor:
-    """Reshape values [rows, all outputs] to [blocks, rows, outputs]."""
-    return values.reshape(len(values), blocks, -1).transpose(0, 1)

@@ -15,10 +15,10 @@ from compressor.graph.network import Network
 from compressor.graph.programs.nodes import argument, given_arguments
 from compressor.least_squares.cells import STATES, write_out
 from compressor.least_squares.consumers import Contraction
+from compressor.least_squares.drawn_rows import Inputs, rows_at
 from compressor.least_squares.layouts import blocks_of
 from compressor.least_squares.ledger import rows_of_all, work_of
 from compressor.least_squares.memory import Memory, Size
-from compressor.least_squares.moments import Inputs, rows_at
 from compressor.least_squares.positions import keep_positions
 from compressor.least_squares.walk import Script, Walk
 

@@ -17,9 +17,7 @@ from compressor.least_squares.elimination import Regression
 from compressor.least_squares.memory import (
     Size,
 )
-from compressor.least_squares.moments import (
-    Moments,
-)
+from compressor.least_squares.moments import Moments
 from compressor.least_squares.rows import Rows
 from compressor.records import Group
 

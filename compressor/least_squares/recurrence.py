@@ -22,7 +22,7 @@ from compressor.graph.network import Network
 from compressor.graph.programs.nodes import argument
 from compressor.least_squares.cells import STATES
 from compressor.least_squares.consumers import Contraction
-from compressor.least_squares.moments import features_of
+from compressor.least_squares.drawn_rows import features_of
 from compressor.least_squares.pairs import Pairs, keep_wanted
 from compressor.least_squares.positions import keep_positions
 from compressor.least_squares.ridge import ByMoments

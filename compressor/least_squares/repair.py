@@ -20,11 +20,12 @@ from torch.export import ExportedProgram
 from compressor.graph.axes import Axis, Bools, leaves
 from compressor.graph.network import Network
 from compressor.least_squares.cells import write_out
+from compressor.least_squares.chain import Chain
 from compressor.least_squares.consumers import Contraction, Step, consumers
+from compressor.least_squares.drawn_rows import Inputs, arguments_at, features_of, in_blocks
 from compressor.least_squares.layouts import blocks_of
 from compressor.least_squares.ledger import Ledger
 from compressor.least_squares.memory import Memory, Workspace, columns_to_solve
-from compressor.least_squares.moments import Chain, Inputs, arguments_at, features_of, in_blocks
 from compressor.least_squares.pairs import Pairs, Whole, keep_wanted
 from compressor.least_squares.recurrence import CellFit
 from compressor.least_squares.ridge import BY_ROWS, Form, form_for

@@ -19,7 +19,7 @@ from torch.fx.node import map_arg
 
 from compressor.graph.programs.nodes import argument, operator_of
 from compressor.graph.rules.facts import KEEPS_PLACES, MOVES
-from compressor.least_squares.moments import arguments_at
+from compressor.least_squares.drawn_rows import arguments_at
 from compressor.least_squares.walk import Script, Walk
 
 ATTENTION = "scaled_dot_product_attention.default"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -51,6 +52,11 @@ class Script:
         self.is_written_to = any(self.writes)
         self.lasting: set[Node] = set()
         self.aside = {node for node in self.nodes if operator_of(node) in ASIDE}
+
+    @cached_property
+    def storages(self) -> Mapping[int, int]:
+        """The bytes of the memory of the program's own tensors, by its address."""
+        return _storages(self.tensors.values())
 
     def start(self, inputs: Any) -> Walk:
         """Return a walk that knows only the inputs (a call, or positional ones alone)."""
@@ -139,9 +145,8 @@ class Walk:
 
     def size_bytes(self) -> int:
         """Return the bytes of the values, without the program's own tensors."""
-        values = pytree.tree_leaves((list(self.values.values()), list(self.kept.values())))
-        held, own = _storages(values), _storages(self.script.tensors.values())
-        return sum(size for key, size in held.items() if key not in own)
+        held = _storages([*self.values.values(), *self.kept.values()])
+        return sum(size for key, size in held.items() if key not in self.script.storages)
 
     def _copy(self, values: Values) -> Values:
         """Copy values that may be written to; views stay views of one another."""
@@ -181,9 +186,18 @@ class Walk:
 
 
 def _storages(values: Iterable[Any]) -> dict[int, int]:
-    """Return the bytes of tensors' memory, by its address: views share theirs."""
-    each = [v.untyped_storage() for v in values if isinstance(v, torch.Tensor)]
-    return {storage.data_ptr(): storage.nbytes() for storage in each}
+    """Return the bytes of the memory of tensors, within lists too, by its address.
+
+    Views share theirs.
+    """
+    found: dict[int, int] = {}
+    for value in values:
+        # most are tensors, for which looking into lists takes as long as all of the rest
+        for leaf in [value] if isinstance(value, torch.Tensor) else pytree.tree_leaves(value):
+            if isinstance(leaf, torch.Tensor):
+                storage = leaf.untyped_storage()
+                found[storage.data_ptr()] = storage.nbytes()
+    return found
 
 
 def _call(node: Node, value_of: Callable[[Node], Any]) -> Any:

@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from compressor.free_memory import free_bytes
+from compressor.machine import free_bytes
 from compressor.records import ExampleInputs
 
 TOLERABLE = 0.25

@@ -27,14 +27,14 @@ from compressor.latency.networks import Timed, measure_eager, measure_turns
 from compressor.latency.on_host import networks_on
 from compressor.latency.operators import Operator, profile
 from compressor.latency.statistics import Speedup, speedup_of
-from compressor.onnx_providers import PROVIDERS
-from compressor.onnx_runtime import cores
+from compressor.machine import cores
 from compressor.processes import of_the_first
 from compressor.records import Latency
 from compressor.report import noisy_words
 from compressor.run.format_timing import formats_with_a_runtime, time_files
 from compressor.run.opened import Run
 from compressor.run.timing import by_torch, turns
+from compressor.runtimes.providers import PROVIDERS
 from compressor.slicing import Sliced
 
 LATENCY_SECONDS = 3.0

@@ -31,12 +31,12 @@ from compressor.latency.machine import LAYERS_ON, Setting, path_in_cache
 from compressor.latency.networks import Timed, measure_turns
 from compressor.latency.on_host import ask_target, bench_on, measure_turns_on
 from compressor.listing import some_of
-from compressor.onnx_providers import PROVIDERS, check_provider, has_provider
 from compressor.options import Options
 from compressor.processes import of_the_first
 from compressor.records import Latency, Trace
 from compressor.run.format_timing import time_files
 from compressor.run.torch_timing import measure_programs
+from compressor.runtimes.providers import PROVIDERS, check_provider, has_provider
 from compressor.torch_calls import TORCH
 from compressor.watch import Stopwatch, Tick
 

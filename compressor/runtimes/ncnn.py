@@ -7,8 +7,8 @@ from pathlib import Path
 from compressor.clock import Call, Clock, by_wall
 from compressor.errors import UsageError
 from compressor.files.format_table import FORMATS, NCNN
-from compressor.ncnn_runtime import NcnnNetwork
 from compressor.runtimes.failures import does_not_run, require_cpu
+from compressor.runtimes.ncnn_network import NcnnNetwork
 from compressor.runtimes.ways import Way
 
 RUNTIME, LABEL = "ncnn", FORMATS[NCNN].label

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from compressor.files.format_table import titles_of_backends
-from compressor.onnx_runtime import cores
+from compressor.machine import cores
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from compressor.files.format_table import FORMATS, HF
 from compressor.graph.counting import count_macs, count_params
 from compressor.graph.trace import trace
 from compressor.loading.data import batches, data_of, hold_out
+from compressor.options import Options
 from compressor.records import ExampleInputs
 from compressor.recover import (
     LEARNING_RATES,
@@ -28,6 +29,7 @@ from compressor.recover import (
     evaluate,
     fine_tune,
     optimizer_for,
+    recalibrate_batch_norm,
     top1,
 )
 from compressor.run.journal import Journal
@@ -56,6 +58,9 @@ Made = tuple[nn.Module, Record]
 a step and the value of the network's metric after it."""
 
 TRAINING = "training"
+
+CALIBRATION = Options().calibration
+"""The number of samples that statistics are re-estimated on: those of our repair."""
 
 
 def make_ours(network: Network, options: Mapping[str, Any]) -> Made:
@@ -104,7 +109,7 @@ def make_theirs(
 
     Args:
         network: What is pruned; not changed.
-        options: Those of `Goal`, and `epochs`.
+        options: Those of `Goal`, `batch_norm` and `epochs`.
         journal: Keeps what each epoch has reached, and goes on from there.
         device: Where it is trained and evaluated.
     """
@@ -120,6 +125,11 @@ def make_theirs(
         "params": [count_params(each) for each in pairs],
         "moments": moments,
     }
+    if options.get("batch_norm"):
+        train = data_of(network.train, "train")
+        some = batches(train, 64, seed=goal.seed, limit=CALIBRATION, drop_last=True)
+        recalibrate_batch_norm(module, some, device)
+        moments.append(["batch norm", _evaluate(network, module, device)])
     if epochs := options.get("epochs", 0):
         found["epochs"] = _train(network, module, epochs, goal.seed, journal or Journal(), device)
         moments.append([f"{epochs} epochs", _evaluate(network, module, device)])

@@ -42,6 +42,7 @@ METHODS: Mapping[str, Method] = {
     "random": Method(OURS, {"round_to": 1, "criterion": "random", **UNIFORM}),
     "Torch-Pruning": Method(RIVAL, {}),
     "Torch-Pruning, round_to=8": Method(RIVAL, {"round_to": 8}),
+    "Torch-Pruning, batch norm re-estimated": Method(RIVAL, {"batch_norm": True}),
     "Torch-Pruning Taylor": Method(RIVAL, {"importance": "Taylor"}),
     "Torch-Pruning, by measured time": Method(RIVAL, {"of": "latency"}),
     **{

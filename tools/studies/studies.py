@@ -137,7 +137,8 @@ def _trained() -> Iterator[Row]:
     """Networks that packages carry, and a language model: nothing trained, and one epoch."""
     alone = ("ours, --criterion l2 --no-repair", "ours, --criterion wanda --no-repair")
     theirs = ("Torch-Pruning", "Torch-Pruning, round_to=8")
-    rivals = {"EfficientNet-lite0": theirs, "voice encoder": (), MINILM: theirs}
+    with_norms = (*theirs, "Torch-Pruning, batch norm re-estimated")
+    rivals = {"EfficientNet-lite0": with_norms, "voice encoder": (), MINILM: theirs}
     for times in (2.0, 4 / 3):
         for network, both in rivals.items():  # Torch-Pruning cuts no recurrent layers
             yield from of(network, ("ours, defaults", *both, *alone), times)
@@ -146,6 +147,22 @@ def _trained() -> Iterator[Row]:
             yield from of(network, ("ours, defaults", *both[:1]), times, epochs=1)
         for share in (0.75, 0.5):
             yield from of(network, ("ours, --of latency",), 1 / share)
+
+
+def _downloaded() -> Iterator[Row]:
+    """Networks of images whose weights are in the data folder; ResNets learn in `training`."""
+    compared = (
+        *("ours, defaults", "Torch-Pruning", "Torch-Pruning, round_to=8"),
+        "Torch-Pruning, batch norm re-estimated",
+        *("ours, --criterion l2 --no-repair", "ours, --criterion wanda --no-repair"),
+    )
+    learning = ("MobileNet-V2", "MobileNet-V1")
+    for network in (*learning, "ResNet-20", "ResNet-56"):
+        for times in (4 / 3, 2.0):
+            yield from of(network, compared, times)
+            if network in learning:
+                yield from of(network, ("ours, defaults", "Torch-Pruning"), times, epochs=1)
+            yield from of(network, ("ours, --of latency",), times)
 
 
 def _language() -> Iterator[Row]:
@@ -240,6 +257,7 @@ STUDIES: Mapping[str, Study] = {
     "latency": Study("time at half of the MACs, half of the time", 1.5, [*_latency()]),
     "equal time": Study("accuracy at equal measured time", 2.0, [*_equal_time()]),
     "trained": Study("trained networks of packages, choice, repair, training", 3.0, [*_trained()]),
+    "downloaded": Study("trained networks of the data folder", 1.0, [*_downloaded()]),
     "language": Study("a language model's folder", 0.5, [*_language()]),
     "sentences": Study("a sentence encoder's folder", 1.0, [*_sentences()]),
     "runtimes": Study("other runtimes", 1.0, [*_runtimes()]),

@@ -50,7 +50,9 @@ class Entry:
             return {}
         options = self.trial.options
         found = {"original": values[0], "sliced": values[1], "last": values[-1]}
-        if self.trial.tool != RIVAL and options.get("repair", True) and len(values) > 2:
+        is_theirs = self.trial.tool == RIVAL
+        is_repaired = options.get("batch_norm") if is_theirs else options.get("repair", True)
+        if is_repaired and len(values) > 2:
             found["repaired"] = values[2]
         if options.get("epochs"):
             found["trained"] = values[-1]

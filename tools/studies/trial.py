@@ -25,9 +25,9 @@ class Trial:
         network: A key of `networks.NETWORKS`.
         tool: OURS, RIVAL, THEIR_CHOICE, FLAP, CLOCK or GENERATION.
         options: Of OURS those of `compressor.compress`; of RIVAL those of `torch_pruning.Goal`,
-            and `epochs`; of THEIR_CHOICE those of `Goal`; of FLAP those of OURS; of CLOCK the
-            `forms` (label -> tool and options) and `batches`; of GENERATION such `forms`, of OURS
-            alone.
+            `batch_norm` (whether its statistics are re-estimated) and `epochs`; of THEIR_CHOICE
+            those of `Goal`; of FLAP those of OURS; of CLOCK the `forms` (label -> tool and options)
+            and `batches`; of GENERATION such `forms`, of OURS alone.
     """
 
     network: str

@@ -13,8 +13,8 @@ from compressor.loading.onnx.onnx_network import OnnxNetwork
 from compressor.loading.onnx.planned_steps import FromTensors, FromValue, Planned, Source
 from compressor.loading.onnx.saying import refused
 from compressor.loading.onnx.small_numbers import Numbers
-from compressor.onnx_runtime import words_of
 from compressor.records import ExampleInputs
+from compressor.runtimes.inputs import words_of
 
 ORIGIN = "the file's declared inputs"
 SIDES = (224, 640, 64, 320, 512, 32)

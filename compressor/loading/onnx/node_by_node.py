@@ -21,8 +21,10 @@ from compressor.loading.onnx.onnx_network import OnnxNetwork
 from compressor.loading.onnx.operators import BRANCH
 from compressor.loading.onnx.planned_steps import FromValue, Planned
 from compressor.loading.onnx.small_numbers import Numbers
-from compressor.onnx_runtime import Feeds, cores, feeds_by_position, open_session
+from compressor.machine import cores
 from compressor.records import ExampleInputs
+from compressor.runtimes.inputs import Feeds, feeds_by_position
+from compressor.runtimes.onnx import open_session
 
 CHUNK = 32
 """How many steps are compared at a time."""

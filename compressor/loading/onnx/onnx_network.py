@@ -25,7 +25,7 @@ from compressor.loading.onnx.planned_steps import (
 from compressor.loading.onnx.saying import refused
 from compressor.loading.onnx.small_numbers import Numbers
 from compressor.loading.onnx.uses import last_uses
-from compressor.onnx_runtime import words_of
+from compressor.runtimes.inputs import words_of
 
 
 class OnnxNetwork(nn.Module):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compressor.free_memory import free_bytes
 from compressor.loading.onnx.saying import damaged, refused
 from compressor.loading.onnx.small_numbers import Array
+from compressor.machine import free_bytes
 
 LARGEST_SIDE = 2**31
 """The largest size of one dimension."""

@@ -15,8 +15,10 @@ from compressor.agreement import FLOAT16, FLOAT32, ONNX, Tolerance, difference, 
 from compressor.loading.onnx.node_by_node import find_wrong_step
 from compressor.loading.onnx.onnx_network import OnnxNetwork
 from compressor.loading.onnx.saying import OnnxFileError, refused
-from compressor.onnx_runtime import Feeds, cores, feeds_by_position, open_session
+from compressor.machine import cores
 from compressor.records import ExampleInputs
+from compressor.runtimes.inputs import Feeds, feeds_by_position
+from compressor.runtimes.onnx import open_session
 
 BY_TYPE: Mapping[torch.dtype, Tolerance] = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT}
 

@@ -14,9 +14,9 @@ from compressor.files.format_table import TENSORRT, format_of
 from compressor.formats.job import check_installed, methods_of
 from compressor.hosts import HostError
 from compressor.latency.on_host import reach
-from compressor.onnx_providers import check_provider
 from compressor.options import BenchOptions
 from compressor.report import versions
+from compressor.runtimes.providers import check_provider
 from compressor.runtimes.ways import Way
 from compressor.studies.bench.entrants import Entrant, open_entrant
 from compressor.studies.bench.places import Place, place_of

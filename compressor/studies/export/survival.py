@@ -16,6 +16,6 @@ from compressor.python_path import environment
 def runs_here(path: Path) -> bool:
     """Return whether ONNX Runtime calls the file on this machine without ending its process."""
     # this module imports the runtime alone: torch would take longer than the call
-    command = [sys.executable, "-m", "compressor.onnx_runtime", str(path)]
+    command = [sys.executable, "-m", "compressor.runtimes.onnx", str(path)]
     done = subprocess.run(command, capture_output=True, check=False, env=environment())
     return done.returncode == 0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from compressor.files.format_table import ONNX
 from compressor.loading.data import batches
+from compressor.machine import cores
 from compressor.metrics import TOP1
-from compressor.onnx_runtime import cores
 from compressor.records import Latency
 from compressor.run.subject import measure_named
 from compressor.studies.export.conversions import EXPORTED

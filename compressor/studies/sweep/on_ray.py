@@ -10,7 +10,7 @@ from typing import Any
 
 from compressor import extras
 from compressor.errors import UsageError
-from compressor.onnx_runtime import cores
+from compressor.machine import cores
 from compressor.python_path import python_path
 from compressor.studies.sweep.carrying_out import Outcome, Outcomes, Task, carry_out_trial
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from compressor.errors import UsageError
-from compressor.onnx_runtime import cores
+from compressor.machine import cores
 from compressor.python_path import environment
 from compressor.studies.sweep.carrying_out import Outcome, Outcomes, Task, Tell, carry_out_trial
 from compressor.unexpected import is_debugging

@@ -1,10 +1,18 @@
-"""How much memory is free."""
+"""What this machine has: free memory, and processors."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def free_bytes() -> int:
