@@ -56,7 +56,8 @@ def test_every_trial_asks_for_what_its_tool_has() -> None:
                 Options.of_keywords(dict(form["options"]))
             else:
                 assert form["tool"] in (RIVAL, THEIR_CHOICE)
-                Goal(**{n: v for n, v in form["options"].items() if n not in ("epochs", "batch_norm")})
+                later = ("batch_norm", "epochs")
+                Goal(**{n: v for n, v in form["options"].items() if n not in later})
     assert len({trial.file for trial in trials.values()}) == len(trials)
 
 

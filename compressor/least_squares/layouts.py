@@ -141,7 +141,7 @@ def _gather(x: Tensor, windows: _Windows, rows: Tensor, blocks: int) -> Tensor:
     begins, offsets = windows.begins(x, rows), windows.offsets(x)
     found = x.new_empty(len(rows), len(offsets))
     some = max(1, INDICES // len(offsets))
-    for part, begin in zip(found.split(some), begins.split(some), strict=True):
+    for part, begin in zip(torch.split(found, some), torch.split(begins, some), strict=True):
         places = (begin.unsqueeze(1) + offsets).flatten()
         torch.index_select(x.view(-1), 0, places, out=part.view(-1))
     return found.reshape(len(rows), blocks, -1).transpose(0, 1)
