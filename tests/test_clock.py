@@ -150,9 +150,9 @@ def test_the_same_record_is_read(script: ModuleType, tmp_path: Path) -> None:
 def test_sessions_are_opened_and_calls_repeated_in_one_place() -> None:
     """Elsewhere nobody names what opens a session, reads its record or repeats calls for a time."""
     homes = {
-        "InferenceSession(": "onnx.py",
-        "SessionOptions(": "onnx.py",
-        "end_profiling(": "onnx.py",
+        "InferenceSession(": "runtimes/onnx.py",
+        "SessionOptions(": "runtimes/onnx.py",
+        "end_profiling(": "runtimes/onnx.py",
         "thread_time(": "clock.py",
         "perf_counter() < ": "clock.py",
     }
@@ -160,4 +160,4 @@ def test_sessions_are_opened_and_calls_repeated_in_one_place() -> None:
         text = path.read_text()
         for words, home in homes.items():
             if words in text and "templates" not in path.parts:
-                assert path.name == home, f"{path} has {words}"
+                assert path.relative_to(PACKAGE).as_posix() == home, f"{path} has {words}"

@@ -21,11 +21,11 @@ from compressor.graph.trace import trace
 from compressor.least_squares import Memory, Workspace, reconstruction_scores, refit, salience
 from compressor.least_squares.chain import Chain
 from compressor.least_squares.consumers import consumers
-from compressor.least_squares.drawn_rows import arguments_at, in_blocks
+from compressor.least_squares.drawn_rows import in_blocks
 from compressor.least_squares.elimination import Regression, eliminate
 from compressor.least_squares.layouts import LAYOUTS, Layout, blocks_of, row_count
 from compressor.least_squares.moments import Moments
-from compressor.least_squares.walk import Script
+from compressor.least_squares.walk import Script, arguments_at
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
 from compressor.slicing.program import slice_program

@@ -17,12 +17,7 @@ from compressor.formats.onnx_file import capture_for
 from compressor.formats.other_runtimes import does_not_take, verifier
 from compressor.formats.output import write
 from compressor.formats.program_file import count_program
-from compressor.formats.verification import (
-    Array,
-    Opened,
-    Run,
-    to_array,
-)
+from compressor.formats.verification import Array, Opened, Run, to_array
 from compressor.formats.verifying import compare_file, inputs_to_compare
 from compressor.quiet import silence
 from compressor.records import Trace

@@ -10,12 +10,12 @@ import numpy.typing as npt
 from compressor.graph.axes import coordinates
 from compressor.graph.network import Network
 from compressor.graph.programs.lifting import stored_tensors
-from compressor.least_squares.drawn_rows import Inputs
 from compressor.least_squares.elimination import Elimination, eliminate
 from compressor.least_squares.ledger import DOUBLE_PRECISION, Ledger
 from compressor.least_squares.measuring import Measurer
 from compressor.least_squares.memory import Memory, Workspace
 from compressor.least_squares.pieces import GroupConsumers, Name, PieceRegression
+from compressor.least_squares.walk import Inputs
 from compressor.listing import some_of
 from compressor.records import Group, Trace
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from compressor.graph.blocks import Block
-from compressor.least_squares.drawn_rows import Inputs
-from compressor.least_squares.walk import Script
+from compressor.least_squares.walk import Inputs, Script
 from compressor.padding import blank_padding
 from compressor.processes import all_summed
 

@@ -21,12 +21,11 @@ from torch.export import ExportedProgram
 from compressor.graph.axes import Axis, Bools
 from compressor.graph.network import Network
 from compressor.graph.programs.rebuilding import rebuild
-from compressor.least_squares.drawn_rows import Inputs, arguments_at
 from compressor.least_squares.head_pairs import Channels, Pair, Side, pair
 from compressor.least_squares.memory import Workspace
 from compressor.least_squares.positions import keep_positions
 from compressor.least_squares.tracking import Read, feeds_softmax, operands, track
-from compressor.least_squares.walk import Walk
+from compressor.least_squares.walk import Inputs, Walk, arguments_at
 
 SMALLEST = 1e-14
 """The least share of the largest variance that a direction counts with, so that A has an

@@ -137,7 +137,7 @@ def _gather(x: Tensor, windows: _Windows, rows: Tensor, blocks: int) -> Tensor:
         rows: Output positions, counted over samples and positions.
         blocks: The groups of the convolution.
     """
-    x = x.detach().contiguous()
+    x = x.detach().contiguous()  # no gradient passes through what is written into place
     begins, offsets = windows.begins(x, rows), windows.offsets(x)
     found = x.new_empty(len(rows), len(offsets))
     some = max(1, INDICES // len(offsets))

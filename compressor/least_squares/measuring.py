@@ -17,7 +17,7 @@ from compressor.graph.network import Network
 from compressor.graph.programs.nodes import given_arguments
 from compressor.least_squares.chain import Chain
 from compressor.least_squares.consumers import Contraction, consumers
-from compressor.least_squares.drawn_rows import Inputs, arguments_at, features_of, in_blocks
+from compressor.least_squares.drawn_rows import Draw, in_blocks
 from compressor.least_squares.elimination import RIDGE
 from compressor.least_squares.layouts import blocks_of
 from compressor.least_squares.ledger import WITH_GRADIENTS, Ledger, rows_of_all, work_of
@@ -40,7 +40,7 @@ from compressor.least_squares.pieces import (
 )
 from compressor.least_squares.rows import Rows
 from compressor.least_squares.salience import gradients_at_once, salience, samples_of
-from compressor.least_squares.walk import Script, Walk
+from compressor.least_squares.walk import Inputs, Script, Walk, arguments_at
 from compressor.processes import processes
 from compressor.records import Group, Trace
 
@@ -198,15 +198,18 @@ class Measurer:
     def _pass(
         self, pieces: Sequence[Piece], gathered: Mapping[Name, Moments | Rows], ledger: Ledger
     ) -> None:
-        draws = {p.name: torch.Generator().manual_seed(self.seed) for p in pieces}
         chains = {p.consumer.node: Chain(self.script, p.consumer) for p in pieces}
         total, macs = max(self.batches, 1), self.network.cost.macs()
+        draws = {
+            p.name: Draw(total, torch.Generator().manual_seed(self.seed), self.memory)
+            for p in pieces
+        }
         for given in self.inputs():
             walk = self.script.start(given)
             for piece in pieces:
                 walk.advance(piece.consumer.node)
                 chain, draw = chains[piece.consumer.node], draws[piece.name]
-                self._look(piece, chain, walk, gathered[piece.name], total, draw)
+                self._look(piece, chain, walk, gathered[piece.name], draw)
                 ledger.add(piece.work / total, "measuring consumers")
             ledger.add(macs * self.samples, "measuring consumers")
 
@@ -216,16 +219,13 @@ class Measurer:
         chain: Chain,
         walk: Walk,
         gathered: Moments | Rows,
-        batches: int,
-        generator: torch.Generator,
+        draw: Draw,
     ) -> None:
         consumer, nodes = piece.consumer, self.script.named
         ahead = walk.ahead(consumer.target)
         disturbed = chain.pull(ahead, ahead.values[nodes[consumer.target]])
         node = nodes[consumer.node]
-        features, rows = features_of(
-            walk, node, consumer, batches, generator, disturbed, self.memory
-        )
+        features, rows = draw.features(walk, consumer, disturbed)
         if piece.columns is not None:
             features = features[:, :, piece.columns.to(features.device)]
         outputs = consumer.layout.outputs(disturbed, rows)

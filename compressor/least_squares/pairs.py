@@ -15,12 +15,12 @@ from compressor.graph.network import Network
 from compressor.graph.programs.nodes import argument, given_arguments
 from compressor.least_squares.cells import STATES, write_out
 from compressor.least_squares.consumers import Contraction
-from compressor.least_squares.drawn_rows import Inputs, rows_at
+from compressor.least_squares.drawn_rows import Draw
 from compressor.least_squares.layouts import blocks_of
 from compressor.least_squares.ledger import rows_of_all, work_of
 from compressor.least_squares.memory import Memory, Size
 from compressor.least_squares.positions import keep_positions
-from compressor.least_squares.walk import Script, Walk
+from compressor.least_squares.walk import Inputs, Script, Walk
 
 
 def keep_wanted(
@@ -139,8 +139,8 @@ class Pairs:
             return None
         walk, node = first[1], self.sliced.named[consumer.node]
         out = walk.shape_of(node)
-        generator = torch.Generator().manual_seed(seed)
-        return batches * len(rows_at(walk, node, consumer, batches, generator, out, self.memory))
+        draw = Draw(batches, torch.Generator().manual_seed(seed), self.memory)
+        return batches * len(draw.rows(walk, consumer, out))
 
     def batches(self) -> int | None:
         """Return the number of batches, or None where it is not known."""

@@ -14,9 +14,7 @@ from compressor.graph.axes import coordinates
 from compressor.graph.network import Network
 from compressor.least_squares.consumers import Contraction
 from compressor.least_squares.elimination import Regression
-from compressor.least_squares.memory import (
-    Size,
-)
+from compressor.least_squares.memory import Size
 from compressor.least_squares.moments import Moments
 from compressor.least_squares.rows import Rows
 from compressor.records import Group

@@ -22,7 +22,7 @@ from compressor.graph.network import Network
 from compressor.graph.programs.nodes import argument
 from compressor.least_squares.cells import STATES
 from compressor.least_squares.consumers import Contraction
-from compressor.least_squares.drawn_rows import features_of
+from compressor.least_squares.drawn_rows import Draw
 from compressor.least_squares.pairs import Pairs, keep_wanted
 from compressor.least_squares.positions import keep_positions
 from compressor.least_squares.ridge import ByMoments
@@ -102,7 +102,7 @@ class CellFit:
     def _gather(self, *, is_led: bool) -> ByMoments:
         """Gather the regression with the original's states, or with the cell's own, as features."""
         gathering, consumer = ByMoments(), self.consumer
-        batches = self.pairs.batches() or 1
+        draw = Draw(self.pairs.batches() or 1, self.generator, self.pairs.memory)
         columns = self.network.tensors[consumer.state][1]
         for original, sliced, wanted in self._some(apart=False):
             if is_led:
@@ -113,10 +113,7 @@ class CellFit:
                 states = sliced.compute(self.before)
             seen = sliced.seeing(self.before, states)
             change = wanted - seen.compute(self.node)
-            features, rows = features_of(
-                *(seen, self.node, consumer, batches, self.generator, change),
-                memory=self.pairs.memory,
-            )
+            features, rows = draw.features(seen, consumer, change)
             gathering.add(features, consumer.layout.outputs(change, rows).unsqueeze(0))
         return gathering
 

@@ -22,14 +22,14 @@ from compressor.graph.network import Network
 from compressor.least_squares.cells import write_out
 from compressor.least_squares.chain import Chain
 from compressor.least_squares.consumers import Contraction, Step, consumers
-from compressor.least_squares.drawn_rows import Inputs, arguments_at, features_of, in_blocks
+from compressor.least_squares.drawn_rows import Draw, in_blocks
 from compressor.least_squares.layouts import blocks_of
 from compressor.least_squares.ledger import Ledger
 from compressor.least_squares.memory import Memory, Workspace, columns_to_solve
 from compressor.least_squares.pairs import Pairs, Whole, keep_wanted
 from compressor.least_squares.recurrence import CellFit
 from compressor.least_squares.ridge import BY_ROWS, Form, form_for
-from compressor.least_squares.walk import Script
+from compressor.least_squares.walk import Inputs, Script, arguments_at
 
 SWEEPS = 2
 """How often all parts of a consumer are re-fitted, where it is re-fitted part by part: what one
@@ -173,18 +173,16 @@ def _look(
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield, batch by batch, some features of a consumer and the change wanted of its output."""
-    generator = torch.Generator().manual_seed(seed)
+    draw = Draw(pairs.batches() or 1, torch.Generator().manual_seed(seed), pairs.memory)
     node, target = (pairs.sliced.named[name] for name in (consumer.node, consumer.target))
-    chain, batches = Chain(pairs.sliced, consumer), pairs.batches() or 1
+    chain = Chain(pairs.sliced, consumer)
     for original, sliced in pairs.at(consumer.node):
         whole = original.reach(pairs.wanted(consumer))
         wanted = keep_wanted(whole, network, consumer, masks)
         ahead = sliced.ahead(consumer.target)
         change = chain.pull(ahead, wanted - ahead.values[target])
         blocks = blocks_of(arguments_at(sliced, node))
-        features, rows = features_of(
-            *(sliced, node, consumer, batches, generator, change), memory=pairs.memory
-        )
+        features, rows = draw.features(sliced, consumer, change)
         targets = in_blocks(consumer.layout.outputs(change, rows), blocks)
         yield features[:, :, part], targets
 

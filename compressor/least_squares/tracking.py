@@ -19,8 +19,7 @@ from torch.fx.node import map_arg
 
 from compressor.graph.programs.nodes import argument, operator_of
 from compressor.graph.rules.facts import KEEPS_PLACES, MOVES
-from compressor.least_squares.drawn_rows import arguments_at
-from compressor.least_squares.walk import Script, Walk
+from compressor.least_squares.walk import Script, Walk, arguments_at
 
 ATTENTION = "scaled_dot_product_attention.default"
 PRODUCTS: Mapping[str, tuple[str, str]] = {

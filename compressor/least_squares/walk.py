@@ -16,11 +16,21 @@ from torch.utils import _pytree as pytree
 
 from compressor.calls import Call
 from compressor.graph.programs.lifting import fill_placeholders, stored_tensors
-from compressor.graph.programs.nodes import ASSERTION, is_mutable, operator_of
+from compressor.graph.programs.nodes import (
+    ASSERTION,
+    argument,
+    is_mutable,
+    operator_of,
+    schema_names,
+)
 from compressor.least_squares.cells import ASIDE, write_out
 from compressor.padding import counted_of
 
 Values = dict[Node, Any]
+
+Inputs = Callable[[], Iterable[Any]]
+"""A function that gives the calibration batches anew, the same each time: calls, or positional
+inputs alone."""
 
 NOTHING = torch.empty(0)
 """Stands for the value of a node in `cells.ASIDE` that nobody looks at."""
@@ -183,6 +193,13 @@ class Walk:
 
         with torch.no_grad():
             return _call(node, without_data)
+
+
+def arguments_at(walk: Walk, node: Node) -> dict[str, Any]:
+    """Return the values of the arguments that a node is about to be called with, by name."""
+    given = {name: argument(node, name) for name in schema_names(node)}
+    values: dict[str, Any] = map_arg(given, walk.values.__getitem__)
+    return values
 
 
 def _storages(values: Iterable[Any]) -> dict[int, int]:
