@@ -40,7 +40,7 @@ from tools.studies.packages.files import FileNetwork
 from tools.studies.packages.running import apart, compress_and_judge
 from tools.studies.packages.table import clock_of
 from tools.studies.their_choice import write_plan
-from tools.studies.timing import time_in_8_bits, time_modules
+from tools.studies.timing import time_in_8_bits, time_modules, time_smaller
 from tools.studies.torch_pruning import Goal, Gradients, prune
 from tools.studies.trial import (
     CLOCK,
@@ -120,11 +120,13 @@ def make_theirs(
     pairs = network.module, module
     moments = [["original", _original(network, device)]]
     moments.append(["sliced", _evaluate(network, module, device)])
-    found = {
+    found: Record = {
         "macs": [count_macs(each, example, {}) for each in pairs],
         "params": [count_params(each) for each in pairs],
         "moments": moments,
     }
+    if goal.of == "latency":
+        found["measured"] = time_smaller(network.module, module, network.example)
     if options.get("batch_norm"):
         train = data_of(network.train, "train")
         some = batches(train, 64, seed=goal.seed, limit=CALIBRATION, drop_last=True)
@@ -194,10 +196,7 @@ def make_their_choice(network: Network, options: Mapping[str, Any]) -> Made:
         path = Path(folder) / "plan.json"
         write_plan(network.module, network.example, Goal(**options), network.hint, path)
         module, found = make_ours(network, {"plan": str(path)})
-    both = {"original": network.module, "smaller": module}
-    (timed,) = time_modules(both, network.example)
-    found["measured"] = {"share": timed["share"]["smaller"], "noise": timed["noise"]}
-    return module, found
+    return module, found | {"measured": time_smaller(network.module, module, network.example)}
 
 
 def make_of_file(network: FileNetwork, options: Mapping[str, Any]) -> Record:

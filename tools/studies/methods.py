@@ -45,6 +45,7 @@ METHODS: Mapping[str, Method] = {
     "Torch-Pruning, batch norm re-estimated": Method(RIVAL, {"batch_norm": True}),
     "Torch-Pruning Taylor": Method(RIVAL, {"importance": "Taylor"}),
     "Torch-Pruning, by measured time": Method(RIVAL, {"of": "latency"}),
+    "Torch-Pruning, round_to=8, by measured time": Method(RIVAL, {"of": "latency", "round_to": 8}),
     **{
         f"Torch-Pruning's choice, round_to={step}, our repair": Method(
             THEIR_CHOICE, {"round_to": step}

@@ -24,6 +24,8 @@ from tools.studies.torch_pruning import IMPORTANCES
 from tools.studies.trial import CLOCK, FLAP, GENERATION, OURS, RIVAL, THEIR_CHOICE, Trial
 
 MINILM = "all-MiniLM-L6-v2"
+RECIPE: Mapping[str, Any] = {"augment": "crop-flip", "batch_size": 128}
+"""How networks of CIFAR-10 are trained; Torch-Pruning's results by the network's own record."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,9 @@ def _networks() -> Iterator[Row]:
 
 def _training() -> Iterator[Row]:
     compared = ("ours", "Torch-Pruning", "uniform L1", "random", "ours, inside blocks")
-    recipe = {"augment": "crop-flip", "batch_size": 128}
     for network, epochs in (("ResNet-20", 5), ("ResNet-56", 1)):
         for label in compared:
-            own = recipe if METHODS[label].tool == OURS else {}
+            own = RECIPE if METHODS[label].tool == OURS else {}
             yield from of(network, (label,), 2.0, epochs=epochs, **own)
         yield timed(network, compared)
 
@@ -131,6 +132,15 @@ def _equal_time() -> Iterator[Row]:
         yield from of(network, ours, 2.0)
     for share in (0.6, 0.5, 0.7, 0.8):
         yield from of("ResNet-56", ours, 1 / share, SEEDS[1:])
+
+
+def _equal_time_trained() -> Iterator[Row]:
+    compared = ("ours, --of latency", "Torch-Pruning, round_to=8, by measured time")
+    for epochs in (1, 5):
+        for network in ("ResNet-20", "ResNet-56"):
+            for label in compared:
+                own = RECIPE if METHODS[label].tool == OURS else {}
+                yield from of(network, (label,), 2.0, SEEDS, epochs=epochs, **own)
 
 
 def _trained() -> Iterator[Row]:
@@ -256,6 +266,9 @@ STUDIES: Mapping[str, Study] = {
     "peers": Study("networks of other kinds, trained", 1.0, [*_peers()]),
     "latency": Study("time at half of the MACs, half of the time", 1.5, [*_latency()]),
     "equal time": Study("accuracy at equal measured time", 2.0, [*_equal_time()]),
+    "equal time training": Study(
+        "half of the time, the same training after it", 4.0, [*_equal_time_trained()]
+    ),
     "trained": Study("trained networks of packages, choice, repair, training", 3.0, [*_trained()]),
     "downloaded": Study("trained networks of the data folder", 1.0, [*_downloaded()]),
     "language": Study("a language model's folder", 0.5, [*_language()]),
