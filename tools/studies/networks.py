@@ -104,7 +104,7 @@ def _vision_transformer(root: Path) -> Network:
 
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         some = torch.randint(len(train), (128,), generator=generator).tolist()
-        images, labels = train.__getitems__(some)
+        images, labels = train.__getitems__(some).batch
         flipped = torch.rand((), generator=generator) < 0.5
         return images.flip(3) if flipped else images, labels
 
