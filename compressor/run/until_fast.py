@@ -96,6 +96,7 @@ def measure(
     kept: Mapping[str, int],
     original: Original,
     whole_ms: float,
+    seconds: float = SECONDS,
 ) -> Measured:
     """Time a smaller network against the original.
 
@@ -105,6 +106,7 @@ def measure(
         kept: How many channels its groups keep.
         original: The network that went in.
         whole_ms: The original's predicted milliseconds.
+        seconds: How long all of them are timed for in one look.
     """
     files, name = TemporaryFolder(), format_there(run.options)
     smaller: Runnable = program
@@ -117,14 +119,14 @@ def measure(
         methods_of(name).attempt(replace(run.trace, program=program), files.path)
         smaller = files.path / FORMATS[name].file
     before, after, noise = of_the_first(
-        lambda: _steadily(original.runnable(name), smaller, run.options)
+        lambda: _steadily(original.runnable(name), smaller, run.options, seconds)
     )
     predicted = run.total(LATENCY, kept) / whole_ms
     return Measured(predicted, after / before, before, after, noise)
 
 
 def _steadily(
-    original: Runnable, smaller: Runnable, options: Options
+    original: Runnable, smaller: Runnable, options: Options, seconds: float
 ) -> tuple[float, float, float]:
     """Time both networks, and return the steadiest of several measurements.
 
@@ -135,7 +137,7 @@ def _steadily(
     looks: list[tuple[float, float, float]] = []
     while not looks or (looks[-1][2] > STEADY and len(looks) < LOOKS):
         networks = {"before": original, "after": smaller, "again": original}
-        times = time_networks(networks, options, SECONDS)
+        times = time_networks(networks, options, seconds)
         before, after, again = (times[name].own_ms for name in networks)
         whole = (before + again) / 2
         looks.append((whole, after, abs(before - again) / whole))
