@@ -36,8 +36,8 @@ def samples_that_fit(program: ExportedProgram, memory: int) -> int:
 
 
 def samples_with_gradients(program: ExportedProgram, memory: int) -> int:
-    """Return of how many samples, 2 at least, a memory of so many bytes holds all values."""
-    return max(LEAST, memory // max(1, IN_A_GRADIENT * sum(_bytes_of_values(program))))
+    """Return of how many samples a memory of so many bytes holds all values, perhaps of none."""
+    return memory // max(1, IN_A_GRADIENT * sum(_bytes_of_values(program)))
 
 
 def samples_to_compare(program: ExportedProgram, memory: int) -> int:

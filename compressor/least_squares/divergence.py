@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from compressor.processes import all_summed
 
 Outputs = list[Tensor]
 
+ENTRIES = 2**22
+"""The number of values that are compared together in double precision."""
+
 
 class Divergence:
     """Compares smaller networks with the original on some samples.
@@ -24,21 +28,39 @@ class Divergence:
     variance, averaged over the outputs: 0 for the original, 1 for what returns their mean.
     """
 
-    def __init__(self, program: ExportedProgram, inputs: Inputs, device: str = "cpu") -> None:
-        """Run the original on all samples and keep what it returns.
+    def __init__(
+        self,
+        program: ExportedProgram,
+        inputs: Inputs,
+        device: str = "cpu",
+        memory: float = math.inf,
+    ) -> None:
+        """Run the original on all samples and keep what it returns, if the memory is enough.
 
         Args:
             program: The original.
             inputs: Gives the batches anew, the same each time.
             device: Where networks are run.
+            memory: Bytes for the original's outputs; if they take more, it is run again each time.
         """
         self.inputs, self.device = inputs, device
         self.script = Script(program, device)
-        self.wanted = list(self._run(self.script))
+        self._kept: list[Outputs] | None = []
+        held = 0
+        for outputs in self._run(self.script):
+            held += sum(output.nbytes for output in outputs)
+            if held > memory:
+                self._kept = None
+                break
+            self._kept.append(outputs)
+
+    def _wanted(self) -> Iterator[Outputs]:
+        """Yield what the original returns, batch by batch."""
+        yield from self._run(self.script) if self._kept is None else self._kept
 
     def of(self, program: ExportedProgram) -> float:
         """Return the divergence of a smaller program from the original."""
-        pairs = zip(self.wanted, self._run(Script(program, self.device)), strict=True)
+        pairs = zip(self._wanted(), self._run(Script(program, self.device)), strict=True)
         return self._share(sum(_squares(wanted, outputs) for wanted, outputs in pairs))
 
     def without(self, blocks: Sequence[Block]) -> list[float]:
@@ -48,11 +70,11 @@ class Divergence:
         """
         self.script.lasting |= {self.script.named[block.stream] for block in blocks}
         walk = self.script.start(next(iter(self.inputs())))
-        divergences = []
+        divergences, wanted = [], next(self._wanted())
         for block in blocks:
             walk.advance(block.addition)
             outputs = _floats(walk.detour(block.addition, block.stream), walk.counted)
-            divergences.append(self._share(_squares(self.wanted[0], outputs)))
+            divergences.append(self._share(_squares(wanted, outputs)))
         return divergences
 
     def _run(self, script: Script) -> Iterator[Outputs]:
@@ -76,7 +98,21 @@ def _floats(outputs: Sequence[Any], counted: Tensor | None) -> Outputs:
 
 def _squares(wanted: Outputs, outputs: Outputs) -> Tensor:
     """Return per output the squared difference, then per output the squared deviation, [2·n]."""
-    pairs = list(zip(wanted, outputs, strict=True))
-    differences = [(w.double() - o.double()).square().sum() for w, o in pairs]
-    spreads = [(w.double() - w.double().mean(0, keepdim=True)).square().sum() for w in wanted]
-    return torch.stack([*differences, *spreads])
+    sums = [_squares_of(*pair) for pair in zip(wanted, outputs, strict=True)]
+    return torch.stack([each[0] for each in sums] + [each[1] for each in sums])
+
+
+def _squares_of(wanted: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the squared difference of an output, and the squared deviation of the original's."""
+    difference, deviation = torch.zeros(2, dtype=torch.float64)
+    for some, other in zip(_pieces(wanted), _pieces(output), strict=True):
+        difference = difference + (some - other).square().sum()
+        deviation = deviation + (some - some.mean(0, keepdim=True)).square().sum()
+    return difference, deviation
+
+
+def _pieces(values: Tensor) -> Iterator[Tensor]:
+    """Yield values [samples, ...] in double precision, all samples of some of them at a time."""
+    columns = values.reshape(len(values) if values.ndim else 1, -1)
+    for some in columns.split(max(1, ENTRIES // len(columns)), dim=1):
+        yield some.double()

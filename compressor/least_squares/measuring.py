@@ -115,11 +115,13 @@ class Measurer:
         what = "measuring what errors do to the outputs"
         ledger.begin(what)
         each = WITH_GRADIENTS * self.network.cost.macs()
+        at_once, memory = gradients_at_once(self.trace, self.memory)
         self.salient = salience(
             self.script,
             [c for some in self.consumers.values() for c in some if not c.recurs],
             self.given,
-            at_once=gradients_at_once(self.trace, self.memory),
+            at_once=at_once,
+            memory=memory,
             seed=self.seed,
             most=samples_of(self.all_samples),
             progress=lambda samples: ledger.add(each * samples, what),

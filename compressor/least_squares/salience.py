@@ -11,21 +11,23 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 
 from compressor.calls import Call
 from compressor.graph.network import Network
+from compressor.least_squares.at_once import LEAST as LEAST_AT_ONCE
 from compressor.least_squares.at_once import samples_with_gradients
 from compressor.least_squares.consumers import Contraction
 from compressor.least_squares.consumers import consumers as consumers_of
+from compressor.least_squares.gradients import gradients_at
 from compressor.least_squares.layouts import row_count, row_grid
 from compressor.least_squares.memory import Memory, Workspace
-from compressor.least_squares.walk import Script, Walk
-from compressor.padding import blank_padding, counted_of, counted_rows
+from compressor.least_squares.walk import Script
+from compressor.padding import counted_of, counted_rows
 from compressor.processes import all_summed
 from compressor.records import Group, Trace
 
@@ -38,6 +40,9 @@ _SEEN = ""
 AT_ONCE = 8
 """The most samples whose activations are kept for one backward pass."""
 
+ENTRIES = 2**22
+"""The number of values that are looked at together in double precision."""
+
 
 def salience(
     script: Script,
@@ -45,6 +50,7 @@ def salience(
     batches: Iterable[Any],
     *,
     at_once: int | None,
+    memory: int | None = None,
     seed: int = 0,
     most: int = SAMPLES,
     progress: Callable[[int], None] = lambda samples: None,
@@ -56,6 +62,7 @@ def salience(
         consumers: The consumers.
         batches: Calibration batches, each a call of the network.
         at_once: The samples that are run together; None: batches as they are.
+        memory: Bytes for the values that are held together; None: for those of all operators.
         seed: Seed of the random directions.
         most: The samples that are run, about.
         progress: Is told of how many samples are done, one part after the other.
@@ -64,11 +71,11 @@ def salience(
         Name of the consumer's node -> [outputs], a mean over samples and positions. Contractions
         that no gradient reaches are left out.
     """
-    generator = torch.Generator().manual_seed(seed)
+    direction = partial(_direction, generator=torch.Generator().manual_seed(seed))
     sums = {_SEEN: torch.zeros((), dtype=torch.float64)}
     for part in _some(batches, at_once, most):
-        for consumer, gradient, _ in _gradients(script, consumers, part, generator):
-            squares = _columns(gradient, consumer, counted_of(part)).square().mean(0)
+        for consumer, gradient, _ in gradients_at(script, consumers, part, direction, memory):
+            squares = _mean([gradient], consumer, counted_of(part), torch.square)
             sums[consumer.node] = sums.get(consumer.node, 0.0) + part.samples * squares
         sums[_SEEN] = sums[_SEEN] + part.samples
         progress(part.samples)
@@ -92,15 +99,20 @@ def stakes(
     """
     workspace = workspace or Workspace()
     script = Script(trace.program, workspace.device)
-    generator = torch.Generator().manual_seed(workspace.seed)
-    at_once = gradients_at_once(trace, workspace.memory)
+    direction = partial(_direction, generator=torch.Generator().manual_seed(workspace.seed))
+    at_once, memory = gradients_at_once(trace, workspace.memory)
     consumers = [c for c in consumers_of(trace.program, network.aliases) if not c.recurs]
     sums = {consumer.node: torch.zeros((), dtype=torch.float64) for consumer in consumers}
     for part in _some(batches, at_once):
-        for consumer, gradient, value in _gradients(script, consumers, part, generator):
-            outputs, slopes = (_columns(x, consumer, counted_of(part)) for x in (value, gradient))
-            moved = slopes * (outputs - outputs.mean(0))
-            sums[consumer.node] += moved.square().sum()
+        counted = counted_of(part)
+        for consumer, slope, value in gradients_at(script, consumers, part, direction, memory):
+            usual = _mean([value], consumer, counted)
+
+            def moved(outputs: Tensor, slopes: Tensor, usual: Tensor = usual) -> Tensor:
+                return (slopes * (outputs - usual)).square()
+
+            rows = sum(len(some) for some in _rows_of(value, consumer, counted))
+            sums[consumer.node] += rows * _mean([value, slope], consumer, counted, moved).sum()
     by_tensor: dict[str, list[float]] = {}
     whole = all_summed(sums)
     for consumer in consumers:
@@ -117,11 +129,17 @@ def _mean_of(group: Group, by_tensor: Mapping[str, Sequence[float]]) -> float:
     return sum(each) / len(each) if each else 0.0
 
 
-def gradients_at_once(trace: Trace, memory: Memory) -> int | None:
-    """Return how many samples a memory holds with gradients; None where batches are not parted."""
+def gradients_at_once(trace: Trace, memory: Memory) -> tuple[int | None, int | None]:
+    """Return how gradients of samples are taken within a memory.
+
+    Returns:
+        How many samples are run together, None where batches are not parted; and of how many bytes
+        the values are that are held together, None where it holds those of all operators.
+    """
     if trace.batch_symbol is None:
-        return None
-    return min(AT_ONCE, samples_with_gradients(trace.program, memory.moments))
+        return None, None
+    fit = samples_with_gradients(trace.program, memory.moments)
+    return min(AT_ONCE, max(LEAST_AT_ONCE, fit)), memory.moments if fit < LEAST_AT_ONCE else None
 
 
 def samples_of(there: int) -> int:
@@ -148,61 +166,33 @@ def _parts(given: Call, at_once: int | None) -> Iterable[Call]:
         yield given.map(operator.itemgetter(slice(start, start + at_once)))
 
 
-def _gradients(
-    script: Script,
-    consumers: Sequence[Contraction],
-    given: Call,
-    generator: torch.Generator,
-) -> list[tuple[Contraction, Tensor, Tensor]]:
-    """Return consumers with the gradient of a random direction of the outputs, and their values."""
-    with torch.enable_grad():
-        walk = _Probing(script, script.start(given), {c.node for c in consumers})
-        moved = sum(
-            (blank_padding(_direction(output, generator), walk.counted) * output).sum()
-            for output in walk.outputs()
-            if isinstance(output, Tensor) and output.requires_grad
-        )
-    if not isinstance(moved, Tensor):
-        return []
-    probes = [walk.probes[c.node] for c in consumers]
-    gradients = torch.autograd.grad(moved, probes, allow_unused=True, materialize_grads=True)
-    values = [walk.watched_values[c.node] for c in consumers]
-    return list(zip(consumers, gradients, values, strict=True))
-
-
-def _columns(values: Tensor, consumer: Contraction, counted: Tensor | None) -> Tensor:
-    """Return a consumer's outputs, or their gradient, as [rows, outputs] in double precision.
-
-    Rows that are padding are left out.
-    """
+def _rows_of(values: Tensor, consumer: Contraction, counted: Tensor | None) -> Iterator[Tensor]:
+    """Yield the rows of a consumer's outputs, without padding, some at a time."""
     rows = counted_rows(row_grid(values, consumer.layout), counted)
     if rows is None:
         rows = torch.arange(row_count(values, consumer.layout))
-    rows = rows.to(values.device)
-    return consumer.layout.outputs(values.double(), rows).cpu()
+    at_once = max(1, ENTRIES * len(rows) // max(1, values.numel()))
+    yield from rows.to(values.device).split(at_once)
+
+
+def _mean(
+    values: Sequence[Tensor],
+    consumer: Contraction,
+    counted: Tensor | None,
+    of: Callable[..., Tensor] = lambda columns: columns,
+) -> Tensor:
+    """Return the mean over rows of a function of the columns [rows, outputs] of some values.
+
+    They are taken in double precision, some rows at a time.
+    """
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for rows in _rows_of(values[0], consumer, counted):
+        columns = (consumer.layout.outputs(each, rows).double().cpu() for each in values)
+        total, count = total + of(*columns).sum(0), count + len(rows)
+    return total / max(count, 1)
 
 
 def _direction(output: Tensor, generator: torch.Generator) -> Tensor:
     """Draw a random direction of an output's shape, in units of the output's own spread."""
     drawn = torch.randn(output.shape, generator=generator).to(output)
-    return drawn / output.detach().std(correction=0).clamp(min=1e-12)
-
-
-class _Probing(Walk):
-    """A walk that adds zeros to some values, to take gradients with respect to them."""
-
-    def __init__(self, script: Script, start: Walk, watched: set[str]) -> None:
-        super().__init__(script, start.values, start.position, start.counted)
-        self.watched = watched
-        self.probes: dict[str, Tensor] = {}
-        self.watched_values: dict[str, Tensor] = {}
-
-    def compute(self, node: Node) -> Any:
-        value = super().compute(node)
-        if node.name in self.watched:
-            self.watched_values[node.name] = value.detach()
-            # one zero that stands in all places takes no memory
-            zeros = value.new_zeros(()).expand(value.shape).detach()
-            self.probes[node.name] = zeros.requires_grad_()
-            value = value + self.probes[node.name]
-        return value
+    return drawn.div_(output.detach().std(correction=0).clamp(min=1e-12))

@@ -107,6 +107,11 @@ class Walk:
                 self._step()
         return self.kept[self.script.named[node]]
 
+    def run_until(self, position: int) -> None:
+        """Run until just before the node of a number."""
+        while self.position < position:
+            self._step()
+
     def ahead(self, node: str) -> Walk:
         """Return a walk of its own that has just computed a node, with all values up to there.
 

@@ -21,7 +21,7 @@ from compressor.run.decide import Decision, Keep, choice_of, decide
 from compressor.run.found import Candidate, best_of
 from compressor.run.halfway import score_again
 from compressor.run.opened import Run
-from compressor.run.repairing import quiet, refit_program
+from compressor.run.repairing import quiet, refit_program, workspace_of
 from compressor.run.without_blocks import take_blocks_out
 from compressor.score import Scores
 from compressor.score.data import CalibrationBatches, WithoutTargets
@@ -85,8 +85,10 @@ class Candidates:
         part = replace(options, calibration=_part_of(min(options.calibration, len(rest))))
         self.data = CalibrationBatches(run.trace, rest, part)
         judged = CalibrationBatches(run.trace, kept, replace(part, augment="none"))
+        memory = workspace_of(options).memory
         self.divergence = Divergence(
-            run.trace.program, lambda: WithoutTargets(judged.batches()), options.device
+            *(run.trace.program, lambda: WithoutTargets(judged.batches())),
+            *(options.device, memory.walks),
         )
         self.seen: dict[Way, Candidate] = {}
         self.aim = 1.0
