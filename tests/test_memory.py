@@ -26,8 +26,16 @@ from compressor.least_squares import (
     reconstruction_scores,
     refit,
 )
+from compressor.least_squares.at_once import (
+    COPIES,
+    IN_A_GRADIENT,
+    samples_that_fit,
+    samples_with_gradients,
+)
+from compressor.least_squares.consumers import consumers
 from compressor.least_squares.drawn_rows import rows_drawn
 from compressor.least_squares.elimination import Regression, eliminate
+from compressor.least_squares.ledger import rows_of_all
 from compressor.least_squares.memory import (
     Size,
     bytes_to_solve_moments,
@@ -326,3 +334,23 @@ def test_the_bound_is_an_option() -> None:
     for wrong in ("much", "1000"):
         with pytest.raises(UsageError, match="memory"):
             Options(memory=wrong)
+
+
+@pytest.mark.parametrize("width", [4, 60, 64, 128])
+def test_values_of_any_size_are_counted(width: int) -> None:
+    # beyond half of the number that stands for the batch, a product was taken for another one
+    x = torch.zeros(2, 3, 128, 128)
+    program = trace(nn.Conv2d(3, width, 3, padding=1), ExampleInputs((x,))).program
+    one = 4 * width * 128**2
+    for fit in (0, 1, 3):
+        assert samples_with_gradients(program, fit * IN_A_GRADIENT * one) == fit
+    assert samples_that_fit(program, 5 * COPIES * one) == 5
+
+
+def test_positions_of_large_maps_are_counted() -> None:
+    traced = trace(nn.Conv2d(3, 4, 3, padding=1), ExampleInputs((torch.zeros(2, 3, 900, 700),)))
+    network = analyse(traced)
+    (consumer,) = consumers(traced.program, network.aliases)
+    size = Size(1, 27, 4)
+    rows = rows_of_all(network, consumer, size, 2, 3, Memory.of(10**9))
+    assert rows == 3 * rows_drawn(2 * 900 * 700, 27, 1, 3, Memory.of(10**9)) > 0

@@ -18,16 +18,19 @@ BATCH = 1_000_003
 size that grows with the batch is recognised by being divisible by it."""
 
 
-def size_of(size: Any) -> int:
-    """Return a traced size as a number, with `BATCH` in place of every symbol."""
+def size_of(size: Any, symbol: int = BATCH) -> int:
+    """Return a traced size as a number, with one in place of every symbol."""
     if isinstance(size, int):
         return size
     expression = size.node.expr
-    return int(expression.subs(dict.fromkeys(expression.free_symbols, BATCH)))
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, symbol)))
 
 
 def with_batch(size: int, batch: int) -> int:
-    """Replace `BATCH` in a size by the number of samples."""
+    """Replace `BATCH` in a size by the number of samples.
+
+    It is that of one dimension: in a product of many it cannot be told from what it is times.
+    """
     times, rest = divmod(size + BATCH // 2, BATCH)
     return size if not times else with_batch(times, batch) * batch + rest - BATCH // 2
 

@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from compressor.graph.network import size_of, with_batch
+from compressor.graph.network import size_of
 
 COPIES = 12
 """How often a walk holds a value of the largest size beside the values that wait, at most: what a
@@ -54,4 +54,4 @@ def _bytes_of_values(program: ExportedProgram) -> list[int]:
 
 def _bytes_of(node: Node) -> int:
     tensors = [v for v in pytree.tree_leaves(node.meta.get("val")) if isinstance(v, torch.Tensor)]
-    return sum(with_batch(math.prod(map(size_of, t.shape)), 1) * t.element_size() for t in tensors)
+    return sum(math.prod(size_of(size, 1) for size in t.shape) * t.element_size() for t in tensors)

@@ -64,10 +64,10 @@ def rows_of_all(
         return None
     shape = network.nodes[consumer.node].outputs[0]
     sizes = [dim.size for dim in shape]
-    total = math.prod(sizes) // sizes[at_channels(len(sizes), consumer.layout)]
-    if not batches or total % BATCH**2 == 0:
+    del sizes[at_channels(len(sizes), consumer.layout)]
+    if not batches or math.prod(sizes) % BATCH**2 == 0:
         return None
-    positions = with_batch(total, samples)
+    positions = math.prod(with_batch(size, samples) for size in sizes)
     return batches * rows_drawn(positions, size.features, size.blocks, batches, memory)
 
 
