@@ -46,10 +46,6 @@ __all__ = [
 
 INTERRUPTED = 130
 
-LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
-"""Lets torch, where it is not yet loaded, ask Linux for large pages: what is allocated again and
-again, as the sums of least squares are, costs as much time to clear as to compute otherwise."""
-
 for _name in EXAMPLES.keys() - {""}:
     app[_name].help_epilogue = epilogue(_name)
 
@@ -61,7 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments, without the program's name; default those of the process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault(LARGE_PAGES, "1")
     try:
         with _terminate_like_interrupt(), _quiet():
             app(
