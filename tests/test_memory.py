@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import TensorDataset
@@ -37,11 +38,14 @@ from compressor.least_squares.drawn_rows import rows_drawn
 from compressor.least_squares.elimination import Regression, eliminate
 from compressor.least_squares.ledger import rows_of_all
 from compressor.least_squares.memory import (
+    SKETCHES,
+    WEIGHTS,
     Size,
     bytes_to_solve_moments,
     bytes_to_solve_rows,
     columns_to_eliminate,
     columns_to_solve,
+    sketched,
 )
 from compressor.least_squares.moments import Moments
 from compressor.least_squares.ridge import BY_MOMENTS, BY_ROWS, form_for
@@ -354,3 +358,31 @@ def test_positions_of_large_maps_are_counted() -> None:
     size = Size(1, 27, 4)
     rows = rows_of_all(network, consumer, size, 2, 3, Memory.of(10**9))
     assert rows == 3 * rows_drawn(2 * 900 * 700, 27, 1, 3, Memory.of(10**9)) > 0
+
+
+def test_the_weights_of_many_consumers_leave_room_for_moments() -> None:
+    memory = Memory(10**9, 0, 0, 0)
+    few = [Size(1, 1024, 2048), Size(1, 1024, 100)]
+    assert sketched(few, memory) == few
+    wide = Size(1, 1024, 100_000)
+    assert [size.sketch for size in sketched([wide, few[1]], memory)] == [SKETCHES[0], None]
+    many = sketched([Size(1, 1024, 2048)] * 150, memory)
+    assert sum(size.weight_bytes for size in many) <= WEIGHTS * memory.moments
+    assert columns_to_eliminate(many, memory) > 300
+
+
+def test_a_choice_by_random_combinations_is_near_that_by_all_outputs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 300))
+    with torch.no_grad():
+        model[2].weight *= torch.randn(32).exp()  # channels differ, as those of trained networks
+    traced = trace(model, ExampleInputs((torch.randn(2, 12),)))
+    network, batches = analyse(traced), [(torch.randn(64, 12),) for _ in range(8)]
+    (whole,) = reconstruction_scores(traced, network, lambda: batches).values()
+    monkeypatch.setattr("compressor.least_squares.memory.WEIGHTS", 0.0)
+    monkeypatch.setattr("compressor.least_squares.memory.SKETCHES", (64,))
+    (by_some,) = reconstruction_scores(traced, network, lambda: batches).values()
+    assert not np.allclose(whole, by_some)
+    assert spearmanr(whole, by_some).statistic > 0.9

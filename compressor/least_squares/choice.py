@@ -91,7 +91,7 @@ def _pack(shares: Sequence[GroupConsumers], memory: Memory) -> Iterator[list[Gro
     """Yield lists of groups whose moments fit into the memory together, while one is ordered."""
     together: list[GroupConsumers] = []
     for share in shares:
-        if together and _bytes([*together, share], memory) > memory.moments:
+        if together and _bytes([*together, share]) > memory.moments:
             yield together
             together = []
         together.append(share)
@@ -99,10 +99,10 @@ def _pack(shares: Sequence[GroupConsumers], memory: Memory) -> Iterator[list[Gro
         yield together
 
 
-def _bytes(shares: Sequence[GroupConsumers], memory: Memory) -> int:
+def _bytes(shares: Sequence[GroupConsumers]) -> int:
     held = {piece.name: piece.size for share in shares for piece, _ in share.pieces}
     gathered = sum(size.moments_bytes(size.features) for size in held.values())
-    weights = sum(size.weight_bytes(memory) for size in held.values())
+    weights = sum(size.weight_bytes for size in held.values())
     return gathered + weights + max(share.inverting_bytes for share in shares)
 
 

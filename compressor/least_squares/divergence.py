@@ -114,5 +114,6 @@ def _squares_of(wanted: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
 def _pieces(values: Tensor) -> Iterator[Tensor]:
     """Yield values [samples, ...] in double precision, all samples of some of them at a time."""
     columns = values.reshape(len(values) if values.ndim else 1, -1)
-    for some in columns.split(max(1, ENTRIES // len(columns)), dim=1):
-        yield some.double()
+    at_once = max(1, ENTRIES // len(columns))
+    for start in range(0, columns.shape[1], at_once):
+        yield columns[:, start : start + at_once].double()

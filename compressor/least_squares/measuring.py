@@ -22,11 +22,11 @@ from compressor.least_squares.elimination import RIDGE
 from compressor.least_squares.layouts import blocks_of
 from compressor.least_squares.ledger import WITH_GRADIENTS, Ledger, rows_of_all, work_of
 from compressor.least_squares.memory import (
-    SKETCH,
     Size,
     Workspace,
     columns_to_eliminate,
     rows_to_keep,
+    sketched,
 )
 from compressor.least_squares.moments import Moments
 from compressor.least_squares.pieces import (
@@ -137,6 +137,11 @@ class Measurer:
             known |= {each[0].node: each for each in regular}
             if not regular:
                 weighed.append(tensor)
+        sizes = sketched([size for _, size, _ in known.values()], self.memory)
+        known = {
+            node: (consumer, size, channel)
+            for (node, (consumer, _, channel)), size in zip(known.items(), sizes, strict=True)
+        }
         again = [size for _, size, channel in known.values() if (channel < 0).any()]
         width = columns_to_eliminate([size for _, size, _ in known.values()], self.memory, again)
         pieces = [
@@ -157,7 +162,7 @@ class Measurer:
         step = max(1, width // each)
         for first in range(0, int(channel.max()) + 1, step):
             columns = np.flatnonzero((channel >= first) & (channel < first + step))
-            part = Size(size.blocks, len(columns), size.outputs)
+            part = replace(size, features=len(columns))
             name = consumer.node, group, first
             work = work_of(part, rows, self.memory)
             yield Piece(name, consumer, part, work, torch.as_tensor(columns)), channel[columns]
@@ -252,10 +257,12 @@ class Measurer:
 
         Where there are too many outputs for the memory, random combinations stand for them.
         """
-        if not piece.size.sketches(self.memory):
+        size = piece.size
+        if size.sketch is None:
             return matrix.double() * factors
         generator = torch.Generator().manual_seed(self.seed)
-        mixing = torch.randn(piece.size.outputs, SKETCH, generator=generator) / math.sqrt(SKETCH)
+        mixing = torch.randn(size.outputs, size.sketch, generator=generator)
+        mixing /= math.sqrt(size.sketch)
         return (matrix @ (factors.float().transpose(1, 2) * mixing)).double()
 
 

@@ -120,6 +120,12 @@ SKETCH = 256
 """The number of random combinations that stand for a consumer's outputs where those are too
 many; they keep sums of squares (Johnson and Lindenstrauss 1984)."""
 
+SKETCHES = (SKETCH, 128, 64, 32, 16)
+"""Fewer and fewer of them, where a group has many consumers: their errors are averaged over all."""
+
+WEIGHTS = 0.5
+"""The share of the memory for moments that the weights of a group's consumers may take."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -130,27 +136,29 @@ class Size:
         features: Features of each block.
         outputs: Outputs of each block.
         rows: Number of rows of features, where those are held in place of their second moments.
+        sketch: Number of random combinations that stand for the outputs; None: the outputs do.
     """
 
     blocks: int
     features: int
     outputs: int
     rows: int | None = None
+    sketch: int | None = None
 
     @property
     def work_to_eliminate(self) -> int:
         """Return about the multiply-adds of eliminating the features."""
         return self.blocks * self.features**2 * (self.features if self.rows is None else self.rows)
 
-    def sketches(self, memory: Memory) -> bool:
-        """Return whether random combinations stand for the outputs."""
-        weight = DOUBLE * self.blocks * self.features * self.outputs
-        return self.outputs > SKETCH and 4 * OUTPUTS_COPIED * weight > memory.moments
-
-    def weight_bytes(self, memory: Memory) -> int:
+    @property
+    def weight_bytes(self) -> int:
         """Return the bytes of the weight's matrix, as often as it is copied."""
-        outputs = SKETCH if self.sketches(memory) else self.outputs
+        outputs = self.outputs if self.sketch is None else self.sketch
         return OUTPUTS_COPIED * DOUBLE * self.blocks * self.features * outputs
+
+    def sketched(self, most: int) -> Size:
+        """Return the size with so many random combinations for more outputs."""
+        return replace(self, sketch=most) if self.outputs > most else self
 
     def moments_bytes(self, columns: int) -> int:
         """Return the bytes of the moments of all parts, each of so many columns."""
@@ -163,15 +171,27 @@ class Size:
         return DOUBLE * self.blocks * each**2
 
 
-def bytes_to_eliminate(
-    sizes: Sequence[Size], columns: int, memory: Memory, again: Sequence[Size] = ()
-) -> int:
+def sketched(sizes: Sequence[Size], memory: Memory) -> list[Size]:
+    """Return the sizes of a group's consumers, with random combinations for outputs of too many.
+
+    Those of one large weight are combined by themselves; those of all, further and further, until
+    the weights take their share of the memory.
+    """
+    found = [s.sketched(SKETCH) if 4 * s.weight_bytes > memory.moments else s for s in sizes]
+    for most in SKETCHES:
+        if sum(size.weight_bytes for size in found) <= WEIGHTS * memory.moments:
+            break
+        found = [size.sketched(most) for size in found]
+    return found
+
+
+def bytes_to_eliminate(sizes: Sequence[Size], columns: int, again: Sequence[Size] = ()) -> int:
     """Return the bytes that a group's elimination takes, its consumers in parts of so many columns.
 
     Of every part they hold moments or their inverse, of the largest both, and the weights. The
     moments of those that are needed again, by other groups, are held beside the inverse.
     """
-    held = sum(size.moments_bytes(columns) + size.weight_bytes(memory) for size in sizes)
+    held = sum(size.moments_bytes(columns) + size.weight_bytes for size in sizes)
     held += sum(size.moments_bytes(columns) for size in again)
     return held + max((size.largest_bytes(columns) for size in sizes), default=0)
 
@@ -179,7 +199,7 @@ def bytes_to_eliminate(
 def columns_to_eliminate(sizes: Sequence[Size], memory: Memory, again: Sequence[Size] = ()) -> int:
     """Return of how many columns the parts of a group's consumers can be, at least 1."""
     columns = max((size.features for size in sizes), default=1)
-    while columns > 1 and bytes_to_eliminate(sizes, columns, memory, again) > memory.moments:
+    while columns > 1 and bytes_to_eliminate(sizes, columns, again) > memory.moments:
         columns = math.floor(0.8 * columns)
     return columns
 
@@ -193,5 +213,5 @@ def rows_to_keep(size: Size, rows: int | None, memory: Memory) -> int | None:
     """Return the number of rows if a consumer's channels are eliminated by rows, else None."""
     if rows is None or rows > FEW_ROWS * size.features:
         return None
-    kept = bytes_to_eliminate([replace(size, rows=rows)], size.features, memory)
+    kept = bytes_to_eliminate(sketched([replace(size, rows=rows)], memory), size.features)
     return rows if kept <= memory.moments else None

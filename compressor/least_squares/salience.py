@@ -106,10 +106,10 @@ def stakes(
     for part in _some(batches, at_once):
         counted = counted_of(part)
         for consumer, slope, value in gradients_at(script, consumers, part, direction, memory):
-            usual = _mean([value], consumer, counted)
+            mean = _mean([value], consumer, counted)
 
-            def moved(outputs: Tensor, slopes: Tensor, usual: Tensor = usual) -> Tensor:
-                return (slopes * (outputs - usual)).square()
+            def moved(outputs: Tensor, slopes: Tensor, mean: Tensor = mean) -> Tensor:
+                return (slopes * (outputs - mean)).square()
 
             rows = sum(len(some) for some in _rows_of(value, consumer, counted))
             sums[consumer.node] += rows * _mean([value, slope], consumer, counted, moved).sum()
@@ -172,7 +172,8 @@ def _rows_of(values: Tensor, consumer: Contraction, counted: Tensor | None) -> I
     if rows is None:
         rows = torch.arange(row_count(values, consumer.layout))
     at_once = max(1, ENTRIES * len(rows) // max(1, values.numel()))
-    yield from rows.to(values.device).split(at_once)
+    for start in range(0, len(rows), at_once):
+        yield rows[start : start + at_once].to(values.device)
 
 
 def _mean(
