@@ -205,38 +205,38 @@ class Measurer:
     def _pass(
         self, pieces: Sequence[Piece], gathered: Mapping[Name, Moments | Rows], ledger: Ledger
     ) -> None:
-        chains = {p.consumer.node: Chain(self.script, p.consumer) for p in pieces}
+        consumers = {piece.consumer.node: piece.consumer for piece in pieces}
+        chains = {node: Chain(self.script, consumer) for node, consumer in consumers.items()}
         total, macs = max(self.batches, 1), self.network.cost.macs()
         draws = {
-            p.name: Draw(total, torch.Generator().manual_seed(self.seed), self.memory)
-            for p in pieces
+            node: Draw(total, torch.Generator().manual_seed(self.seed), self.memory)
+            for node in consumers
         }
         for given in self.inputs():
             walk = self.script.start(given)
-            for piece in pieces:
-                walk.advance(piece.consumer.node)
-                chain, draw = chains[piece.consumer.node], draws[piece.name]
-                self._look(piece, chain, walk, gathered[piece.name], draw)
-                ledger.add(piece.work / total, "measuring consumers")
+            for node, parts in itertools.groupby(pieces, lambda piece: piece.consumer.node):
+                walk.advance(node)
+                features, targets = self._look(consumers[node], chains[node], walk, draws[node])
+                for piece in parts:
+                    columns = piece.columns
+                    some = (
+                        features if columns is None else features[:, :, columns.to(features.device)]
+                    )
+                    gathered[piece.name].add(some, targets)
+                    ledger.add(piece.work / total, "measuring consumers")
+                del features, targets, some  # before the next ones are computed
             ledger.add(macs * self.samples, "measuring consumers")
 
     def _look(
-        self,
-        piece: Piece,
-        chain: Chain,
-        walk: Walk,
-        gathered: Moments | Rows,
-        draw: Draw,
-    ) -> None:
-        consumer, nodes = piece.consumer, self.script.named
+        self, consumer: Contraction, chain: Chain, walk: Walk, draw: Draw
+    ) -> tuple[Tensor, Tensor]:
+        """Return drawn rows of a consumer's features and targets, [blocks, rows, ...] each."""
         ahead = walk.ahead(consumer.target)
-        disturbed = chain.pull(ahead, ahead.values[nodes[consumer.target]])
-        node = nodes[consumer.node]
+        disturbed = chain.pull(ahead, ahead.values[self.script.named[consumer.target]])
         features, rows = draw.features(walk, consumer, disturbed)
-        if piece.columns is not None:
-            features = features[:, :, piece.columns.to(features.device)]
         outputs = consumer.layout.outputs(disturbed, rows)
-        gathered.add(features, in_blocks(outputs, blocks_of(arguments_at(walk, node))))
+        blocks = blocks_of(arguments_at(walk, self.script.named[consumer.node]))
+        return features, in_blocks(outputs, blocks)
 
     def _measure_piece(self, piece: Piece, gathered: Moments | Rows) -> PieceRegression:
         gathered, consumer = gathered.over_processes(), piece.consumer
