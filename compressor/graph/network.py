@@ -19,7 +19,7 @@ size that grows with the batch is recognised by being divisible by it."""
 
 
 def size_of(size: Any, symbol: int = BATCH) -> int:
-    """Return a traced size as a number, with one in place of every symbol."""
+    """Return a traced size as a number, with the given one in place of every symbol."""
     if isinstance(size, int):
         return size
     expression = size.node.expr

@@ -11,14 +11,12 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from compressor.graph.blocks import Block
+from compressor.least_squares.at_once import ENTRIES
 from compressor.least_squares.walk import Inputs, Script
 from compressor.padding import blank_padding
 from compressor.processes import all_summed
 
 Outputs = list[Tensor]
-
-ENTRIES = 2**22
-"""The number of values that are compared together in double precision."""
 
 
 class Divergence:

@@ -10,7 +10,6 @@ Sublinear Memory Cost).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -68,15 +67,6 @@ def gradients_at(
             yield watched[name], torch.zeros_like(value) if gradient is None else gradient, value
 
 
-@dataclass(frozen=True)
-class _Border:
-    """Where a stretch begins: the number of its first node, and the values that are needed."""
-
-    position: int
-    values: dict[Node, Any]
-    counted: Tensor | None
-
-
 _Place = tuple[Node, int]
 """A tensor among the values of a node: the first, the second, ..."""
 
@@ -95,10 +85,13 @@ def _moved_by(script: Script, watched: Collection[str]) -> frozenset[Node]:
     return frozenset(moved)
 
 
-def _borders(script: Script, given: Call, memory: int | None) -> list[_Border]:
-    """Return where stretches begin; each has values of so many bytes, or a single operator."""
+def _borders(script: Script, given: Call, memory: int | None) -> list[Walk]:
+    """Return walks that stand where stretches begin.
+
+    A stretch has values of so many bytes, or a single operator.
+    """
     walk = script.start(given)
-    borders = [_Border(walk.position, dict(walk.values), walk.counted)]
+    borders = [_copy(walk)]
     if memory is None or script.is_written_to:
         return borders
     held, last = 0, len(script.nodes) - 1
@@ -108,18 +101,23 @@ def _borders(script: Script, given: Call, memory: int | None) -> list[_Border]:
             walk.run_until(walk.position + 1)
             held += IN_A_GRADIENT * _bytes_of(walk.values.get(node))
             if held > memory and walk.position < last:
-                borders.append(_Border(walk.position, dict(walk.values), walk.counted))
+                borders.append(_copy(walk))
                 held = 0
     return borders
 
 
+def _copy(walk: Walk) -> Walk:
+    """Return a walk of its own that stands where another one does."""
+    return Walk(walk.script, dict(walk.values), walk.position, walk.counted)
+
+
 def _bytes_of(value: Any) -> int:
     tensors = (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor))
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def _begin(
-    script: Script, border: _Border, watched: Collection[str], moved: Collection[Node]
+    script: Script, border: Walk, watched: Collection[str], moved: Collection[Node]
 ) -> tuple[_Probing, dict[_Place, Tensor]]:
     """Return a walk from a border, and those of its values there that gradients are taken of."""
     leaves: dict[_Place, Tensor] = {}

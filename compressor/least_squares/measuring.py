@@ -216,27 +216,30 @@ class Measurer:
             walk = self.script.start(given)
             for node, parts in itertools.groupby(pieces, lambda piece: piece.consumer.node):
                 walk.advance(node)
-                features, targets = self._look(consumers[node], chains[node], walk, draws[node])
-                for piece in parts:
-                    columns = piece.columns
-                    some = (
-                        features if columns is None else features[:, :, columns.to(features.device)]
-                    )
-                    gathered[piece.name].add(some, targets)
-                    ledger.add(piece.work / total, "measuring consumers")
-                del features, targets, some  # before the next ones are computed
+                pairs = [(piece, gathered[piece.name]) for piece in parts]
+                self._look(pairs, chains[node], walk, draws[node])
+                work = sum(piece.work for piece, _ in pairs)
+                ledger.add(work / total, "measuring consumers")
             ledger.add(macs * self.samples, "measuring consumers")
 
     def _look(
-        self, consumer: Contraction, chain: Chain, walk: Walk, draw: Draw
-    ) -> tuple[Tensor, Tensor]:
-        """Return drawn rows of a consumer's features and targets, [blocks, rows, ...] each."""
+        self,
+        parts: Sequence[tuple[Piece, Moments | Rows]],
+        chain: Chain,
+        walk: Walk,
+        draw: Draw,
+    ) -> None:
+        """Add drawn rows of a consumer's features and targets to what its parts gather."""
+        consumer, nodes = parts[0][0].consumer, self.script.named
         ahead = walk.ahead(consumer.target)
-        disturbed = chain.pull(ahead, ahead.values[self.script.named[consumer.target]])
+        disturbed = chain.pull(ahead, ahead.values[nodes[consumer.target]])
         features, rows = draw.features(walk, consumer, disturbed)
-        outputs = consumer.layout.outputs(disturbed, rows)
-        blocks = blocks_of(arguments_at(walk, self.script.named[consumer.node]))
-        return features, in_blocks(outputs, blocks)
+        blocks = blocks_of(arguments_at(walk, nodes[consumer.node]))
+        targets = in_blocks(consumer.layout.outputs(disturbed, rows), blocks)
+        for piece, gathered in parts:
+            columns = piece.columns
+            some = features if columns is None else features[:, :, columns.to(features.device)]
+            gathered.add(some, targets)
 
     def _measure_piece(self, piece: Piece, gathered: Moments | Rows) -> PieceRegression:
         gathered, consumer = gathered.over_processes(), piece.consumer

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from compressor.calls import Call
 from compressor.graph.network import Network
+from compressor.least_squares.at_once import ENTRIES, samples_with_gradients
 from compressor.least_squares.at_once import LEAST as LEAST_AT_ONCE
-from compressor.least_squares.at_once import samples_with_gradients
 from compressor.least_squares.consumers import Contraction
 from compressor.least_squares.consumers import consumers as consumers_of
 from compressor.least_squares.gradients import gradients_at
@@ -39,9 +39,6 @@ _SEEN = ""
 
 AT_ONCE = 8
 """The most samples whose activations are kept for one backward pass."""
-
-ENTRIES = 2**22
-"""The number of values that are looked at together in double precision."""
 
 
 def salience(

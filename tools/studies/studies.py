@@ -88,10 +88,16 @@ def _networks() -> Iterator[Row]:
 def _training() -> Iterator[Row]:
     compared = ("ours", "Torch-Pruning", "uniform L1", "random", "ours, inside blocks")
     for network, epochs in (("ResNet-20", 5), ("ResNet-56", 1)):
-        for label in compared:
-            own = RECIPE if METHODS[label].tool == OURS else {}
-            yield from of(network, (label,), 2.0, epochs=epochs, **own)
+        yield from _half_then_trained(network, compared, epochs)
         yield timed(network, compared)
+
+
+def _half_then_trained(
+    network: str, compared: Sequence[str], epochs: int, seeds: Sequence[int] = (0,)
+) -> Iterator[Row]:
+    for label in compared:
+        own = RECIPE if METHODS[label].tool == OURS else {}
+        yield from of(network, (label,), 2.0, seeds, epochs=epochs, **own)
 
 
 def _peers() -> Iterator[Row]:
@@ -138,9 +144,7 @@ def _equal_time_trained() -> Iterator[Row]:
     compared = ("ours, --of latency", "Torch-Pruning, round_to=8, by measured time")
     for epochs in (1, 5):
         for network in ("ResNet-20", "ResNet-56"):
-            for label in compared:
-                own = RECIPE if METHODS[label].tool == OURS else {}
-                yield from of(network, (label,), 2.0, SEEDS, epochs=epochs, **own)
+            yield from _half_then_trained(network, compared, epochs, SEEDS)
 
 
 def _trained() -> Iterator[Row]:
