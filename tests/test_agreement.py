@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from compressor.agreement import FLOAT16, FLOAT32, INT8, difference, is_live, shake, tolerance_of
+from compressor.agreement import (
+    FLOAT16,
+    FLOAT32,
+    INT8,
+    difference,
+    is_live,
+    shake,
+    thin,
+    thinning,
+    tolerance_of,
+)
 
 EPS = torch.finfo(torch.float32).eps
 SHAPES = ((12,), (7, 5, 5), (20, 6), (3, 4, 8))
@@ -144,6 +154,28 @@ def test_the_place_is_said() -> None:
     place = difference(cases, other).place
     assert place.startswith("output 1 at [")
     assert "against 7.5" in place
+
+
+@pytest.mark.parametrize("shape", [(50, 9), (4, 30, 8)])
+def test_of_very_large_outputs_evenly_spaced_rows_are_compared(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in one column, or in one channel, is found in the rows that are left."""
+    cases = outputs(shape)
+    assert all(thin(x) is x for (x,) in cases)
+    monkeypatch.setattr(thinning, "LARGE", 200)
+    few = [thin(x) for (x,) in cases]
+    for kept, (x,) in zip(few, cases, strict=True):
+        assert kept[0].numel() <= 200 and kept.shape[:-2] == x.shape[:-2]
+        assert torch.equal(kept[..., [0, -1], :], x[..., [0, -1], :]) and thin(kept) is kept
+    assert few[0].shape[1:] == few[1].shape[1:]
+    assert difference(cases, [[x] for x in few]).size == 0
+
+    def wrong(x: Tensor) -> Tensor:
+        (x[..., -1] if x.dim() == 3 else x[:, 1]).mul_(1.01)
+        return x
+
+    assert difference(cases, changed(cases, wrong)).size > ACCEPTED
 
 
 def test_types_have_tolerances() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import compressor
+from compressor import double_precision
 from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.recover import fidelity, measure_nearness
@@ -67,6 +68,14 @@ def test_what_returns_the_mean_errs_by_one() -> None:
     samples = given()[:1]
     (found,) = measure_nearness(Mean(), samples, nn.Identity())
     assert found.relative_error == pytest.approx(1)
+
+
+def test_large_outputs_are_looked_at_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = measure_nearness(Two(0.3), given(30), Two())
+    monkeypatch.setattr(double_precision, "ENTRIES", 50)
+    parted = measure_nearness(Two(0.3), given(30), Two())
+    for one, other in zip(whole, parted, strict=True):
+        assert vars(one) == pytest.approx(vars(other), rel=1e-12)
 
 
 class Unlabelled(torch.utils.data.Dataset):

@@ -25,7 +25,7 @@ BASE = (
     *("errors", "extras", "causes", "records", "calls", "clock", "source_lines", "unexpected"),
     *("quiet", "watch", "memory_pages", "on_demand", "modules", "processes", "listing", "machine"),
     *("files", "python_path", "runtimes"),
-    *("torch_calls", "hosts", "agreement", "padding", "metrics"),
+    *("torch_calls", "hosts", "agreement", "padding", "metrics", "double_precision"),
 )
 """What all lean on, in its own order."""
 

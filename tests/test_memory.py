@@ -238,6 +238,29 @@ def test_many_features_are_dropped_as_few_are(monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_allclose(one.errors, two.errors, rtol=1e-6)
 
 
+@pytest.mark.parametrize("width", [40, 100])
+def test_products_that_mirror_others_take_no_memory(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moments, "SIDE", 16)
+    gathered = Moments(crosses=False)
+    gathered.add(torch.randn(2, 300, width), torch.randn(2, 300, 3))
+    panels = [sums for name, sums in gathered.parts.items() if name.startswith("outer")]
+    size = Size(2, width, 3)
+    assert sum(panel.nbytes for panel in panels) == size.gathered_bytes
+    assert size.gathered_bytes < (0.75 if width == 40 else 0.6) * size.moments_bytes(width)
+
+
+def test_what_one_use_leaves_of_the_memory_is_the_others() -> None:
+    memory, size = Memory.of(10**9), Size(1, 500, 100)
+    scoring = memory.without_walks()
+    assert (scoring.walks, scoring.moments) == (0, memory.moments + memory.walks)
+    repair = memory.for_walks([size, Size(1, 20, 10)])
+    left = memory.moments + memory.walks - repair.walks
+    assert left >= 2 * bytes_to_solve_moments(size) and repair.walks > memory.walks
+    assert memory.for_walks([Size(1, 40_000, 4096)]) == memory
+
+
 def test_rows_are_in_proportion_to_features() -> None:
     memory = Memory.of(10**9)
     drawn = [rows_drawn(10**6, width, 1, 1, memory) for width in (9, 400, 20_000)]

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, multiprocessing, nn
+from torch.fx import Node
 
 from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
@@ -25,7 +26,7 @@ from compressor.least_squares.drawn_rows import in_blocks
 from compressor.least_squares.elimination import Regression, eliminate
 from compressor.least_squares.layouts import LAYOUTS, Layout, blocks_of, row_count
 from compressor.least_squares.moments import Moments
-from compressor.least_squares.walk import Script, arguments_at
+from compressor.least_squares.walk import Script, Walk, arguments_at
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
 from compressor.slicing.program import slice_program
@@ -540,6 +541,43 @@ def test_walks_that_start_anew_give_the_same() -> None:
         assert all(r.after <= r.before for r in done)
         weights.append({k: v.clone() for k, v in program.state_dict.items()})
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_what_was_looked_ahead_at_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = [nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)]
+    found, _, ((x,), *_) = traced(nn.Sequential(*layers), 6)
+    script, computed = Script(found.program), list[str]()
+    compute = Walk.compute
+
+    def counting(walk: Walk, node: Node) -> object:
+        computed.append(node.name)
+        return compute(walk, node)
+
+    monkeypatch.setattr(Walk, "compute", counting)
+    walk, last = script.start((x,)), script.nodes[-2].name
+    middle = script.nodes[len(script.nodes) - 4].name
+    ahead = [walk.ahead(name, remember=True).values for name in (middle, last)]
+    assert len(computed) == len(set(computed))
+    (output,) = walk.outputs()
+    assert len(computed) == len(set(computed))
+    assert output is ahead[1][script.nodes[-2]]
+    with torch.no_grad():
+        torch.testing.assert_close(output, found.module(x))
+    computed.clear()
+    other = script.start((x,))
+    other.ahead(last)
+    other.outputs()
+    assert len(computed) == 2 * len(set(computed))  # tensors may have changed
+
+
+def test_a_look_ahead_changes_nothing_where_values_are_written_to() -> None:
+    found, _, ((x,), *_) = traced(Residual(), 3, 8, 8)
+    script = Script(found.program)
+    walk = script.start((x,))
+    for node in script.nodes[walk.position : -1]:
+        walk.ahead(node.name, remember=True)
+    with torch.no_grad():
+        torch.testing.assert_close(walk.outputs()[0], found.module(x))
 
 
 def test_a_weight_that_is_used_twice_is_left_alone() -> None:

@@ -24,6 +24,7 @@ from compressor.graph.trace import trace
 from compressor.least_squares import stakes
 from compressor.options import Options
 from compressor.records import ExampleInputs
+from compressor.run import candidates
 from compressor.run.candidates import Candidates, Way
 from compressor.run.compress import plan
 from compressor.run.decide import decide
@@ -96,6 +97,45 @@ def test_three_measures_of_errors_are_compared_and_nothing_else_unless_it_is_ask
     for others in ({"search": 0}, {"criterion": "l2"}, {"repair": False}, {"scope": "layer"}):
         assert candidates_of(Options(**{**given, **others})) == 0
     assert "search" not in search_by_command(search=0, format=()).report["budget"]
+
+
+def test_large_networks_are_searched_through_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    macs = network_macs()
+    monkeypatch.setattr(candidates, "WORK", candidates.PASSES * macs * 20)
+    affordable = compress(network(), torch.randn(1, 3, 8, 8), data=Samples(), **GIVEN, format=())
+    assert "search" in affordable.report["budget"]  # each is repaired on 20 samples
+    monkeypatch.setattr(candidates, "WORK", candidates.PASSES * macs * 7)
+    left = compress(network(), torch.randn(1, 3, 8, 8), data=Samples(), **GIVEN, format=())
+    assert "search" not in left.report["budget"]
+    assert any("--search 3 makes 3" in note for note in left.report["notes"])
+    asked = search_by_command(search=3, format=())
+    assert len(asked.report["budget"]["search"]["candidates"]) == 3
+
+
+def test_what_stays_in_any_case_is_not_scored() -> None:
+    """A stream that all layers read costs more to score than all that may go."""
+    layer = nn.TransformerEncoderLayer(16, 2, 24, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    model = nn.Sequential(nn.Linear(8, 16), encoder, nn.Linear(16, 3)).eval()
+    subject = Subject(model, (torch.randn(1, 5, 8),))
+    for prune, roles in (
+        ((), {"channels", "heads"}),
+        (("stream",), {"channels", "heads", "stream"}),
+    ):
+        run, _ = plan(subject, Options(ratio=0.2, prune=prune, criterion="l2"), Silent())
+        by_name = {group.name: group.role for group in run.network.groups}
+        assert "stream" in by_name.values()
+        assert {by_name[name] for name in run.scores} == roles
+    kept = Options(ratio=0.2, criterion="l2", protect=("1.layers.0.*",))
+    run, _ = plan(subject, kept, Silent())
+    assert run.scores and not any(name.startswith("1.layers.0") for name in run.scores)
+
+
+def network_macs() -> int:
+    example = ExampleInputs((torch.randn(1, 3, 8, 8),))
+    return analyse(trace(network(), example)).cost.macs()
 
 
 class Auxiliary(nn.Module):

@@ -4,6 +4,7 @@ from compressor.agreement.differences import Cases, Difference, difference, is_l
 from compressor.agreement.liveness import LIVE, answer, is_live
 from compressor.agreement.other_inputs import fresh_inputs, map_inputs, other_inputs
 from compressor.agreement.rounding import shake
+from compressor.agreement.thinning import thin
 from compressor.agreement.tolerances import (
     BFLOAT16,
     FLOAT16,
@@ -32,5 +33,6 @@ __all__ = [
     "map_inputs",
     "other_inputs",
     "shake",
+    "thin",
     "tolerance_of",
 ]

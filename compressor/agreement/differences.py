@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compressor.agreement.scales import scales, smallest
+from compressor.agreement.thinning import thin
 from compressor.agreement.tolerances import FLOAT32, Tolerance
 
 Outputs = Sequence[Any]
@@ -59,6 +60,7 @@ def difference(
             accepted SAFETY times over; integers may differ in as many places as change there. Where
             rounding moves every output by more than LOUD, no difference is accepted as rounding.
     """
+    reference, others = _thin(reference), _thin(others)
     worst = _difference(reference, others, tolerance, ())
     if worst.size <= tolerance.relative or rounding is None or not _same_shapes(reference, others):
         return worst
@@ -164,6 +166,10 @@ def is_loud(reference: Cases, shaken: Sequence[Cases]) -> bool:
     return bool(shares) and min(shares) > SAFETY * LOUD
 
 
+def _thin(cases: Cases) -> Cases:
+    return [[thin(torch.as_tensor(output)) for output in case] for case in cases]
+
+
 def _same_shapes(reference: Cases, others: Cases) -> bool:
     return [[tuple(x.shape) for x in case] for case in reference] == [
         [tuple(x.shape) for x in case] for case in others
@@ -178,12 +184,14 @@ def _by_output(cases: Cases) -> Iterator[list[Tensor]]:
 def as_real(value: Any) -> Tensor:
     """Return an output as a tensor of real numbers on the CPU, with at least one dimension.
 
+    Of a very large one some rows are returned (`thin`).
     Floating point becomes float64, complex numbers become pairs of real and imaginary part in a new
     last dimension, integers and booleans stay as they are.
     """
     tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(value)
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
+    tensor = thin(tensor)
     tensor = tensor.double() if tensor.is_floating_point() else tensor
     return tensor if tensor.dim() else tensor[None]
 

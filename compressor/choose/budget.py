@@ -241,6 +241,11 @@ def blocks_compete(options: Options) -> bool:
     return BLOCK in options.prune or is_timed(options)
 
 
+def search_is_asked_for(options: Options) -> bool:
+    """Return whether the options ask for a search, which else depends on what it takes."""
+    return BLOCK in options.prune or options.search != "auto"
+
+
 def candidates_of(options: Options) -> int:
     """Return how many smaller networks a search makes, as the options say; 0 for no search."""
     if options.use is not None or options.layer_ratio:

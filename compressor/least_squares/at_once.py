@@ -25,9 +25,6 @@ COMPARED = 8
 """How often outputs are held while they are judged: two networks', each also in double precision,
 and what is computed of them."""
 
-ENTRIES = 2**22
-"""The number of values that are looked at together in double precision."""
-
 LEAST = 2
 """The least number of samples in a batch, as programs are traced with: a dimension of size 1 may be
 squeezed away."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,9 @@ from compressor.graph.network import Network
 from compressor.graph.programs.lifting import stored_tensors
 from compressor.least_squares.elimination import Elimination, eliminate
 from compressor.least_squares.ledger import DOUBLE_PRECISION, Ledger
-from compressor.least_squares.measuring import Measurer
+from compressor.least_squares.measuring import Measured, Measurer
 from compressor.least_squares.memory import Memory, Workspace
-from compressor.least_squares.pieces import GroupConsumers, Name, PieceRegression
+from compressor.least_squares.pieces import GroupConsumers, Name
 from compressor.least_squares.walk import Inputs
 from compressor.listing import some_of
 from compressor.records import Group, Trace
@@ -50,6 +51,7 @@ def reconstruction_scores(
         Group name -> scores, [size] float64; high is important.
     """
     workspace = workspace or Workspace()
+    workspace = replace(workspace, memory=workspace.memory.without_walks())
     groups = [group for group in network.groups if group.size > 1]
     measurer = Measurer(trace, network, inputs, workspace)
     shares = [measurer.share(group) for group in groups]
@@ -101,9 +103,8 @@ def _pack(shares: Sequence[GroupConsumers], memory: Memory) -> Iterator[list[Gro
 
 def _bytes(shares: Sequence[GroupConsumers]) -> int:
     held = {piece.name: piece.size for share in shares for piece, _ in share.pieces}
-    gathered = sum(size.moments_bytes(size.features) for size in held.values())
-    weights = sum(size.weight_bytes for size in held.values())
-    return gathered + weights + max(share.inverting_bytes for share in shares)
+    gathered = sum(size.gathered_bytes for size in held.values())
+    return gathered + max(share.ordering_bytes for share in shares)
 
 
 def _work(share: GroupConsumers) -> float:
@@ -124,10 +125,10 @@ def _order(
     trace: Trace,
     network: Network,
     share: GroupConsumers,
-    measured: dict[Name, PieceRegression],
+    measured: Measured,
     done: Collection[Name],
 ) -> Elimination:
-    """Order a group's channels; pieces that are done with it are taken out of `measured`."""
+    """Order a group's channels; pieces that are done with it are needed no more."""
     group = share.group
     energies = [_energy(trace, network, group, tensor) for tensor in share.weighed]
     total = np.sum(energies, axis=0) if energies else np.zeros(group.size)
@@ -135,7 +136,7 @@ def _order(
         order = np.argsort(total, kind="stable")
         return Elimination(order, total[order])
     regressions = (
-        (measured.pop if piece.name in done else measured.__getitem__)(piece.name).of(channel)
+        measured.regression(piece, again=piece.name not in done).of(channel)
         for piece, channel in share.pieces
     )
     found = eliminate(regressions, group.size)

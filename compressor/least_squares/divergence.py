@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from compressor.double_precision import pieces_of
 from compressor.graph.blocks import Block
-from compressor.least_squares.at_once import ENTRIES
 from compressor.least_squares.walk import Inputs, Script
 from compressor.padding import blank_padding
 from compressor.processes import all_summed
@@ -103,15 +103,7 @@ def _squares(wanted: Outputs, outputs: Outputs) -> Tensor:
 def _squares_of(wanted: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
     """Return the squared difference of an output, and the squared deviation of the original's."""
     difference, deviation = torch.zeros(2, dtype=torch.float64)
-    for some, other in zip(_pieces(wanted), _pieces(output), strict=True):
+    for some, other in pieces_of(wanted, output):
         difference = difference + (some - other).square().sum()
         deviation = deviation + (some - some.mean(0, keepdim=True)).square().sum()
     return difference, deviation
-
-
-def _pieces(values: Tensor) -> Iterator[Tensor]:
-    """Yield values [samples, ...] in double precision, all samples of some of them at a time."""
-    columns = values.reshape(len(values) if values.ndim else 1, -1)
-    at_once = max(1, ENTRIES // len(columns))
-    for start in range(0, columns.shape[1], at_once):
-        yield columns[:, start : start + at_once].double()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 
 import numpy as np
@@ -62,6 +62,26 @@ def _alone(covariance: Tensor, weight: Tensor, of: Channels) -> tuple[Tensor, Te
     sums = torch.zeros(int(of.max()) + 1, dtype=each.dtype).index_add(0, torch.as_tensor(of), each)
     scale = sums.clamp(min=1e-30).rsqrt()[torch.as_tensor(of)]
     return torch.diag_embed(energies), weight * scale.unsqueeze(1)
+
+
+class Measured:
+    """What was gathered for some groups' pieces; each becomes a regression when it is needed."""
+
+    def __init__(
+        self,
+        gathered: dict[Name, Moments | Rows],
+        measure: Callable[[Piece, Moments | Rows], PieceRegression],
+    ) -> None:
+        self.gathered, self.measure = gathered, measure
+        self.kept: dict[Name, PieceRegression] = {}
+
+    def regression(self, piece: Piece, *, again: bool) -> PieceRegression:
+        """Return a piece's regression; it is kept where it is needed again."""
+        name = piece.name
+        found = self.kept.pop(name, None) or self.measure(piece, self.gathered.pop(name))
+        if again:
+            self.kept[name] = found
+        return found
 
 
 class Measurer:
@@ -187,9 +207,7 @@ class Measurer:
             return None
         return rows_of_all(self.network, consumer, size, self.samples, self.batches, self.memory)
 
-    def __call__(
-        self, shares: Sequence[GroupConsumers], ledger: Ledger
-    ) -> dict[Name, PieceRegression]:
+    def __call__(self, shares: Sequence[GroupConsumers], ledger: Ledger) -> Measured:
         """Measure the regressions of all pieces of some groups, in one pass over the data."""
         pieces = list({p.name: p for share in shares for p, _ in share.pieces}.values())
         place = self.script.place
@@ -198,9 +216,7 @@ class Measurer:
         self._pass(pieces, gathered, ledger)
         if pieces and processes() == 1 and not any(each.count for each in gathered.values()):
             raise UsageError("the data gave no batch", where="--data", next_step="give more data")
-        return {
-            piece.name: self._measure_piece(piece, gathered.pop(piece.name)) for piece in pieces
-        }
+        return Measured(gathered, self._measure_piece)
 
     def _pass(
         self, pieces: Sequence[Piece], gathered: Mapping[Name, Moments | Rows], ledger: Ledger
@@ -231,7 +247,7 @@ class Measurer:
     ) -> None:
         """Add drawn rows of a consumer's features and targets to what its parts gather."""
         consumer, nodes = parts[0][0].consumer, self.script.named
-        ahead = walk.ahead(consumer.target)
+        ahead = walk.ahead(consumer.target, remember=True)
         disturbed = chain.pull(ahead, ahead.values[nodes[consumer.target]])
         features, rows = draw.features(walk, consumer, disturbed)
         blocks = blocks_of(arguments_at(walk, nodes[consumer.node]))

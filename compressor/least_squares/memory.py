@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from compressor.least_squares.moments import panel_entries
 from compressor.machine import free_bytes
 
 FREE = 0.5
@@ -48,6 +49,19 @@ class Memory:
         """Share out a total of bytes; if it is None, half of the free memory or `MOST`."""
         whole = min(math.floor(FREE * free_bytes()), MOST) if total is None else total
         return cls(whole // 2, whole // 4, whole // 8, whole // 8, usual_rows)
+
+    def without_walks(self) -> Memory:
+        """Return the memory where no walks are halted: moments take what those would."""
+        return replace(self, moments=self.moments + self.walks, walks=0)
+
+    def for_walks(self, sizes: Sequence[Size]) -> Memory:
+        """Return the memory where regressions are solved one by one: walks take what is left.
+
+        The largest of these sizes keeps twice what it is solved in by moments, which is enough for
+        the other form, and for a cell's copies.
+        """
+        needed = max((2 * bytes_to_solve_moments(size) for size in sizes), default=0)
+        return replace(self, walks=self.walks + max(0, self.moments - needed))
 
     def most_rows(self, features: int) -> int:
         """Return how many rows of so many features (of all blocks) may be looked at together."""
@@ -159,6 +173,13 @@ class Size:
     def sketched(self, most: int) -> Size:
         """Return the size with so many random combinations for more outputs."""
         return replace(self, sketch=most) if self.outputs > most else self
+
+    @property
+    def gathered_bytes(self) -> int:
+        """Return the bytes of the moments while they are gathered, or of the rows."""
+        if self.rows is not None:
+            return self.moments_bytes(self.features)
+        return DOUBLE * self.blocks * panel_entries(self.features)
 
     def moments_bytes(self, columns: int) -> int:
         """Return the bytes of the moments of all parts, each of so many columns."""

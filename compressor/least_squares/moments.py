@@ -13,9 +13,9 @@ AT_ONCE = 0.5
 """The number of rows whose products are added up together, as a share of the features: adding a
 matrix of products takes as long as that many rows."""
 
-SIDE = 1024
-"""The number of features whose products with others are computed together; those that mirror others
-are not computed."""
+SIDE = 512
+"""The number of features of a panel: their products with each other and with later ones are held.
+Products that mirror these are not computed."""
 
 MOST_SHRUNK = 0.9
 """The largest share of shrinkage, for features that the samples say nothing of."""
@@ -28,10 +28,11 @@ class Moments:
     Attributes:
         crosses: Whether `cross` is gathered.
         count: Number of rows.
-        parts: The sums by name. `outer` is Σ uuᵀ, [blocks, features, features]; `cross` Σ utᵀ,
-            [blocks, features, outputs]; `features` Σ u; `targets` Σ t; `squares` Σ t². Half
-            batches are looked at apart: `halves` is their number, `norms` the sum of the squared
-            norms of their mean squares uuᵀ, [blocks].
+        parts: The sums by name. `outer 0` and so on are panels of Σ uuᵀ, by their first feature,
+            [blocks, `SIDE`, that and later features]; `cross` Σ utᵀ, [blocks, features, outputs];
+            `features` Σ u; `targets` Σ t; `squares` Σ t². Half batches are looked at apart:
+            `halves` is their number, `norms` the sum of the squared norms of their mean squares
+            uuᵀ, [blocks].
         waiting: Rows (features, targets) that are too few to be added by themselves.
     """
 
@@ -68,13 +69,10 @@ class Moments:
     def _add_products(self, turned: Tensor, features: Tensor) -> None:
         """Add products of features with themselves and later ones; `settle` mirrors them."""
         blocks, rows, width = features.shape
-        if "outer" not in self.parts:
-            self.parts["outer"] = torch.zeros(blocks, width, width, dtype=torch.float64)
         norms = torch.zeros(blocks, dtype=torch.float64)
-        for first in range(0, width, SIDE):
-            side = slice(first, first + SIDE)
-            products = (turned[:, side] @ features[:, :, first:]).cpu()
-            self.parts["outer"][:, side, first:] += products
+        for first in _panels(width):
+            products = (turned[:, first : first + SIDE] @ features[:, :, first:]).cpu()
+            self._take(_name_of(first), products)
             norms += square_norm(products[:, :, :SIDE]) + 2 * square_norm(products[:, :, SIDE:])
         self._take("norms", norms / rows**2)
 
@@ -93,16 +91,14 @@ class Moments:
         return Moments(self.crosses, int(parts.pop("count")), parts)
 
     def settle(self, *, centred: bool) -> tuple[Tensor, Tensor]:
-        """Return the covariance of the features and its shrinkage; `outer` is used up for it.
+        """Return the covariance of the features and its shrinkage; the panels are used up for it.
 
         The covariance is the mean of uuᵀ, less the product of the means if a constant takes care of
         those: [blocks, features, features]. The shrinkage is how much of the mean square is added
         to the diagonal, so that the covariance errs least where samples are few: [blocks].
         """
         self._add_waiting()
-        covariance, halves = self.parts.pop("outer").div_(self.count), self.parts["halves"]
-        for end in range(SIDE, covariance.shape[1], SIDE):
-            covariance[:, end:, end - SIDE : end] = covariance[:, end - SIDE : end, end:].mT
+        covariance, halves = self._join_panels().div_(self.count), self.parts["halves"]
         square = square_norm(covariance)
         if centred:
             u = self.parts["features"] / self.count
@@ -110,6 +106,16 @@ class Moments:
         mean = covariance.diagonal(dim1=1, dim2=2).sum(1) / max(1, covariance.shape[1])
         spread = square_norm(covariance) - covariance.shape[1] * mean.square()
         return covariance, shrinkage_of(self.parts["norms"] / halves, halves, square, spread)
+
+    def _join_panels(self) -> Tensor:
+        """Return the products of all features, [blocks, features, features]; panels are used up."""
+        blocks, _, width = self.parts[_name_of(0)].shape
+        whole = torch.empty(blocks, width, width, dtype=torch.float64)
+        for first in _panels(width):
+            panel, end = self.parts.pop(_name_of(first)), first + SIDE
+            whole[:, first:end, first:] = panel
+            whole[:, end:, first:end] = panel[:, :, SIDE:].mT
+        return whole
 
     def cross(self, *, centred: bool) -> Tensor:
         mean = self.parts["cross"] / self.count
@@ -125,6 +131,20 @@ class Moments:
 
     def means(self) -> tuple[Tensor, Tensor]:
         return self.parts["features"] / self.count, self.parts["targets"] / self.count
+
+
+def panel_entries(features: int) -> int:
+    """Return how many products all panels of so many features hold."""
+    return sum(min(SIDE, features - first) * (features - first) for first in _panels(features))
+
+
+def _panels(features: int) -> range:
+    """Return the first features of the panels; without features there is one, which is empty."""
+    return range(0, max(features, 1), SIDE)
+
+
+def _name_of(first: int) -> str:
+    return f"outer {first}"
 
 
 def is_enough(rows: int, features: int) -> bool:

@@ -103,6 +103,10 @@ class Pairs:
         """Return the original's node whose value is wanted of a consumer's target."""
         return self.stands_for.get(consumer.target, consumer.target)
 
+    def leave_to_walks(self, consumers: Iterable[Contraction]) -> None:
+        """Let halted walks take the memory that none of some consumers' regressions needs."""
+        self.memory = self.memory.for_walks([self.size_of(consumer) for consumer in consumers])
+
     def aim_at(self, consumers: Iterable[Contraction]) -> None:
         """Keep of the original the values that are wanted of some consumers, and no others."""
         wanted = [(c, self.original.named[self.wanted(c)]) for c in consumers]

@@ -14,7 +14,7 @@ from compressor.graph.axes import coordinates
 from compressor.graph.network import Network
 from compressor.least_squares.consumers import Contraction
 from compressor.least_squares.elimination import Regression
-from compressor.least_squares.memory import Size
+from compressor.least_squares.memory import Size, bytes_to_eliminate
 from compressor.least_squares.moments import Moments
 from compressor.least_squares.rows import Rows
 from compressor.records import Group
@@ -67,12 +67,12 @@ class GroupConsumers:
         return any(piece.columns is not None for piece, _ in self.pieces)
 
     @property
-    def inverting_bytes(self) -> int:
-        """Return the bytes that ordering the channels takes beside the moments."""
+    def ordering_bytes(self) -> int:
+        """Return the bytes that ordering the channels takes beside what was gathered for it."""
         sizes = [piece.size for piece, _ in self.pieces]
         again = [piece.size for piece, channel in self.pieces if (channel < 0).any()]
-        kept = sum(size.moments_bytes(size.features) for size in again)
-        return kept + max((size.largest_bytes(size.features) for size in sizes), default=0)
+        whole = bytes_to_eliminate(sizes, max((s.features for s in sizes), default=1), again)
+        return whole - sum(size.gathered_bytes for size in sizes)
 
 
 @dataclass(frozen=True)

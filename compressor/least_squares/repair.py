@@ -86,6 +86,7 @@ def refit(
     whole = whole or Whole(original)
     todo = find_affected(original, network, masks, whole)
     pairs = Pairs(whole, Script(sliced, device), inputs, workspace.memory)
+    pairs.leave_to_walks(todo)
     pairs.aim_at(todo)
     done: list[Refit] = []
     work = pairs.work_of(todo, network)

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from compressor.calls import Call
+from compressor.double_precision import ENTRIES
 from compressor.graph.network import Network
-from compressor.least_squares.at_once import ENTRIES, samples_with_gradients
 from compressor.least_squares.at_once import LEAST as LEAST_AT_ONCE
+from compressor.least_squares.at_once import samples_with_gradients
 from compressor.least_squares.consumers import Contraction
 from compressor.least_squares.consumers import consumers as consumers_of
 from compressor.least_squares.gradients import gradients_at

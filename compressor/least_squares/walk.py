@@ -83,7 +83,8 @@ class Script:
 class Walk:
     """One execution of a program: the values that are still needed, and how far it has come.
 
-    `counted` tells which positions of the batch are no padding (`compressor.padding`).
+    `counted` tells which positions of the batch are no padding (`compressor.padding`). `foreseen`
+    are values of nodes that it is about to come to, which it takes in place of computing them.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Walk:
         self.script, self.values, self.position = script, values, position
         self.counted = counted
         self.kept: Values = {}
+        self.foreseen: Values = {}
 
     def advance(self, node: str) -> None:
         """Run until just before a node, whose arguments are known then."""
@@ -112,20 +114,30 @@ class Walk:
         while self.position < position:
             self._step()
 
-    def ahead(self, node: str) -> Walk:
+    def ahead(self, node: str, *, remember: bool = False) -> Walk:
         """Return a walk of its own that has just computed a node, with all values up to there.
 
         This walk stays where it is.
+
+        Args:
+            node: The node.
+            remember: Whether this walk takes what was computed when it comes there itself. No
+                tensor of the program may change until then.
         """
         end = self.script.place[node] + 1
         last = self.script.named[node]
-        values = dict(self.values)
-        if any(self.script.writes[self.position : end]):
+        values, writes = dict(self.values), any(self.script.writes[self.position : end])
+        if writes:
             values = self._copy(values)
         other = Walk(self.script, values, self.position, self.counted)
+        if remember and not writes:
+            other.foreseen = dict(self.foreseen)
         with torch.no_grad():
             while other.position < end:
                 other._step([last, *last.all_input_nodes], forget=False)
+        if remember and not writes:
+            passed = self.script.nodes[self.position : end]
+            self.foreseen |= {each: other.values[each] for each in passed if _is_known(other, each)}
         return other
 
     def seeing(self, node: Node, value: Any) -> Walk:
@@ -160,7 +172,7 @@ class Walk:
 
     def size_bytes(self) -> int:
         """Return the bytes of the values, without the program's own tensors."""
-        held = _storages([*self.values.values(), *self.kept.values()])
+        held = _storages([*self.values.values(), *self.kept.values(), *self.foreseen.values()])
         return sum(size for key, size in held.items() if key not in self.script.storages)
 
     def _copy(self, values: Values) -> Values:
@@ -173,7 +185,8 @@ class Walk:
         if node in self.script.aside and node not in (*self.script.lasting, *wanted):
             self.values[node] = NOTHING
         elif node.op == "call_function":
-            self.values[node] = value = self.compute(node)
+            foreseen = node in self.foreseen
+            self.values[node] = value = self.foreseen.pop(node) if foreseen else self.compute(node)
             if node in self.script.lasting:
                 # what comes later may write to it
                 self.kept[node] = value.clone() if self.script.is_written_to else value
@@ -205,6 +218,10 @@ def arguments_at(walk: Walk, node: Node) -> dict[str, Any]:
     given = {name: argument(node, name) for name in schema_names(node)}
     values: dict[str, Any] = map_arg(given, walk.values.__getitem__)
     return values
+
+
+def _is_known(walk: Walk, node: Node) -> bool:
+    return node.op == "call_function" and walk.values[node] is not NOTHING
 
 
 def _storages(values: Iterable[Any]) -> dict[int, int]:

@@ -116,7 +116,7 @@ that --ratio is met at the smallest loss that any layer has on its own."""
 are nearest to the original's on other samples: with other blocks taken out, where those may go, \
 and other shares of each layer. auto: 12 where blocks may go; 3 where channels are chosen by \
 reconstruction and repaired: by the layers' errors as they are, by what the outputs have at \
-stake, and the same share of each layer. 0: none."""
+stake, and the same share of each layer; none where one would take minutes. 0: none."""
 
     keep_class: Annotated[bool, switch(BUDGET)] = False
     """Prune only what your own class can follow as it is written (equal halves of a chunk, no \

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressor.double_precision import pieces_of
 from compressor.errors import CompressorError
 from compressor.padding import blank_padding, counted_of
 from compressor.recover.evaluation import (
@@ -135,7 +136,7 @@ class _Sums:
         """Add a batch's outputs, [samples, ...] each, with zeros at padded positions."""
         self.samples += len(wanted)
         self.cosine += float(_cosines(outputs, wanted).sum())
-        self.error += float((outputs.double() - wanted.double()).square().sum())
+        self.error += sum(float((a - b).square().sum()) for a, b in pieces_of(outputs, wanted))
         self.spread.add(wanted, counted)
         if wanted.dim() > 1 and wanted.shape[1] > 1:
             same = outputs.argmax(self.classes) == wanted.argmax(self.classes)
@@ -155,10 +156,14 @@ class _Sums:
 
 def _cosines(outputs: Tensor, wanted: Tensor) -> Tensor:
     """Return each sample's cosine, [samples]; 1 where both are zero, 0 where one is."""
-    a, b = (t.double().reshape(len(t), -1) for t in (outputs, wanted))
-    norms = a.norm(dim=1) * b.norm(dim=1)
-    both_zero = (a == 0).all(1) & (b == 0).all(1)
-    return torch.where(both_zero, 1.0, (a * b).sum(1) / norms.clamp(min=_TINY))
+    products, squares, others = torch.zeros(
+        3, len(wanted), dtype=torch.float64, device=wanted.device
+    )
+    for a, b in pieces_of(outputs, wanted):
+        products, squares = products + (a * b).sum(1), squares + a.square().sum(1)
+        others = others + b.square().sum(1)
+    both_zero = (squares == 0) & (others == 0)
+    return torch.where(both_zero, 1.0, products / (squares.sqrt() * others.sqrt()).clamp(min=_TINY))
 
 
 def _pairs(outputs: Any, wanted: Any) -> dict[int, tuple[Tensor, Tensor]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compressor.double_precision import pieces_of
 from compressor.padding import has_positions
 
 _SAME = 1e-9
@@ -28,14 +29,19 @@ class Spread:
 
         Where they have positions of which some are padding, each other position is a sample.
         """
-        exact = outputs.double()
         if counted is not None and has_positions(outputs, counted):
-            exact = exact[counted.to(outputs.device)]
-        self.values += exact.numel()
-        self.square += float(exact.square().sum())
-        total = exact.sum(0)
-        count, before = self.totals.get(total.shape, (0, torch.zeros_like(total)))
-        self.totals[total.shape] = count + len(exact), before + total
+            outputs = outputs[counted.to(outputs.device)]
+        shape, place = outputs.shape[1:], 0
+        count, total = self.totals.get(shape, (0, None))
+        if total is None:
+            total = torch.zeros(shape, dtype=torch.float64, device=outputs.device)
+        sums = total.view(-1)
+        for (values,) in pieces_of(outputs):
+            self.square += float(values.square().sum())
+            sums[place : place + values.shape[1]] += values.sum(0)
+            place += values.shape[1]
+        self.values += outputs.numel()
+        self.totals[shape] = count + len(outputs), total
 
     @property
     def deviation(self) -> float:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from torch.export import ExportedProgram
 
 from compressor.choose import AtMost, OutOfReachError, Share
+from compressor.choose.budget import search_is_asked_for
 from compressor.graph.blocks import Block
 from compressor.least_squares import Divergence
 from compressor.loading.data import hold_out
@@ -35,6 +36,15 @@ PART, LEAST, ROWS = 4, 32, 8_192
 """Candidates are repaired on one of PART parts of the calibration samples (LEAST samples at least),
 by regressions that take ROWS output positions at least: they are ranked, not delivered, and so few
 rank them alike."""
+
+PASSES = 5
+"""About how often a repair computes what the network does of its samples: the original, the smaller
+one twice, and second moments."""
+
+WORK, FEWEST = 5e12, 8
+"""Multiply-adds of repairing one candidate where nobody asks for a search: about a minute on two
+processors. Larger networks are repaired on fewer samples, FEWEST at least; if even these take more,
+nothing is searched for."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ class Candidates:
         self.target = AtMost(goal.left_of(run.total(run.unit)), goal.is_limit)
         train, options = run.samples.train, run.options
         rest, kept = hold_out(train, min(0.25, JUDGED_ON / len(train)), options.seed)
-        part = replace(options, calibration=_part_of(min(options.calibration, len(rest))))
+        part = replace(options, calibration=samples_of(run, len(rest)))
         self.data = CalibrationBatches(run.trace, rest, part)
         judged = CalibrationBatches(run.trace, kept, replace(part, augment="none"))
         memory = workspace_of(options).memory
@@ -208,8 +218,17 @@ class Candidates:
         return program
 
 
-def _part_of(samples: int) -> int:
-    return max(min(samples, LEAST), samples // PART)
+def samples_of(run: Run, there: int) -> int:
+    """Return the number of samples, of those that there are, that a candidate is repaired on.
+
+    Where nobody asks for a search it is 0 if a candidate would take too long.
+    """
+    samples = min(run.options.calibration, there)
+    part = max(min(samples, LEAST), samples // PART)
+    if search_is_asked_for(run.options):
+        return part
+    affordable = math.floor(WORK / (PASSES * run.network.cost.macs()))
+    return min(part, affordable) if affordable >= min(part, FEWEST) else 0
 
 
 class _Chosen(NamedTuple):

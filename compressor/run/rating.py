@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
 
 from compressor.choose.budget import weighed_unit
+from compressor.choose.units import prunable
 from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
+from compressor.memory_pages import trim_heap
 from compressor.options import CriterionName, ScoringOptions
 from compressor.processes import each_alone, of_the_first
 from compressor.records import Trace
@@ -47,7 +50,7 @@ def analyse_anew(opened: Opened, traced: Trace) -> Network:
 
 
 def score_channels(opened: Opened) -> tuple[Network, Scores]:
-    """Analyse the network, and score each channel where the options ask for scores."""
+    """Analyse the network, and score what may go of it where the options ask for scores."""
     options, traced = opened.options, opened.trace
     with opened.stopwatch.stage("analyse"):
         network = analyse_anew(opened, traced)
@@ -55,12 +58,13 @@ def score_channels(opened: Opened) -> tuple[Network, Scores]:
         return network, {}
     with opened.stopwatch.stage("score") as tick, each_alone():
         scores = rate(opened, network, tick, opened.stopwatch.note)
+        trim_heap()
     traced.module.cpu()
     return network, of_the_first(lambda: scores)
 
 
 def rate(opened: Opened, network: Network, progress: Tick, note: Callable[[str], None]) -> Scores:
-    """Score each channel of an analysed network by the options' criterion.
+    """Score each channel that may go of an analysed network by the options' criterion.
 
     Args:
         opened: What is known of it.
@@ -69,8 +73,9 @@ def rate(opened: Opened, network: Network, progress: Tick, note: Callable[[str],
         note: Is told what the user should know.
     """
     options = opened.options
+    groups = prunable(network, options.protect, options.prune)
     material = Material(
-        network,
+        replace(network, groups=tuple(groups)),
         _parameters(opened.trace),
         calibration=_calibration(opened),
         norm_p=options.norm_p,

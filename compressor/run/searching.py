@@ -21,12 +21,13 @@ from compressor.choose.budget import (
     is_timed,
     layers_compete,
     scores_are_errors,
+    search_is_asked_for,
 )
 from compressor.choose.kinds import BLOCK
 from compressor.graph.blocks import Block, find_blocks
 from compressor.graph.whole_layers import find_layers
 from compressor.processes import each_alone
-from compressor.run.candidates import Candidates, Way
+from compressor.run.candidates import Candidates, Way, samples_of
 from compressor.run.decide import Decision
 from compressor.run.found import Search
 from compressor.run.opened import Run
@@ -53,7 +54,7 @@ def search(run: Run, decision: Decision) -> tuple[Run, Decision]:
     goal, count = decision.goal, candidates_of(run.options)
     if not isinstance(goal, Share | AtMost) or not count:
         return run, decision
-    is_asked_for = BLOCK in run.options.prune or run.options.search != "auto"
+    is_asked_for = search_is_asked_for(run.options)
     if run.samples.train is None and not is_asked_for:
         return run, decision
     obstacle = _obstacle(run)
@@ -63,6 +64,13 @@ def search(run: Run, decision: Decision) -> tuple[Run, Decision]:
     if obstacle:
         if is_asked_for:
             run.stopwatch.note(f"no blocks are taken out, and nothing is searched for: {obstacle}")
+        return run, decision
+    assert run.samples.train is not None
+    if not samples_of(run, len(run.samples.train)):
+        run.stopwatch.note(
+            "no smaller networks are compared before one is chosen: each would take minutes to "
+            f"repair (--search {count} makes {count})"
+        )
         return run, decision
     with run.stopwatch.stage("search for what goes") as tick, each_alone():
         made = Candidates(run, goal, blocks)

@@ -17,6 +17,7 @@ from compressor.agreement import (
     is_loud,
     other_inputs,
     shake,
+    thin,
     tolerance_of,
 )
 from compressor.errors import CompressorError
@@ -39,6 +40,8 @@ def variants(trace: Trace, seed: int = 0) -> list[ExampleInputs]:
 def outputs_of(module: nn.Module, inputs: ExampleInputs, ends_after: Sequence[str] = ()) -> Outputs:
     """Run a module and return all tensors that it returns, without gradients.
 
+    Of very large ones some rows are returned (`thin`).
+
     Args:
         module: What is run, on copies of the inputs.
         inputs: The inputs.
@@ -52,7 +55,8 @@ def outputs_of(module: nn.Module, inputs: ExampleInputs, ends_after: Sequence[st
     # as it was traced: fused, encoder layers give zeros at padded positions
     with torch.no_grad(), unfuse_attention(), end_after(module, ends_after):
         returned = module(*args, **kwargs)
-    return [leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
+    tensors = (leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor))
+    return [thin(tensor) for tensor in tensors]
 
 
 def tolerance_for(module: nn.Module) -> Tolerance:
