@@ -37,6 +37,9 @@ class Silent:
 class Stopwatch:
     """A watch that passes stages and notes on to another, and remembers them.
 
+    When a stage ends, the memory is given back that nothing needs any more: the next one needs
+    other sizes.
+
     Attributes:
         seconds: Name of a stage -> how long it took.
         notes: The notes so far.
@@ -49,6 +52,8 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Tick]:
+        from compressor.memory_pages import trim_heap  # torch comes with it
+
         begin = time.perf_counter()
         with self._watch.stage(name) as tick:
             try:
@@ -56,6 +61,7 @@ class Stopwatch:
             except Exception as error:
                 note_stage(error, name)
                 raise
+            trim_heap()
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
 
     def note(self, text: str) -> None:

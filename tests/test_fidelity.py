@@ -15,7 +15,8 @@ import compressor
 from compressor import double_precision
 from compressor.calls import Call
 from compressor.errors import CompressorError
-from compressor.recover import fidelity, measure_nearness
+from compressor.recover import Measure, fidelity, measure_nearness
+from compressor.recover.tasks import USUAL
 from compressor.report.headline import headline
 
 
@@ -101,6 +102,24 @@ def test_without_labels_fidelity_is_the_metric(tmp_path: Path) -> None:
     assert f"{repaired:.4f}" in text and "against the original's outputs" in text
     lines = headline(found.report)
     assert [line.title for line in lines] == ["smaller", "faster", "fidelity"]
+
+
+def test_the_original_is_its_own_answer() -> None:
+    """It is run once for each batch, not once more beside itself."""
+
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x.tanh()
+
+    original, other = Counting(), Counting()
+    measure = Measure.named("fidelity", USUAL)
+    assert measure.all_of(original, given(), original=original) == {"fidelity": 1}
+    assert original.calls == len(given())
+    measure.all_of(other, given(), original=original)
+    assert original.calls == 2 * len(given()) and other.calls == len(given())
 
 
 def test_with_labels_it_stands_beside_the_accuracy() -> None:

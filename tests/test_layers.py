@@ -23,7 +23,7 @@ FILES = {
 
 BASE = (
     *("errors", "extras", "causes", "records", "calls", "clock", "source_lines", "unexpected"),
-    *("quiet", "watch", "memory_pages", "on_demand", "modules", "processes", "listing", "machine"),
+    *("quiet", "memory_pages", "watch", "on_demand", "modules", "processes", "listing", "machine"),
     *("files", "python_path", "runtimes"),
     *("torch_calls", "hosts", "agreement", "padding", "metrics", "double_precision"),
 )

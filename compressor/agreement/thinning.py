@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-LARGE = 2**23
+LARGE = 2**22
 """The number of a sample's entries up to which an output is compared in every place."""
 
 

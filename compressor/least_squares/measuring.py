@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -117,6 +118,10 @@ class Measurer:
                 for tensor in consumer.tensors:
                     self.consumers.setdefault(tensor, []).append(consumer)
 
+    @cached_property
+    def _gradients_at_once(self) -> tuple[int | None, int | None]:
+        return gradients_at_once(self.trace, self.memory)
+
     @property
     def all_samples(self) -> int:
         """Return the number of samples of all batches, as if those were of one size."""
@@ -126,8 +131,9 @@ class Measurer:
         """Estimate the multiply-adds of finding the salience and measuring packs of groups."""
         each = self.network.cost.macs()
         every = self.all_samples
+        some = samples_of(every, in_stretches=self._gradients_at_once[1] is not None)
         gathered = sum(p.work for pack in packs for share in pack for p, _ in share.pieces)
-        looked_at = WITH_GRADIENTS * min(every, samples_of(every)) + len(packs) * every
+        looked_at = WITH_GRADIENTS * min(every, some) + len(packs) * every
         return each * looked_at + gathered
 
     def find_salience(self, ledger: Ledger) -> None:
@@ -135,7 +141,7 @@ class Measurer:
         what = "measuring what errors do to the outputs"
         ledger.begin(what)
         each = WITH_GRADIENTS * self.network.cost.macs()
-        at_once, memory = gradients_at_once(self.trace, self.memory)
+        at_once, memory = self._gradients_at_once
         self.salient = salience(
             self.script,
             [c for some in self.consumers.values() for c in some if not c.recurs],
@@ -143,7 +149,7 @@ class Measurer:
             at_once=at_once,
             memory=memory,
             seed=self.seed,
-            most=samples_of(self.all_samples),
+            most=samples_of(self.all_samples, in_stretches=memory is not None),
             progress=lambda samples: ledger.add(each * samples, what),
         )
 

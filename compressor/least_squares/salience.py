@@ -36,6 +36,10 @@ SAMPLES, LEAST, SHARE = 128, 16, 0.25
 """The number of samples, each with a random direction of its own; more change the choice little. Of
 few samples it is a share, since a pass with gradients takes as long as three without."""
 
+FEWEST = 8
+"""The least number of them where gradients are taken in stretches: such networks return so much for
+each sample, every entry with a direction of its own, that few samples are enough."""
+
 _SEEN = ""
 
 AT_ONCE = 8
@@ -140,9 +144,10 @@ def gradients_at_once(trace: Trace, memory: Memory) -> tuple[int | None, int | N
     return min(AT_ONCE, max(LEAST_AT_ONCE, fit)), memory.moments if fit < LEAST_AT_ONCE else None
 
 
-def samples_of(there: int) -> int:
+def samples_of(there: int, *, in_stretches: bool = False) -> int:
     """Return how many samples are run of those that there are."""
-    return min(SAMPLES, max(LEAST, math.ceil(SHARE * there)))
+    least, share = (FEWEST, SHARE / 2) if in_stretches else (LEAST, SHARE)
+    return min(SAMPLES, max(least, math.ceil(share * there)))
 
 
 def _some(batches: Iterable[Any], at_once: int | None, most: int = SAMPLES) -> Iterator[Call]:

@@ -158,13 +158,24 @@ def count_over(
     count: Count,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
+    run: Callable[[Call, Any], Any] | None = None,
 ) -> dict[str, float]:
-    """Run a network over batches, and return what is counted of its outputs (see `evaluate`)."""
+    """Run a network over batches, and return what is counted of its outputs (see `evaluate`).
+
+    Args:
+        module: The network.
+        batches: Batches of inputs and targets.
+        count: Counts.
+        device: Where it runs.
+        progress: Is told of each batch.
+        run: Returns the outputs for inputs and their target; default calls the network.
+    """
     to_eval(module.to(device))
     is_empty = True
     with torch.no_grad():
         for inputs, target in watch_batches(batches, device, progress, "evaluating"):
-            count.add(inputs, call(module, inputs), target)
+            outputs = call(module, inputs) if run is None else run(inputs, target)
+            count.add(inputs, outputs, target)
             is_empty = False
     if is_empty:
         raise CompressorError(

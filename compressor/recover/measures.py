@@ -33,7 +33,7 @@ from compressor.recover.evaluation import (
     primary_output,
     require_labels,
 )
-from compressor.recover.fidelity import BesideOriginal, Wanted, fidelity
+from compressor.recover.fidelity import BesideOriginal, Wanted, fidelity, outputs_wanted
 from compressor.recover.tasks import Task
 
 
@@ -92,10 +92,13 @@ class Measure:
         Raises:
             CompressorError: There are no data, or the network or the metric fails on a batch.
         """
+        run = None
         if self.is_beside_original:
             assert original is not None
             batches = BesideOriginal(batches, original, device)
-        first, *others = count_over(module, batches, self.begin(), device, progress).items()
+            # its outputs are the targets already
+            run = outputs_wanted if module is original else None
+        first, *others = count_over(module, batches, self.begin(), device, progress, run).items()
         return {self.name: first[1], **dict(others)}
 
 

@@ -17,7 +17,6 @@ from compressor.formats.provenance import provenance
 from compressor.formats.verifying import real_inputs
 from compressor.latency.statistics import Speedup
 from compressor.loading.plain import name_of
-from compressor.memory_pages import trim_heap
 from compressor.records import Plan
 from compressor.report import to_html, to_json, to_markdown
 from compressor.run.footprints import Footprint, count_both, time_both
@@ -109,9 +108,7 @@ def _aliases(run: Run, sliced: Sliced, folder: Path) -> dict[str, str]:
     """
     try:
         path, types = folder / WEIGHTS, run.loaded.stored
-        aliases = save_weights(sliced.module, path, sliced.plan.aliases, types=types)
-        trim_heap()
-        return aliases
+        return save_weights(sliced.module, path, sliced.plan.aliases, types=types)
     except CompressorError as error:
         run.stopwatch.note(
             f"no {WEIGHTS} is delivered, without which compressor.load cannot rebuild the "

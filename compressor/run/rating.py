@@ -12,7 +12,6 @@ from compressor.choose.budget import weighed_unit
 from compressor.choose.units import prunable
 from compressor.graph.analysis import analyse
 from compressor.graph.network import Network
-from compressor.memory_pages import trim_heap
 from compressor.options import CriterionName, ScoringOptions
 from compressor.processes import each_alone, of_the_first
 from compressor.records import Trace
@@ -58,7 +57,6 @@ def score_channels(opened: Opened) -> tuple[Network, Scores]:
         return network, {}
     with opened.stopwatch.stage("score") as tick, each_alone():
         scores = rate(opened, network, tick, opened.stopwatch.note)
-        trim_heap()
     traced.module.cpu()
     return network, of_the_first(lambda: scores)
 

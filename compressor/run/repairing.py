@@ -25,7 +25,6 @@ from compressor.least_squares import (
 )
 from compressor.listing import some_of
 from compressor.loading.data import Data, batches
-from compressor.memory_pages import trim_heap
 from compressor.options import ScoringOptions
 from compressor.processes import each_alone
 from compressor.records import Trace
@@ -57,7 +56,6 @@ def _refit(run: Run, made: Cut, train: Data) -> str:
         return ""
     with run.stopwatch.stage("re-fit consumers") as tick, each_alone():
         done, turning = refit_program(run, sliced.program, made.decision.keep, data, tick)
-        trim_heap()
     _tell(run, made.decision.keep, done)
     _tell_of_heads(run, turning)
     slicing.carry_weights(sliced.program, sliced.module)
