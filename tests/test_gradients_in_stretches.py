@@ -15,7 +15,7 @@ from compressor.least_squares.consumers import consumers
 from compressor.least_squares.divergence import Divergence
 from compressor.least_squares.gradients import gradients_at
 from compressor.least_squares.memory import Memory, Workspace
-from compressor.least_squares.salience import gradients_at_once, salience, stakes
+from compressor.least_squares.salience import gradients_at_once, salience, samples_of, stakes
 from compressor.least_squares.walk import Script
 from compressor.records import ExampleInputs, Trace
 
@@ -100,3 +100,9 @@ def test_a_divergence_is_the_same_where_the_original_is_run_again() -> None:
     kept, again = (Divergence(traced.program, given, memory=most) for most in (10**9, 0))
     assert kept.of(other) == again.of(other) > 0
     assert kept.of(traced.program) == again.of(traced.program) == 0
+
+
+def test_large_networks_show_fewer_samples() -> None:
+    assert [samples_of(there) for there in (10, 58, 400, 4000)] == [16, 16, 100, 128]
+    few = [samples_of(there, in_stretches=True) for there in (10, 58, 400, 4000)]
+    assert few == [8, 8, 50, 128]

@@ -191,6 +191,31 @@ def test_the_result_is_that_of_weights_that_are_read_at_once(
         assert torch.equal(found, expected) and found.dtype == expected.dtype
 
 
+def rows(samples: int = 12) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [{"input_ids": torch.randint(0, 60, (16,), generator=generator)} for _ in range(samples)]
+
+
+def test_with_data_large_weights_are_read_for_each_batch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is repaired is read; the original stays in its files, and the result is the same."""
+    usual = {**USUAL, "criterion": "auto", "data": rows()}
+    at_once = compressor.compress(f"hf:{folder}", **usual)
+    monkeypatch.setattr(opening, "LARGE", 0)
+    run, _ = plan(
+        Subject(f"hf:{folder}", data=rows()), Options(ratio=0.3, format=("hf",)), Silent()
+    )
+    assert parameters_on_demand(run.trace.module)
+    waiting = compressor.compress(f"hf:{folder}", **usual)
+    assert "re-fitted by least squares" in str(waiting.report)
+    assert waiting.plan.to_json() == at_once.plan.to_json()
+    assert waiting.report["files"] == at_once.report["files"]  # their hashes
+    for options in ({"epochs": 1}, {"criterion": "taylor"}, {"max_drop": 0.5, "ratio": None}):
+        given = Options(**{"ratio": 0.3, "format": ("hf",), **options})
+        assert opening._changes_weights(given)
+
+
 def test_files_are_written_one_by_one_with_the_names_of_the_originals(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from compressor.graph.programs.nodes import (
     schema_names,
 )
 from compressor.least_squares.cells import ASIDE, write_out
+from compressor.on_demand import OnDemand
 from compressor.padding import counted_of
 
 Values = dict[Node, Any]
@@ -227,13 +228,13 @@ def _is_known(walk: Walk, node: Node) -> bool:
 def _storages(values: Iterable[Any]) -> dict[int, int]:
     """Return the bytes of the memory of tensors, within lists too, by its address.
 
-    Views share theirs.
+    Views share theirs. What is kept on demand takes none.
     """
     found: dict[int, int] = {}
     for value in values:
         # most are tensors, for which looking into lists takes as long as all of the rest
         for leaf in [value] if isinstance(value, torch.Tensor) else pytree.tree_leaves(value):
-            if isinstance(leaf, torch.Tensor):
+            if isinstance(leaf, torch.Tensor) and not isinstance(leaf, OnDemand):
                 storage = leaf.untyped_storage()
                 found[storage.data_ptr()] = storage.nbytes()
     return found

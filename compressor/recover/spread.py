@@ -49,7 +49,8 @@ class Spread:
 
         Where all samples are the same (one sample is), it is the sum of squares.
         """
-        means = (float(total.square().sum()) / count for count, total in self.totals.values())
+        flat = ((count, total.view(-1)) for count, total in self.totals.values())
+        means = (float(total @ total) / count for count, total in flat)  # without a copy of all
         squares = self.square - sum(means)
         return squares if squares > _SAME * self.square else self.square
 

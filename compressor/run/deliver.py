@@ -94,7 +94,7 @@ def deliver(run: Run, sliced: Sliced) -> Delivery:
         real=real_inputs(some, traced, stopwatch.note),
         module=sliced.module,
         source=source_of(run, sliced),
-        reference=sliced.reference,
+        reference=sliced.lasting_reference,
     )
     formats = {name: _format(run, name, job) for name in run.options.format or ()}
     states = time_both(run, sliced, formats, files.path, counts)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import nn
 
 from compressor.calls import Call
-from compressor.choose.budget import is_timed
+from compressor.choose.budget import is_found_by_trying, is_timed
 from compressor.choose.curves import Sensitivity, read_sensitivity
 from compressor.errors import CompressorError
 from compressor.files.format_table import HF
@@ -21,7 +21,7 @@ from compressor.loading.examples import SHARES
 from compressor.loading.onnx import OnnxNetwork
 from compressor.loading.other_sizes import check_program
 from compressor.loading.plain import require_kept
-from compressor.on_demand import read_all
+from compressor.on_demand import parameters_on_demand, read_all
 from compressor.options import Options, ScoringOptions
 from compressor.records import AS_MADE, RANDOM, ExampleInputs, LoadedModel, Plan, Trace
 from compressor.recover import reinitialise
@@ -33,6 +33,7 @@ from compressor.run.samples import Samples, open_inputs
 from compressor.run.subject import Subject
 from compressor.run.timing import aim, by_torch, timing_of
 from compressor.run.uniform import find_widths, settle_formats
+from compressor.score import needs_loss
 from compressor.slicing import check_source
 from compressor.watch import Stopwatch
 
@@ -40,6 +41,10 @@ WEIGHTS_NOTES = {
     RANDOM: "random weights: sizes and latency are real, accuracy means nothing",
     AS_MADE: "weights as the factory made them: if it draws them at random, accuracy means nothing",
 }
+
+LARGE = 10**9
+"""Bytes of weights, converted, from which on they are read again for each batch of samples rather
+than held: that takes a tenth longer."""
 
 
 def open_run(
@@ -187,7 +192,7 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
         examples, samples = open_inputs(loaded, subject, options)
         if isinstance(loaded.module, OnnxNetwork):
             loaded.module.note_literals(examples.args)
-        if samples.each or loaded.computed or not _reads_weights_once(options):
+        if not _may_wait(loaded, samples, options):
             read_all(loaded.module)
     _say_how_samples_are_read(stopwatch, samples, Call.of(examples).shapes)
     if loaded.weights in WEIGHTS_NOTES:
@@ -198,6 +203,27 @@ def open_network(subject: Subject, options: ScoringOptions, stopwatch: Stopwatch
     if options.scores:
         options = replace(options, criterion=resolve_criterion(traced, samples, options, stopwatch))
     return Opened(subject, options, loaded, examples, samples, traced, stopwatch)
+
+
+def _may_wait(loaded: LoadedModel, samples: Samples, options: ScoringOptions) -> bool:
+    """Return whether weights stay in their files and type until they are read, every time anew.
+
+    With data that takes longer, and is worth it for large ones alone.
+    """
+    if loaded.computed or not _reads_weights_once(options):
+        return False
+    if not samples.each:
+        return True
+    waiting = {id(tensor): tensor for tensor in parameters_on_demand(loaded.module).values()}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in waiting.values())
+    return size > LARGE and options.device == "cpu" and not _changes_weights(options)
+
+
+def _changes_weights(options: ScoringOptions) -> bool:
+    """Return whether gradients of the weights are asked for, or the result is found by trying."""
+    if needs_loss(options.criterion):
+        return True
+    return isinstance(options, Options) and (options.trains or is_found_by_trying(options))
 
 
 def _reads_weights_once(options: ScoringOptions) -> bool:

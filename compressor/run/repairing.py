@@ -85,6 +85,7 @@ def refit_program(
         progress: Is told which layer is re-fitted.
         usual_rows: The number of output positions that a regression of usual size takes.
     """
+    slicing.read_program(program)
     masks = run.network.masks(keep)
     workspace = workspace_of(run.options, progress, usual_rows)
 

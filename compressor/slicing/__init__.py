@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 
 from compressor.errors import CompressorError
 from compressor.graph.network import Network
+from compressor.on_demand import OnDemand
 from compressor.records import Plan, Trace
 from compressor.slicing.compare import Reference, require_agreement, variants
 from compressor.slicing.following import follow
@@ -25,6 +26,7 @@ from compressor.slicing.weights import (
     carry_weights,
     learn,
     part_weights,
+    read_program,
     read_weights,
 )
 
@@ -41,6 +43,7 @@ __all__ = [
     "kept_indices",
     "learn",
     "part_weights",
+    "read_program",
     "read_weights",
     "slice_network",
     "variants",
@@ -57,7 +60,7 @@ class Sliced:
         plan: What is kept.
         difference: The largest relative difference between the outputs of module and program.
         stuck: Path of the module because of which the class could not follow.
-        reference: What the program computes, where nothing can change that any more.
+        reference: What the program computes, where it waits for its weights (`lasting_reference`).
     """
 
     program: ExportedProgram
@@ -66,6 +69,13 @@ class Sliced:
     difference: float
     stuck: str = ""
     reference: Reference | None = None
+
+    @property
+    def lasting_reference(self) -> Reference | None:
+        """Return what the program computes, unless its weights were read to be changed."""
+        named = self.program.state_dict
+        parameters = [named[name] for name in self.program.graph_signature.parameters]
+        return self.reference if all(isinstance(p, OnDemand) for p in parameters) else None
 
 
 def slice_network(
@@ -153,7 +163,7 @@ def compare(sliced: Sliced, trace: Trace, note: Callable[[str], None] = lambda t
     Raises:
         CompressorError: They disagree.
     """
-    reference, found = sliced.reference, sliced.difference
+    reference, found = sliced.lasting_reference, sliced.difference
     if reference is None:
         reference = Reference(as_module(sliced.program), trace)
         worst = reference.worst_difference(sliced.module)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from compressor.graph.programs.lifting import stored_tensors
-from compressor.on_demand import address_of, read_all, read_each
+from compressor.on_demand import OnDemand, address_of, exchange, read_all, read_each
 from compressor.records import Plan
 from compressor.slicing.program import slice_tensor
 
@@ -31,17 +31,33 @@ def learn(module: nn.Module, learning: Collection[str]) -> None:
 
 
 def carry_weights(source: Form, target: Form) -> None:
-    """Overwrite the tensors of `target`, in place, by those of `source` with the same names."""
+    """Overwrite the tensors of `target`, in place, by those of `source` with the same names.
+
+    Parameters of a module that are kept on demand cannot be written to: those of the source take
+    their place, and both forms share them.
+    """
     found = _tensors(source)
+    others: dict[int, Tensor] = {}
     with torch.no_grad():
         for name, tensor in _tensors(target).items():
-            if name in found and address_of(tensor) != address_of(found[name]):
+            if name not in found or address_of(tensor) == address_of(found[name]):
+                continue
+            if isinstance(tensor, OnDemand):
+                others[id(tensor)] = nn.Parameter(found[name].detach(), tensor.requires_grad)
+            else:
                 tensor.copy_(found[name])
+    if isinstance(target, nn.Module):
+        exchange(target, others)
 
 
 def read_weights(module: nn.Module, program: ExportedProgram) -> None:
     """Read what two forms of a network keep on demand once and for all, in place."""
     read_all(module)
+    read_program(program)
+
+
+def read_program(program: ExportedProgram) -> None:
+    """Read what a program keeps on demand once and for all, in place, so that it can be changed."""
     state = program.state_dict
     read = read_each(state.values())
     state.update({name: read[id(each)] for name, each in state.items() if id(each) in read})
