@@ -21,6 +21,7 @@ from compressor.graph.network import Network
 from compressor.graph.trace import trace
 from compressor.least_squares import (
     Memory,
+    RowCount,
     Workspace,
     inverses,
     moments,
@@ -265,8 +266,11 @@ def test_rows_are_in_proportion_to_features() -> None:
     memory = Memory.of(10**9)
     drawn = [rows_drawn(10**6, width, 1, 1, memory) for width in (9, 400, 20_000)]
     assert drawn[0] < 0.1 * drawn[1]
-    assert drawn[1] == memory.usual_rows
-    assert rows_drawn(10**6, 10_000, 1, 100, memory) * 100 > memory.usual_rows
+    assert drawn[1] == memory.wanted.usual
+    assert rows_drawn(10**6, 10_000, 1, 100, memory) * 100 > memory.wanted.usual
+    few = Memory.of(10**9, RowCount(usual=1000, per_feature=2))
+    assert [rows_drawn(10**6, width, 1, 1, few) for width in (9, 400)] == [1000, 1000]
+    assert [rows_drawn(10**6, 10_000, 1, 100, each) for each in (few, memory)] == [200, 400]
     assert drawn[2] == memory.most_rows(20_000) < 20_000
 
 

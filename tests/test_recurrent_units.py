@@ -16,7 +16,14 @@ from compressor.choose.budget import Budget, Share
 from compressor.errors import CompressorError
 from compressor.graph.analysis import analyse
 from compressor.graph.trace import trace
-from compressor.least_squares import Memory, Script, Workspace, reconstruction_scores, refit
+from compressor.least_squares import (
+    Memory,
+    RowCount,
+    Script,
+    Workspace,
+    reconstruction_scores,
+    refit,
+)
 from compressor.least_squares.consumers import consumers
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import apply_plan, carry_weights, slice_network
@@ -53,7 +60,7 @@ def sequences(count: int = 4) -> list[tuple[Tensor]]:
 
 
 def workspace() -> Workspace:
-    return Workspace(memory=Memory.of(10**8, usual_rows=256))
+    return Workspace(memory=Memory.of(10**8, RowCount(usual=256)))
 
 
 # -- which units go --------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from compressor.least_squares.at_once import samples_that_fit, samples_to_compar
 from compressor.least_squares.choice import price_of, reconstruction_scores
 from compressor.least_squares.divergence import Divergence
 from compressor.least_squares.head_bases import Turning, turn_heads, with_tensors
-from compressor.least_squares.memory import USUAL_ROWS, Memory, Workspace
+from compressor.least_squares.memory import USUAL_ROWS, Memory, RowCount, Workspace
 from compressor.least_squares.pairs import Whole
 from compressor.least_squares.repair import Refit, refit
 from compressor.least_squares.salience import stakes
@@ -15,6 +15,7 @@ __all__ = [
     "Divergence",
     "Memory",
     "Refit",
+    "RowCount",
     "Script",
     "Turning",
     "Whole",

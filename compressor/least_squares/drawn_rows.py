@@ -14,11 +14,6 @@ from compressor.least_squares.memory import Memory
 from compressor.least_squares.walk import Walk, arguments_at
 from compressor.padding import counted_rows
 
-ROWS_PER_FEATURE, MOST_PER_FEATURE = 4, 256
-"""How many output positions a regression takes for each of its features, drawn at random:
-`Memory.usual_rows` in all, as long as that is between these numbers. A fit of so many weights per
-output misses by about the inverse of them more than it has to."""
-
 
 def rows_drawn(total: int, width: int, blocks: int, batches: int, memory: Memory) -> int:
     """Return how many of a batch's output positions take part.
@@ -28,11 +23,10 @@ def rows_drawn(total: int, width: int, blocks: int, batches: int, memory: Memory
         width: Number of features of each block of the regression.
         blocks: Number of its blocks.
         batches: How many batches share the wanted number of positions.
-        memory: Says how many are usual over all batches, and the most of one.
+        memory: Says how many are wanted over all batches, and the most of one.
     """
-    wanted = min(memory.usual_rows, MOST_PER_FEATURE * width)
-    wanted = max(wanted, ROWS_PER_FEATURE * width)
-    return min(total, math.ceil(wanted / max(1, batches)), memory.most_rows(width * blocks))
+    each = math.ceil(memory.wanted.of(width) / max(1, batches))
+    return min(total, each, memory.most_rows(width * blocks))
 
 
 @dataclass(frozen=True)

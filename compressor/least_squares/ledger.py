@@ -73,6 +73,6 @@ def rows_of_all(
 
 def work_of(size: Size, rows: int | None, memory: Memory) -> float:
     """Estimate the multiply-adds of gathering and solving a consumer's regression."""
-    rows = memory.usual_rows if rows is None else rows
+    rows = memory.wanted.usual if rows is None else rows
     short, long = sorted((rows, size.features))
     return size.blocks * short**2 * (long + DOUBLE_PRECISION * short)

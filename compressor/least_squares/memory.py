@@ -21,9 +21,31 @@ that are not held start anew, mostly for the first layers alone."""
 
 DOUBLE, SINGLE = 8, 4
 
-USUAL_ROWS = 32_768
-"""The number of output positions that a regression takes, drawn at random from all samples, within
-what `drawn_rows.ROWS_PER_FEATURE` says. Further ones would change the estimate little."""
+
+@dataclass(frozen=True)
+class RowCount:
+    """How many output positions regressions take, drawn at random from all samples.
+
+    Further ones than these would change the estimate little. A fit of so many weights per output
+    misses by about the inverse of the rows per feature more than it has to.
+
+    Attributes:
+        usual: The number that is taken, unless it is too small or too large for the features.
+        per_feature: The least number for each feature.
+        most_per_feature: The most for each.
+    """
+
+    usual: int = 32_768
+    per_feature: int = 4
+    most_per_feature: int = 256
+
+    def of(self, features: int) -> int:
+        """Return how many a regression of so many features takes."""
+        wanted = min(self.usual, self.most_per_feature * features)
+        return max(wanted, self.per_feature * features)
+
+
+USUAL_ROWS = RowCount()
 
 
 @dataclass(frozen=True)
@@ -35,20 +57,20 @@ class Memory:
         walks: Bytes for walks that are halted.
         rows: Bytes for the features of some rows.
         values: Bytes for the values of samples that run through the network together.
-        usual_rows: The number of output positions that a regression of usual size takes.
+        wanted: The number of output positions that regressions take.
     """
 
     moments: int
     walks: int
     rows: int
     values: int
-    usual_rows: int = USUAL_ROWS
+    wanted: RowCount = USUAL_ROWS
 
     @classmethod
-    def of(cls, total: int | None, *, usual_rows: int = USUAL_ROWS) -> Memory:
+    def of(cls, total: int | None, wanted: RowCount = USUAL_ROWS) -> Memory:
         """Share out a total of bytes; if it is None, half of the free memory or `MOST`."""
         whole = min(math.floor(FREE * free_bytes()), MOST) if total is None else total
-        return cls(whole // 2, whole // 4, whole // 8, whole // 8, usual_rows)
+        return cls(whole // 2, whole // 4, whole // 8, whole // 8, wanted)
 
     def without_walks(self) -> Memory:
         """Return the memory where no walks are halted: moments take what those would."""

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from compressor.choose import AtMost, OutOfReachError, Share
 from compressor.choose.budget import search_is_asked_for
 from compressor.graph.blocks import Block
-from compressor.least_squares import Divergence
+from compressor.least_squares import Divergence, RowCount
 from compressor.loading.data import hold_out
 from compressor.run.decide import Decision, Keep, choice_of, decide
 from compressor.run.found import Candidate, best_of
@@ -32,10 +32,9 @@ from compressor.watch import Tick
 JUDGED_ON = 256
 """About the number of samples that candidates are judged on."""
 
-PART, LEAST, ROWS = 4, 32, 8_192
+PART, LEAST, ROWS = 4, 32, RowCount(usual=8_192, per_feature=2)
 """Candidates are repaired on one of PART parts of the calibration samples (LEAST samples at least),
-by regressions that take ROWS output positions at least: they are ranked, not delivered, and so few
-rank them alike."""
+by regressions of few output positions: they are ranked, not delivered, and few rank them alike."""
 
 PASSES = 5
 """About how often a repair computes what the network does of its samples: the original, the smaller
@@ -214,7 +213,7 @@ class Candidates:
 
     def _refit(self, program: ExportedProgram, run: Run, keep: Keep) -> ExportedProgram:
         """Repair a smaller program, in place, on a part of the samples; return it."""
-        refit_program(run, program, keep, self.data, self.progress, usual_rows=ROWS)
+        refit_program(run, program, keep, self.data, self.progress, ROWS)
         return program
 
 

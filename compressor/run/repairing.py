@@ -16,6 +16,7 @@ from compressor.least_squares import (
     USUAL_ROWS,
     Memory,
     Refit,
+    RowCount,
     Turning,
     Whole,
     Workspace,
@@ -73,7 +74,7 @@ def refit_program(
     keep: Keep,
     data: CalibrationBatches,
     progress: Tick = quiet,
-    usual_rows: int = USUAL_ROWS,
+    rows: RowCount = USUAL_ROWS,
 ) -> tuple[list[Refit], Turning]:
     """Turn heads that lose widths, and re-fit a smaller program's consumers, in place.
 
@@ -83,11 +84,11 @@ def refit_program(
         keep: The channels that it keeps of each group.
         data: What it is re-fitted on.
         progress: Is told which layer is re-fitted.
-        usual_rows: The number of output positions that a regression of usual size takes.
+        rows: The number of output positions that regressions take.
     """
     slicing.read_program(program)
     masks = run.network.masks(keep)
-    workspace = workspace_of(run.options, progress, usual_rows)
+    workspace = workspace_of(run.options, progress, rows)
 
     def inputs() -> WithoutTargets:
         return WithoutTargets(data.batches())
@@ -99,10 +100,10 @@ def refit_program(
 
 
 def workspace_of(
-    options: ScoringOptions, progress: Tick = quiet, usual_rows: int = USUAL_ROWS
+    options: ScoringOptions, progress: Tick = quiet, rows: RowCount = USUAL_ROWS
 ) -> Workspace:
     """Return where regressions are computed, by the options (see `refit_program`)."""
-    memory = Memory.of(options.memory_bytes, usual_rows=usual_rows)
+    memory = Memory.of(options.memory_bytes, rows)
     return Workspace(options.device, seed=options.seed, memory=memory, progress=progress)
 
 
