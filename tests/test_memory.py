@@ -199,6 +199,8 @@ def test_the_form_is_that_of_least_work_which_fits() -> None:
     assert bytes_to_solve_rows(size, 3000) < bytes_to_solve_moments(Size(1, 20_000, 10))
     assert form_for(Size(1, 20_000, 10), 2000, memory) is BY_ROWS
     assert form_for(Size(1, 20_000, 10), 19_000, memory) is BY_MOMENTS  # in parts
+    behind_maps = Size(1, 20_000, 3500)  # of VGG-16
+    assert form_for(behind_maps, 43, Memory.of(3 * 10**9)) is BY_ROWS
 
 
 @pytest.mark.parametrize("centred", [True, False])

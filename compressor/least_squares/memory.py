@@ -140,13 +140,14 @@ def bytes_to_solve_moments(size: Size) -> int:
 def bytes_to_solve_rows(size: Size, rows: int) -> int:
     """Return the bytes that a consumer's re-fit takes with so many rows.
 
-    The rows are kept in single precision. In double precision come some features of them twice,
-    their products with each other, and what is wanted of them.
+    The rows are kept in single precision; so is the change of the weight, as it is found and as it
+    is added. In double precision come some features of the rows twice, and of the change, the rows'
+    products with each other, and what is wanted of them.
     """
-    kept = SINGLE * rows * (size.features + size.outputs)
-    double = 2 * rows * min(COLUMNS, size.features) + COPIES * rows**2
-    double += size.outputs * (3 * size.features + 4 * rows)
-    return size.blocks * (kept + DOUBLE * double)
+    single = rows * (size.features + size.outputs) + 3 * size.features * size.outputs
+    some = min(COLUMNS, size.features)
+    double = 2 * rows * some + COPIES * rows**2 + size.outputs * (some + 4 * rows)
+    return size.blocks * (SINGLE * single + DOUBLE * double)
 
 
 OUTPUTS_COPIED = 5

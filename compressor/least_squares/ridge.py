@@ -121,17 +121,22 @@ class ByRows:
         return Step(weight, constant, float(before), float(after))
 
     def _weight(self, shares: Tensor, means: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
-        """Return the rows' sum weighted by their shares, and what is left of the means."""
-        blocks, _, width = self.rows.features[0].shape
-        weight = shares.new_empty(blocks, width, shares.shape[2])
+        """Return the rows' sum weighted by their shares, and what is left of the means.
+
+        The sum is in the rows' own precision: of many features it is large.
+        """
+        rows = self.rows.features[0]
+        blocks, _, width = rows.shape
+        weight = shares.new_empty(blocks, width, shares.shape[2], dtype=rows.dtype)
         first = 0
         for some in self.rows.columns():
             own = slice(first, first + some.shape[2])
             middle = some.mean(1, keepdim=True)
             if centred:
                 some -= middle
-            weight[:, own] = some.transpose(1, 2) @ shares
-            means = means - (middle @ weight[:, own]).squeeze(1)
+            exact = some.transpose(1, 2) @ shares
+            means = means - (middle @ exact).squeeze(1)
+            weight[:, own] = exact
             first = own.stop
         return weight, means
 
