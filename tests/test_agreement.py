@@ -22,6 +22,7 @@ from compressor.agreement import (
     thinning,
     tolerance_of,
 )
+from compressor.agreement.differences import as_real
 
 EPS = torch.finfo(torch.float32).eps
 SHAPES = ((12,), (7, 5, 5), (20, 6), (3, 4, 8))
@@ -175,6 +176,20 @@ def test_of_very_large_outputs_evenly_spaced_rows_are_compared(
         (x[..., -1] if x.dim() == 3 else x[:, 1]).mul_(1.01)
         return x
 
+    assert difference(cases, changed(cases, wrong)).size > ACCEPTED
+
+
+def test_large_complex_outputs_keep_all_their_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their parts are a dimension more, which moves none of the rows."""
+    monkeypatch.setattr(thinning, "LARGE", 200)
+    cases = [[torch.complex(x, x.flip(0))] for (x,) in outputs((50, 9))]
+
+    def wrong(x: Tensor) -> Tensor:
+        x[..., 4] *= 1.01
+        return x
+
+    for column in as_real(cases[0][0]).unbind(2):
+        assert column.shape == (4, 200 // 9, 2)
     assert difference(cases, changed(cases, wrong)).size > ACCEPTED
 
 

@@ -189,9 +189,9 @@ def as_real(value: Any) -> Tensor:
     last dimension, integers and booleans stay as they are.
     """
     tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(value)
+    tensor = thin(tensor)  # while rows are where they were
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
-    tensor = thin(tensor)
     tensor = tensor.double() if tensor.is_floating_point() else tensor
     return tensor if tensor.dim() else tensor[None]
 

@@ -123,6 +123,11 @@ class Measurer:
         return gradients_at_once(self.trace, self.memory)
 
     @property
+    def _samples_with_gradients(self) -> int:
+        _, memory = self._gradients_at_once
+        return samples_of(self.all_samples, in_stretches=memory is not None)
+
+    @property
     def all_samples(self) -> int:
         """Return the number of samples of all batches, as if those were of one size."""
         return max(self.batches, 1) * self.samples
@@ -131,9 +136,8 @@ class Measurer:
         """Estimate the multiply-adds of finding the salience and measuring packs of groups."""
         each = self.network.cost.macs()
         every = self.all_samples
-        some = samples_of(every, in_stretches=self._gradients_at_once[1] is not None)
         gathered = sum(p.work for pack in packs for share in pack for p, _ in share.pieces)
-        looked_at = WITH_GRADIENTS * min(every, some) + len(packs) * every
+        looked_at = WITH_GRADIENTS * min(every, self._samples_with_gradients) + len(packs) * every
         return each * looked_at + gathered
 
     def find_salience(self, ledger: Ledger) -> None:
@@ -149,7 +153,7 @@ class Measurer:
             at_once=at_once,
             memory=memory,
             seed=self.seed,
-            most=samples_of(self.all_samples, in_stretches=memory is not None),
+            most=self._samples_with_gradients,
             progress=lambda samples: ledger.add(each * samples, what),
         )
 
