@@ -320,8 +320,9 @@ def test_fine_tuning_without_labels_learns_from_the_teacher(net):
 def test_nothing_is_dropped_where_only_the_teacher_is_learned_from(net):
     plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Dropout(0.5), nn.Linear(8, 4))
     without = [(inputs, None) for inputs, _ in some_batches()]
+    exact = Recipe(1, 1e-3, precision="fp32")
     losses = [
-        fine_tune(copy.deepcopy(plain), batches, Recipe(1, 1e-3), Objective(teacher=plain))
+        fine_tune(copy.deepcopy(plain), batches, exact, Objective(teacher=plain))
         for batches in (without, some_batches())
     ]
     aims, labels = (state.history[0].loss for state in losses)
@@ -382,8 +383,9 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(net):
         calls.append(1)
         return outputs.sum() * (float("nan") if len(calls) == 5 else 0.0)
 
+    recipe = Recipe(3, lr=0.25, precision="fp32")  # of which no step is tried before
     with pytest.raises(CompressorError, match="loss became nan") as caught:
-        fine_tune(net, some_batches(), Recipe(3, lr=0.25), Objective(loss))
+        fine_tune(net, some_batches(), recipe, Objective(loss))
     assert "epoch 2, step 2" in str(caught.value)
     assert "below 0.25" in str(caught.value)
     assert not net.training

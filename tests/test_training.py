@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -9,6 +10,7 @@ import math
 import subprocess
 import sys
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import BRIEFLY_TIMED, CLASSES, TinyNet, compress, inputs, write_model, write_samples
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import compressor
@@ -37,7 +39,9 @@ from compressor.recover import (
     descent,
     fine_tune,
     reinitialise,
+    settle_form,
 )
+from compressor.recover import recipe as recipes
 from compressor.recover.capturing import Captured, why_not
 from compressor.recover.recipe import cosine
 from compressor.recover.tally import Tally
@@ -181,9 +185,10 @@ def test_the_learning_rate_rises_and_falls_to_zero() -> None:
 def test_accumulated_batches_step_as_one_batch() -> None:
     whole, parts = plain(), plain()
     ((x,), y) = some(32, 1)[0]
-    fine_tune(whole, [((x,), y)], Recipe(3, lr=0.05))
+    exact = Recipe(3, lr=0.05, precision="fp32")
+    fine_tune(whole, [((x,), y)], exact)
     thirds = [((x[i:j],), y[i:j]) for i, j in ((0, 7), (7, 20), (20, 32))]
-    fine_tune(parts, thirds, Recipe(3, lr=0.05, accumulate=3))
+    fine_tune(parts, thirds, replace(exact, accumulate=3))
     assert_same_weights(whole, parts)
 
 
@@ -540,18 +545,65 @@ def test_steps_share_one_fall_of_the_learning_rate() -> None:
 
 def test_images_that_lie_channels_last_train_alike() -> None:
     usual, other = plain(), plain()
-    fine_tune(usual, some(), Recipe(3, lr=0.05))
-    fine_tune(other, some(), Recipe(3, lr=0.05, channels_last=True))
+    recipe = Recipe(3, lr=0.05, precision="fp32")
+    fine_tune(usual, some(), recipe)
+    fine_tune(other, some(), replace(recipe, channels_last=True))
     for (name, a), b in zip(usual.named_parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
         assert b.is_contiguous()
 
 
+class Viewed(nn.Sequential):
+    """A network that refuses images which lie channels last: it looks at them as vectors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self[0](x)
+        return self[1](x.view(len(x), -1))
+
+
+class Single(nn.Module):
+    """An operator that knows float32 alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.dtype == torch.float32, "no kernel for this type"
+        return x * 2
+
+
+@pytest.mark.parametrize("units", [False, True])
+def test_steps_compute_in_the_fastest_form_that_the_network_takes(
+    units: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "multiplies_bf16", lambda device: units)
+
+    def settle(net: nn.Module, objective: Objective, **asked: Any) -> tuple[str, str]:
+        before = copy.deepcopy(net.state_dict())
+        recipe, why = settle_form(net, some(), Recipe(1, **asked), objective, "cpu")
+        assert all(torch.equal(w, net.state_dict()[name]) for name, w in before.items())
+        return recipe.form, why
+
+    labels = Objective()
+    assert settle(plain(), labels) == ("bfloat16, channels last" if units else "float32", "")
+    assert settle(plain(), labels, channels_last=True)[0].endswith("channels last")
+    assert settle(plain(), labels, precision="fp32") == ("float32", "")
+    assert settle(plain(), labels, precision="bf16")[0] == "bfloat16, channels last"
+    viewed = Viewed(nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8 * 64, 4))
+    form, why = settle(viewed, labels)
+    assert form == ("bfloat16" if units else "float32")
+    assert ("channels last failed" in why and "view" in why) == units
+    single = nn.Sequential(*plain(), Single())
+    form, why = settle(single, labels)
+    assert form == "float32"
+    assert ("no kernel for this type" in why) == units
+    fine_tune(viewed, some(), Recipe(1))
+    fine_tune(single, some(), Recipe(1))
+
+
 @pytest.mark.slow
 def test_compiled_steps_train_alike() -> None:
     usual, other = plain(), plain()
-    fine_tune(usual, some(), Recipe(3, lr=0.05))
-    fine_tune(other, some(), Recipe(3, lr=0.05, compiled=True))
+    recipe = Recipe(3, lr=0.05, precision="fp32")
+    fine_tune(usual, some(), recipe)
+    fine_tune(other, some(), replace(recipe, compiled=True))
     for (name, a), b in zip(usual.named_parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
 

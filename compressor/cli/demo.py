@@ -102,7 +102,7 @@ def train_network(train: Data, *, seed: int, tick: Tick) -> DigitNet:
     fine_tune(
         network,
         batches(train, BATCH_SIZE, seed=seed, drop_last=True),
-        Recipe(EPOCHS, lr=PEAK_LR, seed=seed),
+        Recipe(EPOCHS, lr=PEAK_LR, seed=seed, precision="fp32"),  # alike on every machine
         hooks=Hooks(progress=tick),
     )
     return network

@@ -51,7 +51,8 @@ momentum 0.9. Gradients are clipped to a norm of 5."""
 times as fast on a GPU. For networks whose forward does the same in every step."""
 
     precision: Annotated[Precision, option(RECOVERY)] = "auto"
-    """What training computes in; weights stay fp32. auto: bf16 on GPUs that have it."""
+    """What training computes in; weights stay fp32. auto: bf16 on GPUs that have it, and on \
+processors with units for it (AMX), where the network takes it."""
 
     train: Annotated[str | None, option(RECOVERY, "CALLABLE")] = None
     """Your own training step, e.g. own.py:step: called with (model, inputs, target), and teacher \

@@ -15,7 +15,7 @@ from compressor.recover.evaluation import (
 )
 from compressor.recover.falling import Course
 from compressor.recover.fidelity import BesideOriginal, Nearness, fidelity, measure_nearness
-from compressor.recover.fine_tuning import Hooks, estimate_seconds, fine_tune
+from compressor.recover.fine_tuning import Hooks, fine_tune
 from compressor.recover.measures import COUNTS, Measure
 from compressor.recover.objective import DISTILL, Loss, Objective, Step
 from compressor.recover.recipe import (
@@ -25,6 +25,7 @@ from compressor.recover.recipe import (
     Recipe,
     optimizer_for,
 )
+from compressor.recover.rehearsal import estimate_seconds, settle_form
 from compressor.recover.sparsity import GroupSparsity
 from compressor.recover.tasks import USUAL, Task, cross_entropy, task_of, why_not
 from compressor.recover.training_state import EpochResult, Schedule, TrainingState
@@ -65,6 +66,7 @@ __all__ = [
     "primary_output",
     "recalibrate_batch_norm",
     "reinitialise",
+    "settle_form",
     "task_of",
     "top1",
     "top5",

@@ -18,6 +18,16 @@ Batch = tuple[Call, Any]
 """A batch: the network's inputs and the target or None, each with a leading batch dimension."""
 Batches = Iterable[tuple[Any, Any]]
 """An iterable of batches; inputs may be a sequence of positional ones instead of a call."""
+
+
+class CountedBatches(Protocol):
+    """Batches whose number is known."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]: ...
+
+
 IGNORED = -100
 """The class of positions that count in nothing, as in PyTorch's cross-entropy."""
 Metric = Callable[[Any, Any], float]

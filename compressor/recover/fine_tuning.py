@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sized
-from dataclasses import dataclass, replace
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sized
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from compressor.errors import CompressorError
 from compressor.metrics import HIGHER
-from compressor.modules import copy_of
-from compressor.recover.descent import Descent, in_groups, keep_random_state
-from compressor.recover.evaluation import Batches, Progress, to_eval
+from compressor.recover.descent import Descent, keep_random_state
+from compressor.recover.evaluation import Batches, CountedBatches, Progress, to_eval
 from compressor.recover.objective import Objective
 from compressor.recover.recipe import Recipe
-from compressor.recover.tally import Tally
+from compressor.recover.rehearsal import settle_form
 from compressor.recover.training_state import EpochResult, TrainingState
-
-if TYPE_CHECKING:
-    pass
 
 
 @runtime_checkable
-class Placeable(Protocol):
+class Placeable(CountedBatches, Protocol):
     """Batches that can be made on a device, where their samples lie then."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]: ...
 
     def on(self, device: torch.device) -> Placeable:
         """Return the same batches, made on the device."""
@@ -90,20 +80,21 @@ def fine_tune(
         module.load_state_dict(state.weights, strict=False)
     if recipe.epochs <= state.epoch:
         return state
-    batches = batches if isinstance(batches, Sized) else list(batches)
-    if not len(batches):
+    counted: CountedBatches = batches if isinstance(batches, Sized) else list(batches)
+    if not len(counted):
         raise CompressorError(
             "there is not one batch to fine-tune on", next_step="give data that is not empty"
         )
     device = torch.device(device)
-    if device.type != "cpu" and isinstance(batches, Placeable):
-        batches = batches.on(device)
+    if device.type != "cpu" and isinstance(counted, Placeable):
+        counted = counted.on(device)
     module.to(device)
     state.note_weights(module)
     with keep_random_state(device):
-        objective = _place_teacher(objective, batches, device)
-    drops = not objective.imitates(batches)
-    run = Descent(module, recipe, objective, device, len(batches))
+        objective = objective.place(counted, device)
+    recipe, _ = settle_form(module, counted, recipe, objective, device)
+    drops = not objective.imitates(counted)
+    run = Descent(module, recipe, objective, device, len(counted))
     state.give_moments(module, run.optimizer)
     state.not_captured = run.why_not_captured if recipe.captured else ""
     try:
@@ -113,7 +104,7 @@ def fine_tune(
                 _to_train(module, drops=drops)
                 if objective.penalty is not None:
                     objective.penalty.begin_epoch()
-                result = run.epoch(epoch, batches, state, hooks.progress)
+                result = run.epoch(epoch, counted, state, hooks.progress)
                 to_eval(module)
                 metric = hooks.validate(module) if hooks.validate is not None else None
                 _note(state, EpochResult(epoch, *result, metric), module, run.optimizer)
@@ -143,13 +134,6 @@ def _to_train(module: nn.Module, *, drops: bool) -> None:
             each.training = has_statistics or isinstance(each, nn.RNNBase)
 
 
-def _place_teacher(objective: Objective, batches: Batches, device: torch.device) -> Objective:
-    """Move the teacher to the device; return the objective with what it needs to know of it."""
-    if objective.teacher is not None:
-        to_eval(objective.teacher.to(device))
-    return objective.measure(batches, device)
-
-
 def _note(
     state: TrainingState,
     result: EpochResult,
@@ -162,28 +146,3 @@ def _note(
     state.note_moments(module, optimizer)
     if state.best_epoch == result.epoch:
         state.best = dict(state.weights)
-
-
-def estimate_seconds(
-    module: nn.Module, batches: Any, recipe: Recipe, objective: Objective, device: str
-) -> float:
-    """Estimate how long the training will take, by two steps of a copy after one that warms up."""
-    trial, place = copy_of(module).to(device).train(), torch.device(device)
-    recipe = replace(recipe, compiled=False, captured=False)
-    with keep_random_state(place):
-        objective = _place_teacher(objective, batches, place)
-    # a penalty is on the network's own weights, not on the copy's
-    objective = replace(objective, penalty=None)
-    run = Descent(trial, recipe, objective, place, len(batches))
-    try:
-        with keep_random_state(place), torch.enable_grad():
-            seconds = []
-            for (batch,) in islice(in_groups(batches, 1), 3):
-                begin = time.perf_counter()
-                tally = Tally(0, recipe.lr, waits=True)
-                tally.add(*run.step([batch], TrainingState()))
-                seconds.append(time.perf_counter() - begin)
-    finally:
-        run.end()
-    timed = seconds[1:] or seconds
-    return sum(timed) / len(timed) * len(batches) * recipe.epochs

@@ -15,7 +15,7 @@ from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.padding import counted_of, counted_targets
 from compressor.recover.distance import Distance
-from compressor.recover.evaluation import IGNORED, Batches, call
+from compressor.recover.evaluation import IGNORED, Batches, call, to_eval
 from compressor.recover.tasks import USUAL, Task, cross_entropy
 
 Loss = Callable[[Any, Any], Tensor]
@@ -76,6 +76,12 @@ class Objective:
         if self.teacher is None or self.loss is not None or self.step is not None:
             return False
         return all(target is None for _, target in islice(batches, 1))
+
+    def place(self, batches: Batches, device: torch.device) -> Objective:
+        """Move the teacher to the device; return the objective with what it needs to know of it."""
+        if self.teacher is not None:
+            to_eval(self.teacher.to(device))
+        return self.measure(batches, device)
 
     def measure(self, batches: Batches, device: torch.device) -> Objective:
         """Return the objective with the variances of the teacher's outputs, where it needs any."""

@@ -49,14 +49,15 @@ class Recipe:
         weight_decay: Weight decay of matrices and kernels; biases and norms have none.
         clip: Largest norm of all gradients together.
         accumulate: Batches whose gradients make one step.
-        precision: "fp32", "bf16" (autocast; weights stay float32), or "auto": bf16 on GPUs that
-            have it.
+        precision: "fp32", "bf16" (autocast; weights stay float32), or "auto": bf16 where matrices
+            of it are multiplied faster.
         seed: Seed of dropout and its like.
         horizon: Epochs of the whole schedule, where this is a part of one that others go on with.
         compiled: Whether steps are compiled; the first ones take minutes.
         captured: Whether a step is recorded once as a CUDA graph, and replayed: for networks whose
             forward does the same in every step. Not on the CPU.
-        channels_last: Whether images lie channels last in memory; None: on GPUs.
+        channels_last: Whether images lie channels last in memory; None: on GPUs, and where steps
+            compute in bf16.
     """
 
     epochs: int
@@ -89,11 +90,30 @@ class Recipe:
         """Return whether steps on the device compute in bfloat16."""
         if self.precision != "auto":
             return self.precision == "bf16"
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return multiplies_bf16(device)
 
     def is_channels_last(self, device: torch.device) -> bool:
         """Return whether images are in channels-last memory format on the device."""
-        return device.type == "cuda" if self.channels_last is None else self.channels_last
+        if self.channels_last is not None:
+            return self.channels_last
+        return device.type == "cuda" or self.uses_bf16(device)
+
+    @property
+    def form(self) -> str:
+        """What steps compute in, and how images lie, in words."""
+        numbers = "bfloat16" if self.precision == "bf16" else "float32"
+        return f"{numbers}, channels last" if self.channels_last else numbers
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Return whether a device has units that multiply matrices of bfloat16.
+
+    Processors have them with Intel's tiles (AMX); those whose vectors alone know the type multiply
+    float32 faster than that.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
 
 
 Rate = float | Tensor

@@ -26,6 +26,7 @@ from compressor.recover import (
     fine_tune,
     optimizer_for,
     reinitialise,
+    settle_form,
 )
 from compressor.run.decide import Decision, decide
 from compressor.run.journal import Journal
@@ -190,7 +191,7 @@ def _descend(
         task=train.task,
     )
     learning = _let_learn(run, module)
-    _say_how(run, module, whole, recipe, objective, because)
+    recipe = _rehearse(run, module, whole, recipe, objective, because)
     quiet, record = Judge(run, run.samples.validation), journal.find_record(leg.record)
     state = leg.schedule.begin()
     if record is not None and _fits(record["weights"], module):
@@ -266,20 +267,23 @@ def _moments(
     return [*done, Moment(f"{leg.prefix}{epochs} of {words}", metrics, training)]
 
 
-def _say_how(
+def _rehearse(
     run: Run,
     module: nn.Module,
     whole: Batches,
     recipe: Recipe,
     objective: Objective,
     because: str,
-) -> None:
-    """Note the recipe and an estimate of the time that it takes, before the training starts."""
+) -> Recipe:
+    """Return the recipe in the form that steps will have; note it, and the time that it takes."""
+    device, train = run.options.device, run.samples.train
+    assert train is not None
     with run.stopwatch.stage("estimate training time") as tick:
-        device = run.options.device
+        recipe, why = settle_form(module, whole, recipe, objective, device)
         seconds = estimate_seconds(module, whole, recipe, objective, device)
         tick(1, 1, f"about {seconds / 60:.1f} min")
-    train = run.samples.train
-    assert train is not None
     words = describe_recipe(recipe, objective, len(whole), labelled=train.labelled, because=because)
     run.stopwatch.note(words)
+    if why:
+        run.stopwatch.note(f"training computes in {recipe.form}: {why}")
+    return recipe

@@ -26,7 +26,7 @@ def describe_recipe(
     optimizer = f"{recipe.optimizer} (the network has {because})" if because else recipe.optimizer
     return (
         f"training {learnt}: {optimizer}, learning rate {recipe.lr:g} falling by half a "
-        f"cosine, {batches} batches an epoch"
+        f"cosine, {batches} batches an epoch, in {recipe.form}"
     )
 
 
