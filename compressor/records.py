@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PLAN_SCHEMA = 1
 
+GIVEN = "given"
 RANDOM = "random weights"
 AS_MADE = "as the factory made them"
 """Origin of the weights of a factory that is not a library's own: it may draw or load them."""
@@ -67,7 +68,7 @@ class LoadedModel:
             parameters.
         name: A short name.
         recognised: What the file or spec was taken for, in words.
-        weights: "loaded", "pretrained", "given", `RANDOM` or `AS_MADE`.
+        weights: "loaded", "pretrained", `GIVEN`, `RANDOM` or `AS_MADE`.
         sha256: Hash of the weights' file, or of the tensors where none was read.
         examples: The example inputs that came with the model, if any.
         given: The network as it came.
@@ -90,6 +91,11 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
     computed: tuple[Any, ...] = ()
     folder: ModelFolder | None = None
+
+    @property
+    def is_nobody_elses(self) -> bool:
+        """Whether it was loaded here, so that copies may share its weights."""
+        return self.weights != GIVEN
 
 
 @dataclass(frozen=True)

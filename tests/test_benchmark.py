@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -29,7 +30,13 @@ from compressor.graph.counting import count_macs
 from compressor.graph.programs.drawing import random_inputs
 from compressor.latency import read_table
 from compressor.latency.machine import machine_of
-from compressor.latency.operators import Operator, operators_of, profile
+from compressor.latency.operators import (
+    Operator,
+    operators_in,
+    operators_of,
+    profile,
+    read_structure,
+)
 from compressor.latency.statistics import ratio_of, speedup_of, summary_of
 from compressor.loading import load_program_file
 from compressor.options import BenchOptions, ModelOptions
@@ -136,6 +143,19 @@ def test_macs_of_a_file_are_those_of_the_network(tmp_path: Path) -> None:
     expected = count_macs(net, (torch.randn(1, 3, 16, 16),), {})
     assert sum(operator.macs for operator in operators_of(file)) == expected
     assert sum(operator.macs for operator in operators_of(file, batch=3)) == expected
+
+
+def test_operators_are_counted_without_the_numbers_of_their_weights(tmp_path: Path) -> None:
+    write_model(tmp_path / "net.pt", deep(32).eval())
+    file = open_entrant(str(tmp_path / "net.pt"), tmp_path / "x", LARGER).files["onnx"]
+    whole, bare = onnx.load(str(file)), read_structure(file)
+    assert bare.ByteSize() < 0.5 * whole.ByteSize()
+    assert operators_in(bare) == operators_in(whole) == operators_of(file)
+    apart = tmp_path / "apart.onnx"
+    data = apart.with_name("apart.data")
+    onnx.save_model(whole, str(apart), save_as_external_data=True, location=data.name)
+    data.unlink()
+    assert operators_of(apart) == operators_of(file)
 
 
 def test_every_layer_with_macs_has_a_time(tmp_path: Path) -> None:

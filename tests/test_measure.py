@@ -20,8 +20,10 @@ from compressor.errors import CompressorError, UsageError
 from compressor.graph.analysis import analyse
 from compressor.graph.counting import count_macs, count_params
 from compressor.graph.trace import trace
+from compressor.latency import networks
 from compressor.latency.networks import measure_latency
 from compressor.records import ExampleInputs
+from compressor.runtimes import onnx as onnx_runtime
 
 
 class Functional(nn.Module):
@@ -283,6 +285,23 @@ def test_latency_tells_the_slow_network_from_the_fast(tmp_path):
         assert latency.p90_ms >= latency.p50_ms
         assert (latency.runtime, latency.device) == ("onnxruntime", "cpu")
         assert (latency.threads, latency.batch) == (1, 4)
+
+
+@pytest.mark.parametrize(("large", "count"), [(0, 2), (10**9, 3)])
+def test_a_large_file_under_two_names_is_opened_once(tmp_path, monkeypatch, large, count):
+    opened = []
+
+    def open_session(path, *how):
+        opened.append(path.name)
+        return onnx_runtime.open_session(path, *how)
+
+    monkeypatch.setattr(networks, "open_session", open_session)
+    monkeypatch.setattr(networks, "LARGE", large)
+    one, other = (matmul_file(tmp_path / f"{name}.onnx", 64, 1) for name in ("one", "other"))
+    found = measure_latency({"a": one, "b": other, "a again": one}, threads=1, seconds=0.05)
+    assert all(latency.p50_ms > 0 for latency in found.values())
+    assert len(found) == 3
+    assert len(opened) == count
 
 
 def test_latency_takes_integers_and_given_feeds(tmp_path):

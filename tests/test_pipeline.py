@@ -458,3 +458,13 @@ def test_the_onnx_file_says_where_it_comes_from(result: compressor.Result, folde
 def test_what_an_incomplete_folder_does_not_tell_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("[]")
     assert {name.split(".")[1] for name in provenance_of(tmp_path)} == {"version"}
+
+
+def test_what_is_loaded_here_is_traced_without_a_copy_and_what_is_given_with_one(
+    tmp_path: Path,
+) -> None:
+    model, given = str(write_model(tmp_path / "net.pt")), TinyNet()
+    for subject, shares in ((model, True), (given, False)):
+        run, _ = plan(Subject(subject, inputs()), Options(format=()), Silent())
+        pairs = zip(run.loaded.module.parameters(), run.trace.module.parameters(), strict=True)
+        assert all((a.data_ptr() == b.data_ptr()) == shares for a, b in pairs)

@@ -29,6 +29,7 @@ from tools.studies.tables import clock_table, study_table
 from tools.studies.their_choice import write_plan
 from tools.studies.torch_pruning import CHARACTER_MODEL, IMPORTANCES, INSIDE_BLOCKS, Goal, prune
 from tools.studies.trial import CLOCK, FLAP, GENERATION, OURS, RIVAL, THEIR_CHOICE, Trial
+from tools.surroundings import measured_on
 
 
 @pytest.fixture(scope="module")
@@ -325,6 +326,32 @@ def test_a_table_has_a_row_per_method_with_its_seeds_side_by_side() -> None:
         STUDIES["latency"], all_records()
     )
     assert study_table(STUDIES["repair"], {}) == ""
+
+
+def test_networks_that_were_timed_in_other_forms_have_a_table_of_their_own() -> None:
+    tables = clock_table(STUDIES["runtimes"], all_records()).split("\n\n")
+    assert len(tables) > 1
+    heads = [table.splitlines()[0] for table in tables]
+    assert len(set(heads)) == len(heads)
+    assert not any("|  |" in table for table in tables)  # no cell is empty
+
+
+def test_a_machine_is_named_once_with_its_days_and_codes() -> None:
+    days = {"2026-01-02": ("b", "a", "b"), "2026-01-01": (None,)}
+    places = [
+        {**WHERE, "date": day, "code": code} if code else _without_code(day)
+        for day, codes in days.items()
+        for code in codes
+    ]
+    said = measured_on([{"where": place} for place in places] + [{}])
+    versions = "P, 2 cores, torch 2, onnxruntime 1"
+    days_said = "2026-01-01, 2026-01-02 (the product's code of a, b)"
+    assert said == f"Measured on: {versions}: {days_said}."
+    assert measured_on([{}]) == ""
+
+
+def _without_code(day: str) -> dict[str, Any]:
+    return {**{name: value for name, value in WHERE.items() if name != "code"}, "date": day}
 
 
 def test_the_pages_say_what_was_run_what_is_open_and_where_the_rival_is_ahead(

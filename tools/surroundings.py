@@ -27,9 +27,21 @@ def where(device: str = "cpu") -> dict[str, Any]:
 
 def measured_on(records: Iterable[Mapping[str, Any]]) -> str:
     """Return a sentence for a page, of the records that say where they were made, or ""."""
-    said = dict.fromkeys(
-        f"{w['device']}, {w['cores']} cores, torch {w['torch']}, onnxruntime {w['onnxruntime']}, "
-        f"{w['date']}" + (f", the product's code of {w['code']}" if "code" in w else "")
-        for w in (record["where"] for record in records if "where" in record)
+    days: dict[str, dict[str, set[str]]] = {}
+    for place in (record["where"] for record in records if "where" in record):
+        machine = (
+            f"{place['device']}, {place['cores']} cores, torch {place['torch']}, "
+            f"onnxruntime {place['onnxruntime']}"
+        )
+        codes = days.setdefault(machine, {}).setdefault(place["date"], set())
+        codes.update({place["code"]} if "code" in place else ())
+    said = [f"{machine}: {_dates(days[machine])}" for machine in sorted(days)]
+    return f"Measured on: {'; '.join(said)}." if said else ""
+
+
+def _dates(days: Mapping[str, set[str]]) -> str:
+    """Return the days in words, with the product's code of each as far as it is known."""
+    return ", ".join(
+        f"{day} (the product's code of {', '.join(sorted(codes))})" if codes else day
+        for day, codes in sorted(days.items())
     )
-    return f"Measured on: {'; '.join(sorted(said))}." if said else ""

@@ -92,12 +92,7 @@ def export_onnx(
     failures: list[tuple[Route, CompressorError]] = []
     for route in routes_of(batch_symbol, opset) if routes is None else routes:
         try:
-            fixed = batch_symbol is not None and not route.free_batch and not route.is_own
-            model = _convert(capture_for(program, 1) if fixed else program, route, opset)
-            if not route.is_own:
-                _strip(model, batch_symbol)
-            route.finish(model)
-            write_onnx(model, path, metadata or {})
+            write_onnx(_model_on(route, program, batch_symbol, opset), path, metadata or {})
             check(route)
         except NoRoomError:
             raise
@@ -106,6 +101,17 @@ def export_onnx(
         else:
             return route
     raise _no_route(failures, opset)
+
+
+def _model_on(
+    route: Route, program: ExportedProgram, batch_symbol: str | None, opset: int | None
+) -> onnx.ModelProto:
+    fixed = batch_symbol is not None and not route.free_batch and not route.is_own
+    model = _convert(capture_for(program, 1) if fixed else program, route, opset)
+    if not route.is_own:
+        _strip(model, batch_symbol)
+    route.finish(model)
+    return model
 
 
 def routes_of(batch_symbol: str | None, opset: int | None = None) -> tuple[Route, ...]:
@@ -189,8 +195,10 @@ def write_onnx(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) 
             onnx.save_model(model, str(path), save_as_external_data=True, location=data)
             onnx.checker.check_model(str(path))
         else:
-            onnx.checker.check_model(model)
-            write(path, model.SerializeToString(deterministic=True))
+            content = model.SerializeToString(deterministic=True)
+            del model  # it takes as much memory as its content, and what checks it once more
+            onnx.checker.check_model(content)
+            write(path, content)
     except onnx.checker.ValidationError as error:
         raise CompressorError(
             f"the exported ONNX model is not valid: {error}",

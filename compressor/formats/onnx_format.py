@@ -5,8 +5,6 @@ from __future__ import annotations
 from math import prod
 from pathlib import Path
 
-import onnx
-
 from compressor.errors import CompressorError
 from compressor.files.format_table import FORMATS, ONNX
 from compressor.formats.job import Counted, Job, Methods, Outcome
@@ -14,7 +12,7 @@ from compressor.formats.onnx_file import Route, export_onnx, routes_of, user_inp
 from compressor.formats.own_routes import finish_like_file, own_routes
 from compressor.formats.session import call_once
 from compressor.formats.verifying import write_and_verify
-from compressor.latency.operators import operators_of
+from compressor.latency.operators import operators_in, read_structure
 from compressor.records import Trace
 
 
@@ -58,8 +56,8 @@ def _write(job: Job) -> Outcome:
 
 def _count(path: Path) -> Counted:
     try:
-        model = onnx.load(str(path), load_external_data=False)
-        operators = operators_of(path)
+        model = read_structure(path)
+        operators = operators_in(model)
     except Exception as error:  # onnx raises protobuf's errors and its own
         raise CompressorError(
             f"the ONNX file cannot be read: {type(error).__name__}",

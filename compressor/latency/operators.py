@@ -80,6 +80,23 @@ MACS: Mapping[str, Callable[[onnx.NodeProto, Shapes], int]] = {
 }
 
 
+LARGE = 1024
+"""Entries of a tensor above which its numbers are weights: no size or axis is computed of them."""
+
+
+def read_structure(path: Path) -> onnx.ModelProto:
+    """Return the model of an ONNX file without the numbers of its weights, which keep their sizes.
+
+    What is inferred from the model copies it; so weights would be held several times.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    for tensor in model.graph.initializer:
+        if prod(tensor.dims) > LARGE:
+            kept = onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+            tensor.CopyFrom(kept)
+    return model
+
+
 def operators_of(path: Path, batch: int = 1) -> list[Operator]:
     """Return every operator of an ONNX file with its cost, without times.
 
@@ -87,7 +104,14 @@ def operators_of(path: Path, batch: int = 1) -> list[Operator]:
         path: The file.
         batch: Number of samples in place of symbolic dimensions.
     """
-    model = onnx.load(str(path))
+    return operators_in(read_structure(path), batch)
+
+
+def operators_in(model: onnx.ModelProto, batch: int = 1) -> list[Operator]:
+    """Return every operator of a model, of which the structure is enough, as `operators_of` does.
+
+    The model's symbolic dimensions are set, in place.
+    """
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     model = _with_batch(model, batch)
     inferred = shape_inference.infer_shapes(model, data_prop=True)
@@ -158,12 +182,17 @@ def profile(path: Path, *, threads: int = 1, batch: int = 1, seed: int = 0) -> l
 
     Operators that the runtime adds (changes of layout) stand at the end.
     """
+    return join_times(path, _record_calls(path, threads, batch, seed), batch)
+
+
+def _record_calls(path: Path, threads: int, batch: int, seed: int) -> list[Kernel]:
+    """Call a file again and again; return what the runtime records of it."""
     with temporary_folder() as folder:
         session = open_session(path, threads, record=folder / "profile")
         feeds = draw_inputs(session, batch, seed)
         for _ in repeat(SECONDS, LEAST, CALLS + WARM_UP):
             session.run(None, feeds)
-        return join_times(path, read_record(session), batch)
+        return read_record(session)
 
 
 def join_times(path: Path, kernels: Iterable[Kernel], batch: int = 1) -> list[Operator]:
@@ -174,8 +203,9 @@ def join_times(path: Path, kernels: Iterable[Kernel], batch: int = 1) -> list[Op
         kernels: All calls, in order, the first ones of each operator to warm up.
         batch: Number of samples that it was called on.
     """
-    times, kinds = _medians(kernels, _find_blocked(path))
-    timed = [replace(o, ms=times.pop(o.name, 0.0)) for o in operators_of(path, batch)]
+    model = read_structure(path)
+    times, kinds = _medians(kernels, _find_blocked(model.graph))
+    timed = [replace(o, ms=times.pop(o.name, 0.0)) for o in operators_in(model, batch)]
     return [*timed, *(Operator(n, n, kinds[n], 0, 0, 0, ms) for n, ms in times.items())]
 
 
@@ -200,13 +230,12 @@ _BLOCKED = "_nchwc"
 name of the output."""
 
 
-def _find_blocked(path: Path) -> dict[str, str]:
+def _find_blocked(graph: onnx.GraphProto) -> dict[str, str]:
     """Map the runtime's names of convolutions in blocks of channels to the names of their nodes.
 
     The runtime names such a convolution after its output, which may be that of an activation that
     was fused into it.
     """
-    graph = onnx.load(str(path), load_external_data=False).graph
     makers = {output: node for node in graph.node for output in node.output}
     names: dict[str, str] = {}
     for output, node in makers.items():

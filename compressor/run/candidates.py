@@ -91,7 +91,7 @@ class Candidates:
         self.target = AtMost(goal.left_of(run.total(run.unit)), goal.is_limit)
         train, options = run.samples.train, run.options
         rest, kept = hold_out(train, min(0.25, JUDGED_ON / len(train)), options.seed)
-        part = replace(options, calibration=samples_of(run, len(rest)))
+        part = replace(options, calibration=samples_to_repair(run, len(rest)))
         self.data = CalibrationBatches(run.trace, rest, part)
         judged = CalibrationBatches(run.trace, kept, replace(part, augment="none"))
         memory = workspace_of(options).memory
@@ -217,7 +217,7 @@ class Candidates:
         return program
 
 
-def samples_of(run: Run, there: int) -> int:
+def samples_to_repair(run: Run, there: int) -> int:
     """Return the number of samples, of those that there are, that a candidate is repaired on.
 
     Where nobody asks for a search it is 0 if a candidate would take too long.

@@ -245,7 +245,7 @@ def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) 
             "finite answer"
         )
     with stopwatch.stage("trace"):
-        traced = trace(loaded.module, examples, shares=loaded.folder is not None)
+        traced = trace(loaded.module, examples, shares=loaded.is_nobody_elses)
     for note in traced.notes:
         stopwatch.note(note)
     return traced

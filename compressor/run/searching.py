@@ -27,7 +27,7 @@ from compressor.choose.kinds import BLOCK
 from compressor.graph.blocks import Block, find_blocks
 from compressor.graph.whole_layers import find_layers
 from compressor.processes import each_alone
-from compressor.run.candidates import Candidates, Way, samples_of
+from compressor.run.candidates import Candidates, Way, samples_to_repair
 from compressor.run.decide import Decision
 from compressor.run.found import Search
 from compressor.run.opened import Run
@@ -66,7 +66,7 @@ def search(run: Run, decision: Decision) -> tuple[Run, Decision]:
             run.stopwatch.note(f"no blocks are taken out, and nothing is searched for: {obstacle}")
         return run, decision
     assert run.samples.train is not None
-    if not samples_of(run, len(run.samples.train)):
+    if not samples_to_repair(run, len(run.samples.train)):
         run.stopwatch.note(
             "no smaller networks are compared before one is chosen: each would take minutes to "
             f"repair (--search {count} makes {count})"

@@ -142,9 +142,17 @@ def study_table(study: Study, records: Records) -> str:
 
 
 def clock_table(study: Study, records: Records) -> str:
-    """Return a row per network and number of samples: how many times faster each form is."""
-    clocks = _found(study, CLOCK, records)
-    labels = list(dict.fromkeys(label for trial, _ in clocks for label in trial.options["forms"]))
+    """Return a row per network and number of samples: how many times faster each form is.
+
+    Networks that were timed in other forms have a table of their own.
+    """
+    alike: dict[tuple[str, ...], list[tuple[Trial, Record]]] = {}
+    for trial, record in _found(study, CLOCK, records):
+        alike.setdefault(tuple(trial.options["forms"]), []).append((trial, record))
+    return "\n\n".join(_clock_table(labels, clocks) for labels, clocks in alike.items())
+
+
+def _clock_table(labels: Sequence[str], clocks: Sequence[tuple[Trial, Record]]) -> str:
     rows = [
         [
             *(trial.network, *_way(trial, way), f"{way['first_ms']:.4g} ms", f"{way['noise']:.1%}"),
@@ -154,7 +162,7 @@ def clock_table(study: Study, records: Records) -> str:
         for way in record["times"]
     ]
     on = ["runtime", "threads"] if any("backends" in trial.options for trial, _ in clocks) else []
-    return table(["network", *on, "batch", "original", "noise", *labels], rows) if rows else ""
+    return table(["network", *on, "batch", "original", "noise", *labels], rows)
 
 
 def _way(trial: Trial, way: Mapping[str, Any]) -> list[str]:

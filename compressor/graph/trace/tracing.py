@@ -129,7 +129,7 @@ def copy_detached(module: nn.Module, *, shares: bool = False) -> nn.Module:
     Raises:
         CompressorError: The model cannot be copied.
     """
-    copied = shared_copy_of(module) if shares else copy_to_cpu(module)
+    copied = shared_copy_of(unwrap(module)[0]) if shares else copy_to_cpu(module)
     if not isinstance(copied, torch.fx.GraphModule):
         copied.eval()
     for parameter in copied.parameters():
