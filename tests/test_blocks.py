@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -23,7 +25,9 @@ from torch.fx import GraphModule
 from twin import Analysed, analysed, analysed_case, assert_alive, assert_same, live, random_keep
 
 import compressor
+from compressor.choose import OutOfReachError
 from compressor.choose.blocks import removable, saved_by
+from compressor.cli import main
 from compressor.errors import CompressorError, UsageError
 from compressor.graph.analysis import analyse
 from compressor.graph.blocks import Block, find_blocks
@@ -292,6 +296,35 @@ def test_a_plan_replays_blocks_and_channels(tmp_path: Path) -> None:
     again = compress(blocky(), torch.randn(1, 3, 8, 8), plan=plan, repair=False)
     assert again.plan.to_json() == found.plan.to_json()
     assert again.report["before"]["macs"] == found.report["before"]["macs"]
+
+
+def test_blocks_bring_within_reach_what_channels_alone_do_not() -> None:
+    far = {"ratio": 0.6, "search": 6, "calibration": 64}
+    with pytest.raises(OutOfReachError, match="at most") as caught:
+        shorten_by_command(**{**far, "search": 0})
+    alone = float(re.search(r"at most (\S+) can", caught.value.what)[1])  # type: ignore[index]
+    assert alone < 0.6
+    result = shorten_by_command(**far)
+    before, after = result.report["before"]["macs"], result.report["after"]["macs"]
+    assert 1 - after / before == pytest.approx(0.6, abs=0.1)
+    assert result.plan.removal is not None
+    first, *others = result.report["budget"]["search"]["candidates"]
+    assert first["divergence"] is None  # it is out of reach
+    assert any(each["divergence"] is not None for each in others)
+    with pytest.raises(OutOfReachError, match=r"ratio 0.999 .* out of reach"):
+        shorten_by_command(**{**far, "ratio": 0.999})
+
+
+def test_a_dry_run_says_that_blocks_may_bring_it_within_reach(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(blocky(), tmp_path / "net.pt")
+    images = torch.stack([Samples()[index][0] for index in range(64)]).numpy()
+    np.savez(tmp_path / "data.npz", inputs=images)
+    asked = ["--ratio", "0.6", "--round-to", "16", "--prune", "block", "--input", "1x3x8x8"]
+    words = [str(tmp_path / "net.pt"), *asked, "--trust-pickle", "--dry-run"]
+    assert main([*words, "--data", str(tmp_path / "data.npz")]) == 0
+    assert "out of reach" in " ".join(capsys.readouterr().err.split())
 
 
 class Gated(nn.Module):

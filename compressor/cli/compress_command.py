@@ -211,6 +211,8 @@ def _show_plan(subject: Subject, options: Options) -> None:
     watch = watch_of_the_run()
     run, decision = compress.plan(subject, options, watch, predict_latency=True)
     say_how_met(run, decision)
+    if decision.refusal is not None:
+        watch.note(f"{decision.refusal.what}, unless whole blocks go, which is tried with the cut")
     if options.steps > 1:
         watch.note("the plan of one step: with --steps later choices depend on those before")
     if may_search(run):

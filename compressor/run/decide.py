@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from compressor.choose import (
     prunable,
     select,
 )
-from compressor.choose.budget import is_timed
+from compressor.choose.budget import blocks_compete, is_timed
 from compressor.choose.curves import Sensitivity, losses_of
 from compressor.graph.mixtures import EXPERTS
 from compressor.options import Options
@@ -61,6 +61,8 @@ class Decision:
         timing: The widths' steps that the choice follows, which may be finer than the run's.
         found: What was tried until the choice was made, where something was.
         search: The search for blocks to take out, where there was one.
+        refusal: Why channels alone do not meet the goal, where blocks may: `choice` is the most
+            that channels can do then.
     """
 
     goal: Goal
@@ -68,6 +70,7 @@ class Decision:
     timing: Timing
     found: Found | None = None
     search: Search | None = None
+    refusal: OutOfReachError | None = None
 
     @property
     def keep(self) -> Keep:
@@ -146,7 +149,17 @@ def _first_decision(run: Run, given: Plan | None) -> Decision:
             return Decision(goal, None, run.timing)
         case _:
             with run.stopwatch.stage("select"):
-                return decide(run, goal)
+                return decide_with_blocks(run, goal)
+
+
+def decide_with_blocks(run: Run, goal: Amount) -> Decision:
+    """Choose the channels that meet a goal; leave what these cannot do to blocks that may go."""
+    try:
+        return decide(run, goal)
+    except OutOfReachError as refusal:
+        if run.samples.train is None or not blocks_compete(run.options):
+            raise
+        return replace(decide(run, goal, best_effort=True), refusal=refusal)
 
 
 def choice_of(run: Run, keep: Keep) -> Choice:

@@ -78,14 +78,20 @@ def propose_scoring_again(made: Candidates) -> Iterator[Way]:
 
 
 def propose_blocks(made: Candidates) -> Iterator[Way]:
-    """Yield ways that leave out more and more blocks, then the best way with one changed."""
+    """Yield ways that leave out more and more blocks, then the best way with one changed.
+
+    Where the goal is out of reach with the first ones, more go until it is not.
+    """
     order = _order(made)
     size, worse = 1, 0
     while size <= len(order) and worse < 2:
         before = made.best[1].divergence
         yield replace(made.best[0], blocks=_first(order, size))
-        worse = worse + 1 if made.best[1].divergence >= before else 0
+        is_worse = made.best[1].divergence >= before and math.isfinite(before)
+        worse = worse + 1 if is_worse else 0
         size *= 2
+    if math.isinf(made.best[1].divergence):
+        yield replace(made.best[0], blocks=_first(order, len(order)))
     while True:
         tried, (best, _) = len(made.seen), made.best
         for changed in _changes(order, best.blocks):

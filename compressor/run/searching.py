@@ -50,7 +50,19 @@ def search(run: Run, decision: Decision) -> tuple[Run, Decision]:
     """Return the run and the choice that were found best.
 
     What is given is returned where nothing is searched for, or nothing better is found.
+
+    Raises:
+        OutOfReachError: Channels alone do not meet the goal, and no blocks bring it within reach.
     """
+    chosen_from, found = _search(run, decision)
+    if decision.refusal is None:
+        return chosen_from, found
+    if found.search is None or not math.isfinite(found.search.best.divergence):
+        raise decision.refusal
+    return chosen_from, replace(found, refusal=None)
+
+
+def _search(run: Run, decision: Decision) -> tuple[Run, Decision]:
     goal, count = decision.goal, candidates_of(run.options)
     if not isinstance(goal, Share | AtMost) or not count:
         return run, decision

@@ -28,7 +28,7 @@ from compressor.recover import (
     reinitialise,
     settle_form,
 )
-from compressor.run.decide import Decision, decide
+from compressor.run.decide import Decision, decide_with_blocks
 from compressor.run.journal import Journal
 from compressor.run.judging import Judge, Moment
 from compressor.run.loaded import earlier_weights
@@ -115,7 +115,7 @@ def learn_sparsity(
     if isinstance(goal, WithinDrop | ByPlan):
         return run, replace(decision, timing=run.timing), moments
     with root.stopwatch.stage("select"):
-        return run, decide(run, goal), moments
+        return run, decide_with_blocks(run, goal), moments
 
 
 def _begin(run: Run, sliced: slicing.Sliced, judge: Judge) -> list[Moment]:
