@@ -134,8 +134,9 @@ def _equal_time() -> Iterator[Row]:
     yield from of("ResNet-56", theirs, 2.0)
     for times in (4 / 3, 3.0):
         yield from of("ResNet-56", theirs[1:2], times)
-    for network in ("stories260k", "MobileNet-V2", "Vision Transformer"):
+    for network in ("stories260k", "MobileNet-V2"):
         yield from of(network, ours, 2.0)
+    yield from of("Vision Transformer", ours[:1], 2.0)  # out of reach for channels alone
     for share in (0.6, 0.5, 0.7, 0.8):
         yield from of("ResNet-56", ours, 1 / share, SEEDS[1:])
 
