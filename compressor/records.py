@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 PLAN_SCHEMA = 1
 
-GIVEN = "given"
 RANDOM = "random weights"
 AS_MADE = "as the factory made them"
 """Origin of the weights of a factory that is not a library's own: it may draw or load them."""
@@ -68,7 +67,7 @@ class LoadedModel:
             parameters.
         name: A short name.
         recognised: What the file or spec was taken for, in words.
-        weights: "loaded", "pretrained", `GIVEN`, `RANDOM` or `AS_MADE`.
+        weights: "loaded", "pretrained", "given", `RANDOM` or `AS_MADE`.
         sha256: Hash of the weights' file, or of the tensors where none was read.
         examples: The example inputs that came with the model, if any.
         given: The network as it came.
@@ -77,6 +76,8 @@ class LoadedModel:
         notes: What the user should know of how it was loaded.
         computed: How weights were computed from others (`compressor.loading.plain.Computed`).
         folder: The transformers folder that it comes from, if it does.
+        is_held: Whether others may hold the module (it was given, or code of the user's made it),
+            so that no copy may share its weights.
     """
 
     module: nn.Module
@@ -91,11 +92,7 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
     computed: tuple[Any, ...] = ()
     folder: ModelFolder | None = None
-
-    @property
-    def is_nobody_elses(self) -> bool:
-        """Whether it was loaded here, so that copies may share its weights."""
-        return self.weights != GIVEN
+    is_held: bool = False
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,11 @@ from compressor.records import Plan
 from compressor.report import to_markdown
 from compressor.run.compress import plan
 from compressor.run.decide import describe_budget
+from compressor.run.opening import open_run
 from compressor.run.subject import Subject
 from compressor.score.criteria import CRITERIA
 from compressor.slicing import slice_network
-from compressor.watch import Silent
+from compressor.watch import Silent, Stopwatch
 
 
 @pytest.fixture(scope="module")
@@ -460,11 +461,13 @@ def test_what_an_incomplete_folder_does_not_tell_is_left_out(tmp_path: Path) -> 
     assert {name.split(".")[1] for name in provenance_of(tmp_path)} == {"version"}
 
 
-def test_what_is_loaded_here_is_traced_without_a_copy_and_what_is_given_with_one(
+def test_what_is_loaded_here_is_traced_without_a_copy_and_what_others_hold_with_one(
     tmp_path: Path,
 ) -> None:
-    model, given = str(write_model(tmp_path / "net.pt")), TinyNet()
-    for subject, shares in ((model, True), (given, False)):
-        run, _ = plan(Subject(subject, inputs()), Options(format=()), Silent())
+    model, factory = str(write_model(tmp_path / "net.pt")), tmp_path / "nets.py"
+    layers = "nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)"
+    factory.write_text(f"from torch import nn\nnet = nn.Sequential({layers})\n")
+    for subject, shares in ((model, True), (TinyNet(), False), (f"{factory}:net", False)):
+        run = open_run(Subject(subject, inputs()), Options(format=()), Stopwatch(Silent()))
         pairs = zip(run.loaded.module.parameters(), run.trace.module.parameters(), strict=True)
-        assert all((a.data_ptr() == b.data_ptr()) == shares for a, b in pairs)
+        assert {a.data_ptr() == b.data_ptr() for a, b in pairs} == {shares}

@@ -106,7 +106,7 @@ def find_examples(loaded: LoadedModel, specs: Sequence[str], seed: int = 0) -> E
 
 def copy_to_try(loaded: LoadedModel) -> nn.Module:
     """Return a copy of a model to be run on inputs; it shares weights that are nobody else's."""
-    return (shared_copy_of if loaded.is_nobody_elses else copy_of)(loaded.module)
+    return (copy_of if loaded.is_held else shared_copy_of)(loaded.module)
 
 
 @dataclass(frozen=True)

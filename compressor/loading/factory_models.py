@@ -57,6 +57,7 @@ def load_factory(spec: str, wanted: Wanted) -> LoadedModel:
         weights=_origin(factory, arguments, pretrained=wanted.pretrained),
         examples=examples_beside(factory),
         notes=wrappers,
+        is_held=not factory.library,
     )
     if path is None:
         return made

@@ -25,7 +25,7 @@ from compressor.loading.plain import (
 from compressor.memory_pages import give_pages_back, lies_in, mapped_files
 from compressor.modules import copy_of, unwrap
 from compressor.options import ModelOptions, TrainingOptions
-from compressor.records import GIVEN, LoadedModel
+from compressor.records import LoadedModel
 
 
 def open_model(
@@ -107,7 +107,8 @@ def _as_it_came(model: nn.Module | str, options: ModelOptions) -> LoadedModel:
             module=inner,
             name=type(inner).__name__,
             recognised=f"a module in Python, {type(inner).__qualname__}",
-            weights=GIVEN,
+            weights="given",
+            is_held=True,
             sha256=tensors_sha256(inner),
             notes=notes,
         )

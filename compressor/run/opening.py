@@ -245,7 +245,7 @@ def capture(loaded: LoadedModel, examples: ExampleInputs, stopwatch: Stopwatch) 
             "finite answer"
         )
     with stopwatch.stage("trace"):
-        traced = trace(loaded.module, examples, shares=loaded.is_nobody_elses)
+        traced = trace(loaded.module, examples, shares=not loaded.is_held)
     for note in traced.notes:
         stopwatch.note(note)
     return traced
