@@ -151,10 +151,12 @@ def test_operators_are_counted_without_the_numbers_of_their_weights(tmp_path: Pa
     whole, bare = onnx.load(str(file)), read_structure(file)
     assert bare.ByteSize() < 0.5 * whole.ByteSize()
     assert operators_in(bare) == operators_in(whole) == operators_of(file)
-    apart = tmp_path / "apart.onnx"
-    data = apart.with_name("apart.data")
-    onnx.save_model(whole, str(apart), save_as_external_data=True, location=data.name)
-    data.unlink()
+    for threshold in (0, 4096):
+        apart = tmp_path / f"{threshold}.onnx"
+        how = {"save_as_external_data": True, "location": f"{threshold}.data"}
+        onnx.save_model(onnx.load(str(file)), str(apart), size_threshold=threshold, **how)
+        assert operators_of(apart) == operators_of(file)
+    apart.with_name(how["location"]).unlink()  # it has nothing but weights
     assert operators_of(apart) == operators_of(file)
 
 

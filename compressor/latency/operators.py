@@ -11,6 +11,7 @@ from statistics import median
 
 import onnx
 from onnx import shape_inference
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from compressor.clock import repeat
 from compressor.files.claimed import temporary_folder
@@ -94,6 +95,8 @@ def read_structure(path: Path) -> onnx.ModelProto:
         if prod(tensor.dims) > LARGE:
             kept = onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
             tensor.CopyFrom(kept)
+        elif uses_external_data(tensor):
+            load_external_data_for_tensor(tensor, str(path.parent))
     return model
 
 
