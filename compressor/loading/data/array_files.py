@@ -56,7 +56,8 @@ def read_arrays(path: Path, name_of: Callable[[str], str]) -> list[Stored]:
     try:
         if is_single:
             return [_describe(name_of(path.stem), _map(path), path, is_mapped=True)]
-        with np.load(path, allow_pickle=False) as archive:
+        # numpy leaves a file open that it cannot read
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return [_entry(archive, name, path) for name in archive.files]
     except Exception as error:  # zip, lzma, pickle and numpy each have their own
         why = f"it {_OBJECTS}" if "allow_pickle" in str(error) else str(error).partition("\n")[0]
