@@ -50,7 +50,7 @@ def settle_form(
         try:
             _take_steps(module, batches, form, objective, device, count=1)
         except Exception as error:  # whatever kernels or the user's code say of this form
-            why = why or f"{form.form} failed ({first_line(error)})"
+            why = why or f"a step in {form.form} failed ({first_line(error.__cause__ or error)})"
         else:
             return form, why
     return plainest, why
