@@ -577,7 +577,7 @@ def test_steps_compute_in_the_fastest_form_that_the_network_takes(
 
     def settle(net: nn.Module, objective: Objective, **asked: Any) -> tuple[str, str]:
         before = copy.deepcopy(net.state_dict())
-        recipe, why = settle_form(net, some(), Recipe(1, **asked), objective, "cpu")
+        recipe, why = settle_form(net, some(), Recipe(1, **asked), objective, torch.device("cpu"))
         assert all(torch.equal(w, net.state_dict()[name]) for name, w in before.items())
         return recipe.form, why
 

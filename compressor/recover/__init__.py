@@ -25,7 +25,7 @@ from compressor.recover.recipe import (
     Recipe,
     optimizer_for,
 )
-from compressor.recover.rehearsal import estimate_seconds, settle_form
+from compressor.recover.rehearsal import rehearse, settle_form
 from compressor.recover.sparsity import GroupSparsity
 from compressor.recover.tasks import USUAL, Task, cross_entropy, task_of, why_not
 from compressor.recover.training_state import EpochResult, Schedule, TrainingState
@@ -56,7 +56,6 @@ __all__ = [
     "Task",
     "TrainingState",
     "cross_entropy",
-    "estimate_seconds",
     "evaluate",
     "fidelity",
     "fine_tune",
@@ -65,6 +64,7 @@ __all__ = [
     "optimizer_for",
     "primary_output",
     "recalibrate_batch_norm",
+    "rehearse",
     "reinitialise",
     "settle_form",
     "task_of",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -20,12 +20,42 @@ from compressor.recover.tally import Tally
 from compressor.recover.training_state import TrainingState
 
 
-def settle_form(
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a few steps of a copy have shown.
+
+    Attributes:
+        recipe: The recipe with a fixed precision and memory format.
+        why: Why it is not of the fastest form; "" where it is.
+        seconds: How long the training will take, estimated.
+    """
+
+    recipe: Recipe
+    why: str
+    seconds: float
+
+
+def rehearse(
     module: nn.Module,
     batches: CountedBatches,
     recipe: Recipe,
     objective: Objective,
     device: str | torch.device,
+) -> Rehearsal:
+    """Settle how steps compute as `settle_form` does, and estimate how long all of them take."""
+    device = torch.device(device)
+    with keep_random_state(device):
+        objective = objective.place(batches, device)
+    settled, why = settle_form(module, batches, recipe, objective, device)
+    return Rehearsal(settled, why, _estimate_seconds(module, batches, settled, objective, device))
+
+
+def settle_form(
+    module: nn.Module,
+    batches: CountedBatches,
+    recipe: Recipe,
+    objective: Objective,
+    device: torch.device,
 ) -> tuple[Recipe, str]:
     """Return a recipe whose precision and memory format are fixed.
 
@@ -36,14 +66,13 @@ def settle_form(
         module: The network; not changed.
         batches: The training data, of which the first batch is taken.
         recipe: How the network is to be trained.
-        objective: What is minimised.
+        objective: What is minimised; its teacher is on the device.
         device: Where it is trained.
 
     Returns:
         The recipe, and why it is not of the fastest form ("" where it is). Where no form works it
         is of the plainest one: the training itself says then what is wrong.
     """
-    device = torch.device(device)
     *faster, plainest = dict.fromkeys(_forms(recipe, device))
     why = ""
     for form in faster:
@@ -66,15 +95,14 @@ def _forms(recipe: Recipe, device: torch.device) -> Iterator[Recipe]:
     yield replace(plain, precision="fp32") if recipe.precision == "auto" else plain
 
 
-def estimate_seconds(
+def _estimate_seconds(
     module: nn.Module,
     batches: CountedBatches,
     recipe: Recipe,
     objective: Objective,
-    device: str | torch.device,
+    device: torch.device,
 ) -> float:
-    """Estimate how long the training will take, by two steps of a copy after one that warms up."""
-    device = torch.device(device)
+    """Estimate how long a training takes, by two steps of a copy after one that warms up."""
     seconds = _take_steps(module, batches, recipe, objective, device, count=3)
     timed = seconds[1:] or seconds
     return sum(timed) / len(timed) * len(batches) * recipe.epochs
@@ -92,8 +120,6 @@ def _take_steps(
     """Train a copy for at most this many steps of a batch; return the seconds of each."""
     trial = copy_of(module).to(device).train()
     recipe = replace(recipe, compiled=False, captured=False)
-    with keep_random_state(device):
-        objective = objective.place(batches, device)
     # a penalty is on the network's own weights, not on the copy's
     objective = replace(objective, penalty=None)
     run = Descent(trial, recipe, objective, device, len(batches))

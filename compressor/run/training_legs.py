@@ -22,11 +22,10 @@ from compressor.recover import (
     Recipe,
     Schedule,
     TrainingState,
-    estimate_seconds,
     fine_tune,
     optimizer_for,
+    rehearse,
     reinitialise,
-    settle_form,
 )
 from compressor.run.decide import Decision, decide_with_blocks
 from compressor.run.journal import Journal
@@ -279,11 +278,11 @@ def _rehearse(
     device, train = run.options.device, run.samples.train
     assert train is not None
     with run.stopwatch.stage("estimate training time") as tick:
-        recipe, why = settle_form(module, whole, recipe, objective, device)
-        seconds = estimate_seconds(module, whole, recipe, objective, device)
-        tick(1, 1, f"about {seconds / 60:.1f} min")
+        found = rehearse(module, whole, recipe, objective, device)
+        tick(1, 1, f"about {found.seconds / 60:.1f} min")
+    recipe = found.recipe
     words = describe_recipe(recipe, objective, len(whole), labelled=train.labelled, because=because)
     run.stopwatch.note(words)
-    if why:
-        run.stopwatch.note(f"training computes in {recipe.form}: {why}")
+    if found.why:
+        run.stopwatch.note(f"training computes in {recipe.form}: {found.why}")
     return recipe
