@@ -29,7 +29,7 @@ def silence() -> Iterator[None]:
         logging.disable(before)
 
 
-def first_line(error: BaseException) -> str:
+def root_message(error: BaseException) -> str:
     """Return what the first error of a chain of causes says, cut to one line.
 
     It is the error's type where it says nothing.

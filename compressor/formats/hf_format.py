@@ -27,7 +27,7 @@ from compressor.loading.plain import (
 from compressor.memory_pages import trim_heap
 from compressor.modules import copy_of
 from compressor.on_demand import OnDemand, address_of, exchange, read_each
-from compressor.quiet import first_line, silence
+from compressor.quiet import root_message, silence
 from compressor.records import ExampleInputs, Trace
 from compressor.slicing import as_module
 from compressor.slicing.compare import Reference, require_agreement
@@ -143,7 +143,7 @@ def _save(source: FolderSource, tensors: Mapping[str, Tensor], home: Path) -> to
     except CompressorError:
         raise
     except Exception as error:  # whatever the class's code raises
-        raise _refusal(f"transformers cannot write it: {first_line(error)}", home) from error
+        raise _refusal(f"transformers cannot write it: {root_message(error)}", home) from error
     (home / "config.json").write_text(written, encoding="utf-8")
     types = {tensor.dtype for tensor in given.values() if tensor.is_floating_point()}
     return types.pop() if len(types) == 1 else torch.float32
@@ -188,7 +188,7 @@ def _load(source: FolderSource, home: Path, dtype: torch.dtype) -> nn.Module:
     try:
         loaded, found = source.kind.from_pretrained(home, output_loading_info=True, **how)
     except Exception as error:  # whatever the class's code raises
-        raise _refusal(f"transformers cannot load it: {first_line(error)}", home) from error
+        raise _refusal(f"transformers cannot load it: {root_message(error)}", home) from error
     wrong = sorted(str(name) for names in found.values() for name in names)
     if wrong:
         raise _refusal(f"transformers does not find what it expects: {', '.join(wrong[:3])}", home)

@@ -24,7 +24,7 @@ from compressor.formats.onnx_operators import read_operators_once
 from compressor.formats.output import NoRoomError, write
 from compressor.formats.plain_attention import write_attention_out
 from compressor.graph.programs.lstm_states import correct_lstm_states
-from compressor.quiet import first_line, silence
+from compressor.quiet import root_message, silence
 
 _PROTO_LIMIT = 2**31 - 2**20  # bytes of weights that fit into one protobuf with its graph
 _KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # the layers' names
@@ -156,7 +156,7 @@ def capture_for(program: ExportedProgram, most: int) -> ExportedProgram:
             )
     except Exception as error:  # torch raises many kinds for what it cannot capture
         raise CompressorError(
-            f"the program cannot be captured for a batch of {most} at most: {first_line(error)}",
+            f"the program cannot be captured for a batch of {most} at most: {root_message(error)}",
             next_step="deploy the .pt2 program",
         ) from error
 
@@ -219,7 +219,7 @@ def _convert(program: ExportedProgram, route: Route, opset: int | None) -> onnx.
             model = route.convert(program, opset)
     except Exception as error:  # the exporters' errors share no base but this one
         raise CompressorError(
-            f"{route.exporter}: {first_line(error)}",
+            f"{route.exporter}: {root_message(error)}",
             next_step="replace the operator that is named, or deploy the .pt2 program",
         ) from error
     found = next(entry.version for entry in model.opset_import if not entry.domain)

@@ -9,7 +9,7 @@ from compressor.agreement import ONNX as TOLERANCE
 from compressor.agreement import Cases, Tolerance
 from compressor.errors import CompressorError
 from compressor.formats.verification import Case, Opened, compare_outputs, require_alive
-from compressor.quiet import first_line
+from compressor.quiet import root_message
 
 
 def verifier(open_file: Callable[[Path], Opened]) -> Callable[..., float]:
@@ -38,7 +38,7 @@ def does_not_take(
     runtime: str, label: str, why: str | Exception, where: str | Path
 ) -> CompressorError:
     """Return the error of a network that a runtime has no equivalent of."""
-    said = why if isinstance(why, str) else first_line(why)
+    said = why if isinstance(why, str) else root_message(why)
     return CompressorError(
         f"{runtime} does not take the network: {said}",
         where=str(where),
@@ -50,7 +50,7 @@ def does_not_take(
 def cannot_be_read(label: str, error: Exception, path: Path) -> CompressorError:
     """Return the error of a file that cannot be counted, since it cannot be read."""
     return CompressorError(
-        f"the {label} cannot be read: {first_line(error)}",
+        f"the {label} cannot be read: {root_message(error)}",
         where=str(path),
         consequence="nothing was timed",
         next_step="export it again",

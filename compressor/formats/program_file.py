@@ -23,7 +23,7 @@ from compressor.graph.counting_by_program import macs_of_program
 from compressor.graph.programs.containers import make_plain_for_a_while
 from compressor.graph.programs.drawing import random_inputs
 from compressor.loading import load_program_file
-from compressor.quiet import first_line, silence
+from compressor.quiet import root_message, silence
 from compressor.records import Trace
 from compressor.runtimes.ways import Way
 from compressor.slicing import as_module
@@ -49,7 +49,7 @@ def save_program(program: ExportedProgram, path: Path) -> None:
                 torch.export.save(program, buffer)
         except Exception as error:  # the serialiser's errors share no base but this one
             raise CompressorError(
-                f"the program cannot be serialised: {first_line(error)}",
+                f"the program cannot be serialised: {root_message(error)}",
                 where=str(path),
                 consequence="there is no .pt2 file",
                 next_step="deploy another format (--format onnx), or report it with the network",

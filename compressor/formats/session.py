@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compressor.calls import Call
 from compressor.errors import CompressorError
 from compressor.machine import cores
-from compressor.quiet import first_line
+from compressor.quiet import root_message
 from compressor.runtimes.inputs import feeds_for
 from compressor.runtimes.onnx import open_session
 
@@ -34,7 +34,7 @@ def call_once(path: Path, feeds: Mapping[str, Tensor], samples: int | None = Non
         session.run(None, feeds_for(session, {name: feed.numpy() for name, feed in given.items()}))
     except Exception as error:  # ONNX Runtime's own exceptions share no base but this one
         raise CompressorError(
-            f"ONNX Runtime could not run the file: {first_line(error)}",
+            f"ONNX Runtime could not run the file: {root_message(error)}",
             where=str(path),
             next_step="report it with the network, and deploy the .pt2 program",
         ) from error

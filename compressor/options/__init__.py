@@ -4,17 +4,9 @@ Every field is plain data (numbers, texts), so that a report can repeat it.
 """
 
 from compressor.options.bench import BenchOptions
+from compressor.options.budget import DEFAULT_RATIO, LIMITS, Limit, Quantity, Scope
 from compressor.options.checks import MOST
-from compressor.options.compression import (
-    DEFAULT_RATIO,
-    LIMITS,
-    Limit,
-    Options,
-    Quantity,
-    Schedule,
-    Scope,
-    Target,
-)
+from compressor.options.compression import Options, Schedule, Target
 from compressor.options.export import ExportOptions
 from compressor.options.inspection import InspectOptions
 from compressor.options.model_and_data import (

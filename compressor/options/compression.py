@@ -1,7 +1,6 @@
 """Options of one compression."""
 
 import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, Self
@@ -11,130 +10,33 @@ from cyclopts import Parameter
 from compressor.errors import UsageError
 from compressor.files.format_table import FORMATS, HF, TARGETS
 from compressor.hosts import Host, read_host
+from compressor.options.budget import BudgetOptions
 from compressor.options.checks import (
     at_least,
     check_choice,
     check_host,
-    count_of,
-    glob_and_share,
     refusal,
 )
-from compressor.options.recovery import TrainingOptions
 from compressor.options.spelling import (
-    BUDGET,
-    CHOICE,
     DATA,
     LATENCY,
     RECOVERY,
     RUN,
     flag,
     listed_texts,
-    named_in,
     option,
-    repeated,
     several,
-    switch,
 )
 
-DEFAULT_RATIO = 0.5
-
-Quantity = Literal["macs", "params", "channels", "latency"]
 Target = Literal["cpu", "cuda", "torch-cpu", "torch-cuda", "openvino", "executorch", "ncnn"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Schedule = Literal["one-shot", "linear", "geometric", "cubic", "cosine"]
-Scope = Literal["global", "layer", "isomorphic"]
-
-
-@dataclass(frozen=True)
-class Limit:
-    """At most `most` of a unit, as the option of that name says; latency in milliseconds."""
-
-    option: str
-    unit: Quantity
-    most: float
-
-
-LIMITS: Mapping[str, Quantity] = {
-    "max_macs": "macs",
-    "max_params": "params",
-    "max_latency_ms": "latency",
-}
-
-
-_MAKING_STEPS = ("steps", "step_epochs", "sparsity_epochs")
-"""Options of recovery after which channels are chosen."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Options(TrainingOptions):
+class Options(BudgetOptions):
     """The choices of one run; raises UsageError for a value that cannot be meant."""
-
-    ratio: Annotated[float | None, option(BUDGET, "SHARE")] = None
-    """Share to remove of the whole network's total, between 0 and 1; default 0.5, or what \
---layer-ratio removes where that is given."""
-
-    max_macs: Annotated[str | None, option(BUDGET, "N")] = None
-    """Instead of --ratio: at most so many multiply-adds for one sample, e.g. 2G or 350M."""
-
-    max_params: Annotated[str | None, option(BUDGET, "N")] = None
-    """Instead of --ratio: at most so many parameters, e.g. 5M."""
-
-    max_latency_ms: Annotated[float | None, option(BUDGET, "MS")] = None
-    """Instead of --ratio: at most so many milliseconds for one call."""
-
-    max_drop: Annotated[float | None, option(BUDGET, "POINTS")] = None
-    """Instead of --ratio: the smallest network, in what --of says, that loses at most so many \
-points of accuracy (of perplexity, per cent) on --validation, with the recovery asked for."""
-
-    of: Annotated[Quantity, option(BUDGET)] = "macs"
-    """What the share is of: multiply-adds, parameters, channels, or the time of one call, which \
-is measured (see --latency-on)."""
-
-    plan: Annotated[str | None, option(BUDGET, "FILE")] = None
-    """The plan.json of an earlier run: other weights of the same network are cut by it, and \
-nothing is chosen."""
-
-    scope: Annotated[Scope, option(BUDGET)] = "global"
-    """Compare channels across the whole network, or take the same share of each layer, or of all \
-layers of one shape."""
-
-    layer_ratio: Annotated[tuple[str, ...], repeated(BUDGET, "GLOB=SHARE")] = ()
-    """Share of its channels that each matching module loses, e.g. 'blocks.*=0.3'; 0 keeps all. \
-The other modules make up --ratio. Repeatable; of several that match, the last one counts."""
-
-    round_to: Annotated[int | Literal["auto"], option(BUDGET, "N")] = "auto"
-    """Keep numbers of channels that are multiples of N. auto: of what kernels on this machine run \
-well, which is measured once; 1: any number, so that the budget is met to within one channel."""
-
-    use: Annotated[str | None, option(BUDGET, "FILE")] = None
-    """The sensitivity.json of `compress sensitivity`: each layer is cut as far as it bears, so \
-that --ratio is met at the smallest loss that any layer has on its own."""
-
-    search: Annotated[int | Literal["auto"], option(BUDGET, "N")] = "auto"
-    """Make so many smaller networks on a part of --calibration, and take the one whose outputs \
-are nearest to the original's on other samples: with other blocks taken out, where those may go, \
-and other shares of each layer. auto: 12 where blocks may go; 3 where channels are chosen by \
-reconstruction and repaired: by the layers' errors as they are, by what the outputs have at \
-stake, and the same share of each layer; none where one would take minutes. 0: none."""
-
-    keep_class: Annotated[bool, switch(BUDGET)] = False
-    """Prune only what your own class can follow as it is written (equal halves of a chunk, no \
-layer replaced by its traced operators)."""
-
-    uniform: Annotated[
-        bool | None, Parameter(group=BUDGET, negative="--no-uniform", show_default=False)
-    ] = None
-    """Keep only widths that the configuration of a transformers model has numbers for, the same \
-in all layers that share one, so that from_pretrained loads the result. Default: where the format \
-hf is written."""
-
-    keep_parametrisations: Annotated[bool, switch(BUDGET)] = False
-    """Put weight norm and pruning masks back on the result, whose class must then follow as with \
---keep-class. Default: weights that are computed become plain ones."""
-
-    best_effort: Annotated[bool, switch(BUDGET)] = False
-    """Take what is reachable where the budget is not."""
 
     latency_on: Annotated[Target, option(LATENCY)] = "cpu"
     """Where the network is run: cpu and cuda by ONNX Runtime, torch-cpu and torch-cuda by PyTorch \
@@ -199,32 +101,7 @@ is done; what cannot be written is said, and the rest is."""
         if self.uniform is False and HF in (self.format or ()):
             raise refusal("no_uniform", f"--format {HF} takes widths that a configuration can say")
         super().__post_init__()
-        if self.keep_parametrisations:
-            object.__setattr__(self, "keep_class", True)
-        if self.plan is not None:
-            _check_plan(self)
-        if self.limit is not None:
-            _check_alone(self)
-            object.__setattr__(self, "of", self.limit.unit)
-        elif (
-            self.ratio is None
-            and self.plan is None
-            and self.max_drop is None
-            and not (self.layer_ratios and self.use is None)
-        ):
-            object.__setattr__(self, "ratio", DEFAULT_RATIO)
-        if self.ratio is not None and not 0 < self.ratio < 1:
-            raise UsageError(
-                f"the ratio is the share to remove, between 0 and 1, not {self.ratio:g}",
-                where="--ratio",
-                consequence="nothing was loaded",
-                next_step="for half of the multiply-adds: --ratio 0.5",
-            )
         at_least(self, step_epochs=0, steps=1, threads=1, batch=1)
-        if self.round_to != "auto":
-            at_least(self, round_to=1)
-        if self.search != "auto":
-            at_least(self, search=0)
         is_given = self.format is not None  # else it is settled when the model is known
         if is_given and self.latency_on in TARGETS and self.latency_on not in (self.format or ()):
             object.__setattr__(self, "format", (*(self.format or ()), self.latency_on))
@@ -235,15 +112,9 @@ is done; what cannot be written is said, and the rest is."""
             raise refusal("on", "the table says what layers take; give --on or --latency-table")
         if self.on is not None and self.latency_on != "cpu":
             raise refusal("on", "ONNX Runtime runs there, on the CPU: --latency-on says otherwise")
-        _check_drop(self)
+        if self.validation and self.max_drop is None and not self.trains:
+            raise refusal("validation", "it decides with --max-drop or --epochs; give one of them")
         _check_steps(self)
-        if self.use is not None and self.scope != "global":
-            raise refusal("use", "the measured losses rank the layers, so --scope has no say")
-
-    @property
-    def scores(self) -> bool:
-        """Return whether channels are scored: not where a plan is given."""
-        return self.plan is None
 
     @property
     def trains(self) -> bool:
@@ -254,20 +125,6 @@ is done; what cannot be written is said, and the rest is."""
     def host(self) -> Host | None:
         """Return the other machine that is measured; None where this one is."""
         return read_host(self.on, self.on_python or "") if self.on is not None else None
-
-    @property
-    def limit(self) -> Limit | None:
-        """Return what must not be exceeded; None where a ratio is given instead."""
-        for name, unit in LIMITS.items():
-            given = getattr(self, name)
-            if given is not None:
-                return Limit(name, unit, _most(name, given))
-        return None
-
-    @property
-    def layer_ratios(self) -> tuple[tuple[str, float], ...]:
-        """Return `layer_ratio` as pairs of a glob and the share that is removed there."""
-        return tuple(map(glob_and_share, self.layer_ratio))
 
     def spelled(self) -> list[str]:
         """Return the options as words of a command line: the ratio, and what is not the default."""
@@ -315,34 +172,6 @@ def _as_kind_of(default: Any, value: Any) -> Any:
     return (value,) if isinstance(value, str | int | float) else tuple(value)
 
 
-def _most(option: str, given: str | float) -> float:
-    if isinstance(given, str):
-        return count_of(option, given)
-    if not 0 < given < math.inf:
-        raise refusal(option, f"{given:g} is no time in milliseconds")
-    return given
-
-
-def _check_drop(options: "Options") -> None:
-    if options.max_drop is None:
-        if options.validation and not options.trains:
-            raise refusal("validation", "it decides with --max-drop or --epochs; give one of them")
-        return
-    if not 0 < options.max_drop < 100:
-        raise refusal("max_drop", f"{options.max_drop:g} is no number of points between 0 and 100")
-    others = [n for n in ("ratio", *LIMITS) if getattr(options, n) is not None]
-    if others:
-        raise refusal("max_drop", f"give one of {flag(others[0])} and --max-drop, not both")
-
-
-def _check_plan(options: "Options") -> None:
-    """Refuse, beside a plan, options that choose channels: they would have no say."""
-    deciding = {*named_in(Options, BUDGET, CHOICE), *_MAKING_STEPS} - {"plan", "uniform"}
-    for field in fields(options):
-        if field.name in deciding and getattr(options, field.name) != field.default:
-            raise refusal(field.name, "--plan has chosen already; give one of the two")
-
-
 def _check_steps(options: "Options") -> None:
     if options.steps == 1:
         if options.step_epochs:
@@ -351,12 +180,3 @@ def _check_steps(options: "Options") -> None:
     for name in ("layer_ratio", "use", "max_drop"):
         if getattr(options, name) not in (None, ()):
             raise refusal("steps", f"{flag(name)} is for the whole network, not for a step's")
-
-
-def _check_alone(options: "Options") -> None:
-    given = [name for name in ("ratio", *LIMITS) if getattr(options, name) is not None]
-    assert options.limit is not None
-    if len(given) > 1:
-        raise refusal(given[1], f"give one of {' and '.join(map(flag, given))}, not both")
-    if options.of not in ("macs", options.limit.unit):
-        raise refusal("of", f"{flag(options.limit.option)} is of the {options.limit.unit}")

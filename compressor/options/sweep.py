@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, get_type_hints
 from cyclopts import Parameter
 
 from compressor.errors import UsageError
+from compressor.options.budget import Quantity, Scope
 from compressor.options.checks import at_least, check_choice, check_kind, refusal
-from compressor.options.compression import Options, Quantity, Schedule, Scope
+from compressor.options.compression import Options, Schedule
 from compressor.options.model_and_data import CriterionName
 from compressor.options.recovery import Policy
 from compressor.options.spelling import BUDGET, GRID, RUN, flag, listed_numbers, option, texts

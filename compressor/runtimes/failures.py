@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from compressor.errors import CompressorError, UsageError
-from compressor.quiet import first_line
+from compressor.quiet import root_message
 from compressor.runtimes.ways import Way
 
 
 def does_not_run(runtime: str, error: Exception, path: Path) -> CompressorError:
     """Return the error of a file that its runtime cannot run."""
     return CompressorError(
-        f"{runtime} could not run the network: {first_line(error)}",
+        f"{runtime} could not run the network: {root_message(error)}",
         where=str(path),
         consequence="it is neither verified nor timed",
         next_step="deploy the ONNX file, or another format",
