@@ -231,10 +231,10 @@ def say_how_met(run: Run, decision: Decision) -> None:
     if asked is None or decision.found is not None or abs(removed - asked) <= FAR:
         return
     said = f"{removed:.1%} of the {of} are removed, {asked:.1%} were asked for"
-    if removed < asked:
+    if removed > asked:
+        run.stopwatch.note(f"{said}: {_why_too_much(run.options)}")
+    elif decision.refusal is None:  # else blocks may still go
         run.stopwatch.note(f"{said}: no more can go (--best-effort)")
-        return
-    run.stopwatch.note(f"{said}: {_why_too_much(run.options)}")
 
 
 def _say_what_routers_lose(run: Run, decision: Decision) -> None:
