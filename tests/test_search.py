@@ -20,8 +20,10 @@ from compressor import compress
 from compressor.choose import AtMost, Share
 from compressor.choose.budget import candidates_of
 from compressor.graph.analysis import analyse
+from compressor.graph.blocks import find_blocks
 from compressor.graph.trace import trace
 from compressor.least_squares import stakes
+from compressor.least_squares.walk import Script, Walk
 from compressor.options import Options
 from compressor.records import ExampleInputs
 from compressor.run import candidates
@@ -252,6 +254,27 @@ def test_a_limit_is_kept_by_all_candidates() -> None:
     most = 0.6 * opened().total("macs")
     result = search_by_command(ratio=None, max_macs=f"{most:.0f}", format=())
     assert 0.9 * most < result.report["after"]["macs"] <= most
+
+
+def test_the_original_is_run_once_for_the_repairs_of_all_candidates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = Options(**GIVEN)
+    run, _ = plan(Subject(network(), torch.randn(1, 3, 8, 8), data=Samples()), options, Silent())
+    made = Candidates(run, Share(0.4), find_blocks(run.trace.program))
+    made.look_at(Way())
+    started = list[object]()
+    start = Script.start
+
+    def count(script: Script, inputs: Any) -> Walk:
+        started.append(script.program)
+        return start(script, inputs)
+
+    monkeypatch.setattr(Script, "start", count)
+    made.look_at(Way(aim=0.9))
+    made.look_at(Way(blocks=frozenset({made.blocks[0].name})))
+    assert len(made._made) == 3, "three networks were repaired"
+    assert started and all(program is not run.trace.program for program in started)
 
 
 # -- by the clock ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from compressor.least_squares.divergence import Divergence
 from compressor.least_squares.head_bases import Turning, turn_heads, with_tensors
 from compressor.least_squares.memory import USUAL_ROWS, Memory, RowCount, Workspace
 from compressor.least_squares.pairs import Whole
+from compressor.least_squares.recording import Recording
 from compressor.least_squares.repair import Refit, refit
 from compressor.least_squares.salience import stakes
 from compressor.least_squares.walk import Script
@@ -14,6 +15,7 @@ __all__ = [
     "USUAL_ROWS",
     "Divergence",
     "Memory",
+    "Recording",
     "Refit",
     "RowCount",
     "Script",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +13,15 @@ from torch.export import ExportedProgram
 from compressor.calls import Call
 from compressor.graph.axes import Axis, Bools, keep_mask
 from compressor.graph.network import Network
-from compressor.graph.programs.nodes import argument, given_arguments
-from compressor.least_squares.cells import STATES, write_out
+from compressor.graph.programs.nodes import given_arguments
+from compressor.least_squares.cells import write_out
 from compressor.least_squares.consumers import Contraction
 from compressor.least_squares.drawn_rows import Draw
 from compressor.least_squares.layouts import blocks_of
 from compressor.least_squares.ledger import rows_of_all, work_of
 from compressor.least_squares.memory import Memory, Size
 from compressor.least_squares.positions import keep_positions
+from compressor.least_squares.recording import Recording, nodes_aimed_at
 from compressor.least_squares.walk import Inputs, Script, Walk
 
 
@@ -42,10 +44,12 @@ class Whole:
         program: Its program.
         stands_for: Name of a node of the smaller program -> name of the whole one's node whose
             value is wanted of it; other nodes are to have the values of their namesakes.
+        recording: What is known already of its values on the same samples.
     """
 
     program: ExportedProgram
     stands_for: Mapping[str, str] = field(default_factory=dict)
+    recording: Recording | None = None
 
     def rewired(self, program: ExportedProgram) -> set[str]:
         """Return the names of a shorter program's nodes that read others than they do here."""
@@ -67,8 +71,9 @@ class Pairs:
             sliced,
             inputs,
         )
-        self.stands_for = whole.stands_for
-        self.memory = memory
+        self.stands_for, self.recording = whole.stands_for, whole.recording
+        taken = 0 if whole.recording is None else whole.recording.bytes
+        self.memory = replace(memory, walks=max(0, memory.walks - taken))
         self.samples = next((Call.of(given).samples for given in inputs()), 0)
         self.halted: dict[int, tuple[Walk, Walk]] = {}
         self.bytes: dict[int, int] = {}
@@ -90,10 +95,7 @@ class Pairs:
         for number, given in enumerate(self.inputs()):
             if not is_wanted(number):
                 continue
-            walks = self.halted.get(number) or (
-                self.original.start(given),
-                self.sliced.start(given),
-            )
+            walks = self.halted.get(number) or self._start(number, given)
             self._advance(walks, node)
             self._hold(number, walks)
             yield walks
@@ -109,10 +111,8 @@ class Pairs:
 
     def aim_at(self, consumers: Iterable[Contraction]) -> None:
         """Keep of the original the values that are wanted of some consumers, and no others."""
-        wanted = [(c, self.original.named[self.wanted(c)]) for c in consumers]
-        lasting = {node for _, node in wanted}
-        lasting |= {argument(node, STATES) for consumer, node in wanted if consumer.recurs}
-        self.original.lasting = lasting
+        wanted = [(consumer, self.wanted(consumer)) for consumer in consumers]
+        self.original.lasting = lasting = nodes_aimed_at(self.original, wanted)
         for original, _ in self.halted.values():
             original.kept = {node: original.kept[node] for node in lasting & original.kept.keys()}
 
@@ -152,6 +152,10 @@ class Pairs:
             return self.count
         given = self.inputs()
         return len(given) if isinstance(given, Sized) else None
+
+    def _start(self, number: int, given: Any) -> tuple[Walk, Walk]:
+        known = None if self.recording is None else self.recording.walk(self.original, number)
+        return known or self.original.start(given), self.sliced.start(given)
 
     def _hold(self, number: int, walks: tuple[Walk, Walk]) -> None:
         """Hold walks as they are, if all that are held fit the memory."""

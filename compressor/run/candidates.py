@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from torch.export import ExportedProgram
@@ -16,7 +17,7 @@ from torch.export import ExportedProgram
 from compressor.choose import AtMost, OutOfReachError, Share
 from compressor.choose.budget import search_is_asked_for
 from compressor.graph.blocks import Block
-from compressor.least_squares import Divergence, RowCount
+from compressor.least_squares import Divergence, Recording, RowCount
 from compressor.loading.data import hold_out
 from compressor.run.decide import Decision, Keep, choice_of, decide
 from compressor.run.found import Candidate, best_of
@@ -102,6 +103,7 @@ class Candidates:
         self.seen: dict[Way, Candidate] = {}
         self.aim = 1.0
         self.progress: Tick = quiet
+        self._memory = memory.walks
         self._made: dict[tuple[object, ...], float] = {}
         self._scored_again: Scores | None = None
 
@@ -213,8 +215,17 @@ class Candidates:
 
     def _refit(self, program: ExportedProgram, run: Run, keep: Keep) -> ExportedProgram:
         """Repair a smaller program, in place, on a part of the samples; return it."""
-        refit_program(run, program, keep, self.data, self.progress, ROWS)
+        refit_program(run, program, keep, self.data, self.progress, ROWS, self._recording)
         return program
+
+    @cached_property
+    def _recording(self) -> Recording:
+        """What the original computes of the samples that candidates are repaired on."""
+        program, aliases = self.run.trace.program, self.run.network.aliases
+        return Recording(
+            *(program, aliases, lambda: WithoutTargets(self.data.batches())),
+            *(self._memory, self.run.options.device),
+        )
 
 
 def samples_to_repair(run: Run, there: int) -> int:

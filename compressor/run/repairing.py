@@ -8,6 +8,7 @@ ones cost accuracy (docs/decisions/0010-repair.md).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch.export import ExportedProgram
 
@@ -15,6 +16,7 @@ from compressor import slicing
 from compressor.least_squares import (
     USUAL_ROWS,
     Memory,
+    Recording,
     Refit,
     RowCount,
     Turning,
@@ -75,6 +77,7 @@ def refit_program(
     data: CalibrationBatches,
     progress: Tick = quiet,
     rows: RowCount = USUAL_ROWS,
+    recording: Recording | None = None,
 ) -> tuple[list[Refit], Turning]:
     """Turn heads that lose widths, and re-fit a smaller program's consumers, in place.
 
@@ -85,6 +88,7 @@ def refit_program(
         data: What it is re-fitted on.
         progress: Is told which layer is re-fitted.
         rows: The number of output positions that regressions take.
+        recording: What is known already of the original's values on these samples.
     """
     slicing.read_program(program)
     masks = run.network.masks(keep)
@@ -94,7 +98,7 @@ def refit_program(
         return WithoutTargets(data.batches())
 
     turning = turn_heads(run.trace.program, program, run.network, masks, inputs, workspace)
-    aim = aim_of(run.trace, turning)
+    aim = _aim_of(run.trace, turning, recording)
     done = refit(turning.program, program, run.network, masks, inputs, workspace, whole=aim)
     return done, turning
 
@@ -107,12 +111,16 @@ def workspace_of(
     return Workspace(options.device, seed=options.seed, memory=memory, progress=progress)
 
 
-def aim_of(trace: Trace, turning: Turning) -> Whole | None:
-    """Return what a repair aims at where blocks were taken out of the traced network."""
+def _aim_of(trace: Trace, turning: Turning, recording: Recording | None) -> Whole:
+    """Return what a repair aims at: the whole network, where blocks were taken out of it."""
     shorter = trace.shorter
     if shorter is None:
-        return None
-    return Whole(with_tensors(shorter.whole.program, turning.tensors), shorter.stands_for)
+        aim = Whole(turning.program)
+    else:
+        whole = with_tensors(shorter.whole.program, turning.tensors)
+        aim = Whole(whole, shorter.stands_for)
+    is_known = recording is not None and recording.program is aim.program
+    return replace(aim, recording=recording) if is_known else aim
 
 
 def _tell(run: Run, keep: Keep, done: Sequence[Refit]) -> None:
