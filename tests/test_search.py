@@ -26,15 +26,16 @@ from compressor.least_squares import stakes
 from compressor.least_squares.walk import Script, Walk
 from compressor.options import Options
 from compressor.records import ExampleInputs
-from compressor.run import candidates
+from compressor.run import candidates, time_candidates
 from compressor.run.candidates import Candidates, Way
 from compressor.run.compress import plan
 from compressor.run.decide import decide
+from compressor.run.found import Measured
 from compressor.run.halfway import score_again
 from compressor.run.opened import Run
 from compressor.run.proposals import propose_factors
 from compressor.run.subject import Subject
-from compressor.run.time_candidates import aim_by_the_clock
+from compressor.run.time_candidates import aim_by_the_clock, time_the_best
 from compressor.slicing.program import slice_program
 from compressor.watch import Silent
 
@@ -290,6 +291,24 @@ def test_candidates_are_made_for_the_measured_time(monkeypatch: pytest.MonkeyPat
     assert made.aim < 0.97, "the clock is steeper than predicted"
     narrower = [len(k) for k in made.choose(run, Way()).keep.values()]
     assert sum(narrower) < sum(widths)
+
+
+@pytest.mark.parametrize(("off", "is_made_anew"), [(1.005, False), (1.2, True)])
+def test_a_candidate_that_takes_what_it_may_is_not_made_anew(
+    off: float, is_made_anew: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(**GIVEN)
+    run, _ = plan(Subject(network(), torch.randn(1, 3, 8, 8), data=Samples()), options, Silent())
+    made = Candidates(run, Share(0.4), [])
+    made.aim = 0.9
+    made.look_at(Way())
+    measured = Measured(0.54 * off, 0.6, 1.0, 0.6, 0.0)
+    monkeypatch.setattr(time_candidates, "_measure", lambda *_: measured)
+    judged = len(made._made)
+    time_the_best(made, lambda *_: None)
+    assert (len(made._made) > judged) is is_made_anew
+    way, best = made.best
+    assert best.aim == way.aim == pytest.approx(0.9 * off if is_made_anew else 0.9)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from dataclasses import replace
 from compressor.choose import LATENCY
 from compressor.run.candidates import Candidates, Way
 from compressor.run.found import Measured
-from compressor.run.until_fast import measure
+from compressor.run.until_fast import STEADY, measure
 from compressor.watch import Tick
 
 TIMED, SECONDS = 3, 1.5
@@ -36,7 +36,10 @@ def time_the_best(made: Candidates, tick: Tick) -> None:
         measured = _measure(made, way)
         if measured is not None:
             tick(number, len(best), f"timing the best: {measured.words}")
-            made.look_at(replace(way, aim=measured.predicted / measured.share))
+            aim = measured.predicted / measured.share
+            if abs(aim / made.aim - 1) <= STEADY:
+                aim = made.aim  # the clock is no steadier: this very network is judged already
+            made.look_at(replace(way, aim=aim))
 
 
 def _measure(made: Candidates, way: Way) -> Measured | None:
