@@ -375,6 +375,31 @@ def test_the_pages_say_what_was_run_what_is_open_and_where_the_rival_is_ahead(
     assert f"- top-1, {budget}: 80.00 and not 71.00." in ahead
 
 
+@pytest.mark.parametrize(("share", "is_ahead"), [(0.5, True), (0.62, False)])
+def test_a_rival_that_takes_longer_than_was_asked_for_is_not_ahead(
+    share: float, is_ahead: bool
+) -> None:
+    study, records = STUDIES["equal time training"], all_records()
+    for record in records.values():
+        of = record["trial"]["tool"]
+        record["measured"] = {"share": share if of == RIVAL else 0.5}
+        record["moments"] = [["original", 0.9], ["sliced", 0.1], ["last", 0.8 + (of == RIVAL) / 9]]
+    said = "\n".join(pages._ahead_in(study, records))
+    budget = "ResNet-56 without 50% of the time, 1 epoch"
+    assert (f"top-1, {budget}: 91.11 and not 80.00." in said) is is_ahead
+
+
+def test_the_smaller_loss_is_the_better_one() -> None:
+    records = all_records()
+    for record in records.values():
+        is_rival = record["trial"]["tool"] == RIVAL
+        record["moments"] = [["original", 1.5], ["sliced", 2.0 if is_rival else 3.0]]
+    said = "\n".join(pages._ahead_in(STUDIES["language"], records))
+    budget = "stories260k, a folder without 25% of the MACs, nothing trained"
+    assert f"loss, {budget}: 2.00 and not 3.00." in said
+    assert "top-1" not in said
+
+
 def test_the_committed_pages_are_what_the_records_say() -> None:
     for name in pages.NAMES:
         assert (command.RESULTS / name).read_text() == pages.page(name, command.RESULTS), name

@@ -231,7 +231,9 @@ def _stories_folder(root: Path) -> Network:
 
 STORIES_FOLDER = "stories260k, a folder"
 IN_NATS = ("stories260k", STORIES_FOLDER)
-"""Judged by a loss; all others by the share that is right."""
+"""Judged by a loss, in nats."""
+BY_FIDELITY = ("all-MiniLM-L6-v2", "voice encoder")
+"""Judged by how near outputs are to the original's; all others by the share that is right."""
 
 TIMED: Mapping[str, Hint] = {
     "resnet50": torch_pruning.LAST_LAYER,

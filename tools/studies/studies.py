@@ -28,6 +28,10 @@ RECIPE: Mapping[str, Any] = {"augment": "crop-flip", "batch_size": 128}
 """How networks of CIFAR-10 are trained; Torch-Pruning's results by the network's own record."""
 
 
+REACHED = 0.62
+"""The share of ResNet-56's time that Torch-Pruning gets to where half of it is asked for."""
+
+
 @dataclass(frozen=True)
 class Study:
     """Attributes:
@@ -88,16 +92,20 @@ def _networks() -> Iterator[Row]:
 def _training() -> Iterator[Row]:
     compared = ("ours", "Torch-Pruning", "uniform L1", "random", "ours, inside blocks")
     for network, epochs in (("ResNet-20", 5), ("ResNet-56", 1)):
-        yield from _half_then_trained(network, compared, epochs)
+        yield from _cut_then_trained(network, compared, epochs)
         yield timed(network, compared)
 
 
-def _half_then_trained(
-    network: str, compared: Sequence[str], epochs: int, seeds: Sequence[int] = (0,)
+def _cut_then_trained(
+    network: str,
+    compared: Sequence[str],
+    epochs: int,
+    seeds: Sequence[int] = (0,),
+    times: float = 2.0,
 ) -> Iterator[Row]:
     for label in compared:
         own = RECIPE if METHODS[label].tool == OURS else {}
-        yield from of(network, (label,), 2.0, seeds, epochs=epochs, **own)
+        yield from of(network, (label,), times, seeds, epochs=epochs, **own)
 
 
 def _peers() -> Iterator[Row]:
@@ -145,7 +153,8 @@ def _equal_time_trained() -> Iterator[Row]:
     compared = ("ours, --of latency", "Torch-Pruning, round_to=8, by measured time")
     for epochs in (1, 5):
         for network in ("ResNet-20", "ResNet-56"):
-            yield from _half_then_trained(network, compared, epochs, SEEDS)
+            yield from _cut_then_trained(network, compared, epochs, SEEDS)
+    yield from _cut_then_trained("ResNet-56", compared[:1], 1, SEEDS, 1 / REACHED)
 
 
 def _trained() -> Iterator[Row]:
@@ -272,7 +281,7 @@ STUDIES: Mapping[str, Study] = {
     "latency": Study("time at half of the MACs, half of the time", 1.5, [*_latency()]),
     "equal time": Study("accuracy at equal measured time", 2.0, [*_equal_time()]),
     "equal time training": Study(
-        "half of the time, the same training after it", 4.0, [*_equal_time_trained()]
+        "half of the time, the same training after it", 5.0, [*_equal_time_trained()]
     ),
     "trained": Study("trained networks of packages, choice, repair, training", 3.0, [*_trained()]),
     "downloaded": Study("trained networks of the data folder", 1.0, [*_downloaded()]),

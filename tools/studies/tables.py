@@ -33,6 +33,12 @@ class Entry:
         ]
 
     @property
+    def share(self) -> float | None:
+        """Return the measured share of the original's time; None where none was measured."""
+        shares = [r["measured"]["share"] for r in self.records if "measured" in r]
+        return mean(shares) if shares else None
+
+    @property
     def quality(self) -> Mapping[str, list[float]]:
         """Return what the smaller networks are worth to their users, by the measure's name."""
         first = self.records[0].get("quality", {})
@@ -69,9 +75,8 @@ def spread(values: Sequence[float]) -> str:
 
 def _times(entry: Entry) -> str:
     """Return shares of the original's time, by the number of samples of a call."""
-    measured = [r["measured"] for r in entry.records if "measured" in r]
-    if measured:
-        return f"{mean(m['share'] for m in measured):.2f}"
+    if entry.share is not None:
+        return f"{entry.share:.2f}"
     ways = entry.clock["times"] if entry.clock else ()
     return " / ".join(f"{w['share'][entry.label]:.2f}" for w in ways if entry.label in w["share"])
 
