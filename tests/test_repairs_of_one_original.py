@@ -71,6 +71,7 @@ def test_a_repair_by_a_recording_is_the_same_and_runs_the_original_no_more(
     found, network, batches = made(kind)
     alone = repaired(found, network, batches, first, Whole(found.program))
     recording = Recording(found.program, network.aliases, lambda: batches, memory=1e9)
+    assert recording.bytes > 0
     started: list[object] = []
     start = Script.start
 
@@ -106,3 +107,17 @@ def test_what_was_not_kept_is_computed() -> None:
     script.lasting = {next(node for node in script.nodes if node.name.startswith("relu"))}
     assert recording.walk(script, 0) is None
     assert recording.walk(Script(found.program), len(batches)) is None
+
+
+def test_the_original_is_run_where_its_values_are_asked_for_first() -> None:
+    found, network, batches = made("residual")
+    asked: list[int] = []
+
+    def inputs() -> list[Given]:
+        asked.append(len(asked))
+        return batches
+
+    recording = Recording(found.program, network.aliases, inputs, memory=1e9)
+    assert not asked
+    assert recording.bytes == recording.bytes > 0
+    assert asked == [0]

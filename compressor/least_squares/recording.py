@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,9 +31,7 @@ def nodes_aimed_at(script: Script, pairs: Sequence[tuple[Contraction, str]]) -> 
 class Recording:
     """The values of one program that repairs aim at, of all calibration batches.
 
-    Attributes:
-        program: The original.
-        bytes: What is kept of it; 0 where it takes more than there is, so that nothing is.
+    The program is run where they are asked for first.
     """
 
     def __init__(
@@ -43,30 +42,40 @@ class Recording:
         memory: float,
         device: str = "cpu",
     ) -> None:
-        """Run the original on all batches.
+        """Note what is to be run.
 
         Args:
             program: The original; not changed while this is used.
             aliases: Name of a tied tensor -> name under which it is stored.
             inputs: Gives the calibration batches, the same that repairs are given.
-            memory: Bytes for what is kept.
+            memory: Bytes for what is kept; if it takes more, nothing is.
             device: Where it is run.
         """
-        self.program, self.bytes = program, 0
-        self._batches: list[dict[str, Tensor]] = []
-        script = Script(program, device)
-        found = consumers(program, aliases)
+        self.program, self.aliases, self.inputs = program, aliases, inputs
+        self.memory, self.device = memory, device
+
+    @property
+    def bytes(self) -> int:
+        """Return the bytes of what is kept; 0 where it takes more than there is."""
+        return self._kept[0]
+
+    @cached_property
+    def _kept(self) -> tuple[int, list[dict[str, Tensor]]]:
+        """The bytes, and for each batch the values by their node's name."""
+        script = Script(self.program, self.device)
+        found = consumers(self.program, self.aliases)
         script.lasting = nodes_aimed_at(script, [(each, each.target) for each in found])
-        for given in inputs():
+        held, batches = 0, list[dict[str, Tensor]]()
+        for given in self.inputs():
             walk = script.start(given)
             with torch.no_grad():
                 walk.outputs()
             walk.values.clear()
-            self.bytes += walk.size_bytes()
-            if self.bytes > memory:
-                self.bytes, self._batches = 0, []
-                break
-            self._batches.append({node.name: value for node, value in walk.kept.items()})
+            held += walk.size_bytes()
+            if held > self.memory:
+                return 0, []
+            batches.append({node.name: value for node, value in walk.kept.items()})
+        return held, batches
 
     def walk(self, script: Script, number: int) -> Walk | None:
         """Return a walk through the program that is at its end, and knows what lasts.
@@ -77,9 +86,10 @@ class Recording:
             script: One of the same program.
             number: The batch's, from 0.
         """
-        if number >= len(self._batches):
+        _, batches = self._kept
+        if number >= len(batches):
             return None
-        values = self._batches[number]
+        values = batches[number]
         if any(node.name not in values for node in script.lasting):
             return None
         walk = _Recorded(script, {}, len(script.nodes))
