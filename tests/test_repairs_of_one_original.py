@@ -63,6 +63,19 @@ def repaired(
     return {name: tensor.detach().clone() for name, tensor in program.state_dict.items()}
 
 
+def programs_started(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return a list that gets each program that is run from now on."""
+    started: list[object] = []
+    start = Script.start
+
+    def note(script: Script, inputs: object) -> Walk:
+        started.append(script.program)
+        return start(script, inputs)
+
+    monkeypatch.setattr(Script, "start", note)
+    return started
+
+
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("first", [2, 3])
 def test_a_repair_by_a_recording_is_the_same_and_runs_the_original_no_more(
@@ -72,14 +85,7 @@ def test_a_repair_by_a_recording_is_the_same_and_runs_the_original_no_more(
     alone = repaired(found, network, batches, first, Whole(found.program))
     recording = Recording(found.program, network.aliases, lambda: batches, memory=1e9)
     assert recording.bytes > 0
-    started: list[object] = []
-    start = Script.start
-
-    def count(script: Script, inputs: object) -> Walk:
-        started.append(script.program)
-        return start(script, inputs)
-
-    monkeypatch.setattr(Script, "start", count)
+    started = programs_started(monkeypatch)
     aim = Whole(found.program, recording=recording)
     for _ in range(2):  # what is kept serves as often as it is asked for
         by_recording = repaired(found, network, batches, first, aim)

@@ -13,6 +13,7 @@ import torch
 from networks import CifarResNet
 from test_blocks import Samples
 from test_budgets import FileClock
+from test_repairs_of_one_original import programs_started
 from torch import Tensor, nn
 
 import compressor
@@ -23,7 +24,6 @@ from compressor.graph.analysis import analyse
 from compressor.graph.blocks import find_blocks
 from compressor.graph.trace import trace
 from compressor.least_squares import stakes
-from compressor.least_squares.walk import Script, Walk
 from compressor.options import Options
 from compressor.records import ExampleInputs
 from compressor.run import candidates, time_candidates
@@ -264,14 +264,7 @@ def test_the_original_is_run_once_for_the_repairs_of_all_candidates(
     run, _ = plan(Subject(network(), torch.randn(1, 3, 8, 8), data=Samples()), options, Silent())
     made = Candidates(run, Share(0.4), find_blocks(run.trace.program))
     made.look_at(Way())
-    started = list[object]()
-    start = Script.start
-
-    def count(script: Script, inputs: Any) -> Walk:
-        started.append(script.program)
-        return start(script, inputs)
-
-    monkeypatch.setattr(Script, "start", count)
+    started = programs_started(monkeypatch)
     made.look_at(Way(aim=0.9))
     made.look_at(Way(blocks=frozenset({made.blocks[0].name})))
     assert len(made._made) == 3, "three networks were repaired"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import NamedTuple
 
 from torch.export import ExportedProgram
@@ -103,7 +102,13 @@ class Candidates:
         self.seen: dict[Way, Candidate] = {}
         self.aim = 1.0
         self.progress: Tick = quiet
-        self._memory = memory.walks
+        self._recording = Recording(
+            run.trace.program,
+            run.network.aliases,
+            lambda: WithoutTargets(self.data.batches()),
+            memory.walks,
+            options.device,
+        )
         self._made: dict[tuple[object, ...], float] = {}
         self._scored_again: Scores | None = None
 
@@ -217,15 +222,6 @@ class Candidates:
         """Repair a smaller program, in place, on a part of the samples; return it."""
         refit_program(run, program, keep, self.data, self.progress, ROWS, self._recording)
         return program
-
-    @cached_property
-    def _recording(self) -> Recording:
-        """What the original computes of the samples that candidates are repaired on."""
-        program, aliases = self.run.trace.program, self.run.network.aliases
-        return Recording(
-            *(program, aliases, lambda: WithoutTargets(self.data.batches())),
-            *(self._memory, self.run.options.device),
-        )
 
 
 def samples_to_repair(run: Run, there: int) -> int:

@@ -30,10 +30,10 @@ from tools.surroundings import measured_on
 from tools.zoo.runner import read
 
 TEMPLATES = Path(__file__).parent / "templates"
+NAMES = tuple(sorted(path.name for path in TEMPLATES.glob("*.md")))
+
 AS_QUICK = 1.02
 """What a measured time may be of another one to count as no longer: the clock is no steadier."""
-
-NAMES = tuple(sorted(path.name for path in TEMPLATES.glob("*.md")))
 
 
 def page(name: str, folder: Path) -> str:
